@@ -1,0 +1,150 @@
+"""Settings, the environment, and where a key comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from traitlets import Enum, Float, Int, TraitError, Unicode
+from traitlets.config import Configurable
+
+from kimi_magic.errors import ConfigError, MissingKeyError
+
+__all__ = ["VIEWS", "Key", "KeyRing", "Settings"]
+
+VIEWS = ("auto", "live", "record", "terminal", "plain")
+KEYRING_SERVICE = "kimi-magic"
+
+
+class Settings(Configurable):
+    """What holds for every turn until it is changed.
+
+    Set a trait with ``%config KimiMagics.NAME = value``, ``c.KimiMagics.NAME`` in an IPython
+    profile, ``kimi.settings.NAME = value``, or the environment variable ``KIMI_NAME``. The
+    environment goes before the profile; a variable that changes later is seen at the next turn.
+    """
+
+    endpoint = Unicode(
+        "", help="Name or URL of the endpoint; empty: the first whose key is present, else local."
+    ).tag(config=True)
+    model = Unicode("", help="Model id; empty: the endpoint's default.").tag(config=True)
+    local_model = Unicode(
+        "", help="A GGUF file for the endpoint `local`; empty: the practice model."
+    ).tag(config=True)
+    system = Unicode(
+        None, allow_none=True, help="System prompt; unset: Kimi's own for Kimi models, else none."
+    ).tag(config=True)
+    temperature = Float(
+        None, allow_none=True, min=0.0, max=2.0, help="Unset: the endpoint's default."
+    ).tag(config=True)
+    top_p = Float(
+        None, allow_none=True, min=0.0, max=1.0, help="Unset: the endpoint's default."
+    ).tag(config=True)
+    max_tokens = Int(
+        None,
+        allow_none=True,
+        min=1,
+        help="Tokens for reasoning and answer together; unset: the endpoint's default.",
+    ).tag(config=True)
+    view = Enum(
+        VIEWS,
+        "auto",
+        help="How a turn is shown: auto, live, record, terminal or plain (flushed text).",
+    ).tag(config=True)
+    retries = Int(3, min=0, help="How often a failed request goes out again.").tag(config=True)
+    connect_timeout = Float(10.0, min=0.1, help="Seconds to reach the server.").tag(config=True)
+    first_token_timeout = Float(
+        300.0, min=0.1, help="Seconds to wait for the first token of an answer."
+    ).tag(config=True)
+    stall_timeout = Float(
+        120.0, min=0.1, help="Seconds without a byte before a stream counts as dead."
+    ).tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._seen: dict[str, str] = {}
+        self.read_environment()
+
+    def read_environment(self) -> None:
+        """Take over each ``KIMI_NAME`` variable that appeared, changed or went since last time.
+
+        Raises
+        ------
+        ConfigError
+            A variable's text does not fit its setting.
+        """
+        for name, trait in Settings.class_traits(config=True).items():
+            text = os.environ.get(f"KIMI_{name.upper()}", "")
+            if text == self._seen.get(name, ""):
+                continue
+            self._seen[name] = text
+            try:
+                setattr(self, name, trait.from_string(text) if text else trait.default(self))
+            except (TraitError, ValueError) as error:
+                raise ConfigError(
+                    f"KIMI_{name.upper()}={text!r} does not fit the setting {name}: {error}"
+                ) from None
+
+
+class Key:
+    """A secret and where it came from; its repr shows the latter alone."""
+
+    __slots__ = ("source", "value")
+
+    def __init__(self, value: str, source: str) -> None:
+        self.value = value
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"<key from {self.source}>"
+
+    def mask(self, text: str) -> str:
+        """Take the key out of a text: some servers echo it in their errors."""
+        return text.replace(self.value, "[key]") if len(self.value) >= 8 else text
+
+
+class KeyRing:
+    """Finds keys: the environment, then ``keyring``, then what a person typed before."""
+
+    def __init__(self) -> None:
+        self._typed: dict[str, Key] = {}
+
+    def find(self, variable: str) -> Key | None:
+        """The key that goes by this environment variable's name, if there is one."""
+        value = os.environ.get(variable, "").strip()
+        if value:
+            return Key(value, f"the environment variable {variable}")
+        return self._typed.get(variable) or _from_keyring(variable)
+
+    def ask(self, variable: str, endpoint: str, prompt: Callable[[str], str] | None) -> Key:
+        """Let a person type the key; it stays in memory only.
+
+        Raises
+        ------
+        MissingKeyError
+            Nobody can answer (``prompt`` is None), or the answer was empty.
+        """
+        typed = prompt(f"{variable} for {endpoint} (stays in memory): ").strip() if prompt else ""
+        if not typed:
+            raise MissingKeyError(
+                f"The endpoint {endpoint} wants a key and {variable} is not set.\n"
+                f"Set {variable} in the environment before Jupyter starts, or store it once with "
+                f"`keyring set {KEYRING_SERVICE} {variable}`.\n"
+                "Without a key: `-e local` asks the practice model."
+            )
+        self._typed[variable] = Key(typed, "your answer in this session")
+        return self._typed[variable]
+
+
+def _from_keyring(variable: str) -> Key | None:
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        return None
+    try:
+        value = keyring.get_password(KEYRING_SERVICE, variable)
+    except KeyringError:  # no usable backend, or it is locked
+        return None
+    return Key(value, f"keyring ({KEYRING_SERVICE}, {variable})") if value else None

@@ -1,0 +1,193 @@
+"""Endpoints as data: where a model is reached and what its server expects.
+
+A new provider is one more record. Defaults of Kimi K2 Thinking (temperature 1.0, at least 16,384
+tokens for reasoning and answer together, a window of 262,144) are its makers' recommendations:
+the model card and Moonshot's API guide.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from kimi_magic.errors import ConfigError
+
+__all__ = ["KIMI_SYSTEM", "LOCAL", "Catalogue", "Endpoint", "is_kimi"]
+
+KIMI_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
+SELF_HOSTED_MODEL = "kimi-k2-thinking"
+
+
+def _clean_url(url: str) -> str:
+    """What the SDK wants: an http(s) address without the path of a single call."""
+    url = re.sub(r"(/chat/completions)?/*$", "", url.strip())
+    if not re.match(r"https?://[^/\s]+", url):
+        raise ConfigError(
+            f"{url!r} is no address of a server; it looks like https://host/v1 or "
+            "http://127.0.0.1:8000/v1."
+        )
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model is reached, and the facts of its wire.
+
+    Parameters
+    ----------
+    name : str
+        What ``-e`` takes.
+    base_url : str
+        Up to and including ``/v1``; empty for the embedded engine, which gets one when it starts.
+    key_env : str or None
+        The environment variable that holds the key; None: the server wants none.
+    model : str
+        The model id asked for by default.
+    context_window : int
+        Tokens.
+    temperature, top_p, max_tokens, seed : optional
+        Sent where the user set none; None leaves it to the server.
+    stream_usage : bool
+        Whether ``stream_options: {"include_usage": true}`` is understood.
+    docs : str
+        The provider's page on keys and models.
+    """
+
+    name: str
+    base_url: str
+    key_env: str | None = None
+    model: str = SELF_HOSTED_MODEL
+    context_window: int = 262_144
+    temperature: float | None = 1.0
+    top_p: float | None = None
+    max_tokens: int | None = 16_384
+    seed: int | None = None
+    stream_usage: bool = True
+    docs: str = ""
+
+    def __post_init__(self) -> None:
+        if self.base_url:
+            object.__setattr__(self, "base_url", _clean_url(self.base_url))
+
+
+def is_kimi(model: str) -> bool:
+    """Whether an id names a Kimi model; others are not to be told that they are Kimi."""
+    return "kimi" in model.lower()
+
+
+# The practice model answers at all only when it is sampled greedily and kept short.
+LOCAL = Endpoint(
+    "local",
+    "",
+    model="smollm2-135m-practice",
+    context_window=4096,
+    temperature=0.0,
+    max_tokens=256,
+    seed=0,
+)
+
+BUILT_IN = (
+    Endpoint(
+        "nvidia",
+        "https://integrate.api.nvidia.com/v1",
+        "NVIDIA_API_KEY",
+        "moonshotai/kimi-k2-thinking",
+        top_p=0.9,
+        docs="https://build.nvidia.com/moonshotai/kimi-k2-thinking",
+    ),
+    Endpoint(
+        "moonshot",
+        "https://api.moonshot.ai/v1",
+        "MOONSHOT_API_KEY",
+        docs="https://platform.moonshot.ai/docs",
+    ),
+    Endpoint(
+        "moonshot-cn",
+        "https://api.moonshot.cn/v1",
+        "MOONSHOT_API_KEY",
+        docs="https://platform.moonshot.cn/docs",
+    ),
+    Endpoint(
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+        "moonshotai/kimi-k2-thinking",
+        docs="https://openrouter.ai/moonshotai/kimi-k2-thinking",
+    ),
+    Endpoint(
+        "together",
+        "https://api.together.xyz/v1",
+        "TOGETHER_API_KEY",
+        "moonshotai/Kimi-K2-Thinking",
+        docs="https://docs.together.ai",
+    ),
+    Endpoint("vllm", "http://127.0.0.1:8000/v1", docs="https://docs.vllm.ai"),
+    Endpoint("sglang", "http://127.0.0.1:30000/v1", docs="https://docs.sglang.ai"),
+    Endpoint(
+        "ktransformers",
+        "http://127.0.0.1:10002/v1",
+        docs="https://kvcache-ai.github.io/ktransformers",
+    ),
+    Endpoint("llamacpp", "http://127.0.0.1:8080/v1", docs="https://github.com/ggml-org/llama.cpp"),
+    LOCAL,
+)
+
+# Without a choice of the user's, the first of these whose key is present answers.
+PREFERRED = ("nvidia", "moonshot", "openrouter")
+
+
+class Catalogue:
+    """The endpoints of a session: the built-in ones, the environment's, and those added."""
+
+    def __init__(self) -> None:
+        self._added: dict[str, Endpoint] = {}
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        known = {endpoint.name: endpoint for endpoint in BUILT_IN} | self._added
+        own = from_environment()
+        return iter([*([own] if own else []), *known.values()])
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Add an endpoint; one of the same name is replaced."""
+        self._added[endpoint.name] = endpoint
+
+    def get(self, name: str) -> Endpoint:
+        """Look up an endpoint by its name, or make one of a URL.
+
+        Raises
+        ------
+        ConfigError
+            Neither a known name nor a URL; the message names the nearest.
+        """
+        known = {endpoint.name: endpoint for endpoint in self}
+        if name in known:
+            return known[name]
+        if "://" in name:
+            url = _clean_url(name)
+            same = [endpoint for endpoint in known.values() if endpoint.base_url == url]
+            return same[0] if same else Endpoint(url, url)
+        near = get_close_matches(name, known, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"No endpoint is named {name!r}.{guess}\n"
+            f"Known: {', '.join(known)}; or give a URL such as http://127.0.0.1:8000/v1."
+        )
+
+
+def from_environment() -> Endpoint | None:
+    """The endpoint that ``KIMI_BASE_URL`` and ``KIMI_API_KEY`` describe.
+
+    The address of a built-in endpoint keeps that one's defaults.
+    """
+    url = os.environ.get("KIMI_BASE_URL", "").strip()
+    if not url:
+        return None
+    key_env = "KIMI_API_KEY" if os.environ.get("KIMI_API_KEY", "").strip() else None
+    own = Endpoint("custom", url, key_env)
+    for endpoint in BUILT_IN:
+        if endpoint.base_url == own.base_url:
+            return replace(endpoint, name="custom", key_env=key_env or endpoint.key_env)
+    return own

@@ -1,0 +1,193 @@
+"""What can go wrong, as exceptions that say what to do.
+
+* KimiError
+  x MagicError                a line or cell that cannot be understood
+  x ConfigError               a setting, endpoint or model name that does not fit
+    + MissingKeyError         the endpoint wants a key and none was found
+  x LocalEngineError          the embedded engine cannot be had or cannot run
+  x EndpointError             a request that failed
+    + ConnectionFailed        the server was not reached, or the line broke
+    + TimedOut                the server was silent for too long
+    + BadRequest              400, 413, 422 and other refusals of what was sent
+      - ContextTooLong        more tokens than the model's context window
+      - ContentFiltered       refused by the provider's content filter
+    + KeyRefused              401, 403
+    + NotFound                404: no such model or path
+    + RateLimited             429, worth another try later
+    + QuotaExhausted          429 or 402: no try will help
+    + ServerFailed            5xx
+    + BadStream               an answer that is no chat completion
+* KeyboardInterrupt
+  x TurnInterrupted           Kernel → Interrupt while a turn was running
+
+Each is raised after what had arrived was shown and kept: ``error.reply`` is that partial turn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kimi_magic.messages import Completion, Reply
+
+__all__ = [
+    "BadRequest",
+    "BadStream",
+    "ConfigError",
+    "ConnectionFailed",
+    "ContentFiltered",
+    "ContextTooLong",
+    "EndpointError",
+    "KeyRefused",
+    "KimiError",
+    "LocalEngineError",
+    "MagicError",
+    "MissingKeyError",
+    "NotFound",
+    "QuotaExhausted",
+    "RateLimited",
+    "ServerFailed",
+    "TimedOut",
+    "TurnInterrupted",
+]
+
+MAX_CHARS = 3000
+
+
+class _OwnTraceback:
+    """IPython prints what ``_render_traceback_`` returns in place of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        text = str(self)
+        if len(text) > MAX_CHARS:
+            text = text[: MAX_CHARS - 1] + "…"
+        return [f"{type(self).__name__}: {text}"]
+
+
+class KimiError(_OwnTraceback, Exception):
+    """Base of all our errors.
+
+    Attributes
+    ----------
+    reply : Reply or None
+        What the turn had received when it failed.
+    """
+
+    reply: Reply | None = None
+
+
+class MagicError(KimiError):
+    """A ``%kimi`` line or ``%%kimi`` cell that cannot be understood."""
+
+
+class ConfigError(KimiError):
+    """A setting, endpoint or model name that does not fit."""
+
+
+class MissingKeyError(ConfigError):
+    """The endpoint wants a key and none was found."""
+
+
+class LocalEngineError(KimiError):
+    """The embedded engine cannot be had or cannot run."""
+
+
+class EndpointError(KimiError):
+    """A request that failed.
+
+    Parameters
+    ----------
+    message : str
+        One to four lines: what happened, why, what to do.
+    status : int or None
+        The HTTP status, where there was an answer.
+    retry_after : float or None
+        Seconds the server asks to wait.
+    request_id : str or None
+        The server's name for the request.
+
+    Attributes
+    ----------
+    retriable : bool
+        Whether the same request may succeed when it is sent again.
+    partial : Completion or None
+        What had arrived when it failed.
+    """
+
+    retriable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.partial: Completion | None = None
+
+
+class ConnectionFailed(EndpointError):
+    """The server was not reached, or the line broke."""
+
+    retriable = True
+
+
+class TimedOut(EndpointError):
+    """The server was silent for too long."""
+
+
+class BadRequest(EndpointError):
+    """The server refuses what was sent (400, 413, 422 …)."""
+
+
+class ContextTooLong(BadRequest):
+    """More tokens than the model's context window holds."""
+
+
+class ContentFiltered(BadRequest):
+    """Refused by the provider's content filter."""
+
+
+class KeyRefused(EndpointError):
+    """The key is unknown or lacks a right (401, 403)."""
+
+
+class NotFound(EndpointError):
+    """No such model or path (404)."""
+
+
+class RateLimited(EndpointError):
+    """Too many requests (429)."""
+
+    retriable = True
+
+
+class QuotaExhausted(EndpointError):
+    """The account has nothing left; another try does not help."""
+
+
+class ServerFailed(EndpointError):
+    """The server's own failure (5xx, overloaded, degraded)."""
+
+    retriable = True
+
+
+class BadStream(EndpointError):
+    """What came back is no chat completion, or it broke off with an error."""
+
+
+class TurnInterrupted(_OwnTraceback, KeyboardInterrupt):
+    """Kernel → Interrupt while a turn was running.
+
+    Attributes
+    ----------
+    reply : Reply or None
+        What had arrived until then; it is in ``kimi.last`` and in the chat as well.
+    """
+
+    reply: Reply | None = None

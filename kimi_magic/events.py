@@ -1,0 +1,116 @@
+"""What happens in a turn, as small frozen values.
+
+The loop yields them in order; views, ``kimi.stream`` and whoever else watches fold them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kimi_magic.messages import Reply, Step
+
+__all__ = [
+    "ContentDelta",
+    "Event",
+    "Notice",
+    "ReasoningDelta",
+    "RequestStarted",
+    "Retrying",
+    "StepFinished",
+    "ToolCallDelta",
+    "ToolCallStarted",
+    "TurnFinished",
+    "TurnStarted",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """The turn begins; ``practice`` is true where the embedded practice model answers."""
+
+    model: str
+    endpoint: str
+    practice: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One line for the reader about the turn itself."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStarted:
+    """A request is on its way; ``step`` and ``attempt`` count from 1."""
+
+    step: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """A request failed and goes out again after ``delay`` seconds."""
+
+    reason: str
+    delay: float
+    attempt: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of the model's reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentDelta:
+    """More of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStarted:
+    """The model begins to ask for a tool; ``index`` counts the calls of the step from 0."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of a call's arguments, as JSON text."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """One model call, and the tools that it asked for, are done."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFinished:
+    """The last event of a turn."""
+
+    reply: Reply
+
+
+Event = (
+    TurnStarted
+    | Notice
+    | RequestStarted
+    | Retrying
+    | ReasoningDelta
+    | ContentDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | StepFinished
+    | TurnFinished
+)

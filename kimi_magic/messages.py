@@ -1,0 +1,301 @@
+"""Pure values: what is said in a chat, and what a turn gives back.
+
+They know nothing of storage, of the network, or of how they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple
+
+__all__ = [
+    "CodeBlock",
+    "Completion",
+    "Message",
+    "Reply",
+    "Role",
+    "Step",
+    "TextPart",
+    "ToolCall",
+    "ToolResult",
+    "Usage",
+    "as_content",
+]
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A piece of a message's content. Kimi K2 Thinking reads text only."""
+
+    text: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"type": "text", "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call that the model asks for; ``arguments`` is its JSON text as it arrived."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def to_dict(self) -> dict[str, Any]:
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ToolCall:
+        function = data["function"]
+        return cls(data["id"], function["name"], function.get("arguments") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call gave: the text for the model, the live object, or the error."""
+
+    name: str
+    content: str
+    value: Any = None
+    error: str | None = None
+    call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the server counted them, requests, and wall time in seconds.
+
+    ``reasoning_tokens`` are part of ``completion_tokens``, ``cached_tokens`` of ``prompt_tokens``
+    (OpenAI API reference, *usage*).
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        names = [f.name for f in fields(Usage)]
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def __str__(self) -> str:
+        details = [f"{self.prompt_tokens:,} tokens in"]
+        if self.cached_tokens:
+            details[0] += f" ({self.cached_tokens:,} cached)"
+        details.append(f"{self.completion_tokens:,} out")
+        if self.reasoning_tokens:
+            details[1] += f" ({self.reasoning_tokens:,} reasoning)"
+        details.append(f"{self.requests} request{'' if self.requests == 1 else 's'}")
+        details.append(f"{self.seconds:.1f} s")
+        return " · ".join(details)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One role's record.
+
+    Parameters
+    ----------
+    reasoning_key : str
+        The field in which the server sent the reasoning; it goes back under the same name.
+    """
+
+    role: Role
+    content: str | tuple[TextPart, ...] | None = None
+    reasoning: str | None = None
+    reasoning_key: str = "reasoning_content"
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "".join(part.text for part in self.content)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as the API knows it."""
+        data: dict[str, Any] = {"role": self.role}
+        # Beside tool_calls an empty content is refused ("text content is empty").
+        if self.content or not self.tool_calls:
+            parts = self.content
+            data["content"] = (
+                [part.to_dict() for part in parts] if isinstance(parts, tuple) else parts or ""
+            )
+        if self.reasoning is not None:
+            data[self.reasoning_key] = self.reasoning
+        if self.tool_calls:
+            data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            data["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            data["name"] = self.name
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Message:
+        """Read a message as the API knows it; unknown fields are left out."""
+        content = data.get("content")
+        if isinstance(content, list):
+            content = tuple(TextPart(part["text"]) for part in content)
+        keys = [key for key in ("reasoning_content", "reasoning") if data.get(key) is not None]
+        return cls(
+            role=data["role"],
+            content=content,
+            reasoning=data[keys[0]] if keys else None,
+            reasoning_key=keys[0] if keys else "reasoning_content",
+            tool_calls=tuple(ToolCall.from_dict(call) for call in data.get("tool_calls") or ()),
+            tool_call_id=data.get("tool_call_id"),
+            name=data.get("name"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What one model call gave, whole or cut off."""
+
+    message: Message
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    model: str | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything at all arrived."""
+        return bool(self.message.text or self.message.reasoning or self.message.tool_calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One model call and the results of the tools that it asked for."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_results: tuple[ToolResult, ...] = ()
+    usage: Usage = Usage()
+    finish_reason: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.usage.seconds
+
+
+class CodeBlock(NamedTuple):
+    """A fenced block of the answer; ``language`` is "" where the fence names none."""
+
+    language: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a turn gives back.
+
+    Attributes
+    ----------
+    text : str
+        The final answer; ``str(reply)`` is the same.
+    reasoning : str
+        The reasoning of all steps, in order.
+    steps : tuple of Step
+    usage : Usage
+        Summed over the steps.
+    messages : list of dict
+        The conversation as the API knows it, the answer included: what a next request would
+        send before its own prompt.
+    finish_reason : str or None
+        ``stop``, ``length``, ``content_filter`` …; None where the turn did not come to its end.
+    model : str
+        The model that answered, by the server's word where it gives one.
+    chat : str or None
+        The chat's name; None for a one-off.
+    error : BaseException or None
+        Why the turn did not come to its end.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    steps: tuple[Step, ...] = ()
+    usage: Usage = Usage()
+    data: Any = None
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    finish_reason: str | None = None
+    model: str = ""
+    chat: str | None = None
+    error: BaseException | None = None
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(call for step in self.steps for call in step.tool_calls)
+
+    @property
+    def tool_results(self) -> tuple[ToolResult, ...]:
+        return tuple(result for step in self.steps for result in step.tool_results)
+
+    @property
+    def code_blocks(self) -> tuple[CodeBlock, ...]:
+        """The fenced code of the answer, in order."""
+        from markdown_it import MarkdownIt
+
+        tokens = MarkdownIt("commonmark").parse(self.text)
+        return tuple(
+            CodeBlock((token.info.split() or [""])[0], token.content)
+            for token in tokens
+            if token.type == "fence"
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        state = f"error={self.error!r}" if self.error else f"finish_reason={self.finish_reason!r}"
+        return (
+            f"Reply({_shorten(self.text)!r}, reasoning={_shorten(self.reasoning)!r}, "
+            f"steps={len(self.steps)}, model={self.model!r}, chat={self.chat!r}, {state})"
+        )
+
+    def _ipython_display_(self) -> None:
+        """Show nothing: the turn's own view has shown it (``_`` and ``Out`` hold it)."""
+
+
+def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:
+    """Check a prompt: text, or a list of text parts as the API has them.
+
+    Raises
+    ------
+    TypeError
+        For anything else; the message says what was found.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, Iterable):
+        parts = list(prompt)
+        if parts and all(_is_text_part(part) for part in parts):
+            return tuple(TextPart(part["text"]) for part in parts)
+    raise TypeError(
+        "prompt is a str or a list of text parts such as "
+        f'{{"type": "text", "text": "…"}}; got {_shorten(repr(prompt), 80)}'
+    )
+
+
+def _is_text_part(part: Any) -> bool:
+    return (
+        isinstance(part, Mapping)
+        and part.get("type") == "text"
+        and isinstance(part.get("text"), str)
+    )
+
+
+def _shorten(text: str, width: int = 60) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
