@@ -1,1 +1,82 @@
-"""kimi_magic"""
+"""A reasoning model as a native part of the notebook.
+
+``%load_ext kimi_magic`` brings ``%%kimi``; ``import kimi_magic as kimi`` the same for Python code.
+Names are loaded when they are first used, so loading the extension costs little.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kimi_magic.api import add_endpoint, ask, chat, stream
+    from kimi_magic.config import Settings
+    from kimi_magic.endpoints.catalogue import Endpoint
+    from kimi_magic.errors import EndpointError, KimiError, TurnInterrupted
+    from kimi_magic.messages import Reply
+
+    last: Reply | None
+    settings: Settings
+
+__all__ = [
+    "Endpoint",
+    "EndpointError",
+    "KimiError",
+    "Reply",
+    "TurnInterrupted",
+    "add_endpoint",
+    "ask",
+    "chat",
+    "last",
+    "settings",
+    "stream",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Endpoint": "kimi_magic.endpoints.catalogue",
+    "EndpointError": "kimi_magic.errors",
+    "KimiError": "kimi_magic.errors",
+    "Reply": "kimi_magic.messages",
+    "TurnInterrupted": "kimi_magic.errors",
+    "add_endpoint": "kimi_magic.api",
+    "ask": "kimi_magic.api",
+    "chat": "kimi_magic.api",
+    "stream": "kimi_magic.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value
+    if name in ("last", "settings"):  # they change: looked up each time
+        from kimi_magic.session import current
+
+        return getattr(current(), name)
+    raise AttributeError(f"module 'kimi_magic' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """What ``%load_ext kimi_magic`` does."""
+    from kimi_magic.magics import KimiMagics, let_through
+
+    shell.register_magics(KimiMagics(shell))
+    if let_through not in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.append(let_through)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """What ``%unload_ext kimi_magic`` does: the magics go, chats and settings stay."""
+    from kimi_magic.magics import let_through
+
+    for magics in shell.magics_manager.magics.values():
+        magics.pop("kimi", None)
+    if let_through in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(let_through)

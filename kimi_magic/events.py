@@ -13,6 +13,7 @@ __all__ = [
     "ContentDelta",
     "Event",
     "Notice",
+    "Preparing",
     "ReasoningDelta",
     "RequestStarted",
     "Retrying",
@@ -36,6 +37,16 @@ class TurnStarted:
 @dataclass(frozen=True, slots=True)
 class Notice:
     """One line for the reader about the turn itself."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """What is done before the turn can start (a download, an engine that starts).
+
+    Each one replaces the one before; none is kept in the record.
+    """
 
     text: str
 
@@ -105,6 +116,7 @@ class TurnFinished:
 Event = (
     TurnStarted
     | Notice
+    | Preparing
     | RequestStarted
     | Retrying
     | ReasoningDelta

@@ -1,0 +1,115 @@
+"""How a turn is shown: live in a notebook, as a frozen record, in a terminal, as plain text.
+
+One fold (``timeline``) turns events into the model that every view draws.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from kimi_magic.config import VIEWS
+from kimi_magic.events import Event
+
+__all__ = ["View", "ViewOptions", "open_view"]
+
+
+class View(Protocol):
+    """Watches one turn and shows it."""
+
+    def handle(self, event: Event) -> None:
+        """Take the turn's next event; the last one is ``TurnFinished``."""
+
+    def tick(self) -> None:
+        """Show what is held back; called every 50 ms or so while a stream is open."""
+
+    def close(self) -> None:
+        """Leave the output as it will stay; called once, whatever happened before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """What the reader wants to see.
+
+    Attributes
+    ----------
+    format : str
+        ``markdown`` renders the answer, ``text`` leaves it as it came.
+    hide_reasoning : bool
+        Leave the reasoning out.
+    usage : bool
+        Show the tokens below the answer.
+    """
+
+    format: Literal["markdown", "text"] = "markdown"
+    hide_reasoning: bool = False
+    usage: bool = False
+
+
+def open_view(kind: str, options: ViewOptions | None = None) -> View:
+    """Open a view of the next turn.
+
+    Parameters
+    ----------
+    kind : str
+        One of ``config.VIEWS``; ``auto`` chooses by what the front end can do.
+    options : ViewOptions, optional
+
+    Raises
+    ------
+    ValueError
+        There is no such view.
+    """
+    if kind not in VIEWS:
+        raise ValueError(f"view is one of {', '.join(VIEWS)}; got {kind!r}")
+    options = options or ViewOptions()
+    shell = _shell()
+    if kind == "auto":
+        kind = _fitting(shell)
+    if kind == "terminal":
+        from kimi_magic.view.terminal import TerminalView
+
+        return TerminalView(options)
+    if kind == "plain":
+        from kimi_magic.view.plain import PlainView
+
+        return PlainView(options)
+    if kind == "live" and _has_kernel(shell) and not _captured(shell):
+        try:
+            from kimi_magic.view.live import LiveView
+        except ImportError:  # a trimmed installation without widgets
+            pass
+        else:
+            return LiveView(options)
+    from kimi_magic.view.record import RecordView
+
+    return RecordView(options)
+
+
+def _fitting(shell: Any) -> str:
+    if not _has_kernel(shell):
+        return "terminal" if sys.stdout is not None and sys.stdout.isatty() else "plain"
+    return "record" if _captured(shell) or not _answerable(shell) else "live"
+
+
+def _shell() -> Any:
+    """The running IPython shell; where IPython is not imported there is none."""
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module is not None else None
+
+
+def _has_kernel(shell: Any) -> bool:
+    return getattr(shell, "kernel", None) is not None
+
+
+def _captured(shell: Any) -> bool:
+    from IPython.core.displaypub import CapturingDisplayPublisher
+
+    return isinstance(getattr(shell, "display_pub", None), CapturingDisplayPublisher)
+
+
+def _answerable(shell: Any) -> bool:
+    """Whether the front end takes questions: nbclient and nbval set ``allow_stdin`` false."""
+    parent: dict[str, Any] = getattr(shell.kernel, "get_parent", dict)() or {}
+    return bool((parent.get("content") or {}).get("allow_stdin"))

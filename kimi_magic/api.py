@@ -1,0 +1,178 @@
+"""The functions that Python code calls: ``kimi.ask``, ``kimi.stream``, ``kimi.chat``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kimi_magic.chats import Chat
+from kimi_magic.endpoints.catalogue import Endpoint
+from kimi_magic.events import Event
+from kimi_magic.messages import Reply
+from kimi_magic.session import current
+
+__all__ = ["add_endpoint", "ask", "chat", "stream"]
+
+
+def ask(
+    prompt: str | Sequence[dict[str, str]],
+    *,
+    tools: Any = None,
+    variables: Any = None,
+    system: str | None = None,
+    model: str | None = None,
+    endpoint: str | Endpoint | None = None,
+    chat: str | Chat | None = None,
+    schema: Any = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    max_steps: int | None = None,
+    approve: str | None = None,
+    show: bool | None = None,
+) -> Reply:
+    """Ask the model.
+
+    Parameters
+    ----------
+    prompt : str or list of dict
+        The text, or text parts as the API has them: ``{"type": "text", "text": "…"}``. It is sent
+        as it is; ``{{ }}`` is not expanded.
+    system : str, optional
+        System prompt; "" for none. By default Kimi's own for Kimi models, none for others.
+    model : str, optional
+        Model id; by default the setting's, else the endpoint's.
+    endpoint : str or Endpoint, optional
+        A name of ``%kimi endpoints`` or a URL up to ``/v1``.
+    chat : str or Chat, optional
+        The chat that goes on; by default a one-off, which is safe in loops, threads and tools.
+    temperature : float, optional
+        0 to 2; Kimi's makers recommend 1.0.
+    top_p : float, optional
+        0 to 1.
+    max_tokens : int, optional
+        Tokens for reasoning and answer together.
+    seed : int, optional
+    stop : str or sequence of str, optional
+        Texts at which the answer ends.
+    show : bool, optional
+        By default the turn is shown when called in the main thread and silent elsewhere.
+    tools, variables, schema, max_steps, approve
+        Their places; this version refuses them.
+
+    Returns
+    -------
+    Reply
+
+    Raises
+    ------
+    KimiError
+        The request failed, or nobody can be asked; ``error.reply`` is what had arrived.
+    TurnInterrupted
+        A ``KeyboardInterrupt``, with the same ``reply``.
+    """
+    session = current()
+    question = session.question(
+        prompt,
+        tools=tools,
+        variables=variables,
+        system=system,
+        model=model,
+        endpoint=endpoint,
+        chat=chat,
+        schema=schema,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        seed=seed,
+        stop=stop,
+        max_steps=max_steps,
+        approve=approve,
+    )
+    return session.ask(question, show=show)
+
+
+def stream(
+    prompt: str | Sequence[dict[str, str]],
+    *,
+    tools: Any = None,
+    variables: Any = None,
+    system: str | None = None,
+    model: str | None = None,
+    endpoint: str | Endpoint | None = None,
+    chat: str | Chat | None = None,
+    schema: Any = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    max_steps: int | None = None,
+    approve: str | None = None,
+    show: bool | None = None,  # noqa: ARG001 - the same keywords as ask
+) -> Iterator[Event]:
+    """Ask the model and yield the turn's events as they happen.
+
+    Takes what ``ask`` takes; nothing is shown, since whoever takes the events shows them.
+
+    Yields
+    ------
+    Event
+        One of ``kimi_magic.events``; the last is ``TurnFinished`` with the reply, also for a turn
+        that fails, whose error is raised after it.
+    """
+    session = current()
+    question = session.question(
+        prompt,
+        tools=tools,
+        variables=variables,
+        system=system,
+        model=model,
+        endpoint=endpoint,
+        chat=chat,
+        schema=schema,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        seed=seed,
+        stop=stop,
+        max_steps=max_steps,
+        approve=approve,
+    )
+    return session.stream(question)
+
+
+def chat(name: str = "main") -> Chat:
+    """The chat of that name, made where there is none.
+
+    Parameters
+    ----------
+    name : str
+        ``main`` is the one that ``%%kimi`` cells go on with.
+    """
+    return current().chat(name)
+
+
+def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint:
+    """Add an endpoint, to be asked with ``-e NAME``; one of the same name is replaced.
+
+    Parameters
+    ----------
+    endpoint : Endpoint, optional
+        Or its fields as keywords: ``add_endpoint(name="lab", base_url="http://gpu1:8000/v1")``.
+
+    Returns
+    -------
+    Endpoint
+        The one that was added.
+
+    Raises
+    ------
+    ConfigError
+        The address is none.
+    """
+    endpoint = endpoint or Endpoint(**fields)
+    current().catalogue.add(endpoint)
+    return endpoint

@@ -1,0 +1,104 @@
+"""The embedded engine's process: llama.cpp behind an OpenAI-compatible server on loopback.
+
+Protocol: the first line of stdin is a JSON object with what to run, ``KIMI_ENGINE_KEY`` in the
+environment is the key that requests must carry. One JSON line comes back on stdout,
+``{"base_url": …, "context_window": …}`` or ``{"error": …}``. When stdin ends, which it does
+however the parent ends, so does this process.
+
+It is started as a file, so it imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any, BinaryIO
+
+KEY_VARIABLE = "KIMI_ENGINE_KEY"
+
+
+def main() -> None:
+    """Serve the model that stdin names until stdin ends."""
+    reply = _claim_stdout()
+    options = json.loads(sys.stdin.buffer.readline())
+    # Before the model is loaded, which takes minutes for a large one.
+    lifeline = threading.Thread(target=_end_with_stdin, daemon=True)
+    lifeline.start()
+    try:
+        server, answer = _serve(options, os.environ.pop(KEY_VARIABLE))
+    except Exception as error:  # noqa: BLE001 - whatever it was, the parent is to hear of it
+        _send(reply, {"error": f"{error}" or type(error).__name__})
+        return
+    _send(reply, answer)
+    _silence()
+    lifeline.join()
+    del server
+
+
+def _claim_stdout() -> BinaryIO:
+    """Take stdout for our one line; what native code prints there goes to stderr from now on."""
+    reply = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return reply
+
+
+def _end_with_stdin() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(0)
+
+
+def _serve(options: dict[str, Any], key: str) -> tuple[Any, dict[str, Any]]:
+    """Load the model and listen; returns the server and what to tell the parent."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = options["model"]
+    params.model_alias = {options["alias"]}  # a plain string is taken apart into its letters
+    params.use_jinja = True
+    if options["template"]:
+        params.chat_template = Path(options["template"]).read_text(encoding="utf-8")
+        params.n_gpu_layers, params.fit_params = 0, False
+    # One slot has the whole context; more than the model was trained on is cut by the server.
+    params.n_ctx, params.n_parallel = options["context"], 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options["threads"]
+    params.cpuparams.poll = params.cpuparams_batch.poll = 0  # threads that wait do not spin
+    params.cache_ram_mib = 256
+    params.warmup, params.ui = False, False
+    params.verbosity = 1  # errors only
+    params.port, params.api_keys = 0, [key]  # any free port of 127.0.0.1
+    server = xllamacpp.Server(params)
+    base_url = f"{server.listening_address}/v1"
+    window = _context_window(server.listening_address, key)
+    return server, {"base_url": base_url, "context_window": window}
+
+
+def _context_window(address: str, key: str) -> int:
+    connection = http.client.HTTPConnection(address.partition("://")[2], timeout=10)
+    try:
+        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
+        models = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    return int(models["data"][0]["meta"]["n_ctx"])
+
+
+def _send(reply: BinaryIO, answer: dict[str, Any]) -> None:
+    reply.write(json.dumps(answer).encode() + b"\n")
+    reply.close()
+
+
+def _silence() -> None:
+    """Nobody reads stderr once the server is up, and a file would grow."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Server-sent events: bytes in any split → the data of each event.
+
+The format is WHATWG HTML, section 9.2.6: lines end in LF, CR or CRLF, a blank line ends an event,
+``data`` lines of one event are joined by LF, lines that begin with a colon are comments. Event
+names, ids and retry times carry nothing in this API and are left out.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["SSEDecoder"]
+
+_BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class SSEDecoder:
+    """Feeds on bytes as they arrive and gives back the events that became whole.
+
+    Data is bytes, not text: the caller decodes whole events, so a code point that was split
+    between two reads is whole again.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[bytes] = []
+        self._data: list[bytes] = []
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take bytes; return the data of each event that they complete."""
+        if not chunk:
+            return []
+        if b"\n" not in chunk and b"\r" not in chunk and not self._ends_in_cr():
+            self._pending.append(chunk)  # joined once, when the line ends: a 1 MB line stays linear
+            return []
+        text = b"".join([*self._pending, chunk])
+        # A CR at the very end may be the first half of a CRLF.
+        held = b"\r" if text.endswith(b"\r") else b""
+        *lines, rest = _LINE_END.split(text[: len(text) - len(held)])
+        self._pending = [rest + held] if rest or held else []
+        return [data for line in lines if (data := self._line(line)) is not None]
+
+    def flush(self) -> list[bytes]:
+        """The stream ended: return an event that lacks its blank line."""
+        lines = _LINE_END.split(b"".join(self._pending))
+        self._pending = []
+        return [data for line in [*lines, b""] if (data := self._line(line)) is not None]
+
+    def _ends_in_cr(self) -> bool:
+        return bool(self._pending) and self._pending[-1].endswith(b"\r")
+
+    def _line(self, line: bytes) -> bytes | None:
+        if self._at_start:
+            line = line.removeprefix(_BOM)
+            self._at_start = False
+        if not line:
+            data, self._data = self._data, []
+            return b"\n".join(data) if data else None
+        if line.startswith(b"data:"):
+            value = line[5:]
+            self._data.append(value[1:] if value.startswith(b" ") else value)
+        return None

@@ -1,0 +1,138 @@
+"""The front door: a line and a cell → calls of the session."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from IPython.core.magic import (
+    Magics,
+    line_cell_magic,
+    magics_class,
+    no_var_expand,
+)
+
+from kimi_magic.config import Settings
+from kimi_magic.errors import ConfigError, MagicError
+from kimi_magic.messages import Reply
+from kimi_magic.options import help_text, parse_line, split_verb
+from kimi_magic.session import Question, Session, current
+from kimi_magic.view import ViewOptions
+
+__all__ = ["KimiMagics", "let_through"]
+
+_ENDS_IN_QUESTION = re.compile(r"(\s*(?:[^\W\d]\w*\s*=\s*)?)%kimi\s(.*\?)\s*$")
+
+
+@magics_class
+class KimiMagics(Settings, Magics):
+    """``%%kimi`` and ``%kimi``; their settings are the traits of ``Settings``."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell=shell, parent=shell)
+        self._shell = shell
+        self.session: Session = current(self)
+
+    @no_var_expand
+    @line_cell_magic
+    def kimi(self, line: str, cell: str | None = None) -> Reply | None:
+        """Ask a reasoning model: `%%kimi` asks the cell, `%kimi help` lists the verbs."""
+        if cell is not None:
+            return self._ask_cell(line, cell)
+        verb, rest = split_verb(line)
+        run: Callable[[str], Reply | None] = getattr(self, f"_{verb}")
+        return run(rest)
+
+    def _ask_cell(self, line: str, cell: str) -> Reply | None:
+        given = parse_line(line)
+        if given.pop("help"):
+            self._help("")
+            return None
+        if not cell.strip():
+            raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
+        out = given.pop("out")
+        options = ViewOptions(
+            format=given.pop("format") or "markdown",
+            hide_reasoning=given.pop("hide_reasoning"),
+            usage=given.pop("usage"),
+        )
+        given["chat"] = given["chat"] or "main"
+        given["stream"] = not given.pop("no_stream")
+        reply = self._ask_session(Question(cell.strip("\n"), **given), options)
+        if out:
+            self._shell.user_ns[out] = reply
+            return None
+        return reply
+
+    def _ask(self, prompt: str) -> Reply:
+        if not prompt:
+            raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
+        return self._ask_session(Question(prompt, chat="main"), ViewOptions())
+
+    def _ask_session(self, question: Question, options: ViewOptions) -> Reply:
+        return self.session.ask(question, show=True, options=options, ask_key=_ask_key(self._shell))
+
+    def _reset(self, name: str) -> None:
+        chat = self.session.chat(name or "main")
+        count = len(chat.turns)
+        chat.reset()
+        print(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
+
+    def _models(self, endpoint: str) -> None:
+        print("\n".join(self.session.models(endpoint, _ask_key(self._shell))))
+
+    def _endpoints(self, _: str) -> None:
+        session = self.session
+        rows = [("", "endpoint", "key", "model", "address")]
+        chosen = None
+        with suppress(ConfigError):
+            chosen = session.choose_endpoint()
+        for endpoint in session.catalogue:
+            key = "none needed"
+            if endpoint.key_env:
+                key = f"{endpoint.key_env}: {'yes' if session.key_at_hand(endpoint) else 'no'}"
+            mark = "→" if endpoint == chosen else ""
+            rows.append((mark, endpoint.name, key, endpoint.model, endpoint.base_url or "embedded"))
+        print(_table(rows))
+
+    def _help(self, verb: str) -> None:
+        print(help_text(verb))
+
+
+def let_through(lines: list[str]) -> list[str]:
+    """An input transformer: keep for us what IPython would take for something else.
+
+    It reads a ``?`` at the end of a line as its help syntax, and refuses a cell magic without a
+    body before it is asked (``%%kimi -h``).
+    """
+    if lines and lines[0].startswith("%%"):
+        if len(lines) == 1 and (found := re.match(r"%%kimi(\s.*)?$", lines[0].rstrip())):
+            return [f"get_ipython().run_cell_magic('kimi', {found[1] or ''!r}, '\\n')\n"]
+        return lines
+    return [_keep_question_mark(line) for line in lines]
+
+
+def _keep_question_mark(line: str) -> str:
+    found = _ENDS_IN_QUESTION.match(line)
+    if not found:
+        return line
+    return f"{found[1]}get_ipython().run_line_magic('kimi', {found[2].strip()!r})\n"
+
+
+def _ask_key(shell: Any) -> Callable[[str], str] | None:
+    """How a person types a key, where one can answer."""
+    kernel = getattr(shell, "kernel", None)
+    if kernel is not None and not kernel.get_parent().get("content", {}).get("allow_stdin"):
+        return None
+    return getpass.getpass
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,239 @@
+"""The options of ``%%kimi`` and the verbs of ``%kimi``, in one table.
+
+The parser, the help and the README's tables are made from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from kimi_magic.errors import MagicError
+
+__all__ = ["OPTIONS", "VERBS", "Option", "Verb", "help_text", "parse_line", "split_verb"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of the ``%%kimi`` line.
+
+    Parameters
+    ----------
+    flags : tuple of str
+        Short first where there is one.
+    help : str
+        One line for the reader.
+    value : str
+        What to write after it, in help; empty for a switch.
+    type : callable
+        Text → value.
+    choices : tuple of str
+        The values there are; empty: any.
+    repeat : bool
+        Whether it may be given several times.
+    """
+
+    flags: tuple[str, ...]
+    help: str
+    value: str = ""
+    type: type = str
+    choices: tuple[str, ...] = ()
+    repeat: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.flags[-1].removeprefix("--").replace("-", "_")
+
+    @property
+    def usage(self) -> str:
+        return ", ".join(self.flags) + (f" {self.value}" if self.value else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb of ``%kimi``."""
+
+    name: str
+    usage: str
+    help: str
+    example: str
+
+
+OPTIONS = (
+    Option(("-m", "--model"), "ask this model", "ID"),
+    Option(("-e", "--endpoint"), "ask at this endpoint: a name or a URL", "NAME"),
+    Option(("-s", "--system"), 'system prompt of this cell; "" for none', "TEXT"),
+    Option(("-c", "--chat"), "go on with this chat instead of `main`", "NAME"),
+    Option(("-o", "--out"), "put the reply into this variable; `NAME <<` does the same", "NAME"),
+    Option(
+        ("-f", "--format"),
+        "show the answer rendered or as it came",
+        "markdown|text",
+        choices=("markdown", "text"),
+    ),
+    Option(("-R", "--hide-reasoning"), "show the answer alone"),
+    Option(("-u", "--usage"), "show the tokens below the answer"),
+    Option(("-h", "--help"), "show these options"),
+    Option(("--temperature",), "0 is steady, 1 is what Kimi's makers recommend", "NUMBER", float),
+    Option(("--top-p",), "sample from the likeliest tokens of this share", "NUMBER", float),
+    Option(("--max-tokens",), "limit for reasoning and answer together", "N", int),
+    Option(("--seed",), "repeat the same sampling, where the server can", "N", int),
+    Option(("--stop",), "end the answer at this text (may be repeated)", "TEXT", repeat=True),
+    Option(("--no-stream",), "ask for the answer in one piece"),
+)
+
+VERBS = (
+    Verb(
+        "ask",
+        "ask PROMPT",
+        "ask one line; all that follows is the prompt",
+        "%kimi ask What is 7 × 8?",
+    ),
+    Verb("reset", "reset [CHAT]", "forget a chat (`main` by default)", "%kimi reset"),
+    Verb(
+        "models",
+        "models [ENDPOINT]",
+        "list the models that the server offers",
+        "%kimi models nvidia",
+    ),
+    Verb(
+        "endpoints", "endpoints", "list the endpoints and whose key is present", "%kimi endpoints"
+    ),
+    Verb("help", "help [VERB]", "show this, or one verb", "%kimi help reset"),
+)
+
+_TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")
+_QUOTED = re.compile(r""""([^"]*)"|'([^']*)'""")
+_INTO = re.compile(r"^\s*([^\W\d]\w*)\s*<<(?:\s|$)")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise MagicError(f"{message[:1].upper()}{message[1:]}. `%%kimi -h` lists the options.")
+
+
+def parse_line(line: str) -> dict[str, Any]:
+    """Read the line of a ``%%kimi`` cell.
+
+    Returns
+    -------
+    dict
+        Each option by its long name with ``_`` for ``-``; None or False where it was not given.
+
+    Raises
+    ------
+    MagicError
+        An unknown option, a value that does not fit, a key, or text that is no option.
+    """
+    into = _INTO.match(line)
+    words = _split(line[into.end() :] if into else line)
+    given, rest = _parser().parse_known_args(words)
+    if rest:
+        raise MagicError(_complaint(rest[0]))
+    found = vars(given)
+    if into:
+        found["out"] = into[1]
+    if found["out"] and not found["out"].isidentifier():
+        raise MagicError(f"-o takes the name of a variable; {found['out']!r} is none.")
+    return found
+
+
+def split_verb(line: str) -> tuple[str, str]:
+    """Split a ``%kimi`` line into its verb and the raw rest; the rest keeps quotes and all.
+
+    Raises
+    ------
+    MagicError
+        There is no such verb; the message names the nearest.
+    """
+    verb, _, rest = line.strip().partition(" ")
+    if not verb:
+        return "help", ""
+    names = [known.name for known in VERBS]
+    if verb in names:
+        return verb, rest.strip()
+    if verb in ("-h", "--help"):
+        return "help", rest.strip()
+    near = get_close_matches(verb, names, n=1)
+    guess = f"Did you mean `%kimi {near[0]}`?" if near else "To ask one line: `%kimi ask …`."
+    raise MagicError(f"%kimi has no verb {verb!r}. {guess} `%kimi help` lists them.")
+
+
+def help_text(verb: str = "") -> str:
+    """The help of all verbs and options, or of one verb.
+
+    Raises
+    ------
+    MagicError
+        There is no such verb.
+    """
+    if verb:
+        name, _ = split_verb(verb)
+        known = next(known for known in VERBS if known.name == name)
+        return f"%kimi {known.usage}\n    {known.help}\n    for example: {known.example}"
+    verbs = [(f"%kimi {known.usage}", known.help) for known in VERBS]
+    options = [(option.usage, option.help) for option in OPTIONS]
+    return "\n".join(
+        [
+            "%%kimi [options]: the cell's text is the prompt, the chat goes on from cell to cell.",
+            *_columns(options),
+            "",
+            *_columns(verbs),
+            "",
+            "Settings: %config KimiMagics. In Python: kimi.ask, kimi.chat, kimi.last.",
+        ]
+    )
+
+
+def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(left) for left, _ in rows)
+    return [f"  {left:{width}}  {right}" for left, right in rows]
+
+
+def _parser() -> _Parser:
+    parser = _Parser(add_help=False, allow_abbrev=False, prog="%%kimi")
+    for option in OPTIONS:
+        if option.value:
+            parser.add_argument(
+                *option.flags,
+                dest=option.name,
+                type=option.type,
+                choices=option.choices or None,
+                action="append" if option.repeat else "store",
+            )
+        else:
+            parser.add_argument(*option.flags, dest=option.name, action="store_true")
+    return parser
+
+
+def _split(line: str) -> list[str]:
+    """Words of the line: quotes group, backslashes are plain, ``# …`` is a comment.
+
+    ``shlex`` would raise on an apostrophe and drop the backslashes of a path.
+    """
+    words = []
+    for word in _TOKEN.findall(line):
+        if word.startswith("#"):
+            break
+        words.append(_QUOTED.sub(lambda found: found[1] or found[2] or "", word))
+    return words
+
+
+def _complaint(word: str) -> str:
+    if not word.startswith("-"):
+        return (
+            f"{word!r} is no option: the prompt goes into the cell's body, below the %%kimi line."
+        )
+    name = word.partition("=")[0]
+    if re.match(r"--?(api[-_]?)?key", name):
+        return (
+            "A key does not belong on the magic line, where it would be saved with the notebook. "
+            "Set the endpoint's environment variable (`%kimi endpoints` names it)."
+        )
+    near = get_close_matches(name, [flag for option in OPTIONS for flag in option.flags], n=1)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    return f"%%kimi has no option {name}.{guess} `%%kimi -h` lists them."

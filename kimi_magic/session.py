@@ -1,0 +1,409 @@
+"""One kernel's settings and chats, and the conductor of a turn.
+
+It wires the rooms together: which endpoint and key, which history, the driver, the view, and what
+is kept afterwards.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kimi_magic.chats import Chat, ChatTurn
+from kimi_magic.config import Key, KeyRing, Settings
+from kimi_magic.driver import drive
+from kimi_magic.endpoints.catalogue import (
+    KIMI_SYSTEM,
+    LOCAL,
+    PREFERRED,
+    Catalogue,
+    Endpoint,
+    from_environment,
+    is_kimi,
+)
+from kimi_magic.errors import ConfigError, KimiError, TurnInterrupted
+from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarted
+from kimi_magic.loop import Turn
+from kimi_magic.messages import Message, Reply, as_content
+from kimi_magic.view import View, ViewOptions, open_view
+
+if TYPE_CHECKING:
+    from kimi_magic.endpoints.client import Client
+    from kimi_magic.endpoints.local import LocalEngine
+
+__all__ = ["Question", "Session", "current"]
+
+HOW_TO_GET_KIMI = (
+    "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
+    "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
+)
+NOBODY_TO_ASK = (
+    "No model is at hand: no key was found, and the embedded engine is not installed.\n"
+    "Set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai), or install "
+    'the practice model\'s engine with `pip install "kimi-magic[local]"`.'
+)
+UNBUILT = ("tools", "variables", "schema", "max_steps", "approve")
+Announce = Callable[[Event], None]
+AskKey = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one turn asks, and how; None means: as the settings or the endpoint say."""
+
+    prompt: str | Sequence[Any]
+    chat: str | None = None
+    system: str | None = None
+    model: str | None = None
+    endpoint: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    stop: str | Sequence[str] | None = None
+    stream: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An endpoint made ready: where it is reached, with which key, and which model is asked."""
+
+    endpoint: Endpoint
+    base_url: str
+    key: Key | None
+    model: str
+    practice: bool = False
+
+
+class Session:
+    """One kernel's settings, endpoints, keys and chats.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        The magics hand in themselves, so that ``%config KimiMagics`` sets what holds here.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.catalogue = Catalogue()
+        self.keys = KeyRing()
+        self.last: Reply | None = None
+        self._chats: dict[str, Chat] = {}
+        self._clients: dict[str, Client] = {}
+        self._engine: LocalEngine | None = None
+        self._lock = threading.Lock()
+        self._here = threading.local()
+        self._told_how_to_get_kimi = False
+
+    def ask(
+        self,
+        question: Question,
+        *,
+        show: bool | None = None,
+        options: ViewOptions | None = None,
+        ask_key: AskKey | None = None,
+    ) -> Reply:
+        """Take one turn to its end, shown as it goes.
+
+        Parameters
+        ----------
+        show : bool, optional
+            By default a turn is shown in the main thread, unless it runs inside another one.
+        ask_key : callable, optional
+            Lets a person type a missing key.
+
+        Raises
+        ------
+        KimiError, TurnInterrupted
+            After the view was frozen; ``error.reply`` is what had arrived.
+        """
+        depth = getattr(self._here, "depth", 0)
+        if show is None:
+            show = threading.current_thread() is threading.main_thread() and not depth
+        prompt, endpoint, key = self._prepare(question, ask_key)
+        view = open_view(self.settings.view, options or ViewOptions()) if show else _Unseen()
+        self._here.depth = depth + 1
+        try:
+            return _watch(self._turn(question, prompt, endpoint, key, view.handle), view)
+        finally:
+            self._here.depth = depth
+            view.close()
+
+    def stream(self, question: Question) -> Iterator[Event]:
+        """Yield one turn's events as they happen; the last is ``TurnFinished``."""
+        early: list[Event] = []
+        prepared = self._prepare(question, None)
+        for event in self._turn(question, *prepared, early.append):
+            yield from early
+            early.clear()
+            if event is not None:
+                yield event
+
+    def chat(self, name: str = "main") -> Chat:
+        """The chat of that name, made where there is none."""
+        with self._lock:
+            if name not in self._chats:
+                self._chats[name] = Chat(name, self._ask_in_chat)
+            return self._chats[name]
+
+    def models(self, endpoint: str | None = None, ask_key: AskKey | None = None) -> list[str]:
+        """The ids of the models that an endpoint's server offers."""
+        chosen = self.choose_endpoint(endpoint)
+        key = self._key(chosen, ask_key)
+        return self._client(self._make_ready(chosen, key, None, lambda _: None)).models()
+
+    def choose_endpoint(self, name: str | None = None) -> Endpoint:
+        """By name; else what is configured; else the first whose key is present; else local.
+
+        Raises
+        ------
+        ConfigError
+            No such endpoint, or nobody to ask at all.
+        """
+        self.settings.read_environment()
+        if name or self.settings.endpoint:
+            return self.catalogue.get(name or self.settings.endpoint)
+        if own := from_environment():
+            return own
+        for preferred in map(self.catalogue.get, PREFERRED):
+            if self.key_at_hand(preferred):
+                return preferred
+        from kimi_magic.endpoints.local import available
+
+        if available():
+            return LOCAL
+        raise ConfigError(NOBODY_TO_ASK)
+
+    def key_at_hand(self, endpoint: Endpoint) -> Key | None:
+        """The endpoint's key, if it is found without asking anybody."""
+        return self.keys.find(endpoint.key_env) if endpoint.key_env else None
+
+    def question(
+        self,
+        prompt: Any,
+        *,
+        chat: str | Chat | None = None,
+        endpoint: str | Endpoint | None = None,
+        **how: Any,
+    ) -> Question:
+        """Make a question of what the public functions take.
+
+        Raises
+        ------
+        KimiError
+            A keyword has its place in the signature, but is not built yet.
+        """
+        for name in UNBUILT:
+            if how.pop(name, None) is not None:
+                raise KimiError(f"{name}= is not built yet in this version: leave it out.")
+        if isinstance(endpoint, Endpoint):
+            self.catalogue.add(endpoint)
+            endpoint = endpoint.name
+        chat = chat.name if isinstance(chat, Chat) else chat
+        return Question(prompt, chat=chat, endpoint=endpoint, **how)
+
+    def close(self) -> None:
+        """End the embedded engine and close idle connections."""
+        for client in self._clients.values():
+            client.close()
+        if self._engine:
+            self._engine.stop()
+
+    def _ask_in_chat(
+        self, prompt: Any, *, chat: str, show: bool | None = None, **how: Any
+    ) -> Reply:
+        return self.ask(self.question(prompt, chat=chat, **how), show=show)
+
+    def _prepare(
+        self, question: Question, ask_key: AskKey | None
+    ) -> tuple[Message, Endpoint, Key | None]:
+        """All that can be refused before anything is shown."""
+        prompt = Message("user", as_content(question.prompt))
+        if not prompt.text.strip():
+            raise KimiError("The prompt is empty: write what you want to ask.")
+        endpoint = self.choose_endpoint(question.endpoint)
+        return prompt, endpoint, self._key(endpoint, ask_key)
+
+    def _key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
+        if endpoint.key_env is None:
+            return None
+        found = self.keys.find(endpoint.key_env)
+        return found or self.keys.ask(endpoint.key_env, endpoint.name, ask_key)
+
+    def _turn(
+        self,
+        question: Question,
+        prompt: Message,
+        endpoint: Endpoint,
+        key: Key | None,
+        announce: Announce,
+    ) -> Generator[Event | None, None, None]:
+        """The turn's events, ticks between them, and in the end its failure, if it failed."""
+        turn, model = Turn((), prompt, retries=0), question.model or endpoint.model
+        error: KimiError | TurnInterrupted | None = None
+        try:
+            line = self._make_ready(endpoint, key, question.model, announce)
+            model = line.model
+            turn = Turn(self._history(question, line), prompt, retries=self.settings.retries)
+            yield TurnStarted(model, endpoint.name, line.practice)
+            yield from self._tell_how_to_get_kimi(question, line)
+            client, body = self._client(line), self._body(question, line)
+            yield from drive(
+                turn,
+                lambda messages: client.chat(
+                    body | {"messages": [message.to_dict() for message in messages]}
+                ),
+            )
+        except KimiError as failure:
+            error = failure
+        except GeneratorExit:
+            self._keep(question, turn, model, TurnInterrupted("No more events were asked for."))
+            raise
+        except KeyboardInterrupt:
+            error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
+            if endpoint is LOCAL and not turn.partial and self._engine:
+                # llama.cpp reads a prompt to its end although nobody waits for the answer.
+                self._engine.stop()
+        yield TurnFinished(self._keep(question, turn, model, error))
+        if error is not None:
+            raise error from None
+
+    def _keep(
+        self, question: Question, turn: Turn, model: str, error: KimiError | TurnInterrupted | None
+    ) -> Reply:
+        reply = turn.reply(model=model, chat=question.chat, error=error)
+        if error is not None:
+            error.reply = reply
+        self.last = reply
+        if question.chat and (messages := turn.messages()):
+            self.chat(question.chat).append(ChatTurn(messages[0].text, reply, messages))
+        return reply
+
+    def _make_ready(
+        self, endpoint: Endpoint, key: Key | None, model: str | None, announce: Announce
+    ) -> _Line:
+        if endpoint.base_url:
+            model = model or self.settings.model or endpoint.model
+            return _Line(endpoint, endpoint.base_url, key, model)
+        from kimi_magic.endpoints.local import LocalEngine
+
+        with self._lock:
+            self._engine = self._engine or LocalEngine()
+        running = self._engine.start(
+            self.settings.local_model, notice=lambda text: announce(Preparing(text))
+        )
+        if model not in (None, running.model):
+            raise ConfigError(
+                f"The embedded engine runs {running.model}, not {model}.\n"
+                "`%config KimiMagics.local_model = 'file.gguf'` gives it another; `-e NAME` asks "
+                "another endpoint."
+            )
+        key = Key(running.key, "the embedded engine")
+        return _Line(endpoint, running.base_url, key, running.model, running.practice)
+
+    def _client(self, line: _Line) -> Client:
+        from kimi_magic.endpoints.client import Client
+
+        with self._lock:
+            client = self._clients.get(line.base_url)
+            if client is None or client.key != line.key:
+                client = Client(line.endpoint, line.base_url, line.key, self.settings)
+                self._clients[line.base_url] = client
+            return client
+
+    def _history(self, question: Question, line: _Line) -> tuple[Message, ...]:
+        system = self.settings.system if question.system is None else question.system
+        if system is None and is_kimi(line.model):
+            system = KIMI_SYSTEM
+        earlier = self.chat(question.chat).history if question.chat else ()
+        return (*((Message("system", system),) if system else ()), *earlier)
+
+    def _body(self, question: Question, line: _Line) -> dict[str, Any]:
+        """The request but for its messages: the question's word, else the setting, else the
+        endpoint's default, else the server's."""
+        endpoint, settings = line.endpoint, self.settings
+        stop = question.stop
+        wanted = {
+            "temperature": _first(question.temperature, settings.temperature, endpoint.temperature),
+            "top_p": _first(question.top_p, settings.top_p, endpoint.top_p),
+            "max_tokens": _first(question.max_tokens, settings.max_tokens, endpoint.max_tokens),
+            "seed": _first(question.seed, endpoint.seed),
+            "stop": [stop] if isinstance(stop, str) else list(stop) if stop else None,
+            "stream_options": {"include_usage": True}
+            if question.stream and endpoint.stream_usage
+            else None,
+        }
+        body: dict[str, Any] = {"model": line.model, "stream": question.stream}
+        return body | {name: value for name, value in wanted.items() if value is not None}
+
+    def _tell_how_to_get_kimi(self, question: Question, line: _Line) -> Iterator[Event]:
+        """Once, where the practice model answers though nobody chose it."""
+        chosen = question.endpoint or self.settings.endpoint
+        if line.practice and not chosen and not self._told_how_to_get_kimi:
+            self._told_how_to_get_kimi = True
+            yield Notice(HOW_TO_GET_KIMI)
+
+
+class _Unseen:
+    """The view of a turn that is not shown."""
+
+    def handle(self, event: Event) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _watch(events: Generator[Event | None, None, None], view: View) -> Reply:
+    """Hand the events to the view; an interrupt that arrives in the view ends the turn as well."""
+    reply: Reply | None = None
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            event = events.throw(interrupt) if interrupt and not reply else next(events)
+            if isinstance(event, TurnFinished):
+                reply = event.reply
+            if event is None:
+                view.tick()
+            else:
+                view.handle(event)
+        except StopIteration:
+            assert reply is not None, "a turn ends with TurnFinished"
+            return reply
+        except TurnInterrupted:
+            raise
+        except KeyboardInterrupt as raised:
+            if interrupt is not None:
+                raise
+            interrupt = raised
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+_current: Session | None = None
+_current_lock = threading.Lock()
+
+
+def current(settings: Settings | None = None) -> Session:
+    """This kernel's session, made when it is first wanted.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        Take these over as the session's settings.
+    """
+    global _current  # noqa: PLW0603 - one session a process is what a kernel is
+    with _current_lock:
+        if _current is None:
+            _current = Session(settings)
+        elif settings is not None:
+            _current.settings = settings
+        return _current

@@ -1,0 +1,296 @@
+"""Markdown from a model → HTML that is safe to show in a trusted notebook.
+
+Raw HTML is text, images are links, and only http, https and mailto links are links. Dollar maths
+keeps its dollars, so that MathJax in the front end typesets it; every other ``$`` and ``\\`` stands
+in an element of its own, because MathJax looks for maths in unbroken runs of text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from html import escape
+from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_inline import StateInline
+    from markdown_it.token import Token
+
+__all__ = ["Blocks", "finished_blocks", "parser", "plain_html", "to_html"]
+
+_LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
+_MATHJAX = re.compile(r"[$\\]")
+# TeX that makes links, sets CSS, or redefines commands for the rest of the page.
+_UNSAFE_TEX = re.compile(
+    r"\\(?:href|url|class|cssId|style|data|require|csname|[gex]?def|let|(?:re|provide)?newcommand"
+    r"|(?:re)?newenvironment|providecommand|Declare\w+|bbox|enclose|mmlToken|unicode)(?![a-zA-Z])"
+)
+_TAGS = set(
+    re.findall(
+        r"\w+",
+        "a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"
+        " table tbody td th thead tr ul",
+    )
+)
+_PRE = (
+    "padding:.6em .8em;border-radius:6px;background-color:rgba(127,127,127,.1);"
+    "overflow:auto;white-space:pre"
+)
+_STYLE = re.compile(r"(?:(?:color|font-style|text-align): ?#?\w+;?)+")
+
+# Each with a contrast above 4 : 1 on white and on the #111 of JupyterLab's dark theme.
+_INK = {
+    "Comment": "color:#767676;font-style:italic",
+    "Keyword": "color:#b847ca",
+    "Keyword.Constant": "color:#007bd4",
+    "Literal.Number": "color:#007bd4",
+    "Literal.String": "color:#34893b",
+    "Name.Attribute": "color:#a96b00",
+    "Name.Builtin": "color:#008876",
+    "Name.Class": "color:#2b77e1",
+    "Name.Decorator": "color:#2b77e1",
+    "Name.Function": "color:#2b77e1",
+    "Name.Tag": "color:#2b77e1",
+    "Generic.Deleted": "color:#ce4f3b",
+    "Generic.Inserted": "color:#34893b",
+    "Operator.Word": "color:#b847ca",
+}
+
+
+def to_html(text: str) -> str:
+    """Render a whole answer."""
+    import nh3
+
+    try:
+        html = parser().render(text)
+    except RecursionError:
+        html = f"<pre>{escape(text)}</pre>"
+    cleaned: str = nh3.clean(
+        html,
+        tags=_TAGS,
+        attributes={"a": {"href"}, "ol": {"start"}}
+        | {tag: {"style"} for tag in ("pre", "span", "td", "th")},
+        attribute_filter=_attribute,
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer",
+    )
+    return cleaned
+
+
+def _attribute(_tag: str, name: str, value: str) -> str | None:
+    """Let only styles through that are made here."""
+    if name == "style" and value != _PRE and not _STYLE.fullmatch(value):
+        return None
+    return value
+
+
+def plain_html(text: str) -> str:
+    """Escape text that stands outside ``<pre>``; MathJax finds nothing in it."""
+    return _MATHJAX.sub(r"<span>\g<0></span>", escape(text))
+
+
+@cache
+def parser() -> MarkdownIt:
+    """The Markdown that models write: CommonMark, tables, ~~strike~~, and maths."""
+    md = _grammar()
+    md.inline.ruler.before("escape", "math_brackets", _math_brackets)
+    md.validateLink = lambda url: _LINK.match(url) is not None  # type: ignore[method-assign]
+    rules: dict[str, Callable[..., str]] = {
+        "text": _text,
+        "image": _image,
+        "fence": _fence,
+        "code_block": _fence,
+        "math_inline": _math_inline,
+        "math_inline_double": _math_double,
+        "math_block": _math_block,
+        "th_open": _cell,
+        "td_open": _cell,
+    }
+    for name, rule in rules.items():
+        md.add_render_rule(name, rule)
+    return md
+
+
+def _grammar() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+    from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+    md = MarkdownIt("commonmark", {"html": False, "maxNesting": 60})
+    md.enable(["table", "strikethrough"])
+    dollarmath_plugin(
+        md,
+        allow_labels=False,
+        allow_space=False,  # or a price would begin a formula
+        allow_digits=False,
+        allow_blank_lines=False,  # TeX allows none either
+        double_inline=True,
+    )
+    return md
+
+
+def _text(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
+    return plain_html(tokens[i].content)
+
+
+def _math_inline(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
+    return _math(tokens[i].content, "$")
+
+
+def _math_double(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
+    return _math(tokens[i].content, "$$")
+
+
+def _math_block(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
+    return f"<p>{_math(tokens[i].content, '$$')}</p>\n"
+
+
+def _math(tex: str, dollars: str) -> str:
+    tex = tex.strip()
+    if _UNSAFE_TEX.search(tex):
+        return f"<code>{escape(tex)}</code>"
+    return f"{dollars}{escape(tex)}{dollars}"
+
+
+def _math_brackets(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - the parser's form
+    r"""Read ``\(…\)`` and ``\[…\]``, which CommonMark takes for escaped brackets."""
+    start = state.pos
+    opening = state.src[start : start + 2]
+    closing = {r"\(": r"\)", r"\[": r"\]"}.get(opening)
+    end = state.src.find(closing, start + 2, state.posMax) if closing else -1
+    if end < 0 or not state.src[start + 2 : end].strip():
+        return False
+    if not silent:
+        token = state.push("math_inline" if opening == r"\(" else "math_inline_double", "math", 0)
+        token.content = state.src[start + 2 : end]
+        token.markup = opening
+    state.pos = end + 2
+    return True
+
+
+def _image(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
+    """Link to an image: loading it would tell its server what the model wants told."""
+    label = plain_html(f"Image: {tokens[i].content or tokens[i].attrs.get('src', '')}")
+    opened = sum({"link_open": 1, "link_close": -1}.get(token.type, 0) for token in tokens[:i])
+    if opened:
+        return label
+    return f'<a href="{escape(str(tokens[i].attrs.get("src", "")))}">{label}</a>'
+
+
+def _fence(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
+    language = (tokens[i].info.split() or [""])[0]
+    code = _highlight(tokens[i].content, language)
+    return f'<pre style="{_PRE}">{code}</pre>\n'
+
+
+def _cell(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
+    # JupyterLab aligns table cells to the right unless told otherwise.
+    style = str(tokens[i].attrs.get("style", "")) or "text-align:left"
+    return f'<{tokens[i].tag} style="{escape(style)}">'
+
+
+def _highlight(code: str, language: str) -> str:
+    from pygments.lexers import get_lexer_by_name
+    from pygments.util import ClassNotFound
+
+    try:
+        lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return escape(code)
+    inked = ((_ink(str(kind)), text) for kind, text in lexer.get_tokens(code))
+    runs = ((ink, "".join(text for _, text in run)) for ink, run in groupby(inked, itemgetter(0)))
+    return "".join(
+        f'<span style="{ink}">{escape(text)}</span>' if ink else escape(text) for ink, text in runs
+    )
+
+
+@cache
+def _ink(kind: str) -> str:
+    """The style for a kind of token, such as ``Token.Name.Function``, or for what it belongs to."""
+    names = kind.split(".")[1:]
+    found = (_INK.get(".".join(names[:n])) for n in range(len(names), 0, -1))
+    return next(filter(None, found), "")
+
+
+class Blocks:
+    """Splits Markdown that is still arriving into top-level blocks.
+
+    A block is finished when a later top-level token exists. The blocks and the open tail are
+    slices of the text: joined they are the text again.
+    """
+
+    # Below this many characters the open tail is parsed at each new line, above it when it has
+    # grown by a quarter, so that the whole work stays proportional to the text.
+    EAGER = 1000
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._length = 0
+        self._parse_at = 0
+
+    @property
+    def tail(self) -> str:
+        """What is not finished."""
+        self._pieces = ["".join(self._pieces)]
+        return self._pieces[0]
+
+    def feed(self, text: str) -> list[str]:
+        """Take more text; gives the blocks that it finishes."""
+        self._pieces.append(text)
+        self._length += len(text)
+        if "\n" not in text or self._length < self._parse_at:
+            return []
+        tail = self.tail
+        # A last line without its end can still turn into something else: "1" into "1. item".
+        blocks = _split(tail[: tail.rfind("\n") + 1])
+        done = next((i for i, block in enumerate(blocks) if _may_become_maths(block)), -1)
+        blocks = blocks[:done] if done >= 0 else blocks[:-1]
+        self._keep(tail[sum(map(len, blocks)) :])
+        return blocks
+
+    def finish(self) -> list[str]:
+        """The text is complete: gives the blocks that are left."""
+        blocks = _split(self.tail)
+        self._keep("")
+        return blocks
+
+    def _keep(self, tail: str) -> None:
+        self._pieces = [tail]
+        self._length = len(tail)
+        self._parse_at = self._length * 5 // 4 if self._length > self.EAGER else 0
+
+
+def finished_blocks(text: str) -> tuple[list[str], str]:
+    """Split Markdown into its finished top-level blocks and the open tail."""
+    blocks = Blocks()
+    return blocks.feed(text), blocks.tail
+
+
+def _may_become_maths(block: str) -> bool:
+    """Whether a later ``$$`` can turn this and what follows into one formula."""
+    text = block.lstrip()
+    return text.startswith("$$") and "$$" not in text[2:] and not block.endswith("\n\n")
+
+
+def _split(text: str) -> list[str]:
+    starts = [
+        token.map[0] for token in _block_parser().parse(text) if token.level == 0 and token.map
+    ]
+    if len(starts) < 2:
+        return [text] if text else []
+    lines = text.split("\n")
+    bounds = [0, *starts[1:], len(lines)]
+    blocks = ["\n".join(lines[a:b]) + "\n" for a, b in pairwise(bounds)]
+    blocks[-1] = blocks[-1][:-1]
+    return blocks
+
+
+@cache
+def _block_parser() -> MarkdownIt:
+    """The same grammar without the costly inline part."""
+    md = _grammar()
+    md.core.ruler.enableOnly(["normalize", "block"])
+    return md

@@ -1,0 +1,156 @@
+"""The frozen record of a turn: one static bundle that needs no kernel, widget or script.
+
+Declarations with ``var(--…)`` are dropped in untrusted notebooks, and so is ``<style>``: the
+record is made of plain elements with inline styles whose colours suit light and dark pages alike.
+Durations live in the metadata, so that a turn that says the same again gives the same output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from html import escape
+from typing import Any, NamedTuple
+
+from kimi_magic.events import Event
+from kimi_magic.messages import Usage
+from kimi_magic.view import ViewOptions
+from kimi_magic.view.markdown import plain_html, to_html
+from kimi_magic.view.timeline import Part, Timeline
+
+__all__ = ["Bundle", "RecordView", "make_record", "publish", "tokens_line"]
+
+_RULE = "border-left:2px solid rgba(127,127,127,.4)"
+_WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
+_SUMMARY = "cursor:pointer;opacity:.7;font-size:90%"
+_PANEL = f"margin:.3em 0 0 .3em;padding:0 0 0 .9em;{_RULE}"
+_NOTICE = "margin:.6em 0;padding:.1em 0 .1em .8em;border-left:2px solid #b58100"
+_FOOTER = "margin:.8em 0 0;opacity:.7;font-size:85%"
+
+
+class Bundle(NamedTuple):
+    """What is published as a cell's output."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundle:
+    """Freeze a turn as it stands.
+
+    Returns
+    -------
+    Bundle
+        ``data`` holds ``text/html`` and a transcript as ``text/plain``; ``metadata`` holds, under
+        ``kimi_magic``, the model, the endpoint, the chat, and the usage with its seconds.
+    """
+    options = options or ViewOptions()
+    data = {"text/plain": _transcript(timeline, options), "text/html": _html(timeline, options)}
+    return Bundle(data, {"kimi_magic": _facts(timeline)})
+
+
+def tokens_line(usage: Usage) -> str:
+    """The usage without its seconds."""
+    return str(usage).rpartition(" · ")[0]
+
+
+class RecordView:
+    """Shows nothing until the turn has ended, then its record."""
+
+    def __init__(self, options: ViewOptions) -> None:
+        self._options = options
+        self._timeline = Timeline(hide_reasoning=options.hide_reasoning)
+
+    def handle(self, event: Event) -> None:
+        self._timeline.apply(event)
+
+    def tick(self) -> None:
+        """There is nothing to refresh."""
+
+    def close(self) -> None:
+        self._timeline.end()
+        publish(make_record(self._timeline, self._options))
+
+
+def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = False) -> None:
+    """Make a bundle an output of the running cell; without IPython, print its text."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.display import publish_display_data
+
+    if not InteractiveShell.initialized():
+        print(bundle.data["text/plain"])
+        return
+    send: Any = publish_display_data  # IPython's own annotations leave it untyped
+    transient = {"display_id": display_id} if display_id else None
+    send(bundle.data, bundle.metadata, transient=transient, update=update)
+
+
+def _html(timeline: Timeline, options: ViewOptions) -> str:
+    parts = [_part(part, options) for part in timeline.parts]
+    return "\n".join(["<div>", *parts, _footer(timeline, options), "</div>"])
+
+
+def _part(part: Part, options: ViewOptions) -> str:
+    if part.kind == "reasoning":
+        return _details("Reasoning", part.text)
+    if part.kind == "tool":
+        return _details(f"Tool <code>{escape(part.title)}</code>", part.text)
+    if part.kind == "notice":
+        return f'<div style="{_NOTICE}">{plain_html(part.text)}</div>'
+    if options.format == "text":
+        return f'<pre style="{_WRAP};font-family:inherit">{escape(part.text)}</pre>'
+    return f"<div>\n{to_html(part.text)}</div>"
+
+
+def _details(title: str, text: str) -> str:
+    return (
+        f'<details style="margin:0 0 .8em"><summary style="{_SUMMARY}">{title}</summary>\n'
+        f'<div style="{_PANEL}"><pre style="margin:0;opacity:.7;font-family:inherit;{_WRAP}">'
+        f"{escape(text.rstrip())}</pre></div></details>"
+    )
+
+
+def _footer(timeline: Timeline, options: ViewOptions) -> str:
+    facts = [timeline.head]
+    if timeline.reply is not None:
+        steps = len(timeline.reply.steps)
+        if steps > 1:
+            facts.append(f"{steps} steps")
+        if options.usage:
+            facts.append(tokens_line(timeline.reply.usage))
+    return f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}</div>'
+
+
+def _transcript(timeline: Timeline, options: ViewOptions) -> str:
+    paragraphs = []
+    for part in timeline.parts:
+        text = part.text.rstrip()
+        if part.kind == "reasoning":
+            text = f"Reasoning:\n{text}"
+        elif part.kind == "tool":
+            text = f"Tool call: {part.title}({text})"
+        elif part.kind == "notice":
+            text = f"[{text}]"
+        paragraphs.append(text)
+    paragraphs.append(f"— {timeline.head}")
+    if options.usage and timeline.reply is not None:
+        paragraphs[-1] += f" · {tokens_line(timeline.reply.usage)}"
+    return "\n\n".join(paragraphs)
+
+
+def _facts(timeline: Timeline) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "model": timeline.model,
+        "endpoint": timeline.endpoint,
+        "practice": timeline.practice,
+        "state": timeline.state,
+    }
+    if (reply := timeline.reply) is not None:
+        facts |= {
+            "model": reply.model or timeline.model,
+            "chat": reply.chat,
+            "finish_reason": reply.finish_reason,
+            "error": type(reply.error).__name__ if reply.error is not None else None,
+            "steps": len(reply.steps),
+            "usage": asdict(reply.usage),
+        }
+    return facts

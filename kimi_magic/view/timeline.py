@@ -1,0 +1,305 @@
+"""Events folded into the one model that every view draws.
+
+A timeline is a sequence of parts (reasoning, answers, notices, tool calls) and one line of state.
+Each event gives a few small operations on it, so that a view sends or prints only what is new::
+
+    {"op": "head", "text": …}                               who answers
+    {"op": "state", "text": …}                              what is going on
+    {"op": "part", "part": i, "kind": …, "title": …}        a part begins
+    {"op": "append", "part": i, "at": offset, "text": …}    more of its text
+    {"op": "done", "part": i}                               nothing more comes
+
+Offsets and lengths count code points.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+from typing import Any, Literal
+
+from kimi_magic.events import (
+    ContentDelta,
+    Event,
+    Notice,
+    ReasoningDelta,
+    RequestStarted,
+    Retrying,
+    StepFinished,
+    ToolCallDelta,
+    ToolCallStarted,
+    TurnFinished,
+    TurnStarted,
+)
+from kimi_magic.messages import Reply
+
+__all__ = ["PRACTICE", "Kind", "Op", "Part", "Timeline", "clean"]
+
+Kind = Literal["reasoning", "answer", "notice", "tool"]
+Op = dict[str, Any]
+
+PRACTICE = "practice model"
+FIRST_LINE = 300
+INDENT = 80
+
+# C0 and C1 controls (a terminal obeys them), surrogates (no UTF-8 holds them), and the bidi
+# controls that reorder what is read.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def clean(text: str) -> str:
+    """Make control characters visible; carriage returns go.
+
+    Works character by character: a text cleaned in pieces is the text cleaned as a whole.
+    """
+    return _UNSAFE.sub(_visible, text) if _UNSAFE.search(text) else text
+
+
+def _visible(match: re.Match[str]) -> str:
+    char = match[0]
+    if char == "\r":
+        return ""
+    if char < " ":
+        return chr(0x2400 + ord(char))  # the Control Pictures block: ␛ for ESC
+    return "\N{SYMBOL FOR DELETE}" if char == "\x7f" else "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(slots=True)
+class Part:
+    """One stretch of one kind; ``title`` names the tool of a call."""
+
+    kind: Kind
+    title: str = ""
+    done: bool = False
+    length: int = 0
+    _pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        if len(self._pieces) > 1:
+            self._pieces[:] = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    @property
+    def ends_line(self) -> bool:
+        return bool(self._pieces) and self._pieces[-1].endswith("\n")
+
+    def append(self, text: str) -> int:
+        """Add text; gives the offset where it begins."""
+        at = self.length
+        self._pieces.append(text)
+        self.length += len(text)
+        return at
+
+
+class Timeline:
+    """The turn as it is shown.
+
+    Attributes
+    ----------
+    parts : list of Part
+    state : str
+        What is going on: ``Reasoning…``, ``Done`` …
+    model, endpoint : str
+    practice : bool
+        Whether the embedded practice model answers.
+    reply : Reply or None
+        What the turn gave, once it has ended.
+    """
+
+    def __init__(self, *, hide_reasoning: bool = False) -> None:
+        self.parts: list[Part] = []
+        self.state = ""
+        self.model = ""
+        self.endpoint = ""
+        self.practice = False
+        self.reply: Reply | None = None
+        self._hide_reasoning = hide_reasoning
+        self._open: int | None = None
+        self._tools: dict[int, int] = {}
+        self._step = 0
+        self._held: tuple[Kind, str] = ("answer", "")
+
+    @property
+    def head(self) -> str:
+        """Who answers."""
+        return f"{self.model} · {PRACTICE}" if self.practice else self.model
+
+    def of_kind(self, kind: Kind) -> list[Part]:
+        return [part for part in self.parts if part.kind == kind]
+
+    def apply(self, event: Event) -> list[Op]:
+        """Take the next event; gives what changed."""
+        ops: list[Op] = []
+        self._apply(event, ops)
+        return ops
+
+    def end(self) -> list[Op]:
+        """Close a turn whose last event never came."""
+        if self.reply is not None or self.state in {"Stopped", ""}:
+            return []
+        ops: list[Op] = []
+        self._close_parts(ops)
+        self._notice("Stopped before the end of the turn; what had arrived is kept.", ops)
+        self._set_state("Stopped", ops)
+        return ops
+
+    def snapshot(self) -> Op:
+        """The whole of it as one operation, for a front end that missed something."""
+        parts = [
+            {"kind": p.kind, "title": p.title, "text": p.text, "done": p.done} for p in self.parts
+        ]
+        return {"op": "reset", "head": self.head, "state": self.state, "parts": parts}
+
+    @singledispatchmethod
+    def _apply(self, event: Any, ops: list[Op]) -> None:
+        """Events that this version does not know change nothing."""
+
+    @_apply.register
+    def _(self, event: TurnStarted, ops: list[Op]) -> None:
+        self.model, self.endpoint = clean(event.model), clean(event.endpoint)
+        self.practice = event.practice
+        ops.append({"op": "head", "text": self.head})
+        self._set_state(f"Waiting for {self.model}…", ops)
+
+    @_apply.register
+    def _(self, event: RequestStarted, ops: list[Op]) -> None:
+        if event.step != self._step:
+            self._step = event.step
+            self._close_parts(ops)
+        self._set_state(f"Waiting for {self.model}…", ops)
+
+    @_apply.register
+    def _(self, event: Notice, ops: list[Op]) -> None:
+        self._notice(event.text, ops)
+
+    @_apply.register
+    def _(self, event: Retrying, ops: list[Op]) -> None:
+        reason = _first_line(event.reason)
+        self._notice(f"Retry {event.attempt} of {event.retries}: {reason}", ops)
+        self._set_state(f"Retrying in {_seconds(event.delay)}: {reason}", ops)
+
+    @_apply.register
+    def _(self, event: ReasoningDelta, ops: list[Op]) -> None:
+        self._text("reasoning", event.text, ops)
+
+    @_apply.register
+    def _(self, event: ContentDelta, ops: list[Op]) -> None:
+        self._text("answer", event.text, ops)
+
+    @_apply.register
+    def _(self, event: ToolCallStarted, ops: list[Op]) -> None:
+        self._close_open(ops)
+        name = clean(event.name)
+        self._tools[event.index] = self._begin(Part("tool", name), ops)
+        self._set_state(f"Calling {name}…", ops)
+
+    @_apply.register
+    def _(self, event: ToolCallDelta, ops: list[Op]) -> None:
+        text = clean(event.arguments)
+        if text and event.index in self._tools:
+            self._append(self._tools[event.index], text, ops)
+
+    @_apply.register
+    def _(self, _event: StepFinished, ops: list[Op]) -> None:
+        self._close_parts(ops)
+
+    @_apply.register
+    def _(self, event: TurnFinished, ops: list[Op]) -> None:
+        self.reply = event.reply
+        self._close_parts(ops)
+        closing, state = _closing(event.reply, {part.kind for part in self.parts})
+        if closing:
+            self._notice(closing, ops)
+        self._set_state(state, ops)
+
+    def _text(self, kind: Kind, text: str, ops: list[Op]) -> None:
+        """Add to the open part, or open one as soon as there is something to see."""
+        text = clean(text)
+        if self._open is not None and self.parts[self._open].kind == kind:
+            if text:
+                self._append(self._open, text, ops)
+            return
+        held_kind, held = self._held
+        text = _without_blank_lines(held + text if held_kind == kind else text)
+        if not text.strip():
+            self._held = (kind, text)
+            return
+        self._held = (kind, "")
+        self._set_state("Reasoning…" if kind == "reasoning" else "Answering…", ops)
+        self._close_open(ops)
+        if kind == "reasoning" and self._hide_reasoning:
+            return
+        self._open = self._begin(Part(kind), ops)
+        self._append(self._open, text, ops)
+
+    def _notice(self, text: str, ops: list[Op]) -> None:
+        self._close_open(ops)
+        part = self._begin(Part("notice"), ops)
+        self._append(part, clean(text.strip()), ops)
+        self._finish(part, ops)
+
+    def _set_state(self, text: str, ops: list[Op]) -> None:
+        if text != self.state:
+            self.state = text
+            ops.append({"op": "state", "text": text})
+
+    def _begin(self, part: Part, ops: list[Op]) -> int:
+        self.parts.append(part)
+        index = len(self.parts) - 1
+        ops.append({"op": "part", "part": index, "kind": part.kind, "title": part.title})
+        return index
+
+    def _append(self, index: int, text: str, ops: list[Op]) -> None:
+        at = self.parts[index].append(text)
+        ops.append({"op": "append", "part": index, "at": at, "text": text})
+
+    def _finish(self, index: int, ops: list[Op]) -> None:
+        self.parts[index].done = True
+        ops.append({"op": "done", "part": index})
+
+    def _close_open(self, ops: list[Op]) -> None:
+        if self._open is not None:
+            self._finish(self._open, ops)
+            self._open = None
+
+    def _close_parts(self, ops: list[Op]) -> None:
+        self._close_open(ops)
+        self._held = ("answer", "")
+        for index in self._tools.values():
+            self._finish(index, ops)
+        self._tools.clear()
+
+
+def _closing(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
+    """The last notice of a turn, "" for none, and its last state."""
+    answered = "answer" in kinds
+    if isinstance(reply.error, KeyboardInterrupt):
+        kept = "what had arrived is kept" if kinds - {"notice"} else "nothing had arrived"
+        return f"Stopped: {kept}.", "Stopped"
+    if reply.error is not None:
+        name, line = type(reply.error).__name__, _first_line(str(reply.error))
+        return f"{name}: {line}" if line else name, "Failed"
+    if reply.finish_reason == "length":
+        cut = "The answer was cut" if answered else "Cut before an answer began, the limit reached"
+        return f"{cut} at max_tokens; raise it with --max-tokens.", "Done"
+    if reply.finish_reason == "content_filter":
+        return "The provider's content filter ended the answer.", "Done"
+    return ("" if answered else "The answer is empty."), "Done"
+
+
+def _without_blank_lines(text: str) -> str:
+    """The text from its first line with something on it; the indentation of that line stays."""
+    body = text.lstrip()
+    blank = text[: len(text) - len(body)]
+    return blank.rpartition("\n")[2][-INDENT:] + body
+
+
+def _first_line(text: str) -> str:
+    line = (text.strip().splitlines() or [""])[0]
+    return line if len(line) <= FIRST_LINE else line[: FIRST_LINE - 1] + "…"
+
+
+def _seconds(delay: float) -> str:
+    return f"{delay:.0f} s" if delay >= 1 else f"{delay:.1f} s"

@@ -1,0 +1,75 @@
+"""What all tests share: an environment without anybody's keys, a fresh session, a kernel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from kimi_magic import session as session_module
+from kimi_magic.session import Session
+from kimi_magic.testing import ScriptedServer, scripted_server
+from tests.kernels import Kernel
+
+__all__ = ["scripted_server"]
+
+NO_KEYRING = {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without a key or setting of whoever runs the tests."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.endswith("_API_KEY")
+        and (not name.startswith("KIMI_") or name == "KIMI_CACHE_DIR")
+    }
+    return kept | NO_KEYRING
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = clean_environment()
+    for name in set(os.environ) - set(clean):
+        monkeypatch.delenv(name)
+    for name, value in NO_KEYRING.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    """A session of its own behind ``kimi.ask`` and its kin, shown nowhere."""
+    own = Session()
+    monkeypatch.setattr(session_module, "_current", own)
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def server(
+    scripted_server: ScriptedServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> ScriptedServer:
+    """A scripted server that the session asks by default."""
+    monkeypatch.setenv("KIMI_BASE_URL", scripted_server.base_url)
+    return scripted_server
+
+
+@pytest.fixture(scope="session")
+def _kernel_process() -> Iterator[Kernel]:
+    with Kernel(clean_environment()) as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def kernel(_kernel_process: Kernel) -> Kernel:
+    """A real kernel with the extension loaded; its namespace and chats are emptied before."""
+    _kernel_process.restart_session()
+    return _kernel_process
+
+
+@pytest.fixture
+def asked(kernel: Kernel, scripted_server: ScriptedServer) -> ScriptedServer:
+    """A scripted server that the kernel asks by default."""
+    kernel.run(f"%env KIMI_BASE_URL={scripted_server.base_url}")
+    return scripted_server

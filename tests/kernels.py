@@ -1,0 +1,149 @@
+"""A real kernel, driven message by message as a front end does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import KernelManager
+
+RESET = """
+import os
+for _name in [n for n in os.environ if n.startswith("KIMI_") and n != "KIMI_CACHE_DIR"]:
+    del os.environ[_name]
+get_ipython().run_line_magic("reset", "-f")
+import kimi_magic as kimi, kimi_magic.session
+get_ipython().run_line_magic("load_ext", "kimi_magic")
+kimi_magic.session.current()._chats.clear()
+kimi_magic.session.current().last = None
+for _name, _trait in type(kimi.settings).class_traits(config=True).items():
+    setattr(kimi.settings, _name, _trait.default(kimi.settings))
+"""
+
+
+class OwnSpec(KernelSpecManager):  # type: ignore[misc]  # untyped
+    """The kernel of this very environment, whatever specs the machine has."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            language="python",
+            display_name="Python 3",
+        )
+
+
+@dataclass
+class Ran:
+    """What one cell brought, in the order in which a front end got it."""
+
+    status: str = ""
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    reply: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def of(self, *kinds: str) -> list[dict[str, Any]]:
+        return [m["content"] for m in self.messages if m["msg_type"] in kinds]
+
+    @property
+    def stdout(self) -> str:
+        return "".join(c["text"] for c in self.of("stream") if c["name"] == "stdout")
+
+    @property
+    def displays(self) -> list[dict[str, Any]]:
+        return [c["data"] for c in self.of("display_data", "update_display_data")]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The bundle that stays."""
+        return self.displays[-1]
+
+    @property
+    def error(self) -> str:
+        """The error as it stands in the cell."""
+        return "\n".join("\n".join(c["traceback"]) for c in self.of("error"))
+
+    @property
+    def ops(self) -> list[dict[str, Any]]:
+        """What the live view was told."""
+        sent = [c["data"] for c in self.of("comm_msg")]
+        return [
+            op
+            for data in sent
+            if data.get("method") == "custom"
+            for op in data["content"].get("ops", [])
+        ]
+
+
+class Kernel:
+    """Runs cells; ``allow_stdin`` says whether a person could answer, as in JupyterLab."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._manager = KernelManager(kernel_spec_manager=OwnSpec())
+        self._environment = environment
+
+    def __enter__(self) -> Self:
+        self._manager.start_kernel(env=self._environment)
+        self._client = self._manager.blocking_client()
+        self._client.start_channels()
+        self._client.wait_for_ready(timeout=60)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.stop_channels()
+        self._manager.shutdown_kernel(now=True)
+        self._manager.cleanup_resources()
+
+    def interrupt(self) -> None:
+        self._manager.interrupt_kernel()
+
+    def restart_session(self) -> None:
+        self.run(RESET)
+
+    def run(
+        self,
+        code: str,
+        *,
+        allow_stdin: bool = False,
+        ok: bool = True,
+        answer: str | None = None,
+        watch: Callable[[dict[str, Any]], None] | None = None,
+        timeout: float = 60.0,
+    ) -> Ran:
+        """Run a cell to its end; ``watch`` sees each message as it arrives."""
+        ran = Ran()
+        began = time.monotonic()
+        asked = self._client.execute(code, allow_stdin=allow_stdin, stop_on_error=False)
+        while True:
+            if answer is not None and self._client.stdin_channel.msg_ready():
+                self._client.get_stdin_msg(timeout=1)
+                self._client.input(answer)
+            try:
+                message = self._client.get_iopub_msg(timeout=0.2)
+            except Exception:  # noqa: BLE001 - the client raises queue.Empty and zmq's kin
+                if time.monotonic() - began > timeout:
+                    raise TimeoutError(f"the cell did not end in {timeout} s:\n{code}") from None
+                continue
+            if message["parent_header"].get("msg_id") != asked:
+                continue
+            ran.messages.append(message)
+            if watch:
+                watch(message)
+            state = message["content"].get("execution_state")
+            if message["msg_type"] == "status" and state == "idle":
+                break
+        ran.reply = self._client.get_shell_msg(timeout=10)["content"]
+        ran.status = ran.reply["status"]
+        ran.seconds = time.monotonic() - began
+        if ok:
+            assert ran.status == "ok", ran.error
+        return ran
