@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
+from kimi_magic.errors import KimiError
+
 __all__ = [
     "CodeBlock",
     "Completion",
@@ -274,7 +276,7 @@ def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:
 
     Raises
     ------
-    TypeError
+    KimiError
         For anything else; the message says what was found.
     """
     if isinstance(prompt, str):
@@ -283,8 +285,8 @@ def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:
         parts = list(prompt)
         if parts and all(_is_text_part(part) for part in parts):
             return tuple(TextPart(part["text"]) for part in parts)
-    raise TypeError(
-        "prompt is a str or a list of text parts such as "
+    raise KimiError(
+        "A prompt is a str or a list of text parts such as "
         f'{{"type": "text", "text": "…"}}; got {_shorten(repr(prompt), 80)}'
     )
 

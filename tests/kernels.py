@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -54,6 +56,10 @@ class Ran:
         return "".join(c["text"] for c in self.of("stream") if c["name"] == "stdout")
 
     @property
+    def stderr(self) -> str:
+        return "".join(c["text"] for c in self.of("stream") if c["name"] == "stderr")
+
+    @property
     def displays(self) -> list[dict[str, Any]]:
         return [c["data"] for c in self.of("display_data", "update_display_data")]
 
@@ -104,7 +110,8 @@ class Kernel:
         self._manager.cleanup_resources()
 
     def interrupt(self) -> None:
-        self._manager.interrupt_kernel()
+        """What Kernel → Interrupt does, without the manager's event loop: any thread may call."""
+        os.killpg(self._manager.provisioner.pid, signal.SIGINT)
 
     def restart_session(self) -> None:
         self.run(RESET)

@@ -178,7 +178,7 @@ class _Child:
         flags |= getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         # -P: neither the folder of engine.py nor the notebook's may shadow other modules.
         command = [sys.executable, "-P", engine.__file__]
-        self._process = subprocess.Popen(  # noqa: S603 - our own file
+        self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

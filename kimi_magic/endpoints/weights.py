@@ -153,7 +153,7 @@ def _download(folder: Path, progress: Progress) -> Path:
     # pip writes what arrives to its temporary folder: that it is ours shows the progress.
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     with words.open("wb") as log:
-        pip = subprocess.Popen(  # noqa: S603 - fixed words and our own paths
+        pip = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,

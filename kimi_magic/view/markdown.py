@@ -82,10 +82,10 @@ def to_html(text: str) -> str:
 
 
 def _attribute(_tag: str, name: str, value: str) -> str | None:
-    """Let only styles through that are made here."""
-    if name == "style" and value != _PRE and not _STYLE.fullmatch(value):
-        return None
-    return value
+    """Let only styles through that are made here; nh3 by itself lets title and lang through."""
+    if name == "style":
+        return value if value == _PRE or _STYLE.fullmatch(value) else None
+    return None if name in {"title", "lang"} else value
 
 
 def plain_html(text: str) -> str:

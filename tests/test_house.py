@@ -1,0 +1,121 @@
+"""The house is as DESIGN says: one way down, the public names, a light front door."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kimi_magic
+
+PACKAGE = Path(kimi_magic.__file__).parent
+
+# Who stands above whom; a room of the same storey is another room.
+STOREYS = (
+    {"messages", "events", "errors", "config"},
+    {"loop", "chats", "endpoints", "tools", "context", "view", "store", "export", "options"},
+    {"driver"},
+    {"session"},
+    {"api", "magics", "demo"},
+    {"cli", "kimi_magic"},
+)
+NEIGHBOURS_THAT_MAY_TALK = {("tools", "context")}
+ALONE = {"testing"}
+CEILING = 400
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield (parts[0] if parts[0] != "__init__" else "kimi_magic"), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The rooms of ours that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "kimi_magic":
+                yield parts[1] if len(parts) > 1 else "kimi_magic"
+
+
+def storey(room: str) -> int:
+    return next(i for i, rooms in enumerate(STOREYS) if room in rooms)
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), [pytest.param(r, p, id=str(p.relative_to(PACKAGE))) for r, p in modules()]
+)
+def test_imports_point_down(room: str, path: Path) -> None:
+    for wanted in set(imports(path)) - {room}:
+        arrow = f"{room} → {wanted}"
+        assert room not in ALONE, f"{arrow}: {room} stands alone"
+        assert wanted not in ALONE, f"{arrow}: {wanted} is for tests"
+        if storey(room) == storey(wanted) and (room, wanted) not in NEIGHBOURS_THAT_MAY_TALK:
+            assert storey(room) in (0, len(STOREYS) - 1), f"{arrow}: rooms do not know each other"
+        assert storey(wanted) <= storey(room), f"{arrow} points up"
+
+
+@pytest.mark.parametrize("path", [p for _, p in modules()], ids=lambda p: p.name)
+def test_modules_hold_one_idea(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= CEILING
+
+
+def test_the_public_names_are_there() -> None:
+    for name in kimi_magic.__all__:
+        getattr(kimi_magic, name)
+    assert set(kimi_magic.__all__) <= set(dir(kimi_magic))
+    assert callable(kimi_magic.ask)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        kimi_magic.nothing  # noqa: B018
+
+
+def test_no_public_object_shares_the_name_of_a_module() -> None:
+    assert not set(kimi_magic.__all__) & {room for room, _ in modules()}
+
+
+KEYWORDS = (
+    "tools variables system model endpoint chat schema temperature top_p max_tokens seed stop "
+    "max_steps approve show"
+).split()
+
+
+@pytest.mark.parametrize("function", [kimi_magic.ask, kimi_magic.stream])
+def test_the_contract_of_ask(function: object) -> None:
+    parameters = inspect.signature(function).parameters  # type: ignore[arg-type]
+    assert list(parameters) == ["prompt", *KEYWORDS]
+    for name in KEYWORDS:
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[name].default is None
+
+
+def test_public_functions_and_classes_are_documented() -> None:
+    for name in set(kimi_magic.__all__) - {"last", "settings"}:
+        assert inspect.getdoc(getattr(kimi_magic, name)), name
+
+
+HEAVY = "openai httpx2 pydantic ipywidgets anywidget rich markdown_it nh3 aiohttp keyring xllamacpp"
+
+
+def test_loading_the_extension_loads_nothing_heavy() -> None:
+    code = f"""
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+before = set(sys.modules)
+shell.run_line_magic("load_ext", "kimi_magic")
+print(*[name for name in {HEAVY.split()!r} if name in sys.modules and name not in before])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == ""

@@ -1,0 +1,184 @@
+"""Whom a question goes to, with which key, and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+import kimi_magic as kimi
+from kimi_magic.endpoints import local
+from kimi_magic.endpoints.catalogue import BUILT_IN, Endpoint
+from kimi_magic.errors import ConfigError, ConnectionFailed, KimiError, MissingKeyError
+from kimi_magic.session import Session
+from kimi_magic.testing import ScriptedServer
+
+SECRET = "fake-key-0123456789abcdef"
+
+
+def choice(session: Session, monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return session.choose_endpoint().name
+
+
+@pytest.mark.parametrize(
+    ("environment", "chosen"),
+    [
+        ({}, "local"),
+        ({"OPENROUTER_API_KEY": "x"}, "openrouter"),
+        ({"OPENROUTER_API_KEY": "x", "MOONSHOT_API_KEY": "x"}, "moonshot"),
+        ({"MOONSHOT_API_KEY": "x", "NVIDIA_API_KEY": "x"}, "nvidia"),
+        ({"TOGETHER_API_KEY": "x"}, "local"),
+        ({"NVIDIA_API_KEY": "x", "KIMI_BASE_URL": "http://127.0.0.1:9/v1"}, "custom"),
+        ({"NVIDIA_API_KEY": "x", "KIMI_ENDPOINT": "vllm"}, "vllm"),
+        ({"NVIDIA_API_KEY": "  "}, "local"),
+    ],
+)
+def test_who_answers_by_default(
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    chosen: str,
+) -> None:
+    monkeypatch.setattr(local, "available", lambda: True)
+    assert choice(session, monkeypatch, **environment) == chosen
+
+
+def test_nobody_to_ask_says_both_ways_out(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "available", lambda: False)
+    with pytest.raises(ConfigError, match=r"(?s)NVIDIA_API_KEY.*kimi-magic\[local\]"):
+        session.choose_endpoint()
+
+
+@pytest.mark.parametrize(
+    ("url", "base_url"),
+    [
+        ("http://host:8000/v1", "http://host:8000/v1"),
+        ("http://host:8000/v1/", "http://host:8000/v1"),
+        (" https://host/v1/chat/completions ", "https://host/v1"),
+    ],
+)
+def test_any_url_is_an_endpoint(session: Session, url: str, base_url: str) -> None:
+    assert session.catalogue.get(url).base_url == base_url
+
+
+def test_the_url_of_a_known_endpoint_is_that_endpoint(session: Session) -> None:
+    assert session.catalogue.get("https://api.moonshot.ai/v1/").name == "moonshot"
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(ConfigError, match="no address of a server"):
+        Endpoint("lab", url)
+
+
+def test_nvidia_as_its_page_has_it(session: Session) -> None:
+    nvidia = session.catalogue.get("nvidia")
+    assert nvidia.base_url == "https://integrate.api.nvidia.com/v1"
+    assert nvidia.key_env == "NVIDIA_API_KEY"
+    assert nvidia.model == "moonshotai/kimi-k2-thinking"
+    assert (nvidia.temperature, nvidia.top_p, nvidia.max_tokens) == (1.0, 0.9, 16384)
+
+
+def test_every_endpoint_is_documented() -> None:
+    assert all(endpoint.docs for endpoint in BUILT_IN if endpoint.name != "local")
+
+
+def test_a_key_goes_to_its_own_endpoint_only(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIMI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("KIMI_API_KEY", SECRET)
+    monkeypatch.setenv("NVIDIA_API_KEY", SECRET)
+    with ScriptedServer() as server:
+        server.reply("OK")
+        kimi.ask("Hi", endpoint=server.base_url)
+    assert SECRET not in str(server.requests[0].headers)
+
+
+def test_the_key_of_ones_own_endpoint(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer(key=SECRET) as server:
+        monkeypatch.setenv("KIMI_BASE_URL", server.base_url)
+        monkeypatch.setenv("KIMI_API_KEY", SECRET)
+        server.reply("OK")
+        reply = kimi.ask("Hi", show=False)
+    assert reply.text == "OK"
+    assert SECRET not in repr(session.__dict__) + repr(reply) + repr(kimi.settings)
+
+
+def test_a_key_from_the_keyring(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keyring
+
+    monkeypatch.setattr(
+        keyring, "get_password", lambda service, name: SECRET if name == "LAB_KEY" else None
+    )
+    with ScriptedServer(key=SECRET) as server:
+        server.reply("OK")
+        kimi.add_endpoint(kimi.Endpoint("lab", server.base_url, "LAB_KEY"))
+        assert kimi.ask("Hi", endpoint="lab", show=False).text == "OK"
+
+
+def test_a_missing_key_names_the_ways_to_give_one(session: Session) -> None:
+    with pytest.raises(MissingKeyError) as caught:
+        kimi.ask("Hi", endpoint="moonshot", show=False)
+    message = str(caught.value)
+    assert "MOONSHOT_API_KEY" in message
+    assert "keyring set kimi-magic MOONSHOT_API_KEY" in message
+    assert len(message.splitlines()) <= 4
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", [], [{"type": "image_url"}], 3, None])
+def test_what_is_no_prompt(session: Session, prompt: object) -> None:
+    with pytest.raises(KimiError):
+        kimi.ask(prompt, endpoint="vllm", show=False)  # type: ignore[arg-type]
+
+
+def test_what_is_not_built_yet_is_refused(session: Session) -> None:
+    with pytest.raises(KimiError, match="tools= is not built yet"):
+        kimi.ask("Hi", tools=[print], show=False)
+
+
+def test_one_off_questions_leave_no_chat(server: ScriptedServer, session: Session) -> None:
+    for _ in range(2):
+        server.reply("OK")
+    for _ in range(2):
+        reply = kimi.ask("Hi", show=False)
+        assert reply.chat is None
+        assert kimi.last is reply
+    assert len(server.requests[1].body["messages"]) == 2
+
+
+def test_an_endpoint_may_be_handed_in(session: Session) -> None:
+    with ScriptedServer() as server:
+        server.reply("OK")
+        endpoint = kimi.Endpoint("lab", server.base_url, model="my-kimi")
+        assert kimi.ask("Hi", endpoint=endpoint, show=False).text == "OK"
+    assert server.requests[0].body["model"] == "my-kimi"
+
+
+def test_a_stream_that_is_left_keeps_what_came(server: ScriptedServer, session: Session) -> None:
+    server.reply("one two three four five", rate=50)
+    chat = kimi.chat("left")
+    for event in kimi.stream("Hi", chat=chat):
+        if getattr(event, "text", "").strip() == "two":
+            break
+    assert server.requests[0].closed.wait(5)
+    (turn,) = chat.turns
+    assert turn.reply.text.startswith("one")
+    assert turn.reply.error is not None
+
+
+def test_a_failed_stream_still_gives_its_reply(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}/v1"
+        session.settings.retries = 0
+        events = []
+        with pytest.raises(ConnectionFailed) as caught:
+            events.extend(kimi.stream("Hi", endpoint=url))
+    assert caught.value.reply is kimi.last
