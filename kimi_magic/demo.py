@@ -43,9 +43,10 @@ STYLES = {"reasoning": "dim", "answer": "", "notice": "yellow", "tool": "magenta
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which notebook is run, and where the result goes."""
+    """Which notebook is run, in which folder, and where the result goes."""
 
     notebook: Path
+    folder: Path
     output: Path
 
 
@@ -85,12 +86,13 @@ def make_plan(
         notebook = packaged if packaged.is_file() else package.parent / QUICKSTART
     if not notebook.is_file():
         raise KimiError(f"There is no notebook {notebook}: name one with --notebook.")
+    folder = Path.cwd() if package in notebook.resolve().parents else notebook.resolve().parent
     if output is None:
-        folder = notebook.parent
-        if package in notebook.resolve().parents or not os.access(folder, os.W_OK):
-            folder = Path.cwd()
-        output = folder / f"{notebook.stem}.executed.ipynb"
-    return Plan(notebook, output)
+        place = folder if os.access(folder, os.W_OK) else Path.cwd()
+        output = place / f"{notebook.stem}.executed.ipynb"
+    if not output.absolute().parent.is_dir():
+        raise KimiError(f"There is no folder {output.parent}: name a place with --output.")
+    return Plan(notebook, folder, output)
 
 
 def run(plan: Plan, console: Console) -> int:
@@ -122,9 +124,7 @@ def run(plan: Plan, console: Console) -> int:
     client = _Client(notebook, screen)
     failure = ""
     try:
-        asyncio.run(
-            client.async_execute(env=os.environ | ENVIRONMENT, cwd=plan.output.resolve().parent)
-        )
+        asyncio.run(client.async_execute(env=os.environ | ENVIRONMENT, cwd=str(plan.folder)))
     except CellExecutionError:
         failure = "A cell failed; the notebook stops there."
     except CellTimeoutError:
@@ -139,8 +139,8 @@ def run(plan: Plan, console: Console) -> int:
     if failure:
         console.print(f"\n{failure}", style="bold red", markup=False)
     console.print(f"\nSaved {_short(plan.output)}", markup=False, soft_wrap=True)
-    command = subprocess.list2cmdline([_short(Path(sys.executable)), "-m", "jupyterlab"])
-    console.print(f"Open it: {command} {_short(plan.output)}", markup=False, soft_wrap=True)
+    words = [_short(Path(sys.executable)), "-m", "jupyterlab", _short(plan.output)]
+    console.print(f"Open it: {subprocess.list2cmdline(words)}", markup=False, soft_wrap=True)
     return 1 if failure else 0
 
 

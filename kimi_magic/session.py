@@ -9,29 +9,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kimi_magic.chats import Chat, ChatTurn
-from kimi_magic.config import Key, KeyRing, Settings
+from kimi_magic.config import Key, Settings
+from kimi_magic.connect import AskKey, Connector, Line
 from kimi_magic.driver import drive
-from kimi_magic.endpoints.catalogue import (
-    KIMI_SYSTEM,
-    LOCAL,
-    PREFERRED,
-    Catalogue,
-    Endpoint,
-    from_environment,
-    is_kimi,
-)
-from kimi_magic.errors import ConfigError, KimiError, TurnInterrupted
+from kimi_magic.endpoints.catalogue import KIMI_SYSTEM, Catalogue, Endpoint, is_kimi
+from kimi_magic.errors import KimiError, TurnInterrupted
 from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarted
 from kimi_magic.loop import Turn
 from kimi_magic.messages import Message, Reply, as_content
 from kimi_magic.view import View, ViewOptions, open_view
-
-if TYPE_CHECKING:
-    from kimi_magic.endpoints.client import Client
-    from kimi_magic.endpoints.local import LocalEngine
 
 __all__ = ["Question", "Session", "current"]
 
@@ -39,14 +28,8 @@ HOW_TO_GET_KIMI = (
     "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
 )
-NOBODY_TO_ASK = (
-    "No model is at hand: no key was found, and the embedded engine is not installed.\n"
-    "Set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai), or install "
-    'the practice model\'s engine with `pip install "kimi-magic[local]"`.'
-)
 UNBUILT = ("tools", "variables", "schema", "max_steps", "approve")
 Announce = Callable[[Event], None]
-AskKey = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +49,6 @@ class Question:
     stream: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """An endpoint made ready: where it is reached, with which key, and which model is asked."""
-
-    endpoint: Endpoint
-    base_url: str
-    key: Key | None
-    model: str
-    practice: bool = False
-
-
 class Session:
     """One kernel's settings, endpoints, keys and chats.
 
@@ -88,12 +60,9 @@ class Session:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self.catalogue = Catalogue()
-        self.keys = KeyRing()
         self.last: Reply | None = None
         self._chats: dict[str, Chat] = {}
-        self._clients: dict[str, Client] = {}
-        self._engine: LocalEngine | None = None
+        self._connector = Connector()
         self._lock = threading.Lock()
         self._here = threading.local()
         self._told_how_to_get_kimi = False
@@ -149,14 +118,12 @@ class Session:
                 self._chats[name] = Chat(name, self._ask_in_chat)
             return self._chats[name]
 
-    def models(self, endpoint: str | None = None, ask_key: AskKey | None = None) -> list[str]:
-        """The ids of the models that an endpoint's server offers."""
-        chosen = self.choose_endpoint(endpoint)
-        key = self._key(chosen, ask_key)
-        return self._client(self._make_ready(chosen, key, None, lambda _: None)).models()
+    @property
+    def catalogue(self) -> Catalogue:
+        return self._connector.catalogue
 
     def choose_endpoint(self, name: str | None = None) -> Endpoint:
-        """By name; else what is configured; else the first whose key is present; else local.
+        """The endpoint of that name; without one the configured, else the first that can answer.
 
         Raises
         ------
@@ -164,22 +131,24 @@ class Session:
             No such endpoint, or nobody to ask at all.
         """
         self.settings.read_environment()
-        if name or self.settings.endpoint:
-            return self.catalogue.get(name or self.settings.endpoint)
-        if own := from_environment():
-            return own
-        for preferred in map(self.catalogue.get, PREFERRED):
-            if self.key_at_hand(preferred):
-                return preferred
-        from kimi_magic.endpoints.local import available
-
-        if available():
-            return LOCAL
-        raise ConfigError(NOBODY_TO_ASK)
+        return self._connector.choose(name or self.settings.endpoint)
 
     def key_at_hand(self, endpoint: Endpoint) -> Key | None:
         """The endpoint's key, if it is found without asking anybody."""
-        return self.keys.find(endpoint.key_env) if endpoint.key_env else None
+        return self._connector.key_at_hand(endpoint)
+
+    def models(self, endpoint: str | None = None, ask_key: AskKey | None = None) -> list[str]:
+        """The ids of the models that an endpoint's server offers.
+
+        Raises
+        ------
+        KimiError
+            It cannot be asked.
+        """
+        chosen = self.choose_endpoint(endpoint)
+        key = self._connector.key(chosen, ask_key)
+        line = self._connector.connect(chosen, key, None, self.settings, lambda _: None)
+        return line.client.models()
 
     def question(
         self,
@@ -207,10 +176,7 @@ class Session:
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""
-        for client in self._clients.values():
-            client.close()
-        if self._engine:
-            self._engine.stop()
+        self._connector.close()
 
     def _ask_in_chat(
         self, prompt: Any, *, chat: str, show: bool | None = None, **how: Any
@@ -225,13 +191,7 @@ class Session:
         if not prompt.text.strip():
             raise KimiError("The prompt is empty: write what you want to ask.")
         endpoint = self.choose_endpoint(question.endpoint)
-        return prompt, endpoint, self._key(endpoint, ask_key)
-
-    def _key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
-        if endpoint.key_env is None:
-            return None
-        found = self.keys.find(endpoint.key_env)
-        return found or self.keys.ask(endpoint.key_env, endpoint.name, ask_key)
+        return prompt, endpoint, self._connector.key(endpoint, ask_key)
 
     def _turn(
         self,
@@ -245,15 +205,21 @@ class Session:
         turn, model = Turn((), prompt, retries=0), question.model or endpoint.model
         error: KimiError | TurnInterrupted | None = None
         try:
-            line = self._make_ready(endpoint, key, question.model, announce)
+            line = self._connector.connect(
+                endpoint,
+                key,
+                question.model,
+                self.settings,
+                lambda text: announce(Preparing(text)),
+            )
             model = line.model
             turn = Turn(self._history(question, line), prompt, retries=self.settings.retries)
             yield TurnStarted(model, endpoint.name, line.practice)
             yield from self._tell_how_to_get_kimi(question, line)
-            client, body = self._client(line), self._body(question, line)
+            body = self._body(question, line)
             yield from drive(
                 turn,
-                lambda messages: client.chat(
+                lambda messages: line.client.chat(
                     body | {"messages": [message.to_dict() for message in messages]}
                 ),
             )
@@ -264,9 +230,8 @@ class Session:
             raise
         except KeyboardInterrupt:
             error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
-            if endpoint is LOCAL and not turn.partial and self._engine:
-                # llama.cpp reads a prompt to its end although nobody waits for the answer.
-                self._engine.stop()
+            if not turn.partial:
+                self._connector.free(endpoint)
         yield TurnFinished(self._keep(question, turn, model, error))
         if error is not None:
             raise error from None
@@ -282,46 +247,14 @@ class Session:
             self.chat(question.chat).append(ChatTurn(messages[0].text, reply, messages))
         return reply
 
-    def _make_ready(
-        self, endpoint: Endpoint, key: Key | None, model: str | None, announce: Announce
-    ) -> _Line:
-        if endpoint.base_url:
-            model = model or self.settings.model or endpoint.model
-            return _Line(endpoint, endpoint.base_url, key, model)
-        from kimi_magic.endpoints.local import LocalEngine
-
-        with self._lock:
-            self._engine = self._engine or LocalEngine()
-        running = self._engine.start(
-            self.settings.local_model, notice=lambda text: announce(Preparing(text))
-        )
-        if model not in (None, running.model):
-            raise ConfigError(
-                f"The embedded engine runs {running.model}, not {model}.\n"
-                "`%config KimiMagics.local_model = 'file.gguf'` gives it another; `-e NAME` asks "
-                "another endpoint."
-            )
-        key = Key(running.key, "the embedded engine")
-        return _Line(endpoint, running.base_url, key, running.model, running.practice)
-
-    def _client(self, line: _Line) -> Client:
-        from kimi_magic.endpoints.client import Client
-
-        with self._lock:
-            client = self._clients.get(line.base_url)
-            if client is None or client.key != line.key:
-                client = Client(line.endpoint, line.base_url, line.key, self.settings)
-                self._clients[line.base_url] = client
-            return client
-
-    def _history(self, question: Question, line: _Line) -> tuple[Message, ...]:
+    def _history(self, question: Question, line: Line) -> tuple[Message, ...]:
         system = self.settings.system if question.system is None else question.system
         if system is None and is_kimi(line.model):
             system = KIMI_SYSTEM
         earlier = self.chat(question.chat).history if question.chat else ()
         return (*((Message("system", system),) if system else ()), *earlier)
 
-    def _body(self, question: Question, line: _Line) -> dict[str, Any]:
+    def _body(self, question: Question, line: Line) -> dict[str, Any]:
         """The request but for its messages: the question's word, else the setting, else the
         endpoint's default, else the server's."""
         endpoint, settings = line.endpoint, self.settings
@@ -339,7 +272,7 @@ class Session:
         body: dict[str, Any] = {"model": line.model, "stream": question.stream}
         return body | {name: value for name, value in wanted.items() if value is not None}
 
-    def _tell_how_to_get_kimi(self, question: Question, line: _Line) -> Iterator[Event]:
+    def _tell_how_to_get_kimi(self, question: Question, line: Line) -> Iterator[Event]:
         """Once, where the practice model answers though nobody chose it."""
         chosen = question.endpoint or self.settings.endpoint
         if line.practice and not chosen and not self._told_how_to_get_kimi:

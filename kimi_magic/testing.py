@@ -31,7 +31,7 @@ try:
 except ImportError:
     raise ImportError('kimi_magic.testing needs aiohttp: pip install "kimi-magic[test]"') from None
 
-__all__ = ["DIALECTS", "Request", "ScriptedServer", "check_messages", "check_request"]
+__all__ = ["DIALECTS", "Pace", "Request", "ScriptedServer", "check_messages", "check_request"]
 
 _TEXT = "\0text\0"  # stands for a piece of text in a template
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -406,7 +406,7 @@ class _Reply:
     usage: Mapping[str, Any] | None
 
     def answer(self, body: Mapping[str, Any], number: int) -> _Answer:
-        """The answer to a request with this body, the so-manieth of its server."""
+        """The answer to a request with this body, the ``number``-th of its server."""
         head = {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1762387200}
         head |= {"model": body.get("model"), **self.flavour.chunk}
         calls = self._tool_calls(body, number)
@@ -500,6 +500,10 @@ class _Reply:
 
 def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _as_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _event(chunk: Mapping[str, Any]) -> str:
@@ -640,11 +644,7 @@ class ScriptedServer:
         **pace
             See `Pace`.
         """
-        calls = [
-            (call.get("id"), call["name"], text if isinstance(text, str) else json.dumps(text))
-            for call in tool_calls
-            for text in [call.get("arguments", {})]
-        ]
+        calls = [(c.get("id"), c["name"], _as_json(c.get("arguments", {}))) for c in tool_calls]
         reply = _Reply(self._flavour, text, reasoning, calls, finish_reason, usage)
         summary = f"reply({text!r:.60}, {len(calls)} tool calls)"
         self._script.append(_Entry(summary, reply.answer, **pace))
@@ -789,13 +789,13 @@ class ScriptedServer:
         response.headers.setdefault(self._flavour.request_id, f"req-{request.number}")
         await response.prepare(got)
         limit = entry.stall_after if entry.cut_after is None else entry.cut_after
-        blocks = [*answer.opening, *answer.deltas[:limit]]
-        blocks += answer.closing if limit is None else []
+        closing = answer.closing if limit is None else ()
+        blocks = [*answer.opening, *answer.deltas[:limit], *closing]
         rate = entry.rate or self.rate
+        if answer.joined and not rate:
+            blocks = [b"".join(blocks)]
         started = self._loop.time()
-        for number, block in enumerate(
-            [b"".join(blocks)] if answer.joined and not rate else blocks
-        ):
+        for number, block in enumerate(blocks):
             if rate:
                 await asyncio.sleep(max(0, started + number / rate - self._loop.time()))
             await response.write(block)

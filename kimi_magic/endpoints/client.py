@@ -126,6 +126,11 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client of {self.endpoint.name} at {self.base_url}, {self.key!r}>"
 
+    def serves(self, endpoint: Endpoint, key: Key | None) -> bool:
+        """Whether it is this endpoint's client, with this key."""
+        mine = self.key.value if self.key else None
+        return self.endpoint == endpoint and mine == (key.value if key else None)
+
     def chat(self, body: Mapping[str, Any]) -> Exchange:
         """Ask for a chat completion; ``body`` is the request as the API knows it."""
         faults = Faults(self.endpoint, self.base_url, self.key, body["model"])

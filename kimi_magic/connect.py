@@ -1,0 +1,156 @@
+"""Who answers: from a name, or from nothing at all, to a line that is ready.
+
+It knows the endpoints and the keys, starts the embedded engine, and keeps a client for each
+address.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kimi_magic.config import Key, KeyRing, Settings
+from kimi_magic.endpoints.catalogue import LOCAL, PREFERRED, Catalogue, Endpoint, from_environment
+from kimi_magic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kimi_magic.endpoints.client import Client
+    from kimi_magic.endpoints.local import LocalEngine
+
+__all__ = ["AskKey", "Connector", "Line"]
+
+NOBODY_TO_ASK = (
+    "No model is at hand: no key was found, and the embedded engine is not installed.\n"
+    "Set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai), or install "
+    'the practice model\'s engine with `pip install "kimi-magic[local]"`.'
+)
+AskKey = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An endpoint made ready, and the model that is asked there.
+
+    Attributes
+    ----------
+    practice : bool
+        Whether the embedded practice model answers.
+    """
+
+    endpoint: Endpoint
+    client: Client
+    model: str
+    practice: bool = False
+
+
+class Connector:
+    """The endpoints of a session, and the ways to them."""
+
+    def __init__(self) -> None:
+        self.catalogue = Catalogue()
+        self._keys = KeyRing()
+        self._clients: dict[str, Client] = {}
+        self._engine: LocalEngine | None = None
+        self._lock = threading.Lock()
+
+    def choose(self, name: str) -> Endpoint:
+        """By name; without one what the environment describes; else the first whose key is
+        present; else the embedded engine.
+
+        Raises
+        ------
+        ConfigError
+            No such endpoint, or nobody to ask at all.
+        """
+        if name:
+            return self.catalogue.get(name)
+        if own := from_environment():
+            return own
+        for preferred in map(self.catalogue.get, PREFERRED):
+            if self.key_at_hand(preferred):
+                return preferred
+        from kimi_magic.endpoints.local import available
+
+        if available():
+            return LOCAL
+        raise ConfigError(NOBODY_TO_ASK)
+
+    def key_at_hand(self, endpoint: Endpoint) -> Key | None:
+        """The endpoint's key, if it is found without asking anybody."""
+        return self._keys.find(endpoint.key_env) if endpoint.key_env else None
+
+    def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
+        """The endpoint's key, typed by a person where it must be.
+
+        Raises
+        ------
+        MissingKeyError
+        """
+        if endpoint.key_env is None:
+            return None
+        found = self._keys.find(endpoint.key_env)
+        return found or self._keys.ask(endpoint.key_env, endpoint.name, ask_key)
+
+    def connect(
+        self,
+        endpoint: Endpoint,
+        key: Key | None,
+        model: str | None,
+        settings: Settings,
+        notice: Callable[[str], None],
+    ) -> Line:
+        """Make an endpoint ready; ``notice`` hears what takes its time.
+
+        Raises
+        ------
+        LocalEngineError
+            The embedded engine cannot be had or does not start.
+        ConfigError
+            It runs another model than the one asked for.
+        """
+        if endpoint.base_url:
+            client = self._client(endpoint, endpoint.base_url, key, settings)
+            return Line(endpoint, client, model or settings.model or endpoint.model)
+        from kimi_magic.endpoints.local import LocalEngine
+
+        with self._lock:
+            self._engine = self._engine or LocalEngine()
+        running = self._engine.start(settings.local_model, notice=notice)
+        if model not in (None, running.model):
+            raise ConfigError(
+                f"The embedded engine runs {running.model}, not {model}.\n"
+                "`%config KimiMagics.local_model = 'file.gguf'` gives it another; `-e NAME` asks "
+                "another endpoint."
+            )
+        key = Key(running.key, "the embedded engine")
+        client = self._client(endpoint, running.base_url, key, settings)
+        return Line(endpoint, client, running.model, running.practice)
+
+    def free(self, endpoint: Endpoint) -> None:
+        """Have the embedded engine drop what it is doing.
+
+        llama.cpp reads a prompt to its end although nobody waits for the answer.
+        """
+        if endpoint is LOCAL and self._engine:
+            self._engine.stop()
+
+    def close(self) -> None:
+        """End the embedded engine and close idle connections."""
+        for client in self._clients.values():
+            client.close()
+        if self._engine:
+            self._engine.stop()
+
+    def _client(
+        self, endpoint: Endpoint, base_url: str, key: Key | None, settings: Settings
+    ) -> Client:
+        from kimi_magic.endpoints.client import Client
+
+        with self._lock:
+            client = self._clients.get(base_url)
+            if client is None or not client.serves(endpoint, key):
+                client = Client(endpoint, base_url, key, settings)
+                self._clients[base_url] = client
+            return client
