@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _demo(console, given)
     except KimiError as error:
-        Console(stderr=True, highlight=False).print(f"kimi-magic: {error}", markup=False)
+        print(f"kimi-magic: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         console.print("\nStopped.")

@@ -11,15 +11,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nbformat
-import zmq
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -123,19 +123,21 @@ def run(plan: Plan, console: Console) -> int:
     screen = _Screen(console, len(notebook.cells))
     client = _Client(notebook, screen)
     failure = ""
-    try:
-        asyncio.run(client.async_execute(env=os.environ | ENVIRONMENT, cwd=str(plan.folder)))
-    except CellExecutionError:
-        failure = "A cell failed; the notebook stops there."
-    except CellTimeoutError:
-        failure = f"A cell ran for more than {CELL_SECONDS} seconds; the notebook stops there."
-    except (DeadKernelError, RuntimeError, asyncio.CancelledError) as error:
-        if client.stopped:
-            raise KeyboardInterrupt from None
-        failure = f"The kernel ended: {error}"
-    finally:
-        screen.end_line()
-        _save(notebook, plan.output)
+    with tempfile.TemporaryFile() as log:  # what kernels log of themselves is for nobody here
+        where: dict[str, Any] = {"cwd": str(plan.folder), "stderr": log}
+        try:
+            asyncio.run(client.async_execute(env=os.environ | ENVIRONMENT, **where))
+        except CellExecutionError:
+            failure = "A cell failed; the notebook stops there."
+        except CellTimeoutError:
+            failure = f"A cell ran for more than {CELL_SECONDS} seconds; the notebook stops there."
+        except (DeadKernelError, RuntimeError, asyncio.CancelledError) as error:
+            if client.stopped:
+                raise KeyboardInterrupt from None
+            failure = f"The kernel ended: {error}\n{_tail(log)}".strip()
+        finally:
+            screen.end_line()
+            _save(notebook, plan.output)
     if failure:
         console.print(f"\n{failure}", style="bold red", markup=False)
     console.print(f"\nSaved {_short(plan.output)}", markup=False, soft_wrap=True)
@@ -150,6 +152,11 @@ def open_lab(plan: Plan, console: Console) -> int:
     command = [sys.executable, "-m", "jupyterlab", str(plan.output.resolve())]
     # Else a kernelspec of the same name in the user's folder goes before this environment's.
     return subprocess.call(command, env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"})
+
+
+def _tail(log: IO[bytes]) -> str:
+    log.seek(0)
+    return "\n".join(log.read().decode(errors="replace").splitlines()[-3:])
 
 
 def _save(notebook: nbformat.NotebookNode, output: Path) -> None:
@@ -193,9 +200,6 @@ class _Client(NotebookClient):
 
     def create_kernel_manager(self) -> AsyncKernelManager:
         self.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=_OwnKernel())
-        # ipykernel 7.4 warns of an open transport; jupyter_client can close it since 8.10.
-        if self.km.has_trait("transport_encryption") and zmq.has("curve"):
-            self.km.set_trait("transport_encryption", "auto")
         return self.km
 
     @asynccontextmanager

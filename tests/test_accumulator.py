@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from kimi_magic.endpoints.accumulator import Accumulator, Delta
 from kimi_magic.endpoints.sse import SSEDecoder
 from kimi_magic.events import ContentDelta, ReasoningDelta
 from kimi_magic.messages import Completion, ToolCall, Usage
-
 
 WIRE = Path(__file__).parent / "wire"
 
@@ -88,7 +88,7 @@ INLINE = "<think>9.9 is 9.90 < b, so a</b> wins.</think>\n\n9.9 is bigger. <thin
 @given(st.lists(st.integers(1, len(INLINE) - 1)))
 def test_inline_think_tags_split_anywhere(cuts: list[int]) -> None:
     edges = sorted({0, len(INLINE), *cuts})
-    pieces = [INLINE[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [INLINE[a:b] for a, b in pairwise(edges)]
     completion, deltas = fold(of_deltas(*({"content": piece} for piece in pieces)))
     assert completion.message.reasoning == "9.9 is 9.90 < b, so a</b> wins."
     assert completion.message.text == "9.9 is bigger. <think> is a tag."

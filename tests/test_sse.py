@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,5 +47,5 @@ LINES = st.sampled_from(
 def test_any_split_gives_the_same(lines: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
     text = b"".join(line + end for line, end in lines)
     edges = sorted({0, len(text), *(cut for cut in cuts if cut <= len(text))})
-    pieces = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [text[a:b] for a, b in pairwise(edges)]
     assert decode(*pieces) == decode(text)

@@ -152,3 +152,15 @@ def test_the_script_travels_with_the_widget(stage: Stage) -> None:
     assert len(state["_esm"]) + len(state["_css"]) < 20_000
     for sink in ("innerHTML", "insertAdjacentHTML", "outerHTML", "document.write", "import "):
         assert sink not in state["_esm"]
+
+
+def test_messages_of_the_browser_come_in_while_the_cell_runs() -> None:
+    class Comm:
+        def _reply_subshell_for(self, data: object, default: str | None) -> str | None:
+            return None
+
+    comm = Comm()
+    live._listen_at_once(comm)
+    assert comm._reply_subshell_for({}, "subshell-1") == "subshell-1"
+    other = object()
+    live._listen_at_once(other)  # an older kernel has nothing to mend

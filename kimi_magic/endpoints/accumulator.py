@@ -52,16 +52,14 @@ class Accumulator:
     def add(self, chunk: Mapping[str, Any]) -> list[Delta]:
         """Fold one chunk in; return what it adds."""
         self.model = chunk.get("model") or self.model
-        if isinstance(usage := chunk.get("usage"), Mapping):
-            self._usage = read_usage(usage)
         choices = chunk.get("choices")
-        if not isinstance(choices, list) or not choices:
-            return []
-        choice = choices[0]
-        if isinstance(usage := choice.get("usage"), Mapping):
+        choice = choices[0] if choices else {}
+        if usage := chunk.get("usage") or choice.get("usage"):
             self._usage = read_usage(usage)
         delta = choice.get("delta") or choice.get("message") or {}
-        deltas = [*self._text(delta), *self._tool_calls(delta.get("tool_calls"))]
+        deltas = self._text(delta)
+        if calls := delta.get("tool_calls"):
+            deltas += self._tool_calls(calls)
         # The usage chunk may repeat the reason, and a late chunk may carry null.
         if reason := choice.get("finish_reason"):
             self.finish_reason = reason
@@ -69,7 +67,7 @@ class Accumulator:
 
     def finish(self) -> list[Delta]:
         """No more chunks: release text that was held back as the possible start of a tag."""
-        return list(self._keep(self._split.finish()))
+        return self._keep(self._split.finish())
 
     def completion(self, seconds: float = 0.0) -> Completion:
         """What has arrived so far, whole or cut."""
@@ -91,29 +89,25 @@ class Accumulator:
             model=self.model,
         )
 
-    def _text(self, delta: Mapping[str, Any]) -> Iterator[Delta]:
+    def _text(self, delta: Mapping[str, Any]) -> list[Delta]:
+        pieces = []
         if reasoning := self._reasoning_of(delta):
-            self._reasoning.append(reasoning)
-            yield ReasoningDelta(reasoning)
+            pieces.append((True, reasoning))
         content = delta.get("content")
         if isinstance(content, list):  # parts, as the API has them for messages
             content = "".join(part.get("text") or "" for part in content)
-        if not content or not isinstance(content, str):
-            return
-        if self._reasoning_key is None:
-            yield from self._keep(self._split.feed(content))
-        else:  # a server that parses the reasoning itself leaves no tags in the content
-            self._content.append(content)
-            yield ContentDelta(content)
+        if content and self._reasoning_key is None:
+            pieces += self._split.feed(content)
+        elif content:  # a server that parses the reasoning itself leaves no tags in the content
+            pieces.append((False, content))
+        return self._keep(pieces)
 
-    def _keep(self, pieces: list[tuple[bool, str]]) -> Iterator[Delta]:
+    def _keep(self, pieces: list[tuple[bool, str]]) -> list[Delta]:
+        deltas: list[Delta] = []
         for is_reasoning, text in pieces:
-            if is_reasoning:
-                self._reasoning.append(text)
-                yield ReasoningDelta(text)
-            else:
-                self._content.append(text)
-                yield ContentDelta(text)
+            (self._reasoning if is_reasoning else self._content).append(text)
+            deltas.append(ReasoningDelta(text) if is_reasoning else ContentDelta(text))
+        return deltas
 
     def _reasoning_of(self, delta: Mapping[str, Any]) -> str:
         """Take the reasoning under one of its names: servers that send two send the same twice."""
@@ -123,7 +117,7 @@ class Accumulator:
                 value = "".join(
                     item["text"]
                     for item in value
-                    if isinstance(item, Mapping) and isinstance(item.get("text"), str)
+                    if isinstance(item, dict) and isinstance(item.get("text"), str)
                 )
             if isinstance(value, str) and value:
                 # reasoning_details always comes beside the plain text, which is what goes back.
@@ -131,10 +125,8 @@ class Accumulator:
                 return value
         return ""
 
-    def _tool_calls(self, fragments: Any) -> Iterator[Delta]:
+    def _tool_calls(self, fragments: list[dict[str, Any]]) -> Iterator[Delta]:
         """Assign ids and names when they are not empty; only arguments are concatenated."""
-        if not isinstance(fragments, list):
-            return
         for fragment in fragments:
             index = self._index_of(fragment)
             call = self._calls.setdefault(index, _Call())

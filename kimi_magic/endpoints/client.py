@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
+from itertools import groupby
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +23,7 @@ from kimi_magic.endpoints.accumulator import Accumulator, Delta
 from kimi_magic.endpoints.catalogue import Endpoint
 from kimi_magic.endpoints.faults import Faults
 from kimi_magic.endpoints.sse import SSEDecoder
+from kimi_magic.events import ContentDelta, ReasoningDelta
 from kimi_magic.messages import Completion
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ TICK = 0.05
 # An answer that is not streamed gives no sign of life while the model reasons.
 WHOLE_ANSWER_TIMEOUT = 3600.0
 MAX_HEAD = 2000
+MOST_AT_ONCE = 64
 
 
 class _Line:
@@ -183,6 +186,7 @@ class Exchange:
         self._faults = faults
         self._settings = settings
         self._fold = Accumulator()
+        self._waiting: list[Delta] = []
         self._line: _Line | None = None
         self._arrivals: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._began = self._last_byte = time.monotonic()
@@ -217,25 +221,28 @@ class Exchange:
         EndpointError
             With what had arrived as ``partial``.
         """
+        failure: Exception | None = None
         try:
-            yield from self._deltas()
+            yield from self._arriving()
         except Exception as raised:  # noqa: BLE001 - mapped to one of ours
-            error = self._faults.from_exception(raised)
-            yield from self._fold.finish()
+            failure = raised
+        self._waiting += self._fold.finish()
+        yield from self._hand_on()
+        if failure:
+            error = self._faults.from_exception(failure)
             error.partial = self.completion()
             raise error from None
+        self._seconds = time.monotonic() - self._began
+        if self._line is not None:  # read to its end: the connection can serve again
+            self._client.give_back(self._line)
+            self._line = None
 
-    def _deltas(self) -> Iterator[Delta | None]:
+    def _arriving(self) -> Iterator[Delta | None]:
         headers = yield from self._next()
         if "json" in headers.get("content-type", "") or not self._body.get("stream"):
             yield from self._whole()
         else:
             yield from self._streamed()
-        yield from self._fold.finish()
-        self._seconds = time.monotonic() - self._began
-        if self._line is not None:  # read to its end: the connection can serve again
-            self._client.give_back(self._line)
-            self._line = None
 
     def _streamed(self) -> Iterator[Delta | None]:
         decoder, seen, head = SSEDecoder(), 0, b""
@@ -243,12 +250,23 @@ class Exchange:
             head = head if seen else (head + data)[:MAX_HEAD]
             for event in decoder.feed(data):
                 seen += 1
-                yield from self._event(event)
+                self._waiting += self._event(event)
+            if len(self._waiting) >= MOST_AT_ONCE or self._arrivals.empty():
+                yield from self._hand_on()
         for event in decoder.flush():
             seen += 1
-            yield from self._event(event)
+            self._waiting += self._event(event)
         if not seen:
             raise self._faults.unreadable(head)
+
+    def _hand_on(self) -> Iterator[Delta]:
+        """What arrived together goes on together: one delta a kind, not one a token."""
+        waiting, self._waiting = self._waiting, []
+        for kind, deltas in groupby(waiting, type):
+            if kind is ReasoningDelta or kind is ContentDelta:
+                yield kind("".join(delta.text for delta in deltas))  # type: ignore[union-attr]
+            else:
+                yield from deltas
 
     def _event(self, data: bytes) -> list[Delta]:
         if data.strip() == b"[DONE]":
@@ -268,10 +286,10 @@ class Exchange:
             answer = json.loads(body)
         except ValueError:
             raise self._faults.unreadable(body) from None
-        yield from self._fold_in(answer, body)
+        self._waiting += self._fold_in(answer, body)
 
     def _fold_in(self, chunk: Any, data: bytes) -> list[Delta]:
-        if not isinstance(chunk, Mapping):
+        if not isinstance(chunk, dict):
             raise self._faults.unreadable(data)
         if chunk.get("error"):
             raise self._faults.from_answer(None, chunk)

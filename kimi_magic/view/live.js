@@ -28,45 +28,52 @@ class Turn {
   head = "";
   state = "";
   /** @type {Part[]} */ parts = [];
-  asked = false; // for the whole, after a gap
+  lost = false; // something did not arrive
+  asked = false; // for the whole
   began = Date.now();
-  ended = false;
 
-  /** Take one operation; false where something before it is missing. */
+  /** Take one operation and say what is left to draw of it, null where its part is unknown. */
   apply(op) {
     const part = this.parts[op.part];
     switch (op.op) {
       case "reset":
-        Object.assign(this, { head: op.head, state: op.state, asked: false });
+        Object.assign(this, { head: op.head, state: op.state, asked: false, lost: false });
         this.parts = op.parts.map((p, i) => ({
           ...p,
           text: [p.text],
           length: codePoints(p.text),
           open: this.parts[i]?.open ?? null,
         }));
-        return true;
+        return op;
       case "head":
         this.head = op.text;
-        return true;
+        return op;
       case "state":
         this.state = op.text;
-        return true;
+        return op;
       case "part":
-        if (op.part !== this.parts.length) return false;
-        this.parts.push({ ...op, text: [], length: 0, done: false, open: null });
-        return true;
+        this.lost ||= op.part !== this.parts.length;
+        this.parts[op.part] = { ...op, text: [], length: 0, done: false, open: null };
+        return op;
       case "append":
-        if (!part || part.length !== op.at) return false;
+        if (!part) break;
+        if (part.length !== op.at) {
+          this.lost = true;
+          op.text = ` […] ${op.text}`;
+          part.length = op.at - codePoints(" […] ");
+        }
         part.text.push(op.text);
         part.length += codePoints(op.text);
-        return true;
+        return op;
       case "done":
-        if (!part) return false;
+        if (!part) break;
         part.done = true;
-        return true;
+        return op;
       default:
-        return true; // a newer kernel side may say more
+        return null; // a newer kernel side may say more
     }
+    this.lost = true;
+    return null;
   }
 }
 
@@ -135,7 +142,7 @@ class Drawing {
     this.drawn = [];
     this.drawHeading();
     this.turn.parts.forEach((part, i) => {
-      this.addPart(part);
+      this.addPart(i);
       this.drawn[i].text.append(part.text.join(""));
       if (part.done) this.finish(i);
     });
@@ -153,13 +160,14 @@ class Drawing {
 
   draw(op) {
     if (op.op === "reset") this.drawAll();
-    else if (op.op === "part") this.addPart(this.turn.parts[op.part]);
+    else if (op.op === "part") this.addPart(op.part);
     else if (op.op === "append") this.grow(this.drawn[op.part], op.text);
     else if (op.op === "done") this.finish(op.part);
     else this.drawHeading();
   }
 
-  addPart(/** @type {Part} */ part) {
+  addPart(/** @type {number} */ i) {
+    const part = this.turn.parts[i];
     if (part.kind === "reasoning" || part.kind === "tool") {
       const details = make("details", `kimi-part kimi-${part.kind}`);
       const summary = make("summary", "kimi-summary", part.kind === "tool" ? "Tool " : "Reasoning");
@@ -170,11 +178,11 @@ class Drawing {
       const panel = make("div", "kimi-panel");
       details.append(summary, panel);
       this.body.append(details);
-      this.drawn.push({ element: details, panel, text: new Growing(panel), part });
+      this.drawn[i] = { element: details, panel, text: new Growing(panel), part };
     } else {
       const element = make("div", `kimi-part kimi-${part.kind}`);
       this.body.append(element);
-      this.drawn.push({ element, panel: null, text: new Growing(element), part });
+      this.drawn[i] = { element, panel: null, text: new Growing(element), part };
     }
   }
 
@@ -206,13 +214,12 @@ export default () => {
 
   const hear = (model) => (message) => {
     for (const op of message?.ops ?? []) {
-      if (turn.asked && op.op !== "reset") continue;
-      if (!turn.apply(op)) {
-        turn.asked = true;
-        model.send({ resync: true });
-        continue;
-      }
-      for (const drawing of drawings) drawing.draw(op);
+      const known = turn.apply(op);
+      if (known) for (const drawing of drawings) drawing.draw(known);
+    }
+    if (turn.lost && !turn.asked) {
+      turn.asked = true;
+      model.send({ resync: true });
     }
     for (const drawing of drawings) drawing.follow();
   };

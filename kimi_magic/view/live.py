@@ -8,6 +8,7 @@ another thread, where they set a flag that the next tick serves.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anywidget
@@ -73,6 +74,7 @@ class LiveView:
         self._display_id = uuid4().hex
         self._widget = TurnWidget()
         self._widget.on_msg(self._hear)
+        _listen_at_once(self._widget.comm)
         publish(_mount(self._widget), self._display_id)
 
     def handle(self, event: Event) -> None:
@@ -108,6 +110,16 @@ class LiveView:
     def _hear(self, _widget: TurnWidget, content: object, _buffers: object) -> None:
         if isinstance(content, dict) and content.get("resync"):
             self._resync = True
+
+
+def _listen_at_once(comm: Any) -> None:
+    """Let the browser's messages in while the cell runs.
+
+    ipykernel 7.4 hands them to the shell that last sent on the comm, which the cell keeps busy;
+    the subshell that the front end asks for is free.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 - no public way
 
 
 def _mount(widget: TurnWidget) -> Bundle:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
-__all__ = ["Blocks", "finished_blocks", "parser", "plain_html", "to_html"]
+__all__ = ["MONOSPACE", "Blocks", "finished_blocks", "parser", "plain_html", "to_html"]
 
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _MATHJAX = re.compile(r"[$\\]")
@@ -36,9 +36,11 @@ _TAGS = set(
         " table tbody td th thead tr ul",
     )
 )
+# Where var() is refused the first font stands.
+MONOSPACE = "font-family:monospace;font-family:var(--jp-code-font-family,monospace)"
 _PRE = (
-    "padding:.6em .8em;border-radius:6px;background-color:rgba(127,127,127,.1);"
-    "overflow:auto;white-space:pre"
+    "margin:0 0 1em;padding:.6em .8em;border-radius:6px;background-color:rgba(127,127,127,.1);"
+    f"overflow:auto;white-space:pre;{MONOSPACE}"
 )
 _STYLE = re.compile(r"(?:(?:color|font-style|text-align): ?#?\w+;?)+")
 

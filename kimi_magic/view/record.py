@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from kimi_magic.events import Event
 from kimi_magic.messages import Usage
 from kimi_magic.view import ViewOptions
-from kimi_magic.view.markdown import plain_html, to_html
+from kimi_magic.view.markdown import MONOSPACE, plain_html, to_html
 from kimi_magic.view.timeline import Part, Timeline
 
 __all__ = ["Bundle", "RecordView", "make_record", "publish", "tokens_line"]
 
 _RULE = "border-left:2px solid rgba(127,127,127,.4)"
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
-_PROSE = ";font-family:inherit"
+_PROSE = "font-family:inherit"
 _SUMMARY = "cursor:pointer;opacity:.7;font-size:90%"
 _PANEL = f"margin:.3em 0 0 .3em;padding:0 0 0 .9em;{_RULE}"
 _NOTICE = "margin:.6em 0;padding:.1em 0 .1em .8em;border-left:2px solid #b58100"
@@ -94,18 +94,18 @@ def _part(part: Part, options: ViewOptions) -> str:
     if part.kind == "reasoning":
         return _details("Reasoning", part.text, _PROSE)
     if part.kind == "tool":
-        return _details(f"Tool <code>{escape(part.title)}</code>", part.text)
+        return _details(f"Tool <code>{escape(part.title)}</code>", part.text, MONOSPACE)
     if part.kind == "notice":
         return f'<div style="{_NOTICE}">{plain_html(part.text)}</div>'
     if options.format == "text":
-        return f'<pre style="{_WRAP}{_PROSE}">{escape(part.text)}</pre>'
+        return f'<pre style="{_WRAP};{_PROSE}">{escape(part.text)}</pre>'
     return f"<div>\n{to_html(part.text)}</div>"
 
 
-def _details(title: str, text: str, font: str = "") -> str:
+def _details(title: str, text: str, font: str) -> str:
     return (
         f'<details style="margin:0 0 .8em"><summary style="{_SUMMARY}">{title}</summary>\n'
-        f'<div style="{_PANEL}"><pre style="margin:0;opacity:.7;{_WRAP}{font}">'
+        f'<div style="{_PANEL}"><pre style="margin:0;opacity:.7;{_WRAP};{font}">'
         f"{escape(text.rstrip())}</pre></div></details>"
     )
 

@@ -1,0 +1,35 @@
+"""The README says what is so: its tables come from the code, its Python runs."""
+
+from __future__ import annotations
+
+import re
+
+from tests.kernels import Kernel
+from tests.tables import README, filled
+
+TEXT = README.read_text("utf-8")
+CELLS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_the_tables_are_current() -> None:
+    assert filled(TEXT) == TEXT, "python -m tests.tables writes them anew"
+
+
+def test_the_two_commands_come_first() -> None:
+    first_screen = TEXT[:1600]
+    demo, tests = re.findall(r"```sh\n(.*?)\n```", first_screen, re.DOTALL)
+    assert demo.endswith('pip install -e ".[demo]" && .venv/bin/kimi-magic demo')
+    assert tests.endswith('pip install -e ".[test]" && .venv/bin/pytest')
+
+
+def test_every_python_block_runs(kernel: Kernel) -> None:
+    """In order, in one kernel, on the embedded engine."""
+    assert len(CELLS) > 8
+    for cell in CELLS:
+        kernel.run(cell, timeout=100)
+    assert kernel.run("print(answer.chat, len(geography.turns))").stdout == "main 1\n"
+
+
+def test_relative_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
+        assert (README.parent / target).exists(), target
