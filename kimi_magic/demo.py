@@ -118,6 +118,7 @@ def run(plan: Plan, console: Console) -> int:
         f"Running {_short(plan.notebook)} with the practice model: a small model on this machine, "
         "often wrong. No key is used.",
         markup=False,
+        soft_wrap=True,
         style="bold",
     )
     screen = _Screen(console, len(notebook.cells))

@@ -14,27 +14,18 @@ from tests.kernels import Kernel
 
 __all__ = ["scripted_server"]
 
-NO_KEYRING = {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
+
+def forget_the_users_keys() -> None:
+    """Take every key and setting of whoever runs the tests out of the environment."""
+    for name in list(os.environ):
+        ours = name.startswith("KIMI_") and name != "KIMI_CACHE_DIR"
+        if ours or name.endswith("_API_KEY"):
+            del os.environ[name]
+    os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 
 
-def clean_environment() -> dict[str, str]:
-    """The environment without a key or setting of whoever runs the tests."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.endswith("_API_KEY")
-        and (not name.startswith("KIMI_") or name == "KIMI_CACHE_DIR")
-    }
-    return kept | NO_KEYRING
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    clean = clean_environment()
-    for name in set(os.environ) - set(clean):
-        monkeypatch.delenv(name)
-    for name, value in NO_KEYRING.items():
-        monkeypatch.setenv(name, value)
+# Before anything is collected: the notebooks' kernels inherit it as well.
+forget_the_users_keys()
 
 
 @pytest.fixture
@@ -57,7 +48,7 @@ def server(
 
 @pytest.fixture(scope="session")
 def _kernel_process() -> Iterator[Kernel]:
-    with Kernel(clean_environment()) as kernel:
+    with Kernel() as kernel:
         yield kernel
 
 

@@ -28,7 +28,7 @@ for _name, _trait in type(kimi.settings).class_traits(config=True).items():
 """
 
 
-class OwnSpec(KernelSpecManager):  # type: ignore[misc]  # untyped
+class OwnSpec(KernelSpecManager):
     """The kernel of this very environment, whatever specs the machine has."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
@@ -88,12 +88,11 @@ class Ran:
 class Kernel:
     """Runs cells; ``allow_stdin`` says whether a person could answer, as in JupyterLab."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self) -> None:
         self._manager = KernelManager(kernel_spec_manager=OwnSpec())
-        self._environment = environment
 
     def __enter__(self) -> Self:
-        self._manager.start_kernel(env=self._environment)
+        self._manager.start_kernel()
         self._client = self._manager.blocking_client()
         self._client.start_channels()
         self._client.wait_for_ready(timeout=60)
@@ -111,7 +110,8 @@ class Kernel:
 
     def interrupt(self) -> None:
         """What Kernel → Interrupt does, without the manager's event loop: any thread may call."""
-        os.killpg(self._manager.provisioner.pid, signal.SIGINT)
+        provisioner: Any = self._manager.provisioner
+        os.killpg(provisioner.pid, signal.SIGINT)
 
     def restart_session(self) -> None:
         self.run(RESET)

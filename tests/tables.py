@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,12 +42,9 @@ def tables() -> dict[str, str]:
 
 def filled(text: str) -> str:
     for name, made in tables().items():
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
-            lambda found, made=made: f"{found[1]}{made}\n{found[2]}",
-            text,
-            flags=re.DOTALL,
-        )
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}{begin}{made}\n{end}{after}"
     return text
 
 

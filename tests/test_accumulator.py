@@ -142,7 +142,7 @@ def test_reasoning_tokens() -> None:
 
 @pytest.mark.parametrize("reason", ["stop", "length", "content_filter", "tool_calls"])
 def test_the_finish_reason_survives_later_chunks(reason: str) -> None:
-    chunks = [
+    chunks: list[dict[str, Any]] = [
         {"choices": [{"delta": {"content": "x"}, "finish_reason": None}]},
         {"choices": [{"delta": {}, "finish_reason": reason}]},
         {"choices": [{"delta": {}, "finish_reason": None}], "usage": USAGE},

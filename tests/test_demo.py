@@ -65,7 +65,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
         "import sys, os; print(sys.executable); print(os.getcwd())",
         "print(repr(input('Your name? ')))",
         "print('\\x1b[31mred\\x1b[0m')\n6 * 7",
-        "print(kimi.last.text)",
+        "print(kimi.last.reasoning.strip() + '|' + kimi.last.text)",
     )
     ran, saved = run_demo(notebook, NVIDIA_API_KEY="nvapi-not-to-be-used", KIMI_VIEW="auto")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -76,14 +76,14 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
 class TestDemo:
     def test_the_prompt_reasoning_and_answer_are_shown(self, shown: tuple[str, Any]) -> None:
         out, saved = shown
-        answer = text_of(saved.cells[6]).strip()
-        prompt, reasoning, answered = (
-            out.index("Who wrote Hamlet?"),
-            out.index("The user"),
-            out.index(answer),
-        )
-        assert prompt < reasoning < answered
-        assert "practice model" in out[prompt:reasoning]
+        turn = out[out.index("%%kimi") : out.index("sys.executable")]
+        reasoning, answer = text_of(saved.cells[6]).strip().split("|")
+        assert turn.index("Hamlet?") < turn.index("practice model") < turn.index(reasoning)
+        assert turn.index(reasoning) < turn.index(answer)
+
+    def test_the_start_of_the_engine_is_shown(self, shown: tuple[str, Any]) -> None:
+        out, _ = shown
+        assert "Starting the practice model…" in out
 
     def test_other_output_is_shown(self, shown: tuple[str, Any]) -> None:
         out, _ = shown

@@ -10,6 +10,7 @@ import kimi_magic as kimi
 from kimi_magic.endpoints import local
 from kimi_magic.endpoints.catalogue import BUILT_IN, Endpoint
 from kimi_magic.errors import ConfigError, ConnectionFailed, KimiError, MissingKeyError
+from kimi_magic.events import Event, TurnFinished
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 
@@ -178,7 +179,8 @@ def test_a_failed_stream_still_gives_its_reply(
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}/v1"
         session.settings.retries = 0
-        events = []
+        events: list[Event] = []
         with pytest.raises(ConnectionFailed) as caught:
             events.extend(kimi.stream("Hi", endpoint=url))
-    assert caught.value.reply is kimi.last
+    assert isinstance(events[-1], TurnFinished)
+    assert caught.value.reply is events[-1].reply is kimi.last

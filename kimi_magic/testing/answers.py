@@ -1,0 +1,169 @@
+"""A reply in the form that a request asks for, in the dialect of a server."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
+
+from kimi_magic.testing.dialects import NOTHING, TEXT, Dialect, dig, dumps, items
+
+
+class Pace(TypedDict, total=False):
+    """When an answer is sent, and how far.
+
+    Attributes
+    ----------
+    delay : float
+        Seconds before the headers.
+    rate : float or None
+        Deltas per second; None is the server's own rate.
+    stall_after : int or None
+        After this many deltas nothing more comes, and the connection stays open.
+    cut_after : int or None
+        After this many deltas the connection is cut.
+    """
+
+    delay: float
+    rate: float | None
+    stall_after: int | None
+    cut_after: int | None
+
+
+class Answer(NamedTuple):
+    """What goes over the wire; the deltas are what a `Pace` counts."""
+
+    deltas: Sequence[bytes] = ()
+    opening: Sequence[bytes] = ()
+    closing: Sequence[bytes] = ()
+    status: int = 200
+    headers: Mapping[str, str] = NOTHING
+    joined: bool = False  # at full speed, all in one write
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] = NOTHING) -> Answer:
+    data = dumps(value).encode()
+    about = {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}
+    return Answer(closing=[data], status=status, headers=about)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A completion, which takes the form that a request asks for."""
+
+    flavour: Dialect
+    text: str
+    reasoning: str | None
+    calls: Sequence[tuple[str | None, str, str]]  # id, name, arguments
+    finish_reason: str | None
+    usage: Mapping[str, Any] | None
+
+    def answer(self, body: Mapping[str, Any], number: int) -> Answer:
+        """The answer to a request with this body, the ``number``-th of its server."""
+        head = {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1762387200}
+        head |= {"model": body.get("model"), **self.flavour.chunk}
+        calls = self._tool_calls(body, number)
+        finish = self.finish_reason or ("tool_calls" if calls else "stop")
+        usage = self.usage or self._count(body)
+        if body.get("stream"):
+            head["object"] = "chat.completion.chunk"
+            last = {**head, "choices": [], "usage": usage}
+            asked = dig(body, "stream_options", "include_usage")
+            return self._stream(head, calls, finish, usage, [_event(last)] if asked else [])
+        message = {**self.flavour.delta, "role": "assistant", "content": self.text}
+        if self.reasoning is not None:
+            message |= json.loads(dumps(self._thought()).replace(_HOLE, dumps(self.reasoning)))
+        if calls:
+            message |= {"content": self.text or None, "tool_calls": calls}
+        choice = self._choice(finish, message=message)
+        return json_answer({**head, "choices": [choice], "usage": usage})
+
+    def _stream(
+        self, head: dict[str, Any], calls: Any, finish: str, usage: Any, last: list[str]
+    ) -> Answer:
+        flavour = self.flavour
+
+        def event(delta: Mapping[str, Any], end: str | None = None) -> str:
+            count = {"usage": usage} if end and flavour.usage_in_choice else {}
+            choice = self._choice(end, delta={**flavour.delta, **delta})
+            return _event({**head, "choices": [{**choice, **count}]})
+
+        def events(delta: Mapping[str, Any], text: str) -> Iterator[str]:
+            parts = event(delta).split(_HOLE)
+            return (dumps(piece).join(parts) for piece in _pieces(text))
+
+        deltas = [*events(self._thought(), self.reasoning or "")]
+        deltas += events({"content": TEXT}, self.text)
+        deltas += (event({"tool_calls": [call]}) for call in self._call_deltas(calls))
+        if flavour.fused_finish and deltas:
+            end = f'"finish_reason":{dumps(finish)}'
+            deltas[-1] = deltas[-1].replace('"finish_reason":null', end)
+        else:
+            last = [event({}, finish), *last]
+        comment = flavour.comment
+        return Answer(
+            [comment * (i % 8 == 7) + delta.encode() for i, delta in enumerate(deltas)],
+            [*([comment] * 2 if comment else []), event(flavour.opening).encode()],
+            [*(chunk.encode() for chunk in last), b"data: [DONE]\n\n"],
+            headers={"Content-Type": "text/event-stream; charset=utf-8"},
+            joined=True,
+        )
+
+    def _thought(self) -> dict[str, Any]:
+        return {self.flavour.reasoning: TEXT, **self.flavour.details}
+
+    def _choice(self, finish: str | None, **said: Any) -> dict[str, Any]:
+        choice = {"index": 0, **said, **self.flavour.choice, "finish_reason": finish}
+        if "native_finish_reason" in choice:
+            choice["native_finish_reason"] = finish
+        return choice
+
+    def _tool_calls(self, body: Mapping[str, Any], number: int) -> list[dict[str, Any]]:
+        # Kimi's ids count over the whole conversation.
+        said = [items(dig(m, "tool_calls")) for _, m in items(body.get("messages"))]
+        earlier = sum(1 for calls in said for _ in calls)
+        made = []
+        for index, (given, name, arguments) in enumerate(self.calls, earlier):
+            unique = uuid.uuid5(uuid.NAMESPACE_OID, f"{number}:{index}").hex
+            call_id = given or self.flavour.call_id.format(name=name, index=index, unique=unique)
+            function = {"name": name, "arguments": arguments}
+            made.append({"id": call_id, "type": "function", "function": function})
+        return made
+
+    def _call_deltas(self, calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        if self.flavour.whole_calls:
+            yield from calls
+            return
+        for index, call in enumerate(calls):
+            eager = slice(0, int(self.flavour.eager_arguments))
+            pieces = _pieces(call["function"]["arguments"])
+            function = {"name": call["function"]["name"], "arguments": "".join(pieces[eager])}
+            yield {"index": index, **call, "function": function}
+            for piece in pieces[eager.stop :]:
+                function = {**self.flavour.later_function, "arguments": piece}
+                yield {"index": index, **self.flavour.later_call, "function": function}
+
+    def _count(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Usage, with words for tokens."""
+        prompt = len(dumps(body.get("messages")).split())
+        said = len(f"{self.reasoning or ''} {self.text} {dumps(self.calls)}".split())
+        usage = {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
+        return {**usage, **self.flavour.cached}
+
+
+def as_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _event(chunk: Mapping[str, Any]) -> str:
+    return f"data: {dumps(chunk)}\n\n"
+
+
+_HOLE = dumps(TEXT)
+
+
+def _pieces(text: str) -> list[str]:
+    return re.findall(r"\s*\S{1,12}|\s+", text)

@@ -1,0 +1,204 @@
+"""What a server refuses in a request, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kimi_magic.testing.dialects import BY_NAME, Dialect, dig, items, json_object
+
+_KEYS = (
+    "model messages stream stream_options temperature top_p max_tokens max_completion_tokens seed "
+    "stop tools tool_choice parallel_tool_calls response_format n presence_penalty user "
+    "frequency_penalty top_k cache_prompt chat_template_kwargs thinking reasoning reasoning_effort"
+)
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
+_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+
+
+def check_request(body: Mapping[str, Any], *, dialect: str = "moonshot") -> list[str]:
+    """Say what a server would refuse in the body of a chat completions request.
+
+    Parameters
+    ----------
+    body : Mapping
+        The request as the API knows it.
+    dialect : str
+        One of `DIALECTS`.
+
+    Returns
+    -------
+    list of str
+        The problems in words; empty for a valid request.
+    """
+    messages, tools = body.get("messages"), body.get("tools")
+    problems = [f"unknown key {key!r}" for key in body if key not in _KEYS.split()]
+    problems += _parameters(body, BY_NAME[dialect].max_temperature)
+    problems += check_messages(messages, dialect=dialect)
+    last = dig(messages[-1], "role") if isinstance(messages, list) and messages else "user"
+    if last not in ("user", "tool"):
+        problems.append(f"the last message must be of role user or tool, not {last!r}")
+    problems += _tools([] if tools is None else tools)
+    return problems
+
+
+def check_messages(messages: Any, *, dialect: str = "moonshot") -> list[str]:
+    """Say what a server would refuse in a history of messages, as `check_request` does."""
+    return list(_history(messages, BY_NAME[dialect]))
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def _parameters(body: Mapping[str, Any], max_temperature: float) -> Iterator[str]:
+    given = {key: value for key, value in body.items() if value is not None}
+    if not isinstance(given.get("model"), str) or not given["model"]:
+        yield "model must be the name of a model"
+    for key, high in {"temperature": max_temperature, "top_p": 1}.items():
+        number = given.get(key, 0)
+        if type(number) not in (int, float) or not 0 <= number <= high:
+            yield f"{key} must be a number from 0 to {high}, not {number!r}"
+    for key, low in {"max_tokens": 1, "max_completion_tokens": 1, "n": 1, "seed": -(2**63)}.items():
+        if type(number := given.get(key, 1)) is not int or number < low:
+            yield f"{key} must be an integer of at least {low}, not {number!r}"
+    stops = stop if isinstance(stop := given.get("stop", ""), list) else [stop]
+    if not all(isinstance(text, str) for text in stops):
+        yield f"stop must be a text or a list of texts, not {stop!r}"
+    if not isinstance(given.get("stream", False), bool):
+        yield f"stream must be true or false, not {given['stream']!r}"
+    if "stream_options" in given and given.get("stream") is not True:
+        yield "stream_options is only allowed with stream: true"
+    if given.get("tool_choice", "auto") not in ("auto", "none"):
+        yield "tool_choice must be auto, none or absent while the model thinks"
+
+
+def _history(messages: Any, flavour: Dialect) -> Iterator[str]:
+    if not isinstance(messages, list) or not messages:
+        yield "messages must be a list that is not empty"
+        return
+    roles = [dig(message, "role") for message in messages]
+    calls = [dig(message, "tool_calls") for message in messages]
+    # The chat template drops the reasoning up to the last final answer and needs it after that.
+    answers = [i for i, role in enumerate(roles) if role == "assistant" and calls[i] is None]
+    waiting: dict[str, Any] = {}  # call id → name
+    seen: set[str] = set()
+    for index, message in enumerate(messages):
+        if roles[index] not in ("system", "user", "assistant", "tool"):
+            problems = [f"role must be system, user, assistant or tool, not {roles[index]!r}"]
+        elif roles[index] == "tool":
+            problems = [*_content(message, flavour), *_tool_message(message, waiting)]
+        else:
+            problems = [f"{_UNANSWERED.format(key)}: it must be answered first" for key in waiting]
+            waiting.clear()
+            problems += _content(message, flavour)
+            problems += _calls(calls[index], waiting, seen)
+        yield from (f"messages[{index}]: {problem}" for problem in problems)
+        in_loop = calls[index] is not None and index > max(answers, default=-1)
+        if in_loop and not any(isinstance(message.get(k), str | list) for k in flavour.accepts):
+            yield (
+                f"thinking is enabled but {flavour.accepts[0]} is missing in assistant tool call "
+                f"message at index {index}"
+            )
+    yield from (f"{_UNANSWERED.format(key)}: no tool message follows" for key in waiting)
+
+
+_UNANSWERED = "tool_call_id {!r} is not found"
+
+
+def _content(message: Mapping[str, Any], flavour: Dialect) -> Iterator[str]:
+    role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
+    if isinstance(content, list):
+        if role in flavour.text_only:
+            yield f"content of role {role} must be a text, not a list"
+        for part in content:
+            if dig(part, "type") != "text" or not isinstance(dig(part, "text"), str):
+                yield f"content holds {part!r:.60}, but only text parts are read"
+            elif not part["text"]:
+                yield "text content is empty"
+    elif not isinstance(content, str) and not (content is None and calls):
+        yield f"content must be a text or a list of text parts, not {content!r:.60}"
+    if content in ("", []) and calls:
+        yield "text content is empty: leave content out beside tool_calls"
+    elif content in ("", []) and role != "tool":
+        yield f"the message with role {role!r} must not be empty"
+
+
+def _tool_message(message: Mapping[str, Any], waiting: dict[str, Any]) -> Iterator[str]:
+    call_id, name = message.get("tool_call_id"), message.get("name")
+    if not isinstance(call_id, str) or call_id not in waiting:
+        yield f"{_UNANSWERED.format(call_id)} among the calls that wait for an answer"
+    elif name != (called := waiting.pop(call_id)):
+        yield f"name must be that of the tool called, {called!r}, not {name!r}"
+
+
+def _calls(calls: Any, waiting: dict[str, Any], seen: set[str]) -> Iterator[str]:
+    """Problems of an assistant message's calls, which join those waiting and seen."""
+    if calls is not None and (not isinstance(calls, list) or not calls):
+        yield "tool_calls must be a list that is not empty"
+        return
+    for call in calls or ():
+        call_id, name = dig(call, "id"), dig(call, "function", "name")
+        if not isinstance(call_id, str) or not call_id or call_id in seen:
+            yield f"the id of a tool call must be a text, and unique, not {call_id!r}"
+        if dig(call, "type") != "function" or not _is_name(name):
+            yield f"a tool call must be of type function and name it, not {name!r}"
+        if json_object(dig(call, "function", "arguments")) is None:
+            yield f"arguments of {call_id!r} must be the text of a JSON object"
+        waiting[str(call_id)] = name
+        seen.add(str(call_id))
+
+
+def _tools(tools: Any) -> Iterator[str]:
+    if not isinstance(tools, list) or len(tools) > 128:
+        yield "tools must be a list of at most 128"
+        return
+    names = [dig(tool, "function", "name") for tool in tools]
+    for index, (tool, name) in enumerate(zip(tools, names, strict=True)):
+        where, schema = f"tools[{index}]", dig(tool, "function", "parameters")
+        if dig(tool, "type") != "function" or not _is_name(name):
+            yield f"{where}: must be of type function, named like {_NAME.pattern}, not {name!r}"
+        if name in names[:index]:
+            yield f"{where}: function name {name!r} is duplicated"
+        if schema is not None and dig(schema, "type") != "object":
+            yield f'{where}: function.parameters.type is required and must be "object"'
+        if schema is not None:
+            yield from (f"{where}: {problem}" for problem in _schema(schema, schema, ""))
+
+
+# Moonshot's own validator (github.com/MoonshotAI/walle) has these rules, and these words.
+def _schema(schema: Any, root: Any, path: str, *, typed: bool = False) -> Iterator[str]:
+    at = f"At path '{path.lstrip('.') or 'root'}'"
+    if not isinstance(schema, Mapping):
+        yield f"{at}: schema must be an object, not {schema!r}"
+        return
+    yield from (f"{at}: {problem}" for problem in _schema_node(schema, root, typed=typed))
+    for key in ("properties", "$defs"):
+        for name, child in items(schema.get(key)):
+            yield from _schema(child, root, f"{path}.{key}.{name}", typed=True)
+    for key in ("anyOf", "oneOf", "allOf"):
+        for _, child in items(schema.get(key)):
+            yield from _schema(child, root, f"{path}.{key}", typed=key == "anyOf")
+    for key in ("items", "additionalProperties"):
+        if key in schema and not (key == "additionalProperties" and isinstance(schema[key], bool)):
+            yield from _schema(schema[key], root, f"{path}.{key}")
+
+
+def _schema_node(schema: Mapping[str, Any], root: Any, *, typed: bool) -> Iterator[str]:
+    kind, reference = schema.get("type"), schema.get("$ref")
+    if kind is None and typed and "anyOf" not in schema and reference is None:
+        yield "type is not defined"
+    if any(k not in _TYPES for k in (kind if isinstance(kind, list) else [kind or "null"])):
+        yield f"invalid type {kind!r}"
+    for key, place in {"anyOf": "anyOf items", "$ref": "the referenced schema"}.items():
+        if kind is not None and key in schema:
+            rule = f"when using {key}, type should be defined in {place}"
+            yield f"{rule} instead of the parent schema"
+    way = str(reference).removeprefix("#/").split("/")
+    if reference not in (None, "#") and (way[0] != "$defs" or dig(root, *way) is None):
+        yield f"$defs not found for reference: {reference}"
+    properties = [name for name, _ in items(schema.get("properties"))]
+    for _, name in items(schema.get("required")):
+        if name not in properties:
+            yield f"required property {name!r} is not defined in properties"

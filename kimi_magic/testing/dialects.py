@@ -1,0 +1,134 @@
+"""What tells one server's wire from another's, as data."""
+
+from __future__ import annotations
+
+import http
+import json
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+TEXT = "\0text\0"  # stands for a piece of text in a template
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Dialect(NamedTuple):
+    """What tells one server's wire from another's."""
+
+    reasoning: str = "reasoning_content"
+    accepts: tuple[str, ...] = ("reasoning_content",)  # keys under which reasoning may come back
+    opening: Mapping[str, Any] = MappingProxyType({"role": "assistant", "content": ""})
+    delta: Mapping[str, Any] = NOTHING  # in each delta
+    details: Mapping[str, Any] = NOTHING  # beside the reasoning
+    choice: Mapping[str, Any] = NOTHING  # beside the delta
+    chunk: Mapping[str, Any] = NOTHING  # beside the choices
+    later_call: Mapping[str, Any] = NOTHING  # in the deltas of a tool call after its first
+    later_function: Mapping[str, Any] = NOTHING
+    call_id: str = "functions.{name}:{index}"
+    whole_calls: bool = False  # one delta a call, without an index
+    eager_arguments: bool = False  # a call's first delta holds some of its arguments
+    fused_finish: bool = False  # the last delta's chunk carries the finish_reason
+    comment: bytes = b""
+    cached: Mapping[str, Any] = MappingProxyType({"prompt_tokens_details": {"cached_tokens": 0}})
+    usage_in_choice: bool = False
+    request_id: str = "X-Request-Id"
+    max_temperature: float = 2
+    text_only: tuple[str, ...] = ()  # roles whose content may not be a list
+
+
+BY_NAME = {
+    "moonshot": Dialect(
+        cached={"cached_tokens": 0},
+        usage_in_choice=True,
+        request_id="Msh-Request-Id",
+        max_temperature=1,
+    ),
+    "vllm": Dialect(
+        reasoning="reasoning",
+        accepts=("reasoning",),
+        choice={"logprobs": None, "token_ids": None},
+        call_id="chatcmpl-tool-{unique}",
+        fused_finish=True,
+    ),
+    "sglang": Dialect(
+        opening={"role": "assistant", "content": "", "reasoning_content": None, "tool_calls": None},
+        delta={"role": None, "content": None, "reasoning_content": None, "tool_calls": None},
+        choice={"logprobs": None, "matched_stop": None},
+        chunk={"usage": None},
+        later_call={"id": None, "type": "function"},
+        later_function={"name": None},
+    ),
+    "openrouter": Dialect(
+        reasoning="reasoning",
+        accepts=("reasoning", "reasoning_details"),
+        delta={"role": "assistant", "content": ""},
+        details={"reasoning_details": [{"type": "reasoning.text", "text": TEXT, "index": 0}]},
+        choice={"native_finish_reason": None, "logprobs": None},
+        chunk={"provider": "Moonshot AI"},
+        call_id="call_{unique}",
+        comment=b": OPENROUTER PROCESSING\n\n",
+    ),
+    "nvidia": Dialect(
+        accepts=("reasoning_content", "reasoning"),
+        call_id="chatcmpl-tool-{unique}",
+        whole_calls=True,
+        request_id="NVCF-REQID",
+        text_only=("system", "assistant"),
+    ),
+    "llamacpp": Dialect(
+        opening={"role": "assistant", "content": None},
+        chunk={"system_fingerprint": "b0-unknown"},
+        call_id="{unique}",
+        eager_arguments=True,
+    ),
+}
+DIALECTS = tuple(BY_NAME)
+"""Names of the dialects that a ScriptedServer speaks."""
+
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "invalid_authentication_error",
+    403: "permission_denied_error",
+    404: "resource_not_found_error",
+    429: "rate_limit_reached_error",
+}
+
+
+def error_body(dialect: str, status: int, message: str, kind: str | None) -> dict[str, Any]:
+    kind = kind or _ERROR_TYPES.get(status, "server_error")
+    match dialect:
+        case "nvidia":
+            return {"status": status, "title": http.HTTPStatus(status).phrase, "detail": message}
+        case "openrouter":
+            return {"error": {"message": message, "code": status}, "user_id": "user_1"}
+        case "sglang":
+            return {"object": "error", "message": message, "type": kind, "code": status}
+        case "vllm" | "llamacpp":
+            return {"error": {"message": message, "type": kind, "code": status}}
+        case _:
+            return {"error": {"type": kind, "message": message}}
+
+
+def dig(value: Any, *keys: str) -> Any:
+    """The value under nested keys; None where the way ends."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def json_object(text: Any) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def items(inner: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(inner, list):
+        return enumerate(inner)
+    return inner.items() if isinstance(inner, Mapping) else ()
+
+
+def dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

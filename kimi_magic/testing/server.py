@@ -1,0 +1,313 @@
+"""The server: a script of answers, the requests that came, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, Unpack
+
+try:
+    from aiohttp import web
+except ImportError:
+    raise ImportError('kimi_magic.testing needs aiohttp: pip install "kimi-magic[test]"') from None
+
+from kimi_magic.testing.answers import Answer, Pace, Reply, as_json, json_answer
+from kimi_magic.testing.checks import check_request
+from kimi_magic.testing.dialects import BY_NAME, NOTHING, error_body, json_object
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A request that the server received.
+
+    Attributes
+    ----------
+    number : int
+        Its place in the order of arrival, from 1.
+    method, path : str
+    headers : Mapping
+        Their names are found in any case.
+    body : dict
+        The JSON object that was sent; empty where there was none.
+    problems : list of str
+        Why it was refused as invalid.
+    arrived : float
+        When it arrived, in seconds of `time.monotonic`.
+    closed : threading.Event
+        Set when the client closed the connection before its answer was complete.
+    """
+
+    number: int
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+    problems: list[str] = field(default_factory=list)
+    arrived: float = field(default_factory=time.monotonic)
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def closed_early(self) -> bool:
+        """Whether the client closed the connection before its answer was complete."""
+        return self.closed.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A scripted answer and its pace."""
+
+    summary: str
+    answer: Callable[[Mapping[str, Any], int], Answer]
+    delay: float = 0.0
+    rate: float | None = None
+    stall_after: int | None = None
+    cut_after: int | None = None
+
+
+class ScriptedServer:
+    """An HTTP server on a loopback port that answers chat completions from a script.
+
+    It runs in a thread of its own inside a ``with`` block. Each scripted answer is for one
+    ``POST /v1/chat/completions``, first in, first out; ``GET /v1/models`` is always answered.
+    Answers may be scripted at any time, from any thread.
+
+    Parameters
+    ----------
+    dialect : str
+        Whose wire it speaks, one of `DIALECTS`.
+    rate : float, optional
+        Deltas per second of all answers; None is full speed.
+    key : str, optional
+        The key that requests must carry; those with another one are answered 401.
+    models : sequence of str
+        The ids that ``GET /v1/models`` lists.
+    strict : bool
+        Whether `check_request` decides on requests; ``server.lenient`` is its opposite.
+
+    Attributes
+    ----------
+    base_url : str
+        What a client takes as its base URL.
+    requests : list of Request
+        All requests so far, in order of arrival.
+
+    Raises
+    ------
+    AssertionError
+        At the end of a ``with`` block that no other exception ends; see `verify`.
+    """
+
+    def __init__(
+        self,
+        dialect: str = "moonshot",
+        *,
+        rate: float | None = None,
+        key: str | None = None,
+        models: Sequence[str] = ("kimi-k2-thinking",),
+        strict: bool = True,
+    ) -> None:
+        self._flavour = BY_NAME[dialect]
+        self.dialect, self.rate, self.key, self.models = dialect, rate, key, models
+        self.lenient = not strict
+        self.base_url = ""
+        self.requests: list[Request] = []
+        self._script: deque[_Entry] = deque()
+        self._complaints: list[str] = []
+
+    def reply(
+        self,
+        text: str = "",
+        *,
+        reasoning: str | None = None,
+        tool_calls: Iterable[Mapping[str, Any]] = (),
+        finish_reason: str | None = None,
+        usage: Mapping[str, Any] | None = None,
+        **pace: Unpack[Pace],
+    ) -> None:
+        """Script a completion, sent as a stream or as one JSON body, as the request asks.
+
+        Parameters
+        ----------
+        text, reasoning : str
+            The answer and the thought before it; streamed in word-like pieces, one a delta.
+        tool_calls : iterable of Mapping
+            Each with ``name`` and ``arguments`` (values, or a JSON text that is sent as it is),
+            and with ``id`` to have another one than the dialect's.
+        finish_reason : str, optional
+            By default ``tool_calls`` or ``stop``.
+        usage : Mapping, optional
+            By default words are counted.
+        **pace
+            See `Pace`.
+        """
+        calls = [(c.get("id"), c["name"], as_json(c.get("arguments", {}))) for c in tool_calls]
+        reply = Reply(self._flavour, text, reasoning, calls, finish_reason, usage)
+        summary = f"reply({text!r:.60}, {len(calls)} tool calls)"
+        self._script.append(_Entry(summary, reply.answer, **pace))
+
+    def error(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str | None = None,  # noqa: A002 (the API's word)
+        headers: Mapping[str, str] | None = None,
+        **pace: Unpack[Pace],
+    ) -> None:
+        """Script a refusal in the dialect's shape.
+
+        Parameters
+        ----------
+        status : int
+            The HTTP status.
+        message, type : str
+            What the body says; the type goes with the status by default.
+        headers : Mapping, optional
+            More headers, such as ``Retry-After``.
+        **pace
+            See `Pace`.
+        """
+        entry = self._refusal(status, message, type, headers or {})
+        self._script.append(replace(entry, **pace))
+
+    def raw(
+        self,
+        items: Iterable[bytes],
+        *,
+        content_type: str = "text/event-stream",
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        **pace: Unpack[Pace],
+    ) -> None:
+        """Script bytes that are sent as they are, one write an item; `Pace` counts the items."""
+        about = {"Content-Type": content_type, **(headers or {})}
+        answer = Answer(list(items), status=status, headers=about)
+        summary = f"raw({answer.deltas!r:.60})"
+        self._script.append(_Entry(summary, lambda *_: answer, **pace))
+
+    def render(self, body: Mapping[str, Any] | None = None) -> list[bytes]:
+        """Take the next answer off the script and give its bytes, one item an event.
+
+        Parameters
+        ----------
+        body : Mapping, optional
+            The request to answer; by default one for a stream with usage.
+        """
+        asked = {"model": self.models[0], "stream": True, "stream_options": {"include_usage": True}}
+        answer = self._script.popleft().answer(body or asked, 1)
+        return [*answer.opening, *answer.deltas, *answer.closing]
+
+    def verify(self) -> None:
+        """Check that everything went as scripted.
+
+        Raises
+        ------
+        AssertionError
+            When a request was invalid or unexpected, or answers are left; it lists them all.
+        """
+        left = [f"not asked for: {entry.summary}" for entry in self._script]
+        if problems := [*self._complaints, *left]:
+            raise AssertionError("\n  ".join(["ScriptedServer:", *problems]))
+
+    def __enter__(self) -> Self:
+        port: Future[int] = Future()
+        run = self._serve(port)
+        self._thread = threading.Thread(target=asyncio.run, args=[run], name="ScriptedServer")
+        self._thread.daemon = True
+        self._thread.start()
+        self.base_url = f"http://127.0.0.1:{port.result(timeout=10)}/v1"
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+        if error is None:
+            self.verify()
+        elif self._complaints:
+            error.add_note("\n  ".join(["ScriptedServer:", *self._complaints]))
+
+    async def _serve(self, port: Future[int]) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        app = web.Application(client_max_size=2**28)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        # Without handler_cancellation aiohttp does not tell a handler that its client is gone.
+        runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01
+        )
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port.set_result(runner.addresses[0][1])
+        await self._stopping.wait()
+        await runner.cleanup()
+
+    async def _handle(self, got: web.Request) -> web.StreamResponse:
+        body = json_object(await got.read()) or {}
+        request = Request(len(self.requests) + 1, got.method, got.path, got.headers, body)
+        self.requests.append(request)
+        try:
+            return await self._send(got, request, self._entry_for(request))
+        except (ConnectionError, asyncio.CancelledError):
+            if not self._stopping.is_set():
+                request.closed.set()
+            raise
+
+    def _entry_for(self, request: Request) -> _Entry:
+        where = f"request {request.number}, {request.method} {request.path}"
+        if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return self._refusal(401, "Invalid Authentication")
+        if (request.method, request.path) == ("GET", "/v1/models"):
+            models = [{"id": model, "object": "model", "created": 0} for model in self.models]
+            answer = json_answer({"object": "list", "data": models})
+            return _Entry("models", lambda *_: answer)
+        if (request.method, request.path) != ("POST", "/v1/chat/completions"):
+            return self._refusal(404, f"nothing at {request.path}")
+        if not self.lenient:
+            request.problems += check_request(request.body, dialect=self.dialect)
+        if request.problems:
+            self._complaints += (f"{where}: invalid: {problem}" for problem in request.problems)
+            return self._refusal(400, "Invalid request: " + "; ".join(request.problems))
+        if not self._script:
+            self._complaints.append(f"{where}: unexpected: nothing scripted for it")
+            return self._refusal(500, "nothing scripted")
+        return self._script.popleft()
+
+    def _refusal(
+        self,
+        status: int,
+        message: str,
+        kind: str | None = None,
+        headers: Mapping[str, str] = NOTHING,
+    ) -> _Entry:
+        body = error_body(self.dialect, status, message, kind)
+        answer = json_answer(body, status, headers)
+        return _Entry(f"error({status}, {message!r:.60})", lambda *_: answer)
+
+    async def _send(self, got: web.Request, request: Request, entry: _Entry) -> web.StreamResponse:
+        answer = entry.answer(request.body, request.number)
+        await asyncio.sleep(entry.delay)
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        response.headers.setdefault(self._flavour.request_id, f"req-{request.number}")
+        await response.prepare(got)
+        limit = entry.stall_after if entry.cut_after is None else entry.cut_after
+        closing = answer.closing if limit is None else ()
+        blocks = [*answer.opening, *answer.deltas[:limit], *closing]
+        rate = entry.rate or self.rate
+        if answer.joined and not rate:
+            blocks = [b"".join(blocks)]
+        started = self._loop.time()
+        for number, block in enumerate(blocks):
+            if rate:
+                await asyncio.sleep(max(0, started + number / rate - self._loop.time()))
+            await response.write(block)
+        if entry.cut_after is not None and got.transport is not None:
+            while got.transport.get_write_buffer_size():
+                await asyncio.sleep(0.001)
+            got.transport.abort()
+        elif limit is not None:
+            await asyncio.Event().wait()
+        return response
