@@ -12,6 +12,7 @@ from kimi_magic.events import (
     ContentDelta,
     Event,
     Notice,
+    Preparing,
     ReasoningDelta,
     RequestStarted,
     ToolCallDelta,
@@ -57,6 +58,19 @@ def test_a_turn_as_text() -> None:
         'Tool call: add({"a": 1})\n\n'
         "[The answer was cut at max_tokens; raise it with --max-tokens.]\n\n"
         "[12 tokens in · 34 out · 1 request · 5.0 s]\n"
+    )
+
+
+def test_progress_is_one_line_for_each_thing_that_is_waited_for() -> None:
+    text = printed(
+        Preparing("Downloading the practice model (93 MB, once)… 1 %"),
+        Preparing("Downloading the practice model (93 MB, once)… 42 %"),
+        Preparing("Starting the practice model…"),
+        *OPENING,
+        ContentDelta("yes"),
+    )
+    assert text.startswith(
+        "[Downloading the practice model (93 MB, once)… 1 %]\n[Starting the practice model…]\n["
     )
 
 

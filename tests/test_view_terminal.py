@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,7 @@ from kimi_magic.events import (
     ContentDelta,
     Event,
     Notice,
+    Preparing,
     ReasoningDelta,
     RequestStarted,
     ToolCallDelta,
@@ -124,3 +126,16 @@ def test_practice_and_usage_are_told() -> None:
     footer = "qwen3-0.6b · practice model · 1,000 tokens in · 234 out · 1"
     assert footer in text
     assert "secret" not in text
+
+
+def test_what_is_waited_for_is_told_until_it_is_there() -> None:
+    screen = Screen(colours=True)
+    screen.play(Preparing("Starting the practice model…"))
+    until = time.monotonic() + 10
+    while "Starting the practice model…" not in screen.file.getvalue():
+        assert time.monotonic() < until, "the line never came"
+        time.sleep(0.01)
+    screen.play(*OPENING, ContentDelta("OK"), STOP)
+    screen.view.close()
+    begun = screen.file.getvalue().index("kimi-k2-thinking")
+    assert "Starting" not in screen.file.getvalue()[begun:]

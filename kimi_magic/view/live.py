@@ -87,8 +87,11 @@ class LiveView:
             self._send()
 
     def close(self) -> None:
-        self._timeline.end()
+        for op in self._timeline.end():
+            self._outbox.add(op)
         try:
+            if self._outbox:  # the last words: a front end that goes its own way needs them
+                self._send()
             self._freeze()
         except KeyboardInterrupt:  # a second interrupt must not leave a dead widget behind
             self._freeze()

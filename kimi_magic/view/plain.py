@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from kimi_magic.events import Event
+from kimi_magic.events import Event, Preparing
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.pace import Pace
 from kimi_magic.view.record import tokens_line
-from kimi_magic.view.timeline import Op, Part, Timeline
+from kimi_magic.view.timeline import Op, Part, Timeline, clean
 
 __all__ = ["PlainView"]
 
@@ -24,8 +24,11 @@ class PlainView:
         self._timeline = Timeline(hide_reasoning=options.hide_reasoning)
         self._pace = pace or Pace()
         self._pending: list[str] = []
+        self._prepared = ""
 
     def handle(self, event: Event) -> None:
+        if isinstance(event, Preparing):
+            self._prepare(clean(event.text))
         for op in self._timeline.apply(event):
             self._take(op)
         self.tick()
@@ -41,6 +44,13 @@ class PlainView:
         if self._options.usage and reply is not None:
             self._pending.append(f"\n[{tokens_line(reply.usage)} · {reply.usage.seconds:.1f} s]\n")
         self._flush()
+
+    def _prepare(self, text: str) -> None:
+        """One line for each thing that is waited for, not one for each per cent of it."""
+        begins = text.partition("…")[0]
+        if begins != self._prepared:
+            self._prepared = begins
+            self._pending.append(f"[{text}]\n")
 
     def _take(self, op: Op) -> None:
         if op["op"] == "head":

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.rule import Rule
 from rich.segment import Segment, Segments
+from rich.status import Status
 from rich.text import Text
 
-from kimi_magic.events import Event
+from kimi_magic.events import Event, Preparing
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.markdown import Blocks, parser
 from kimi_magic.view.pace import Pace
@@ -35,8 +36,10 @@ class TerminalView:
         self._pending: list[str] = []
         self._style = ""
         self._blocks: Blocks | None = None
+        self._status: Status | None = None
 
     def handle(self, event: Event) -> None:
+        self._wait_with(event.text if isinstance(event, Preparing) else "")
         for op in self._timeline.apply(event):
             self._take(op)
         self.tick()
@@ -46,10 +49,22 @@ class TerminalView:
             self._flush()
 
     def close(self) -> None:
+        self._wait_with("")
         for op in self._timeline.end():
             self._take(op)
         self._flush()
         self._footer()
+
+    def _wait_with(self, text: str) -> None:
+        """Say what is waited for in a line that goes when the waiting ends."""
+        if text and self._status is None:
+            self._status = self._console.status(Text(text))
+            self._status.start()
+        elif text and self._status:
+            self._status.update(Text(text))
+        elif self._status:
+            self._status.stop()
+            self._status = None
 
     def _take(self, op: Op) -> None:
         if op["op"] == "head":

@@ -23,6 +23,7 @@ from kimi_magic.events import (
     ContentDelta,
     Event,
     Notice,
+    Preparing,
     ReasoningDelta,
     RequestStarted,
     Retrying,
@@ -173,6 +174,10 @@ class Timeline:
     @_apply.register
     def _(self, event: Notice, ops: list[Op]) -> None:
         self._notice(event.text, ops)
+
+    @_apply.register
+    def _(self, event: Preparing, ops: list[Op]) -> None:
+        self._set_state(clean(event.text), ops)
 
     @_apply.register
     def _(self, event: Retrying, ops: list[Op]) -> None:
