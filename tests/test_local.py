@@ -201,7 +201,7 @@ class TestLifetime:
 
     @posix
     def test_a_fork_of_the_parent_does_not_keep_it_alive(self) -> None:
-        forked = "import os, time; print(os.fork(), flush=True); time.sleep(60)"
+        forked = "import os, time; pid = os.fork(); pid and print(pid, flush=True); time.sleep(60)"
         with helper(forked) as (parent, base_url):
             assert parent.stdout
             fork = int(parent.stdout.readline())
@@ -210,7 +210,8 @@ class TestLifetime:
                 parent.wait()
                 assert wait_for(lambda: not is_up(base_url))
             finally:
-                os.kill(fork, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(fork, signal.SIGKILL)
 
     @posix
     def test_a_fork_that_ends_leaves_it_running(self) -> None:
