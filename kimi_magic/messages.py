@@ -224,6 +224,8 @@ class Reply:
         The chat's name; None for a one-off.
     error : BaseException or None
         Why the turn did not come to its end.
+    shown_in : int or None
+        The number of the cell in which a view showed it.
     """
 
     text: str = ""
@@ -236,6 +238,7 @@ class Reply:
     model: str = ""
     chat: str | None = None
     error: BaseException | None = None
+    shown_in: int | None = field(default=None, repr=False, compare=False)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -268,7 +271,11 @@ class Reply:
         )
 
     def _ipython_display_(self) -> None:
-        """Show nothing: the turn's own view has shown it (``_`` and ``Out`` hold it)."""
+        """Show nothing in the cell whose view has shown it; elsewhere the usual repr."""
+        from IPython import get_ipython
+
+        if self.shown_in is None or get_ipython().execution_count != self.shown_in:
+            raise NotImplementedError
 
 
 def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:

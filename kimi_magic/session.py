@@ -6,9 +6,10 @@ is kept afterwards.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kimi_magic.chats import Chat, ChatTurn
@@ -92,11 +93,12 @@ class Session:
         depth = getattr(self._here, "depth", 0)
         if show is None:
             show = threading.current_thread() is threading.main_thread() and not depth
-        prompt, endpoint, key = self._prepare(question, ask_key)
+        prepared = self._prepare(question, ask_key)
         view = open_view(self.settings.view, options or ViewOptions()) if show else _Unseen()
         self._here.depth = depth + 1
         try:
-            return _watch(self._turn(question, prompt, endpoint, key, view.handle), view)
+            shown_in = _cell_number() if show else None
+            return _watch(self._turn(question, *prepared, view.handle, shown_in), view)
         finally:
             self._here.depth = depth
             view.close()
@@ -200,6 +202,7 @@ class Session:
         endpoint: Endpoint,
         key: Key | None,
         announce: Announce,
+        shown_in: int | None = None,
     ) -> Generator[Event | None, None, None]:
         """The turn's events, ticks between them, and in the end its failure, if it failed."""
         turn, model = Turn((), prompt, retries=0), question.model or endpoint.model
@@ -232,14 +235,20 @@ class Session:
             error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
             if not turn.partial:
                 self._connector.free(endpoint)
-        yield TurnFinished(self._keep(question, turn, model, error))
+        yield TurnFinished(self._keep(question, turn, model, error, shown_in))
         if error is not None:
             raise error from None
 
     def _keep(
-        self, question: Question, turn: Turn, model: str, error: KimiError | TurnInterrupted | None
+        self,
+        question: Question,
+        turn: Turn,
+        model: str,
+        error: KimiError | TurnInterrupted | None,
+        shown_in: int | None = None,
     ) -> Reply:
         reply = turn.reply(model=model, chat=question.chat, error=error)
+        reply = replace(reply, shown_in=shown_in)
         if error is not None:
             error.reply = reply
         self.last = reply
@@ -315,6 +324,16 @@ def _watch(events: Generator[Event | None, None, None], view: View) -> Reply:
             if interrupt is not None:
                 raise
             interrupt = raised
+
+
+def _cell_number() -> int | None:
+    """The number of the cell that runs, where there are cells."""
+    if "IPython" not in sys.modules:
+        return None
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return shell.execution_count if shell else None
 
 
 def _first(*values: Any) -> Any:

@@ -163,6 +163,8 @@ def test_a_reply_as_the_last_expression_is_shown_once(
     assert len(ran.displays) == 1
     assert not ran.of("execute_result")
     assert kernel.run("print(_.text)").stdout == "9.9\n"
+    (later,) = kernel.run("kimi.last").of("execute_result")
+    assert later["data"]["text/plain"].startswith("Reply('9.9'")
 
 
 @pytest.mark.parametrize(
