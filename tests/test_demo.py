@@ -162,7 +162,9 @@ class TestDemo:
 
 
 class TestPlan:
-    def test_the_quickstart_of_a_clone(self) -> None:
+    def test_the_quickstart_of_a_clone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clone = QUICKSTART.parents[1]
+        monkeypatch.setattr(demo, "__file__", str(clone / "kimi_magic" / "demo.py"))
         plan = demo.make_plan()
         assert plan.notebook == QUICKSTART
         assert plan.output == QUICKSTART.with_name("quickstart.executed.ipynb")
