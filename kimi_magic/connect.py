@@ -6,6 +6,7 @@ address.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,8 +79,17 @@ class Connector:
         raise ConfigError(NOBODY_TO_ASK)
 
     def key_at_hand(self, endpoint: Endpoint) -> Key | None:
-        """The endpoint's key, if it is found without asking anybody."""
-        return self._keys.find(endpoint.key_env) if endpoint.key_env else None
+        """The endpoint's key, if it is found without asking anybody.
+
+        ``KIMI_API_KEY`` belongs to ``KIMI_BASE_URL``; without one, to ``KIMI_ENDPOINT``.
+        """
+        if not endpoint.key_env:
+            return None
+        named = os.environ.get("KIMI_ENDPOINT", "").strip() == endpoint.name
+        if named and not os.environ.get("KIMI_BASE_URL", "").strip():
+            own = self._keys.find("KIMI_API_KEY")
+            return own or self._keys.find(endpoint.key_env)
+        return self._keys.find(endpoint.key_env)
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
         """The endpoint's key, typed by a person where it must be.
@@ -90,7 +100,7 @@ class Connector:
         """
         if endpoint.key_env is None:
             return None
-        found = self._keys.find(endpoint.key_env)
+        found = self.key_at_hand(endpoint)
         return found or self._keys.ask(endpoint.key_env, endpoint.name, ask_key)
 
     def connect(

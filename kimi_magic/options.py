@@ -108,6 +108,11 @@ VERBS = (
 
 _TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")
 _QUOTED = re.compile(r""""([^"]*)"|'([^']*)'""")
+_KEY = re.compile(r"--?(api[-_]?)?key\b|.*\b(nvapi-|sk-|hf_)[\w-]{12,}", re.IGNORECASE)
+NO_KEYS = (
+    "A key does not belong on the magic line, where it would be saved with the notebook. "
+    "Set the endpoint's environment variable (`%kimi endpoints` names it)."
+)
 _INTO = re.compile(r"^\s*([^\W\d]\w*)\s*<<(?:\s|$)")
 
 
@@ -131,6 +136,8 @@ def parse_line(line: str) -> dict[str, Any]:
     """
     into = _INTO.match(line)
     words = _split(line[into.end() :] if into else line)
+    if any(_KEY.match(word) for word in words):
+        raise MagicError(NO_KEYS)
     given, rest = _parser().parse_known_args(words)
     if rest:
         raise MagicError(_complaint(rest[0]))
@@ -229,11 +236,6 @@ def _complaint(word: str) -> str:
             f"{word!r} is no option: the prompt goes into the cell's body, below the %%kimi line."
         )
     name = word.partition("=")[0]
-    if re.match(r"--?(api[-_]?)?key", name):
-        return (
-            "A key does not belong on the magic line, where it would be saved with the notebook. "
-            "Set the endpoint's environment variable (`%kimi endpoints` names it)."
-        )
     near = get_close_matches(name, [flag for option in OPTIONS for flag in option.flags], n=1)
     guess = f" Did you mean {near[0]}?" if near else ""
     return f"%%kimi has no option {name}.{guess} `%%kimi -h` lists them."

@@ -50,6 +50,19 @@ class Question:
     stream: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A question that nothing speaks against: who is asked with which key, and who hears of
+    what takes its time before the first event."""
+
+    question: Question
+    prompt: Message
+    endpoint: Endpoint
+    key: Key | None
+    announce: Announce
+    shown_in: int | None = None
+
+
 class Session:
     """One kernel's settings, endpoints, keys and chats.
 
@@ -93,12 +106,12 @@ class Session:
         depth = getattr(self._here, "depth", 0)
         if show is None:
             show = threading.current_thread() is threading.main_thread() and not depth
-        prepared = self._prepare(question, ask_key)
+        job = self._prepare(question, ask_key)
         view = open_view(self.settings.view, options or ViewOptions()) if show else _Unseen()
+        shown_in = _cell_number() if show else None
         self._here.depth = depth + 1
         try:
-            shown_in = _cell_number() if show else None
-            return _watch(self._turn(question, *prepared, view.handle, shown_in), view)
+            return _watch(self._turn(replace(job, announce=view.handle, shown_in=shown_in)), view)
         finally:
             self._here.depth = depth
             view.close()
@@ -106,8 +119,8 @@ class Session:
     def stream(self, question: Question) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
         early: list[Event] = []
-        prepared = self._prepare(question, None)
-        for event in self._turn(question, *prepared, early.append):
+        job = replace(self._prepare(question, None), announce=early.append)
+        for event in self._turn(job):
             yield from early
             early.clear()
             if event is not None:
@@ -185,39 +198,31 @@ class Session:
     ) -> Reply:
         return self.ask(self.question(prompt, chat=chat, **how), show=show)
 
-    def _prepare(
-        self, question: Question, ask_key: AskKey | None
-    ) -> tuple[Message, Endpoint, Key | None]:
+    def _prepare(self, question: Question, ask_key: AskKey | None) -> _Job:
         """All that can be refused before anything is shown."""
         prompt = Message("user", as_content(question.prompt))
         if not prompt.text.strip():
             raise KimiError("The prompt is empty: write what you want to ask.")
         endpoint = self.choose_endpoint(question.endpoint)
-        return prompt, endpoint, self._connector.key(endpoint, ask_key)
+        key = self._connector.key(endpoint, ask_key)
+        return _Job(question, prompt, endpoint, key, announce=lambda _: None)
 
-    def _turn(
-        self,
-        question: Question,
-        prompt: Message,
-        endpoint: Endpoint,
-        key: Key | None,
-        announce: Announce,
-        shown_in: int | None = None,
-    ) -> Generator[Event | None, None, None]:
+    def _turn(self, job: _Job) -> Generator[Event | None, None, None]:
         """The turn's events, ticks between them, and in the end its failure, if it failed."""
-        turn, model = Turn((), prompt, retries=0), question.model or endpoint.model
+        question = job.question
+        turn, model = Turn((), job.prompt, retries=0), question.model or job.endpoint.model
         error: KimiError | TurnInterrupted | None = None
         try:
             line = self._connector.connect(
-                endpoint,
-                key,
+                job.endpoint,
+                job.key,
                 question.model,
                 self.settings,
-                lambda text: announce(Preparing(text)),
+                lambda text: job.announce(Preparing(text)),
             )
             model = line.model
-            turn = Turn(self._history(question, line), prompt, retries=self.settings.retries)
-            yield TurnStarted(model, endpoint.name, line.practice)
+            turn = Turn(self._history(question, line), job.prompt, retries=self.settings.retries)
+            yield TurnStarted(model, line.endpoint.name, line.practice)
             yield from self._tell_how_to_get_kimi(question, line)
             body = self._body(question, line)
             yield from drive(
@@ -229,31 +234,27 @@ class Session:
         except KimiError as failure:
             error = failure
         except GeneratorExit:
-            self._keep(question, turn, model, TurnInterrupted("No more events were asked for."))
+            self._keep(job, turn, model, TurnInterrupted("No more events were asked for."))
             raise
         except KeyboardInterrupt:
             error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
             if not turn.partial:
-                self._connector.free(endpoint)
-        yield TurnFinished(self._keep(question, turn, model, error, shown_in))
+                self._connector.free(job.endpoint)
+        yield TurnFinished(self._keep(job, turn, model, error))
         if error is not None:
             raise error from None
 
     def _keep(
-        self,
-        question: Question,
-        turn: Turn,
-        model: str,
-        error: KimiError | TurnInterrupted | None,
-        shown_in: int | None = None,
+        self, job: _Job, turn: Turn, model: str, error: KimiError | TurnInterrupted | None
     ) -> Reply:
-        reply = turn.reply(model=model, chat=question.chat, error=error)
-        reply = replace(reply, shown_in=shown_in)
+        name = job.question.chat
+        reply = turn.reply(model=model, chat=name, error=error)
+        reply = replace(reply, shown_in=job.shown_in)
         if error is not None:
             error.reply = reply
         self.last = reply
-        if question.chat and (messages := turn.messages()):
-            self.chat(question.chat).append(ChatTurn(messages[0].text, reply, messages))
+        if name and (messages := turn.messages()):
+            self.chat(name).append(ChatTurn(messages[0].text, reply, messages))
         return reply
 
     def _history(self, question: Question, line: Line) -> tuple[Message, ...]:

@@ -110,6 +110,18 @@ def test_the_key_of_ones_own_endpoint(session: Session, monkeypatch: pytest.Monk
     assert SECRET not in repr(session.__dict__) + repr(reply) + repr(kimi.settings)
 
 
+def test_a_key_for_the_endpoint_that_the_environment_names(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIMI_API_KEY", SECRET)
+    monkeypatch.setenv("KIMI_ENDPOINT", "lab")
+    with ScriptedServer(key=SECRET) as server:
+        server.reply("OK")
+        kimi.add_endpoint(kimi.Endpoint("lab", server.base_url, "LAB_KEY"))
+        assert kimi.ask("Hi", show=False).text == "OK"
+        assert session.key_at_hand(session.catalogue.get("nvidia")) is None
+
+
 def test_a_key_from_the_keyring(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     import keyring
 
