@@ -272,7 +272,7 @@ class Exchange:
         if data.strip() == b"[DONE]":
             return []
         try:
-            chunk = json.loads(data)
+            chunk = json.loads(data.decode())
         except ValueError:
             raise self._faults.unreadable(data) from None
         return self._fold_in(chunk, data)

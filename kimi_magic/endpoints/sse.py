@@ -12,6 +12,7 @@ import re
 __all__ = ["SSEDecoder"]
 
 _BOM = b"\xef\xbb\xbf"
+_ONE_EVENT = re.compile(rb"data: ?([^\r\n]+)\n\n")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -31,6 +32,10 @@ class SSEDecoder:
         """Take bytes; return the data of each event that they complete."""
         if not chunk:
             return []
+        # Nearly every read of a stream is one whole event of one line.
+        if not self._pending and not self._data and (found := _ONE_EVENT.fullmatch(chunk)):
+            self._at_start = False
+            return [found[1]]
         if b"\n" not in chunk and b"\r" not in chunk and not self._ends_in_cr():
             self._pending.append(chunk)  # joined once, when the line ends: a 1 MB line stays linear
             return []
