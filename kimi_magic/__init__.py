@@ -67,7 +67,7 @@ def load_ipython_extension(shell: Any) -> None:
     """What ``%load_ext kimi_magic`` does."""
     from kimi_magic.magics import KimiMagics, let_through
 
-    shell.register_magics(KimiMagics(shell))
+    shell.register_magics(KimiMagics.of(shell))
     if let_through not in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.append(let_through)
 

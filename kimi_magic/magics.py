@@ -34,7 +34,17 @@ class KimiMagics(Settings, Magics):
     def __init__(self, shell: Any) -> None:
         super().__init__(shell=shell, parent=shell)
         self._shell = shell
+        before = current().settings
+        for name, trait in Settings.class_traits(config=True).items():
+            if (value := getattr(before, name)) != trait.default(before):
+                setattr(self, name, value)  # set before the extension was loaded
         self.session: Session = current(self)
+
+    @classmethod
+    def of(cls, shell: Any) -> KimiMagics:
+        """The magics of a shell, with what was set before the extension was loaded again."""
+        known = current().settings
+        return known if isinstance(known, cls) and known._shell is shell else cls(shell)
 
     @no_var_expand
     @line_cell_magic

@@ -398,6 +398,12 @@ def test_unload_takes_the_magic_away(kernel: Kernel) -> None:
     assert "%kimi ask" in kernel.run("%kimi help").stdout
 
 
+def test_settings_survive_a_reload(kernel: Kernel) -> None:
+    kernel.run("%config KimiMagics.max_tokens = 77")
+    kernel.run("%reload_ext kimi_magic")
+    assert kernel.run("print(kimi.settings.max_tokens)").stdout == "77\n"
+
+
 def test_nobody_to_ask(kernel: Kernel) -> None:
     kernel.run(
         "import kimi_magic.endpoints.local as l; l.available, _kept = (lambda: False), l.available"
