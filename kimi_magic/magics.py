@@ -44,7 +44,7 @@ class KimiMagics(Settings, Magics):
     def of(cls, shell: Any) -> KimiMagics:
         """The magics of a shell, with what was set before the extension was loaded again."""
         known = current().settings
-        return known if isinstance(known, cls) and known._shell is shell else cls(shell)
+        return known if isinstance(known, cls) and known.shell is shell else cls(shell)
 
     @no_var_expand
     @line_cell_magic
