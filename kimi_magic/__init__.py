@@ -65,18 +65,28 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: Any) -> None:
     """What ``%load_ext kimi_magic`` does."""
-    from kimi_magic.magics import KimiMagics, let_through
+    from kimi_magic.magics import KimiMagics
 
     shell.register_magics(KimiMagics.of(shell))
-    if let_through not in shell.input_transformers_cleanup:
-        shell.input_transformers_cleanup.append(let_through)
+    for transformers, ours in _input_transformers(shell):
+        if ours not in transformers:
+            transformers.append(ours)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """What ``%unload_ext kimi_magic`` does: the magics go, chats and settings stay."""
-    from kimi_magic.magics import let_through
-
     for magics in shell.magics_manager.magics.values():
         magics.pop("kimi", None)
-    if let_through in shell.input_transformers_cleanup:
-        shell.input_transformers_cleanup.remove(let_through)
+    for transformers, ours in _input_transformers(shell):
+        if ours in transformers:
+            transformers.remove(ours)
+
+
+def _input_transformers(shell: Any) -> list[tuple[list[Any], Any]]:
+    from kimi_magic.magics import QuestionLine, cell_without_body
+
+    manager = shell.input_transformer_manager
+    return [
+        (manager.cleanup_transforms, cell_without_body),
+        (manager.token_transformers, QuestionLine),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from traitlets import Enum, Float, Int, TraitError, Unicode
@@ -64,10 +65,13 @@ class Settings(Configurable):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._seen: dict[str, str] = {}
-        self.read_environment()
+        self._without: dict[str, Any] = {}
+        with suppress(ConfigError):  # said at the first turn: a bad variable must not bar the door
+            self.read_environment()
 
     def read_environment(self) -> None:
-        """Take over each ``KIMI_NAME`` variable that appeared, changed or went since last time.
+        """Take over each ``KIMI_NAME`` variable that appeared or changed since last time; where
+        one went, what was set before it came holds again.
 
         Raises
         ------
@@ -78,13 +82,16 @@ class Settings(Configurable):
             text = os.environ.get(f"KIMI_{name.upper()}", "")
             if text == self._seen.get(name, ""):
                 continue
-            self._seen[name] = text
+            before = self._without.setdefault(name, getattr(self, name))
             try:
-                setattr(self, name, trait.from_string(text) if text else trait.default(self))
+                setattr(self, name, trait.from_string(text) if text else before)
             except (TraitError, ValueError) as error:
                 raise ConfigError(
                     f"KIMI_{name.upper()}={text!r} does not fit the setting {name}: {error}"
                 ) from None
+            self._seen[name] = text
+            if not text:
+                del self._without[name]
 
 
 class Key:
@@ -111,11 +118,21 @@ class KeyRing:
         self._typed: dict[str, Key] = {}
 
     def find(self, variable: str) -> Key | None:
-        """The key that goes by this environment variable's name, if there is one."""
+        """The key that goes by this environment variable's name, if there is one.
+
+        Raises
+        ------
+        ConfigError
+            It holds a character that no HTTP header can carry.
+        """
         value = os.environ.get(variable, "").strip()
         if value:
-            return Key(value, f"the environment variable {variable}")
+            return Key(_checked(value, variable), f"the environment variable {variable}")
         return self._typed.get(variable) or _from_keyring(variable)
+
+    def forget(self, key: Key) -> None:
+        """Forget a key that a person typed and a server refused."""
+        self._typed = {name: typed for name, typed in self._typed.items() if typed is not key}
 
     def ask(self, variable: str, endpoint: str, prompt: Callable[[str], str] | None) -> Key:
         """Let a person type the key; it stays in memory only.
@@ -133,7 +150,9 @@ class KeyRing:
                 f"`keyring set {KEYRING_SERVICE} {variable}`.\n"
                 "Without a key: `-e local` asks the practice model."
             )
-        self._typed[variable] = Key(typed, "your answer in this session")
+        self._typed[variable] = Key(
+            _checked(typed, variable), "what you typed; run the cell again to type another"
+        )
         return self._typed[variable]
 
 
@@ -147,4 +166,15 @@ def _from_keyring(variable: str) -> Key | None:
         value = keyring.get_password(KEYRING_SERVICE, variable)
     except KeyringError:  # no usable backend, or it is locked
         return None
-    return Key(value, f"keyring ({KEYRING_SERVICE}, {variable})") if value else None
+    if not value:
+        return None
+    return Key(_checked(value.strip(), variable), f"keyring ({KEYRING_SERVICE}, {variable})")
+
+
+def _checked(value: str, variable: str) -> str:
+    if value.isascii() and value.isprintable() and " " not in value:
+        return value
+    raise ConfigError(
+        f"The key {variable} holds a blank, a line break or another character that no key has: "
+        "copy it anew."
+    )

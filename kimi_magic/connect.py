@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kimi_magic.config import Key, KeyRing, Settings
@@ -135,16 +135,30 @@ class Connector:
                 "another endpoint."
             )
         key = Key(running.key, "the embedded engine")
+        if not running.practice:  # a model of the user's own: its server knows its defaults
+            endpoint = replace(
+                endpoint,
+                temperature=None,
+                max_tokens=None,
+                seed=None,
+                context_window=running.context_window,
+            )
         client = self._client(endpoint, running.base_url, key, settings)
         return Line(endpoint, client, running.model, running.practice)
 
     def free(self, endpoint: Endpoint) -> None:
-        """Have the embedded engine drop what it is doing.
+        """Have the embedded engine drop what it is doing, if nobody else waits for it.
 
-        llama.cpp reads a prompt to its end although nobody waits for the answer.
+        llama.cpp reads a prompt to its end although its client has gone.
         """
-        if endpoint is LOCAL and self._engine:
+        client = self._clients.get(endpoint.name)
+        if endpoint is LOCAL and self._engine and client and not client.busy:
             self._engine.stop()
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Forget a typed key that the endpoint refused."""
+        if endpoint.key_env and (key := self._keys.find(endpoint.key_env)):
+            self._keys.forget(key)
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""
@@ -159,8 +173,10 @@ class Connector:
         from kimi_magic.endpoints.client import Client
 
         with self._lock:
-            client = self._clients.get(base_url)
-            if client is None or not client.serves(endpoint, key):
-                client = Client(endpoint, base_url, key, settings)
-                self._clients[base_url] = client
+            client = self._clients.get(endpoint.name)
+            if client is None or not client.serves(endpoint, base_url, key):
+                if client:
+                    client.close()
+                client = self._clients[endpoint.name] = Client(endpoint, base_url, key)
+            client.settings = settings
             return client

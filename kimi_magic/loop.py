@@ -11,7 +11,7 @@ import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
-from kimi_magic.errors import EndpointError
+from kimi_magic.errors import ContextTooLong, EndpointError
 from kimi_magic.events import Event, Notice, RequestStarted, Retrying, StepFinished
 from kimi_magic.messages import Completion, Message, Reply, Step, Usage
 
@@ -20,6 +20,7 @@ __all__ = ["Command", "Pause", "Send", "Turn"]
 FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0
 # A server that asks for a longer wait is not worth a blocked notebook.
 LONGEST_WAIT_ASKED = 120.0
+SHORTENED = "The chat outgrew the model's context window: its oldest turns were left out."
 NO_ANSWER = "[No answer was given.]"
 CUT_OFF = "[The answer was cut off.]"
 
@@ -92,7 +93,7 @@ class Turn:
             reasoning="\n\n".join(step.reasoning for step in steps if step.reasoning),
             steps=steps,
             usage=usage,
-            messages=[message.to_dict() for message in messages],
+            conversation=messages,
             finish_reason=steps[-1].finish_reason if steps and not error else None,
             model=self._model or model,
             chat=chat,
@@ -107,6 +108,9 @@ class Turn:
             try:
                 completion = yield Send((*self._history, self._prompt, *self._said))
             except EndpointError as error:
+                if isinstance(error, ContextTooLong) and self._shorten():
+                    yield Notice(SHORTENED)
+                    continue
                 if not self._may_retry(error, attempt):
                     raise
                 delay = _delay(error, attempt)
@@ -117,6 +121,16 @@ class Turn:
             yield Retrying(reason, delay, attempt, self._retries)
             yield Pause(delay)
             attempt += 1
+
+    def _shorten(self) -> bool:
+        """Leave out the older half of what was said before; False where there is nothing."""
+        system = tuple(m for m in self._history if m.role == "system")
+        prompts = [i for i, m in enumerate(self._history) if m.role == "user"]
+        if not prompts:
+            return False
+        later = prompts[(len(prompts) + 1) // 2 :]
+        self._history = system + (self._history[later[0] :] if later else ())
+        return True
 
     def _may_retry(self, error: EndpointError, attempt: int) -> bool:
         return (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from tokenize import TokenInfo
 from typing import Any
 
+from IPython.core.inputtransformer2 import TokenTransformBase
 from IPython.core.magic import (
     Magics,
     line_cell_magic,
@@ -22,7 +23,7 @@ from kimi_magic.options import help_text, parse_line, split_verb
 from kimi_magic.session import Question, Session, current
 from kimi_magic.view import ViewOptions
 
-__all__ = ["KimiMagics", "let_through"]
+__all__ = ["KimiMagics", "QuestionLine", "cell_without_body"]
 
 _ENDS_IN_QUESTION = re.compile(r"(\s*(?:[^\W\d]\w*\s*=\s*)?)%kimi\s(.*\?)\s*$")
 
@@ -83,7 +84,7 @@ class KimiMagics(Settings, Magics):
         return self._ask_session(Question(prompt, chat="main"), ViewOptions())
 
     def _ask_session(self, question: Question, options: ViewOptions) -> Reply:
-        return self.session.ask(question, show=True, options=options, ask_key=_ask_key(self._shell))
+        return self.session.ask(question, show=True, options=options)
 
     def _reset(self, name: str) -> None:
         chat = self.session.chat(name or "main")
@@ -92,7 +93,7 @@ class KimiMagics(Settings, Magics):
         print(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
 
     def _models(self, endpoint: str) -> None:
-        print("\n".join(self.session.models(endpoint, _ask_key(self._shell))))
+        print("\n".join(self.session.models(endpoint)))
 
     def _endpoints(self, _: str) -> None:
         session = self.session
@@ -112,32 +113,37 @@ class KimiMagics(Settings, Magics):
         print(help_text(verb))
 
 
-def let_through(lines: list[str]) -> list[str]:
-    """An input transformer: keep for us what IPython would take for something else.
+def cell_without_body(lines: list[str]) -> list[str]:
+    """A cleanup transformer: ``%%kimi`` without a body, which IPython refuses before we are asked.
 
-    It reads a ``?`` at the end of a line as its help syntax, and refuses a cell magic without a
-    body before it is asked (``%%kimi -h``).
+    So ``%%kimi -h`` shows its help, and an empty cell says what to write.
     """
-    if lines and lines[0].startswith("%%"):
-        if len(lines) == 1 and (found := re.match(r"%%kimi(\s.*)?$", lines[0].rstrip())):
-            return [f"get_ipython().run_cell_magic('kimi', {found[1] or ''!r}, '\\n')\n"]
-        return lines
-    return [_keep_question_mark(line) for line in lines]
+    if len(lines) == 1 and (found := re.match(r"%%kimi(\s.*)?$", lines[0].rstrip())):
+        return [f"get_ipython().run_cell_magic('kimi', {found[1] or ''!r}, '\\n')\n"]
+    return lines
 
 
-def _keep_question_mark(line: str) -> str:
-    found = _ENDS_IN_QUESTION.match(line)
-    if not found:
-        return line
-    return f"{found[1]}get_ipython().run_line_magic('kimi', {found[2].strip()!r})\n"
+# Else it takes part in the question whether a cell is complete, and a terminal's first line is.
+cell_without_body.has_side_effects = True  # type: ignore[attr-defined]
 
 
-def _ask_key(shell: Any) -> Callable[[str], str] | None:
-    """How a person types a key, where one can answer."""
-    kernel = getattr(shell, "kernel", None)
-    if kernel is not None and not kernel.get_parent().get("content", {}).get("allow_stdin"):
+class QuestionLine(TokenTransformBase):
+    """A token transformer: the ``?`` that ends a ``%kimi`` line is the prompt's, no help syntax."""
+
+    priority = 1  # before IPython's own, which sees the question mark
+
+    @classmethod
+    def find(cls, tokens_by_line: list[list[TokenInfo]]) -> QuestionLine | None:
+        for tokens in tokens_by_line:
+            if tokens and _ENDS_IN_QUESTION.match(tokens[0].line):
+                return cls(tokens[0].start)
         return None
-    return getpass.getpass
+
+    def transform(self, lines: list[str]) -> list[str]:
+        found = _ENDS_IN_QUESTION.match(lines[self.start_line])
+        assert found, "find has seen it"
+        call = f"{found[1]}get_ipython().run_line_magic('kimi', {found[2].strip()!r})\n"
+        return [*lines[: self.start_line], call, *lines[self.start_line + 1 :]]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "ToolResult",
     "Usage",
     "as_content",
+    "mend_surrogates",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -200,7 +201,7 @@ class CodeBlock(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reply:
     """What a turn gives back.
 
@@ -214,8 +215,8 @@ class Reply:
     usage : Usage
         Summed over the steps.
     messages : list of dict
-        The conversation as the API knows it, the answer included: what a next request would
-        send before its own prompt.
+        The conversation as the API knows it: what was sent, and the answer. Of a turn that
+        brought nothing it ends with the prompt, which the chat does not keep.
     finish_reason : str or None
         ``stop``, ``length``, ``content_filter`` …; None where the turn did not come to its end.
     model : str
@@ -233,12 +234,16 @@ class Reply:
     steps: tuple[Step, ...] = ()
     usage: Usage = Usage()
     data: Any = None
-    messages: list[dict[str, Any]] = field(default_factory=list)
+    conversation: tuple[Message, ...] = field(default=(), repr=False)
     finish_reason: str | None = None
     model: str = ""
     chat: str | None = None
     error: BaseException | None = None
     shown_in: int | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [message.to_dict() for message in self.conversation]
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -287,15 +292,27 @@ def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:
         For anything else; the message says what was found.
     """
     if isinstance(prompt, str):
-        return prompt
+        return mend_surrogates(prompt)
     if isinstance(prompt, Iterable):
         parts = list(prompt)
         if parts and all(_is_text_part(part) for part in parts):
-            return tuple(TextPart(part["text"]) for part in parts)
+            return tuple(TextPart(mend_surrogates(part["text"])) for part in parts)
     raise KimiError(
         "A prompt is a str or a list of text parts such as "
         f'{{"type": "text", "text": "…"}}; got {_shorten(repr(prompt), 80)}'
     )
+
+
+def mend_surrogates(text: str) -> str:
+    """Join the two halves of a code point where they meet; a half alone becomes U+FFFD.
+
+    No server takes a text that UTF-8 cannot carry.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _is_text_part(part: Any) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from keyword import iskeyword
 from typing import Any, NoReturn
 
 from kimi_magic.errors import MagicError
@@ -138,14 +139,20 @@ def parse_line(line: str) -> dict[str, Any]:
     words = _split(line[into.end() :] if into else line)
     if any(_KEY.match(word) for word in words):
         raise MagicError(NO_KEYS)
-    given, rest = _parser().parse_known_args(words)
+    given, rest = _parser().parse_known_args(_joined(words))
     if rest:
         raise MagicError(_complaint(rest[0]))
     found = vars(given)
     if into:
         found["out"] = into[1]
-    if found["out"] and not found["out"].isidentifier():
-        raise MagicError(f"-o takes the name of a variable; {found['out']!r} is none.")
+    out = found["out"]
+    if out and (not out.isidentifier() or iskeyword(out)):
+        raise MagicError(f"-o takes the name of a variable; {out!r} is none.")
+    for name in ("temperature", "top_p"):
+        if found[name] is not None and not 0 <= found[name] <= 2:
+            raise MagicError(
+                f"--{name.replace('_', '-')} is a number from 0 on; not {found[name]}."
+            )
     return found
 
 
@@ -157,9 +164,10 @@ def split_verb(line: str) -> tuple[str, str]:
     MagicError
         There is no such verb; the message names the nearest.
     """
-    verb, _, rest = line.strip().partition(" ")
-    if not verb:
+    if not line.strip():
         return "help", ""
+    verb, *more = line.split(None, 1)
+    rest = more[0] if more else ""
     names = [known.name for known in VERBS]
     if verb in names:
         return verb, rest.strip()
@@ -228,6 +236,16 @@ def _split(line: str) -> list[str]:
             break
         words.append(_QUOTED.sub(lambda found: found[1] or found[2] or "", word))
     return words
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Tie each value to its flag: argparse takes a value that begins with ``-`` for a flag."""
+    taking = {flag: option.flags[-1] for option in OPTIONS if option.value for flag in option.flags}
+    joined, rest = [], iter(words)
+    for word in rest:
+        value = next(rest, None) if word in taking else None
+        joined.append(word if value is None else f"{taking[word]}={value}")
+    return joined
 
 
 def _complaint(word: str) -> str:

@@ -10,18 +10,22 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from getpass import getpass
+from typing import TYPE_CHECKING, Any
 
 from kimi_magic.chats import Chat, ChatTurn
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import AskKey, Connector, Line
 from kimi_magic.driver import drive
 from kimi_magic.endpoints.catalogue import KIMI_SYSTEM, Catalogue, Endpoint, is_kimi
-from kimi_magic.errors import KimiError, TurnInterrupted
+from kimi_magic.errors import KeyRefused, KimiError, TurnInterrupted
 from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarted
 from kimi_magic.loop import Turn
 from kimi_magic.messages import Message, Reply, as_content
 from kimi_magic.view import View, ViewOptions, open_view
+
+if TYPE_CHECKING:
+    from kimi_magic.endpoints.client import Exchange
 
 __all__ = ["Question", "Session", "current"]
 
@@ -41,7 +45,7 @@ class Question:
     chat: str | None = None
     system: str | None = None
     model: str | None = None
-    endpoint: str | None = None
+    endpoint: str | Endpoint | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
@@ -59,8 +63,9 @@ class _Job:
     prompt: Message
     endpoint: Endpoint
     key: Key | None
-    announce: Announce
+    shown: bool = False
     shown_in: int | None = None
+    announce: Announce = lambda _: None
 
 
 class Session:
@@ -87,7 +92,6 @@ class Session:
         *,
         show: bool | None = None,
         options: ViewOptions | None = None,
-        ask_key: AskKey | None = None,
     ) -> Reply:
         """Take one turn to its end, shown as it goes.
 
@@ -95,8 +99,6 @@ class Session:
         ----------
         show : bool, optional
             By default a turn is shown in the main thread, unless it runs inside another one.
-        ask_key : callable, optional
-            Lets a person type a missing key.
 
         Raises
         ------
@@ -106,23 +108,23 @@ class Session:
         depth = getattr(self._here, "depth", 0)
         if show is None:
             show = threading.current_thread() is threading.main_thread() and not depth
-        job = self._prepare(question, ask_key)
-        view = open_view(self.settings.view, options or ViewOptions()) if show else _Unseen()
+        try:
+            job = self._prepare(question)
+            view = open_view(self.settings.view, options or ViewOptions()) if show else _Unseen()
+        except KeyboardInterrupt:
+            raise TurnInterrupted("Stopped before anything was sent.") from None
         shown_in = _cell_number() if show else None
         self._here.depth = depth + 1
         try:
-            return _watch(self._turn(replace(job, announce=view.handle, shown_in=shown_in)), view)
+            job = replace(job, shown=show, shown_in=shown_in, announce=view.handle)
+            return _watch(self._turn(job), view)
         finally:
             self._here.depth = depth
             view.close()
 
     def stream(self, question: Question) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
-        early: list[Event] = []
-        job = replace(self._prepare(question, None), announce=early.append)
-        for event in self._turn(job):
-            yield from early
-            early.clear()
+        for event in self._turn(self._prepare(question)):
             if event is not None:
                 yield event
 
@@ -137,8 +139,8 @@ class Session:
     def catalogue(self) -> Catalogue:
         return self._connector.catalogue
 
-    def choose_endpoint(self, name: str | None = None) -> Endpoint:
-        """The endpoint of that name; without one the configured, else the first that can answer.
+    def choose_endpoint(self, name: str | Endpoint | None = None) -> Endpoint:
+        """The endpoint itself, or by its name; else the configured, else the first that can answer.
 
         Raises
         ------
@@ -146,13 +148,15 @@ class Session:
             No such endpoint, or nobody to ask at all.
         """
         self.settings.read_environment()
+        if isinstance(name, Endpoint):
+            return name
         return self._connector.choose(name or self.settings.endpoint)
 
     def key_at_hand(self, endpoint: Endpoint) -> Key | None:
         """The endpoint's key, if it is found without asking anybody."""
         return self._connector.key_at_hand(endpoint)
 
-    def models(self, endpoint: str | None = None, ask_key: AskKey | None = None) -> list[str]:
+    def models(self, endpoint: str | None = None) -> list[str]:
         """The ids of the models that an endpoint's server offers.
 
         Raises
@@ -161,8 +165,8 @@ class Session:
             It cannot be asked.
         """
         chosen = self.choose_endpoint(endpoint)
-        key = self._connector.key(chosen, ask_key)
-        line = self._connector.connect(chosen, key, None, self.settings, lambda _: None)
+        key = self._connector.key(chosen, _key_prompt())
+        line = self._connector.connect(chosen, key, None, self.settings, print)
         return line.client.models()
 
     def question(
@@ -170,7 +174,6 @@ class Session:
         prompt: Any,
         *,
         chat: str | Chat | None = None,
-        endpoint: str | Endpoint | None = None,
         **how: Any,
     ) -> Question:
         """Make a question of what the public functions take.
@@ -183,11 +186,8 @@ class Session:
         for name in UNBUILT:
             if how.pop(name, None) is not None:
                 raise KimiError(f"{name}= is not built yet in this version: leave it out.")
-        if isinstance(endpoint, Endpoint):
-            self.catalogue.add(endpoint)
-            endpoint = endpoint.name
         chat = chat.name if isinstance(chat, Chat) else chat
-        return Question(prompt, chat=chat, endpoint=endpoint, **how)
+        return Question(prompt, chat=chat, **how)
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""
@@ -198,14 +198,13 @@ class Session:
     ) -> Reply:
         return self.ask(self.question(prompt, chat=chat, **how), show=show)
 
-    def _prepare(self, question: Question, ask_key: AskKey | None) -> _Job:
+    def _prepare(self, question: Question) -> _Job:
         """All that can be refused before anything is shown."""
         prompt = Message("user", as_content(question.prompt))
         if not prompt.text.strip():
             raise KimiError("The prompt is empty: write what you want to ask.")
         endpoint = self.choose_endpoint(question.endpoint)
-        key = self._connector.key(endpoint, ask_key)
-        return _Job(question, prompt, endpoint, key, announce=lambda _: None)
+        return _Job(question, prompt, endpoint, self._connector.key(endpoint, _key_prompt()))
 
     def _turn(self, job: _Job) -> Generator[Event | None, None, None]:
         """The turn's events, ticks between them, and in the end its failure, if it failed."""
@@ -213,26 +212,23 @@ class Session:
         turn, model = Turn((), job.prompt, retries=0), question.model or job.endpoint.model
         error: KimiError | TurnInterrupted | None = None
         try:
-            line = self._connector.connect(
-                job.endpoint,
-                job.key,
-                question.model,
-                self.settings,
-                lambda text: job.announce(Preparing(text)),
-            )
+            line = self._connect(job)
             model = line.model
             turn = Turn(self._history(question, line), job.prompt, retries=self.settings.retries)
             yield TurnStarted(model, line.endpoint.name, line.practice)
-            yield from self._tell_how_to_get_kimi(question, line)
+            yield from self._tell_how_to_get_kimi(job, line)
             body = self._body(question, line)
-            yield from drive(
-                turn,
-                lambda messages: line.client.chat(
-                    body | {"messages": [message.to_dict() for message in messages]}
-                ),
-            )
+
+            def send(messages: tuple[Message, ...]) -> Exchange:
+                said = {"messages": [message.to_dict() for message in messages]}
+                # Each time anew: the embedded engine may have been ended since.
+                return self._connect(job).client.chat(body | said)
+
+            yield from drive(turn, send)
         except KimiError as failure:
             error = failure
+            if isinstance(failure, KeyRefused):
+                self._connector.forget(job.endpoint)
         except GeneratorExit:
             self._keep(job, turn, model, TurnInterrupted("No more events were asked for."))
             raise
@@ -243,6 +239,15 @@ class Session:
         yield TurnFinished(self._keep(job, turn, model, error))
         if error is not None:
             raise error from None
+
+    def _connect(self, job: _Job) -> Line:
+        return self._connector.connect(
+            job.endpoint,
+            job.key,
+            job.question.model,
+            self.settings,
+            lambda text: job.announce(Preparing(text)),
+        )
 
     def _keep(
         self, job: _Job, turn: Turn, model: str, error: KimiError | TurnInterrupted | None
@@ -282,10 +287,10 @@ class Session:
         body: dict[str, Any] = {"model": line.model, "stream": question.stream}
         return body | {name: value for name, value in wanted.items() if value is not None}
 
-    def _tell_how_to_get_kimi(self, question: Question, line: Line) -> Iterator[Event]:
+    def _tell_how_to_get_kimi(self, job: _Job, line: Line) -> Iterator[Event]:
         """Once, where the practice model answers though nobody chose it."""
-        chosen = question.endpoint or self.settings.endpoint
-        if line.practice and not chosen and not self._told_how_to_get_kimi:
+        chosen = job.question.endpoint or self.settings.endpoint
+        if line.practice and job.shown and not chosen and not self._told_how_to_get_kimi:
             self._told_how_to_get_kimi = True
             yield Notice(HOW_TO_GET_KIMI)
 
@@ -318,6 +323,8 @@ def _watch(events: Generator[Event | None, None, None], view: View) -> Reply:
                 view.handle(event)
         except StopIteration:
             assert reply is not None, "a turn ends with TurnFinished"
+            if interrupt is not None:
+                raise TurnInterrupted("Stopped when the answer was there.") from None
             return reply
         except TurnInterrupted:
             raise
@@ -327,13 +334,28 @@ def _watch(events: Generator[Event | None, None, None], view: View) -> Reply:
             interrupt = raised
 
 
+def _key_prompt() -> AskKey | None:
+    """How a person types a key, where one can answer."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    shell = _shell()
+    if shell is None:
+        return getpass if sys.stdin is not None and sys.stdin.isatty() else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is not None and not kernel.get_parent().get("content", {}).get("allow_stdin"):
+        return None
+    return getpass
+
+
+def _shell() -> Any:
+    """The IPython shell around us; where IPython is not even imported there is none."""
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython else None
+
+
 def _cell_number() -> int | None:
     """The number of the cell that runs, where there are cells."""
-    if "IPython" not in sys.modules:
-        return None
-    from IPython import get_ipython
-
-    shell = get_ipython()
+    shell = _shell()
     return shell.execution_count if shell else None
 
 

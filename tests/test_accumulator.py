@@ -187,3 +187,14 @@ def test_whole_tool_calls_without_an_index() -> None:
     ]
     completion, _ = fold(of_deltas({"tool_calls": calls}))
     assert [call.name for call in completion.message.tool_calls] == ["f", "g"]
+
+
+def test_a_code_point_in_two_chunks_is_whole() -> None:
+    completion, deltas = fold(of_deltas({"content": "so \ud83d"}, {"content": "\ude00!"}))
+    assert completion.message.text == "so 😀!"
+    assert deltas == [ContentDelta("so "), ContentDelta("😀!")]
+
+
+def test_half_a_code_point_can_be_sent_back() -> None:
+    completion, _ = fold(of_deltas({"content": "a\ude00b"}))
+    assert completion.message.text == "a\ufffdb"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -270,3 +271,60 @@ def test_retry_after_in_each_of_its_forms() -> None:
 )
 def test_the_servers_words(answer: object, words: str) -> None:
     assert words_of(answer) == words
+
+
+def test_an_answer_ends_at_done_though_the_connection_stays_open(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    events = [
+        b'data: {"choices":[{"delta":{"content":"9.9"},"finish_reason":"stop"}]}\n\n',
+        b"data: [DONE]\n\n",
+        b": never sent\n\n",
+    ]
+    scripted_server.raw(events, stall_after=2)
+    assert receive(client).message.text == "9.9"
+    assert scripted_server.requests[0].closed.wait(5), "the connection cannot serve again"
+
+
+def test_a_stream_that_ends_before_the_answer_may_be_asked_again(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw([b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n'])
+    with pytest.raises(ConnectionFailed, match="before it began") as caught:
+        receive(client)
+    assert caught.value.retriable
+
+
+def test_a_code_in_the_stream_counts_as_a_status(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw([b'data: {"error":{"code":429,"message":"slow down"}}\n\n'])
+    with pytest.raises(RateLimited, match="slow down"):
+        receive(client)
+
+
+def test_this_machines_servers_are_not_asked_through_a_proxy(
+    scripted_server: ScriptedServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    scripted_server.reply("OK")
+    assert receive(client).message.text == "OK"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_leaves_the_connections_to_its_parent(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.reply("warm")
+    receive(client)
+    assert len(client._idle) == 1
+    child = os.fork()
+    if not child:
+        os._exit(len(client._idle))
+    assert os.waitpid(child, 0)[1] == 0
+    scripted_server.reply("again")
+    assert receive(client).message.text == "again"

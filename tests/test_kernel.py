@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import Any
@@ -412,3 +413,45 @@ def test_nobody_to_ask(kernel: Kernel) -> None:
     kernel.run("import kimi_magic.endpoints.local as l; l.available = _kept")
     assert "NVIDIA_API_KEY" in ran.error
     assert 'pip install "kimi-magic[local]"' in ran.error
+
+
+def test_a_typed_key_that_was_refused_is_asked_for_again(kernel: Kernel) -> None:
+    with ScriptedServer(key=SECRET, strict=False) as server:
+        server.reply("Welcome.")
+        kernel.run(
+            f"kimi.add_endpoint(name='den', base_url={server.base_url!r}, key_env='DEN_KEY')"
+        )
+        wrong = kernel.run("%%kimi -e den\nHi", allow_stdin=True, answer="fake-wrong-key", ok=False)
+        assert "type another" in wrong.error
+        right = kernel.run("kimi.ask('Hi', endpoint='den')", allow_stdin=True, answer=SECRET)
+        assert "Welcome." in right.record["text/plain"]
+
+
+@pytest.mark.parametrize("reason", ["network_error", None])
+def test_an_answer_that_ended_early_says_so(
+    kernel: Kernel, asked: ScriptedServer, reason: str | None
+) -> None:
+    choice = {"delta": {"content": "Half an ans"}, "finish_reason": reason}
+    asked.raw([f"data: {json.dumps({'choices': [choice]})}\n\n".encode()])
+    record = kernel.run("%%kimi\nHi").record
+    assert "Half an ans" in record["text/plain"]
+    assert "ended the answer early" in record["text/plain"]
+
+
+def test_a_string_that_holds_a_line_of_ours_stays_as_it_is(kernel: Kernel) -> None:
+    ran = kernel.run('text = """\n%kimi ask Why?\n"""\nprint(text)')
+    assert ran.stdout == "\n%kimi ask Why?\n\n"
+
+
+def test_a_terminal_waits_for_the_body_of_a_cell(kernel: Kernel) -> None:
+    code = "print(get_ipython().input_transformer_manager.check_complete('%%kimi')[0])"
+    assert kernel.run(code).stdout == "incomplete\n"
+
+
+def test_an_interrupt_at_the_key_prompt_takes_one_line(kernel: Kernel) -> None:
+    kernel.run("kimi.add_endpoint(name='pit', base_url='http://127.0.0.1:9/v1', key_env='PIT_KEY')")
+    timer = threading.Timer(1.0, kernel.interrupt)
+    timer.start()
+    ran = kernel.run("%%kimi -e pit\nHi", allow_stdin=True, ok=False)
+    assert ran.reply["ename"] == "TurnInterrupted"
+    assert len(ran.error.splitlines()) == 1

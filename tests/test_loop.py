@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from kimi_magic.errors import BadRequest, ContentFiltered, EndpointError, RateLimited, ServerFailed
+from kimi_magic.errors import (
+    BadRequest,
+    ContentFiltered,
+    ContextTooLong,
+    EndpointError,
+    RateLimited,
+    ServerFailed,
+)
 from kimi_magic.events import Retrying, StepFinished
 from kimi_magic.loop import Pause, Send, Turn
 from kimi_magic.messages import Completion, Message, Usage
@@ -119,3 +126,18 @@ def test_an_empty_answer_can_be_sent_back() -> None:
     turn = Turn([], PROMPT, retries=0)
     play(turn, Completion(Message("assistant", "", reasoning="Hm."), "stop"))
     assert turn.messages()[-1].to_dict()["content"] == "[No answer was given.]"
+
+
+def test_a_chat_that_outgrew_the_window_loses_its_oldest_turns() -> None:
+    said = [Message("system", "Be brief.")]
+    for n in range(4):
+        said += [Message("user", f"q{n}"), Message("assistant", f"a{n}")]
+    too_long = ContextTooLong("too long")
+    turn = Turn(said, PROMPT, retries=0)
+    seen = play(turn, too_long, too_long, ANSWER)
+    sent = [[m.text for m in item.messages] for item in seen if isinstance(item, Send)]
+    assert [len(messages) for messages in sent] == [10, 6, 4]
+    assert sent[-1] == ["Be brief.", "q3", "a3", PROMPT.text]
+    assert kinds(seen).count("Notice") == 2
+    with pytest.raises(ContextTooLong):
+        play(Turn([], PROMPT, retries=0), ContextTooLong("too long"))

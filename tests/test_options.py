@@ -28,6 +28,7 @@ def given_in(line: str) -> dict[str, Any]:
         (r"-o answer -s C:\temp", {"out": "answer", "system": r"C:\temp"}),
         ("answer <<", {"out": "answer"}),
         ("answer << -R", {"out": "answer", "hide_reasoning": True}),
+        ("-s '-x' --stop '---'", {"system": "-x", "stop": ["---"]}),
         ("-R -u", {"hide_reasoning": True, "usage": True}),
         ("--stop END --stop '###'", {"stop": ["END", "###"]}),
         ("--temperature 0.5 --top-p .9", {"temperature": 0.5, "top_p": 0.9}),
@@ -61,6 +62,8 @@ def test_an_empty_system_prompt_is_one() -> None:
         ("nvapi-0123456789abcdef", "does not belong on the magic line"),
         ("-m x -e sk-0123456789abcdef", "does not belong on the magic line"),
         ("-o 2x", "name of a variable"),
+        ("-o class", "name of a variable"),
+        ("--temperature nan", "--temperature is a number"),
         ("--temp 1", "no option --temp"),
     ],
 )
@@ -81,6 +84,7 @@ def test_any_line_is_understood_or_refused_in_our_words(line: str) -> None:
 def test_the_rest_of_a_verb_is_raw() -> None:
     assert split_verb("""ask What's "8 \\ 2"?""") == ("ask", """What's "8 \\ 2"?""")
     assert split_verb("") == ("help", "")
+    assert split_verb("ask\ta  b ") == ("ask", "a  b")
 
 
 def test_an_unknown_verb_names_the_nearest() -> None:

@@ -7,9 +7,16 @@ import socket
 import pytest
 
 import kimi_magic as kimi
+from kimi_magic.config import Settings
 from kimi_magic.endpoints import local
 from kimi_magic.endpoints.catalogue import BUILT_IN, Endpoint
-from kimi_magic.errors import ConfigError, ConnectionFailed, KimiError, MissingKeyError
+from kimi_magic.errors import (
+    ConfigError,
+    ConnectionFailed,
+    KimiError,
+    MissingKeyError,
+    TimedOut,
+)
 from kimi_magic.events import Event, TurnFinished
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
@@ -196,3 +203,85 @@ def test_a_failed_stream_still_gives_its_reply(
             events.extend(kimi.stream("Hi", endpoint=url))
     assert isinstance(events[-1], TurnFinished)
     assert caught.value.reply is events[-1].reply is kimi.last
+
+
+@pytest.mark.parametrize("key", ["two\nlines-of-a-key", "with\u200bspace", "a blank-in-the-middle"])
+def test_a_key_that_no_header_can_carry_is_named_and_not_shown(
+    session: Session, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("MOONSHOT_API_KEY", key)
+    with pytest.raises(ConfigError, match="MOONSHOT_API_KEY") as caught:
+        kimi.ask("Hi", endpoint="moonshot", show=False)
+    assert not any(part in str(caught.value) for part in ("lines", "space", "middle"))
+
+
+def test_a_key_is_no_name_of_a_variable_and_no_part_of_an_address() -> None:
+    with pytest.raises(ConfigError, match="name of the environment variable"):
+        Endpoint("lab", "http://host/v1", "nvapi-0123456789")
+    with pytest.raises(ConfigError, match="must not hold a name and password") as caught:
+        Endpoint("lab", "https://user:secret@host/v1")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_bad_variable_is_told_at_the_turn_and_can_be_mended(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIMI_RETRIES", "many")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="KIMI_RETRIES='many'"):
+            kimi.ask("Hi", show=False)
+    monkeypatch.setenv("KIMI_RETRIES", "1")
+    server.reply("OK")
+    assert kimi.ask("Hi", show=False).text == "OK"
+    assert kimi.settings.retries == 1
+
+
+def test_what_was_set_holds_again_when_a_variable_goes(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kimi.settings.temperature = 0.7
+    monkeypatch.setenv("KIMI_TEMPERATURE", "0.1")
+    server.reply("OK")
+    kimi.ask("Hi", show=False)
+    monkeypatch.delenv("KIMI_TEMPERATURE")
+    server.reply("OK")
+    kimi.ask("Hi", show=False)
+    assert [r.body["temperature"] for r in server.requests] == [0.1, 0.7]
+
+
+def test_a_bad_base_url_is_named_and_bars_no_other_endpoint(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIMI_BASE_URL", "localhost:8000")
+    with pytest.raises(ConfigError, match="KIMI_BASE_URL"):
+        session.choose_endpoint()
+    assert session.choose_endpoint("nvidia").name == "nvidia"
+
+
+def test_settings_that_change_hold_for_a_known_endpoint(
+    server: ScriptedServer, session: Session
+) -> None:
+    server.reply("OK")
+    kimi.ask("Hi", show=False)
+    session.settings = Settings(stall_timeout=0.3, retries=0)
+    server.reply("one two three", stall_after=1)
+    with pytest.raises(TimedOut, match="stall_timeout"):
+        kimi.ask("Hi", show=False)
+    assert server.requests[1].closed.wait(5)
+
+
+def test_a_prompt_with_half_a_code_point_is_sent(server: ScriptedServer) -> None:
+    server.reply("OK")
+    kimi.ask("a\ud83db", show=False)
+    assert server.requests[0].body["messages"][-1]["content"] == "a\ufffdb"
+
+
+def test_a_model_of_ones_own_is_not_held_to_the_practice_models_limits(
+    server: ScriptedServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = local.Running(server.base_url, "key", "my-model", practice=False, context_window=8192)
+    monkeypatch.setattr(local.LocalEngine, "start", lambda *_, **__: running)
+    server.reply("OK")
+    kimi.ask("Hi", endpoint="local", show=False)
+    sent = set(server.requests[0].body)
+    assert not sent & {"temperature", "max_tokens", "seed", "top_p"}

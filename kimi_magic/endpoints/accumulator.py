@@ -11,7 +11,7 @@ from typing import Any
 
 from kimi_magic.endpoints.think import ThinkSplitter
 from kimi_magic.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
-from kimi_magic.messages import Completion, Message, ToolCall, Usage
+from kimi_magic.messages import Completion, Message, ToolCall, Usage, mend_surrogates
 
 __all__ = ["Accumulator", "Delta"]
 
@@ -40,6 +40,7 @@ class Accumulator:
         self._reasoning_key: str | None = None
         self._calls: dict[int, _Call] = {}
         self._split = ThinkSplitter()
+        self._halves: dict[bool, str] = {}
         self._usage = Usage()
         self.finish_reason: str | None = None
         self.model: str | None = None
@@ -68,6 +69,16 @@ class Accumulator:
     def finish(self) -> list[Delta]:
         """No more chunks: release text that was held back as the possible start of a tag."""
         return self._keep(self._split.finish())
+
+    def _whole(self, is_reasoning: bool, text: str) -> str:  # noqa: FBT001 - the key of a dict
+        """Text without half a code point: JSON escapes one in two, which chunks may part."""
+        if text.isascii() and not self._halves:
+            return text
+        text = self._halves.pop(is_reasoning, "") + text
+        if "\ud800" <= text[-1] <= "\udbff":
+            self._halves[is_reasoning] = text[-1]
+            text = text[:-1]
+        return mend_surrogates(text)
 
     def completion(self, seconds: float = 0.0) -> Completion:
         """What has arrived so far, whole or cut."""
@@ -104,7 +115,10 @@ class Accumulator:
 
     def _keep(self, pieces: list[tuple[bool, str]]) -> list[Delta]:
         deltas: list[Delta] = []
-        for is_reasoning, text in pieces:
+        for is_reasoning, piece in pieces:
+            text = self._whole(is_reasoning, piece)
+            if not text:
+                continue
             (self._reasoning if is_reasoning else self._content).append(text)
             deltas.append(ReasoningDelta(text) if is_reasoning else ContentDelta(text))
         return deltas

@@ -24,6 +24,11 @@ SELF_HOSTED_MODEL = "kimi-k2-thinking"
 def _clean_url(url: str) -> str:
     """What the SDK wants: an http(s) address without the path of a single call."""
     url = re.sub(r"(/chat/completions)?/*$", "", url.strip())
+    if re.match(r"\w+://[^/]*@", url):
+        raise ConfigError(
+            "An address must not hold a name and password: they would be saved with the notebook. "
+            "Put the key into an environment variable and name that as key_env."
+        )
     if not re.match(r"https?://[^/\s]+", url):
         raise ConfigError(
             f"{url!r} is no address of a server; it looks like https://host/v1 or "
@@ -71,6 +76,11 @@ class Endpoint:
     def __post_init__(self) -> None:
         if self.base_url:
             object.__setattr__(self, "base_url", _clean_url(self.base_url))
+        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,63}", self.key_env):
+            raise ConfigError(
+                "key_env takes the name of the environment variable that holds the key, such as "
+                "'LAB_API_KEY', and not the key."
+            )
 
 
 def is_kimi(model: str) -> bool:
@@ -146,9 +156,8 @@ class Catalogue:
         self._added: dict[str, Endpoint] = {}
 
     def __iter__(self) -> Iterator[Endpoint]:
-        known = {endpoint.name: endpoint for endpoint in BUILT_IN} | self._added
         own = from_environment()
-        return iter([*([own] if own else []), *known.values()])
+        return iter([*([own] if own else []), *self._known().values()])
 
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint; one of the same name is replaced."""
@@ -162,6 +171,9 @@ class Catalogue:
         ConfigError
             Neither a known name nor a URL; the message names the nearest.
         """
+        known = self._known()
+        if name in known:
+            return known[name]
         known = {endpoint.name: endpoint for endpoint in self}
         if name in known:
             return known[name]
@@ -176,6 +188,9 @@ class Catalogue:
             f"Known: {', '.join(known)}; or give a URL such as http://127.0.0.1:8000/v1."
         )
 
+    def _known(self) -> dict[str, Endpoint]:
+        return {endpoint.name: endpoint for endpoint in BUILT_IN} | self._added
+
 
 def from_environment() -> Endpoint | None:
     """The endpoint that ``KIMI_BASE_URL`` and ``KIMI_API_KEY`` describe.
@@ -186,7 +201,10 @@ def from_environment() -> Endpoint | None:
     if not url:
         return None
     key_env = "KIMI_API_KEY" if os.environ.get("KIMI_API_KEY", "").strip() else None
-    own = Endpoint("custom", url, key_env)
+    try:
+        own = Endpoint("custom", url, key_env)
+    except ConfigError as error:
+        raise ConfigError(f"KIMI_BASE_URL: {error}") from None
     for endpoint in BUILT_IN:
         if endpoint.base_url == own.base_url:
             return replace(endpoint, name="custom", key_env=key_env or endpoint.key_env)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Generator, Iterator, Mapping
 from itertools import groupby
 from types import TracebackType
@@ -37,6 +39,8 @@ TICK = 0.05
 WHOLE_ANSWER_TIMEOUT = 3600.0
 MAX_HEAD = 2000
 MOST_AT_ONCE = 64
+MOST_IDLE = 4
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 class _Line:
@@ -47,7 +51,7 @@ class _Line:
     connects, so each line remembers its own.
     """
 
-    def __init__(self, base_url: str, key: Key | None, connect_timeout: float) -> None:
+    def __init__(self, base_url: str, key: Key | None) -> None:
         import httpx2
         import openai
 
@@ -58,11 +62,11 @@ class _Line:
             base_url=base_url,
             api_key=key.value if key else "none",
             max_retries=0,
-            # Silence is judged by the exchange, which tells a first token from a stall.
-            timeout=httpx2.Timeout(None, connect=connect_timeout),
             http_client=openai.DefaultHttpxClient(
                 limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
                 event_hooks={"request": [self._watch]},
+                # A proxy of the environment has no business with this machine's own servers.
+                trust_env=httpx2.URL(base_url).host not in LOOPBACK,
             ),
         )
 
@@ -93,7 +97,8 @@ class _Line:
         request.extensions["trace"] = self._trace
 
     def _trace(self, name: str, info: Mapping[str, Any]) -> None:
-        if name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+        # The first part of the name differs for direct, proxied and SOCKS connections.
+        if name.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._socket = info["return_value"].get_extra_info("socket")
             if self._stopped:
                 self._shut_down()
@@ -113,26 +118,32 @@ class Client:
     base_url : str
         The address in use (the embedded engine's is known only when it runs).
     key : Key or None
-    settings : Settings
+    settings : Settings, optional
         The time-outs.
     """
 
     def __init__(
-        self, endpoint: Endpoint, base_url: str, key: Key | None, settings: Settings
+        self,
+        endpoint: Endpoint,
+        base_url: str,
+        key: Key | None,
+        settings: Settings | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.base_url = base_url
         self.key = key
-        self.settings = settings
+        self.settings = settings or Settings()
         self._idle: list[_Line] = []
+        self._under_way: set[Exchange] = set()
+        _CLIENTS.add(self)
 
     def __repr__(self) -> str:
         return f"<Client of {self.endpoint.name} at {self.base_url}, {self.key!r}>"
 
-    def serves(self, endpoint: Endpoint, key: Key | None) -> bool:
-        """Whether it is this endpoint's client, with this key."""
-        mine = self.key.value if self.key else None
-        return self.endpoint == endpoint and mine == (key.value if key else None)
+    def serves(self, endpoint: Endpoint, base_url: str, key: Key | None) -> bool:
+        """Whether it is this endpoint's client, at this address and with this key."""
+        mine, other = (k.value if k else None for k in (self.key, key))
+        return (self.endpoint, self.base_url, mine) == (endpoint, base_url, other)
 
     def chat(self, body: Mapping[str, Any]) -> Exchange:
         """Ask for a chat completion; ``body`` is the request as the API knows it."""
@@ -146,25 +157,40 @@ class Client:
         ------
         EndpointError
         """
-        line = self.take()
+        line = _Line(self.base_url, self.key)
         try:
-            listed = sorted(model.id for model in line.sdk.models.list(timeout=30.0))
+            return sorted(model.id for model in line.sdk.models.list(timeout=30.0))
         except Exception as error:  # noqa: BLE001 - mapped to one of ours
-            line.close()
             raise Faults(self.endpoint, self.base_url, self.key).from_exception(error) from None
-        self.give_back(line)
-        return listed
+        finally:
+            line.close()
 
-    def take(self) -> _Line:
-        """A line of one's own, warm where there is one."""
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return bool(self._under_way)
+
+    def begin(self, exchange: Exchange) -> _Line:
+        """A line of the exchange's own, warm where there is one."""
+        self._under_way.add(exchange)
         with contextlib.suppress(IndexError):
             line = self._idle.pop()
             line.reuse()
             return line
-        return _Line(self.base_url, self.key, self.settings.connect_timeout)
+        return _Line(self.base_url, self.key)
 
-    def give_back(self, line: _Line) -> None:
-        self._idle.append(line)
+    def end(self, exchange: Exchange, line: _Line | None) -> None:
+        """The exchange is over; a line that can serve again is handed back."""
+        self._under_way.discard(exchange)
+        if line and len(self._idle) < MOST_IDLE:
+            self._idle.append(line)
+        elif line:
+            line.close()
+
+    def forget_lines(self) -> None:
+        """In a forked process: the connections are the parent's."""
+        self._idle.clear()
+        self._under_way.clear()
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -191,6 +217,8 @@ class Exchange:
         self._arrivals: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._began = self._last_byte = time.monotonic()
         self._seconds: float | None = None
+        self._read_to_end = False
+        self._done = False
 
     def completion(self) -> Completion:
         """What has arrived so far."""
@@ -198,7 +226,7 @@ class Exchange:
         return self._fold.completion(elapsed)
 
     def __enter__(self) -> Self:
-        self._line = self._client.take()
+        self._line = self._client.begin(self)
         threading.Thread(
             target=self._read, args=(self._line,), name="kimi-magic reader", daemon=True
         ).start()
@@ -210,8 +238,11 @@ class Exchange:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._line is not None:
-            self._line.stop()
+        line, self._line = self._line, None
+        if line is not None and not self._read_to_end:
+            line.stop()
+            line = None
+        self._client.end(self, line)
 
     def __iter__(self) -> Iterator[Delta | None]:
         """Yield deltas as they arrive.
@@ -233,9 +264,6 @@ class Exchange:
             error.partial = self.completion()
             raise error from None
         self._seconds = time.monotonic() - self._began
-        if self._line is not None:  # read to its end: the connection can serve again
-            self._client.give_back(self._line)
-            self._line = None
 
     def _arriving(self) -> Iterator[Delta | None]:
         headers = yield from self._next()
@@ -246,7 +274,7 @@ class Exchange:
 
     def _streamed(self) -> Iterator[Delta | None]:
         decoder, seen, head = SSEDecoder(), 0, b""
-        while (data := (yield from self._next())) is not None:
+        while not self._done and (data := (yield from self._next())) is not None:
             head = head if seen else (head + data)[:MAX_HEAD]
             for event in decoder.feed(data):
                 seen += 1
@@ -256,8 +284,12 @@ class Exchange:
         for event in decoder.flush():
             seen += 1
             self._waiting += self._event(event)
+        if self._done and not self._read_to_end:
+            yield from self._last_words()
         if not seen:
             raise self._faults.unreadable(head)
+        if not self._done and not self._fold.started and not self._fold.finish_reason:
+            raise self._faults.broke_off()
 
     def _hand_on(self) -> Iterator[Delta]:
         """What arrived together goes on together: one delta a kind, not one a token."""
@@ -270,6 +302,7 @@ class Exchange:
 
     def _event(self, data: bytes) -> list[Delta]:
         if data.strip() == b"[DONE]":
+            self._done = True
             return []
         try:
             chunk = json.loads(data.decode())
@@ -307,7 +340,16 @@ class Exchange:
             if isinstance(item, BaseException):
                 raise item
             self._last_byte = time.monotonic()
+            self._read_to_end = item is None
             return item
+
+    def _last_words(self) -> Iterator[None]:
+        """After [DONE] the body should end; some servers leave the connection open."""
+        with contextlib.suppress(queue.Empty):
+            while not self._read_to_end:
+                item = self._arrivals.get(timeout=TICK)
+                self._read_to_end = item is None
+        yield None
 
     def _check_silence(self) -> None:
         now = time.monotonic()
@@ -322,15 +364,31 @@ class Exchange:
 
     def _read(self, line: _Line) -> None:
         """In the reader's thread: headers, then bytes, then None; or the exception."""
+        import httpx2
+
         put = self._arrivals.put
+        end: Exception | None = None
+        # Silence is judged by the exchange, which tells a first token from a stall.
+        timeout = httpx2.Timeout(None, connect=self._settings.connect_timeout)
         try:
             create = line.sdk.chat.completions.with_streaming_response.create
-            with create(**self._body) as response:
+            with create(**self._body, timeout=timeout) as response:
                 put(response.headers)
                 for data in response.iter_bytes():
                     put(data)
-            put(None)
         except Exception as error:  # noqa: BLE001 - it is raised again where the turn runs
-            put(error)
-        finally:
-            line.read_out()
+            end = error
+        line.read_out()
+        put(end)
+
+
+_CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _forget_lines() -> None:
+    for client in _CLIENTS:
+        client.forget_lines()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lines)

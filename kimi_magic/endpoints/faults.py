@@ -70,18 +70,10 @@ class Faults:
             return self.from_answer(response.status_code, body, response.headers)
         # The SDK maps transport errors before the headers, the HTTP library's own come after.
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
-        if isinstance(cause, httpx2.ConnectTimeout):
-            return TimedOut(
-                f"{self._base_url} could not be reached in time.\n"
-                "Check the address and your network; `%config KimiMagics.connect_timeout` "
-                "sets the seconds to wait."
-            )
-        if isinstance(cause, httpx2.ConnectError | httpx2.ProxyError):
-            return ConnectionFailed(
-                f"{self._base_url} could not be reached: {self._clean(str(cause))}\n"
-                "Is the server running, and the address right? `-e NAME` or KIMI_BASE_URL "
-                "choose another; `%kimi endpoints` lists them."
-            )
+        if isinstance(cause, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
+            return BadRequest(f"The request cannot be sent: {self._clean(str(cause))}")
+        if isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError | httpx2.ProxyError):
+            return self._not_reached(cause)
         if isinstance(cause, httpx2.TransportError | OSError):
             return ConnectionFailed(
                 f"The connection to {self._base_url} broke: "
@@ -90,24 +82,35 @@ class Faults:
         words = self._clean(str(error)) or type(error).__name__
         return BadStream(f"{self._name} gave an answer that cannot be read: {words}")
 
+    def _not_reached(self, cause: Exception) -> ConnectionFailed:
+        words = self._clean(str(cause)) or "no answer in time"
+        advice = (
+            "Is the server running, and the address right? `-e NAME` or KIMI_BASE_URL choose "
+            "another; `%config KimiMagics.connect_timeout` sets the seconds to wait."
+        )
+        untrusted = "CERTIFICATE" in words
+        if untrusted:
+            advice = "Its certificate is not trusted; SSL_CERT_FILE names your own authority's."
+        error = ConnectionFailed(f"{self._base_url} could not be reached: {words}\n{advice}")
+        error.retriable = not untrusted
+        return error
+
     def from_answer(
         self, status: int | None, body: object, headers: Mapping[str, str] | None = None
     ) -> EndpointError:
         """Map an answer with an error status, or an error object in a stream (status None)."""
         headers = headers or {}
         words = self._clean(words_of(body))
-        kind, advice = self._judge(status, f"{_type_of(body)} {words}".lower())
+        kind_of, code = _type_of(body)
+        kind, advice = self._judge(status or code, f"{kind_of} {words}".lower())
         said = f"answered {status}" if status else "broke off"
         lines = [f"{self._name} {said}: {words or 'no words'}", *([advice] if advice else [])]
-        error = kind(
+        return kind(
             "\n".join(lines),
             status=status,
             retry_after=retry_after(headers),
             request_id=headers.get("msh-request-id") or headers.get("x-request-id"),
         )
-        if status in (408, 409):
-            error.retriable = True
-        return error
 
     def silent(self, seconds: float, *, started: bool) -> TimedOut:
         """The server has sent nothing for that long."""
@@ -116,6 +119,12 @@ class Faults:
         return TimedOut(
             f"{self._name} {what}: {seconds:.0f} s without a sign.\n"
             f"Run the cell again, or raise `%config KimiMagics.{setting}`."
+        )
+
+    def broke_off(self) -> ConnectionFailed:
+        """The stream ended before the answer began."""
+        return ConnectionFailed(
+            f"{self._name} ended its answer before it began. Run the cell again."
         )
 
     def unreadable(self, data: bytes) -> BadStream:
@@ -141,6 +150,8 @@ class Faults:
             return ContextTooLong, "Too long for the model: `%kimi reset` starts the chat anew."
         if status in (401, 403):
             return KeyRefused, self._key_advice()
+        if status == 404 and not self._model:
+            return NotFound, "Does the address end where the server's API begins (often /v1)?"
         if status == 404:
             return NotFound, (
                 f"The model asked for was {self._model!r}; `%kimi models` lists what the server "
@@ -189,12 +200,14 @@ def words_of(body: object) -> str:
     return ": ".join(words_of(value) for value in named if value)
 
 
-def _type_of(body: object) -> str:
+def _type_of(body: object) -> tuple[str, int | None]:
+    """The server's type and code in one text; the code as a status where it is a number."""
     if not isinstance(body, Mapping):
-        return ""
+        return "", None
     inner = body.get("error")
     source = inner if isinstance(inner, Mapping) else body
-    return f"{source.get('type') or ''} {source.get('code') or ''}"
+    code = source.get("code")
+    return f"{source.get('type') or ''} {code or ''}", code if isinstance(code, int) else None
 
 
 def retry_after(headers: Mapping[str, Any]) -> float | None:

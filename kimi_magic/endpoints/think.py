@@ -13,7 +13,8 @@ _OPEN, _CLOSE = "<think>", "</think>"
 class ThinkSplitter:
     """Splits content into reasoning and answer, wherever the chunks are cut.
 
-    The tag counts only at the start of the content: further on it is text about tags.
+    The opening tag counts only at the start of the content: further on it is text about tags. A
+    closing tag without an opening one is text as well.
     """
 
     def __init__(self) -> None:

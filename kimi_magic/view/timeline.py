@@ -127,9 +127,6 @@ class Timeline:
         """Who answers."""
         return f"{self.model} · {PRACTICE}" if self.practice else self.model
 
-    def of_kind(self, kind: Kind) -> list[Part]:
-        return [part for part in self.parts if part.kind == kind]
-
     def apply(self, event: Event) -> list[Op]:
         """Take the next event; gives what changed."""
         ops: list[Op] = []
@@ -291,6 +288,9 @@ def _closing(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
         return f"{cut} at max_tokens; raise it with --max-tokens.", "Done"
     if reply.finish_reason == "content_filter":
         return "The provider's content filter ended the answer.", "Done"
+    if reply.finish_reason not in ("stop", "tool_calls"):
+        reason = clean(reply.finish_reason or "it gave no reason")
+        return f"The server ended the answer early ({reason}).", "Done"
     return ("" if answered else "The answer is empty."), "Done"
 
 
