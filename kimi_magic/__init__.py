@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kimi_magic.endpoints.catalogue import Endpoint
     from kimi_magic.errors import EndpointError, KimiError, TurnInterrupted
     from kimi_magic.messages import Reply
+    from kimi_magic.tools.offers import tool
+    from kimi_magic.tools.toolset import Toolset
 
     last: Reply | None
     settings: Settings
@@ -24,6 +26,7 @@ __all__ = [
     "EndpointError",
     "KimiError",
     "Reply",
+    "Toolset",
     "TurnInterrupted",
     "add_endpoint",
     "ask",
@@ -31,6 +34,7 @@ __all__ = [
     "last",
     "settings",
     "stream",
+    "tool",
 ]
 
 __version__ = "0.1.0"
@@ -40,11 +44,13 @@ _HOMES = {
     "EndpointError": "kimi_magic.errors",
     "KimiError": "kimi_magic.errors",
     "Reply": "kimi_magic.messages",
+    "Toolset": "kimi_magic.tools.toolset",
     "TurnInterrupted": "kimi_magic.errors",
     "add_endpoint": "kimi_magic.api",
     "ask": "kimi_magic.api",
     "chat": "kimi_magic.api",
     "stream": "kimi_magic.api",
+    "tool": "kimi_magic.tools.offers",
 }
 
 

@@ -20,7 +20,7 @@ from kimi_magic.config import Settings
 from kimi_magic.errors import ConfigError, MagicError
 from kimi_magic.messages import Reply
 from kimi_magic.options import help_text, parse_line, split_verb
-from kimi_magic.session import Question, Session, current
+from kimi_magic.session import Question, Session, can_answer, current
 from kimi_magic.view import ViewOptions
 
 __all__ = ["KimiMagics", "QuestionLine", "cell_without_body"]
@@ -109,6 +109,33 @@ class KimiMagics(Settings, Magics):
             rows.append((mark, endpoint.name, key, endpoint.model, endpoint.base_url or "embedded"))
         print(_table(rows))
 
+    def _tools(self, words: str) -> None:
+        from kimi_magic.bench import change_offer, list_offered
+
+        print(change_offer(words, self._shell.user_ns) if words else list_offered())
+
+    def _tool(self, line: str) -> None:
+        from IPython.display import display
+
+        from kimi_magic.bench import describe, told_to_the_model, tool_named
+
+        if not line:
+            raise MagicError("Which function? `%kimi tool NAME` shows it, `%kimi tools` lists.")
+        name, *arguments = line.split(None, 1)
+        toolset = tool_named(name, self._shell.user_ns)
+        (tool,) = toolset.tools
+        if not arguments:
+            print(describe(tool))
+            return
+        result = toolset.call(tool.name, arguments[0], approve=_ask_approval())
+        if result.stdout:
+            print(result.stdout, end="" if result.stdout.endswith("\n") else "\n")
+        for output in result.outputs:
+            display(output.data, raw=True, metadata=output.metadata)  # type: ignore[no-untyped-call]
+        if result.traceback:
+            print(result.traceback.rstrip())
+        print(told_to_the_model(result))
+
     def _help(self, verb: str) -> None:
         print(help_text(verb))
 
@@ -144,6 +171,17 @@ class QuestionLine(TokenTransformBase):
         assert found, "find has seen it"
         call = f"{found[1]}get_ipython().run_line_magic('kimi', {found[2].strip()!r})\n"
         return [*lines[: self.start_line], call, *lines[self.start_line + 1 :]]
+
+
+def _ask_approval() -> Callable[[Any, dict[str, Any]], bool] | None:
+    """How a person says yes to a call, where one can answer."""
+    if not can_answer():
+        return None
+
+    def approve(tool: Any, arguments: dict[str, Any]) -> bool:
+        return input(f"Run {tool.name}({arguments})? [y/N] ").strip().lower() in ("y", "yes")
+
+    return approve
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

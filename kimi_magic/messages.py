@@ -15,6 +15,7 @@ __all__ = [
     "CodeBlock",
     "Completion",
     "Message",
+    "Output",
     "Reply",
     "Role",
     "Step",
@@ -57,15 +58,38 @@ class ToolCall:
         return cls(data["id"], function["name"], function.get("arguments") or "")
 
 
+class Output(NamedTuple):
+    """One output of a cell: the same thing by MIME type, images in base64, and metadata."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a call gave: the text for the model, the live object, or the error."""
+    """What a call gave: the text for the model, the live object, or the error.
+
+    Attributes
+    ----------
+    stdout : str
+        What the function printed, to stdout and to stderr, for the reader.
+    outputs : tuple of Output
+        What it displayed and then its value, as Jupyter shows them. Nothing in them is sanitised.
+    traceback : str
+        The user's frames of the exception that ended it.
+    seconds : float
+        How long the function ran.
+    """
 
     name: str
     content: str
     value: Any = None
     error: str | None = None
     call_id: str = ""
+    stdout: str = ""
+    outputs: tuple[Output, ...] = ()
+    traceback: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

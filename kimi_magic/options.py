@@ -96,6 +96,18 @@ VERBS = (
     ),
     Verb("reset", "reset [CHAT]", "forget a chat (`main` by default)", "%kimi reset"),
     Verb(
+        "tools",
+        "tools [add|remove NAME]",
+        "list what is offered to every cell, or change it",
+        "%kimi tools add forecast",
+    ),
+    Verb(
+        "tool",
+        "tool NAME [ARGUMENTS]",
+        "show a function as the model will see it, or call it as the model would",
+        '%kimi tool forecast {"days": 3}',
+    ),
+    Verb(
         "models",
         "models [ENDPOINT]",
         "list the models that the server offers",

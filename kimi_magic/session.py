@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_magic.chats import Chat, ChatTurn
 from kimi_magic.config import Key, Settings
-from kimi_magic.connect import AskKey, Connector, Line
+from kimi_magic.connect import Connector, Line
 from kimi_magic.driver import drive
 from kimi_magic.endpoints.catalogue import KIMI_SYSTEM, Catalogue, Endpoint, is_kimi
 from kimi_magic.errors import KeyRefused, KimiError, TurnInterrupted
@@ -27,7 +27,7 @@ from kimi_magic.view import View, ViewOptions, open_view
 if TYPE_CHECKING:
     from kimi_magic.endpoints.client import Exchange
 
-__all__ = ["Question", "Session", "current"]
+__all__ = ["Question", "Session", "can_answer", "current"]
 
 HOW_TO_GET_KIMI = (
     "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
@@ -165,7 +165,7 @@ class Session:
             It cannot be asked.
         """
         chosen = self.choose_endpoint(endpoint)
-        key = self._connector.key(chosen, _key_prompt())
+        key = self._connector.key(chosen, getpass if can_answer() else None)
         line = self._connector.connect(chosen, key, None, self.settings, print)
         return line.client.models()
 
@@ -204,7 +204,12 @@ class Session:
         if not prompt.text.strip():
             raise KimiError("The prompt is empty: write what you want to ask.")
         endpoint = self.choose_endpoint(question.endpoint)
-        return _Job(question, prompt, endpoint, self._connector.key(endpoint, _key_prompt()))
+        return _Job(
+            question,
+            prompt,
+            endpoint,
+            self._connector.key(endpoint, getpass if can_answer() else None),
+        )
 
     def _turn(self, job: _Job) -> Generator[Event | None, None, None]:
         """The turn's events, ticks between them, and in the end its failure, if it failed."""
@@ -334,17 +339,15 @@ def _watch(events: Generator[Event | None, None, None], view: View) -> Reply:
             interrupt = raised
 
 
-def _key_prompt() -> AskKey | None:
-    """How a person types a key, where one can answer."""
+def can_answer() -> bool:
+    """Whether a person can be asked something, here and now."""
     if threading.current_thread() is not threading.main_thread():
-        return None
+        return False
     shell = _shell()
     if shell is None:
-        return getpass if sys.stdin is not None and sys.stdin.isatty() else None
+        return sys.stdin is not None and sys.stdin.isatty()
     kernel = getattr(shell, "kernel", None)
-    if kernel is not None and not kernel.get_parent().get("content", {}).get("allow_stdin"):
-        return None
-    return getpass
+    return kernel is None or bool(kernel.get_parent().get("content", {}).get("allow_stdin"))
 
 
 def _shell() -> Any:

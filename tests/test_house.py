@@ -21,6 +21,7 @@ STOREYS = (
     {"loop", "chats", "endpoints", "tools", "context", "view", "store", "export", "options"},
     {"driver", "connect"},
     {"session"},
+    {"bench"},
     {"api", "magics", "demo"},
     {"kimi_magic"},
     {"cli"},

@@ -1,0 +1,283 @@
+"""What a function prints and displays, while it runs.
+
+``sys.stdout`` and IPython's publisher belong to all threads at once. So while anybody captures,
+what stands in their place asks the context in which it is called: a function's own prints go to
+its capture, everybody else's go where they went before. A thread that a function starts without
+copying its context counts as somebody else.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from kimi_magic.messages import Output
+
+__all__ = ["Capture", "capturing", "current_shell", "open_figures", "show_new_figures"]
+
+KEPT = 100_000
+MAX_OUTPUTS = 100
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+_INLINE = {"inline", "module://matplotlib_inline.backend_inline"}
+
+_current: ContextVar[Capture | None] = ContextVar("kimi_magic_capture", default=None)
+
+
+class Capture:
+    """What arrived so far; closed, it takes nothing more.
+
+    Of much text the first and the last ``KEPT`` characters stay, of many displays the first
+    ``MAX_OUTPUTS``.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._lock = threading.Lock()
+        self._displays: list[tuple[str | None, Output]] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what arrived, as ``clear_output`` wants it."""
+        with self._lock:
+            self._head = ""
+            self._pieces: list[str] = []
+            self._size = self._dropped = 0
+            self._displays.clear()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            self._pieces.append(text)
+            self._size += len(text)
+            if self._size > 2 * KEPT:
+                self._trim()
+        return len(text)
+
+    def _trim(self) -> None:
+        joined = "".join(self._pieces)
+        if not self._head:
+            self._head, joined = joined[:KEPT], joined[KEPT:]
+        kept = joined[-KEPT:]
+        self._dropped += len(joined) - len(kept)
+        self._pieces, self._size = [kept], len(kept)
+
+    def show(self, output: Output, display_id: str | None = None, *, update: bool = False) -> bool:
+        """Keep a display; False where it updates one that was not shown here."""
+        with self._lock:
+            places = [i for i, (known, _) in enumerate(self._displays) if known == display_id]
+            if not update:
+                if len(self._displays) < MAX_OUTPUTS:
+                    self._displays.append((display_id, output))
+                return True
+            for i in places if display_id else ():
+                self._displays[i] = (display_id, output)
+            return bool(display_id and places)
+
+    @property
+    def text(self) -> str:
+        """What was printed, as a terminal would leave it: without colours and overwritten lines."""
+        with self._lock:
+            gap = f"\n… [{self._dropped:,} characters were not kept] …\n" if self._dropped else ""
+            text = f"{self._head}{gap}{''.join(self._pieces)}"
+        text = _ANSI.sub("", text)
+        if "\r" not in text:
+            return text
+        return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return tuple(output for _, output in self._displays)
+
+
+@contextmanager
+def capturing() -> Iterator[Capture]:
+    """Capture what this context prints and displays."""
+    capture = Capture()
+    shell = current_shell()
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(sys, "stdout", _Stream))
+        stack.enter_context(_replaced(sys, "stderr", _Stream))
+        if shell is not None:
+            stack.enter_context(_replaced(sys, "displayhook", _displayhook))
+            stack.enter_context(_replaced(shell.display_pub, "publish", _publish))
+            stack.enter_context(_replaced(shell.display_pub, "clear_output", _clear_output))
+            # What IPython makes of errors in formatters; ipykernel sends it on its own way.
+            stack.enter_context(_replaced(shell, "_showtraceback", _showtraceback))
+        token = _current.set(capture)
+        try:
+            yield capture
+        finally:
+            _current.reset(token)
+            capture.closed = True
+
+
+def current_shell() -> Any:
+    """The running IPython shell, or None; imports nothing."""
+    module: Any = sys.modules.get("IPython.core.interactiveshell")
+    if module is None or not module.InteractiveShell.initialized():
+        return None
+    return module.InteractiveShell.instance()
+
+
+def _capture() -> Capture | None:
+    capture = _current.get()
+    return None if capture is None or capture.closed else capture
+
+
+_MISSING = object()
+
+
+@dataclass(eq=False)
+class _StandIn:
+    """What stands in an attribute's place for as long as anyone captures through it."""
+
+    made: Any
+    before: Any
+    users: int = 0
+
+
+_lock = threading.RLock()
+_standins: dict[int, _StandIn] = {}
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    with _lock:
+        before = vars(owner).get(name, _MISSING)
+        standin = _standins.get(id(before))
+        if standin is None:
+            standin = _StandIn(make(getattr(owner, name)), before)
+            _standins[id(standin.made)] = standin
+            setattr(owner, name, standin.made)
+        standin.users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            standin.users -= 1
+            if not standin.users:
+                del _standins[id(standin.made)]
+                # Where somebody else has put something since, theirs stays.
+                if vars(owner).get(name) is standin.made:
+                    _put_back(owner, name, standin.before)
+
+
+def _put_back(owner: Any, name: str, before: Any) -> None:
+    if before is _MISSING:
+        delattr(owner, name)
+    else:
+        setattr(owner, name, before)
+
+
+class _Stream:
+    """Stands in for ``sys.stdout`` or ``sys.stderr``."""
+
+    def __init__(self, original: Any) -> None:
+        self._original = original
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        capture = _capture()
+        if capture is not None:
+            return capture.write(text)
+        # pythonw has no streams at all.
+        return len(text) if self._original is None else int(self._original.write(text) or 0)
+
+    def writelines(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        if _capture() is None and self._original is not None:
+            self._original.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+def _displayhook(original: Any) -> Callable[[Any], None]:
+    def displayhook(value: Any) -> None:
+        capture = _capture()
+        if capture is None:
+            original(value)
+        elif value is not None:
+            data, metadata = current_shell().display_formatter.format(value)
+            if data:
+                capture.show(Output(data, metadata))
+
+    return displayhook
+
+
+def _publish(original: Any) -> Callable[..., None]:
+    def publish(
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *args: Any,
+        transient: dict[str, Any] | None = None,
+        update: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        capture = _capture()
+        if capture is not None:
+            name = (transient or {}).get("display_id")
+            if capture.show(Output(dict(data), dict(metadata or {})), name, update=update):
+                return
+        original(data, metadata, *args, transient=transient, update=update, **kwargs)
+
+    return publish
+
+
+def _clear_output(original: Any) -> Callable[..., None]:
+    def clear_output(*args: Any, **kwargs: Any) -> None:
+        capture = _capture()
+        if capture is None:
+            original(*args, **kwargs)
+        else:
+            capture.clear()
+
+    return clear_output
+
+
+def _showtraceback(original: Any) -> Callable[..., None]:
+    def showtraceback(kind: Any, error: Any, lines: list[str]) -> None:
+        capture = _capture()
+        if capture is None:
+            original(kind, error, lines)
+        else:
+            capture.write("\n".join([*lines, ""]))
+
+    return showtraceback
+
+
+def open_figures() -> frozenset[int]:
+    """The numbers of pyplot's open figures; none where it is not imported."""
+    pyplot: Any = sys.modules.get("matplotlib.pyplot")
+    return frozenset(pyplot.get_fignums()) if pyplot is not None else frozenset()
+
+
+def show_new_figures(before: frozenset[int], value: object) -> None:
+    """Display and close the figures that were opened since, as the inline backend would at the
+    end of the cell; one that is the function's value is only closed.
+    """
+    new = sorted(open_figures() - before)
+    if not new or current_shell() is None:
+        return
+    matplotlib: Any = sys.modules["matplotlib"]
+    if matplotlib.get_backend().lower() not in _INLINE or not matplotlib.is_interactive():
+        return
+    from IPython import display as ipython_display
+
+    display: Any = ipython_display.display  # untyped
+    pyplot: Any = sys.modules["matplotlib.pyplot"]
+    for number in new:
+        figure = pyplot.figure(number)
+        pyplot.close(figure)
+        if figure is not value:
+            display(figure)
