@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pytest
 from hypothesis import given
@@ -83,24 +83,15 @@ REFUSED = [
     ("true", [f"arguments: got a boolean (true), {WANT}"]),
     (
         '{"xs": [1, 2',
-        [
-            'arguments: got JSON that is cut off after «{"xs": [1, 2» '
-            f"(Expecting ',' delimiter); {WANT}"
-        ],
+        ["got JSON that is cut off after «{\"xs\": [1, 2» (Expecting ',' delimiter); " + WANT],
     ),
     (
         '{"text": "abc',
-        [
-            'arguments: got JSON that is cut off after «{"text": "abc» '
-            f"(Unterminated string); {WANT}"
-        ],
+        ['got JSON that is cut off after «{"text": "abc» (Unterminated string); ' + WANT],
     ),
     (
         "{xs: 1}",
-        [
-            "arguments: got text that is not JSON (Expecting property name enclosed in double "
-            f"quotes at character 2, near «{{xs: 1}}»); {WANT}"
-        ],
+        ["enclosed in double quotes at character 2, near «{xs: 1}»); " + WANT],
     ),
     ('{"xs": 1} {"xs": 2}', ["Extra data at character 11"]),
     ('"xs=3"', ["near «xs=3»"]),
@@ -261,7 +252,10 @@ def test_confirmation(approve: Any, error: str | None) -> None:
         asked.append((tool.name, arguments))
         return bool(approve(tool, arguments))
 
-    tool = make_tool(lambda x: ran.append(x), name="send", options=ToolOptions(confirm=True))  # noqa: PLW0108 - the parameter's name
+    def note(x: int) -> None:
+        ran.append(x)
+
+    tool = make_tool(note, name="send", options=ToolOptions(confirm=True))
     result = run_call(tool, '{"x": 3}', {}, approve=ask if approve else None)
     assert result.error == error
     assert ran == ([3] if error is None else [])
@@ -578,7 +572,7 @@ def test_an_interrupt_cancels_the_coroutine() -> None:
 # Time limits
 
 
-def spin() -> None:
+def spin() -> NoReturn:
     print("started")
     while True:
         pass
@@ -610,6 +604,25 @@ def test_a_time_limit_ends_a_call(function: Callable[[], Any], fate: str) -> Non
 
 def test_except_exception_does_not_stop_the_limit() -> None:
     assert call(stubborn, timeout=0.05).error == "timed out after 0.05 s"
+
+
+def swallows() -> str:
+    try:
+        spin()
+    except BaseException:  # noqa: BLE001 - what run_cell does
+        return "as if nothing had happened"
+
+
+def renames() -> None:
+    try:
+        spin()
+    except BaseException as error:
+        raise ValueError("own") from error
+
+
+@pytest.mark.parametrize("function", [swallows, renames])
+def test_a_limit_that_the_function_hides_is_told(function: Callable[[], Any]) -> None:
+    assert call(function, timeout=0.05).error == "timed out after 0.05 s"
 
 
 @pytest.mark.parametrize("timeout", [0.0, 1e-9])

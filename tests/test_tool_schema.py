@@ -71,6 +71,15 @@ def received(tool: Tool, arguments: dict[str, Any], namespace: Mapping[str, Any]
     return tool.function(*args, **kwargs)
 
 
+def opened(schema: Any) -> Any:
+    """Without the word that no more may be sent: pydantic before 2.14 does not always say it."""
+    if isinstance(schema, list):
+        return [opened(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {k: opened(v) for k, v in schema.items() if (k, v) != ("additionalProperties", False)}
+
+
 class Refused(str):  # noqa: SLOT000
     """What is said of arguments that do not fit."""
 
@@ -465,7 +474,7 @@ HINTS: list[tuple[Any, dict[str, Any], list[tuple[Any, Any]]]] = [
 @pytest.mark.parametrize(("hint", "said", "sent"), HINTS, ids=[str(h[0])[:50] for h in HINTS])
 def test_hints(hint: Any, said: dict[str, Any], sent: list[tuple[Any, Any]]) -> None:
     tool = checked(ident(hint))
-    assert properties(tool)["x"] == said
+    assert opened(properties(tool)["x"]) == opened(said)
     assert tool.parameters["required"] == ["x"]
     assert tool.parameters["additionalProperties"] is False
     for value, expected in sent:
@@ -855,7 +864,8 @@ NAMESPACE = {
 
 
 def sentence(kind: str, now: str) -> str:
-    return f"Name of a variable that holds a {kind} ({now}); attributes as in box.name"
+    article = "an" if kind == "Engine" else "a"
+    return f"Name of a variable that holds {article} {kind} ({now}); attributes as in box.name"
 
 
 @pytest.mark.parametrize(
@@ -895,7 +905,7 @@ def test_a_reference_is_resolved_when_it_is_called() -> None:
 def test_attributes_and_containers_of_references() -> None:
     box = NAMESPACE["box"]
     assert received(checked(ident(pd.DataFrame)), {"x": "box.frame"}, NAMESPACE) is FRAME
-    with pytest.raises(ArgumentsError, match=r"it is a Engine"):
+    with pytest.raises(ArgumentsError, match=r"it is an Engine"):
         checked(ident(pd.DataFrame)).bind({"x": "box.inner"}, NAMESPACE)
     with pytest.raises(ArgumentsError):
         checked(ident(type)).bind({"x": "box.__class__"}, NAMESPACE)
@@ -1247,6 +1257,14 @@ LEAVES: list[Any] = [
     Literal["a", 1],
     Any,
 ]
+
+
+def keys(a: Any, b: Any) -> Any:
+    made = typed_dict("Keys", {"a": a, "b": b}, ["a"])
+    made.__pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+    return made
+
+
 hints = st.recursive(
     st.sampled_from(LEAVES),
     lambda inner: st.one_of(
@@ -1256,9 +1274,7 @@ hints = st.recursive(
         inner.map(Optional.__getitem__),
         st.tuples(inner, inner).map(either),
         st.tuples(inner, inner).map(lambda pair: GenericAlias(tuple, pair)),
-        st.tuples(inner, inner).map(
-            lambda pair: typed_dict("Keys", {"a": pair[0], "b": pair[1]}, ["a"])
-        ),
+        st.tuples(inner, inner).map(lambda pair: keys(pair[0], pair[1])),
     ),
     max_leaves=4,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -102,9 +103,12 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
         except BaseException as raised:  # noqa: BLE001 - SystemExit would end the kernel
             error = raised
         seconds = time.perf_counter() - began
-        # Whose a figure is that was opened meanwhile, nobody knows.
-        if not tool.options.parallel:
-            show_new_figures(figures, value)
+        # Elsewhere a figure that was opened meanwhile may be anybody's.
+        if threading.current_thread() is threading.main_thread() and not tool.options.parallel:
+            try:
+                show_new_figures(figures, value)
+            except Exception as raised:  # noqa: BLE001 - drawing runs what the function has set up
+                error = error or raised
     printed = encodable(capture.text)
     displays = tuple(filter(None, map(fit_for_notebooks, capture.outputs)))
     seen: dict[str, Any] = {"stdout": printed, "seconds": seconds}

@@ -258,8 +258,9 @@ def _showtraceback(original: Any) -> Callable[..., None]:
 
 def open_figures() -> frozenset[int]:
     """The numbers of pyplot's open figures; none where it is not imported."""
-    pyplot: Any = sys.modules.get("matplotlib.pyplot")
-    return frozenset(pyplot.get_fignums()) if pyplot is not None else frozenset()
+    # While another thread imports it, it is there without its functions.
+    numbers = getattr(sys.modules.get("matplotlib.pyplot"), "get_fignums", tuple)
+    return frozenset(numbers())
 
 
 def show_new_figures(before: frozenset[int], value: object) -> None:

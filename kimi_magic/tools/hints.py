@@ -120,12 +120,12 @@ class Reference:
         names = self.names(namespace)
         more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         now = f"now: {', '.join(names[:MAX_NAMES])}{more}" if names else "none now"
-        return f"Name of a variable that holds a {self.label} ({now}); attributes as in box.name"
+        return f"Name of a variable that holds {_a(self.label)} ({now}); attributes as in box.name"
 
     def look_up(self, value: Any, info: ValidationInfo) -> Any:
         """The object that the model named."""
         namespace = (info.context or {}).get("namespace", {})
-        wanted = f"the name of a variable that holds a {self.label}"
+        wanted = f"the name of a variable that holds {_a(self.label)}"
         if not isinstance(value, str):
             raise ValueError(wanted)  # noqa: TRY004 - what pydantic gathers
         found = _find(value.strip(), namespace)
@@ -134,10 +134,14 @@ class Reference:
         names = ", ".join(self.names(namespace)[:MAX_NAMES]) or "there is none now"
         if found is _NOTHING:
             raise ValueError(f"{wanted}: {names}")
-        raise ValueError(f"{wanted}: {names} (it is a {type(found).__name__})")
+        raise ValueError(f"{wanted}: {names} (it is {_a(type(found).__name__)})")
 
 
 _NOTHING = object()
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[:1] in "AEIOUaeiou" else f"a {noun}"
 
 
 def _find(path: str, namespace: Mapping[str, Any]) -> Any:
@@ -172,8 +176,9 @@ class Carrier:
                     for reference in self.references[known:]
                 ]
                 return carried
-        except Exception:  # noqa: BLE001 - hints are code of others, in every shape
-            del self.references[known:]
+        except Exception:  # noqa: BLE001, S110 - hints are code of others, in every shape
+            pass
+        del self.references[known:]
         self.notes.append(f"{name}: its hint {hint!r:.60} fits no JSON, any value goes")
         return Any
 

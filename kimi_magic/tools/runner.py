@@ -141,15 +141,20 @@ def _until_ring(call: Callable[[], Any], clock: _Clock) -> Any:
     try:
         alarm.set()
         try:
-            return _invoke(call)
+            value = _invoke(call)
         finally:
             alarm.armed = False
-    except Ring as ring:
-        if ring is not alarm.ring:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if not alarm.rung or (isinstance(error, Ring) and error is not alarm.ring):
             raise
-        raise CallTimedOut("and was stopped") from None
     finally:
         alarm.put_back()
+    # Also where the function hides it: IPython's run_cell turns any exception into a traceback.
+    if alarm.rung:
+        raise CallTimedOut("and was stopped")
+    return value
 
 
 class _Alarm:
@@ -162,6 +167,7 @@ class _Alarm:
     def __init__(self, seconds: float) -> None:
         self.ring = Ring()
         self.armed = True
+        self.rung = False
         self._handler = signal.getsignal(signal.SIGALRM)
         left, self._interval = signal.getitimer(signal.ITIMER_REAL)
         now = time.monotonic()
@@ -185,6 +191,7 @@ class _Alarm:
             if callable(self._handler):
                 self._handler(signum, frame)
         if now >= self._due:
+            self.rung = True
             raise self.ring
         self._start()
 
