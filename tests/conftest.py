@@ -25,8 +25,14 @@ def forget_the_users_keys() -> None:
     os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 
 
-# How long an example takes depends on what else the machine does.
-hypothesis.settings.register_profile("patient", deadline=None)
+# How long an example takes depends on what else the machine does; CI tries the same ones each
+# time, so that a red run is about the change.
+hypothesis.settings.register_profile(
+    "patient",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("patient")
 
 # Before anything is collected: the notebooks' kernels inherit it as well.
