@@ -22,7 +22,7 @@ from kimi_magic.errors import KeyRefused, KimiError, TurnInterrupted
 from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarted
 from kimi_magic.loop import Turn
 from kimi_magic.messages import Message, Reply, as_content
-from kimi_magic.view import View, ViewOptions, open_view
+from kimi_magic.view import View, ViewOptions, open_view, running_shell, takes_questions
 
 if TYPE_CHECKING:
     from kimi_magic.endpoints.client import Exchange
@@ -343,22 +343,15 @@ def can_answer() -> bool:
     """Whether a person can be asked something, here and now."""
     if threading.current_thread() is not threading.main_thread():
         return False
-    shell = _shell()
+    shell = running_shell()
     if shell is None:
         return sys.stdin is not None and sys.stdin.isatty()
-    kernel = getattr(shell, "kernel", None)
-    return kernel is None or bool(kernel.get_parent().get("content", {}).get("allow_stdin"))
-
-
-def _shell() -> Any:
-    """The IPython shell around us; where IPython is not even imported there is none."""
-    ipython = sys.modules.get("IPython")
-    return ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None) is None or takes_questions(shell)
 
 
 def _cell_number() -> int | None:
     """The number of the cell that runs, where there are cells."""
-    shell = _shell()
+    shell = running_shell()
     return shell.execution_count if shell else None
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-__all__ = ["TICK", "Client", "Exchange"]
+__all__ = ["Client", "Exchange"]
 
 TICK = 0.05
 # An answer that is not streamed gives no sign of life while the model reasons.

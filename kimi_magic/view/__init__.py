@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from kimi_magic.config import VIEWS
 from kimi_magic.events import Event
 
-__all__ = ["View", "ViewOptions", "open_view"]
+__all__ = ["View", "ViewOptions", "open_view", "running_shell", "takes_questions"]
 
 
 class View(Protocol):
@@ -64,7 +64,7 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
     if kind not in VIEWS:
         raise ValueError(f"view is one of {', '.join(VIEWS)}; got {kind!r}")
     options = options or ViewOptions()
-    shell = _shell()
+    shell = running_shell()
     if kind == "auto":
         kind = _fitting(shell)
     if kind == "terminal":
@@ -90,10 +90,10 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
 def _fitting(shell: Any) -> str:
     if not _has_kernel(shell):
         return "terminal" if sys.stdout is not None and sys.stdout.isatty() else "plain"
-    return "record" if _captured(shell) or not _answerable(shell) else "live"
+    return "record" if _captured(shell) or not takes_questions(shell) else "live"
 
 
-def _shell() -> Any:
+def running_shell() -> Any:
     """The running IPython shell; where IPython is not imported there is none."""
     module = sys.modules.get("IPython")
     return module.get_ipython() if module is not None else None
@@ -109,7 +109,7 @@ def _captured(shell: Any) -> bool:
     return isinstance(getattr(shell, "display_pub", None), CapturingDisplayPublisher)
 
 
-def _answerable(shell: Any) -> bool:
+def takes_questions(shell: Any) -> bool:
     """Whether the front end takes questions: nbclient and nbval set ``allow_stdin`` false."""
     parent: dict[str, Any] = getattr(shell.kernel, "get_parent", dict)() or {}
     return bool((parent.get("content") or {}).get("allow_stdin"))
