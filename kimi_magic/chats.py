@@ -39,10 +39,16 @@ class Chat:
     name : str
     ask : callable
         ``(prompt, *, chat, **options) -> Reply``: how a session asks.
+
+    Attributes
+    ----------
+    approved : dict
+        The tools that a person approved for this chat.
     """
 
     def __init__(self, name: str, ask: Callable[..., Reply]) -> None:
         self.name = name
+        self.approved: dict[Any, Any] = {}
         self._ask = ask
         self._turns: list[ChatTurn] = []
 
@@ -72,8 +78,9 @@ class Chat:
         self._turns.append(turn)
 
     def reset(self) -> None:
-        """Forget all turns."""
+        """Forget all turns, and what was approved."""
         self._turns.clear()
+        self.approved.clear()
 
     def __repr__(self) -> str:
         return f"<Chat {self.name!r}: {len(self._turns)} turns, {self.usage.total_tokens:,} tokens>"

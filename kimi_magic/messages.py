@@ -215,7 +215,8 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        return self.usage.seconds
+        """The request's time, and what each of its tools took."""
+        return self.usage.seconds + sum(result.seconds for result in self.tool_results)
 
 
 class CodeBlock(NamedTuple):
@@ -242,7 +243,8 @@ class Reply:
         The conversation as the API knows it: what was sent, and the answer. Of a turn that
         brought nothing it ends with the prompt, which the chat does not keep.
     finish_reason : str or None
-        ``stop``, ``length``, ``content_filter`` …; None where the turn did not come to its end.
+        ``stop``, ``length``, ``content_filter`` …; ``max_steps`` or ``repetition`` where the
+        model had to conclude early; None where the turn did not come to its end.
     model : str
         The model that answered, by the server's word where it gives one.
     chat : str or None

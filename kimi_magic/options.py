@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from keyword import iskeyword
 from typing import Any, NoReturn
 
+from kimi_magic.config import APPROVE
 from kimi_magic.errors import MagicError
 
 __all__ = ["OPTIONS", "VERBS", "Option", "Verb", "help_text", "parse_line", "split_verb"]
@@ -69,6 +70,13 @@ OPTIONS = (
     Option(("-e", "--endpoint"), "ask at this endpoint: a name or a URL", "NAME"),
     Option(("-s", "--system"), 'system prompt of this cell; "" for none', "TEXT"),
     Option(("-c", "--chat"), "go on with this chat instead of `main`", "NAME"),
+    Option(
+        ("-T", "--tool"),
+        "offer these functions of the notebook (repeat, or commas); `run_python` is built in",
+        "NAMES",
+        repeat=True,
+    ),
+    Option(("--no-tools",), "offer none, not even those of @kimi.tool"),
     Option(("-o", "--out"), "put the reply into this variable; `NAME <<` does the same", "NAME"),
     Option(
         ("-f", "--format"),
@@ -85,6 +93,15 @@ OPTIONS = (
     Option(("--seed",), "repeat the same sampling, where the server can", "N", int),
     Option(("--stop",), "end the answer at this text (may be repeated)", "TEXT", repeat=True),
     Option(("--no-stream",), "ask for the answer in one piece"),
+    Option(
+        ("--max-steps",), "after so many rounds of tool calls the model must conclude", "N", int
+    ),
+    Option(
+        ("--approve",),
+        "who says yes to tool calls: auto asks for confirm=True, ask always, yes and no never",
+        "|".join(APPROVE),
+        choices=APPROVE,
+    ),
 )
 
 VERBS = (
@@ -165,7 +182,17 @@ def parse_line(line: str) -> dict[str, Any]:
             raise MagicError(
                 f"--{name.replace('_', '-')} is a number from 0 on; not {found[name]}."
             )
+    if found["max_steps"] is not None and found["max_steps"] < 1:
+        raise MagicError(f"--max-steps is at least 1; not {found['max_steps']}.")
+    if found["tool"]:
+        found["tool"] = [name for names in found["tool"] for name in _listed(names)]
+    if found["tool"] and found["no_tools"]:
+        raise MagicError("-T offers tools and --no-tools none: leave one of them out.")
     return found
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def split_verb(line: str) -> tuple[str, str]:

@@ -6,52 +6,37 @@ is kept afterwards.
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
+from kimi_magic.approval import Approval, Approved, ask_with_input, confirming
 from kimi_magic.chats import Chat, ChatTurn
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector, Line
-from kimi_magic.driver import drive
-from kimi_magic.endpoints.catalogue import KIMI_SYSTEM, Catalogue, Endpoint, is_kimi
+from kimi_magic.driver import drive, watch
+from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
 from kimi_magic.errors import KeyRefused, KimiError, TurnInterrupted
 from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarted
-from kimi_magic.loop import Turn
-from kimi_magic.messages import Message, Reply, as_content
-from kimi_magic.view import View, ViewOptions, open_view, running_shell, takes_questions
+from kimi_magic.loop import Send, Turn
+from kimi_magic.messages import Message, Reply, ToolCall, as_content
+from kimi_magic.question import Question, request_body, system_prompt
+from kimi_magic.view import Unseen, ViewOptions, can_answer, cell_number, open_view
 
 if TYPE_CHECKING:
     from kimi_magic.endpoints.client import Exchange
+    from kimi_magic.tools.toolset import Toolset
 
-__all__ = ["Question", "Session", "can_answer", "current"]
+__all__ = ["Session", "current"]
 
 HOW_TO_GET_KIMI = (
     "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
 )
-UNBUILT = ("tools", "variables", "schema", "max_steps", "approve")
+UNBUILT = ("variables", "schema")
 Announce = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What one turn asks, and how; None means: as the settings or the endpoint say."""
-
-    prompt: str | Sequence[Any]
-    chat: str | None = None
-    system: str | None = None
-    model: str | None = None
-    endpoint: str | Endpoint | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
-    stop: str | Sequence[str] | None = None
-    stream: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +48,7 @@ class _Job:
     prompt: Message
     endpoint: Endpoint
     key: Key | None
+    toolset: Toolset | None
     shown: bool = False
     shown_in: int | None = None
     announce: Announce = lambda _: None
@@ -110,14 +96,14 @@ class Session:
             show = threading.current_thread() is threading.main_thread() and not depth
         try:
             job = self._prepare(question)
-            view = open_view(self.settings.view, options or ViewOptions()) if show else _Unseen()
+            view = open_view(self.settings.view, options or ViewOptions()) if show else Unseen()
         except KeyboardInterrupt:
             raise TurnInterrupted("Stopped before anything was sent.") from None
-        shown_in = _cell_number() if show else None
+        shown_in = cell_number() if show else None
         self._here.depth = depth + 1
         try:
             job = replace(job, shown=show, shown_in=shown_in, announce=view.handle)
-            return _watch(self._turn(job), view)
+            return watch(self._turn(job), view)
         finally:
             self._here.depth = depth
             view.close()
@@ -186,6 +172,8 @@ class Session:
         for name in UNBUILT:
             if how.pop(name, None) is not None:
                 raise KimiError(f"{name}= is not built yet in this version: leave it out.")
+        if how.get("max_steps") is not None and how["max_steps"] < 1:
+            raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
         chat = chat.name if isinstance(chat, Chat) else chat
         return Question(prompt, chat=chat, **how)
 
@@ -203,13 +191,19 @@ class Session:
         prompt = Message("user", as_content(question.prompt))
         if not prompt.text.strip():
             raise KimiError("The prompt is empty: write what you want to ask.")
+        toolset = self._toolset(question)
         endpoint = self.choose_endpoint(question.endpoint)
-        return _Job(
-            question,
-            prompt,
-            endpoint,
-            self._connector.key(endpoint, getpass if can_answer() else None),
-        )
+        key = self._connector.key(endpoint, getpass if can_answer() else None)
+        return _Job(question, prompt, endpoint, key, toolset)
+
+    def _toolset(self, question: Question) -> Toolset | None:
+        """The tools that are offered, with confirmation as ``approve`` wants it."""
+        if question.tools is None or question.tools == []:
+            return None
+        from kimi_magic.tools.toolset import Toolset
+
+        toolset = Toolset(question.tools)
+        return confirming(toolset, question.approve or self.settings.approve) if toolset else None
 
     def _turn(self, job: _Job) -> Generator[Event | None, None, None]:
         """The turn's events, ticks between them, and in the end its failure, if it failed."""
@@ -219,17 +213,17 @@ class Session:
         try:
             line = self._connect(job)
             model = line.model
-            turn = Turn(self._history(question, line), job.prompt, retries=self.settings.retries)
+            earlier = self.chat(question.chat).history if question.chat else ()
+            turn = Turn(
+                (*system_prompt(question, self.settings, model), *earlier),
+                job.prompt,
+                retries=self.settings.retries,
+                tools=job.toolset is not None,
+                max_steps=question.max_steps or self.settings.max_steps,
+            )
             yield TurnStarted(model, line.endpoint.name, line.practice)
             yield from self._tell_how_to_get_kimi(job, line)
-            body = self._body(question, line)
-
-            def send(messages: tuple[Message, ...]) -> Exchange:
-                said = {"messages": [message.to_dict() for message in messages]}
-                # Each time anew: the embedded engine may have been ended since.
-                return self._connect(job).client.chat(body | said)
-
-            yield from drive(turn, send)
+            yield from drive(turn, self._sender(job, line), self._caller(job))
         except KimiError as failure:
             error = failure
             if isinstance(failure, KeyRefused):
@@ -244,6 +238,38 @@ class Session:
         yield TurnFinished(self._keep(job, turn, model, error))
         if error is not None:
             raise error from None
+
+    def _sender(self, job: _Job, line: Line) -> Callable[[Send], Exchange]:
+        """How the turn's requests go out."""
+        body = request_body(job.question, line, self.settings)
+        tools = {"tools": job.toolset.schemas()} if job.toolset else {}
+
+        def send(command: Send) -> Exchange:
+            request = body | {"messages": [message.to_dict() for message in command.messages]}
+            request |= tools if command.tools else {}
+            if command.whole:
+                request |= {"stream": False}
+                request.pop("stream_options", None)
+            # Each time anew: the embedded engine may have been ended since.
+            return self._connect(job).client.chat(request)
+
+        return send
+
+    def _caller(self, job: _Job) -> Callable[[tuple[ToolCall, ...]], Iterator[Event | None]]:
+        """How the calls of a step are made."""
+        chat = job.question.chat
+        approved: Approved = self.chat(chat).approved if chat else {}
+
+        def call(calls: tuple[ToolCall, ...]) -> Iterator[Event | None]:
+            from kimi_magic.tools.batch import run_batch
+
+            assert job.toolset is not None, "only what was offered is called"
+            if (job.question.approve or self.settings.approve) == "no":
+                return run_batch(job.toolset, calls, lambda *_: False)
+            asks = Approval(job.toolset.namespace, approved, ask_with_input, job.announce)
+            return run_batch(job.toolset, calls, asks if can_answer() else None)
+
+        return call
 
     def _connect(self, job: _Job) -> Line:
         return self._connector.connect(
@@ -267,96 +293,12 @@ class Session:
             self.chat(name).append(ChatTurn(messages[0].text, reply, messages))
         return reply
 
-    def _history(self, question: Question, line: Line) -> tuple[Message, ...]:
-        system = self.settings.system if question.system is None else question.system
-        if system is None and is_kimi(line.model):
-            system = KIMI_SYSTEM
-        earlier = self.chat(question.chat).history if question.chat else ()
-        return (*((Message("system", system),) if system else ()), *earlier)
-
-    def _body(self, question: Question, line: Line) -> dict[str, Any]:
-        """The request but for its messages: the question's word, else the setting, else the
-        endpoint's default, else the server's."""
-        endpoint, settings = line.endpoint, self.settings
-        stop = question.stop
-        wanted = {
-            "temperature": _first(question.temperature, settings.temperature, endpoint.temperature),
-            "top_p": _first(question.top_p, settings.top_p, endpoint.top_p),
-            "max_tokens": _first(question.max_tokens, settings.max_tokens, endpoint.max_tokens),
-            "seed": _first(question.seed, endpoint.seed),
-            "stop": [stop] if isinstance(stop, str) else list(stop) if stop else None,
-            "stream_options": {"include_usage": True}
-            if question.stream and endpoint.stream_usage
-            else None,
-        }
-        body: dict[str, Any] = {"model": line.model, "stream": question.stream}
-        return body | {name: value for name, value in wanted.items() if value is not None}
-
     def _tell_how_to_get_kimi(self, job: _Job, line: Line) -> Iterator[Event]:
         """Once, where the practice model answers though nobody chose it."""
         chosen = job.question.endpoint or self.settings.endpoint
         if line.practice and job.shown and not chosen and not self._told_how_to_get_kimi:
             self._told_how_to_get_kimi = True
             yield Notice(HOW_TO_GET_KIMI)
-
-
-class _Unseen:
-    """The view of a turn that is not shown."""
-
-    def handle(self, event: Event) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _watch(events: Generator[Event | None, None, None], view: View) -> Reply:
-    """Hand the events to the view; an interrupt that arrives in the view ends the turn as well."""
-    reply: Reply | None = None
-    interrupt: KeyboardInterrupt | None = None
-    while True:
-        try:
-            event = events.throw(interrupt) if interrupt and not reply else next(events)
-            if isinstance(event, TurnFinished):
-                reply = event.reply
-            if event is None:
-                view.tick()
-            else:
-                view.handle(event)
-        except StopIteration:
-            assert reply is not None, "a turn ends with TurnFinished"
-            if interrupt is not None:
-                raise TurnInterrupted("Stopped when the answer was there.") from None
-            return reply
-        except TurnInterrupted:
-            raise
-        except KeyboardInterrupt as raised:
-            if interrupt is not None:
-                raise
-            interrupt = raised
-
-
-def can_answer() -> bool:
-    """Whether a person can be asked something, here and now."""
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    shell = running_shell()
-    if shell is None:
-        return sys.stdin is not None and sys.stdin.isatty()
-    return getattr(shell, "kernel", None) is None or takes_questions(shell)
-
-
-def _cell_number() -> int | None:
-    """The number of the cell that runs, where there are cells."""
-    shell = running_shell()
-    return shell.execution_count if shell else None
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
 
 
 _current: Session | None = None

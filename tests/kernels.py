@@ -23,6 +23,8 @@ import kimi_magic as kimi, kimi_magic.session
 get_ipython().run_line_magic("load_ext", "kimi_magic")
 kimi_magic.session.current()._chats.clear()
 kimi_magic.session.current().last = None
+import kimi_magic.tools.offers
+kimi_magic.tools.offers.offered.clear()
 for _name, _trait in type(kimi.settings).class_traits(config=True).items():
     setattr(kimi.settings, _name, _trait.default(kimi.settings))
 """
