@@ -142,6 +142,11 @@ class Turn:
                 )
                 self._conclude("max_steps")
 
+    @property
+    def calling(self) -> bool:
+        """Whether tools are running."""
+        return self._open is not None
+
     def messages(self) -> tuple[Message, ...]:
         """The prompt and what came of it, as the next turn's history; empty if nothing came."""
         said = list(self._said)

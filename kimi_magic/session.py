@@ -233,7 +233,7 @@ class Session:
             raise
         except KeyboardInterrupt:
             error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
-            if not turn.partial:
+            if not (turn.partial or turn.calling):
                 self._connector.free(job.endpoint)
         yield TurnFinished(self._keep(job, turn, model, error))
         if error is not None:

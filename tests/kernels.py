@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -48,6 +49,7 @@ class Ran:
     status: str = ""
     messages: list[dict[str, Any]] = field(default_factory=list)
     reply: dict[str, Any] = field(default_factory=dict)
+    questions: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def of(self, *kinds: str) -> list[dict[str, Any]]:
@@ -124,18 +126,23 @@ class Kernel:
         *,
         allow_stdin: bool = False,
         ok: bool = True,
-        answer: str | None = None,
+        answer: str | Sequence[str] | None = None,
         watch: Callable[[dict[str, Any]], None] | None = None,
         timeout: float = 60.0,
     ) -> Ran:
-        """Run a cell to its end; ``watch`` sees each message as it arrives."""
+        """Run a cell to its end; ``watch`` sees each message as it arrives.
+
+        A person who is asked gives ``answer``, or its items one after the other.
+        """
         ran = Ran()
+        answers = iter(itertools.repeat(answer) if isinstance(answer, str) else answer or ())
         began = time.monotonic()
         asked = self._client.execute(code, allow_stdin=allow_stdin, stop_on_error=False)
         while True:
             if answer is not None and self._client.stdin_channel.msg_ready():
-                self._client.get_stdin_msg(timeout=1)
-                self._client.input(answer)
+                question = self._client.get_stdin_msg(timeout=1)
+                ran.questions.append(question["content"]["prompt"])
+                self._client.input(next(answers))
             try:
                 message = self._client.get_iopub_msg(timeout=0.2)
             except Exception:  # noqa: BLE001 - the client raises queue.Empty and zmq's kin
