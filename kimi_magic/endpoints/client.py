@@ -372,7 +372,12 @@ class Exchange:
         timeout = httpx2.Timeout(None, connect=self._settings.connect_timeout)
         try:
             create = line.sdk.chat.completions.with_streaming_response.create
-            with create(**self._body, timeout=timeout) as response:
+            # What the SDK takes as messages it walks and copies piece by piece: 60 ms for 600 of
+            # them. The extra body goes out as it is.
+            about: Any = {name: self._body.get(name) for name in ("model", "stream")}
+            with create(
+                **about, messages=[], extra_body=dict(self._body), timeout=timeout
+            ) as response:
                 put(response.headers)
                 for data in response.iter_bytes():
                     put(data)
