@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.approval import Approval, Approved, ask_with_input, confirming
+from kimi_magic.approval import (
+    Approval,
+    Approved,
+    AskPerson,
+    ask_with_input,
+    asking,
+    confirming,
+)
 from kimi_magic.chats import Chat, ChatTurn
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector, Line
@@ -23,7 +30,7 @@ from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarte
 from kimi_magic.loop import Send, Turn
 from kimi_magic.messages import Message, Reply, ToolCall, as_content
 from kimi_magic.question import Question, request_body, system_prompt
-from kimi_magic.view import Unseen, ViewOptions, can_answer, cell_number, open_view
+from kimi_magic.view import Unseen, View, ViewOptions, can_answer, cell_number, open_view
 
 if TYPE_CHECKING:
     from kimi_magic.endpoints.client import Exchange
@@ -52,6 +59,7 @@ class _Job:
     shown: bool = False
     shown_in: int | None = None
     announce: Announce = lambda _: None
+    ask: AskPerson = ask_with_input
 
 
 class Session:
@@ -96,17 +104,23 @@ class Session:
             show = threading.current_thread() is threading.main_thread() and not depth
         try:
             job = self._prepare(question)
-            view = open_view(self.settings.view, options or ViewOptions()) if show else Unseen()
+            view = self._open_view(options or ViewOptions()) if show else Unseen()
         except KeyboardInterrupt:
             raise TurnInterrupted("Stopped before anything was sent.") from None
         shown_in = cell_number() if show else None
         self._here.depth = depth + 1
         try:
-            job = replace(job, shown=show, shown_in=shown_in, announce=view.handle)
+            job = replace(
+                job, shown=show, shown_in=shown_in, announce=view.handle, ask=asking(view)
+            )
             return watch(self._turn(job), view)
         finally:
             self._here.depth = depth
             view.close()
+
+    def _open_view(self, options: ViewOptions) -> View:
+        kept = replace(options, keep_reasoning=self.settings.keep_reasoning_open)
+        return open_view(self.settings.view, kept)
 
     def stream(self, question: Question) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
@@ -266,7 +280,7 @@ class Session:
             assert job.toolset is not None, "only what was offered is called"
             if (job.question.approve or self.settings.approve) == "no":
                 return run_batch(job.toolset, calls, lambda *_: False)
-            asks = Approval(job.toolset.namespace, approved, ask_with_input, job.announce)
+            asks = Approval(job.toolset.namespace, approved, job.ask, job.announce)
             return run_batch(job.toolset, calls, asks if can_answer() else None)
 
         return call

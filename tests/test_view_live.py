@@ -17,7 +17,6 @@ from kimi_magic.events import (
 )
 from kimi_magic.messages import Reply
 from kimi_magic.view import ViewOptions, live
-from kimi_magic.view.pace import Pace
 from kimi_magic.view.record import Bundle, make_record
 from kimi_magic.view.timeline import Timeline
 
@@ -34,7 +33,7 @@ class Stage:
         self.sent: list[list[dict[str, Any]]] = []
         monkeypatch.setattr(live, "publish", self._publish)
         monkeypatch.setattr(live.TurnWidget, "send", self._send)
-        self.view = live.LiveView(ViewOptions(), Pace(clock=lambda: self.now))
+        self.view = live.LiveView(ViewOptions(), clock=lambda: self.now)
 
     def _publish(
         self, bundle: Bundle, display_id: str | None = None, *, update: bool = False
@@ -100,7 +99,7 @@ def test_a_gap_is_mended_by_the_whole(stage: Stage) -> None:
     stage.view._widget._handle_custom_msg({"resync": True}, [])
     assert stage.sent == [], "the request comes in another thread and only sets a flag"
     stage.play(ContentDelta("and found"), gap=0.1)
-    assert [op["op"] for op in stage.sent[0]] == ["reset"]
+    assert [op["op"] for op in stage.sent[0]] == ["append", "open", "reset"]
     assert stage.texts == ["lost and found"]
 
 
@@ -149,7 +148,7 @@ def test_an_interrupt_while_freezing_still_freezes(
 def test_the_script_travels_with_the_widget(stage: Stage) -> None:
     state = stage.view._widget.get_state()
     assert "initialize" in state["_esm"]
-    assert len(state["_esm"]) + len(state["_css"]) < 20_000
+    assert len(state["_esm"]) + len(state["_css"]) < 40_000
     for sink in ("innerHTML", "insertAdjacentHTML", "outerHTML", "document.write", "import "):
         assert sink not in state["_esm"]
 

@@ -1,0 +1,156 @@
+"""A turn as a page draws it: the timeline's operations, with what only a page needs.
+
+Text is sent once as it comes. Of an answer in Markdown each block follows as safe HTML when it is
+finished; the open block is drawn anew now and then while it is small::
+
+    {"op": "part", …, "keep": …, "plain": …}                whether it stays open when it ends,
+                                                            whether an answer is no Markdown
+    {"op": "block", "part": i, "to": offset, "html": …}     the text up to there, finished
+    {"op": "open", "part": i, "to": offset, "html": …}      the text up to there, as it stands
+    {"op": "run", …, "call": …, "html": …}                  the call in a line, its arguments
+    {"op": "result", …, "html": …, "seconds": …, "shows": …}
+    {"op": "done", …, "seconds": …}
+
+Times are seconds; an ``age`` is how long ago something began.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kimi_magic.events import Event
+from kimi_magic.view import ViewOptions
+from kimi_magic.view.markdown import Blocks, to_html
+from kimi_magic.view.pace import Pace
+from kimi_magic.view.parts import Part
+from kimi_magic.view.record import arguments_html, call_line
+from kimi_magic.view.results import has_image, result_html
+from kimi_magic.view.timeline import Op, Timeline
+
+__all__ = ["Page"]
+
+REDRAWN = 2.0  # times a second
+SMALL = 4000
+
+
+@dataclass(slots=True)
+class _Answer:
+    """Markdown that arrives: its finished blocks as HTML, and how far it is drawn."""
+
+    blocks: Blocks = field(default_factory=Blocks)
+    html: list[str] = field(default_factory=list)
+    finished: int = 0
+    drawn: int = 0
+
+
+class Page:
+    """Folds a turn's events to the operations that its page draws."""
+
+    def __init__(self, options: ViewOptions, clock: Callable[[], float] = time.monotonic) -> None:
+        self.timeline = Timeline(hide_reasoning=options.hide_reasoning)
+        self._options = options
+        self._clock = clock
+        self._redraw = Pace(REDRAWN, clock)
+        self._answers: dict[int, _Answer] = {}
+        self._began: dict[int, float] = {}
+        self._seconds: dict[int, float] = {}
+        self._turn_began = self._state_began = clock()
+
+    def apply(self, event: Event) -> list[Op]:
+        return [drawn for op in self.timeline.apply(event) for drawn in self._draw(op)]
+
+    def end(self) -> list[Op]:
+        return [drawn for op in self.timeline.end() for drawn in self._draw(op)]
+
+    def tick(self) -> list[Op]:
+        """Draw the open block anew, if it has grown and it is time."""
+        index = len(self.timeline.parts) - 1
+        answer = self._answers.get(index)
+        if answer is None or self.timeline.parts[index].done:
+            return []
+        length = self.timeline.parts[index].length
+        if answer.drawn == length or length - answer.finished > SMALL or not self._redraw.due():
+            return []
+        answer.drawn = length
+        html = to_html(answer.blocks.tail)
+        return [{"op": "open", "part": index, "to": length, "html": html}]
+
+    def snapshot(self) -> Op:
+        """The whole of it as one operation, for a page that missed something."""
+        reset, now = self.timeline.snapshot(), self._clock()
+        reset["age"] = now - self._turn_began
+        reset["waits"] = now - self._state_began
+        for index, part in enumerate(self.timeline.parts):
+            reset["parts"][index] |= self._drawn_part(index, part, now)
+        return reset
+
+    def _drawn_part(self, index: int, part: Part, now: float) -> Op:
+        drawn: Op = {"open": part.open, **self._manner(part.kind)}
+        if (seconds := self._seconds.get(index)) is not None:
+            drawn["seconds"] = seconds
+        elif (began := self._began.get(index)) is not None:
+            drawn["age"] = now - began
+        if (answer := self._answers.get(index)) is not None:
+            drawn |= {"blocks": "".join(answer.html), "to": answer.finished}
+        if part.kind == "tool" and part.state:
+            drawn["run"] = _call(part)
+        if part.result is not None:
+            drawn["result"] = _result(part)
+        return drawn
+
+    def _draw(self, op: Op) -> list[Op]:
+        if op["op"] == "state":
+            self._state_began = self._clock()
+        if "part" not in op:
+            return [op]
+        index = op["part"]
+        part, answer = self.timeline.parts[index], self._answers.get(index)
+        match op["op"]:
+            case "part":
+                self._began[index] = self._clock()
+                op |= self._manner(part.kind)
+                if part.kind == "answer" and not op["plain"]:
+                    self._answers[index] = _Answer()
+            case "append" if answer is not None:
+                return [op, *_finish(index, answer, answer.blocks.feed(op["text"]))]
+            case "run":
+                self._began[index] = self._clock()
+                op |= _call(part)
+            case "result":
+                op |= _result(part)
+                self._seconds[index] = op["seconds"]
+            case "done":
+                op["seconds"] = self._seconds.setdefault(index, self._clock() - self._began[index])
+                if answer is not None:
+                    return [*_finish(index, answer, answer.blocks.finish()), op]
+        return [op]
+
+    def _manner(self, kind: str) -> dict[str, bool]:
+        return {
+            "keep": kind == "reasoning" and self._options.keep_reasoning,
+            "plain": kind == "answer" and self._options.format == "text",
+        }
+
+
+def _finish(index: int, answer: _Answer, blocks: list[str]) -> list[Op]:
+    if not blocks:
+        return []
+    html = "".join(map(to_html, blocks))
+    answer.html.append(html)
+    answer.finished += sum(map(len, blocks))
+    return [{"op": "block", "part": index, "to": answer.finished, "html": html}]
+
+
+def _call(part: Part) -> Op:
+    return {"call": call_line(part), "html": arguments_html(part), "edited": bool(part.edited)}
+
+
+def _result(part: Part) -> Op:
+    assert part.result is not None, "asked for where there is one"
+    return {
+        "html": result_html(part.result),
+        "seconds": part.result.seconds,
+        "shows": has_image(part.result),
+    }
