@@ -25,9 +25,11 @@ def read_answer(
     if said.get("say") not in ("once", "chat"):
         return "no", ""
     edited = dict(arguments)
-    texts = [text for text in said.get("fields", ()) if isinstance(text, str)]
-    for (name, before), text in zip(as_fields(arguments), texts, strict=False):
-        if text == before:
+    texts = said.get("fields")
+    for (name, before), text in zip(
+        as_fields(arguments), texts if isinstance(texts, list) else (), strict=False
+    ):
+        if text == before or not isinstance(text, str):
             continue
         try:
             edited[name] = text if isinstance(arguments[name], str) else json.loads(text)

@@ -34,6 +34,10 @@ HERE_WITHIN = 0.5
 GONE_AFTER = 3.0
 # Seconds after which a page that cannot ask for it is sent the whole: it may have come late.
 RESENT = (0.5, 2.0, 8.0)
+WITHOUT_WIDGETS = (
+    "A turn is running; what it brings will stand here when it ends. This front end shows no "
+    'widgets: %config KimiMagics.view = "plain" shows text as it comes.'
+)
 NOBODY = "The page was closed before the call was approved: it was not made."
 
 
@@ -145,7 +149,7 @@ class LiveView:
                 answer, wrong = read_answer(said, arguments, problem)
                 if not wrong:
                     return answer
-                self._form |= {"wrong": wrong}
+                self._form = self._form | {"wrong": wrong}
                 self._outbox.add(self._form)
             elif self._clicks.nobody_for(GONE_AFTER):
                 self.handle(Notice(NOBODY))
@@ -228,4 +232,4 @@ def _listen_at_once(comm: Any) -> None:
 
 def _mount(widget: TurnWidget) -> Bundle:
     data, metadata = widget._repr_mimebundle_() or ({}, {})
-    return Bundle(data | {"text/plain": "A turn is running."}, metadata)
+    return Bundle(data | {"text/plain": WITHOUT_WIDGETS}, metadata)

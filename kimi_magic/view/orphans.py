@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-__all__ = ["client_of", "expects", "forget", "keep", "was_heard"]
+__all__ = ["client_of", "expects", "forget", "forget_all", "keep", "was_heard"]
 
 KEPT = 20
 
@@ -45,6 +45,13 @@ def forget(widget: Any) -> None:
     if widget in _widgets:
         _widgets.remove(widget)
     _close(widget)
+
+
+def forget_all() -> None:
+    """Give up what no page has taken, and who was heard."""
+    while _widgets:
+        _close(_widgets.popleft())
+    _heard.clear()
 
 
 def _close(widget: Any) -> None:

@@ -54,6 +54,7 @@ class Page:
         self._clock = clock
         self._redraw = Pace(REDRAWN, clock)
         self._answers: dict[int, _Answer] = {}
+        self._called: set[int] = set()
         self._began: dict[int, float] = {}
         self._seconds: dict[int, float] = {}
         self._turn_began = self._state_began = clock()
@@ -94,7 +95,7 @@ class Page:
             drawn["age"] = now - began
         if (answer := self._answers.get(index)) is not None:
             drawn |= {"blocks": "".join(answer.html), "to": answer.finished}
-        if part.kind == "tool" and part.state:
+        if index in self._called:
             drawn["run"] = _call(part)
         if part.result is not None:
             drawn["result"] = _result(part)
@@ -103,29 +104,45 @@ class Page:
     def _draw(self, op: Op) -> list[Op]:
         if op["op"] == "state":
             self._state_began = self._clock()
-        if "part" not in op:
+        ways = {
+            "part": self._begin,
+            "append": self._grow,
+            "run": self._run,
+            "result": self._give,
+            "done": self._end_part,
+        }
+        way = ways.get(op["op"])
+        return [op] if way is None else way(op, op["part"], self.timeline.parts[op["part"]])
+
+    def _begin(self, op: Op, index: int, part: Part) -> list[Op]:
+        self._began[index] = self._clock()
+        manner = self._manner(part.kind)
+        if part.kind == "answer" and not manner["plain"]:
+            self._answers[index] = _Answer()
+        return [op | manner]
+
+    def _grow(self, op: Op, index: int, _part: Part) -> list[Op]:
+        answer = self._answers.get(index)
+        if answer is None:
             return [op]
-        index = op["part"]
-        part, answer = self.timeline.parts[index], self._answers.get(index)
-        match op["op"]:
-            case "part":
-                self._began[index] = self._clock()
-                op |= self._manner(part.kind)
-                if part.kind == "answer" and not op["plain"]:
-                    self._answers[index] = _Answer()
-            case "append" if answer is not None:
-                return [op, *_finish(index, answer, answer.blocks.feed(op["text"]))]
-            case "run":
-                self._began[index] = self._clock()
-                op |= _call(part)
-            case "result":
-                op |= _result(part)
-                self._seconds[index] = op["seconds"]
-            case "done":
-                op["seconds"] = self._seconds.setdefault(index, self._clock() - self._began[index])
-                if answer is not None:
-                    return [*_finish(index, answer, answer.blocks.finish()), op]
-        return [op]
+        return [op, *_finish(index, answer, answer.blocks.feed(op["text"]))]
+
+    def _run(self, op: Op, index: int, part: Part) -> list[Op]:
+        self._began[index] = self._clock()
+        self._called.add(index)
+        return [op | _call(part)]
+
+    def _give(self, op: Op, index: int, part: Part) -> list[Op]:
+        self._seconds[index] = part.result.seconds if part.result else 0.0
+        # A call that was given up before it ran has its arguments all the same.
+        run = [] if index in self._called else self._run({"op": "run", "part": index}, index, part)
+        return [*run, op | _result(part)]
+
+    def _end_part(self, op: Op, index: int, _part: Part) -> list[Op]:
+        answer = self._answers.get(index)
+        last = _finish(index, answer, answer.blocks.finish()) if answer else []
+        seconds = self._seconds.setdefault(index, self._clock() - self._began[index])
+        return [*last, op | {"seconds": seconds}]
 
     def _manner(self, kind: str) -> dict[str, bool]:
         return {
