@@ -41,7 +41,8 @@ class Clock:
 
 
 def played(page: Page, *events: Event) -> list[dict[str, Any]]:
-    return [op for event in events for op in page.apply(event)]
+    """The operations, each event sent for itself."""
+    return [op for event in events for op in (*page.apply(event), *page.draw())]
 
 
 def of(ops: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
@@ -51,10 +52,11 @@ def of(ops: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
 def test_a_block_is_html_once_when_a_later_one_has_begun() -> None:
     page = Page(ViewOptions())
     ops = played(page, *OPENING, ContentDelta("# *One*\n\ntwo\n"))
-    assert [op["op"] for op in ops[-2:]] == ["append", "block"]
-    assert ops[-1]["html"] == to_html("# *One*\n")
-    assert ops[-1]["to"] == len("# *One*\n\n")
+    (block,) = of(ops, "block")
+    assert block["html"] == to_html("# *One*\n")
+    assert block["to"] == len("# *One*\n\n")
     (rest,) = of(played(page, STOP), "block")
+    assert page.draw() == []
     assert rest["html"] == to_html("two\n")
     assert rest["to"] == page.timeline.parts[0].length
 
@@ -64,24 +66,26 @@ def test_the_open_block_is_drawn_anew_twice_a_second_while_it_is_small() -> None
     page = Page(ViewOptions(), clock)
     played(page, *OPENING, ContentDelta("some **bold"))
     drawn = []
-    for _ in range(40):
-        played(page, ContentDelta("!"))
-        drawn += page.tick()
-        clock.now += 0.05
+    for tick in range(1, 41):
+        clock.now = tick / 20
+        drawn += of(played(page, ContentDelta("!")), "open")
     assert len(drawn) == 4
     played(page, ContentDelta("**\n"))
     clock.now += 1
-    assert "<strong>" in page.tick()[0]["html"]
-    assert page.tick() == [], "nothing new, nothing drawn"
-    played(page, ContentDelta("x" * SMALL))
+    assert page.wants_drawing
+    assert "<strong>" in page.draw()[0]["html"]
     clock.now += 1
-    assert page.tick() == []
+    assert not page.wants_drawing
+    assert page.draw() == [], "nothing new, nothing drawn"
+    page.apply(ContentDelta("x" * SMALL))
+    assert not page.wants_drawing
+    assert page.draw() == []
 
 
 def test_plain_text_has_no_blocks() -> None:
     page = Page(ViewOptions(format="text"))
     ops = played(page, *OPENING, ContentDelta("# One\n\ntwo\n"), STOP)
-    assert of(ops, "block") == page.tick() == []
+    assert of(ops, "block", "open") == page.draw() == []
     assert of(ops, "part")[0]["plain"]
 
 

@@ -10,7 +10,7 @@ const MOUNT = "application/vnd.jupyter.widget-view+json";
  * @typedef {object} Part
  * @property {"reasoning" | "answer" | "notice" | "tool"} kind
  * @property {string} title
- * @property {string[]} text as it came, in pieces
+ * @property {string[]} text as it came, in pieces; of Markdown there is only a tail
  * @property {number} length in code points
  * @property {string} blocks HTML of what is finished
  * @property {number} to where that ends
@@ -98,7 +98,7 @@ const nodes = (html) => {
 };
 
 const copy = async (text, element) => {
-  const label = element.textContent;
+  const label = (element.dataset.label ??= element.textContent);
   let done = true;
   try {
     await navigator.clipboard.writeText(text);
@@ -128,6 +128,7 @@ class Turn {
   next = 0; // the number of the next message
   lost = false; // something did not arrive
   asked = false; // for the whole
+  /** @type {HTMLElement | null} */ copier = null; // the button that waits for the answer's text
 
   /** Take one operation and say what is left to draw of it, null where its part is unknown. */
   apply(op) {
@@ -160,6 +161,7 @@ class Turn {
         break;
       case "block":
         part.tail = skip(part.tail, op.to - part.to);
+        this.count(Math.max(0, op.to - part.length) / 4); // its text was not sent
         part.length = Math.max(part.length, op.to);
         Object.assign(part, { blocks: part.blocks + op.html, to: op.to, drawn: null });
         break;
@@ -212,13 +214,17 @@ class Turn {
       text = ` […] ${text}`;
     }
     part.length = op.at + codePoints(op.text);
-    part.text.push(text);
-    part.tail += text;
+    if (part.kind === "answer" && !part.plain) part.tail += text;
+    else part.text.push(text);
     op.text = text;
+    this.count(tokensOf(text));
+  }
+
+  count(tokens) {
     const { fresh } = this;
     fresh.last = now();
     fresh.began ||= fresh.last;
-    fresh.tokens += tokensOf(text);
+    fresh.tokens += tokens;
   }
 
   reset({ head, state, usage, parts, age, waits }) {
@@ -563,7 +569,10 @@ class Drawing {
     this.clock = make("span", "clock");
     this.figures = make("span", "figures");
     this.buttons = make("span", "row");
-    this.copy = button("Copy answer", () => copy(this.answer(), this.copy));
+    this.copy = button("Copy answer", () => {
+      turn.copier = this.copy;
+      this.send({ copy: true }); // of a fast answer the text is not here
+    });
     this.stop = button("Stop", () => {
       this.send({ stop: true });
       this.stop.textContent = "Stopping…";
@@ -613,7 +622,7 @@ class Drawing {
   drawFooting() {
     const { turn } = this;
     if (this.state.textContent !== turn.state) this.state.textContent = turn.state;
-    this.copy.hidden = !turn.parts.some((part) => part.kind === "answer");
+    this.copy.hidden = !turn.clicks || !turn.parts.some((part) => part.kind === "answer");
     this.stop.hidden = !turn.clicks;
     this.hint.hidden = turn.clicks || (now() - this.made) * 1000 < UNSURE;
     const counted = turn.parts.some((part) => !part.done && part.kind !== "notice");
@@ -626,11 +635,6 @@ class Drawing {
   tick() {
     for (const shown of this.shown) shown?.tick();
     this.drawFooting();
-  }
-
-  answer() {
-    const answers = this.turn.parts.filter((part) => part.kind === "answer");
-    return answers[answers.length - 1].text.join("");
   }
 
   /** Maths, by the front end's own typesetter where it has one. */
@@ -691,6 +695,10 @@ export default () => {
   const hear = (model, message) => {
     const following = [...drawings].filter((drawing) => drawing.endInSight);
     if (message.record && place(model, message.record)) model.send({ placed: true });
+    if (message.copied !== undefined && turn.copier) {
+      copy(message.copied, turn.copier);
+      turn.copier = null;
+    }
     if (message.here) model.send({ here: true });
     if (message.number > turn.next) turn.lost = true;
     if (message.number !== undefined) turn.next = message.number + 1;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -67,11 +67,19 @@ class Outbox:
         if op["op"] == "append":
             self._texts = [op["text"]]
 
-    def take(self) -> list[Op]:
-        """Everything that waits; the outbox is empty afterwards."""
+    def take(self, drawn: Sequence[Op] = ()) -> list[Op]:
+        """Everything that waits, then what was drawn; text that is drawn as a block is left out."""
         self._join()
         ops, self._ops = self._ops, []
-        return ops
+        blocks = {op["part"]: op for op in drawn if op["op"] == "block"}
+        rest = []
+        for op in [op for op in ops if op["op"] == "append" and op["part"] in blocks]:
+            ops.remove(op)
+            known = max(blocks[op["part"]]["to"] - op["at"], 0)
+            if known < len(op["text"]):
+                rest.append(op | {"at": op["at"] + known, "text": op["text"][known:]})
+        opened = [op for op in drawn if op["op"] != "block"]
+        return [*ops, *blocks.values(), *rest, *opened]
 
     def _join(self) -> None:
         if self._texts:
@@ -112,13 +120,12 @@ class LiveView:
         self.tick()
 
     def tick(self) -> None:
-        for op in self._page.tick():
-            self._outbox.add(op)
         age = self._clock() - self._opened
         if self._resent and age > self._resent[0] and not self._clicks.ready.is_set():
             del self._resent[0]
             self._clicks.resync = True
-        if (self._clicks.resync or self._outbox) and self._pace.due():
+        wanted = self._clicks.resync or self._outbox or self._page.wants_drawing
+        if wanted and self._pace.due():
             self._send()
 
     def ask_person(
@@ -175,7 +182,7 @@ class LiveView:
                 orphans.keep(self._widget)
 
     def _send(self, **more: Any) -> None:
-        ops = self._outbox.take()
+        ops = self._outbox.take(self._page.draw())
         if self._clicks.resync:
             self._clicks.resync = False
             ops.append(self._snapshot())  # a page that has missed nothing passes over it
@@ -203,6 +210,8 @@ class LiveView:
     def _hear(self, _widget: TurnWidget, content: object, _buffers: object) -> None:
         if isinstance(content, dict):
             self._clicks.hear(content)
+            if "copy" in content:
+                self._widget.send({"copied": self._page.timeline.answer()})
             if self._orphaned and ("placed" in content or "here" in content):
                 orphans.forget(self._widget)
 

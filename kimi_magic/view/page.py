@@ -1,7 +1,8 @@
 """A turn as a page draws it: the timeline's operations, with what only a page needs.
 
-Text is sent once as it comes. Of an answer in Markdown each block follows as safe HTML when it is
-finished; the open block is drawn anew now and then while it is small::
+Text is sent as it comes. Of an answer in Markdown each block follows as safe HTML when it is
+finished, or comes in place of its text where that was not sent yet; the open block is drawn anew
+now and then while it is small::
 
     {"op": "part", …, "keep": …, "plain": …}                whether it stays open when it ends,
                                                             whether an answer is no Markdown
@@ -37,11 +38,12 @@ SMALL = 4000
 
 @dataclass(slots=True)
 class _Answer:
-    """Markdown that arrives: its finished blocks as HTML, and how far it is drawn."""
+    """Markdown that arrives: its finished blocks, those that are HTML, and how far it is drawn."""
 
     blocks: Blocks = field(default_factory=Blocks)
+    finished: list[str] = field(default_factory=list)
     html: list[str] = field(default_factory=list)
-    finished: int = 0
+    to: int = 0
     drawn: int = 0
 
 
@@ -65,21 +67,41 @@ class Page:
     def end(self) -> list[Op]:
         return [drawn for op in self.timeline.end() for drawn in self._draw(op)]
 
-    def tick(self) -> list[Op]:
-        """Draw the open block anew, if it has grown and it is time."""
+    @property
+    def wants_drawing(self) -> bool:
+        """Whether ``draw`` has something to give."""
+        return self._open() is not None or any(a.finished for a in self._answers.values())
+
+    def draw(self) -> list[Op]:
+        """What is finished since last time, and the open block if it is time."""
+        ops = []
+        for index, answer in self._answers.items():
+            if answer.finished:
+                text, answer.finished = "".join(answer.finished), []
+                answer.to += len(text)
+                answer.html.append(to_html(text))
+                block = {"op": "block", "part": index, "to": answer.to, "html": answer.html[-1]}
+                ops.append(block)
+        if (index := self._open()) is not None and self._redraw.due():
+            answer, length = self._answers[index], self.timeline.parts[index].length
+            answer.drawn = length
+            html = to_html(answer.blocks.tail)
+            ops.append({"op": "open", "part": index, "to": length, "html": html})
+        return ops
+
+    def _open(self) -> int | None:
+        """The answer whose open block is to be drawn anew, if it is time."""
         index = len(self.timeline.parts) - 1
         answer = self._answers.get(index)
-        if answer is None or self.timeline.parts[index].done:
-            return []
+        if answer is None or self.timeline.parts[index].done or not self._redraw.ready:
+            return None
         length = self.timeline.parts[index].length
-        if answer.drawn == length or length - answer.finished > SMALL or not self._redraw.due():
-            return []
-        answer.drawn = length
-        html = to_html(answer.blocks.tail)
-        return [{"op": "open", "part": index, "to": length, "html": html}]
+        small = len(answer.blocks.tail) <= SMALL
+        return index if small and answer.drawn < length else None
 
     def snapshot(self) -> Op:
         """The whole of it as one operation, for a page that missed something."""
+        self.draw()
         reset, now = self.timeline.snapshot(), self._clock()
         reset["age"] = now - self._turn_began
         reset["waits"] = now - self._state_began
@@ -94,7 +116,7 @@ class Page:
         elif (began := self._began.get(index)) is not None:
             drawn["age"] = now - began
         if (answer := self._answers.get(index)) is not None:
-            drawn |= {"blocks": "".join(answer.html), "to": answer.finished}
+            drawn |= {"blocks": "".join(answer.html), "to": answer.to}
         if index in self._called:
             drawn["run"] = _call(part)
         if part.result is not None:
@@ -122,10 +144,9 @@ class Page:
         return [op | manner]
 
     def _grow(self, op: Op, index: int, _part: Part) -> list[Op]:
-        answer = self._answers.get(index)
-        if answer is None:
-            return [op]
-        return [op, *_finish(index, answer, answer.blocks.feed(op["text"]))]
+        if (answer := self._answers.get(index)) is not None:
+            answer.finished += answer.blocks.feed(op["text"])
+        return [op]
 
     def _run(self, op: Op, index: int, part: Part) -> list[Op]:
         self._began[index] = self._clock()
@@ -139,25 +160,16 @@ class Page:
         return [*run, op | _result(part)]
 
     def _end_part(self, op: Op, index: int, _part: Part) -> list[Op]:
-        answer = self._answers.get(index)
-        last = _finish(index, answer, answer.blocks.finish()) if answer else []
+        if (answer := self._answers.get(index)) is not None:
+            answer.finished += answer.blocks.finish()
         seconds = self._seconds.setdefault(index, self._clock() - self._began[index])
-        return [*last, op | {"seconds": seconds}]
+        return [op | {"seconds": seconds}]
 
     def _manner(self, kind: str) -> dict[str, bool]:
         return {
             "keep": kind == "reasoning" and self._options.keep_reasoning,
             "plain": kind == "answer" and self._options.format == "text",
         }
-
-
-def _finish(index: int, answer: _Answer, blocks: list[str]) -> list[Op]:
-    if not blocks:
-        return []
-    html = "".join(map(to_html, blocks))
-    answer.html.append(html)
-    answer.finished += sum(map(len, blocks))
-    return [{"op": "block", "part": index, "to": answer.finished, "html": html}]
 
 
 def _call(part: Part) -> Op:

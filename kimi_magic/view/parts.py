@@ -62,6 +62,10 @@ class Part:
             self._pieces[:] = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
 
+    def peek(self) -> str:
+        """The text, without a touch on it: its own thread may be adding to it."""
+        return "".join(tuple(self._pieces))
+
     @property
     def arguments(self) -> str:
         """Of a tool call, what it is made with."""

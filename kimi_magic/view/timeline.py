@@ -109,6 +109,11 @@ class Timeline:
         self._set_state("Stopped", ops)
         return ops
 
+    def answer(self) -> str:
+        """The answer so far; another thread may ask."""
+        answers = [part for part in self.parts if part.kind == "answer"]
+        return answers[-1].peek() if answers else ""
+
     def snapshot(self) -> Op:
         """The whole of it as one operation, for a front end that missed something."""
         parts = [
