@@ -78,7 +78,7 @@ def stream(tokens: int) -> tuple[list[bytes], str]:
 
 def measure(code: str, events: list[bytes], *arguments: str) -> dict[str, Any]:
     """The median run of a program that reads the stream twice and reports on the second time."""
-    runs = []
+    runs: list[dict[str, Any]] = []
     with ScriptedServer(strict=False) as server:
         for _ in range(ROUNDS):
             server.raw(events)
@@ -94,7 +94,7 @@ def measure(code: str, events: list[bytes], *arguments: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    figures = {}
+    figures: dict[str, Any] = {}
     a_token = []
     for tokens in LENGTHS:
         events, text = stream(tokens)

@@ -173,6 +173,7 @@ def test_who_heard_everything_and_who_asks_for_the_whole_see_the_same(
             part["to"] = op["to"]
         elif op["op"] in ("run", "result"):
             part[op["op"]] = op
+            part["run"] = op.get("given", part["run"])
     whole = page.snapshot()["parts"]
     assert len(whole) == len(parts)
     for mine, theirs in zip(parts, whole, strict=True):

@@ -179,6 +179,7 @@ class Turn {
         break;
       case "result":
         Object.assign(part, { state: op.state, seconds: op.seconds, result: op, form: null });
+        part.run ??= op.given ?? null;
         break;
       case "tokens":
         part.tokens = op.tokens;
@@ -383,7 +384,7 @@ class Tool extends Folding {
   }
   draw(op) {
     super.draw(op);
-    if (op.op === "run") this.run();
+    if (op.op === "run" || op.given) this.run();
     if (op.op === "form") this.ask();
     if (op.op === "result") this.finish();
     if (op.op !== "append") this.tick();

@@ -9,7 +9,7 @@ now and then while it is small::
     {"op": "block", "part": i, "to": offset, "html": …}     the text up to there, finished
     {"op": "open", "part": i, "to": offset, "html": …}      the text up to there, as it stands
     {"op": "run", …, "call": …, "html": …}                  the call in a line, its arguments
-    {"op": "result", …, "html": …, "seconds": …, "shows": …}
+    {"op": "result", …, "html": …, "seconds": …, "shows": …, "given": …}
     {"op": "done", …, "seconds": …}
 
 Times are seconds; an ``age`` is how long ago something began.
@@ -82,11 +82,11 @@ class Page:
                 answer.html.append(to_html(text))
                 block = {"op": "block", "part": index, "to": answer.to, "html": answer.html[-1]}
                 ops.append(block)
-        if (index := self._open()) is not None and self._redraw.due():
-            answer, length = self._answers[index], self.timeline.parts[index].length
+        if (opened := self._open()) is not None and self._redraw.due():
+            answer, length = self._answers[opened], self.timeline.parts[opened].length
             answer.drawn = length
             html = to_html(answer.blocks.tail)
-            ops.append({"op": "open", "part": index, "to": length, "html": html})
+            ops.append({"op": "open", "part": opened, "to": length, "html": html})
         return ops
 
     def _open(self) -> int | None:
@@ -155,9 +155,11 @@ class Page:
 
     def _give(self, op: Op, index: int, part: Part) -> list[Op]:
         self._seconds[index] = part.result.seconds if part.result else 0.0
-        # A call that was given up before it ran has its arguments all the same.
-        run = [] if index in self._called else self._run({"op": "run", "part": index}, index, part)
-        return [*run, op | _result(part)]
+        op |= _result(part)
+        if index not in self._called:  # given up before it ran
+            self._called.add(index)
+            op["given"] = _call(part)
+        return [op]
 
     def _end_part(self, op: Op, index: int, _part: Part) -> list[Op]:
         if (answer := self._answers.get(index)) is not None:
