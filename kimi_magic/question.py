@@ -24,6 +24,8 @@ class Question:
     ----------
     tools : any
         What ``Toolset`` takes; None: none.
+    fresh : bool
+        Start the chat anew with it.
     """
 
     prompt: str | Sequence[Any]
@@ -40,6 +42,7 @@ class Question:
     stream: bool = True
     max_steps: int | None = None
     approve: str | None = None
+    fresh: bool = False
 
 
 def system_prompt(question: Question, settings: Settings, model: str) -> tuple[Message, ...]:

@@ -13,7 +13,8 @@ from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.approval import Approval, Approved, ask_with_input, confirming
-from kimi_magic.chats import Chat, ChatTurn
+from kimi_magic.budget import Budget
+from kimi_magic.chats import Chat, ChatTurn, Place
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector, Line
 from kimi_magic.driver import drive, watch
@@ -23,7 +24,14 @@ from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarte
 from kimi_magic.loop import Send, Turn
 from kimi_magic.messages import Message, Reply, ToolCall, as_content
 from kimi_magic.question import Question, request_body, system_prompt
-from kimi_magic.view import Unseen, ViewOptions, can_answer, cell_number, open_view
+from kimi_magic.view import (
+    Unseen,
+    ViewOptions,
+    can_answer,
+    cell_number,
+    open_view,
+    running_cell,
+)
 
 if TYPE_CHECKING:
     from kimi_magic.endpoints.client import Exchange
@@ -35,6 +43,7 @@ HOW_TO_GET_KIMI = (
     "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
 )
+GO_ON = "Go on exactly where you stopped; repeat nothing."
 UNBUILT = ("variables", "schema")
 Announce = Callable[[Event], None]
 
@@ -49,6 +58,7 @@ class _Job:
     endpoint: Endpoint
     key: Key | None
     toolset: Toolset | None
+    place: Place
     shown: bool = False
     shown_in: int | None = None
     announce: Announce = lambda _: None
@@ -66,6 +76,8 @@ class Session:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.last: Reply | None = None
+        self.current_chat = "main"
+        self._budgets: dict[tuple[str, str], Budget] = {}
         self._chats: dict[str, Chat] = {}
         self._connector = Connector()
         self._lock = threading.Lock()
@@ -120,6 +132,11 @@ class Session:
             if name not in self._chats:
                 self._chats[name] = Chat(name, self._ask_in_chat)
             return self._chats[name]
+
+    @property
+    def chats(self) -> list[Chat]:
+        """All chats, in the order in which they began."""
+        return list(self._chats.values())
 
     @property
     def catalogue(self) -> Catalogue:
@@ -177,6 +194,18 @@ class Session:
         chat = chat.name if isinstance(chat, Chat) else chat
         return Question(prompt, chat=chat, **how)
 
+    def to_go_on(self, chat: str) -> Question:
+        """The question that goes on with a chat's latest turn.
+
+        Raises
+        ------
+        KimiError
+            There is none.
+        """
+        if not self.chat(chat).turns:
+            raise KimiError(f"The chat {chat} has no turn to go on with.")
+        return Question(GO_ON, chat=chat)
+
     def close(self) -> None:
         """End the embedded engine and close idle connections."""
         self._connector.close()
@@ -194,7 +223,7 @@ class Session:
         toolset = self._toolset(question)
         endpoint = self.choose_endpoint(question.endpoint)
         key = self._connector.key(endpoint, getpass if can_answer() else None)
-        return _Job(question, prompt, endpoint, key, toolset)
+        return _Job(question, prompt, endpoint, key, toolset, Place(*running_cell()))
 
     def _toolset(self, question: Question) -> Toolset | None:
         """The tools that are offered, with confirmation as ``approve`` wants it."""
@@ -209,49 +238,72 @@ class Session:
         """The turn's events, ticks between them, and in the end its failure, if it failed."""
         question = job.question
         turn, model = Turn((), job.prompt, retries=0), question.model or job.endpoint.model
+        request: dict[str, Any] = {}
         error: KimiError | TurnInterrupted | None = None
         try:
             line = self._connect(job)
             model = line.model
-            earlier = self.chat(question.chat).history if question.chat else ()
+            request = self._request(job, line)
             turn = Turn(
-                (*system_prompt(question, self.settings, model), *earlier),
+                (*system_prompt(question, self.settings, model), *self._history(job)),
                 job.prompt,
                 retries=self.settings.retries,
-                tools=job.toolset is not None,
+                tools=request.get("tools", ()),
                 max_steps=question.max_steps or self.settings.max_steps,
+                budget=self._budget(line, request),
             )
             yield TurnStarted(model, line.endpoint.name, line.practice)
             yield from self._tell_how_to_get_kimi(job, line)
-            yield from drive(turn, self._sender(job, line), self._caller(job))
+            yield from drive(turn, self._sender(job, request), self._caller(job))
         except KimiError as failure:
             error = failure
             if isinstance(failure, KeyRefused):
                 self._connector.forget(job.endpoint)
         except GeneratorExit:
-            self._keep(job, turn, model, TurnInterrupted("No more events were asked for."))
+            stopped = TurnInterrupted("No more events were asked for.")
+            self._keep(job, turn, self._reply(job, turn, model, request, stopped))
             raise
         except KeyboardInterrupt:
             error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
             if not (turn.partial or turn.calling):
                 self._connector.free(job.endpoint)
-        yield TurnFinished(self._keep(job, turn, model, error))
+        reply = self._reply(job, turn, model, request, error)
+        if others := self._keep(job, turn, reply):
+            turns = "1 later turn was" if others == 1 else f"{others} later turns were"
+            yield Notice(f"{turns} set aside: `%kimi chat {reply.chat} --all` shows all.")
+        yield TurnFinished(reply)
         if error is not None:
             raise error from None
 
-    def _sender(self, job: _Job, line: Line) -> Callable[[Send], Exchange]:
-        """How the turn's requests go out."""
+    def _history(self, job: _Job) -> tuple[Message, ...]:
+        name = job.question.chat
+        return self.chat(name).history(job.place, fresh=job.question.fresh) if name else ()
+
+    def _budget(self, line: Line, request: dict[str, Any]) -> Budget:
+        """What the model's window holds beside the answer; what was learnt of it stays."""
+        window = line.endpoint.context_window
+        tokens = max(window - request.get("max_tokens", 0), window // 2)
+        budget = self._budgets.setdefault((line.endpoint.name, line.model), Budget(tokens))
+        budget.tokens = tokens
+        return budget
+
+    def _request(self, job: _Job, line: Line) -> dict[str, Any]:
+        """What the turn's requests hold beside their messages."""
         body = request_body(job.question, line, self.settings)
-        tools = {"tools": job.toolset.schemas()} if job.toolset else {}
+        return body | ({"tools": job.toolset.schemas()} if job.toolset else {})
+
+    def _sender(self, job: _Job, request: dict[str, Any]) -> Callable[[Send], Exchange]:
+        """How the turn's requests go out."""
 
         def send(command: Send) -> Exchange:
-            request = body | {"messages": [message.to_dict() for message in command.messages]}
-            request |= tools if command.tools else {}
+            body = request | {"messages": [message.to_dict() for message in command.messages]}
+            if not command.tools:
+                body.pop("tools", None)
             if command.whole:
-                request |= {"stream": False}
-                request.pop("stream_options", None)
+                body["stream"] = False
+                body.pop("stream_options", None)
             # Each time anew: the embedded engine may have been ended since.
-            return self._connect(job).client.chat(request)
+            return self._connect(job).client.chat(body)
 
         return send
 
@@ -280,18 +332,34 @@ class Session:
             lambda text: job.announce(Preparing(text)),
         )
 
-    def _keep(
-        self, job: _Job, turn: Turn, model: str, error: KimiError | TurnInterrupted | None
+    def _reply(
+        self,
+        job: _Job,
+        turn: Turn,
+        model: str,
+        request: dict[str, Any],
+        error: KimiError | TurnInterrupted | None,
     ) -> Reply:
-        name = job.question.chat
-        reply = turn.reply(model=model, chat=name, error=error)
-        reply = replace(reply, shown_in=job.shown_in)
-        if error is not None:
-            error.reply = reply
+        """What the turn has come to, with all that would ask it again."""
+        tools = job.toolset.tools if job.toolset else []
+        return replace(
+            turn.reply(model=model, chat=job.question.chat, error=error),
+            shown_in=job.shown_in,
+            request=request,
+            endpoint=job.endpoint,
+            functions={tool.name: tool.function for tool in tools},
+        )
+
+    def _keep(self, job: _Job, turn: Turn, reply: Reply) -> int:
+        """Keep the reply, and its turn in the chat; how many other turns were set aside for it."""
+        if isinstance(reply.error, KimiError | TurnInterrupted):
+            reply.error.reply = reply
         self.last = reply
-        if name and (messages := turn.messages()):
-            self.chat(name).append(ChatTurn(messages[0].text, reply, messages))
-        return reply
+        messages = turn.messages()
+        if not (reply.chat and messages):
+            return 0
+        made = ChatTurn(job.prompt.text, reply, messages, job.place)
+        return self.chat(reply.chat).append(made, fresh=job.question.fresh)
 
     def _tell_how_to_get_kimi(self, job: _Job, line: Line) -> Iterator[Event]:
         """Once, where the practice model answers though nobody chose it."""

@@ -128,19 +128,23 @@ class Kernel:
         ok: bool = True,
         answer: str | Sequence[str] | None = None,
         watch: Callable[[dict[str, Any]], None] | None = None,
+        cell: str = "",
         timeout: float = 60.0,
     ) -> Ran:
         """Run a cell to its end; ``watch`` sees each message as it arrives.
 
-        A person who is asked gives ``answer``, or its items one after the other.
+        A person who is asked gives ``answer``, or its items one after the other. ``cell`` is the
+        cell's id, as front ends send it.
         """
         ran = Ran()
         answers = iter(itertools.repeat(answer) if isinstance(answer, str) else answer or ())
         began = time.monotonic()
-        asked = self._client.execute(code, allow_stdin=allow_stdin, stop_on_error=False)
+        asked = self._execute(code, cell, allow_stdin=allow_stdin)
         while True:
             if answer is not None and self._client.stdin_channel.msg_ready():
                 question = self._client.get_stdin_msg(timeout=1)
+                if question["parent_header"].get("msg_id") != asked:
+                    continue  # of an earlier cell, which was interrupted
                 ran.questions.append(question["content"]["prompt"])
                 self._client.input(next(answers))
             try:
@@ -163,3 +167,17 @@ class Kernel:
         if ok:
             assert ran.status == "ok", ran.error
         return ran
+
+    def _execute(self, code: str, cell: str, *, allow_stdin: bool) -> str:
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": allow_stdin,
+            "stop_on_error": False,
+        }
+        metadata = {"cellId": cell} if cell else {}
+        message = self._client.session.msg("execute_request", content, metadata=metadata)
+        self._client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])

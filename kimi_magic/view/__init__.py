@@ -13,7 +13,15 @@ from typing import Any, Literal, Protocol
 from kimi_magic.config import VIEWS
 from kimi_magic.events import Event
 
-__all__ = ["Unseen", "View", "ViewOptions", "can_answer", "cell_number", "open_view"]
+__all__ = [
+    "Unseen",
+    "View",
+    "ViewOptions",
+    "can_answer",
+    "cell_number",
+    "open_view",
+    "running_cell",
+]
 
 
 class View(Protocol):
@@ -121,6 +129,14 @@ def cell_number() -> int | None:
     """The number of the cell that runs, where there are cells."""
     shell = _running_shell()
     return shell.execution_count if shell else None
+
+
+def running_cell() -> tuple[str, str]:
+    """The id of the notebook cell that runs, "" where the front end gives none, and of this run."""
+    kernel = getattr(_running_shell(), "kernel", None)
+    request: dict[str, Any] = getattr(kernel, "get_parent", dict)() or {}
+    cell = (request.get("metadata") or {}).get("cellId") or ""
+    return str(cell), str((request.get("header") or {}).get("msg_id") or "")
 
 
 def _running_shell() -> Any:

@@ -20,7 +20,16 @@ from kimi_magic.view.markdown import MONOSPACE, highlight, plain_html, to_html
 from kimi_magic.view.results import has_image, result_html, result_text
 from kimi_magic.view.timeline import Part, Timeline, clean
 
-__all__ = ["Bundle", "RecordView", "call_text", "make_record", "publish", "tokens_line"]
+__all__ = [
+    "Bundle",
+    "RecordView",
+    "call_text",
+    "details",
+    "make_record",
+    "pre",
+    "publish",
+    "tokens_line",
+]
 
 _RULE = "border-left:2px solid rgba(127,127,127,.4)"
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
@@ -96,7 +105,7 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
 
 def _part(part: Part, options: ViewOptions) -> str:
     if part.kind == "reasoning":
-        return _details("Reasoning", _pre(escape(part.text.rstrip()), _PROSE))
+        return details("Reasoning", pre(escape(part.text.rstrip()), _PROSE))
     if part.kind == "tool":
         return _card(part)
     if part.kind == "notice":
@@ -110,12 +119,12 @@ def _card(part: Part) -> str:
     """A tool call: what it was called with, and below it what it gave."""
     result = part.result
     failed = " · failed" if part.state == "failed" else ""
-    inner = [_pre(_arguments(part), MONOSPACE)]
+    inner = [pre(_arguments(part), MONOSPACE)]
     if result is not None:
         inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
     shows = result is not None and has_image(result)
     title = f"Tool <code>{escape(part.title)}</code>{failed}"
-    return _details(title, "\n".join(inner), is_open=shows)
+    return details(title, "\n".join(inner), is_open=shows)
 
 
 def _arguments(part: Part) -> str:
@@ -132,11 +141,13 @@ def python_code(part: Part) -> str | None:
     return clean(code).rstrip() if isinstance(code, str) else None
 
 
-def _pre(html: str, font: str) -> str:
+def pre(html: str, font: str = _PROSE) -> str:
+    """Text, escaped already, with its line breaks."""
     return f'<pre style="margin:0;opacity:.7;{_WRAP};{font}">{html}</pre>'
 
 
-def _details(title: str, html: str, *, is_open: bool = False) -> str:
+def details(title: str, html: str, *, is_open: bool = False) -> str:
+    """A panel that folds away."""
     return (
         f'<details{" open" if is_open else ""} style="margin:0 0 .8em">'
         f'<summary style="{_SUMMARY}">{title}</summary>\n'
