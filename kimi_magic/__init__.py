@@ -74,25 +74,28 @@ def load_ipython_extension(shell: Any) -> None:
     from kimi_magic.magics import KimiMagics
 
     shell.register_magics(KimiMagics.of(shell))
-    for transformers, ours in _input_transformers(shell):
-        if ours not in transformers:
-            transformers.append(ours)
+    for hooks, ours in _hooks(shell):
+        if ours not in hooks:
+            hooks.append(ours)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """What ``%unload_ext kimi_magic`` does: the magics go, chats and settings stay."""
     for magics in shell.magics_manager.magics.values():
         magics.pop("kimi", None)
-    for transformers, ours in _input_transformers(shell):
-        if ours in transformers:
-            transformers.remove(ours)
+    for hooks, ours in _hooks(shell):
+        if ours in hooks:
+            hooks.remove(ours)
 
 
-def _input_transformers(shell: Any) -> list[tuple[list[Any], Any]]:
+def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
+    """Lists of IPython's, and what of ours belongs into each."""
+    from kimi_magic.completion import complete_kimi
     from kimi_magic.magics import QuestionLine, cell_without_body
 
     manager = shell.input_transformer_manager
     return [
         (manager.cleanup_transforms, cell_without_body),
         (manager.token_transformers, QuestionLine),
+        (shell.Completer.custom_matchers, complete_kimi),
     ]

@@ -37,6 +37,9 @@ class Option:
         The values there are; empty: any.
     repeat : bool
         Whether it may be given several times.
+    completes : str
+        What tab completes after it: ``chats``, ``endpoints``, ``models``, ``callables``,
+        ``variables``.
     """
 
     flags: tuple[str, ...]
@@ -45,6 +48,7 @@ class Option:
     type: type = str
     choices: tuple[str, ...] = ()
     repeat: bool = False
+    completes: str = ""
 
     @property
     def name(self) -> str:
@@ -63,21 +67,35 @@ class Verb:
     usage: str
     help: str
     example: str
+    completes: str = ""
 
 
 OPTIONS = (
-    Option(("-m", "--model"), "ask this model", "ID"),
-    Option(("-e", "--endpoint"), "ask at this endpoint: a name or a URL", "NAME"),
+    Option(("-m", "--model"), "ask this model", "ID", completes="models"),
+    Option(
+        ("-e", "--endpoint"), "ask at this endpoint: a name or a URL", "NAME", completes="endpoints"
+    ),
     Option(("-s", "--system"), 'system prompt of this cell; "" for none', "TEXT"),
-    Option(("-c", "--chat"), "go on with this chat instead of the current one", "NAME"),
+    Option(
+        ("-c", "--chat"),
+        "go on with this chat instead of the current one",
+        "NAME",
+        completes="chats",
+    ),
     Option(
         ("-T", "--tool"),
         "offer these functions of the notebook (repeat, or commas); `run_python` is built in",
         "NAMES",
         repeat=True,
+        completes="callables",
     ),
     Option(("--no-tools",), "offer none, not even those of @kimi.tool"),
-    Option(("-o", "--out"), "put the reply into this variable; `NAME <<` does the same", "NAME"),
+    Option(
+        ("-o", "--out"),
+        "put the reply into this variable; `NAME <<` does the same",
+        "NAME",
+        completes="variables",
+    ),
     Option(
         ("-f", "--format"),
         "show the answer rendered or as it came",
@@ -115,9 +133,10 @@ VERBS = (
     ),
     Verb(
         "continue",
-        "continue",
+        "continue [CHAT]",
         "go on with a turn that was stopped, cut or failed",
         "%kimi continue",
+        completes="chats",
     ),
     Verb("chats", "chats", "list the chats with their turns and tokens", "%kimi chats"),
     Verb(
@@ -125,30 +144,40 @@ VERBS = (
         "chat NAME [--all]",
         "make a chat the current one and show it; --all: with what was set aside",
         "%kimi chat review",
+        completes="chats",
     ),
-    Verb("reset", "reset [CHAT]", "forget a chat (the current one by default)", "%kimi reset"),
+    Verb(
+        "reset",
+        "reset [CHAT]",
+        "forget a chat (the current one by default)",
+        "%kimi reset",
+        completes="chats",
+    ),
     Verb(
         "tools",
         "tools [add|remove NAME]",
         "list what is offered to every cell, or change it",
         "%kimi tools add forecast",
+        completes="callables",
     ),
     Verb(
         "tool",
         "tool NAME [ARGUMENTS]",
         "show a function as the model will see it, or call it as the model would",
         '%kimi tool forecast {"days": 3}',
+        completes="callables",
     ),
     Verb(
         "models",
         "models [ENDPOINT]",
         "list the models that the server offers",
         "%kimi models nvidia",
+        completes="endpoints",
     ),
     Verb(
         "endpoints", "endpoints", "list the endpoints and whose key is present", "%kimi endpoints"
     ),
-    Verb("help", "help [VERB]", "show this, or one verb", "%kimi help reset"),
+    Verb("help", "help [VERB]", "show this, or one verb", "%kimi help reset", completes="verbs"),
 )
 
 _TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")

@@ -78,6 +78,7 @@ class Session:
         self.last: Reply | None = None
         self.current_chat = "main"
         self._budgets: dict[tuple[str, str], Budget] = {}
+        self._listed: dict[str, None] = {}
         self._chats: dict[str, Chat] = {}
         self._connector = Connector()
         self._lock = threading.Lock()
@@ -170,7 +171,13 @@ class Session:
         chosen = self.choose_endpoint(endpoint)
         key = self._connector.key(chosen, getpass if can_answer() else None)
         line = self._connector.connect(chosen, key, None, self.settings, print)
-        return line.client.models()
+        self._listed |= dict.fromkeys(found := line.client.models())
+        return found
+
+    def known_models(self) -> list[str]:
+        """The ids of models that were heard of: of the endpoints, and what servers listed."""
+        ids = [endpoint.model for endpoint in self.catalogue]
+        return list(dict.fromkeys([*ids, *self._listed]))
 
     def question(
         self,

@@ -168,6 +168,11 @@ class Kernel:
             assert ran.status == "ok", ran.error
         return ran
 
+    def complete(self, code: str) -> dict[str, Any]:
+        """What a front end is told when the tab key is pressed at the end of the code."""
+        found: dict[str, Any] = self._client.complete(code, reply=True, timeout=30)["content"]
+        return found
+
     def _execute(self, code: str, cell: str, *, allow_stdin: bool) -> str:
         content = {
             "code": code,

@@ -22,7 +22,7 @@ STOREYS = (
     {"driver", "connect", "approval"},
     {"question"},
     {"session"},
-    {"bench"},
+    {"bench", "completion"},
     {"api", "magics", "demo"},
     {"kimi_magic"},
     {"cli"},
