@@ -9,6 +9,7 @@ from kimi_magic.chats import Chat
 from kimi_magic.endpoints.catalogue import Endpoint
 from kimi_magic.events import Event
 from kimi_magic.messages import Reply
+from kimi_magic.question import make_question
 from kimi_magic.session import current
 
 __all__ = ["add_endpoint", "ask", "chat", "stream"]
@@ -80,8 +81,7 @@ def ask(
     TurnInterrupted
         A ``KeyboardInterrupt``, with the same ``reply``.
     """
-    session = current()
-    question = session.question(
+    question = make_question(
         prompt,
         tools=tools,
         variables=variables,
@@ -98,7 +98,7 @@ def ask(
         max_steps=max_steps,
         approve=approve,
     )
-    return session.ask(question, show=show)
+    return current().ask(question, show=show)
 
 
 def stream(
@@ -130,8 +130,7 @@ def stream(
         One of ``kimi_magic.events``; the last is ``TurnFinished`` with the reply, also for a turn
         that fails, whose error is raised after it.
     """
-    session = current()
-    question = session.question(
+    question = make_question(
         prompt,
         tools=tools,
         variables=variables,
@@ -148,7 +147,7 @@ def stream(
         max_steps=max_steps,
         approve=approve,
     )
-    return session.stream(question)
+    return current().stream(question)
 
 
 def chat(name: str = "main") -> Chat:
@@ -159,7 +158,7 @@ def chat(name: str = "main") -> Chat:
     name : str
         ``main`` is the one that ``%%kimi`` cells go on with.
     """
-    return current().chat(name)
+    return current().chats.get(name)
 
 
 def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint:

@@ -73,7 +73,7 @@ class KimiMagics(Settings, Magics):
             usage=given.pop("usage"),
         )
         if not given.pop("no_history"):
-            given["chat"] = given["chat"] or self.session.current_chat
+            given["chat"] = given["chat"] or self.session.chats.current
         no_tools, names = given.pop("no_tools"), given.pop("tool")
         given["tools"] = None if no_tools else _tools(names)
         given["stream"] = not given.pop("no_stream")
@@ -86,20 +86,20 @@ class KimiMagics(Settings, Magics):
     def _ask(self, prompt: str) -> Reply:
         if not prompt:
             raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
-        chat = self.session.current_chat
+        chat = self.session.chats.current
         return self._ask_session(Question(prompt, chat=chat, tools=_tools(None)), ViewOptions())
 
     def _ask_session(self, question: Question, options: ViewOptions) -> Reply:
         return self.session.ask(question, show=True, options=options)
 
     def _continue(self, words: str) -> Reply:
-        question = self.session.to_go_on(words or self.session.current_chat)
+        question = self.session.to_go_on(words or self.session.chats.current)
         return self._ask_session(replace(question, tools=_tools(None)), ViewOptions())
 
     def _chats(self, _: str) -> None:
         rows = [("", "chat", "turns", "tokens")]
         for chat in self.session.chats:
-            mark = "→" if chat.name == self.session.current_chat else ""
+            mark = "→" if chat.name == self.session.chats.current else ""
             rows.append((mark, chat.name, str(len(chat.turns)), f"{chat.usage.total_tokens:,}"))
         print(_table(rows) if len(rows) > 1 else "There is no chat yet: a %%kimi cell begins one.")
 
@@ -110,13 +110,13 @@ class KimiMagics(Settings, Magics):
         names = [word for word in words.split() if word != "--all"]
         if len(names) > 1:
             raise MagicError("Which chat? `%kimi chat NAME` shows one, `%kimi chats` lists them.")
-        name = names[0] if names else self.session.current_chat
-        chat = self.session.chat(name)
-        self.session.current_chat = name
+        name = names[0] if names else self.session.chats.current
+        chat = self.session.chats.get(name)
+        self.session.chats.current = name
         publish(show_chat(chat.turns, chat.set_aside if "--all" in words.split() else ()))
 
     def _reset(self, name: str) -> None:
-        chat = self.session.chat(name or self.session.current_chat)
+        chat = self.session.chats.get(name or self.session.chats.current)
         count = len(chat.turns)
         chat.reset()
         print(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kimi_magic.chats import Chat
 from kimi_magic.config import Settings
 from kimi_magic.endpoints.catalogue import KIMI_SYSTEM, Endpoint, is_kimi
+from kimi_magic.errors import KimiError
 from kimi_magic.messages import Message
 
 if TYPE_CHECKING:
     from kimi_magic.connect import Line
 
-__all__ = ["Question", "request_body", "system_prompt"]
+__all__ = ["Question", "make_question", "request_body", "system_prompt"]
+
+UNBUILT = ("variables", "schema")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,22 @@ class Question:
     max_steps: int | None = None
     approve: str | None = None
     fresh: bool = False
+
+
+def make_question(prompt: Any, *, chat: str | Chat | None = None, **how: Any) -> Question:
+    """Make a question of what the public functions take.
+
+    Raises
+    ------
+    KimiError
+        A value does not fit, or a keyword has its place in the signature but is not built yet.
+    """
+    for name in UNBUILT:
+        if how.pop(name, None) is not None:
+            raise KimiError(f"{name}= is not built yet in this version: leave it out.")
+    if how.get("max_steps") is not None and how["max_steps"] < 1:
+        raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
+    return Question(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **how)
 
 
 def system_prompt(question: Question, settings: Settings, model: str) -> tuple[Message, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_magic.approval import Approval, Approved, ask_with_input, confirming
 from kimi_magic.budget import Budget
-from kimi_magic.chats import Chat, ChatTurn, Place
+from kimi_magic.chats import Chats, ChatTurn, Place
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector, Line
 from kimi_magic.driver import drive, watch
@@ -23,7 +23,7 @@ from kimi_magic.errors import KeyRefused, KimiError, TurnInterrupted
 from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarted
 from kimi_magic.loop import Send, Turn
 from kimi_magic.messages import Message, Reply, ToolCall, as_content
-from kimi_magic.question import Question, request_body, system_prompt
+from kimi_magic.question import Question, make_question, request_body, system_prompt
 from kimi_magic.view import (
     Unseen,
     ViewOptions,
@@ -44,7 +44,6 @@ HOW_TO_GET_KIMI = (
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
 )
 GO_ON = "Go on exactly where you stopped; repeat nothing."
-UNBUILT = ("variables", "schema")
 Announce = Callable[[Event], None]
 
 
@@ -76,12 +75,9 @@ class Session:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.last: Reply | None = None
-        self.current_chat = "main"
+        self.chats = Chats(self._ask_in_chat)
         self._budgets: dict[tuple[str, str], Budget] = {}
-        self._listed: dict[str, None] = {}
-        self._chats: dict[str, Chat] = {}
         self._connector = Connector()
-        self._lock = threading.Lock()
         self._here = threading.local()
         self._told_how_to_get_kimi = False
 
@@ -127,18 +123,6 @@ class Session:
             if event is not None:
                 yield event
 
-    def chat(self, name: str = "main") -> Chat:
-        """The chat of that name, made where there is none."""
-        with self._lock:
-            if name not in self._chats:
-                self._chats[name] = Chat(name, self._ask_in_chat)
-            return self._chats[name]
-
-    @property
-    def chats(self) -> list[Chat]:
-        """All chats, in the order in which they began."""
-        return list(self._chats.values())
-
     @property
     def catalogue(self) -> Catalogue:
         return self._connector.catalogue
@@ -170,36 +154,11 @@ class Session:
         """
         chosen = self.choose_endpoint(endpoint)
         key = self._connector.key(chosen, getpass if can_answer() else None)
-        line = self._connector.connect(chosen, key, None, self.settings, print)
-        self._listed |= dict.fromkeys(found := line.client.models())
-        return found
+        return self._connector.models(chosen, key, self.settings, print)
 
     def known_models(self) -> list[str]:
         """The ids of models that were heard of: of the endpoints, and what servers listed."""
-        ids = [endpoint.model for endpoint in self.catalogue]
-        return list(dict.fromkeys([*ids, *self._listed]))
-
-    def question(
-        self,
-        prompt: Any,
-        *,
-        chat: str | Chat | None = None,
-        **how: Any,
-    ) -> Question:
-        """Make a question of what the public functions take.
-
-        Raises
-        ------
-        KimiError
-            A keyword has its place in the signature, but is not built yet.
-        """
-        for name in UNBUILT:
-            if how.pop(name, None) is not None:
-                raise KimiError(f"{name}= is not built yet in this version: leave it out.")
-        if how.get("max_steps") is not None and how["max_steps"] < 1:
-            raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
-        chat = chat.name if isinstance(chat, Chat) else chat
-        return Question(prompt, chat=chat, **how)
+        return self._connector.known_models()
 
     def to_go_on(self, chat: str) -> Question:
         """The question that goes on with a chat's latest turn.
@@ -209,7 +168,7 @@ class Session:
         KimiError
             There is none.
         """
-        if not self.chat(chat).turns:
+        if not self.chats.get(chat).turns:
             raise KimiError(f"The chat {chat} has no turn to go on with.")
         return Question(GO_ON, chat=chat)
 
@@ -220,7 +179,7 @@ class Session:
     def _ask_in_chat(
         self, prompt: Any, *, chat: str, show: bool | None = None, **how: Any
     ) -> Reply:
-        return self.ask(self.question(prompt, chat=chat, **how), show=show)
+        return self.ask(make_question(prompt, chat=chat, **how), show=show)
 
     def _prepare(self, question: Question) -> _Job:
         """All that can be refused before anything is shown."""
@@ -284,7 +243,7 @@ class Session:
 
     def _history(self, job: _Job) -> tuple[Message, ...]:
         name = job.question.chat
-        return self.chat(name).history(job.place, fresh=job.question.fresh) if name else ()
+        return self.chats.get(name).history(job.place, fresh=job.question.fresh) if name else ()
 
     def _budget(self, line: Line, request: dict[str, Any]) -> Budget:
         """What the model's window holds beside the answer; what was learnt of it stays."""
@@ -317,7 +276,7 @@ class Session:
     def _caller(self, job: _Job) -> Callable[[tuple[ToolCall, ...]], Iterator[Event | None]]:
         """How the calls of a step are made."""
         chat = job.question.chat
-        approved: Approved = self.chat(chat).approved if chat else {}
+        approved: Approved = self.chats.get(chat).approved if chat else {}
 
         def call(calls: tuple[ToolCall, ...]) -> Iterator[Event | None]:
             from kimi_magic.tools.batch import run_batch
@@ -366,7 +325,7 @@ class Session:
         if not (reply.chat and messages):
             return 0
         made = ChatTurn(job.prompt.text, reply, messages, job.place)
-        return self.chat(reply.chat).append(made, fresh=job.question.fresh)
+        return self.chats.get(reply.chat).append(made, fresh=job.question.fresh)
 
     def _tell_how_to_get_kimi(self, job: _Job, line: Line) -> Iterator[Event]:
         """Once, where the practice model answers though nobody chose it."""

@@ -22,7 +22,7 @@ for _name in [n for n in os.environ if n.startswith("KIMI_") and n != "KIMI_CACH
 get_ipython().run_line_magic("reset", "-f")
 import kimi_magic as kimi, kimi_magic.session
 get_ipython().run_line_magic("load_ext", "kimi_magic")
-kimi_magic.session.current()._chats.clear()
+kimi_magic.session.current().chats.clear()
 kimi_magic.session.current().last = None
 import kimi_magic.tools.offers
 kimi_magic.tools.offers.offered.clear()
