@@ -17,7 +17,7 @@ PACKAGE = Path(kimi_magic.__file__).parent
 
 # Who stands above whom; a room of the same storey is another room.
 STOREYS = (
-    {"messages", "events", "errors", "config"},
+    {"messages", "events", "errors", "config", "timed"},
     {"loop", "chats", "endpoints", "tools", "context", "view", "store", "export", "options"},
     {"driver", "connect"},
     {"session"},

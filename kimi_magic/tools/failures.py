@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from kimi_magic import timed
 from kimi_magic.context import cut
 from kimi_magic.tools.capture import current_shell
 
@@ -20,7 +21,7 @@ MAX_MESSAGE = 1500
 MAX_INNER = 5
 
 _FILE = re.compile(r'File "([^"\n]+)", line')
-_OURS = str(Path(__file__).parent)
+_OURS = (str(Path(__file__).parent), str(timed.__file__))
 
 
 @dataclass(frozen=True, slots=True)
