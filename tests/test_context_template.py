@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
-import threading
+import importlib
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import PurePosixPath
@@ -14,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.context.guard import aside
 from kimi_magic.context.template import Expression, expand, in_namespace, parse
 from kimi_magic.errors import KimiError, PromptError
+
+np: Any = importlib.import_module("numpy")
+pd: Any = importlib.import_module("pandas")
 
 
 class SaysItself(str):
@@ -88,13 +89,12 @@ def test_a_value_reads_as_part_of_the_sentence(value: object, expected: str) -> 
 
 
 def test_scalars_of_numpy_read_as_numbers() -> None:
-    np = pytest.importorskip("numpy")
     assert told("{{ x }} {{ n }}", x=np.float64(1.5), n=np.int8(3)) == "1.5 3"
 
 
 def test_what_is_no_text_is_bounded() -> None:
     text = expand("{{ x }}", in_namespace({"x": list(range(10**6))}), tokens=50)
-    assert text.startswith("[0, 1, 2")
+    assert text.startswith("list of 1,000,000 items (int): [0, 1, 2")
     assert len(text) <= 200
 
 
@@ -211,42 +211,9 @@ def test_prints_stay_out_of_the_cell(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_an_expression_that_only_prints_becomes_what_it_printed() -> None:
-    pd = pytest.importorskip("pandas")
     text = told("{{ frame.info() }}", frame=pd.DataFrame({"a": [1, None]}))
     assert "1 non-null" in text
     assert told("{{ print() }}") == "None"
-
-
-def test_prints_of_other_threads_go_where_they_went(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also where two step aside at once, and the first is back before the second."""
-    both, first_is_back = threading.Barrier(2, timeout=30), threading.Event()
-
-    def other() -> None:
-        print("from the other thread")
-        with aside("stdout") as heard:
-            both.wait()
-            assert first_is_back.wait(30)
-            print("aside")
-        assert heard.getvalue() == "aside\n"
-
-    before = sys.stdout
-    thread = threading.Thread(target=other)
-    with aside("stdout") as heard:
-        thread.start()
-        both.wait()
-    first_is_back.set()
-    thread.join(30)
-    assert heard.getvalue() == ""
-    assert capsys.readouterr().out == "from the other thread\n"
-    assert sys.stdout is before
-
-
-def test_a_stream_that_was_replaced_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = object()
-    with monkeypatch.context() as patch:
-        with aside("stderr"):
-            patch.setattr(sys, "stderr", theirs)
-        assert sys.stderr is theirs
 
 
 single_braces = st.text(alphabet=st.sampled_from("{}\\a$ \n'\"#")).filter(lambda t: "{{" not in t)

@@ -6,22 +6,24 @@ Single braces are literal, and so is ``{{`` where it is written ``\\{{``.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from io import StringIO
 from pathlib import PurePath
 from tokenize import OP, TokenError, TokenInfo, generate_tokens
+from typing import Any
 from uuid import UUID
 
-from kimi_magic.context.guard import ANYTHING, aside
-from kimi_magic.context.summaries import CHARS_PER_TOKEN, cut, summarize
+from kimi_magic.context.guard import ANYTHING, diverted
+from kimi_magic.context.summaries import summarize
+from kimi_magic.context.text import CHARS_PER_TOKEN, cut
 from kimi_magic.errors import PromptError
 
-__all__ = ["Evaluate", "Expression", "expand", "in_namespace", "parse"]
+__all__ = ["Evaluate", "Expression", "expand", "in_namespace", "message_of", "parse"]
 
 Evaluate = Callable[[str], object]
 
@@ -161,7 +163,7 @@ def _checked(text: str, start: int, end: int) -> Expression:
     try:
         compile(expression.code, "<prompt>", "eval", dont_inherit=True)
     except ANYTHING as error:
-        raise PromptError(f"{expression}: {_message(error)}\n{_HINT}") from None
+        raise PromptError(f"{expression}: {message_of(error)}\n{_HINT}") from None
     return expression
 
 
@@ -169,10 +171,10 @@ def _evaluated(expression: Expression, evaluate: Evaluate) -> object:
     try:
         return evaluate(expression.code)
     except ANYTHING as error:
-        raise PromptError(f"{expression}: {_message(error)}\n{_HINT}") from error
+        raise PromptError(f"{expression}: {message_of(error)}\n{_HINT}") from error
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """What Python says, without the place: ours is the prompt's."""
     try:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -184,17 +186,13 @@ def _message(error: BaseException) -> str:
 
 def _inline(value: object, tokens: int) -> str:
     """Write a value as it stands in a sentence: a text or a number as it is."""
-    if isinstance(value, str) and not hasattr(type(value), "_repr_llm_"):
+    kind: Any = type(value)
+    if issubclass(kind, str) and not hasattr(kind, "_repr_llm_"):
         return str.__str__(value)
-    if isinstance(value, _SCALARS) or _is_numpy_scalar(value):
+    if issubclass(kind, _SCALARS):
         with suppress(*ANYTHING):  # an integer of too many digits
             return cut(str(value), tokens * CHARS_PER_TOKEN)
     return summarize(value, tokens=tokens)
-
-
-def _is_numpy_scalar(value: object) -> bool:
-    generic = getattr(sys.modules.get("numpy"), "generic", None)
-    return generic is not None and isinstance(value, generic)
 
 
 def in_namespace(namespace: Mapping[str, object], **more: object) -> Evaluate:
@@ -211,7 +209,8 @@ def in_namespace(namespace: Mapping[str, object], **more: object) -> Evaluate:
     """
 
     def evaluate(source: str) -> object:
-        with aside("stdout") as printed:
+        printed = StringIO()
+        with diverted("stdout", printed):
             value: object = eval(source, {**more, **namespace})  # noqa: S307 - the user's own
         return printed.getvalue().strip() or None if value is None else value
 
