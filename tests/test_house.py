@@ -17,7 +17,7 @@ PACKAGE = Path(kimi_magic.__file__).parent
 
 # Who stands above whom; a room of the same storey is another room.
 STOREYS = (
-    {"messages", "events", "errors", "config", "history", "budget"},
+    {"messages", "events", "errors", "config", "timed", "history", "budget"},
     {"loop", "chats", "endpoints", "tools", "context", "view", "store", "export", "options"},
     {"driver", "connect", "approval"},
     {"question"},
