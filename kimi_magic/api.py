@@ -67,8 +67,10 @@ def ask(
     approve : str, optional
         Who says yes to calls: ``auto`` (asks for tools with ``confirm=True``), ``ask`` (asks for
         each), ``yes`` (asks for none), ``no`` (refuses each).
-    variables, schema
-        Their places; this version refuses them.
+    variables : sequence of str or mapping, optional
+        Names of the notebook's variables, or names and values: their summaries go along.
+    schema
+        Its place; this version refuses it.
 
     Returns
     -------

@@ -92,6 +92,11 @@ class Connector:
             return own or self._keys.find(endpoint.key_env)
         return self._keys.find(endpoint.key_env)
 
+    def known_keys(self) -> dict[str, str]:
+        """Every key that is known by now, by its variable: none of them may leave in a text."""
+        names = [endpoint.key_env for endpoint in self.catalogue if endpoint.key_env]
+        return self._keys.known([*names, "KIMI_API_KEY"])
+
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
         """The endpoint's key, typed by a person where it must be.
 

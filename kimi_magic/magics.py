@@ -18,15 +18,19 @@ from IPython.core.magic import (
 )
 
 from kimi_magic.config import Settings
+from kimi_magic.context.cells import CellErrors, parse_numbers, read_cell
+from kimi_magic.context.template import expand, in_namespace
 from kimi_magic.errors import ConfigError, MagicError, ToolInterrupted
 from kimi_magic.messages import Reply, ToolResult
 from kimi_magic.options import help_text, parse_line, split_verb
 from kimi_magic.question import Question
+from kimi_magic.repair import EXPLAIN, FIX, ONLY_CODE, code_of, variables_of
 from kimi_magic.session import Session, current
-from kimi_magic.view import ViewOptions, can_answer
+from kimi_magic.view import Format, ViewOptions, can_answer
 
 __all__ = ["KimiMagics", "QuestionLine", "cell_without_body"]
 
+FIX_TOKENS = 600
 _ENDS_IN_QUESTION = re.compile(r"(\s*(?:[^\W\d]\w*\s*=\s*)?)%kimi\s(.*\?)\s*$")
 
 
@@ -42,6 +46,7 @@ class KimiMagics(Settings, Magics):
             if (value := getattr(before, name)) != trait.default(before):
                 setattr(self, name, value)  # set before the extension was loaded
         self.session: Session = current(self)
+        self.cell_errors = CellErrors()
 
     @classmethod
     def of(cls, shell: Any) -> KimiMagics:
@@ -66,9 +71,10 @@ class KimiMagics(Settings, Magics):
             return None
         if not cell.strip():
             raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
-        out = given.pop("out")
+        out, dry_run = given.pop("out"), given.pop("dry_run")
+        shape: Format = given.pop("format") or "markdown"
         options = ViewOptions(
-            format=given.pop("format") or "markdown",
+            format=shape,
             hide_reasoning=given.pop("hide_reasoning"),
             usage=given.pop("usage"),
         )
@@ -77,11 +83,28 @@ class KimiMagics(Settings, Magics):
         no_tools, names = given.pop("no_tools"), given.pop("tool")
         given["tools"] = None if no_tools else _tools(names)
         given["stream"] = not given.pop("no_stream")
-        reply = self._ask_session(Question(cell.strip("\n"), **given), options)
+        given["variables"] = given.pop("var")
+        given["cells"] = self._cells(given.pop("cells"))
+        prompt = cell.strip("\n")
+        if not given.pop("raw"):
+            prompt = expand(prompt, in_namespace(self._shell.user_ns, Err=self.cell_errors))
+        if shape == "code":
+            prompt = f"{prompt}\n\n{ONLY_CODE}"
+        question = Question(prompt, **given)
+        if dry_run:
+            print(self.session.preview(question))
+            return None
+        reply = self._ask_session(question, options)
+        if shape == "code":
+            self._offer_code(reply)
         if out:
             self._shell.user_ns[out] = reply
             return None
         return reply
+
+    def _cells(self, numbers: str | None) -> tuple[Any, ...]:
+        wanted = parse_numbers(numbers) if numbers else []
+        return tuple(read_cell(number, self._shell, self.cell_errors) for number in wanted)
 
     def _ask(self, prompt: str) -> Reply:
         if not prompt:
@@ -91,6 +114,38 @@ class KimiMagics(Settings, Magics):
 
     def _ask_session(self, question: Question, options: ViewOptions) -> Reply:
         return self.session.ask(question, show=True, options=options)
+
+    def _fix(self, _: str) -> Reply:
+        if not self.cell_errors:
+            raise MagicError("No cell has failed since the extension was loaded.")
+        reply = self._ask_about(list(self.cell_errors)[-1], FIX)
+        self._offer_code(reply)
+        return reply
+
+    def _explain(self, number: str) -> Reply:
+        if number and not number.isdecimal():
+            raise MagicError("Which cell? `%kimi explain` takes its number, or the last one.")
+        if not number and self._shell.execution_count < 2:
+            raise MagicError("No cell has run before this one.")
+        return self._ask_about(int(number or self._shell.execution_count - 1), EXPLAIN)
+
+    def _ask_about(self, number: int, words: str) -> Reply:
+        """Ask about a cell; the variables that it reads go along."""
+        cell = read_cell(number, self._shell, self.cell_errors)
+        question = Question(
+            words.format(number),
+            chat=self.session.chats.current,
+            cells=(cell,),
+            variables=variables_of(cell, self._shell.user_ns),
+            var_tokens=min(self.session.settings.summary_tokens, FIX_TOKENS),
+        )
+        return self._ask_session(question, ViewOptions())
+
+    def _offer_code(self, reply: Reply) -> None:
+        """Put the code of an answer into the next cell, where the front end takes it."""
+        code = code_of(reply)
+        if code:
+            self._shell.set_next_input(code)
 
     def _continue(self, words: str) -> Reply:
         question = self.session.to_go_on(words or self.session.chats.current)

@@ -91,6 +91,13 @@ OPTIONS = (
     ),
     Option(("--no-tools",), "offer none, not even those of @kimi.tool"),
     Option(
+        ("-v", "--var"),
+        "send summaries of these variables along (repeat, or commas)",
+        "NAMES",
+        repeat=True,
+        completes="variables",
+    ),
+    Option(
         ("-o", "--out"),
         "put the reply into this variable; `NAME <<` does the same",
         "NAME",
@@ -98,9 +105,9 @@ OPTIONS = (
     ),
     Option(
         ("-f", "--format"),
-        "show the answer rendered or as it came",
-        "markdown|text",
-        choices=("markdown", "text"),
+        "show the answer rendered, as it came, as data, or as code for the next cell",
+        "markdown|text|json|code",
+        choices=("markdown", "text", "json", "code"),
     ),
     Option(("-R", "--hide-reasoning"), "show the answer alone"),
     Option(("-u", "--usage"), "show the tokens below the answer"),
@@ -110,6 +117,11 @@ OPTIONS = (
     Option(("--max-tokens",), "limit for reasoning and answer together", "N", int),
     Option(("--seed",), "repeat the same sampling, where the server can", "N", int),
     Option(("--stop",), "end the answer at this text (may be repeated)", "TEXT", repeat=True),
+    Option(("--cells",), "send these earlier cells and their outputs along", "3-5"),
+    Option(("--var-tokens",), "the longest summary of a variable", "N", int),
+    Option(("--raw",), "leave `{{ … }}` as it is"),
+    Option(("--dry-run",), "show what would be sent, and send nothing"),
+    Option(("--allow-secrets",), "send also what looks like a key"),
     Option(("--fresh",), "start the chat anew with this cell"),
     Option(("--no-history",), "ask outside of any chat: nothing of it goes along or is kept"),
     Option(("--no-stream",), "ask for the answer in one piece"),
@@ -131,6 +143,13 @@ VERBS = (
         "ask one line; all that follows is the prompt",
         "%kimi ask What is 7 × 8?",
     ),
+    Verb(
+        "fix",
+        "fix",
+        "explain the last error, and put the corrected cell below",
+        "%kimi fix",
+    ),
+    Verb("explain", "explain [N]", "explain the last cell, or In[N]", "%kimi explain"),
     Verb(
         "continue",
         "continue [CHAT]",
@@ -237,6 +256,8 @@ def _complaints(found: dict[str, Any]) -> Iterator[str]:
         yield f"--max-steps is at least 1; not {found['max_steps']}."
     if found["tool"] and found["no_tools"]:
         yield "-T offers tools and --no-tools none: leave one of them out."
+    if found["var_tokens"] is not None and found["var_tokens"] < 1:
+        yield f"--var-tokens is at least 1; not {found['var_tokens']}."
     if found["no_history"] and (found["chat"] or found["fresh"]):
         yield "--no-history asks outside of any chat: leave out -c and --fresh."
 

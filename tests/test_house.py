@@ -21,6 +21,8 @@ STOREYS = (
     {"loop", "chats", "endpoints", "tools", "context", "view", "store", "export", "options"},
     {"driver", "connect", "approval"},
     {"question"},
+    {"composing", "repair"},
+    {"calling", "preview"},
     {"session"},
     {"bench", "completion"},
     {"api", "magics", "demo"},
