@@ -125,9 +125,10 @@ class KimiMagics(Settings, Magics):
     def _explain(self, number: str) -> Reply:
         if number and not number.isdecimal():
             raise MagicError("Which cell? `%kimi explain` takes its number, or the last one.")
-        if not number and self._shell.execution_count < 2:
+        latest = len(self._shell.history_manager.input_hist_raw) - 2  # the last is this one
+        if not number and latest < 1:
             raise MagicError("No cell has run before this one.")
-        return self._ask_about(int(number or self._shell.execution_count - 1), EXPLAIN)
+        return self._ask_about(int(number or latest), EXPLAIN)
 
     def _ask_about(self, number: int, words: str) -> Reply:
         """Ask about a cell; the variables that it reads go along."""
