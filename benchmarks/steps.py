@@ -7,6 +7,7 @@ step for itself; the overhead of a step is what ours takes over the bare client'
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -49,7 +50,8 @@ for n in range({STEPS} + 1):
     send(messages)
     function = {{"name": "look", "arguments": json.dumps({{"n": n}})}}
     calls = [{{"id": f"functions.look:{{n}}", "type": "function", "function": function}}]
-    messages.append({{"role": "assistant", "reasoning_content": {REASONING!r}, "tool_calls": calls}})
+    messages.append({{"role": "assistant", "reasoning_content": {REASONING!r},
+                     "tool_calls": calls}})
     messages.append({{"role": "tool", "tool_call_id": calls[0]["id"], "name": "look",
                      "content": str(n)}})
 """
@@ -73,7 +75,7 @@ def step_times(code: str) -> list[float]:
                 check=True,
             )
         times = json.loads(ran.stdout)
-        rounds.append([later - sooner for sooner, later in zip(times, times[1:], strict=False)])
+        rounds.append([later - sooner for sooner, later in itertools.pairwise(times)])
     return [statistics.median(step) for step in zip(*rounds, strict=True)]
 
 

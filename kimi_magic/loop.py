@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from kimi_magic.budget import Budget
 from kimi_magic.errors import ContextTooLong, EndpointError
 from kimi_magic.events import Event, Notice, RequestStarted, Retrying, StepFinished
 from kimi_magic.history import (
@@ -35,6 +37,8 @@ EMPTY = "The model reasoned but gave no answer: it is asked again."
 LOST_CALLS = "The server announced tool calls but sent none: it is asked again."
 NO_TOOLS = "The model asked for a tool, but none was offered."
 CONCLUDE = "No more tools can be called. Conclude now, with what you have."
+MISFIT = "The answer does not fit the schema: the model is told, and asked again."
+MOST_CORRECTIONS = 2
 SAME_CALL, SAME_CALL_ENDS = 3, 10
 
 
@@ -44,14 +48,14 @@ class Send:
 
     Attributes
     ----------
-    tools : bool
-        Whether the tools are offered.
+    tools : sequence of dict
+        The schemas of the tools that are offered.
     whole : bool
         Whether the answer is to come in one piece, whatever the question wants.
     """
 
     messages: tuple[Message, ...]
-    tools: bool = False
+    tools: Sequence[dict[str, Any]] = ()
     whole: bool = False
 
 
@@ -82,10 +86,14 @@ class Turn:
     prompt : Message
     retries : int
         How often one request may go out again.
-    tools : bool
-        Whether tools are offered.
+    tools : sequence of dict
+        The schemas of the tools that are offered.
     max_steps : int
         After how many steps the model must conclude without tools.
+    budget : Budget or None
+        What fits into the context window; None: whatever the server takes.
+    check : callable or None
+        Tells what is wrong with an answer, as the words that go back to the model; "" for nothing.
 
     Attributes
     ----------
@@ -101,14 +109,19 @@ class Turn:
         prompt: Message,
         *,
         retries: int,
-        tools: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
         max_steps: int = 50,
+        budget: Budget | None = None,
+        check: Callable[[str], str] | None = None,
     ) -> None:
         self._history = tuple(history)
         self._prompt = prompt
         self._retries = retries
         self._tools = tools
         self._max_steps = max_steps
+        self._budget = budget
+        self._check = check
+        self._corrections = 0
         self._steps: list[Step] = []
         self._said: list[Message] = []
         self._ids = CallIds(history)
@@ -129,7 +142,11 @@ class Turn:
                 if completion.message.tool_calls:
                     yield Notice(NO_TOOLS)
                 yield StepFinished(self._answered(completion))
-                return
+                if not (correction := self._correction(completion)):
+                    return
+                yield Notice(MISFIT)
+                self._said.append(Message("user", correction))
+                continue
             self._open = replace(completion, message=self._ids.give(completion.message))
             yield RunTools(self._open.message.tool_calls)
             step = self._close()
@@ -175,12 +192,13 @@ class Turn:
             model=self._model or model,
             chat=chat,
             error=error,
+            asked=len(self._history) + 1,
         )
 
     def _complete(self) -> Generator[Event | Command, Completion | None, Completion]:
         """One step's model call; a second one where the first answer is of no use."""
         completion = yield from self._ask()
-        lost_calls = self._tools and completion.finish_reason == "tool_calls"
+        lost_calls = bool(self._tools) and completion.finish_reason == "tool_calls"
         if completion.message.tool_calls or not (lost_calls or _is_empty(completion)):
             return completion
         self._wasted += completion.usage
@@ -193,10 +211,11 @@ class Turn:
         """One model call, asked again while that can help and nothing of it was shown."""
         attempt = 1
         while True:
+            yield from self._make_room()
             yield RequestStarted(len(self._steps) + 1, attempt)
+            messages, tools = self._messages(), self._tools
             try:
-                messages = (*self._history, self._prompt, *self._said)
-                completion = yield Send(messages, self._tools, whole)
+                completion = yield Send(messages, tools, whole)
             except EndpointError as error:
                 if isinstance(error, ContextTooLong) and (notice := self._shorten()):
                     yield Notice(notice)
@@ -207,10 +226,22 @@ class Turn:
                 reason = str(error).partition("\n")[0]
             else:
                 assert completion is not None, "the driver answers Send with a Completion"
+                if self._budget:
+                    self._budget.learn(messages, tools, completion.usage)
                 return completion
             yield Retrying(reason, delay, attempt, self._retries)
             yield Pause(delay)
             attempt += 1
+
+    def _messages(self) -> tuple[Message, ...]:
+        return (*self._history, self._prompt, *self._said)
+
+    def _make_room(self) -> Iterator[Event]:
+        """Leave out what the context window cannot hold, as far as that can be."""
+        while self._budget and not self._budget.fits(self._messages(), self._tools):
+            if not (notice := self._shorten()):
+                return
+            yield Notice(notice)
 
     def _shorten(self) -> str:
         """Make room in what is sent; say how, "" where nothing can be left out."""
@@ -234,6 +265,13 @@ class Turn:
         self._steps.append(step)
         self._said.append(sendable(completion.message, NO_ANSWER))
         return step
+
+    def _correction(self, completion: Completion) -> str:
+        """What goes back to a model whose answer does not fit, as long as that is of use."""
+        if self._check is None or self._corrections == MOST_CORRECTIONS:
+            return ""
+        self._corrections += 1
+        return self._check(completion.message.text)
 
     def _close(self) -> Step:
         """Keep the step whose tools have run."""
@@ -271,7 +309,7 @@ class Turn:
             self._conclude("repetition")
 
     def _conclude(self, reason: str) -> None:
-        self._tools = False
+        self._tools = ()
         self._cut = reason
         self._said.append(Message("user", CONCLUDE))
 

@@ -253,6 +253,14 @@ class Reply:
         Why the turn did not come to its end.
     shown_in : int or None
         The number of the cell in which a view showed it.
+    request : dict
+        What the turn's requests held beside their messages.
+    asked : int
+        How many of the messages the first request held.
+    endpoint : any
+        The endpoint that was asked.
+    functions : dict
+        The functions that were offered, by the names of their tools.
     """
 
     text: str = ""
@@ -265,7 +273,11 @@ class Reply:
     model: str = ""
     chat: str | None = None
     error: BaseException | None = None
-    shown_in: int | None = field(default=None, repr=False, compare=False)
+    shown_in: int | None = field(default=None, repr=False)
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    asked: int = field(default=0, repr=False)
+    endpoint: Any = field(default=None, repr=False)
+    functions: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def messages(self) -> list[dict[str, Any]]:

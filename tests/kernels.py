@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -17,15 +17,17 @@ from jupyter_client.manager import KernelManager
 
 RESET = """
 import os
-for _name in [n for n in os.environ if n.startswith("KIMI_") and n != "KIMI_CACHE_DIR"]:
-    del os.environ[_name]
-get_ipython().run_line_magic("reset", "-f")
+for _name in list(os.environ):
+    if (_name[:5] == "KIMI_" and _name != "KIMI_CACHE_DIR") or _name.endswith("_API_KEY"):
+        del os.environ[_name]
+get_ipython().reset(new_session=False)
 import kimi_magic as kimi, kimi_magic.session
 get_ipython().run_line_magic("load_ext", "kimi_magic")
-kimi_magic.session.current()._chats.clear()
+kimi_magic.session.current().chats.clear()
 kimi_magic.session.current().last = None
 import kimi_magic.tools.offers
 kimi_magic.tools.offers.offered.clear()
+kimi.settings.cell_errors.clear()
 for _name, _trait in type(kimi.settings).class_traits(config=True).items():
     setattr(kimi.settings, _name, _trait.default(kimi.settings))
 """
@@ -128,21 +130,21 @@ class Kernel:
         ok: bool = True,
         answer: str | Sequence[str] | None = None,
         watch: Callable[[dict[str, Any]], None] | None = None,
+        cell: str = "",
         timeout: float = 60.0,
     ) -> Ran:
         """Run a cell to its end; ``watch`` sees each message as it arrives.
 
-        A person who is asked gives ``answer``, or its items one after the other.
+        A person who is asked gives ``answer``, or its items one after the other. ``cell`` is the
+        cell's id, as front ends send it.
         """
         ran = Ran()
         answers = iter(itertools.repeat(answer) if isinstance(answer, str) else answer or ())
         began = time.monotonic()
-        asked = self._client.execute(code, allow_stdin=allow_stdin, stop_on_error=False)
+        asked = self._execute(code, cell, allow_stdin=allow_stdin)
         while True:
             if answer is not None and self._client.stdin_channel.msg_ready():
-                question = self._client.get_stdin_msg(timeout=1)
-                ran.questions.append(question["content"]["prompt"])
-                self._client.input(next(answers))
+                self._answer(ran, asked, answers)
             try:
                 message = self._client.get_iopub_msg(timeout=0.2)
             except Exception:  # noqa: BLE001 - the client raises queue.Empty and zmq's kin
@@ -157,9 +159,40 @@ class Kernel:
             state = message["content"].get("execution_state")
             if message["msg_type"] == "status" and state == "idle":
                 break
-        ran.reply = self._client.get_shell_msg(timeout=10)["content"]
+        ran.reply = self._reply_to(asked)
         ran.status = ran.reply["status"]
         ran.seconds = time.monotonic() - began
         if ok:
             assert ran.status == "ok", ran.error
         return ran
+
+    def _answer(self, ran: Ran, asked: str, answers: Iterator[str]) -> None:
+        question = self._client.get_stdin_msg(timeout=1)
+        if question["parent_header"].get("msg_id") == asked:  # else of one that was interrupted
+            ran.questions.append(question["content"]["prompt"])
+            self._client.input(next(answers))
+
+    def _reply_to(self, asked: str) -> dict[str, Any]:
+        while True:
+            reply: dict[str, Any] = self._client.get_shell_msg(timeout=10)
+            if reply["parent_header"]["msg_id"] == asked:  # else of a cell that was given up
+                return dict(reply["content"])
+
+    def complete(self, code: str) -> dict[str, Any]:
+        """What a front end is told when the tab key is pressed at the end of the code."""
+        found: dict[str, Any] = self._client.complete(code, reply=True, timeout=30)["content"]
+        return found
+
+    def _execute(self, code: str, cell: str, *, allow_stdin: bool) -> str:
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": allow_stdin,
+            "stop_on_error": False,
+        }
+        metadata = {"cellId": cell} if cell else {}
+        message = self._client.session.msg("execute_request", content, metadata=metadata)
+        self._client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])

@@ -24,8 +24,10 @@ __all__ = [
     "cell_number",
     "open_view",
     "request",
+    "running_cell",
 ]
 
+Format = Literal["markdown", "text", "json", "code"]
 Answer = Literal["once", "chat", "no"] | dict[str, Any]
 """To a tool call: ``chat`` goes for the tool's later calls in this chat as well; a dict means yes,
 with these arguments."""
@@ -69,7 +71,8 @@ class ViewOptions:
     Attributes
     ----------
     format : str
-        ``markdown`` renders the answer, ``text`` leaves it as it came.
+        ``markdown`` renders the answer, ``text`` leaves it as it came, ``json`` shows data,
+        ``code`` shows it as Python where it is not fenced.
     hide_reasoning : bool
         Leave the reasoning out.
     usage : bool
@@ -78,7 +81,7 @@ class ViewOptions:
         Leave the reasoning open when it has ended.
     """
 
-    format: Literal["markdown", "text"] = "markdown"
+    format: Format = "markdown"
     hide_reasoning: bool = False
     usage: bool = False
     keep_reasoning: bool = False
@@ -163,6 +166,13 @@ def request() -> dict[str, Any]:
     """The front end's message that runs the cell; empty where there is none."""
     kernel = getattr(_running_shell(), "kernel", None)
     return getattr(kernel, "get_parent", dict)() or {}
+
+
+def running_cell() -> tuple[str, str]:
+    """The id of the notebook cell that runs, "" where the front end gives none, and of this run."""
+    asked = request()
+    cell = (asked.get("metadata") or {}).get("cellId") or ""
+    return str(cell), str((asked.get("header") or {}).get("msg_id") or "")
 
 
 def _running_shell() -> Any:

@@ -27,7 +27,9 @@ __all__ = [
     "arguments_html",
     "call_line",
     "call_text",
+    "details",
     "make_record",
+    "pre",
     "publish",
     "tokens_line",
 ]
@@ -113,12 +115,8 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
 
 def _part(part: Part, options: ViewOptions) -> str:
     if part.kind == "reasoning":
-        # A key scrolls only what can have the focus.
-        panel = (
-            f'<div tabindex="0" style="{_PANEL}">{_pre(escape(part.text.rstrip()), _PROSE)}</div>'
-        )
         is_open = options.keep_reasoning if part.open is None else part.open
-        return _details("Reasoning", panel, _PART, is_open=is_open)
+        return details("Reasoning", pre(escape(part.text.rstrip())), is_open=is_open)
     if part.kind == "tool":
         return _card(part)
     if part.kind == "notice":
@@ -131,7 +129,7 @@ def _part(part: Part, options: ViewOptions) -> str:
 def _card(part: Part) -> str:
     """A tool call: what it was called with, and below it what it gave."""
     result = part.result
-    inner = [f'<div style="{_INSIDE}">{_pre(arguments_html(part), MONOSPACE)}</div>']
+    inner = [f'<div style="{_INSIDE}">{pre(arguments_html(part), MONOSPACE)}</div>']
     if result is not None:
         inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
     shows = result is not None and has_image(result)
@@ -139,7 +137,7 @@ def _card(part: Part) -> str:
     notes += [" · failed"] if part.state == "failed" else []
     title = f"<code>{escape(call_line(part))}</code>{''.join(notes)}"
     is_open = shows if part.open is None else part.open
-    return _details(title, "\n".join(inner), _CARD, is_open=is_open)
+    return _folding(title, "\n".join(inner), _CARD, is_open=is_open)
 
 
 def call_line(part: Part) -> str:
@@ -175,11 +173,19 @@ def python_code(part: Part) -> str | None:
     return clean(code).rstrip() if isinstance(code, str) else None
 
 
-def _pre(html: str, font: str) -> str:
+def pre(html: str, font: str = _PROSE) -> str:
+    """Text, escaped already, with its line breaks."""
     return f'<pre style="margin:0;opacity:.8;{_WRAP};{font}">{html}</pre>'
 
 
-def _details(title: str, html: str, style: str, *, is_open: bool) -> str:
+def details(title: str, html: str, *, is_open: bool = False) -> str:
+    """A panel that folds away."""
+    # A key scrolls only what can have the focus.
+    panel = f'<div tabindex="0" style="{_PANEL}">{html}</div>'
+    return _folding(title, panel, _PART, is_open=is_open)
+
+
+def _folding(title: str, html: str, style: str, *, is_open: bool) -> str:
     return (
         f'<details{" open" if is_open else ""} style="{style}">'
         f'<summary style="{_SUMMARY}">{title}</summary>\n{html}</details>'
