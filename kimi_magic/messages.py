@@ -314,10 +314,14 @@ class Reply:
         )
 
     def _ipython_display_(self) -> None:
-        """Show nothing in the cell whose view has shown it; elsewhere the usual repr."""
+        """Show nothing in the cell whose view has shown it; elsewhere the usual repr.
+
+        A terminal has written ``Out[n]:`` by then, and wants something behind it.
+        """
         from IPython import get_ipython
 
-        if self.shown_in is None or get_ipython().execution_count != self.shown_in:
+        shell = get_ipython()
+        if shell.execution_count != self.shown_in or getattr(shell, "kernel", None) is None:
             raise NotImplementedError
 
 
