@@ -113,7 +113,7 @@ def test_the_end_is_followed_until_the_reader_scrolls_up(
     bench: Bench, scripted_server: ScriptedServer
 ) -> None:
     page, scroller = bench.page, bench.page.locator(".jp-WindowedPanel-outer")
-    scripted_server.reply(long_answer(16), rate=180)
+    scripted_server.reply(long_answer(80), rate=150)
     bench.run("%%kimi\nTell me more.")
     bench.turn.get_by_text("Paragraph 7.").wait_for()
     end = bench.turn.locator(".kimi-footing")
@@ -129,8 +129,9 @@ def test_the_end_is_followed_until_the_reader_scrolls_up(
     assert first.bounding_box()["y"] == before, "nothing moves above what is read"
 
     page.mouse.wheel(0, 10_000)
-    bench.turn.get_by_text("Paragraph 14.").wait_for()
+    page.wait_for_timeout(1500)
     assert end.bounding_box()["y"] < 800, "followed again"
+    bench.turn.get_by_role("button", name="Stop").click()
     bench.wait_for_record()
 
 
