@@ -273,6 +273,31 @@ def test_calls_between_markers_that_are_cut_or_none(
         assert message.text == seen(deltas, ContentDelta) == left
 
 
+TALK = st.lists(
+    st.sampled_from(
+        [
+            *("<think>", "</think>", "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+            *("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"),
+            *("functions.f:0", "g-h.i", '{"x": "<"}', "`", '"', " ", "\n", "<", "|>", "a b"),
+            *("\ud83d", "\ude00", "é"),
+        ]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@given(TALK, CUTS, st.sampled_from(["content", "reasoning"]))
+def test_any_split_of_any_text_gives_the_same(text: str, cuts: list[int], field: str) -> None:
+    completion, deltas = fold(in_pieces(text, cuts, field))
+    whole, at_once = fold(of_deltas({field: text}))
+    assert completion == whole
+    assert calls_seen(deltas) == calls_seen(at_once)
+    for kind in (ReasoningDelta, ContentDelta):
+        assert seen(deltas, kind) == seen(at_once, kind)
+        assert "<|tool_call" not in seen(deltas, kind)
+    completion.message.to_dict()
+
+
 NO_MARKER = st.text("<|>tool_calls_begin end:{}\n", max_size=60).filter(
     lambda text: "n|>" not in text and "d|>" not in text
 )

@@ -223,7 +223,7 @@ class Exchange:
                 yield from self._last_words()
                 break
             data = yield from self._next()
-        self._fold_events(decoder.flush())
+        self._fold_events(decoder.flush(), cut=True)  # the last event may be cut in two
         if not self._chunks and not self._done:
             raise self._faults.unreadable(head)
         if not self._fold.started and not self._fold.finish_reason:
@@ -238,14 +238,20 @@ class Exchange:
             else:
                 yield from deltas
 
-    def _fold_events(self, events: list[bytes]) -> None:
+    def _fold_events(self, events: list[bytes], *, cut: bool = False) -> None:
         for data in events:
             if self._done:  # what comes after the end belongs to no answer
                 return
             if data.strip() == b"[DONE]":
                 self._done = True
-            else:
-                self._fold_in(data)
+                return
+            try:
+                value = _json(data)
+            except ValueError:
+                if cut:
+                    return
+                raise self._faults.unreadable(data, started=self._fold.started) from None
+            self._fold_in(value)
 
     def _whole(self, data: bytes | None) -> Iterator[Delta | None]:
         pieces = []
@@ -253,16 +259,13 @@ class Exchange:
             pieces.append(data)
             data = yield from self._next()
         body = b"".join(pieces)
-        self._fold_in(body.lstrip(BLANK))
+        with contextlib.suppress(ValueError):
+            self._fold_in(_json(body.lstrip(BLANK)))
         if not self._fold.started and not self._fold.finish_reason:
             raise self._faults.unreadable(body)
 
-    def _fold_in(self, data: bytes) -> None:
+    def _fold_in(self, value: Any) -> None:
         """Fold what is an object; other JSON says nothing in this API, such as a sign of life."""
-        try:
-            value = json.loads(data.decode("utf-8", "replace"))
-        except ValueError:
-            raise self._faults.unreadable(data, started=self._fold.started) from None
         for chunk in value if isinstance(value, list) else [value]:
             if isinstance(chunk, dict):
                 self._chunks += 1
@@ -322,6 +325,10 @@ class Exchange:
             end = error
         line.read_out()
         self._arrivals.put(end)
+
+
+def _json(data: bytes) -> Any:
+    return json.loads(data.decode("utf-8", "replace"))
 
 
 _CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
