@@ -119,15 +119,14 @@ class Accumulator:
 
     def _found(self, field: Field, found: str | CallBegun | CallArguments) -> Iterator[Delta]:
         """A text between markers, or a part of a call written with them."""
-        match found:
-            case CallBegun(call_id, name):
-                yield from self._calls.begin(call_id, name)
-            case CallArguments(text):
-                yield from self._calls.more(text)
-            case text if field == "content" and self._reasoning_key is None:
-                yield from self._keep(self._think.feed(text))
-            case text:  # a server that parses the reasoning itself leaves no tags in the content
-                yield from self._keep([(field, text)])
+        if isinstance(found, CallBegun):
+            yield from self._calls.begin(found.id, found.name)
+        elif isinstance(found, CallArguments):
+            yield from self._calls.more(found.text)
+        elif field == "content" and self._reasoning_key is None:
+            yield from self._keep(self._think.feed(found))
+        else:  # a server that parses the reasoning itself leaves no tags in the content
+            yield from self._keep([(field, found)])
 
     def _keep(self, pieces: list[Piece]) -> Iterator[Delta]:
         for kind, piece in pieces:
@@ -143,7 +142,7 @@ class Accumulator:
 def _first_choice(choices: Any) -> Mapping[str, Any]:
     """The choice of index 0: nobody asked for another one."""
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, Mapping) and not choice.get("index"):
+        if isinstance(choice, dict) and not choice.get("index"):
             return choice
     return {}
 
@@ -165,7 +164,7 @@ def _count(counts: Any, name: str) -> int:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _string(value: Any) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -35,6 +35,9 @@ from kimi_magic.errors import (
     ServerFailed,
     TimedOut,
 )
+
+if TYPE_CHECKING:
+    import httpx2
 
 __all__ = ["Faults", "is_error", "words_of"]
 
@@ -94,7 +97,7 @@ class Faults:
             response = error.response
             body = error.body if error.body is not None else response.text
             mapped = self.from_answer(response.status_code, body, response.headers, models=models)
-            return self._redirected(mapped, response.url.host) if response.history else mapped
+            return self._redirected(mapped, response.url) if response.history else mapped
         # The SDK maps transport errors before the headers, the HTTP library's own come after.
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
         words = self._clean(str(cause)) or type(cause).__name__
@@ -119,6 +122,8 @@ class Faults:
         untrusted = "CERTIFICATE" in words
         if untrusted:
             advice = "Its certificate is not trusted; SSL_CERT_FILE names your own authority's."
+        elif "SSL" in words:
+            advice = f"Does the server speak https at this port, or plain http? {OTHER_SERVER}"
         elif proxy := _proxy_for(self._base_url):
             advice = f"{proxy} puts a proxy in between: is it right? NO_PROXY names exceptions."
         error = ConnectionFailed(f"{self._base_url} could not be reached: {words}\n{advice}")
@@ -139,13 +144,16 @@ class Faults:
         words = self._clean(words_of(body))
         kind_of, code = _type_of(body)
         kind, advice = self._judge(status or code, f"{kind_of} {words}".lower(), models)
+        wait = retry_after(headers)
+        if kind is RateLimited and wait and wait >= 1:
+            advice = f"Too many requests: the server asks to wait {wait:,.0f} s."
         if started and kind is ServerFailed:
             kind = BadStream
         said = f"answered {status}" if status else "broke off"
         return kind(
             f"{self._name} {said}: {words or 'no words'}\n{KEPT if started else advice}",
             status=status,
-            retry_after=retry_after(headers),
+            retry_after=wait,
             request_id=headers.get("msh-request-id") or headers.get("x-request-id"),
         )
 
@@ -162,7 +170,7 @@ class Faults:
     def broke_off(self) -> ConnectionFailed:
         """The stream ended before the answer began."""
         return ConnectionFailed(
-            f"{self._name} ended its answer before it began. Run the cell again."
+            f"{self._name} ended its answer before it began.\nRun the cell again."
         )
 
     def queued(self) -> BadStream:
@@ -196,7 +204,7 @@ class Faults:
         if status in (401, 403):
             return KeyRefused, self._key_advice()
         if status in (404, 405) or (status == 400 and any(mark in text for mark in _NO_MODEL)):
-            return NotFound, self._model_advice(models) if self._model else WRONG_ADDRESS
+            return NotFound, self._model_advice(models if status != 405 else None)
         if status == 429 or "rate_limit" in text:
             return RateLimited, "Too many requests: wait a little, then run the cell again."
         if (status or 0) >= 500 or any(mark in text for mark in _DOWN):
@@ -211,6 +219,8 @@ class Faults:
 
     def _model_advice(self, models: Models | None) -> str:
         """Which models there are, the nearest to the one asked for first."""
+        if not self._model:
+            return WRONG_ADDRESS
         known: Sequence[str] = ()
         if models:
             with suppress(Exception):  # the hint is all that is lost
@@ -230,9 +240,10 @@ class Faults:
             "`-m NAME` chooses, `%kimi models` lists all."
         )
 
-    def _redirected(self, error: EndpointError, host: str) -> EndpointError:
+    def _redirected(self, error: EndpointError, url: httpx2.URL) -> EndpointError:
         """Say where the answer came from: the key stays with the host that it was meant for."""
-        if host == urlsplit(self._base_url).hostname:
+        host = url.netloc.decode()
+        if host == urlsplit(self._base_url).netloc:
             return error
         said = str(error).partition("\n")[0]
         advice = (
@@ -244,9 +255,10 @@ class Faults:
 
     def _key_advice(self) -> str:
         if self._key:
-            where = f"The key came from {self._key.source}."
-            docs = f" Keys are made at {self._endpoint.docs}." if self._endpoint.docs else ""
-            return where + docs
+            name, docs = self._endpoint.key_env, self._endpoint.docs
+            place = f" It is looked for as {name}, in the environment and in keyring." * bool(name)
+            made = f" Keys are made at {docs}." * bool(docs)
+            return f"The key came from {self._key.source}.{place}{made}"
         return (
             "No key was sent. For a server of your own set KIMI_BASE_URL and KIMI_API_KEY, or use "
             "kimi.add_endpoint(kimi.Endpoint(name, base_url, key_env='MY_KEY'))."
@@ -297,7 +309,9 @@ def words_of(body: object, depth: int = 4) -> str:
     if isinstance(about := body.get("metadata"), Mapping):  # OpenRouter: what its provider said
         named.append(about.get("raw"))
     words = ": ".join(words_of(value, depth - 1) for value in named if value)
-    return words or json.dumps(body, ensure_ascii=False, default=str)
+    with suppress(RecursionError):
+        words = words or json.dumps(body, ensure_ascii=False)
+    return words
 
 
 def _type_of(body: object) -> tuple[str, int | None]:

@@ -63,7 +63,7 @@ class CallTable:
     def fragment(self, fragment: Mapping[str, Any]) -> Iterator[ToolCallStarted | ToolCallDelta]:
         """Take one entry of a delta's ``tool_calls``."""
         function = fragment.get("function")
-        if not isinstance(function, Mapping):
+        if not isinstance(function, dict):
             function = {}
         call_id, name = _string(fragment.get("id")), _string(function.get("name"))
         arguments = function.get("arguments")
