@@ -448,6 +448,22 @@ FORMS: dict[str, tuple[list[dict[str, Any]], tuple[ToolCall, ...]]] = {
         ],
         (F, ToolCall("c", "f", "{}"), G),
     ),
+    "index 0 and one id for all": (
+        [
+            fragment(0, "f", id="a", arguments='{"x": 1}'),
+            fragment(0, "", id="a"),
+            fragment(0, "g", id="a", arguments="{}"),
+        ],
+        (F, ToolCall("a", "g", "{}")),
+    ),
+    "one id for all, no index": (
+        [
+            fragment(None, "f", id="a", arguments='{"x": 1}'),
+            fragment(None, "g", id="a", arguments="{"),
+            fragment(None, id="a", arguments="}"),
+        ],
+        (F, ToolCall("a", "g", "{}")),
+    ),
     "counting from 1": (
         [
             fragment(1, "f", id="a", arguments='{"x": 1}'),

@@ -38,9 +38,10 @@ class _Call:
 
     def is_another(self, call_id: str, name: str) -> bool:
         """Whether a fragment with this id and name begins a call after this one."""
-        if not name or not self.name or (call_id and call_id == self.id):
+        if not name or not self.name:
             return False
-        return name != self.name or bool(call_id and self.id and self.is_whole())
+        other_id = call_id and self.id and call_id != self.id
+        return name != self.name or bool(other_id and self.is_whole())
 
 
 class CallTable:
@@ -117,15 +118,15 @@ class CallTable:
 
     def _without_index(self, call_id: str, name: str, arguments: str) -> _Call:
         """By its id; else the latest call, unless that one has all it wants."""
-        for call in self._calls:
-            if call_id and call.id == call_id:
-                return call
-        latest = self._calls[-1] if self._calls else None
-        if latest is None or (call_id and latest.id) or latest.is_another(call_id, name):
+        known = [call for call in self._calls if call_id and call.id == call_id]
+        if not self._calls or (known or self._calls)[-1].is_another(call_id, name):
             return self._new()
+        if known:
+            return known[-1]
+        latest = self._calls[-1]
         # Two whole calls of one function differ in nothing but that the first is complete.
         again = name and name == latest.name and arguments and latest.is_whole()
-        return self._new() if again else latest
+        return self._new() if again or (call_id and latest.id) else latest
 
 
 def _string(value: Any) -> str:
