@@ -59,7 +59,14 @@ def ask(
         Texts at which the answer ends.
     show : bool, optional
         By default the turn is shown when called in the main thread and silent elsewhere.
-    tools, variables, schema, max_steps, approve
+    tools : callable, str, mapping, or iterable of these, optional
+        What the model may call, as ``Toolset`` takes it; by default nothing.
+    max_steps : int, optional
+        After how many rounds of tool calls the model must conclude.
+    approve : str, optional
+        Who says yes to calls: ``auto`` (asks for tools with ``confirm=True``), ``ask`` (asks for
+        each), ``yes`` (asks for none), ``no`` (refuses each).
+    variables, schema
         Their places; this version refuses them.
 
     Returns

@@ -1,14 +1,30 @@
-"""Conversations: what was said, turn by turn."""
+"""Conversations: what was said, turn by turn, each turn tied to the cell that made it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kimi_magic.messages import Message, Reply, Usage
 
-__all__ = ["Chat", "ChatTurn"]
+__all__ = ["NOWHERE", "Chat", "ChatTurn", "Place"]
+
+MOST_SET_ASIDE = 200
+
+
+class Place(NamedTuple):
+    """Where a turn is made: the notebook's cell, and the run of it.
+
+    A loop in a cell, two lines of one cell and a tool that asks share both; a cell that is run
+    again has another run. Front ends that send no cell id leave it empty.
+    """
+
+    cell: str = ""
+    run: str = ""
+
+
+NOWHERE = Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +37,14 @@ class ChatTurn:
     reply : Reply
     messages : tuple of Message
         The prompt and all that came of it, as they go out with the next request.
-    cell_id : str or None
-        The notebook cell that made it, where the front end names it.
+    place : Place
+        Where it was made.
     """
 
     prompt: str
     reply: Reply
     messages: tuple[Message, ...]
-    cell_id: str | None = None
+    place: Place = NOWHERE
 
 
 class Chat:
@@ -39,10 +55,19 @@ class Chat:
     name : str
     ask : callable
         ``(prompt, *, chat, **options) -> Reply``: how a session asks.
+
+    Attributes
+    ----------
+    approved : dict
+        The tools that a person approved for this chat.
+    set_aside : list of ChatTurn
+        What a cell that was run again has taken out of the conversation, oldest first.
     """
 
     def __init__(self, name: str, ask: Callable[..., Reply]) -> None:
         self.name = name
+        self.approved: dict[Any, Any] = {}
+        self.set_aside: list[ChatTurn] = []
         self._ask = ask
         self._turns: list[ChatTurn] = []
 
@@ -55,11 +80,6 @@ class Chat:
         return tuple(self._turns)
 
     @property
-    def history(self) -> tuple[Message, ...]:
-        """All that was said, without a system prompt."""
-        return tuple(message for turn in self._turns for message in turn.messages)
-
-    @property
     def messages(self) -> list[dict[str, Any]]:
         """The conversation as the API knows it, the latest turn's system prompt included."""
         return list(self._turns[-1].reply.messages) if self._turns else []
@@ -68,12 +88,42 @@ class Chat:
     def usage(self) -> Usage:
         return sum((turn.reply.usage for turn in self._turns), Usage())
 
-    def append(self, turn: ChatTurn) -> None:
-        self._turns.append(turn)
+    def history(self, place: Place = NOWHERE, *, fresh: bool = False) -> tuple[Message, ...]:
+        """All that was said before a turn at this place, without a system prompt."""
+        kept = self._turns[: self._start(place, fresh=fresh)]
+        return tuple(message for turn in kept for message in turn.messages)
+
+    def append(self, turn: ChatTurn, *, fresh: bool = False) -> int:
+        """Add a turn; one of a cell that is run again takes the place of the cell's earlier one.
+
+        Returns
+        -------
+        int
+            How many turns of other cells were set aside with it.
+        """
+        start = self._start(turn.place, fresh=fresh)
+        out = self._turns[start:]
+        self.set_aside = [*self.set_aside, *out][-MOST_SET_ASIDE:]
+        self._turns[start:] = [turn]
+        return sum(1 for other in out if not _same_cell(other.place, turn.place))
 
     def reset(self) -> None:
-        """Forget all turns."""
+        """Forget all turns, and what was approved."""
         self._turns.clear()
+        self.set_aside.clear()
+        self.approved.clear()
+
+    def _start(self, place: Place, *, fresh: bool) -> int:
+        """How many turns come before one at this place."""
+        if fresh:
+            return 0
+        made = (i for i, t in enumerate(self._turns) if _same_cell(t.place, place))
+        earlier = (i for i in made if self._turns[i].place.run != place.run)
+        return next(earlier, len(self._turns))
 
     def __repr__(self) -> str:
         return f"<Chat {self.name!r}: {len(self._turns)} turns, {self.usage.total_tokens:,} tokens>"
+
+
+def _same_cell(one: Place, other: Place) -> bool:
+    return bool(one.cell) and one.cell == other.cell

@@ -13,8 +13,9 @@ from traitlets.config import Configurable
 
 from kimi_magic.errors import ConfigError, MissingKeyError
 
-__all__ = ["VIEWS", "Key", "KeyRing", "Settings"]
+__all__ = ["APPROVE", "VIEWS", "Key", "KeyRing", "Settings"]
 
+APPROVE = ("auto", "ask", "yes", "no")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
 KEYRING_SERVICE = "kimi-magic"
 # Characters of a key in a row that count as a leak; shorter keys ("none", "EMPTY") are no secrets.
@@ -55,6 +56,15 @@ class Settings(Configurable):
         VIEWS,
         "auto",
         help="How a turn is shown: auto, live, record, terminal or plain (flushed text).",
+    ).tag(config=True)
+    max_steps = Int(
+        50, min=1, help="After how many rounds of tool calls the model must conclude."
+    ).tag(config=True)
+    approve = Enum(
+        APPROVE,
+        "auto",
+        help="Who says yes to tool calls: auto (what you offered runs, confirm=True asks), ask "
+        "(each call asks), yes (nothing asks), no (nothing runs).",
     ).tag(config=True)
     retries = Int(3, min=0, help="How often a failed request goes out again.").tag(config=True)
     connect_timeout = Float(10.0, min=0.1, help="Seconds to reach the server.").tag(config=True)

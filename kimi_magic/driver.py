@@ -1,7 +1,7 @@
 """Runs a turn: does for the loop what it may not do itself.
 
 The turn runs in the caller's thread, so an interrupt is a ``KeyboardInterrupt`` in these frames,
-and at most ``TICK`` seconds pass between two things that it yields.
+and at most ``TICK`` seconds pass between two things that it yields, but while a tool runs.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
-from kimi_magic.errors import EndpointError
-from kimi_magic.events import Event
-from kimi_magic.loop import Pause, Send, Turn
-from kimi_magic.messages import Completion, Message
+from kimi_magic.errors import EndpointError, ToolInterrupted, TurnInterrupted
+from kimi_magic.events import Event, ToolFinished, TurnFinished
+from kimi_magic.loop import Pause, RunTools, Send, Turn
+from kimi_magic.messages import Completion, Reply, ToolCall
+from kimi_magic.view import View
 
 if TYPE_CHECKING:
     from kimi_magic.endpoints.client import Exchange
 
-__all__ = ["drive"]
+__all__ = ["MakeCalls", "OpenExchange", "drive", "watch"]
 
 TICK = 0.05
+OpenExchange = Callable[[Send], "Exchange"]
+MakeCalls = Callable[[tuple[ToolCall, ...]], Iterator[Event | None]]
 
 
-def drive(
-    turn: Turn, open_exchange: Callable[[tuple[Message, ...]], Exchange]
-) -> Iterator[Event | None]:
+def drive(turn: Turn, open_exchange: OpenExchange, make_calls: MakeCalls) -> Iterator[Event | None]:
     """Yield the turn's events, and None now and then while nothing happens.
 
-    Whatever ends it early (an interrupt, a consumer that has enough), the connection is closed and
-    what had arrived is in ``turn.partial``.
+    Whatever ends it early (an interrupt, a consumer that has enough), the connection is closed,
+    what had arrived is in ``turn.partial``, and the results that there were in ``turn.results``.
 
     Raises
     ------
@@ -42,11 +43,13 @@ def drive(
         completion: Completion | None = None
         failure: EndpointError | None = None
         match command:
-            case Send(messages):
+            case Send():
                 try:
-                    completion = yield from _receive(turn, open_exchange(messages))
+                    completion = yield from _receive(turn, open_exchange(command))
                 except EndpointError as error:
                     failure = error
+            case RunTools(calls):
+                yield from _gather(turn, make_calls(calls))
             case Pause(seconds):
                 yield from _wait(seconds)
             case event:
@@ -57,6 +60,32 @@ def drive(
             return
 
 
+def watch(events: Generator[Event | None, None, None], view: View) -> Reply:
+    """Hand the events to the view; an interrupt that arrives in the view ends the turn as well."""
+    reply: Reply | None = None
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            event = events.throw(interrupt) if interrupt and not reply else next(events)
+            if isinstance(event, TurnFinished):
+                reply = event.reply
+            if event is None:
+                view.tick()
+            else:
+                view.handle(event)
+        except StopIteration:
+            assert reply is not None, "a turn ends with TurnFinished"
+            if interrupt is not None:
+                raise TurnInterrupted("Stopped when the answer was there.") from None
+            return reply
+        except TurnInterrupted:
+            raise
+        except KeyboardInterrupt as raised:
+            if interrupt is not None:
+                raise
+            interrupt = raised
+
+
 def _receive(turn: Turn, exchange: Exchange) -> Generator[Event | None, None, Completion]:
     with exchange:
         try:
@@ -65,6 +94,18 @@ def _receive(turn: Turn, exchange: Exchange) -> Generator[Event | None, None, Co
             turn.partial = exchange.completion()
             raise
     return exchange.completion()
+
+
+def _gather(turn: Turn, events: Iterator[Event | None]) -> Iterator[Event | None]:
+    """Keep each result as it comes, and of a call that was interrupted what there was of it."""
+    try:
+        for event in events:
+            if isinstance(event, ToolFinished):
+                turn.results[event.result.call_id] = event.result
+            yield event
+    except ToolInterrupted as interrupt:
+        turn.results[interrupt.result.call_id] = interrupt.result
+        raise
 
 
 def _wait(seconds: float) -> Iterator[None]:

@@ -19,6 +19,7 @@
     + BadStream               an answer that is no chat completion
 * KeyboardInterrupt
   x TurnInterrupted           Kernel → Interrupt while a turn was running
+  x ToolInterrupted           Kernel → Interrupt while a tool was running
 
 Each is raised after what had arrived was shown and kept: ``error.reply`` is that partial turn.
 """
@@ -28,7 +29,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kimi_magic.messages import Completion, Reply
+    from kimi_magic.messages import Completion, Reply, ToolResult
 
 __all__ = [
     "BadRequest",
@@ -48,6 +49,7 @@ __all__ = [
     "RateLimited",
     "ServerFailed",
     "TimedOut",
+    "ToolInterrupted",
     "TurnInterrupted",
 ]
 
@@ -191,3 +193,17 @@ class TurnInterrupted(_OwnTraceback, KeyboardInterrupt):
     """
 
     reply: Reply | None = None
+
+
+class ToolInterrupted(_OwnTraceback, KeyboardInterrupt):
+    """Kernel → Interrupt while a tool was running.
+
+    Parameters
+    ----------
+    result : ToolResult
+        What it had printed and displayed until then.
+    """
+
+    def __init__(self, result: ToolResult) -> None:
+        super().__init__(f"Stopped while {result.name} was running.")
+        self.result = result

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kimi_magic.messages import Reply, Step
+from kimi_magic.messages import Reply, Step, ToolCall, ToolResult
 
 __all__ = [
+    "ApprovalAsked",
     "ContentDelta",
     "Event",
     "Notice",
@@ -20,6 +21,8 @@ __all__ = [
     "StepFinished",
     "ToolCallDelta",
     "ToolCallStarted",
+    "ToolFinished",
+    "ToolStarted",
     "TurnFinished",
     "TurnStarted",
 ]
@@ -100,6 +103,30 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """A call is made; ``index`` is its place among the calls of the step, from 0."""
+
+    index: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAsked:
+    """A person is asked whether a call may be made, before it runs."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished:
+    """A call has given its result, or has failed."""
+
+    index: int
+    result: ToolResult
+
+
+@dataclass(frozen=True, slots=True)
 class StepFinished:
     """One model call, and the tools that it asked for, are done."""
 
@@ -123,6 +150,9 @@ Event = (
     | ContentDelta
     | ToolCallStarted
     | ToolCallDelta
+    | ToolStarted
+    | ApprovalAsked
+    | ToolFinished
     | StepFinished
     | TurnFinished
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from tokenize import TokenInfo
 from typing import Any
 
@@ -17,11 +18,12 @@ from IPython.core.magic import (
 )
 
 from kimi_magic.config import Settings
-from kimi_magic.errors import ConfigError, MagicError
-from kimi_magic.messages import Reply
+from kimi_magic.errors import ConfigError, MagicError, ToolInterrupted
+from kimi_magic.messages import Reply, ToolResult
 from kimi_magic.options import help_text, parse_line, split_verb
-from kimi_magic.session import Question, Session, can_answer, current
-from kimi_magic.view import ViewOptions
+from kimi_magic.question import Question
+from kimi_magic.session import Session, current
+from kimi_magic.view import ViewOptions, can_answer
 
 __all__ = ["KimiMagics", "QuestionLine", "cell_without_body"]
 
@@ -70,7 +72,10 @@ class KimiMagics(Settings, Magics):
             hide_reasoning=given.pop("hide_reasoning"),
             usage=given.pop("usage"),
         )
-        given["chat"] = given["chat"] or "main"
+        if not given.pop("no_history"):
+            given["chat"] = given["chat"] or self.session.current_chat
+        no_tools, names = given.pop("no_tools"), given.pop("tool")
+        given["tools"] = None if no_tools else _tools(names)
         given["stream"] = not given.pop("no_stream")
         reply = self._ask_session(Question(cell.strip("\n"), **given), options)
         if out:
@@ -81,13 +86,37 @@ class KimiMagics(Settings, Magics):
     def _ask(self, prompt: str) -> Reply:
         if not prompt:
             raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
-        return self._ask_session(Question(prompt, chat="main"), ViewOptions())
+        chat = self.session.current_chat
+        return self._ask_session(Question(prompt, chat=chat, tools=_tools(None)), ViewOptions())
 
     def _ask_session(self, question: Question, options: ViewOptions) -> Reply:
         return self.session.ask(question, show=True, options=options)
 
+    def _continue(self, words: str) -> Reply:
+        question = self.session.to_go_on(words or self.session.current_chat)
+        return self._ask_session(replace(question, tools=_tools(None)), ViewOptions())
+
+    def _chats(self, _: str) -> None:
+        rows = [("", "chat", "turns", "tokens")]
+        for chat in self.session.chats:
+            mark = "→" if chat.name == self.session.current_chat else ""
+            rows.append((mark, chat.name, str(len(chat.turns)), f"{chat.usage.total_tokens:,}"))
+        print(_table(rows) if len(rows) > 1 else "There is no chat yet: a %%kimi cell begins one.")
+
+    def _chat(self, words: str) -> None:
+        from kimi_magic.view.record import publish
+        from kimi_magic.view.transcript import show_chat
+
+        names = [word for word in words.split() if word != "--all"]
+        if len(names) > 1:
+            raise MagicError("Which chat? `%kimi chat NAME` shows one, `%kimi chats` lists them.")
+        name = names[0] if names else self.session.current_chat
+        chat = self.session.chat(name)
+        self.session.current_chat = name
+        publish(show_chat(chat.turns, chat.set_aside if "--all" in words.split() else ()))
+
     def _reset(self, name: str) -> None:
-        chat = self.session.chat(name or "main")
+        chat = self.session.chat(name or self.session.current_chat)
         count = len(chat.turns)
         chat.reset()
         print(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
@@ -115,9 +144,8 @@ class KimiMagics(Settings, Magics):
         print(change_offer(words, self._shell.user_ns) if words else list_offered())
 
     def _tool(self, line: str) -> None:
-        from IPython.display import display
-
-        from kimi_magic.bench import describe, told_to_the_model, tool_named
+        from kimi_magic.approval import Approval, ask_with_input
+        from kimi_magic.bench import describe, tool_named
 
         if not line:
             raise MagicError("Which function? `%kimi tool NAME` shows it, `%kimi tools` lists.")
@@ -127,14 +155,13 @@ class KimiMagics(Settings, Magics):
         if not arguments:
             print(describe(tool))
             return
-        result = toolset.call(tool.name, arguments[0], approve=_ask_approval())
-        if result.stdout:
-            print(result.stdout, end="" if result.stdout.endswith("\n") else "\n")
-        for output in result.outputs:
-            display(output.data, raw=True, metadata=output.metadata)  # type: ignore[no-untyped-call]
-        if result.traceback:
-            print(result.traceback.rstrip())
-        print(told_to_the_model(result))
+        approval = Approval(toolset.namespace, {}, ask_with_input, lambda _: None)
+        try:
+            approve = approval if can_answer() else None
+            _show(toolset.call(tool.name, arguments[0], approve=approve))
+        except ToolInterrupted as interrupt:
+            _show(interrupt.result)
+            raise
 
     def _help(self, verb: str) -> None:
         print(help_text(verb))
@@ -173,15 +200,27 @@ class QuestionLine(TokenTransformBase):
         return [*lines[: self.start_line], call, *lines[self.start_line + 1 :]]
 
 
-def _ask_approval() -> Callable[[Any, dict[str, Any]], bool] | None:
-    """How a person says yes to a call, where one can answer."""
-    if not can_answer():
-        return None
+def _show(result: ToolResult) -> None:
+    """Show what a call on the bench gave, as a call in a cell of one's own would."""
+    from IPython.display import display
 
-    def approve(tool: Any, arguments: dict[str, Any]) -> bool:
-        return input(f"Run {tool.name}({arguments})? [y/N] ").strip().lower() in ("y", "yes")
+    from kimi_magic.bench import told_to_the_model
 
-    return approve
+    if result.stdout:
+        print(result.stdout, end="" if result.stdout.endswith("\n") else "\n")
+    for output in result.outputs:
+        display(output.data, raw=True, metadata=output.metadata)  # type: ignore[no-untyped-call]
+    if result.traceback:
+        print(result.traceback.rstrip())
+    print(told_to_the_model(result))
+
+
+def _tools(names: list[str] | None) -> list[Any]:
+    """The tools of these names; without any, all that are offered to every cell."""
+    from kimi_magic.tools.offers import offered
+
+    offers: dict[str | None, Any] = {offer.name: offer for offer in offered}
+    return [offers.get(name, name) for name in names or offers]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -227,7 +227,8 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        return self.usage.seconds
+        """The request's time, and what each of its tools took."""
+        return self.usage.seconds + sum(result.seconds for result in self.tool_results)
 
 
 class CodeBlock(NamedTuple):
@@ -254,7 +255,8 @@ class Reply:
         The conversation as the API knows it: what was sent, and the answer. Of a turn that
         brought nothing it ends with the prompt, which the chat does not keep.
     finish_reason : str or None
-        ``stop``, ``length``, ``content_filter`` …; None where the turn did not come to its end.
+        ``stop``, ``length``, ``content_filter`` …; ``max_steps`` or ``repetition`` where the
+        model had to conclude early; None where the turn did not come to its end.
     model : str
         The model that answered, by the server's word where it gives one.
     chat : str or None
@@ -263,6 +265,14 @@ class Reply:
         Why the turn did not come to its end.
     shown_in : int or None
         The number of the cell in which a view showed it.
+    request : dict
+        What the turn's requests held beside their messages.
+    asked : int
+        How many of the messages the first request held.
+    endpoint : any
+        The endpoint that was asked.
+    functions : dict
+        The functions that were offered, by the names of their tools.
     """
 
     text: str = ""
@@ -275,7 +285,11 @@ class Reply:
     model: str = ""
     chat: str | None = None
     error: BaseException | None = None
-    shown_in: int | None = field(default=None, repr=False, compare=False)
+    shown_in: int | None = field(default=None, repr=False)
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    asked: int = field(default=0, repr=False)
+    endpoint: Any = field(default=None, repr=False)
+    functions: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from keyword import iskeyword
 from typing import Any, NoReturn
 
+from kimi_magic.config import APPROVE
 from kimi_magic.errors import MagicError
 
 __all__ = ["OPTIONS", "VERBS", "Option", "Verb", "help_text", "parse_line", "split_verb"]
@@ -68,7 +69,14 @@ OPTIONS = (
     Option(("-m", "--model"), "ask this model", "ID"),
     Option(("-e", "--endpoint"), "ask at this endpoint: a name or a URL", "NAME"),
     Option(("-s", "--system"), 'system prompt of this cell; "" for none', "TEXT"),
-    Option(("-c", "--chat"), "go on with this chat instead of `main`", "NAME"),
+    Option(("-c", "--chat"), "go on with this chat instead of the current one", "NAME"),
+    Option(
+        ("-T", "--tool"),
+        "offer these functions of the notebook (repeat, or commas); `run_python` is built in",
+        "NAMES",
+        repeat=True,
+    ),
+    Option(("--no-tools",), "offer none, not even those of @kimi.tool"),
     Option(("-o", "--out"), "put the reply into this variable; `NAME <<` does the same", "NAME"),
     Option(
         ("-f", "--format"),
@@ -84,7 +92,18 @@ OPTIONS = (
     Option(("--max-tokens",), "limit for reasoning and answer together", "N", int),
     Option(("--seed",), "repeat the same sampling, where the server can", "N", int),
     Option(("--stop",), "end the answer at this text (may be repeated)", "TEXT", repeat=True),
+    Option(("--fresh",), "start the chat anew with this cell"),
+    Option(("--no-history",), "ask outside of any chat: nothing of it goes along or is kept"),
     Option(("--no-stream",), "ask for the answer in one piece"),
+    Option(
+        ("--max-steps",), "after so many rounds of tool calls the model must conclude", "N", int
+    ),
+    Option(
+        ("--approve",),
+        "who says yes to tool calls: auto asks for confirm=True, ask always, yes and no never",
+        "|".join(APPROVE),
+        choices=APPROVE,
+    ),
 )
 
 VERBS = (
@@ -94,7 +113,20 @@ VERBS = (
         "ask one line; all that follows is the prompt",
         "%kimi ask What is 7 × 8?",
     ),
-    Verb("reset", "reset [CHAT]", "forget a chat (`main` by default)", "%kimi reset"),
+    Verb(
+        "continue",
+        "continue",
+        "go on with a turn that was stopped, cut or failed",
+        "%kimi continue",
+    ),
+    Verb("chats", "chats", "list the chats with their turns and tokens", "%kimi chats"),
+    Verb(
+        "chat",
+        "chat NAME [--all]",
+        "make a chat the current one and show it; --all: with what was set aside",
+        "%kimi chat review",
+    ),
+    Verb("reset", "reset [CHAT]", "forget a chat (the current one by default)", "%kimi reset"),
     Verb(
         "tools",
         "tools [add|remove NAME]",
@@ -157,15 +189,31 @@ def parse_line(line: str) -> dict[str, Any]:
     found = vars(given)
     if into:
         found["out"] = into[1]
+    if found["tool"]:
+        found["tool"] = [name for names in found["tool"] for name in _listed(names)]
+    for complaint in _complaints(found):
+        raise MagicError(complaint)
+    return found
+
+
+def _complaints(found: dict[str, Any]) -> Iterator[str]:
+    """What does not fit of options that are well formed, each for itself or together."""
     out = found["out"]
     if out and (not out.isidentifier() or iskeyword(out)):
-        raise MagicError(f"-o takes the name of a variable; {out!r} is none.")
+        yield f"-o takes the name of a variable; {out!r} is none."
     for name in ("temperature", "top_p"):
         if found[name] is not None and not 0 <= found[name] <= 2:
-            raise MagicError(
-                f"--{name.replace('_', '-')} is a number from 0 on; not {found[name]}."
-            )
-    return found
+            yield f"--{name.replace('_', '-')} is a number from 0 on; not {found[name]}."
+    if found["max_steps"] is not None and found["max_steps"] < 1:
+        yield f"--max-steps is at least 1; not {found['max_steps']}."
+    if found["tool"] and found["no_tools"]:
+        yield "-T offers tools and --no-tools none: leave one of them out."
+    if found["no_history"] and (found["chat"] or found["fresh"]):
+        yield "--no-history asks outside of any chat: leave out -c and --fresh."
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def split_verb(line: str) -> tuple[str, str]:

@@ -6,52 +6,46 @@ is kept afterwards.
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.chats import Chat, ChatTurn
+from kimi_magic.approval import Approval, Approved, ask_with_input, confirming
+from kimi_magic.budget import Budget
+from kimi_magic.chats import Chat, ChatTurn, Place
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector, Line
-from kimi_magic.driver import drive
-from kimi_magic.endpoints.catalogue import KIMI_SYSTEM, Catalogue, Endpoint, is_kimi
+from kimi_magic.driver import drive, watch
+from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
 from kimi_magic.errors import KeyRefused, KimiError, TurnInterrupted
 from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarted
-from kimi_magic.loop import Turn
-from kimi_magic.messages import Message, Reply, as_content
-from kimi_magic.view import View, ViewOptions, open_view, running_shell, takes_questions
+from kimi_magic.loop import Send, Turn
+from kimi_magic.messages import Message, Reply, ToolCall, as_content
+from kimi_magic.question import Question, request_body, system_prompt
+from kimi_magic.view import (
+    Unseen,
+    ViewOptions,
+    can_answer,
+    cell_number,
+    open_view,
+    running_cell,
+)
 
 if TYPE_CHECKING:
     from kimi_magic.endpoints.client import Exchange
+    from kimi_magic.tools.toolset import Toolset
 
-__all__ = ["Question", "Session", "can_answer", "current"]
+__all__ = ["Session", "current"]
 
 HOW_TO_GET_KIMI = (
     "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
 )
-UNBUILT = ("tools", "variables", "schema", "max_steps", "approve")
+GO_ON = "Go on exactly where you stopped; repeat nothing."
+UNBUILT = ("variables", "schema")
 Announce = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What one turn asks, and how; None means: as the settings or the endpoint say."""
-
-    prompt: str | Sequence[Any]
-    chat: str | None = None
-    system: str | None = None
-    model: str | None = None
-    endpoint: str | Endpoint | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
-    stop: str | Sequence[str] | None = None
-    stream: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +57,8 @@ class _Job:
     prompt: Message
     endpoint: Endpoint
     key: Key | None
+    toolset: Toolset | None
+    place: Place
     shown: bool = False
     shown_in: int | None = None
     announce: Announce = lambda _: None
@@ -80,6 +76,8 @@ class Session:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.last: Reply | None = None
+        self.current_chat = "main"
+        self._budgets: dict[tuple[str, str], Budget] = {}
         self._chats: dict[str, Chat] = {}
         self._connector = Connector()
         self._lock = threading.Lock()
@@ -110,14 +108,14 @@ class Session:
             show = threading.current_thread() is threading.main_thread() and not depth
         try:
             job = self._prepare(question)
-            view = open_view(self.settings.view, options or ViewOptions()) if show else _Unseen()
+            view = open_view(self.settings.view, options or ViewOptions()) if show else Unseen()
         except KeyboardInterrupt:
             raise TurnInterrupted("Stopped before anything was sent.") from None
-        shown_in = _cell_number() if show else None
+        shown_in = cell_number() if show else None
         self._here.depth = depth + 1
         try:
             job = replace(job, shown=show, shown_in=shown_in, announce=view.handle)
-            return _watch(self._turn(job), view)
+            return watch(self._turn(job), view)
         finally:
             self._here.depth = depth
             view.close()
@@ -134,6 +132,11 @@ class Session:
             if name not in self._chats:
                 self._chats[name] = Chat(name, self._ask_in_chat)
             return self._chats[name]
+
+    @property
+    def chats(self) -> list[Chat]:
+        """All chats, in the order in which they began."""
+        return list(self._chats.values())
 
     @property
     def catalogue(self) -> Catalogue:
@@ -186,8 +189,22 @@ class Session:
         for name in UNBUILT:
             if how.pop(name, None) is not None:
                 raise KimiError(f"{name}= is not built yet in this version: leave it out.")
+        if how.get("max_steps") is not None and how["max_steps"] < 1:
+            raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
         chat = chat.name if isinstance(chat, Chat) else chat
         return Question(prompt, chat=chat, **how)
+
+    def to_go_on(self, chat: str) -> Question:
+        """The question that goes on with a chat's latest turn.
+
+        Raises
+        ------
+        KimiError
+            There is none.
+        """
+        if not self.chat(chat).turns:
+            raise KimiError(f"The chat {chat} has no turn to go on with.")
+        return Question(GO_ON, chat=chat)
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""
@@ -203,47 +220,108 @@ class Session:
         prompt = Message("user", as_content(question.prompt))
         if not prompt.text.strip():
             raise KimiError("The prompt is empty: write what you want to ask.")
+        toolset = self._toolset(question)
         endpoint = self.choose_endpoint(question.endpoint)
-        return _Job(
-            question,
-            prompt,
-            endpoint,
-            self._connector.key(endpoint, getpass if can_answer() else None),
-        )
+        key = self._connector.key(endpoint, getpass if can_answer() else None)
+        return _Job(question, prompt, endpoint, key, toolset, Place(*running_cell()))
+
+    def _toolset(self, question: Question) -> Toolset | None:
+        """The tools that are offered, with confirmation as ``approve`` wants it."""
+        if question.tools is None or question.tools == []:
+            return None
+        from kimi_magic.tools.toolset import Toolset
+
+        toolset = Toolset(question.tools)
+        return confirming(toolset, question.approve or self.settings.approve) if toolset else None
 
     def _turn(self, job: _Job) -> Generator[Event | None, None, None]:
         """The turn's events, ticks between them, and in the end its failure, if it failed."""
         question = job.question
         turn, model = Turn((), job.prompt, retries=0), question.model or job.endpoint.model
+        request: dict[str, Any] = {}
         error: KimiError | TurnInterrupted | None = None
         try:
             line = self._connect(job)
             model = line.model
-            turn = Turn(self._history(question, line), job.prompt, retries=self.settings.retries)
+            request = self._request(job, line)
+            turn = Turn(
+                (*system_prompt(question, self.settings, model), *self._history(job)),
+                job.prompt,
+                retries=self.settings.retries,
+                tools=request.get("tools", ()),
+                max_steps=question.max_steps or self.settings.max_steps,
+                budget=self._budget(line, request),
+            )
             yield TurnStarted(model, line.endpoint.name, line.practice)
             yield from self._tell_how_to_get_kimi(job, line)
-            body = self._body(question, line)
-
-            def send(messages: tuple[Message, ...]) -> Exchange:
-                said = {"messages": [message.to_dict() for message in messages]}
-                # Each time anew: the embedded engine may have been ended since.
-                return self._connect(job).client.chat(body | said)
-
-            yield from drive(turn, send)
+            yield from drive(turn, self._sender(job, request), self._caller(job))
         except KimiError as failure:
             error = failure
             if isinstance(failure, KeyRefused):
                 self._connector.forget(job.endpoint)
         except GeneratorExit:
-            self._keep(job, turn, model, TurnInterrupted("No more events were asked for."))
+            stopped = TurnInterrupted("No more events were asked for.")
+            self._keep(job, turn, self._reply(job, turn, model, request, stopped))
             raise
         except KeyboardInterrupt:
             error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
-            if not turn.partial:
+            if not (turn.partial or turn.calling):
                 self._connector.free(job.endpoint)
-        yield TurnFinished(self._keep(job, turn, model, error))
+        reply = self._reply(job, turn, model, request, error)
+        if others := self._keep(job, turn, reply):
+            turns = "1 later turn was" if others == 1 else f"{others} later turns were"
+            yield Notice(f"{turns} set aside: `%kimi chat {reply.chat} --all` shows all.")
+        yield TurnFinished(reply)
         if error is not None:
             raise error from None
+
+    def _history(self, job: _Job) -> tuple[Message, ...]:
+        name = job.question.chat
+        return self.chat(name).history(job.place, fresh=job.question.fresh) if name else ()
+
+    def _budget(self, line: Line, request: dict[str, Any]) -> Budget:
+        """What the model's window holds beside the answer; what was learnt of it stays."""
+        window = line.endpoint.context_window
+        tokens = max(window - request.get("max_tokens", 0), window // 2)
+        budget = self._budgets.setdefault((line.endpoint.name, line.model), Budget(tokens))
+        budget.tokens = tokens
+        return budget
+
+    def _request(self, job: _Job, line: Line) -> dict[str, Any]:
+        """What the turn's requests hold beside their messages."""
+        body = request_body(job.question, line, self.settings)
+        return body | ({"tools": job.toolset.schemas()} if job.toolset else {})
+
+    def _sender(self, job: _Job, request: dict[str, Any]) -> Callable[[Send], Exchange]:
+        """How the turn's requests go out."""
+
+        def send(command: Send) -> Exchange:
+            body = request | {"messages": [message.to_dict() for message in command.messages]}
+            if not command.tools:
+                body.pop("tools", None)
+            if command.whole:
+                body["stream"] = False
+                body.pop("stream_options", None)
+            # Each time anew: the embedded engine may have been ended since.
+            return self._connect(job).client.chat(body)
+
+        return send
+
+    def _caller(self, job: _Job) -> Callable[[tuple[ToolCall, ...]], Iterator[Event | None]]:
+        """How the calls of a step are made."""
+        chat = job.question.chat
+        approved: Approved = self.chat(chat).approved if chat else {}
+
+        def call(calls: tuple[ToolCall, ...]) -> Iterator[Event | None]:
+            from kimi_magic.tools.batch import run_batch
+
+            assert job.toolset is not None, "only what was offered is called"
+            if (job.question.approve or self.settings.approve) == "no":
+                return run_batch(job.toolset, calls, lambda *_: False)
+            asks = Approval(job.toolset.namespace, approved, ask_with_input, job.announce)
+            return run_batch(job.toolset, calls, asks if can_answer() else None)
+
+        return call
 
     def _connect(self, job: _Job) -> Line:
         return self._connector.connect(
@@ -254,43 +332,34 @@ class Session:
             lambda text: job.announce(Preparing(text)),
         )
 
-    def _keep(
-        self, job: _Job, turn: Turn, model: str, error: KimiError | TurnInterrupted | None
+    def _reply(
+        self,
+        job: _Job,
+        turn: Turn,
+        model: str,
+        request: dict[str, Any],
+        error: KimiError | TurnInterrupted | None,
     ) -> Reply:
-        name = job.question.chat
-        reply = turn.reply(model=model, chat=name, error=error)
-        reply = replace(reply, shown_in=job.shown_in)
-        if error is not None:
-            error.reply = reply
+        """What the turn has come to, with all that would ask it again."""
+        tools = job.toolset.tools if job.toolset else []
+        return replace(
+            turn.reply(model=model, chat=job.question.chat, error=error),
+            shown_in=job.shown_in,
+            request=request,
+            endpoint=job.endpoint,
+            functions={tool.name: tool.function for tool in tools},
+        )
+
+    def _keep(self, job: _Job, turn: Turn, reply: Reply) -> int:
+        """Keep the reply, and its turn in the chat; how many other turns were set aside for it."""
+        if isinstance(reply.error, KimiError | TurnInterrupted):
+            reply.error.reply = reply
         self.last = reply
-        if name and (messages := turn.messages()):
-            self.chat(name).append(ChatTurn(messages[0].text, reply, messages))
-        return reply
-
-    def _history(self, question: Question, line: Line) -> tuple[Message, ...]:
-        system = self.settings.system if question.system is None else question.system
-        if system is None and is_kimi(line.model):
-            system = KIMI_SYSTEM
-        earlier = self.chat(question.chat).history if question.chat else ()
-        return (*((Message("system", system),) if system else ()), *earlier)
-
-    def _body(self, question: Question, line: Line) -> dict[str, Any]:
-        """The request but for its messages: the question's word, else the setting, else the
-        endpoint's default, else the server's."""
-        endpoint, settings = line.endpoint, self.settings
-        stop = question.stop
-        wanted = {
-            "temperature": _first(question.temperature, settings.temperature, endpoint.temperature),
-            "top_p": _first(question.top_p, settings.top_p, endpoint.top_p),
-            "max_tokens": _first(question.max_tokens, settings.max_tokens, endpoint.max_tokens),
-            "seed": _first(question.seed, endpoint.seed),
-            "stop": [stop] if isinstance(stop, str) else list(stop) if stop else None,
-            "stream_options": {"include_usage": True}
-            if question.stream and endpoint.stream_usage
-            else None,
-        }
-        body: dict[str, Any] = {"model": line.model, "stream": question.stream}
-        return body | {name: value for name, value in wanted.items() if value is not None}
+        messages = turn.messages()
+        if not (reply.chat and messages):
+            return 0
+        made = ChatTurn(job.prompt.text, reply, messages, job.place)
+        return self.chat(reply.chat).append(made, fresh=job.question.fresh)
 
     def _tell_how_to_get_kimi(self, job: _Job, line: Line) -> Iterator[Event]:
         """Once, where the practice model answers though nobody chose it."""
@@ -298,65 +367,6 @@ class Session:
         if line.practice and job.shown and not chosen and not self._told_how_to_get_kimi:
             self._told_how_to_get_kimi = True
             yield Notice(HOW_TO_GET_KIMI)
-
-
-class _Unseen:
-    """The view of a turn that is not shown."""
-
-    def handle(self, event: Event) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _watch(events: Generator[Event | None, None, None], view: View) -> Reply:
-    """Hand the events to the view; an interrupt that arrives in the view ends the turn as well."""
-    reply: Reply | None = None
-    interrupt: KeyboardInterrupt | None = None
-    while True:
-        try:
-            event = events.throw(interrupt) if interrupt and not reply else next(events)
-            if isinstance(event, TurnFinished):
-                reply = event.reply
-            if event is None:
-                view.tick()
-            else:
-                view.handle(event)
-        except StopIteration:
-            assert reply is not None, "a turn ends with TurnFinished"
-            if interrupt is not None:
-                raise TurnInterrupted("Stopped when the answer was there.") from None
-            return reply
-        except TurnInterrupted:
-            raise
-        except KeyboardInterrupt as raised:
-            if interrupt is not None:
-                raise
-            interrupt = raised
-
-
-def can_answer() -> bool:
-    """Whether a person can be asked something, here and now."""
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    shell = running_shell()
-    if shell is None:
-        return sys.stdin is not None and sys.stdin.isatty()
-    return getattr(shell, "kernel", None) is None or takes_questions(shell)
-
-
-def _cell_number() -> int | None:
-    """The number of the cell that runs, where there are cells."""
-    shell = running_shell()
-    return shell.execution_count if shell else None
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
 
 
 _current: Session | None = None

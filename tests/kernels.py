@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,8 @@ import kimi_magic as kimi, kimi_magic.session
 get_ipython().run_line_magic("load_ext", "kimi_magic")
 kimi_magic.session.current()._chats.clear()
 kimi_magic.session.current().last = None
+import kimi_magic.tools.offers
+kimi_magic.tools.offers.offered.clear()
 for _name, _trait in type(kimi.settings).class_traits(config=True).items():
     setattr(kimi.settings, _name, _trait.default(kimi.settings))
 """
@@ -46,6 +49,7 @@ class Ran:
     status: str = ""
     messages: list[dict[str, Any]] = field(default_factory=list)
     reply: dict[str, Any] = field(default_factory=dict)
+    questions: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def of(self, *kinds: str) -> list[dict[str, Any]]:
@@ -122,18 +126,27 @@ class Kernel:
         *,
         allow_stdin: bool = False,
         ok: bool = True,
-        answer: str | None = None,
+        answer: str | Sequence[str] | None = None,
         watch: Callable[[dict[str, Any]], None] | None = None,
+        cell: str = "",
         timeout: float = 60.0,
     ) -> Ran:
-        """Run a cell to its end; ``watch`` sees each message as it arrives."""
+        """Run a cell to its end; ``watch`` sees each message as it arrives.
+
+        A person who is asked gives ``answer``, or its items one after the other. ``cell`` is the
+        cell's id, as front ends send it.
+        """
         ran = Ran()
+        answers = iter(itertools.repeat(answer) if isinstance(answer, str) else answer or ())
         began = time.monotonic()
-        asked = self._client.execute(code, allow_stdin=allow_stdin, stop_on_error=False)
+        asked = self._execute(code, cell, allow_stdin=allow_stdin)
         while True:
             if answer is not None and self._client.stdin_channel.msg_ready():
-                self._client.get_stdin_msg(timeout=1)
-                self._client.input(answer)
+                question = self._client.get_stdin_msg(timeout=1)
+                if question["parent_header"].get("msg_id") != asked:
+                    continue  # of an earlier cell, which was interrupted
+                ran.questions.append(question["content"]["prompt"])
+                self._client.input(next(answers))
             try:
                 message = self._client.get_iopub_msg(timeout=0.2)
             except Exception:  # noqa: BLE001 - the client raises queue.Empty and zmq's kin
@@ -154,3 +167,17 @@ class Kernel:
         if ok:
             assert ran.status == "ok", ran.error
         return ran
+
+    def _execute(self, code: str, cell: str, *, allow_stdin: bool) -> str:
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": allow_stdin,
+            "stop_on_error": False,
+        }
+        metadata = {"cellId": cell} if cell else {}
+        message = self._client.session.msg("execute_request", content, metadata=metadata)
+        self._client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])

@@ -17,9 +17,10 @@ PACKAGE = Path(kimi_magic.__file__).parent
 
 # Who stands above whom; a room of the same storey is another room.
 STOREYS = (
-    {"messages", "events", "errors", "config"},
+    {"messages", "events", "errors", "config", "history", "budget"},
     {"loop", "chats", "endpoints", "tools", "context", "view", "store", "export", "options"},
-    {"driver", "connect"},
+    {"driver", "connect", "approval"},
+    {"question"},
     {"session"},
     {"bench"},
     {"api", "magics", "demo"},

@@ -122,10 +122,15 @@ def test_a_turn_that_brought_nothing_leaves_no_history() -> None:
     assert turn.reply(model="kimi", chat=None, error=None).text == ""
 
 
-def test_an_empty_answer_can_be_sent_back() -> None:
+def test_an_empty_answer_is_asked_for_once_more_and_can_be_sent_back() -> None:
     turn = Turn([], PROMPT, retries=0)
-    play(turn, Completion(Message("assistant", "", reasoning="Hm."), "stop"))
+    empty = Completion(Message("assistant", "", reasoning="Hm."), "stop", Usage(9, 5, requests=1))
+    seen = play(turn, empty, empty)
+    assert kinds(seen).count("Notice") == 1
     assert turn.messages()[-1].to_dict()["content"] == "[No answer was given.]"
+    reply = turn.reply(model="kimi", chat=None, error=None)
+    assert len(reply.steps) == 1
+    assert reply.usage.requests == 2, "what the first one cost counts"
 
 
 def test_a_chat_that_outgrew_the_window_loses_its_oldest_turns() -> None:

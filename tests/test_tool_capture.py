@@ -398,5 +398,6 @@ finally:
         ok=False,
     )
     assert ran.status == "error"
-    assert ran.reply["ename"] == "KeyboardInterrupt"
+    assert ran.reply["ename"] == "ToolInterrupted"
+    assert ran.error == "ToolInterrupted: Stopped while tool was running."
     assert ran.seconds < 60

@@ -49,7 +49,7 @@ SOMEBODY = {"content": {"allow_stdin": True}}
 def test_a_kernel_gets_what_its_front_end_can_show(
     kind: str, shell: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view_module, "running_shell", lambda: shell)
+    monkeypatch.setattr(view_module, "_running_shell", lambda: shell)
     opened = open_view(kind)
     assert type(opened).__name__ == name
     opened.close()
@@ -57,7 +57,7 @@ def test_a_kernel_gets_what_its_front_end_can_show(
 
 @pytest.mark.parametrize("shell", [None, SimpleNamespace()])
 def test_without_a_kernel_the_output_decides(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view_module, "running_shell", lambda: shell)
+    monkeypatch.setattr(view_module, "_running_shell", lambda: shell)
     monkeypatch.setattr("sys.stdout", Terminal())
     assert type(open_view("auto")).__name__ == "TerminalView"
     monkeypatch.setattr("sys.stdout", io.StringIO())

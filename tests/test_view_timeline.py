@@ -198,7 +198,8 @@ def test_the_operations_alone_rebuild_the_timeline(events: list[Event]) -> None:
         for op in timeline.apply(event):
             if op["op"] == "part":
                 assert op["part"] == len(parts)
-                parts.append({"kind": op["kind"], "title": op["title"], "text": "", "done": False})
+                new = {"kind": op["kind"], "title": op["title"], "text": "", "done": False}
+                parts.append(new | {"state": ""})
             elif op["op"] == "append":
                 part = parts[op["part"]]
                 assert not part["done"]

@@ -64,7 +64,10 @@ class Line:
 
         limits = httpx2.Timeout(None, connect=timeout)
         create = self._sdk.chat.completions.with_streaming_response.create
-        with create(**body, timeout=limits) as response:
+        # What the SDK takes as messages it walks and copies piece by piece: 60 ms for 600 of them.
+        # The extra body goes out as it is.
+        about: Any = {name: body.get(name) for name in ("model", "stream")}
+        with create(**about, messages=[], extra_body=dict(body), timeout=limits) as response:
             name = response.headers.get("nvcf-reqid", "")
             if response.status_code != 202 or not _REQUEST_ID.fullmatch(name):
                 put(response.status_code)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from kimi_magic.context import summarize
+from kimi_magic.context import cut, summarize
+from kimi_magic.errors import ToolInterrupted
 from kimi_magic.messages import Output, ToolResult
 from kimi_magic.tools.arguments import parse_arguments
 from kimi_magic.tools.capture import capturing, open_figures, show_new_figures
@@ -20,9 +23,13 @@ from kimi_magic.tools.schema import ArgumentsError, Tool
 
 __all__ = ["Approve", "parse_arguments", "run_call"]
 
-Approve = Callable[[Tool, dict[str, Any]], bool]
+Approve = Callable[[Tool, dict[str, Any]], bool | dict[str, Any]]
 
 MAX_PROBLEMS = 10
+MAX_TOLD = 1000
+STOPPED = "The user stopped this call before its end."
+DECLINED = "The user declined this call"
+NOBODY = "This tool needs the user's confirmation, and there was nobody to ask"
 
 
 def run_call(
@@ -45,20 +52,31 @@ def run_call(
     call_id : str
         The call's id in the chat.
     approve : callable or None
-        Asked before a tool with ``confirm=True`` runs, with the tool and the arguments.
+        Asked before a tool with ``confirm=True`` runs, with the tool and the arguments: whether
+        it may, or the arguments that it may have instead.
 
     Returns
     -------
     ToolResult
-        Whatever happens; only KeyboardInterrupt goes through.
+        Whatever happens.
+
+    Raises
+    ------
+    ToolInterrupted
+        A KeyboardInterrupt came while the function ran.
     """
     try:
         arguments = parse_arguments(arguments_text, tool.parameters)
         args, kwargs = tool.bind(arguments, namespace)
-        refusal = _refusal(tool, arguments, approve)
-        if refusal:
+        agreed = approve(tool, arguments) if tool.options.confirm and approve else None
+        if tool.options.confirm and (agreed is None or agreed is False):
+            refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
-        return _run(tool, partial(tool.function, *args, **kwargs), call_id)
+        edited = agreed if isinstance(agreed, dict) and agreed != arguments else None
+        if edited is not None:
+            args, kwargs = tool.bind(edited, namespace)
+        result = _run(tool, partial(tool.function, *args, **kwargs), call_id)
+        return result if edited is None else _edited(result, edited)
     except ArgumentsError as error:
         return _misfit(tool, call_id, error)
     except (KeyboardInterrupt, Ring):
@@ -82,12 +100,11 @@ def _misfit(tool: Tool, call_id: str, error: ArgumentsError) -> ToolResult:
     return _failed(tool, call_id, str(error), "\n".join([head, *problems]))
 
 
-def _refusal(tool: Tool, arguments: dict[str, Any], approve: Approve | None) -> str:
-    if not tool.options.confirm:
-        return ""
-    if approve is None:
-        return "This tool needs the user's confirmation, and there was nobody to ask"
-    return "" if approve(tool, arguments) else "The user declined this call"
+def _edited(result: ToolResult, arguments: dict[str, Any]) -> ToolResult:
+    """Tell the model which arguments the user has put in the place of its own."""
+    told = encodable(json.dumps(arguments, ensure_ascii=False))
+    content = f"The user changed the arguments to {cut(told, MAX_TOLD)}.\n{result.content}"
+    return replace(result, content=content)
 
 
 def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
@@ -98,7 +115,7 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
         began = time.perf_counter()
         try:
             value = run(call, timeout=tool.options.timeout, in_thread=tool.options.parallel)
-        except (KeyboardInterrupt, Ring):
+        except Ring:
             raise
         except BaseException as raised:  # noqa: BLE001 - SystemExit would end the kernel
             error = raised
@@ -112,6 +129,11 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
     printed = encodable(capture.text)
     displays = tuple(filter(None, map(fit_for_notebooks, capture.outputs)))
     seen: dict[str, Any] = {"stdout": printed, "seconds": seconds}
+    if isinstance(error, KeyboardInterrupt):
+        content = compose(STOPPED, printed, displays, tool.options.max_chars)
+        raise ToolInterrupted(
+            _failed(tool, call_id, "interrupted", content, outputs=displays, **seen)
+        )
     # What a repr prints is nobody's output.
     with capturing():
         if error is not None:

@@ -13,7 +13,9 @@ from kimi_magic.tools.offers import MAX_TOOLS, TOO_MANY, Offer, is_one, main, of
 if TYPE_CHECKING:
     from kimi_magic.tools.schema import Tool
 
-__all__ = ["Toolset", "find"]
+__all__ = ["RUN_PYTHON", "Toolset", "find"]
+
+RUN_PYTHON = "run_python"
 
 
 class Toolset:
@@ -24,7 +26,7 @@ class Toolset:
     tools : iterable, mapping or callable
         Callables, tools, names of callables (also dotted: ``model.predict``), schemas as the API
         has them, and maps of names to callables. A schema's callable is the one of its name in a
-        map, or else in `namespace`.
+        map, or else in `namespace`. ``"run_python"`` is the built-in tool of that name.
     namespace : mapping or None
         The variables that names and references mean; those of ``__main__``, which in a notebook
         are the notebook's, where there is none.
@@ -73,7 +75,7 @@ class Toolset:
         arguments_text: str,
         *,
         call_id: str = "",
-        approve: Callable[[Tool, dict[str, Any]], bool] | None = None,
+        approve: Callable[[Tool, dict[str, Any]], bool | dict[str, Any]] | None = None,
     ) -> ToolResult:
         """Call a tool as the model asks for it.
 
@@ -86,12 +88,17 @@ class Toolset:
         call_id : str
             Goes into the result.
         approve : callable or None
-            Asked before a tool that wants it is run.
+            Asked before a tool that wants it is run: whether it may, or with which arguments.
 
         Returns
         -------
         ToolResult
             Also where it failed: ``error`` says so, and ``content`` tells the model what to do.
+
+        Raises
+        ------
+        ToolInterrupted
+            A KeyboardInterrupt came while the function ran.
         """
         from kimi_magic.tools.calls import run_call
 
@@ -172,7 +179,10 @@ class _Reader:
         if isinstance(item, Tool):
             return replace(item, name=name) if name else item
         path = item if isinstance(item, str) else ""
-        item = find(path, self.namespace) if path else item
+        if path == RUN_PYTHON and path not in self.namespace:
+            item = _run_python(self.namespace)
+        elif path:
+            item = find(path, self.namespace)
         offer = item if isinstance(item, Offer) else offer_of(item)
         return make_tool(
             offer.function,
@@ -182,6 +192,17 @@ class _Reader:
             options=offer.options,
             namespace=self.namespace,
         )
+
+
+def _run_python(namespace: Mapping[str, Any]) -> Offer:
+    """The built-in tool, which asks before each call."""
+    from kimi_magic.tools.python import make_run_python
+    from kimi_magic.tools.schema import ToolOptions
+
+    if not isinstance(namespace, dict):
+        raise KimiError(f"{RUN_PYTHON} needs a namespace that it may write to, such as globals()")
+    run = make_run_python(namespace)
+    return Offer(run, RUN_PYTHON, None, None, ToolOptions(confirm=True))
 
 
 def _listed(tools: Any) -> list[Any]:

@@ -6,13 +6,22 @@ One fold (``timeline``) turns events into the model that every view draws.
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from kimi_magic.config import VIEWS
 from kimi_magic.events import Event
 
-__all__ = ["View", "ViewOptions", "open_view", "running_shell", "takes_questions"]
+__all__ = [
+    "Unseen",
+    "View",
+    "ViewOptions",
+    "can_answer",
+    "cell_number",
+    "open_view",
+    "running_cell",
+]
 
 
 class View(Protocol):
@@ -47,6 +56,19 @@ class ViewOptions:
     usage: bool = False
 
 
+class Unseen:
+    """The view of a turn that is not shown."""
+
+    def handle(self, event: Event) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def open_view(kind: str, options: ViewOptions | None = None) -> View:
     """Open a view of the next turn.
 
@@ -64,7 +86,7 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
     if kind not in VIEWS:
         raise ValueError(f"view is one of {', '.join(VIEWS)}; got {kind!r}")
     options = options or ViewOptions()
-    shell = running_shell()
+    shell = _running_shell()
     if kind == "auto":
         kind = _fitting(shell)
     if kind == "terminal":
@@ -90,10 +112,34 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
 def _fitting(shell: Any) -> str:
     if not _has_kernel(shell):
         return "terminal" if sys.stdout is not None and sys.stdout.isatty() else "plain"
-    return "record" if _captured(shell) or not takes_questions(shell) else "live"
+    return "record" if _captured(shell) or not _takes_questions(shell) else "live"
 
 
-def running_shell() -> Any:
+def can_answer() -> bool:
+    """Whether a person can be asked something, here and now."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    shell = _running_shell()
+    if shell is None:
+        return sys.stdin is not None and sys.stdin.isatty()
+    return not _has_kernel(shell) or _takes_questions(shell)
+
+
+def cell_number() -> int | None:
+    """The number of the cell that runs, where there are cells."""
+    shell = _running_shell()
+    return shell.execution_count if shell else None
+
+
+def running_cell() -> tuple[str, str]:
+    """The id of the notebook cell that runs, "" where the front end gives none, and of this run."""
+    kernel = getattr(_running_shell(), "kernel", None)
+    request: dict[str, Any] = getattr(kernel, "get_parent", dict)() or {}
+    cell = (request.get("metadata") or {}).get("cellId") or ""
+    return str(cell), str((request.get("header") or {}).get("msg_id") or "")
+
+
+def _running_shell() -> Any:
     """The running IPython shell; where IPython is not imported there is none."""
     module = sys.modules.get("IPython")
     return module.get_ipython() if module is not None else None
@@ -109,7 +155,7 @@ def _captured(shell: Any) -> bool:
     return isinstance(getattr(shell, "display_pub", None), CapturingDisplayPublisher)
 
 
-def takes_questions(shell: Any) -> bool:
+def _takes_questions(shell: Any) -> bool:
     """Whether the front end takes questions: nbclient and nbval set ``allow_stdin`` false."""
     parent: dict[str, Any] = getattr(shell.kernel, "get_parent", dict)() or {}
     return bool((parent.get("content") or {}).get("allow_stdin"))

@@ -13,10 +13,11 @@ from uuid import uuid4
 
 import anywidget
 
-from kimi_magic.events import Event
+from kimi_magic.events import ApprovalAsked, Event, ToolStarted
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.pace import Pace
 from kimi_magic.view.record import Bundle, make_record, publish
+from kimi_magic.view.results import result_html
 from kimi_magic.view.timeline import Op, Timeline
 
 __all__ = ["LiveView", "Outbox", "TurnWidget"]
@@ -79,7 +80,9 @@ class LiveView:
 
     def handle(self, event: Event) -> None:
         for op in self._timeline.apply(event):
-            self._outbox.add(op)
+            self._outbox.add(self._drawn(op))
+        if isinstance(event, ToolStarted | ApprovalAsked):
+            self._send()  # no tick comes before the tool has ended, or the person has answered
         self.tick()
 
     def tick(self) -> None:
@@ -106,6 +109,13 @@ class LiveView:
             self._resync = False
             ops = [self._timeline.snapshot()]
         self._widget.send({"ops": ops})
+
+    def _drawn(self, op: Op) -> Op:
+        """A tool's result as the page shows it."""
+        if op["op"] != "result":
+            return op
+        result = self._timeline.parts[op["part"]].result
+        return op if result is None else op | {"html": result_html(result)}
 
     def _freeze(self) -> None:
         publish(make_record(self._timeline, self._options), self._display_id, update=True)

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
-__all__ = ["MONOSPACE", "Blocks", "finished_blocks", "parser", "plain_html", "to_html"]
+__all__ = [
+    "MONOSPACE",
+    "Blocks",
+    "finished_blocks",
+    "foreign_html",
+    "highlight",
+    "parser",
+    "plain_html",
+    "to_html",
+]
 
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _MATHJAX = re.compile(r"[$\\]")
@@ -81,6 +90,23 @@ def to_html(text: str) -> str:
         link_rel="noopener noreferrer",
     )
     return cleaned
+
+
+def foreign_html(html: str) -> str:
+    """What is harmless of HTML that a tool made: a table stays a table, without its styles."""
+    import nh3
+
+    cleaned = nh3.clean(
+        html,
+        tags=_TAGS - {"hr", "pre"} | {"caption", "b", "i", "sub", "sup", "tfoot"},
+        attributes={"a": {"href"}, "td": {"colspan", "rowspan"}, "th": {"colspan", "rowspan"}},
+        attribute_filter=_attribute,
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer",
+    )
+    pieces = re.split(r"(<[^>]*>)", cleaned)
+    pieces[::2] = [_MATHJAX.sub(r"<span>\g<0></span>", text) for text in pieces[::2]]
+    return "".join(pieces)
 
 
 def _attribute(_tag: str, name: str, value: str) -> str | None:
@@ -184,7 +210,7 @@ def _image(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
 
 def _fence(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
     language = (tokens[i].info.split() or [""])[0]
-    code = _highlight(tokens[i].content, language)
+    code = highlight(tokens[i].content, language)
     return f'<pre style="{_PRE}">{code}</pre>\n'
 
 
@@ -194,7 +220,8 @@ def _cell(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
     return f'<{tokens[i].tag} style="{escape(style)}">'
 
 
-def _highlight(code: str, language: str) -> str:
+def highlight(code: str, language: str) -> str:
+    """Code as HTML for a ``<pre>``, coloured where the language is known."""
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
 

@@ -7,7 +7,7 @@ import sys
 from kimi_magic.events import Event, Preparing
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.pace import Pace
-from kimi_magic.view.record import tokens_line
+from kimi_magic.view.record import call_text, tokens_line
 from kimi_magic.view.timeline import Op, Part, Timeline, clean
 
 __all__ = ["PlainView"]
@@ -63,7 +63,7 @@ class PlainView:
             self._pending.append(_OPENING[part.kind])
         elif op["op"] == "done":
             self._pending.append(_closing(part))
-        elif part.kind != "tool":  # arguments of calls side by side may come interleaved
+        elif op["op"] == "append" and part.kind != "tool":  # calls may come interleaved
             self._pending.append(op["text"])
 
     def _flush(self) -> None:
@@ -81,7 +81,7 @@ class PlainView:
 
 def _closing(part: Part) -> str:
     if part.kind == "tool":
-        return f"\nTool call: {part.title}({part.text})\n"
+        return f"\n{call_text(part)}\n"
     if part.kind == "notice":
         return "]\n"
     return "" if part.ends_line else "\n"

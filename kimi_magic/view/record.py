@@ -7,23 +7,36 @@ Durations live in the metadata, so that a turn that says the same again gives th
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from html import escape
+from textwrap import indent
 from typing import Any, NamedTuple
 
 from kimi_magic.events import Event
 from kimi_magic.messages import Usage
 from kimi_magic.view import ViewOptions
-from kimi_magic.view.markdown import MONOSPACE, plain_html, to_html
-from kimi_magic.view.timeline import Part, Timeline
+from kimi_magic.view.markdown import MONOSPACE, highlight, plain_html, to_html
+from kimi_magic.view.results import has_image, result_html, result_text
+from kimi_magic.view.timeline import Part, Timeline, clean
 
-__all__ = ["Bundle", "RecordView", "make_record", "publish", "tokens_line"]
+__all__ = [
+    "Bundle",
+    "RecordView",
+    "call_text",
+    "details",
+    "make_record",
+    "pre",
+    "publish",
+    "tokens_line",
+]
 
 _RULE = "border-left:2px solid rgba(127,127,127,.4)"
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
 _PROSE = "font-family:inherit"
 _SUMMARY = "cursor:pointer;opacity:.7;font-size:90%"
 _PANEL = f"margin:.3em 0 0 .3em;padding:0 0 0 .9em;{_RULE}"
+_RESULT = "margin:.5em 0 0;padding:.5em 0 0;border-top:1px dashed rgba(127,127,127,.4)"
 _NOTICE = "margin:.6em 0;padding:.1em 0 .1em .8em;border-left:2px solid #b58100"
 _FOOTER = "margin:.8em 0 0;opacity:.7;font-size:85%"
 
@@ -92,9 +105,9 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
 
 def _part(part: Part, options: ViewOptions) -> str:
     if part.kind == "reasoning":
-        return _details("Reasoning", part.text, _PROSE)
+        return details("Reasoning", pre(escape(part.text.rstrip()), _PROSE))
     if part.kind == "tool":
-        return _details(f"Tool <code>{escape(part.title)}</code>", part.text, MONOSPACE)
+        return _card(part)
     if part.kind == "notice":
         return f'<div style="{_NOTICE}">{plain_html(part.text)}</div>'
     if options.format == "text":
@@ -102,11 +115,43 @@ def _part(part: Part, options: ViewOptions) -> str:
     return f"<div>\n{to_html(part.text)}</div>"
 
 
-def _details(title: str, text: str, font: str) -> str:
+def _card(part: Part) -> str:
+    """A tool call: what it was called with, and below it what it gave."""
+    result = part.result
+    failed = " · failed" if part.state == "failed" else ""
+    inner = [pre(_arguments(part), MONOSPACE)]
+    if result is not None:
+        inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
+    shows = result is not None and has_image(result)
+    title = f"Tool <code>{escape(part.title)}</code>{failed}"
+    return details(title, "\n".join(inner), is_open=shows)
+
+
+def _arguments(part: Part) -> str:
+    code = python_code(part)
+    return escape(part.text.rstrip()) if code is None else highlight(code, "python")
+
+
+def python_code(part: Part) -> str | None:
+    """The code that ``run_python`` is called with; None for other calls."""
+    try:
+        code = json.loads(part.text)["code"] if part.title == "run_python" else None
+    except (ValueError, TypeError, KeyError):
+        return None
+    return clean(code).rstrip() if isinstance(code, str) else None
+
+
+def pre(html: str, font: str = _PROSE) -> str:
+    """Text, escaped already, with its line breaks."""
+    return f'<pre style="margin:0;opacity:.7;{_WRAP};{font}">{html}</pre>'
+
+
+def details(title: str, html: str, *, is_open: bool = False) -> str:
+    """A panel that folds away."""
     return (
-        f'<details style="margin:0 0 .8em"><summary style="{_SUMMARY}">{title}</summary>\n'
-        f'<div style="{_PANEL}"><pre style="margin:0;opacity:.7;{_WRAP};{font}">'
-        f"{escape(text.rstrip())}</pre></div></details>"
+        f'<details{" open" if is_open else ""} style="margin:0 0 .8em">'
+        f'<summary style="{_SUMMARY}">{title}</summary>\n'
+        f'<div style="{_PANEL}">{html}</div></details>'
     )
 
 
@@ -128,7 +173,7 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
         if part.kind == "reasoning":
             text = f"Reasoning:\n{text}"
         elif part.kind == "tool":
-            text = f"Tool call: {part.title}({text})"
+            text = call_text(part)
         elif part.kind == "notice":
             text = f"[{text}]"
         paragraphs.append(text)
@@ -136,6 +181,16 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     if options.usage and timeline.reply is not None:
         paragraphs[-1] += f" · {tokens_line(timeline.reply.usage)}"
     return "\n\n".join(paragraphs)
+
+
+def call_text(part: Part) -> str:
+    """A tool call in a transcript."""
+    lines = [f"Tool call: {part.title}({part.text.rstrip()})"]
+    if (code := python_code(part)) is not None:
+        lines = [f"Tool call: {part.title}", indent(code, "    ")]
+    if part.result is not None:
+        lines.append(indent(result_text(part.result), "  "))
+    return "\n".join(lines)
 
 
 def _facts(timeline: Timeline) -> dict[str, Any]:

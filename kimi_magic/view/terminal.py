@@ -15,6 +15,7 @@ from kimi_magic.events import Event, Preparing
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.markdown import Blocks, parser
 from kimi_magic.view.pace import Pace
+from kimi_magic.view.record import call_text
 from kimi_magic.view.timeline import Op, Part, Timeline
 
 if TYPE_CHECKING:
@@ -73,11 +74,13 @@ class TerminalView:
         if op["op"] == "state":
             return
         part = self._timeline.parts[op["part"]]
-        if op["op"] == "part":
+        if op["op"] == "run":
+            self._wait_with(self._timeline.state)
+        elif op["op"] == "part":
             self._begin(part)
         elif op["op"] == "done":
             self._end(part)
-        elif part.kind in {"reasoning", "answer"}:
+        elif op["op"] == "append" and part.kind in {"reasoning", "answer"}:
             self._grow(op["text"])
 
     def _begin(self, part: Part) -> None:
@@ -103,7 +106,7 @@ class TerminalView:
         elif part.kind == "notice":
             self._console.print(Text(part.text, style="yellow"), end="\n\n")
         elif part.kind == "tool":
-            self._console.print(Text(f"Tool call: {part.title}({part.text})", "cyan"), end="\n\n")
+            self._console.print(Text(call_text(part), "cyan"), end="\n\n")
         else:
             self._console.print("" if part.ends_line else "\n")
 

@@ -7,6 +7,8 @@ Each event gives a few small operations on it, so that a view sends or prints on
     {"op": "state", "text": …}                              what is going on
     {"op": "part", "part": i, "kind": …, "title": …}        a part begins
     {"op": "append", "part": i, "at": offset, "text": …}    more of its text
+    {"op": "run", "part": i}                                a tool call is made
+    {"op": "result", "part": i, "state": …}                 it is done, or has failed
     {"op": "done", "part": i}                               nothing more comes
 
 Offsets and lengths count code points.
@@ -20,6 +22,7 @@ from functools import singledispatchmethod
 from typing import Any, Literal
 
 from kimi_magic.events import (
+    ApprovalAsked,
     ContentDelta,
     Event,
     Notice,
@@ -30,10 +33,12 @@ from kimi_magic.events import (
     StepFinished,
     ToolCallDelta,
     ToolCallStarted,
+    ToolFinished,
+    ToolStarted,
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.messages import Reply
+from kimi_magic.messages import Reply, ToolResult
 
 __all__ = ["PRACTICE", "Kind", "Op", "Part", "Timeline", "clean"]
 
@@ -68,12 +73,18 @@ def _visible(match: re.Match[str]) -> str:
 
 @dataclass(slots=True)
 class Part:
-    """One stretch of one kind; ``title`` names the tool of a call."""
+    """One stretch of one kind.
+
+    Of a tool call ``title`` is the tool's name, ``text`` its arguments, ``state`` empty until it
+    is made, then ``running``, then ``done`` or ``failed``.
+    """
 
     kind: Kind
     title: str = ""
     done: bool = False
     length: int = 0
+    state: str = ""
+    result: ToolResult | None = None
     _pieces: list[str] = field(default_factory=list)
 
     @property
@@ -146,7 +157,8 @@ class Timeline:
     def snapshot(self) -> Op:
         """The whole of it as one operation, for a front end that missed something."""
         parts = [
-            {"kind": p.kind, "title": p.title, "text": p.text, "done": p.done} for p in self.parts
+            {"kind": p.kind, "title": p.title, "text": p.text, "done": p.done, "state": p.state}
+            for p in self.parts
         ]
         return {"op": "reset", "head": self.head, "state": self.state, "parts": parts}
 
@@ -204,12 +216,42 @@ class Timeline:
             self._append(self._tools[event.index], text, ops)
 
     @_apply.register
+    def _(self, event: ToolStarted, ops: list[Op]) -> None:
+        self._close_open(ops)
+        name, arguments = clean(event.call.name), clean(event.call.arguments)
+        index = self._tool(event.index)
+        if index is None:  # nothing of it was streamed
+            index = self._begin(Part("tool", name), ops)
+            self._tools[max(self._tools, default=-1) + 1] = index
+        part = self.parts[index]
+        if part.length < len(arguments) and arguments.startswith(part.text):
+            self._append(index, arguments[part.length :], ops)
+        part.state = "running"
+        ops.append({"op": "run", "part": index})
+        self._set_state(f"Calling {name}…", ops)
+
+    @_apply.register
+    def _(self, event: ApprovalAsked, ops: list[Op]) -> None:
+        self._set_state(f"Waiting for your yes or no to {clean(event.name)}…", ops)
+
+    @_apply.register
+    def _(self, event: ToolFinished, ops: list[Op]) -> None:
+        index = self._tool(event.index)
+        if index is not None:
+            self._show_result(index, event.result, ops)
+
+    @_apply.register
     def _(self, _event: StepFinished, ops: list[Op]) -> None:
         self._close_parts(ops)
 
     @_apply.register
     def _(self, event: TurnFinished, ops: list[Op]) -> None:
         self.reply = event.reply
+        if self._tools and event.reply.steps:  # stopped while tools ran
+            for place, result in enumerate(event.reply.steps[-1].tool_results):
+                index = self._tool(place)
+                if index is not None and self.parts[index].result is None:
+                    self._show_result(index, result, ops)
         self._close_parts(ops)
         closing, state = _closing(event.reply, {part.kind for part in self.parts})
         if closing:
@@ -235,6 +277,17 @@ class Timeline:
             return
         self._open = self._begin(Part(kind), ops)
         self._append(self._open, text, ops)
+
+    def _tool(self, place: int) -> int | None:
+        """The part of the step's call at this place: servers number calls as they like."""
+        numbers = sorted(self._tools)
+        return self._tools[numbers[place]] if place < len(numbers) else None
+
+    def _show_result(self, index: int, result: ToolResult, ops: list[Op]) -> None:
+        part = self.parts[index]
+        part.result = result
+        part.state = "failed" if result.error else "done"
+        ops.append({"op": "result", "part": index, "state": part.state})
 
     def _notice(self, text: str, ops: list[Op]) -> None:
         self._close_open(ops)
@@ -288,7 +341,7 @@ def _closing(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
         return f"{cut} at max_tokens; raise it with --max-tokens.", "Done"
     if reply.finish_reason == "content_filter":
         return "The provider's content filter ended the answer.", "Done"
-    if reply.finish_reason not in ("stop", "tool_calls"):
+    if reply.finish_reason not in ("stop", "tool_calls", "max_steps", "repetition"):
         reason = clean(reply.finish_reason or "it gave no reason")
         return f"The server ended the answer early ({reason}).", "Done"
     return ("" if answered else "The answer is empty."), "Done"

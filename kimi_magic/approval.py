@@ -1,0 +1,136 @@
+"""Who says yes to a call: the setting ``approve``, a person, or what a person said before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from kimi_magic.config import APPROVE
+from kimi_magic.errors import ConfigError
+from kimi_magic.events import ApprovalAsked
+from kimi_magic.view.timeline import clean
+
+if TYPE_CHECKING:
+    from kimi_magic.tools.schema import Tool
+    from kimi_magic.tools.toolset import Toolset
+
+__all__ = ["Answer", "Approval", "Approved", "AskPerson", "ask_with_input", "confirming"]
+
+MAX_SHOWN = 20_000
+
+Approved = dict[tuple[str, Any], Any]
+"""What a person approved for a chat: a tool's name and code, and the function."""
+
+Answer = Literal["once", "chat", "no"] | dict[str, Any]
+"""``chat`` goes for the tool's later calls in this chat as well; a dict: with these arguments."""
+
+AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], Answer]
+"""Asked with the tool, the arguments, and a function that says what is wrong with others."""
+
+
+class Approval:
+    """Decides on the calls of a turn that want confirmation.
+
+    Parameters
+    ----------
+    namespace : mapping
+        Where the names of live objects come from.
+    approved : dict
+        What a person approved for the chat; grows.
+    ask : callable
+        How a person is asked.
+    announce : callable
+        Hears of it before a person is asked.
+    """
+
+    def __init__(
+        self,
+        namespace: Mapping[str, Any],
+        approved: Approved,
+        ask: AskPerson,
+        announce: Callable[[ApprovalAsked], None],
+    ) -> None:
+        self._namespace = namespace
+        self._approved = approved
+        self._ask = ask
+        self._announce = announce
+
+    def __call__(self, tool: Tool, arguments: dict[str, Any]) -> bool | dict[str, Any]:
+        """Whether the call may be made, or with which arguments."""
+        # A function that was defined anew, with other code, is asked for again.
+        same = (tool.name, getattr(tool.function, "__code__", None) or id(tool.function))
+        if same in self._approved:
+            return True
+        self._announce(ApprovalAsked(tool.name, json.dumps(arguments, ensure_ascii=False)))
+        answer = self._ask(tool, arguments, lambda edited: self._problem(tool, edited))
+        if answer == "chat":
+            self._approved[same] = tool.function
+        return answer if isinstance(answer, dict) else answer != "no"
+
+    def _problem(self, tool: Tool, arguments: dict[str, Any]) -> str:
+        from kimi_magic.tools.problems import ArgumentsError
+
+        try:
+            tool.bind(arguments, self._namespace)
+        except ArgumentsError as error:
+            return str(error)
+        return ""
+
+
+def confirming(toolset: Toolset, approve: str) -> Toolset:
+    """The same tools, with confirmation as the setting ``approve`` wants it.
+
+    Raises
+    ------
+    ConfigError
+        There is no such way.
+    """
+    from kimi_magic.tools.toolset import Toolset
+
+    if approve not in APPROVE:
+        raise ConfigError(
+            f"approve is {', '.join(APPROVE[:-1])} or {APPROVE[-1]}; not {approve!r}."
+        )
+    if approve == "auto":
+        return toolset
+    confirm = approve != "yes"
+    tools = [
+        replace(tool, options=replace(tool.options, confirm=confirm)) for tool in toolset.tools
+    ]
+    return Toolset(tools, namespace=toolset.namespace)
+
+
+def ask_with_input(
+    tool: Tool, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+) -> Answer:
+    """Ask at an ``input()`` prompt, which every front end has; no answer means no."""
+    text = f"{tool.name} wants to run with:\n{_shown(arguments)}\n"
+    while True:
+        said = input(f"{text}Run it? [y]es, for this [c]hat, [e]dit, [N]o: ").strip().lower()
+        if said in ("y", "yes"):
+            return "once"
+        if said in ("c", "chat"):
+            return "chat"
+        if said not in ("e", "edit"):
+            return "no"
+        edited = input("The arguments, as a JSON object: ")
+        try:
+            new = json.loads(edited)
+            wrong = problem(new) if isinstance(new, dict) else "they must be a JSON object"
+        except ValueError as error:
+            wrong = f"they are no JSON: {error}"
+        if not wrong:
+            return dict(new)
+        text = f"These do not fit: {wrong}\n"
+
+
+def _shown(arguments: dict[str, Any]) -> str:
+    """The arguments for a person to read: text of several lines as it is."""
+    shown = []
+    for name, value in arguments.items():
+        lines = isinstance(value, str) and "\n" in value
+        shown.append(f"  {name} = {f'{chr(10)}{value}' if lines else json.dumps(value)}")
+    text = clean("\n".join(shown) or "  no arguments")
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text):,} characters)"

@@ -1,0 +1,61 @@
+"""How many tokens a request may have, and about how many it has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from kimi_magic.messages import Message, Usage
+
+__all__ = ["CHARS_PER_TOKEN", "Budget"]
+
+CHARS_PER_TOKEN = 4
+PER_MESSAGE = 4  # tokens for the role and its marks
+# What one answer teaches is not believed beyond this, nor where the chat template weighs more
+# than what was said.
+LEAST, MOST = 0.25, 4.0
+ENOUGH = 2000
+
+
+class Budget:
+    """What fits into a model's context window.
+
+    A token is counted as four characters, and the count is corrected by what the server reports
+    of each request.
+
+    Parameters
+    ----------
+    tokens : int
+        The context window less what is kept for the answer.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self._factor = 1.0
+
+    def estimate(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
+        """About how many tokens a request has."""
+        return round(self._counted(messages, tools) * self._factor)
+
+    def fits(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> bool:
+        return self.estimate(messages, tools) <= self.tokens
+
+    def learn(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], usage: Usage
+    ) -> None:
+        """Correct the count by what the server counted for this request."""
+        counted = self._counted(messages, tools)
+        if usage.prompt_tokens and counted >= ENOUGH:
+            found = usage.prompt_tokens / counted
+            self._factor = min(max(found, LEAST), MOST)
+
+    def _counted(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> float:
+        chars = sum(
+            len(message.text)
+            + len(message.reasoning or "")
+            + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+            for message in messages
+        )
+        chars += len(json.dumps(tools)) if tools else 0
+        return chars / CHARS_PER_TOKEN + PER_MESSAGE * len(messages)

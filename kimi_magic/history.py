@@ -1,0 +1,132 @@
+"""What goes back to the model of what was said, in the form that servers accept.
+
+The rules are Moonshot's, and the others' are weaker: each call is followed by its result, a call's
+arguments are the text of a JSON object, no content is empty, and inside a tool loop the reasoning
+goes back under the key in which it came.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kimi_magic.messages import Message, ToolCall, ToolResult
+
+__all__ = ["CUT_OFF", "NO_ANSWER", "CallIds", "cancelled", "sendable", "shortened", "told"]
+
+NO_ANSWER = "[No answer was given.]"
+CUT_OFF = "[The answer was cut off.]"
+CANCELLED = "Cancelled: the user stopped the turn before this call was made."
+HIDDEN = "[This result was left out to make room.]"
+RESULTS_HIDDEN = "The context window is full: the results of earlier tool calls were left out."
+TURNS_LEFT_OUT = "The chat outgrew the model's context window: its oldest turns were left out."
+
+_ID = re.compile(r"functions\..+:(\d+)", re.DOTALL)
+_UNFIT = re.compile(r"[^a-zA-Z0-9_-]+")
+_MAX_NAME = 64
+
+
+class CallIds:
+    """Gives each call the id that Kimi was trained on: ``functions.NAME:IDX``.
+
+    IDX counts over the whole conversation, from 0. Kimi's chat template prints ids as they are,
+    and they alone carry the function's name: with others the model begins to leak its markers
+    after a few calls.
+    """
+
+    def __init__(self, history: Iterable[Message]) -> None:
+        found = (_ID.fullmatch(call.id) for message in history for call in message.tool_calls)
+        self._next = 1 + max((int(match[1]) for match in found if match), default=-1)
+        keys = [m.reasoning_key for m in history if m.role == "assistant" and m.reasoning]
+        self._reasoning_key = keys[-1] if keys else None
+
+    def give(self, message: Message) -> Message:
+        """The message that asks for calls, with their ids; ready for the tool loop."""
+        calls = []
+        for call in message.tool_calls:
+            # Some models write the whole id where the name belongs.
+            name = re.sub(r"^functions\.|:\d+$", "", call.name.strip())
+            name = _UNFIT.sub("_", name)[:_MAX_NAME] or "unnamed"
+            name = name if re.match("[a-zA-Z_]", name) else f"_{name}"[:_MAX_NAME]
+            calls.append(ToolCall(f"functions.{name}:{self._next}", name, call.arguments))
+            self._next += 1
+        if message.reasoning:
+            self._reasoning_key = message.reasoning_key
+        return replace(
+            message,
+            reasoning=message.reasoning or "",
+            reasoning_key=self._reasoning_key or message.reasoning_key,
+            tool_calls=tuple(calls),
+        )
+
+
+def told(message: Message, results: Sequence[ToolResult]) -> list[Message]:
+    """The message that asked for calls, and what each of them gave."""
+    calls = tuple(replace(c, arguments=_object_text(c.arguments)) for c in message.tool_calls)
+    asked = replace(message, content=message.text.strip() and message.content, tool_calls=calls)
+    answers = [
+        Message("tool", result.content, tool_call_id=call.id, name=call.name)
+        for call, result in zip(calls, results, strict=True)
+    ]
+    return [asked, *answers]
+
+
+def cancelled(call: ToolCall) -> ToolResult:
+    """The result of a call that was not made: without one the next request would be refused."""
+    return ToolResult(call.name, CANCELLED, error="cancelled", call_id=call.id)
+
+
+def sendable(message: Message, stand_in: str) -> Message:
+    """An answer as servers accept it: not empty, and without calls that have no result."""
+    return replace(message, content=message.content or stand_in, tool_calls=())
+
+
+def shortened(
+    history: Sequence[Message], said: Sequence[Message]
+) -> tuple[tuple[Message, ...], list[Message], str] | None:
+    """Make room where a request is too long.
+
+    First the results of all but the latest calls give way to a note, as the model's makers do in
+    their own runs; then the older half of the turns before this one is left out.
+
+    Returns
+    -------
+    tuple or None
+        The history, what was said in this turn, and a line for the reader. None where nothing is
+        left that could be left out.
+    """
+    latest = max((i for i, m in enumerate(said) if m.tool_calls), default=len(said))
+    hidden = [_hidden(m) for m in history], [_hidden(m) for m in said[:latest]]
+    if hidden != (list(history), list(said[:latest])):
+        return tuple(hidden[0]), [*hidden[1], *said[latest:]], RESULTS_HIDDEN
+    system = tuple(m for m in history if m.role == "system")
+    prompts = [i for i, m in enumerate(history) if m.role == "user"]
+    if not prompts:
+        return None
+    later = prompts[(len(prompts) + 1) // 2 :]
+    kept = tuple(history[later[0] :]) if later else ()
+    return system + kept, list(said), TURNS_LEFT_OUT
+
+
+def _hidden(message: Message) -> Message:
+    long = message.role == "tool" and len(message.text) > len(HIDDEN)
+    return replace(message, content=HIDDEN) if long else message
+
+
+def _object_text(arguments: str) -> str:
+    """The arguments, if they are the text of a JSON object; "{}" for what no server takes back."""
+    try:
+        value = json.loads(arguments, parse_constant=_refuse)
+        if isinstance(value, str):  # encoded twice
+            arguments = value
+            value = json.loads(value, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return "{}"
+    return arguments if isinstance(value, dict) else "{}"
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")

@@ -1,0 +1,72 @@
+"""What a tool gave → safe HTML for the reader, and the same as text.
+
+Nothing that a tool returns is trusted: of HTML the plain elements stay, of images PNG and JPEG,
+and whatever else it is (scripts, widgets, SVG) is shown as its text.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from kimi_magic.messages import Output, ToolResult
+from kimi_magic.view.markdown import MONOSPACE, foreign_html, to_html
+from kimi_magic.view.timeline import clean
+
+__all__ = ["has_image", "result_html", "result_text"]
+
+_IMAGES = ("image/png", "image/jpeg")
+_PRE = (
+    "margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;"
+    f"line-height:1.4;{MONOSPACE}"
+)
+_ERROR = f"{_PRE};padding:.1em 0 .1em .8em;border-left:2px solid #d0342c"
+_IMAGE = "max-width:100%;background-color:#fff"
+
+
+def result_html(result: ToolResult) -> str:
+    """Show what it printed, what it displayed and gave, or how it failed."""
+    pieces = [_pre(result.stdout)] if result.stdout.strip() else []
+    pieces += [_output_html(output) for output in result.outputs]
+    if result.error:
+        pieces.append(_pre(_error(result), _ERROR))
+    return "\n".join(pieces) or _pre(result.content)
+
+
+def result_text(result: ToolResult) -> str:
+    """The same in plain text."""
+    pieces = [result.stdout.rstrip()] if result.stdout.strip() else []
+    pieces += [_output_text(output) for output in result.outputs]
+    if result.error:
+        pieces.append(_error(result))
+    return clean("\n".join(pieces) or result.content)
+
+
+def has_image(result: ToolResult) -> bool:
+    return any(kind in output.data for output in result.outputs for kind in _IMAGES)
+
+
+def _error(result: ToolResult) -> str:
+    return result.traceback.rstrip() or result.error or ""
+
+
+def _output_html(output: Output) -> str:
+    data = output.data
+    for kind in _IMAGES:
+        if kind in data:
+            label = escape(clean(str(data.get("text/plain", "Image"))), quote=True)
+            return f'<img alt="{label}" src="data:{kind};base64,{data[kind]}" style="{_IMAGE}">'
+    if isinstance(data.get("text/html"), str):
+        return f"<div>{foreign_html(data['text/html'])}</div>"
+    if isinstance(data.get("text/markdown"), str):
+        return f"<div>{to_html(clean(data['text/markdown']))}</div>"
+    return _pre(_output_text(output))
+
+
+def _output_text(output: Output) -> str:
+    data = output.data
+    text = data.get("text/plain", data.get("text/markdown"))
+    return text if isinstance(text, str) else f"({', '.join(data)})"
+
+
+def _pre(text: str, style: str = _PRE) -> str:
+    return f'<pre style="{style}">{escape(clean(text).rstrip())}</pre>'

@@ -1,0 +1,253 @@
+"""Chats: tied to cells, always valid, nothing lost that was said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from kimi_magic.budget import Budget
+from kimi_magic.chats import NOWHERE, Chat, ChatTurn, Place
+from kimi_magic.loop import RunTools, Send, Turn
+from kimi_magic.messages import Completion, Message, Reply, ToolCall, ToolResult, Usage
+from kimi_magic.testing import ScriptedServer, check_messages
+from tests.kernels import Kernel
+
+
+def never(*_: Any, **__: Any) -> Reply:
+    raise AssertionError
+
+
+def turn(prompt: str, place: Place = NOWHERE) -> ChatTurn:
+    said = (Message("user", prompt), Message("assistant", f"answer to {prompt}"))
+    return ChatTurn(prompt, Reply(), said, place)
+
+
+def prompts(chat: Chat) -> list[str]:
+    return [made.prompt for made in chat.turns]
+
+
+def test_a_cell_that_is_run_again_takes_the_place_of_its_turn() -> None:
+    chat = Chat("main", never)
+    for name in "abc":
+        chat.append(turn(name, Place(name, f"run-{name}")))
+    again = Place("b", "run-4")
+    assert [m.text for m in chat.history(again)] == ["a", "answer to a"]
+    assert chat.append(turn("b2", again)) == 1, "one other cell's turn went with it"
+    assert prompts(chat) == ["a", "b2"]
+    assert [made.prompt for made in chat.set_aside] == ["b", "c"]
+
+
+def test_turns_of_one_run_follow_one_another() -> None:
+    chat = Chat("main", never)
+    for run in ("first", "second"):
+        for n in range(3):
+            assert chat.append(turn(f"{run} {n}", Place("loop", run))) == 0
+    assert prompts(chat) == ["second 0", "second 1", "second 2"]
+
+
+def test_without_a_cell_id_turns_are_appended() -> None:
+    chat = Chat("main", never)
+    for run in ("1", "2"):
+        chat.append(turn("same", Place("", run)))
+    assert prompts(chat) == ["same", "same"]
+
+
+CALL = ToolCall("x", "add", '{"a": 1}')
+
+
+class Notebook(RuleBasedStateMachine):
+    """Any order of running, running again, copying, interrupting and resetting cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chat = Chat("main", never)
+        self.expected: list[tuple[str, int]] = []  # cell, number of the turn
+        self.everything: set[int] = set()
+        self.runs = 0
+
+    @rule(
+        cell=st.sampled_from(["a", "b", "c", "d", ""]),
+        end=st.sampled_from(["answer", "tools", "cut", "in a tool", "failed in the loop", "none"]),
+        turns=st.integers(1, 3),
+    )
+    def run_cell(self, cell: str, end: str, turns: int) -> None:
+        self.runs += 1
+        place = Place(cell, f"run-{self.runs}")
+        for n in range(turns):
+            number = self.runs * 10 + n
+            made = self.play(place, number, end)
+            messages = made.messages()
+            assert bool(messages) == (end != "none"), "what brought nothing leaves no trace"
+            if not messages:
+                continue
+            if n == 0 and cell and any(c == cell for c, _ in self.expected):
+                first = [c for c, _ in self.expected].index(cell)
+                self.expected = self.expected[:first]
+            self.expected.append((cell, number))
+            self.everything.add(number)
+            reply = made.reply(model="m", chat="main", error=None)
+            self.chat.append(ChatTurn(str(number), reply, messages, place))
+
+    def play(self, place: Place, number: int, end: str) -> Turn:
+        history = [Message("system", "Be brief."), *self.chat.history(place)]
+        made = Turn(history, Message("user", str(number)), retries=0, tools=[{"name": "add"}])
+        calls = Completion(Message("assistant", "", "Hm.", tool_calls=(CALL, CALL)), "tool_calls")
+        answer = Completion(Message("assistant", "OK"), "stop")
+        script: list[Completion] = [answer] if end == "answer" else [calls, answer]
+        running = made.run()
+        command: Any = next(running)
+        while True:
+            match command:
+                case Send() if end == "none":
+                    return made
+                case Send() if end == "cut":
+                    made.partial = calls
+                    return made
+                case Send() if end == "failed in the loop" and len(script) == 1:
+                    return made
+                case Send():
+                    value: Completion | None = script.pop(0)
+                case RunTools(asked):
+                    done = asked[:1] if end == "in a tool" else asked
+                    for call in done:
+                        made.results[call.id] = ToolResult(call.name, "1", call_id=call.id)
+                    if end == "in a tool":
+                        return made
+                    value = None
+                case _:
+                    value = None
+            try:
+                command = running.send(value)
+            except StopIteration:
+                return made
+
+    @rule()
+    def reset(self) -> None:
+        self.chat.reset()
+        self.expected.clear()
+        self.everything.clear()
+
+    @invariant()
+    def the_chat_is_as_a_reader_expects(self) -> None:
+        assert [int(made.prompt) for made in self.chat.turns] == [n for _, n in self.expected]
+        aside = {int(made.prompt) for made in self.chat.set_aside}
+        assert aside | {n for _, n in self.expected} == self.everything, "nothing is lost"
+
+    @invariant()
+    def the_next_request_is_valid(self) -> None:
+        messages = [m.to_dict() for m in (*self.chat.history(), Message("user", "Next?"))]
+        assert check_messages(messages) == []
+
+
+TestNotebook = Notebook.TestCase
+
+
+def test_the_window_is_kept_by_leaving_out_first_results_then_turns() -> None:
+    long = "x" * 4000
+    said = [Message("system", "Be brief.")]
+    for n in range(6):
+        call = ToolCall(f"functions.add:{n}", "add", "{}")
+        said += [
+            Message("user", f"q{n}"),
+            Message("assistant", None, "", tool_calls=(call,)),
+            Message("tool", long, tool_call_id=call.id, name="add"),
+            Message("assistant", long),
+        ]
+    budget = Budget(5000)
+    made = Turn(said, Message("user", "Now?"), retries=0, budget=budget)
+    seen = []
+    running = made.run()
+    command: Any = next(running)
+    while not isinstance(command, Send):
+        seen.append(type(command).__name__)
+        command = running.send(None)
+    assert seen == ["Notice", "Notice", "RequestStarted"]
+    sent = [message.to_dict() for message in command.messages]
+    assert check_messages(sent) == []
+    assert budget.fits(command.messages)
+    assert [m["content"] for m in sent if m["role"] == "user"] == ["q3", "q4", "q5", "Now?"]
+    assert all("left out" in m["content"] for m in sent if m["role"] == "tool")
+
+
+def test_the_server_corrects_the_count() -> None:
+    budget = Budget(10_000)
+    messages = [Message("user", "x" * 20_000)]
+    assert budget.estimate(messages) == 5004
+    budget.learn(messages, (), Usage(prompt_tokens=10_008))
+    assert budget.estimate(messages) == 10_008
+    budget.learn([Message("user", "Hi")], (), Usage(prompt_tokens=90))
+    assert budget.estimate(messages) == 10_008, "the template of a short chat teaches nothing"
+
+
+def sent(server: ScriptedServer) -> list[str]:
+    return [m["content"] for m in server.requests[-1].body["messages"] if m["role"] == "user"]
+
+
+def test_a_cell_run_again_in_a_kernel(kernel: Kernel, asked: ScriptedServer) -> None:
+    for _ in range(5):
+        asked.reply("OK.")
+    kernel.run("%%kimi\nFirst", cell="a")
+    kernel.run("%%kimi\nSecond", cell="b")
+    again = kernel.run("%%kimi\nFirst, edited", cell="a")
+    assert sent(asked) == ["First, edited"]
+    assert "1 later turn was set aside" in again.record["text/plain"]
+    kernel.run("%%kimi\nSecond", cell="b")
+    assert sent(asked) == ["First, edited", "Second"]
+    again = kernel.run("%%kimi\nSecond, edited", cell="b")
+    assert sent(asked) == ["First, edited", "Second, edited"]
+    assert "set aside" not in again.record["text/plain"], "it took its own place alone"
+    shown = kernel.run("%kimi chat main --all").record["text/plain"]
+    assert shown.index("> Second, edited") < shown.index("[Set aside") < shown.index("> First\n")
+
+
+def test_a_loop_and_two_lines_in_one_cell(kernel: Kernel, asked: ScriptedServer) -> None:
+    for _ in range(6):
+        asked.reply("OK.")
+    cell = "chat = kimi.chat('loop')\nfor n in range(3): chat.ask(f'{n}?', show=False)"
+    kernel.run(cell, cell="a")
+    kernel.run(cell, cell="a")
+    assert sent(asked) == ["0?", "1?", "2?"]
+
+
+def test_bad_input_leaves_the_chat_as_it_was(kernel: Kernel, asked: ScriptedServer) -> None:
+    asked.reply("OK.")
+    kernel.run("%%kimi\nFirst", cell="a")
+    asked.error(400, "no")
+    kernel.run("%%kimi --temprature 1\nFirst", cell="a", ok=False)
+    kernel.run("%%kimi\nFirst", cell="a", ok=False)
+    assert kernel.run("print(len(kimi.chat().turns))").stdout == "1\n"
+
+
+def test_chats_by_name(kernel: Kernel, asked: ScriptedServer) -> None:
+    for _ in range(6):
+        asked.reply("OK.", usage={"prompt_tokens": 1000, "completion_tokens": 234})
+    kernel.run("%%kimi\nIn main")
+    kernel.run("%%kimi -c review\nIn review")
+    kernel.run("%kimi chat review")
+    kernel.run("%kimi ask Also in review?")
+    assert sent(asked) == ["In review", "Also in review?"]
+    listed = kernel.run("%kimi chats").stdout.splitlines()
+    assert [line.split() for line in listed[1:]] == [
+        ["main", "1", "1,234"],
+        ["→", "review", "2", "2,468"],
+    ]
+    kernel.run("%%kimi --no-history\nAlone")
+    assert sent(asked) == ["Alone"]
+    kernel.run("%%kimi --fresh\nAnew")
+    assert sent(asked) == ["Anew"]
+    kernel.run("%kimi reset")
+    kernel.run("%%kimi\nAfter the reset")
+    assert sent(asked) == ["After the reset"]
+
+
+def test_going_on_after_a_turn_that_was_cut(kernel: Kernel, asked: ScriptedServer) -> None:
+    assert "no turn to go on with" in kernel.run("%kimi continue", ok=False).error
+    asked.reply("One, two, three,", reasoning="Count.", finish_reason="length")
+    kernel.run("%%kimi\nCount to five.")
+    asked.reply(" four, five.")
+    kernel.run("%kimi continue")
+    roles = [m["role"] for m in asked.requests[-1].body["messages"]]
+    assert roles == ["system", "user", "assistant", "user"]
+    assert "Go on exactly" in sent(asked)[-1]
