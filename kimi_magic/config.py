@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ __all__ = ["APPROVE", "VIEWS", "Key", "KeyRing", "Settings"]
 APPROVE = ("auto", "ask", "yes", "no")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
 KEYRING_SERVICE = "kimi-magic"
+# Characters of a key in a row that count as a leak; shorter keys ("none", "EMPTY") are no secrets.
+LEAK, SHORTEST = 12, 8
 
 
 class Settings(Configurable):
@@ -121,8 +124,14 @@ class Key:
         return f"<key from {self.source}>"
 
     def mask(self, text: str) -> str:
-        """Take the key out of a text: some servers echo it in their errors."""
-        return text.replace(self.value, "[key]") if len(self.value) >= 8 else text
+        """Take the key out of a text, and every part of it that is long enough to be a leak: some
+        servers echo it in their errors, whole or shortened."""
+        if len(self.value) < SHORTEST:
+            return text
+        run = min(LEAK, len(self.value))
+        parts = [self.value[at : at + run] for at in range(len(self.value) - run + 1)]
+        begins = f"(?={'|'.join(map(re.escape, parts))})"
+        return re.sub(f"(?:{begins}.)+.{{{run - 1}}}", "[key]", text)
 
 
 class KeyRing:
