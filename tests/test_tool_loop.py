@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from kimi_magic.testing import ScriptedServer
+from kimi_magic.testing import DIALECTS, ScriptedServer
 from tests.kernels import Kernel
+from tests.test_dialects import RECORDED, SAID
 
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:
@@ -411,3 +412,32 @@ def test_methods_and_partials_and_hand_written_schemas(
         "functools.partial(add, a=2)], show=False)"
     )
     assert [m["content"] for m in sent(tools)[-2:]] == ['{"weather":"Sunny"}', "3"]
+
+
+@pytest.mark.parametrize("name", [name for name, said in SAID.items() if said.calls])
+def test_calls_in_every_dialect(kernel: Kernel, name: str) -> None:
+    """Recorded bytes ask for the tools; the next request is what that server takes back."""
+    said, server = SAID[name], name.partition("-")[0]
+    dialect = server if server in DIALECTS else "moonshot"
+    with ScriptedServer(dialect=dialect, strict=said.key != "content") as peer:
+        kernel.run(f"%env KIMI_BASE_URL={peer.base_url}")
+        kernel.run(
+            "def get_weather(city: str):\n    'Weather.'\n    return 'sunny in ' + city\n"
+            "def get_time():\n    'Time.'\n    return 'noon'\n"
+        )
+        peer.raw([RECORDED[name]])
+        peer.reply("OK.")
+        kernel.run("%%kimi -T get_weather,get_time -o answer\nGo")
+    assert value(kernel, "answer.text") == "OK."
+    asked = next(m for m in sent(peer) if m["role"] == "assistant")
+    told = [m["content"] for m in sent(peer) if m["role"] == "tool"]
+    assert [c["function"]["name"] for c in asked["tool_calls"]] == [n for n, _ in said.calls]
+    for (_, arguments), result in zip(said.calls, told, strict=True):
+        if isinstance(arguments, str):
+            assert "JSON" in result, "a call that was cut runs nothing"
+        else:
+            assert result in (f"sunny in {arguments.get('city')}", "noon")
+    if said.key == "content":
+        assert asked["content"].startswith(f"<think>{said.reasoning}")
+    else:
+        assert asked[said.key] == (said.reasoning or "")
