@@ -102,6 +102,10 @@ def test_estimators() -> None:
     assert summarize(Regression).startswith("class Regression:")
 
 
+# matplotlib 3.8 calls its parser by the names of then.
+of_old = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+
+
 @pytest.fixture
 def pyplot() -> Any:
     matplotlib: Any = importlib.import_module("matplotlib")
@@ -111,6 +115,7 @@ def pyplot() -> Any:
     pyplot.close("all")
 
 
+@of_old
 def test_figures(pyplot: Any) -> None:
     figure, (left, right) = pyplot.subplots(1, 2)
     figure.suptitle("Sales\nand more")
@@ -140,6 +145,7 @@ def test_figures(pyplot: Any) -> None:
     assert summarize(right).startswith("matplotlib axes\n- x axis")
 
 
+@of_old
 def test_a_histogram_and_an_empty_figure(pyplot: Any) -> None:
     _, axes = pyplot.subplots()
     axes.hist(np.arange(100), bins=4)
@@ -149,6 +155,7 @@ def test_a_histogram_and_an_empty_figure(pyplot: Any) -> None:
     assert summarize(pyplot.figure()) == "matplotlib Figure with 0 plots"
 
 
+@of_old
 def test_a_figure_in_three_dimensions(pyplot: Any) -> None:
     axes = pyplot.figure().add_subplot(projection="3d")
     axes.set(zlabel="height", zlim=(0, 2))
@@ -225,12 +232,10 @@ def test_frames_of_a_failed_cell_are_named_by_its_number(kernel: Kernel) -> None
     kernel.run("def f(x):\n    return 1 / x\nf(0)", ok=False)
     kernel.run("from kimi_magic.context.tracebacks import traceback_text\nimport sys")
     told = kernel.run("print(traceback_text(sys.last_value))").stdout
-    assert told.splitlines()[:4] == [
-        "Traceback (most recent call last):",
-        f"  Cell In[{number}], line 3, in <module>",
-        "    f(0)",
-        f"  Cell In[{number}], line 2, in f",
-    ]
+    assert told.startswith(
+        f"Traceback (most recent call last):\n  Cell In[{number}], line 3, in <module>\n    f(0)\n"
+    )
+    assert f"\n  Cell In[{number}], line 2, in f\n    return 1 / x\n" in told
     assert traceback_text(ValueError("x")) == "ValueError: x"
 
 

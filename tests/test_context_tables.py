@@ -156,7 +156,8 @@ def test_cells_that_cannot_be_shown_are_no_crash() -> None:
 
 
 def test_numbers_beyond_all_others_are_no_crash() -> None:
-    text = summarize(pd.DataFrame({"a": [1e308, -1e308, float("inf")] * 20, "b": [10**400] * 60}))
+    huge = pd.Series([10**400] * 60, dtype=object)
+    text = summarize(pd.DataFrame({"a": [1e308, -1e308, float("inf")] * 20, "b": huge}))
     assert "- a (float64): 20 infinite" in text
     assert "- b (object): " in text
     assert "- a (object): 1 to 2.5" in summarize(

@@ -89,4 +89,4 @@ def _figures(array: Any, numpy: Any) -> str:
 
 
 def _plain(number: Any) -> str:
-    return f"{number:.6g}" if isinstance(number, float) else str(number)
+    return f"{float(number):.6g}" if number.dtype.kind == "f" else str(number)

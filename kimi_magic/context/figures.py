@@ -112,7 +112,11 @@ def _span(values: Any) -> str:
 
 def _plain(value: Any) -> str:
     """Write a value of the data: numpy's own scalars as Python's."""
-    return cell(value.item() if hasattr(value, "item") else value)
+    if not hasattr(value, "dtype"):
+        return cell(value)
+    # Times of another unit than microseconds would become integers.
+    unit = f"{value.dtype.kind}8[us]" if value.dtype.kind in "mM" else value.dtype
+    return cell(value.astype(unit).item())
 
 
 def _said(text: str) -> str:
