@@ -55,7 +55,7 @@ def fastest(call: Callable[[], object]) -> float:
 
 def beside(ours: Callable[[], object], floor: Callable[[], object]) -> str:
     mine, least = fastest(ours), fastest(floor)
-    return f"{mine * 1000:.2f} ms, {mine / least:.1f} × ({least * 1000:.2f} ms)"
+    return f"{mine * 1000:.2f} ms, {mine / least:.3g} × ({least * 1000:.2f} ms)"
 
 
 def main() -> None:
