@@ -121,7 +121,7 @@ shell.events.register("post_run_cell", errors.record)
     first = int(kernel.run("print(len(In))").stdout)
     kernel.run("%config InlineBackend.figure_format = 'png'\n6 * 7")
     kernel.run("def f(x):\n    return 1 / x\nf(0)", ok=False)
-    kernel.run("f(", ok=False)
+    kernel.run("f(0) = 3", ok=False)
     text = kernel.run(
         f"print(cell_blocks([read_cell(n, shell, errors) for n in parse_numbers('{first}-"
         f"{first + 2}')]))"

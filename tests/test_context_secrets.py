@@ -55,6 +55,7 @@ IN_CONTEXT = [
     ),
     ("postgresql+psycopg://me:hunter2!@db:5432/x", None, "the password in a URL"),
     ("redis://:hunter2!@cache", None, "the password in a URL"),
+    ("redis://:$hunter2@cache", "redis://:[masked]@cache", "the password in a URL"),
     ("https://x.org/a?user=me&password=hunter2!&n=1", None, "a secret in a URL"),
     ("https://x.org/a?access_token=hunter2!", None, "a secret in a URL"),
     ("jdbc:sqlserver://h;PASSWORD=hunter2!;x=1", None, "a secret in a URL"),

@@ -96,16 +96,15 @@ def read_cell(number: int, shell: Any, errors: Mapping[int, str]) -> Cell:
     # IPython keeps all outputs from 9.1 on; before, only the value of the last expression.
     kept = getattr(history, "outputs", {}).get(number)
     if kept:
-        outputs = [_text(output.output_type, output.bundle) for output in kept]
+        outputs = [_text(output.bundle) for output in kept]
     else:
         outputs = [summarize(history.output_hist[number])] if number in history.output_hist else []
     return Cell(number, sources[number], tuple(filter(None, outputs)), errors.get(number, ""))
 
 
-def _text(kind: str, bundle: Mapping[str, Any]) -> str:
-    """An output as plain text; of an image, what IPython calls it."""
-    text = "".join(bundle["stream"]) if kind.endswith("_stream") else bundle.get("text/plain", "")
-    return plain("".join(text)).strip("\n")
+def _text(bundle: Mapping[str, Any]) -> str:
+    """An output as plain text: what was printed; of an image, what IPython calls it."""
+    return plain("".join(bundle.get("stream") or bundle.get("text/plain", ""))).strip("\n")
 
 
 def cell_blocks(cells: list[Cell], *, tokens: int = 1500) -> str:

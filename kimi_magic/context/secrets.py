@@ -16,7 +16,7 @@ LEAK = 12
 SHORTEST = 8
 
 # What stands for a secret: {password}, $PASSWORD, <password>, ***
-_NAMED = r"(?!\{[\w.]+\}|\$\{?\w+|<[\w -]+>|\*+)"
+_NAMED = r"(?!(?:\{[\w.]+\}|\$\{?[A-Z_]+\}?|<[\w -]+>|\*+)(?:[@&;\s'\"]|\Z))"
 # By what the user is told. Where there is a group, that is the secret.
 _SHAPES = {
     words: re.compile(shape)
@@ -59,7 +59,7 @@ _SHAPES = {
         "a Databricks token (dapi…)": r"dapi[a-f0-9]{32}",
         "a DigitalOcean token (dop_v1_…)": r"do[opr]_v1_[a-f0-9]{64}",
         "a Vault token (hvs.…)": r"hv[bs]\.[\w-]{24,}",
-        "a JSON Web Token (eyJ…)": r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*",
+        "a JSON Web Token (eyJ…)": r"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,}\.[\w-]*",
     }.items()
 }
 # A key begins where a word does, which is also after an escape such as \n in the repr of a text.
