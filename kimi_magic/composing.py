@@ -26,7 +26,7 @@ class Composed:
     ----------
     message : Message
     variables : tuple of str
-        The variables whose summaries it holds.
+        The variables and expressions whose values or summaries it holds.
     masked : tuple of str
         What was taken out as a secret, in words.
     """
@@ -65,7 +65,8 @@ def compose(
     masked: dict[str, None] = {}
     if not question.allow_secrets:
         content = _masked(content, secrets, masked)
-    return Composed(Message("user", content), tuple(variables), tuple(masked))
+    held = dict.fromkeys([*variables, *question.expressions])
+    return Composed(Message("user", content), tuple(held), tuple(masked))
 
 
 def without_secrets(result: ToolResult, secrets: Secrets) -> ToolResult:

@@ -19,7 +19,7 @@ from IPython.core.magic import (
 
 from kimi_magic.config import Settings
 from kimi_magic.context.cells import CellErrors, parse_numbers, read_cell
-from kimi_magic.context.template import expand, in_namespace
+from kimi_magic.context.template import Expression, expand, in_namespace, parse
 from kimi_magic.errors import ConfigError, MagicError, ToolInterrupted
 from kimi_magic.messages import Reply, ToolResult
 from kimi_magic.options import help_text, parse_line, split_verb
@@ -87,6 +87,8 @@ class KimiMagics(Settings, Magics):
         given["cells"] = self._cells(given.pop("cells"))
         prompt = cell.strip("\n")
         if not given.pop("raw"):
+            found = [piece for piece in parse(prompt) if isinstance(piece, Expression)]
+            given["expressions"] = tuple(piece.source.strip() for piece in found)
             prompt = expand(prompt, in_namespace(self._shell.user_ns, Err=self.cell_errors))
         if shape == "code":
             prompt = f"{prompt}\n\n{ONLY_CODE}"

@@ -46,4 +46,4 @@ def _lines(message: Message) -> list[str]:
 def _variables(prompt: Composed) -> str:
     if not prompt.variables:
         return "No variable would leave the kernel."
-    return f"Variables whose summaries would leave the kernel: {', '.join(prompt.variables)}."
+    return f"Variables that would leave the kernel, or summaries: {', '.join(prompt.variables)}."

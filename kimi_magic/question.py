@@ -29,6 +29,8 @@ class Question:
         Start the chat anew with it.
     variables : any
         Names of variables, or a mapping of names to values, whose summaries go along.
+    expressions : tuple of str
+        The expressions whose values stand in the prompt.
     cells : tuple
         Earlier cells that go along.
     var_tokens : int or None
@@ -53,6 +55,7 @@ class Question:
     approve: str | None = None
     fresh: bool = False
     variables: Any = None
+    expressions: tuple[str, ...] = ()
     cells: tuple[Any, ...] = ()
     var_tokens: int | None = None
     allow_secrets: bool = False
