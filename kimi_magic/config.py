@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +12,7 @@ from traitlets.config import Configurable
 
 from kimi_magic.errors import ConfigError, MissingKeyError
 
-__all__ = ["APPROVE", "VIEWS", "Key", "KeyRing", "Settings"]
+__all__ = ["APPROVE", "LEAK", "VIEWS", "Key", "KeyRing", "Settings"]
 
 APPROVE = ("auto", "ask", "yes", "no")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
@@ -123,15 +122,26 @@ class Key:
     def __repr__(self) -> str:
         return f"<key from {self.source}>"
 
-    def mask(self, text: str) -> str:
+    def mask(self, text: str, put: str = "[key]") -> str:
         """Take the key out of a text, and every part of it that is long enough to be a leak: some
         servers echo it in their errors, whole or shortened."""
-        if len(self.value) < SHORTEST:
+        size = min(LEAK, len(self.value))
+        if size < SHORTEST:
             return text
-        run = min(LEAK, len(self.value))
-        parts = [self.value[at : at + run] for at in range(len(self.value) - run + 1)]
-        begins = f"(?={'|'.join(map(re.escape, parts))})"
-        return re.sub(f"(?:{begins}.)+.{{{run - 1}}}", "[key]", text)
+        pieces = {self.value[at : at + size] for at in range(len(self.value) - size + 1)}
+        kept, end = [], 0
+        for at in sorted(at for piece in pieces for at in _places(text, piece)):
+            if at >= end:
+                kept += [text[end:at], put]
+            end = max(end, at + size)
+        return "".join([*kept, text[end:]])
+
+
+def _places(text: str, piece: str) -> Iterator[int]:
+    at = text.find(piece)
+    while at >= 0:
+        yield at
+        at = text.find(piece, at + 1)
 
 
 class KeyRing:

@@ -97,10 +97,10 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the server counted them, requests, and wall time in seconds.
+    """Tokens as the server counted them, requests, wall time in seconds, and US dollars.
 
     ``reasoning_tokens`` are part of ``completion_tokens``, ``cached_tokens`` of ``prompt_tokens``
-    (OpenAI API reference, *usage*).
+    (OpenAI API reference, *usage*). ``cost`` is 0 where the endpoint's prices are not known.
     """
 
     prompt_tokens: int = 0
@@ -109,6 +109,7 @@ class Usage:
     cached_tokens: int = 0
     requests: int = 0
     seconds: float = 0.0
+    cost: float = 0.0
 
     @property
     def total_tokens(self) -> int:
@@ -125,6 +126,8 @@ class Usage:
         details.append(f"{self.completion_tokens:,} out")
         if self.reasoning_tokens:
             details[1] += f" ({self.reasoning_tokens:,} reasoning)"
+        if self.cost:
+            details.append(f"${self.cost:.4f}")
         details.append(f"{self.requests} request{'' if self.requests == 1 else 's'}")
         details.append(f"{self.seconds:.1f} s")
         return " · ".join(details)

@@ -285,3 +285,13 @@ def test_a_model_of_ones_own_is_not_held_to_the_practice_models_limits(
     kimi.ask("Hi", endpoint="local", show=False)
     sent = set(server.requests[0].body)
     assert not sent & {"temperature", "max_tokens", "seed", "top_p"}
+
+
+def test_the_cost_where_prices_are_known(session: Session) -> None:
+    with ScriptedServer() as server:
+        kimi.add_endpoint(name="lab", base_url=server.base_url, prices=(0.6, 2.5, 0.15))
+        usage = {"prompt_tokens": 1_000_000, "completion_tokens": 200_000, "cached_tokens": 400_000}
+        server.reply("OK", usage=usage)
+        reply = kimi.ask("Hi", endpoint="lab", show=False)
+    assert reply.usage.cost == pytest.approx(0.36 + 0.06 + 0.5)
+    assert "$0.9200" in str(reply.usage)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from kimi_magic.errors import ConfigError
+from kimi_magic.messages import Usage
 
 __all__ = ["KIMI_SYSTEM", "LOCAL", "Catalogue", "Endpoint", "is_kimi"]
 
@@ -55,6 +56,9 @@ class Endpoint:
         Tokens.
     temperature, top_p, max_tokens, seed : optional
         Sent where the user set none; None leaves it to the server.
+    prices : tuple of float, optional
+        US dollars for a million tokens: prompt, completion, and prompt tokens read from the cache;
+        without the third they cost what others do. None leaves the cost out.
     stream_usage : bool
         Whether ``stream_options: {"include_usage": true}`` is understood.
     docs : str
@@ -70,6 +74,7 @@ class Endpoint:
     top_p: float | None = None
     max_tokens: int | None = 16_384
     seed: int | None = None
+    prices: tuple[float, ...] | None = None
     stream_usage: bool = True
     docs: str = ""
 
@@ -81,6 +86,17 @@ class Endpoint:
                 "key_env takes the name of the environment variable that holds the key, such as "
                 "'LAB_API_KEY', and not the key."
             )
+        if self.prices is not None and len(self.prices) not in (2, 3):
+            raise ConfigError("prices are two or three numbers: prompt, completion, cached prompt.")
+
+    def priced(self, usage: Usage) -> Usage:
+        """The usage with its cost, where prices are known."""
+        if self.prices is None:
+            return usage
+        sent, answered, cached = (*self.prices, self.prices[0])[:3]
+        fresh = usage.prompt_tokens - usage.cached_tokens
+        cost = fresh * sent + usage.cached_tokens * cached + usage.completion_tokens * answered
+        return replace(usage, cost=cost / 1_000_000)
 
 
 def is_kimi(model: str) -> bool:

@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 from types import TracebackType
 from typing import Any, Self
@@ -158,7 +159,8 @@ class Exchange:
     def completion(self) -> Completion:
         """What has arrived so far."""
         elapsed = time.monotonic() - self._began if self._seconds is None else self._seconds
-        return self._fold.completion(elapsed)
+        found = self._fold.completion(elapsed)
+        return replace(found, usage=self._client.endpoint.priced(found.usage))
 
     def __enter__(self) -> Self:
         self._line = self._client.begin(self)
