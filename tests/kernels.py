@@ -161,12 +161,19 @@ class Kernel:
             state = message["content"].get("execution_state")
             if message["msg_type"] == "status" and state == "idle":
                 break
-        ran.reply = self._client.get_shell_msg(timeout=10)["content"]
+        ran.reply = self._reply_to(asked)
         ran.status = ran.reply["status"]
         ran.seconds = time.monotonic() - began
         if ok:
             assert ran.status == "ok", ran.error
         return ran
+
+    def _reply_to(self, asked: str) -> dict[str, Any]:
+        """The reply to that request; one to another (a kernel asked twice if it is there) goes."""
+        while True:
+            message = self._client.get_shell_msg(timeout=10)
+            if message["parent_header"].get("msg_id") == asked:
+                return dict(message["content"])
 
     def _execute(self, code: str, cell: str, *, allow_stdin: bool) -> str:
         content = {
