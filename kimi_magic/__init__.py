@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kimi_magic.api import add_endpoint, ask, chat, stream
     from kimi_magic.config import Settings
+    from kimi_magic.context.summaries import summarize, summarizer
     from kimi_magic.endpoints.catalogue import Endpoint
     from kimi_magic.errors import EndpointError, KimiError, TurnInterrupted
     from kimi_magic.messages import Reply
@@ -34,6 +35,8 @@ __all__ = [
     "last",
     "settings",
     "stream",
+    "summarize",
+    "summarizer",
     "tool",
 ]
 
@@ -50,6 +53,8 @@ _HOMES = {
     "ask": "kimi_magic.api",
     "chat": "kimi_magic.api",
     "stream": "kimi_magic.api",
+    "summarize": "kimi_magic.context.summaries",
+    "summarizer": "kimi_magic.context.summaries",
     "tool": "kimi_magic.tools.offers",
 }
 
@@ -73,26 +78,36 @@ def load_ipython_extension(shell: Any) -> None:
     """What ``%load_ext kimi_magic`` does."""
     from kimi_magic.magics import KimiMagics
 
-    shell.register_magics(KimiMagics.of(shell))
-    for transformers, ours in _input_transformers(shell):
-        if ours not in transformers:
-            transformers.append(ours)
+    magics = KimiMagics.of(shell)
+    shell.register_magics(magics)
+    if magics.cell_errors.record not in shell.events.callbacks["post_run_cell"]:
+        shell.events.register("post_run_cell", magics.cell_errors.record)
+    for hooks, ours in _hooks(shell):
+        if ours not in hooks:
+            hooks.append(ours)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """What ``%unload_ext kimi_magic`` does: the magics go, chats and settings stay."""
+    kimi = shell.magics_manager.magics["line"].get("kimi")
+    record = getattr(getattr(kimi, "__self__", None), "cell_errors", None)
+    if record is not None and record.record in shell.events.callbacks["post_run_cell"]:
+        shell.events.unregister("post_run_cell", record.record)
     for magics in shell.magics_manager.magics.values():
         magics.pop("kimi", None)
-    for transformers, ours in _input_transformers(shell):
-        if ours in transformers:
-            transformers.remove(ours)
+    for hooks, ours in _hooks(shell):
+        if ours in hooks:
+            hooks.remove(ours)
 
 
-def _input_transformers(shell: Any) -> list[tuple[list[Any], Any]]:
+def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
+    """Lists of IPython's, and what of ours belongs into each."""
+    from kimi_magic.completion import complete_kimi
     from kimi_magic.magics import QuestionLine, cell_without_body
 
     manager = shell.input_transformer_manager
     return [
         (manager.cleanup_transforms, cell_without_body),
         (manager.token_transformers, QuestionLine),
+        (shell.Completer.custom_matchers, complete_kimi),
     ]

@@ -9,6 +9,7 @@ from kimi_magic.chats import Chat
 from kimi_magic.endpoints.catalogue import Endpoint
 from kimi_magic.events import Event
 from kimi_magic.messages import Reply
+from kimi_magic.question import make_question
 from kimi_magic.session import current
 
 __all__ = ["add_endpoint", "ask", "chat", "stream"]
@@ -66,8 +67,10 @@ def ask(
     approve : str, optional
         Who says yes to calls: ``auto`` (asks for tools with ``confirm=True``), ``ask`` (asks for
         each), ``yes`` (asks for none), ``no`` (refuses each).
-    variables, schema
-        Their places; this version refuses them.
+    variables : sequence of str or mapping, optional
+        Names of the notebook's variables, or names and values: their summaries go along.
+    schema
+        Its place; this version refuses it.
 
     Returns
     -------
@@ -80,8 +83,7 @@ def ask(
     TurnInterrupted
         A ``KeyboardInterrupt``, with the same ``reply``.
     """
-    session = current()
-    question = session.question(
+    question = make_question(
         prompt,
         tools=tools,
         variables=variables,
@@ -98,7 +100,7 @@ def ask(
         max_steps=max_steps,
         approve=approve,
     )
-    return session.ask(question, show=show)
+    return current().ask(question, show=show)
 
 
 def stream(
@@ -130,8 +132,7 @@ def stream(
         One of ``kimi_magic.events``; the last is ``TurnFinished`` with the reply, also for a turn
         that fails, whose error is raised after it.
     """
-    session = current()
-    question = session.question(
+    question = make_question(
         prompt,
         tools=tools,
         variables=variables,
@@ -148,7 +149,7 @@ def stream(
         max_steps=max_steps,
         approve=approve,
     )
-    return session.stream(question)
+    return current().stream(question)
 
 
 def chat(name: str = "main") -> Chat:
@@ -159,7 +160,7 @@ def chat(name: str = "main") -> Chat:
     name : str
         ``main`` is the one that ``%%kimi`` cells go on with.
     """
-    return current().chat(name)
+    return current().chats.get(name)
 
 
 def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kimi_magic.messages import Message, Reply, Usage
 
-__all__ = ["NOWHERE", "Chat", "ChatTurn", "Place"]
+__all__ = ["NOWHERE", "Chat", "ChatTurn", "Chats", "Place"]
 
 MOST_SET_ASIDE = 200
 
@@ -123,6 +124,43 @@ class Chat:
 
     def __repr__(self) -> str:
         return f"<Chat {self.name!r}: {len(self._turns)} turns, {self.usage.total_tokens:,} tokens>"
+
+
+class Chats:
+    """The chats of a session.
+
+    Parameters
+    ----------
+    ask : callable
+        How a session asks; each chat gets it.
+
+    Attributes
+    ----------
+    current : str
+        The chat that cells go on with when they name none.
+    """
+
+    def __init__(self, ask: Callable[..., Reply]) -> None:
+        self.current = "main"
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._chats: dict[str, Chat] = {}
+
+    def get(self, name: str) -> Chat:
+        """The chat of that name, made where there is none."""
+        with self._lock:
+            if name not in self._chats:
+                self._chats[name] = Chat(name, self._ask)
+            return self._chats[name]
+
+    def __iter__(self) -> Iterator[Chat]:
+        """In the order in which they began."""
+        return iter(list(self._chats.values()))
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._chats.clear()
+        self.current = "main"
 
 
 def _same_cell(one: Place, other: Place) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -75,6 +75,10 @@ class Settings(Configurable):
         120.0, min=0.1, help="Seconds without a byte before a stream counts as dead."
     ).tag(config=True)
 
+    summary_tokens = Int(
+        1500, min=50, help="Tokens for the summary of a variable that goes into a prompt."
+    ).tag(config=True)
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._seen: dict[str, str] = {}
@@ -135,6 +139,12 @@ class KeyRing:
 
     def __init__(self) -> None:
         self._typed: dict[str, Key] = {}
+        self._seen: dict[str, str] = {}
+
+    def known(self, variables: Iterable[str]) -> dict[str, str]:
+        """The keys that are known by now, by their variables: these, and what was found before."""
+        here = {name: os.environ.get(name, "").strip() for name in variables}
+        return self._seen | {name: value for name, value in here.items() if value}
 
     def find(self, variable: str) -> Key | None:
         """The key that goes by this environment variable's name, if there is one.
@@ -144,6 +154,12 @@ class KeyRing:
         ConfigError
             It holds a character that no HTTP header can carry.
         """
+        found = self._find(variable)
+        if found:
+            self._seen[variable] = found.value
+        return found
+
+    def _find(self, variable: str) -> Key | None:
         value = os.environ.get(variable, "").strip()
         if value:
             return Key(_checked(value, variable), f"the environment variable {variable}")

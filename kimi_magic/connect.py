@@ -52,6 +52,7 @@ class Connector:
     def __init__(self) -> None:
         self.catalogue = Catalogue()
         self._keys = KeyRing()
+        self._listed: dict[str, None] = {}
         self._clients: dict[str, Client] = {}
         self._engine: LocalEngine | None = None
         self._lock = threading.Lock()
@@ -90,6 +91,11 @@ class Connector:
             own = self._keys.find("KIMI_API_KEY")
             return own or self._keys.find(endpoint.key_env)
         return self._keys.find(endpoint.key_env)
+
+    def known_keys(self) -> dict[str, str]:
+        """Every key that is known by now, by its variable: none of them may leave in a text."""
+        names = [endpoint.key_env for endpoint in self.catalogue if endpoint.key_env]
+        return self._keys.known([*names, "KIMI_API_KEY"])
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
         """The endpoint's key, typed by a person where it must be.
@@ -145,6 +151,25 @@ class Connector:
             )
         client = self._client(endpoint, running.base_url, key, settings)
         return Line(endpoint, client, running.model, running.practice)
+
+    def models(
+        self, endpoint: Endpoint, key: Key | None, settings: Settings, notice: Callable[[str], None]
+    ) -> list[str]:
+        """The ids of the models that an endpoint's server offers.
+
+        Raises
+        ------
+        KimiError
+            It cannot be asked.
+        """
+        found = self.connect(endpoint, key, None, settings, notice).client.models()
+        self._listed |= dict.fromkeys(found)
+        return found
+
+    def known_models(self) -> list[str]:
+        """The ids of models that were heard of: of the endpoints, and what servers listed."""
+        own = [endpoint.model for endpoint in self.catalogue]
+        return list(dict.fromkeys([*own, *self._listed]))
 
     def free(self, endpoint: Endpoint) -> None:
         """Have the embedded engine drop what it is doing, if nobody else waits for it.

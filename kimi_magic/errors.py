@@ -2,6 +2,7 @@
 
 * KimiError
   x MagicError                a line or cell that cannot be understood
+  x PromptError               an expression, variable or cell that cannot be put into a prompt
   x ConfigError               a setting, endpoint or model name that does not fit
     + MissingKeyError         the endpoint wants a key and none was found
   x LocalEngineError          the embedded engine cannot be had or cannot run
@@ -45,6 +46,7 @@ __all__ = [
     "MagicError",
     "MissingKeyError",
     "NotFound",
+    "PromptError",
     "QuotaExhausted",
     "RateLimited",
     "ServerFailed",
@@ -80,6 +82,10 @@ class KimiError(_OwnTraceback, Exception):
 
 class MagicError(KimiError):
     """A ``%kimi`` line or ``%%kimi`` cell that cannot be understood."""
+
+
+class PromptError(KimiError):
+    """An expression, a variable or a cell that cannot be put into a prompt."""
 
 
 class ConfigError(KimiError):

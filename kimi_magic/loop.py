@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,8 @@ EMPTY = "The model reasoned but gave no answer: it is asked again."
 LOST_CALLS = "The server announced tool calls but sent none: it is asked again."
 NO_TOOLS = "The model asked for a tool, but none was offered."
 CONCLUDE = "No more tools can be called. Conclude now, with what you have."
+MISFIT = "The answer does not fit the schema: the model is told, and asked again."
+MOST_CORRECTIONS = 2
 SAME_CALL, SAME_CALL_ENDS = 3, 10
 
 
@@ -90,6 +92,8 @@ class Turn:
         After how many steps the model must conclude without tools.
     budget : Budget or None
         What fits into the context window; None: whatever the server takes.
+    check : callable or None
+        Tells what is wrong with an answer, as the words that go back to the model; "" for nothing.
 
     Attributes
     ----------
@@ -108,6 +112,7 @@ class Turn:
         tools: Sequence[dict[str, Any]] = (),
         max_steps: int = 50,
         budget: Budget | None = None,
+        check: Callable[[str], str] | None = None,
     ) -> None:
         self._history = tuple(history)
         self._prompt = prompt
@@ -115,6 +120,8 @@ class Turn:
         self._tools = tools
         self._max_steps = max_steps
         self._budget = budget
+        self._check = check
+        self._corrections = 0
         self._steps: list[Step] = []
         self._said: list[Message] = []
         self._ids = CallIds(history)
@@ -135,7 +142,11 @@ class Turn:
                 if completion.message.tool_calls:
                     yield Notice(NO_TOOLS)
                 yield StepFinished(self._answered(completion))
-                return
+                if not (correction := self._correction(completion)):
+                    return
+                yield Notice(MISFIT)
+                self._said.append(Message("user", correction))
+                continue
             self._open = replace(completion, message=self._ids.give(completion.message))
             yield RunTools(self._open.message.tool_calls)
             step = self._close()
@@ -254,6 +265,13 @@ class Turn:
         self._steps.append(step)
         self._said.append(sendable(completion.message, NO_ANSWER))
         return step
+
+    def _correction(self, completion: Completion) -> str:
+        """What goes back to a model whose answer does not fit, as long as that is of use."""
+        if self._check is None or self._corrections == MOST_CORRECTIONS:
+            return ""
+        self._corrections += 1
+        return self._check(completion.message.text)
 
     def _close(self) -> Step:
         """Keep the step whose tools have run."""

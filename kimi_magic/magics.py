@@ -18,15 +18,19 @@ from IPython.core.magic import (
 )
 
 from kimi_magic.config import Settings
+from kimi_magic.context.cells import CellErrors, parse_numbers, read_cell
+from kimi_magic.context.template import expand, in_namespace
 from kimi_magic.errors import ConfigError, MagicError, ToolInterrupted
 from kimi_magic.messages import Reply, ToolResult
 from kimi_magic.options import help_text, parse_line, split_verb
 from kimi_magic.question import Question
+from kimi_magic.repair import EXPLAIN, FIX, ONLY_CODE, code_of, variables_of
 from kimi_magic.session import Session, current
-from kimi_magic.view import ViewOptions, can_answer
+from kimi_magic.view import Format, ViewOptions, can_answer
 
 __all__ = ["KimiMagics", "QuestionLine", "cell_without_body"]
 
+FIX_TOKENS = 600
 _ENDS_IN_QUESTION = re.compile(r"(\s*(?:[^\W\d]\w*\s*=\s*)?)%kimi\s(.*\?)\s*$")
 
 
@@ -42,6 +46,7 @@ class KimiMagics(Settings, Magics):
             if (value := getattr(before, name)) != trait.default(before):
                 setattr(self, name, value)  # set before the extension was loaded
         self.session: Session = current(self)
+        self.cell_errors = CellErrors()
 
     @classmethod
     def of(cls, shell: Any) -> KimiMagics:
@@ -66,40 +71,91 @@ class KimiMagics(Settings, Magics):
             return None
         if not cell.strip():
             raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
-        out = given.pop("out")
+        out, dry_run = given.pop("out"), given.pop("dry_run")
+        shape: Format = given.pop("format") or "markdown"
         options = ViewOptions(
-            format=given.pop("format") or "markdown",
+            format=shape,
             hide_reasoning=given.pop("hide_reasoning"),
             usage=given.pop("usage"),
         )
         if not given.pop("no_history"):
-            given["chat"] = given["chat"] or self.session.current_chat
+            given["chat"] = given["chat"] or self.session.chats.current
         no_tools, names = given.pop("no_tools"), given.pop("tool")
         given["tools"] = None if no_tools else _tools(names)
         given["stream"] = not given.pop("no_stream")
-        reply = self._ask_session(Question(cell.strip("\n"), **given), options)
+        given["variables"] = given.pop("var")
+        given["cells"] = self._cells(given.pop("cells"))
+        prompt = cell.strip("\n")
+        if not given.pop("raw"):
+            prompt = expand(prompt, in_namespace(self._shell.user_ns, Err=self.cell_errors))
+        if shape == "code":
+            prompt = f"{prompt}\n\n{ONLY_CODE}"
+        question = Question(prompt, **given)
+        if dry_run:
+            print(self.session.preview(question))
+            return None
+        reply = self._ask_session(question, options)
+        if shape == "code":
+            self._offer_code(reply)
         if out:
             self._shell.user_ns[out] = reply
             return None
         return reply
 
+    def _cells(self, numbers: str | None) -> tuple[Any, ...]:
+        wanted = parse_numbers(numbers) if numbers else []
+        return tuple(read_cell(number, self._shell, self.cell_errors) for number in wanted)
+
     def _ask(self, prompt: str) -> Reply:
         if not prompt:
             raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
-        chat = self.session.current_chat
+        chat = self.session.chats.current
         return self._ask_session(Question(prompt, chat=chat, tools=_tools(None)), ViewOptions())
 
     def _ask_session(self, question: Question, options: ViewOptions) -> Reply:
         return self.session.ask(question, show=True, options=options)
 
+    def _fix(self, _: str) -> Reply:
+        if not self.cell_errors:
+            raise MagicError("No cell has failed since the extension was loaded.")
+        reply = self._ask_about(list(self.cell_errors)[-1], FIX)
+        self._offer_code(reply)
+        return reply
+
+    def _explain(self, number: str) -> Reply:
+        if number and not number.isdecimal():
+            raise MagicError("Which cell? `%kimi explain` takes its number, or the last one.")
+        latest = len(self._shell.history_manager.input_hist_raw) - 2  # the last is this one
+        if not number and latest < 1:
+            raise MagicError("No cell has run before this one.")
+        return self._ask_about(int(number or latest), EXPLAIN)
+
+    def _ask_about(self, number: int, words: str) -> Reply:
+        """Ask about a cell; the variables that it reads go along."""
+        cell = read_cell(number, self._shell, self.cell_errors)
+        question = Question(
+            words.format(number),
+            chat=self.session.chats.current,
+            cells=(cell,),
+            variables=variables_of(cell, self._shell.user_ns),
+            var_tokens=min(self.session.settings.summary_tokens, FIX_TOKENS),
+        )
+        return self._ask_session(question, ViewOptions())
+
+    def _offer_code(self, reply: Reply) -> None:
+        """Put the code of an answer into the next cell, where the front end takes it."""
+        code = code_of(reply)
+        if code:
+            self._shell.set_next_input(code)
+
     def _continue(self, words: str) -> Reply:
-        question = self.session.to_go_on(words or self.session.current_chat)
+        question = self.session.to_go_on(words or self.session.chats.current)
         return self._ask_session(replace(question, tools=_tools(None)), ViewOptions())
 
     def _chats(self, _: str) -> None:
         rows = [("", "chat", "turns", "tokens")]
         for chat in self.session.chats:
-            mark = "→" if chat.name == self.session.current_chat else ""
+            mark = "→" if chat.name == self.session.chats.current else ""
             rows.append((mark, chat.name, str(len(chat.turns)), f"{chat.usage.total_tokens:,}"))
         print(_table(rows) if len(rows) > 1 else "There is no chat yet: a %%kimi cell begins one.")
 
@@ -110,13 +166,13 @@ class KimiMagics(Settings, Magics):
         names = [word for word in words.split() if word != "--all"]
         if len(names) > 1:
             raise MagicError("Which chat? `%kimi chat NAME` shows one, `%kimi chats` lists them.")
-        name = names[0] if names else self.session.current_chat
-        chat = self.session.chat(name)
-        self.session.current_chat = name
+        name = names[0] if names else self.session.chats.current
+        chat = self.session.chats.get(name)
+        self.session.chats.current = name
         publish(show_chat(chat.turns, chat.set_aside if "--all" in words.split() else ()))
 
     def _reset(self, name: str) -> None:
-        chat = self.session.chat(name or self.session.current_chat)
+        chat = self.session.chats.get(name or self.session.chats.current)
         count = len(chat.turns)
         chat.reset()
         print(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")

@@ -37,6 +37,9 @@ class Option:
         The values there are; empty: any.
     repeat : bool
         Whether it may be given several times.
+    completes : str
+        What tab completes after it: ``chats``, ``endpoints``, ``models``, ``callables``,
+        ``variables``.
     """
 
     flags: tuple[str, ...]
@@ -45,6 +48,7 @@ class Option:
     type: type = str
     choices: tuple[str, ...] = ()
     repeat: bool = False
+    completes: str = ""
 
     @property
     def name(self) -> str:
@@ -63,26 +67,47 @@ class Verb:
     usage: str
     help: str
     example: str
+    completes: str = ""
 
 
 OPTIONS = (
-    Option(("-m", "--model"), "ask this model", "ID"),
-    Option(("-e", "--endpoint"), "ask at this endpoint: a name or a URL", "NAME"),
+    Option(("-m", "--model"), "ask this model", "ID", completes="models"),
+    Option(
+        ("-e", "--endpoint"), "ask at this endpoint: a name or a URL", "NAME", completes="endpoints"
+    ),
     Option(("-s", "--system"), 'system prompt of this cell; "" for none', "TEXT"),
-    Option(("-c", "--chat"), "go on with this chat instead of the current one", "NAME"),
+    Option(
+        ("-c", "--chat"),
+        "go on with this chat instead of the current one",
+        "NAME",
+        completes="chats",
+    ),
     Option(
         ("-T", "--tool"),
         "offer these functions of the notebook (repeat, or commas); `run_python` is built in",
         "NAMES",
         repeat=True,
+        completes="callables",
     ),
     Option(("--no-tools",), "offer none, not even those of @kimi.tool"),
-    Option(("-o", "--out"), "put the reply into this variable; `NAME <<` does the same", "NAME"),
+    Option(
+        ("-v", "--var"),
+        "send summaries of these variables along (repeat, or commas)",
+        "NAMES",
+        repeat=True,
+        completes="variables",
+    ),
+    Option(
+        ("-o", "--out"),
+        "put the reply into this variable; `NAME <<` does the same",
+        "NAME",
+        completes="variables",
+    ),
     Option(
         ("-f", "--format"),
-        "show the answer rendered or as it came",
-        "markdown|text",
-        choices=("markdown", "text"),
+        "show the answer rendered, as it came, as data, or as code for the next cell",
+        "markdown|text|json|code",
+        choices=("markdown", "text", "json", "code"),
     ),
     Option(("-R", "--hide-reasoning"), "show the answer alone"),
     Option(("-u", "--usage"), "show the tokens below the answer"),
@@ -92,6 +117,11 @@ OPTIONS = (
     Option(("--max-tokens",), "limit for reasoning and answer together", "N", int),
     Option(("--seed",), "repeat the same sampling, where the server can", "N", int),
     Option(("--stop",), "end the answer at this text (may be repeated)", "TEXT", repeat=True),
+    Option(("--cells",), "send these earlier cells and their outputs along", "3-5"),
+    Option(("--var-tokens",), "the longest summary of a variable", "N", int),
+    Option(("--raw",), "leave `{{ … }}` as it is"),
+    Option(("--dry-run",), "show what would be sent, and send nothing"),
+    Option(("--allow-secrets",), "send also what looks like a key"),
     Option(("--fresh",), "start the chat anew with this cell"),
     Option(("--no-history",), "ask outside of any chat: nothing of it goes along or is kept"),
     Option(("--no-stream",), "ask for the answer in one piece"),
@@ -114,10 +144,18 @@ VERBS = (
         "%kimi ask What is 7 × 8?",
     ),
     Verb(
+        "fix",
+        "fix",
+        "explain the last error, and put the corrected cell below",
+        "%kimi fix",
+    ),
+    Verb("explain", "explain [N]", "explain the last cell, or In[N]", "%kimi explain"),
+    Verb(
         "continue",
-        "continue",
+        "continue [CHAT]",
         "go on with a turn that was stopped, cut or failed",
         "%kimi continue",
+        completes="chats",
     ),
     Verb("chats", "chats", "list the chats with their turns and tokens", "%kimi chats"),
     Verb(
@@ -125,30 +163,40 @@ VERBS = (
         "chat NAME [--all]",
         "make a chat the current one and show it; --all: with what was set aside",
         "%kimi chat review",
+        completes="chats",
     ),
-    Verb("reset", "reset [CHAT]", "forget a chat (the current one by default)", "%kimi reset"),
+    Verb(
+        "reset",
+        "reset [CHAT]",
+        "forget a chat (the current one by default)",
+        "%kimi reset",
+        completes="chats",
+    ),
     Verb(
         "tools",
         "tools [add|remove NAME]",
         "list what is offered to every cell, or change it",
         "%kimi tools add forecast",
+        completes="callables",
     ),
     Verb(
         "tool",
         "tool NAME [ARGUMENTS]",
         "show a function as the model will see it, or call it as the model would",
         '%kimi tool forecast {"days": 3}',
+        completes="callables",
     ),
     Verb(
         "models",
         "models [ENDPOINT]",
         "list the models that the server offers",
         "%kimi models nvidia",
+        completes="endpoints",
     ),
     Verb(
         "endpoints", "endpoints", "list the endpoints and whose key is present", "%kimi endpoints"
     ),
-    Verb("help", "help [VERB]", "show this, or one verb", "%kimi help reset"),
+    Verb("help", "help [VERB]", "show this, or one verb", "%kimi help reset", completes="verbs"),
 )
 
 _TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")
@@ -208,6 +256,8 @@ def _complaints(found: dict[str, Any]) -> Iterator[str]:
         yield f"--max-steps is at least 1; not {found['max_steps']}."
     if found["tool"] and found["no_tools"]:
         yield "-T offers tools and --no-tools none: leave one of them out."
+    if found["var_tokens"] is not None and found["var_tokens"] < 1:
+        yield f"--var-tokens is at least 1; not {found['var_tokens']}."
     if found["no_history"] and (found["chat"] or found["fresh"]):
         yield "--no-history asks outside of any chat: leave out -c and --fresh."
 

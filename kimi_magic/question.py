@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kimi_magic.chats import Chat
 from kimi_magic.config import Settings
 from kimi_magic.endpoints.catalogue import KIMI_SYSTEM, Endpoint, is_kimi
+from kimi_magic.errors import KimiError
 from kimi_magic.messages import Message
 
-if TYPE_CHECKING:
-    from kimi_magic.connect import Line
+__all__ = ["Question", "make_question", "request_body", "system_prompt"]
 
-__all__ = ["Question", "request_body", "system_prompt"]
+UNBUILT = ("schema",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,14 @@ class Question:
         What ``Toolset`` takes; None: none.
     fresh : bool
         Start the chat anew with it.
+    variables : any
+        Names of variables, or a mapping of names to values, whose summaries go along.
+    cells : tuple
+        Earlier cells that go along.
+    var_tokens : int or None
+        The longest summary of each of them.
+    allow_secrets : bool
+        Send also what looks like a key.
     """
 
     prompt: str | Sequence[Any]
@@ -43,6 +52,26 @@ class Question:
     max_steps: int | None = None
     approve: str | None = None
     fresh: bool = False
+    variables: Any = None
+    cells: tuple[Any, ...] = ()
+    var_tokens: int | None = None
+    allow_secrets: bool = False
+
+
+def make_question(prompt: Any, *, chat: str | Chat | None = None, **how: Any) -> Question:
+    """Make a question of what the public functions take.
+
+    Raises
+    ------
+    KimiError
+        A value does not fit, or a keyword has its place in the signature but is not built yet.
+    """
+    for name in UNBUILT:
+        if how.pop(name, None) is not None:
+            raise KimiError(f"{name}= is not built yet in this version: leave it out.")
+    if how.get("max_steps") is not None and how["max_steps"] < 1:
+        raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
+    return Question(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **how)
 
 
 def system_prompt(question: Question, settings: Settings, model: str) -> tuple[Message, ...]:
@@ -53,10 +82,12 @@ def system_prompt(question: Question, settings: Settings, model: str) -> tuple[M
     return (Message("system", system),) if system else ()
 
 
-def request_body(question: Question, line: Line, settings: Settings) -> dict[str, Any]:
+def request_body(
+    question: Question, endpoint: Endpoint, model: str, settings: Settings
+) -> dict[str, Any]:
     """The request but for its messages and tools: the question's word, else the setting, else the
     endpoint's default, else the server's."""
-    endpoint, stop = line.endpoint, question.stop
+    stop = question.stop
     wanted = {
         "temperature": _first(question.temperature, settings.temperature, endpoint.temperature),
         "top_p": _first(question.top_p, settings.top_p, endpoint.top_p),
@@ -67,7 +98,7 @@ def request_body(question: Question, line: Line, settings: Settings) -> dict[str
         if question.stream and endpoint.stream_usage
         else None,
     }
-    body: dict[str, Any] = {"model": line.model, "stream": question.stream}
+    body: dict[str, Any] = {"model": model, "stream": question.stream}
     return body | {name: value for name, value in wanted.items() if value is not None}
 
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.approval import Approval, Approved, ask_with_input, confirming
+from kimi_magic.approval import Approval, Approved, ask_with_input
 from kimi_magic.budget import Budget
-from kimi_magic.chats import Chat, ChatTurn, Place
+from kimi_magic.calling import caller, offered_tools
+from kimi_magic.chats import Chats, ChatTurn, Place
+from kimi_magic.composing import Composed, compose
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector, Line
 from kimi_magic.driver import drive, watch
@@ -22,8 +24,10 @@ from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
 from kimi_magic.errors import KeyRefused, KimiError, TurnInterrupted
 from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarted
 from kimi_magic.loop import Send, Turn
-from kimi_magic.messages import Message, Reply, ToolCall, as_content
-from kimi_magic.question import Question, request_body, system_prompt
+from kimi_magic.messages import Message, Reply, as_content
+from kimi_magic.preview import preview
+from kimi_magic.question import Question, make_question, request_body, system_prompt
+from kimi_magic.tools.offers import main
 from kimi_magic.view import (
     Unseen,
     ViewOptions,
@@ -35,6 +39,7 @@ from kimi_magic.view import (
 
 if TYPE_CHECKING:
     from kimi_magic.endpoints.client import Exchange
+    from kimi_magic.tools.calls import Approve
     from kimi_magic.tools.toolset import Toolset
 
 __all__ = ["Session", "current"]
@@ -43,8 +48,8 @@ HOW_TO_GET_KIMI = (
     "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
 )
+MASKED = "Masked in what is sent: {}. --allow-secrets sends it."
 GO_ON = "Go on exactly where you stopped; repeat nothing."
-UNBUILT = ("variables", "schema")
 Announce = Callable[[Event], None]
 
 
@@ -54,7 +59,7 @@ class _Job:
     what takes its time before the first event."""
 
     question: Question
-    prompt: Message
+    prompt: Composed
     endpoint: Endpoint
     key: Key | None
     toolset: Toolset | None
@@ -76,11 +81,9 @@ class Session:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.last: Reply | None = None
-        self.current_chat = "main"
+        self.chats = Chats(self._ask_in_chat)
         self._budgets: dict[tuple[str, str], Budget] = {}
-        self._chats: dict[str, Chat] = {}
         self._connector = Connector()
-        self._lock = threading.Lock()
         self._here = threading.local()
         self._told_how_to_get_kimi = False
 
@@ -126,18 +129,6 @@ class Session:
             if event is not None:
                 yield event
 
-    def chat(self, name: str = "main") -> Chat:
-        """The chat of that name, made where there is none."""
-        with self._lock:
-            if name not in self._chats:
-                self._chats[name] = Chat(name, self._ask_in_chat)
-            return self._chats[name]
-
-    @property
-    def chats(self) -> list[Chat]:
-        """All chats, in the order in which they began."""
-        return list(self._chats.values())
-
     @property
     def catalogue(self) -> Catalogue:
         return self._connector.catalogue
@@ -169,30 +160,27 @@ class Session:
         """
         chosen = self.choose_endpoint(endpoint)
         key = self._connector.key(chosen, getpass if can_answer() else None)
-        line = self._connector.connect(chosen, key, None, self.settings, print)
-        return line.client.models()
+        return self._connector.models(chosen, key, self.settings, print)
 
-    def question(
-        self,
-        prompt: Any,
-        *,
-        chat: str | Chat | None = None,
-        **how: Any,
-    ) -> Question:
-        """Make a question of what the public functions take.
+    def known_models(self) -> list[str]:
+        """The ids of models that were heard of: of the endpoints, and what servers listed."""
+        return self._connector.known_models()
+
+    def preview(self, question: Question) -> str:
+        """What a question would send, to the letter; nothing is sent.
 
         Raises
         ------
         KimiError
-            A keyword has its place in the signature, but is not built yet.
+            The question would be refused.
         """
-        for name in UNBUILT:
-            if how.pop(name, None) is not None:
-                raise KimiError(f"{name}= is not built yet in this version: leave it out.")
-        if how.get("max_steps") is not None and how["max_steps"] < 1:
-            raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
-        chat = chat.name if isinstance(chat, Chat) else chat
-        return Question(prompt, chat=chat, **how)
+        prompt, toolset = self._composed(question), self._offered(question)
+        endpoint = self.choose_endpoint(question.endpoint)
+        model = question.model or self.settings.model or endpoint.model
+        body = request_body(question, endpoint, model, self.settings)
+        earlier = self._history(question, Place(*running_cell()))
+        messages = (*system_prompt(question, self.settings, model), *earlier, prompt.message)
+        return preview(endpoint, body, messages, toolset.schemas() if toolset else [], prompt)
 
     def to_go_on(self, chat: str) -> Question:
         """The question that goes on with a chat's latest turn.
@@ -202,7 +190,7 @@ class Session:
         KimiError
             There is none.
         """
-        if not self.chat(chat).turns:
+        if not self.chats.get(chat).turns:
             raise KimiError(f"The chat {chat} has no turn to go on with.")
         return Question(GO_ON, chat=chat)
 
@@ -213,31 +201,28 @@ class Session:
     def _ask_in_chat(
         self, prompt: Any, *, chat: str, show: bool | None = None, **how: Any
     ) -> Reply:
-        return self.ask(self.question(prompt, chat=chat, **how), show=show)
+        return self.ask(make_question(prompt, chat=chat, **how), show=show)
 
     def _prepare(self, question: Question) -> _Job:
         """All that can be refused before anything is shown."""
-        prompt = Message("user", as_content(question.prompt))
-        if not prompt.text.strip():
-            raise KimiError("The prompt is empty: write what you want to ask.")
-        toolset = self._toolset(question)
+        prompt = self._composed(question)
+        toolset = self._offered(question)
         endpoint = self.choose_endpoint(question.endpoint)
         key = self._connector.key(endpoint, getpass if can_answer() else None)
         return _Job(question, prompt, endpoint, key, toolset, Place(*running_cell()))
 
-    def _toolset(self, question: Question) -> Toolset | None:
-        """The tools that are offered, with confirmation as ``approve`` wants it."""
-        if question.tools is None or question.tools == []:
-            return None
-        from kimi_magic.tools.toolset import Toolset
+    def _composed(self, question: Question) -> Composed:
+        secrets = self._connector.known_keys()
+        tokens = self.settings.summary_tokens
+        return compose(question, main(), secrets, tokens=tokens)
 
-        toolset = Toolset(question.tools)
-        return confirming(toolset, question.approve or self.settings.approve) if toolset else None
+    def _offered(self, question: Question) -> Toolset | None:
+        return offered_tools(question.tools, question.approve or self.settings.approve)
 
     def _turn(self, job: _Job) -> Generator[Event | None, None, None]:
         """The turn's events, ticks between them, and in the end its failure, if it failed."""
         question = job.question
-        turn, model = Turn((), job.prompt, retries=0), question.model or job.endpoint.model
+        turn, model = Turn((), job.prompt.message, retries=0), question.model or job.endpoint.model
         request: dict[str, Any] = {}
         error: KimiError | TurnInterrupted | None = None
         try:
@@ -245,16 +230,22 @@ class Session:
             model = line.model
             request = self._request(job, line)
             turn = Turn(
-                (*system_prompt(question, self.settings, model), *self._history(job)),
-                job.prompt,
+                (
+                    *system_prompt(question, self.settings, model),
+                    *self._history(question, job.place),
+                ),
+                job.prompt.message,
                 retries=self.settings.retries,
                 tools=request.get("tools", ()),
                 max_steps=question.max_steps or self.settings.max_steps,
                 budget=self._budget(line, request),
             )
+            make_calls = caller(job.toolset, self._approve(job), self._connector.known_keys)
             yield TurnStarted(model, line.endpoint.name, line.practice)
             yield from self._tell_how_to_get_kimi(job, line)
-            yield from drive(turn, self._sender(job, request), self._caller(job))
+            if job.prompt.masked:
+                yield Notice(MASKED.format(", ".join(job.prompt.masked)))
+            yield from drive(turn, self._sender(job, request), make_calls)
         except KimiError as failure:
             error = failure
             if isinstance(failure, KeyRefused):
@@ -275,9 +266,9 @@ class Session:
         if error is not None:
             raise error from None
 
-    def _history(self, job: _Job) -> tuple[Message, ...]:
-        name = job.question.chat
-        return self.chat(name).history(job.place, fresh=job.question.fresh) if name else ()
+    def _history(self, question: Question, place: Place) -> tuple[Message, ...]:
+        name = question.chat
+        return self.chats.get(name).history(place, fresh=question.fresh) if name else ()
 
     def _budget(self, line: Line, request: dict[str, Any]) -> Budget:
         """What the model's window holds beside the answer; what was learnt of it stays."""
@@ -289,7 +280,7 @@ class Session:
 
     def _request(self, job: _Job, line: Line) -> dict[str, Any]:
         """What the turn's requests hold beside their messages."""
-        body = request_body(job.question, line, self.settings)
+        body = request_body(job.question, line.endpoint, line.model, self.settings)
         return body | ({"tools": job.toolset.schemas()} if job.toolset else {})
 
     def _sender(self, job: _Job, request: dict[str, Any]) -> Callable[[Send], Exchange]:
@@ -307,21 +298,15 @@ class Session:
 
         return send
 
-    def _caller(self, job: _Job) -> Callable[[tuple[ToolCall, ...]], Iterator[Event | None]]:
-        """How the calls of a step are made."""
+    def _approve(self, job: _Job) -> Approve | None:
+        """Who says yes to the turn's calls."""
+        if (job.question.approve or self.settings.approve) == "no":
+            return lambda *_: False
+        if job.toolset is None or not can_answer():
+            return None
         chat = job.question.chat
-        approved: Approved = self.chat(chat).approved if chat else {}
-
-        def call(calls: tuple[ToolCall, ...]) -> Iterator[Event | None]:
-            from kimi_magic.tools.batch import run_batch
-
-            assert job.toolset is not None, "only what was offered is called"
-            if (job.question.approve or self.settings.approve) == "no":
-                return run_batch(job.toolset, calls, lambda *_: False)
-            asks = Approval(job.toolset.namespace, approved, ask_with_input, job.announce)
-            return run_batch(job.toolset, calls, asks if can_answer() else None)
-
-        return call
+        approved: Approved = self.chats.get(chat).approved if chat else {}
+        return Approval(job.toolset.namespace, approved, ask_with_input, job.announce)
 
     def _connect(self, job: _Job) -> Line:
         return self._connector.connect(
@@ -358,8 +343,8 @@ class Session:
         messages = turn.messages()
         if not (reply.chat and messages):
             return 0
-        made = ChatTurn(job.prompt.text, reply, messages, job.place)
-        return self.chat(reply.chat).append(made, fresh=job.question.fresh)
+        made = ChatTurn(_text_of(job.question), reply, messages, job.place)
+        return self.chats.get(reply.chat).append(made, fresh=job.question.fresh)
 
     def _tell_how_to_get_kimi(self, job: _Job, line: Line) -> Iterator[Event]:
         """Once, where the practice model answers though nobody chose it."""
@@ -367,6 +352,11 @@ class Session:
         if line.practice and job.shown and not chosen and not self._told_how_to_get_kimi:
             self._told_how_to_get_kimi = True
             yield Notice(HOW_TO_GET_KIMI)
+
+
+def _text_of(question: Question) -> str:
+    """The prompt as it was asked, without what was attached."""
+    return Message("user", as_content(question.prompt)).text
 
 
 _current: Session | None = None

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -17,15 +17,17 @@ from jupyter_client.manager import KernelManager
 
 RESET = """
 import os
-for _name in [n for n in os.environ if n.startswith("KIMI_") and n != "KIMI_CACHE_DIR"]:
-    del os.environ[_name]
-get_ipython().run_line_magic("reset", "-f")
+for _name in list(os.environ):
+    if (_name[:5] == "KIMI_" and _name != "KIMI_CACHE_DIR") or _name.endswith("_API_KEY"):
+        del os.environ[_name]
+get_ipython().reset(new_session=False)
 import kimi_magic as kimi, kimi_magic.session
 get_ipython().run_line_magic("load_ext", "kimi_magic")
-kimi_magic.session.current()._chats.clear()
+kimi_magic.session.current().chats.clear()
 kimi_magic.session.current().last = None
 import kimi_magic.tools.offers
 kimi_magic.tools.offers.offered.clear()
+kimi.settings.cell_errors.clear()
 for _name, _trait in type(kimi.settings).class_traits(config=True).items():
     setattr(kimi.settings, _name, _trait.default(kimi.settings))
 """
@@ -142,11 +144,7 @@ class Kernel:
         asked = self._execute(code, cell, allow_stdin=allow_stdin)
         while True:
             if answer is not None and self._client.stdin_channel.msg_ready():
-                question = self._client.get_stdin_msg(timeout=1)
-                if question["parent_header"].get("msg_id") != asked:
-                    continue  # of an earlier cell, which was interrupted
-                ran.questions.append(question["content"]["prompt"])
-                self._client.input(next(answers))
+                self._answer(ran, asked, answers)
             try:
                 message = self._client.get_iopub_msg(timeout=0.2)
             except Exception:  # noqa: BLE001 - the client raises queue.Empty and zmq's kin
@@ -168,12 +166,22 @@ class Kernel:
             assert ran.status == "ok", ran.error
         return ran
 
+    def _answer(self, ran: Ran, asked: str, answers: Iterator[str]) -> None:
+        question = self._client.get_stdin_msg(timeout=1)
+        if question["parent_header"].get("msg_id") == asked:  # else of one that was interrupted
+            ran.questions.append(question["content"]["prompt"])
+            self._client.input(next(answers))
+
     def _reply_to(self, asked: str) -> dict[str, Any]:
-        """The reply to that request; one to another (a kernel asked twice if it is there) goes."""
         while True:
-            message = self._client.get_shell_msg(timeout=10)
-            if message["parent_header"].get("msg_id") == asked:
-                return dict(message["content"])
+            reply: dict[str, Any] = self._client.get_shell_msg(timeout=10)
+            if reply["parent_header"]["msg_id"] == asked:  # else of a cell that was given up
+                return dict(reply["content"])
+
+    def complete(self, code: str) -> dict[str, Any]:
+        """What a front end is told when the tab key is pressed at the end of the code."""
+        found: dict[str, Any] = self._client.complete(code, reply=True, timeout=30)["content"]
+        return found
 
     def _execute(self, code: str, cell: str, *, allow_stdin: bool) -> str:
         content = {

@@ -17,12 +17,14 @@ PACKAGE = Path(kimi_magic.__file__).parent
 
 # Who stands above whom; a room of the same storey is another room.
 STOREYS = (
-    {"messages", "events", "errors", "config", "history", "budget"},
+    {"messages", "events", "errors", "config", "timed", "history", "budget"},
     {"loop", "chats", "endpoints", "tools", "context", "view", "store", "export", "options"},
     {"driver", "connect", "approval"},
     {"question"},
+    {"composing", "repair"},
+    {"calling", "preview"},
     {"session"},
-    {"bench"},
+    {"bench", "completion"},
     {"api", "magics", "demo"},
     {"kimi_magic"},
     {"cli"},

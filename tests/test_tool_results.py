@@ -133,7 +133,7 @@ TEXTS = [
     ({"o": object()}, '{"o":"<object object>"}'),
     (10**5000, "an integer of 16,610 bits"),
     (map(str, [1, 2]), '["1","2"]'),
-    (Point, "<class 'tests.test_tool_results.Point'>"),
+    (Point, "@dataclasses.dataclass\nclass Point:\n    x: float\n    label: str"),
     ("a\ud800b", "a\\ud800b"),
     (["\udcff"], '["\\udcff"]'),
     (None, "Done; it returned None."),
@@ -150,9 +150,12 @@ def test_what_the_model_is_told_of_a_value(value: object, text: str) -> None:
 
 def test_frames_and_arrays_are_summarised() -> None:
     frame = pd.DataFrame({"n": range(1000)})
-    text = "DataFrame, 1,000 rows × 1 column\ncolumns: n (int64)\n"
-    assert returned(frame).content.startswith(text)
-    assert json.loads(returned({"f": frame}).content)["f"].startswith(text)
+    text = "DataFrame, 1,000 rows × 1 column\n"
+    assert returned(frame).content.startswith(
+        f"{text}columns, with figures:\n- n (int64): 0 to 999"
+    )
+    nested = json.loads(returned({"f": frame}).content)["f"]
+    assert nested.startswith(f"{text}columns (int64): n\nfirst 5 rows:\n")
     assert returned(np.zeros((9, 9))).content.startswith("ndarray, shape (9, 9), dtype float64")
 
 

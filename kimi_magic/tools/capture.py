@@ -8,7 +8,6 @@ copying its context counts as somebody else.
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from kimi_magic.context.text import plain
 from kimi_magic.messages import Output
 
 __all__ = ["Capture", "capturing", "current_shell", "open_figures", "show_new_figures"]
@@ -24,7 +24,6 @@ __all__ = ["Capture", "capturing", "current_shell", "open_figures", "show_new_fi
 KEPT = 100_000
 MAX_OUTPUTS = 100
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _INLINE = {"inline", "module://matplotlib_inline.backend_inline"}
 
 _current: ContextVar[Capture | None] = ContextVar("kimi_magic_capture", default=None)
@@ -84,11 +83,7 @@ class Capture:
         """What was printed, as a terminal would leave it: without colours and overwritten lines."""
         with self._lock:
             gap = f"\n… [{self._dropped:,} characters were not kept] …\n" if self._dropped else ""
-            text = f"{self._head}{gap}{''.join(self._pieces)}"
-        text = _ANSI.sub("", text)
-        if "\r" not in text:
-            return text
-        return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+            return plain(f"{self._head}{gap}{''.join(self._pieces)}")
 
     @property
     def outputs(self) -> tuple[Output, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import site
 import sysconfig
 import traceback
@@ -10,8 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from kimi_magic import timed
 from kimi_magic.context import cut
-from kimi_magic.tools.capture import current_shell
+from kimi_magic.context.tracebacks import name_cells
 
 __all__ = ["Failure", "describe"]
 
@@ -19,8 +19,7 @@ MAX_TRACEBACK = 20_000
 MAX_MESSAGE = 1500
 MAX_INNER = 5
 
-_FILE = re.compile(r'File "([^"\n]+)", line')
-_OURS = str(Path(__file__).parent)
+_OURS = (str(Path(__file__).parent), str(timed.__file__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +48,8 @@ def describe(error: BaseException) -> Failure:
     while frames and frames[0].filename.startswith(_OURS):
         del frames[0]
     told.stack = traceback.StackSummary.from_list(frames)
-    text = _FILE.sub(_as_jupyter_names_it, "".join(told.format()))
+    text = name_cells("".join(told.format()))
     return Failure(_message(error, MAX_MESSAGE), _place(frames), cut(text, MAX_TRACEBACK))
-
-
-def _as_jupyter_names_it(file: re.Match[str]) -> str:
-    """Name a cell by its number: the file's name has the kernel's process id in it."""
-    shell = current_shell()
-    named = shell.compile.format_code_name(file[1]) if shell is not None else None
-    return f"{named[0]} {named[1]}, line" if named else file[0]
 
 
 def _message(error: BaseException, limit: int) -> str:

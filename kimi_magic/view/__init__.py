@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+Format = Literal["markdown", "text", "json", "code"]
+
+
 class View(Protocol):
     """Watches one turn and shows it."""
 
@@ -44,14 +47,15 @@ class ViewOptions:
     Attributes
     ----------
     format : str
-        ``markdown`` renders the answer, ``text`` leaves it as it came.
+        ``markdown`` renders the answer, ``text`` leaves it as it came, ``json`` shows data,
+        ``code`` shows it as Python where it is not fenced.
     hide_reasoning : bool
         Leave the reasoning out.
     usage : bool
         Show the tokens below the answer.
     """
 
-    format: Literal["markdown", "text"] = "markdown"
+    format: Format = "markdown"
     hide_reasoning: bool = False
     usage: bool = False
 

@@ -1,0 +1,60 @@
+"""How the calls of a turn's steps are made: what is offered, who says yes, what stays secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kimi_magic.approval import confirming
+from kimi_magic.composing import without_secrets
+from kimi_magic.events import Event, ToolFinished
+from kimi_magic.messages import ToolCall
+
+if TYPE_CHECKING:
+    from kimi_magic.tools.calls import Approve
+    from kimi_magic.tools.toolset import Toolset
+
+__all__ = ["caller", "offered_tools"]
+
+
+def offered_tools(tools: Any, approve: str) -> Toolset | None:
+    """What a question offers, with confirmation as ``approve`` wants it; None for nothing.
+
+    Raises
+    ------
+    KimiError
+        Something cannot be a tool, or there is no such ``approve``.
+    """
+    if tools is None or tools == []:
+        return None
+    from kimi_magic.tools.toolset import Toolset
+
+    toolset = Toolset(tools)
+    return confirming(toolset, approve) if toolset else None
+
+
+def caller(
+    toolset: Toolset | None, approve: Approve | None, secrets: Callable[[], Mapping[str, str]]
+) -> Callable[[tuple[ToolCall, ...]], Iterator[Event | None]]:
+    """Make the function that makes the calls of a step.
+
+    Parameters
+    ----------
+    approve : callable or None
+        Who is asked; None where nobody can answer.
+    secrets : callable
+        The keys that are known by then; no result holds one of them.
+    """
+
+    def call(calls: tuple[ToolCall, ...]) -> Iterator[Event | None]:
+        from kimi_magic.tools.batch import run_batch
+
+        assert toolset is not None, "only what was offered is called"
+        for event in run_batch(toolset, calls, approve):
+            if isinstance(event, ToolFinished):
+                yield replace(event, result=without_secrets(event.result, secrets()))
+            else:
+                yield event
+
+    return call

@@ -1,0 +1,130 @@
+"""What a question becomes before it leaves: the prompt with what is attached, without secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+from kimi_magic.config import Key
+from kimi_magic.errors import KimiError
+from kimi_magic.messages import Message, Output, TextPart, ToolResult, as_content
+from kimi_magic.question import Question
+
+__all__ = ["Composed", "compose", "without_secrets"]
+
+Secrets = Mapping[str, str]
+"""Keys that are known, by the names of their variables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A prompt ready to be sent.
+
+    Attributes
+    ----------
+    message : Message
+    variables : tuple of str
+        The variables whose summaries it holds.
+    masked : tuple of str
+        What was taken out as a secret, in words.
+    """
+
+    message: Message
+    variables: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+
+
+def compose(
+    question: Question, namespace: Mapping[str, Any], secrets: Secrets, *, tokens: int
+) -> Composed:
+    """Attach variables and cells to the prompt, and mask what looks like a key.
+
+    Parameters
+    ----------
+    namespace : mapping
+        Where the names of variables come from.
+    secrets : mapping
+    tokens : int
+        The longest summary of each variable, where the question says nothing else.
+
+    Raises
+    ------
+    KimiError
+        The prompt is none or empty, or a variable or cell is not there.
+    """
+    content = as_content(question.prompt)
+    if not Message("user", content).text.strip():
+        raise KimiError("The prompt is empty: write what you want to ask.")
+    variables = _variables(question.variables, namespace)
+    blocks = _blocks(question, variables, question.var_tokens or tokens)
+    if blocks:
+        before = f"{blocks}\n\n"
+        content = before + content if isinstance(content, str) else (TextPart(before), *content)
+    masked: dict[str, None] = {}
+    if not question.allow_secrets:
+        content = _masked(content, secrets, masked)
+    return Composed(Message("user", content), tuple(variables), tuple(masked))
+
+
+def without_secrets(result: ToolResult, secrets: Secrets) -> ToolResult:
+    """A tool's result without keys: of what the model reads also those that only look like one."""
+    from kimi_magic.context.secrets import mask
+
+    keys = [Key(value, name) for name, value in secrets.items()]
+
+    def clean(text: str) -> str:
+        return reduce(lambda cleaned, key: key.mask(cleaned), keys, text)
+
+    def clean_output(output: Output) -> Output:
+        data = {k: clean(v) if k[:5] == "text/" and isinstance(v, str) else v
+                for k, v in output.data.items()}  # fmt: skip
+        return Output(data, output.metadata)
+
+    return replace(
+        result,
+        content=mask(result.content, secrets)[0],
+        error=None if result.error is None else clean(result.error),
+        stdout=clean(result.stdout),
+        traceback=clean(result.traceback),
+        outputs=tuple(map(clean_output, result.outputs)),
+    )
+
+
+def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """By name: names are looked up, a mapping brings its values along."""
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        return {str(name): value for name, value in given.items()}
+    from kimi_magic.context.blocks import find_variables
+
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise KimiError('variables= takes names, such as ["df"], or a mapping {"df": df}.')
+    return find_variables(names, namespace)
+
+
+def _blocks(question: Question, variables: Mapping[str, Any], tokens: int) -> str:
+    from kimi_magic.context.blocks import variable_blocks
+    from kimi_magic.context.cells import cell_blocks
+
+    cells = cell_blocks(list(question.cells), tokens=tokens) if question.cells else ""
+    values = variable_blocks(variables, tokens=tokens) if variables else ""
+    return "\n\n".join(filter(None, [cells, values]))
+
+
+def _masked(
+    content: str | tuple[TextPart, ...], secrets: Secrets, found: dict[str, None]
+) -> str | tuple[TextPart, ...]:
+    from kimi_magic.context.secrets import mask
+
+    def clean(text: str) -> str:
+        text, masked = mask(text, secrets)
+        found.update(dict.fromkeys(masked))
+        return text
+
+    if isinstance(content, str):
+        return clean(content)
+    return tuple(TextPart(clean(part.text)) for part in content)

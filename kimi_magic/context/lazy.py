@@ -1,0 +1,63 @@
+"""What is a plan so far (of dask, polars, Spark, DuckDB, Ibis …): told, not computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from kimi_magic.context.reprs import label
+from kimi_magic.context.text import clip
+
+__all__ = ["describe_lazy"]
+
+MAX_COLUMNS = 60
+MAX_DTYPE = 40
+
+# A class with one of the first that has one of the second is such a plan. Reading its columns
+# computes nothing; its repr and its length may.
+_COMPUTES = ("compute", "collect", "execute", "explain")
+_COLUMNS = ("collect_schema", "dtypes", "schema", "columns", "dtype")
+# Its arrays are there, or are shown without being read.
+_NOT_MEANT = ("xarray.",)
+
+
+def describe_lazy(value: Any) -> str | None:
+    """Describe a lazy table or array by its columns or its shape."""
+    kind = type(value)
+    if kind.__module__.startswith(_NOT_MEANT) or not (
+        any(hasattr(kind, name) for name in _COMPUTES)
+        and any(hasattr(kind, name) for name in _COLUMNS)
+    ):
+        return None
+    heading = f"{kind.__module__.partition('.')[0]} {kind.__name__}, lazy: it was not computed"
+    if hasattr(kind, "dtype"):
+        shape = f", shape {value.shape}" if not hasattr(kind, "columns") else ""
+        return f"{heading}{shape}, dtype {value.dtype}"
+    columns = list(islice(_columns(value), MAX_COLUMNS + 1))
+    named = [
+        label(name) if dtype is None else f"{label(name)} ({clip(str(dtype), MAX_DTYPE)})"
+        for name, dtype in columns[:MAX_COLUMNS]
+    ]
+    more = ", …" if len(columns) > MAX_COLUMNS else ""
+    return f"{heading}\ncolumns: {', '.join(named)}{more}"
+
+
+def _columns(value: Any) -> Iterable[tuple[object, object]]:
+    """The names and dtypes, in whichever form the library has them."""
+    for name in _COLUMNS:
+        if not hasattr(type(value), name):
+            continue
+        found: Any = getattr(value, name)
+        found = found() if callable(found) else found
+        if hasattr(found, "items"):
+            return found.items()  # type: ignore[no-any-return]
+        entries = list(found)
+        if name == "columns":
+            return [(entry, None) for entry in entries]
+        if all(isinstance(entry, tuple) for entry in entries):
+            return entries
+        if all(hasattr(entry, "name") for entry in entries):
+            return [(entry.name, getattr(entry, "type", None)) for entry in entries]
+        return zip(value.columns, entries, strict=False)
+    return []

@@ -1,0 +1,217 @@
+"""``{{ expression }}`` in a prompt: found with Python's tokenizer, evaluated once, put in place.
+
+Single braces are literal, and so is ``{{`` where it is written ``\\{{``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from io import StringIO
+from pathlib import PurePath
+from tokenize import OP, TokenError, TokenInfo, generate_tokens
+from typing import Any
+from uuid import UUID
+
+from kimi_magic.context.guard import ANYTHING, diverted
+from kimi_magic.context.summaries import summarize
+from kimi_magic.context.text import CHARS_PER_TOKEN, cut
+from kimi_magic.errors import PromptError
+
+__all__ = ["Evaluate", "Expression", "expand", "in_namespace", "message_of", "parse"]
+
+Evaluate = Callable[[str], object]
+
+MAX_QUOTED = 120
+MAX_MESSAGE = 500
+
+_OPENING = re.compile(r"\\?\{\{")
+_OPENERS = {")": "(", "]": "[", "}": "{"}
+# Read alike wherever it is no error anyway; the tokenizer stumbles over it in the text around.
+_UNREADABLE = re.compile("[\0\r\ud800-\udfff]")
+_SCALARS = (int, float, complex, Decimal, Fraction, date, time, timedelta, UUID, PurePath)
+_HINT = r"Nothing was sent. A literal `{{` is written `\{{`; --raw leaves each as it is."
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """What stands between ``{{`` and ``}}``, and the line of the prompt where it begins."""
+
+    source: str
+    line: int
+
+    @property
+    def code(self) -> str:
+        """The source as ``eval`` takes it: in brackets, it may go over several lines."""
+        return f"({self.source}\n)" if "\n" in self.source else self.source
+
+    def __str__(self) -> str:
+        source = cut(" ".join(self.source.split()), MAX_QUOTED)
+        return f"`{{{{ {source} }}}}` in line {self.line}"
+
+
+def expand(text: str, evaluate: Evaluate, *, tokens: int = 1500) -> str:
+    """Put the values of the expressions in their places.
+
+    Each is evaluated once, in the order of the text; what comes out of it is not expanded again.
+
+    Parameters
+    ----------
+    text : str
+        The prompt as it was written.
+    evaluate : callable
+        Gives the value of an expression from its source.
+    tokens : int
+        The longest summary of a value. A str is put in as it is.
+
+    Raises
+    ------
+    PromptError
+        ``{{`` has no end or holds no expression, before any is evaluated; or one failed.
+    """
+    return "".join(
+        piece if isinstance(piece, str) else _inline(_evaluated(piece, evaluate), tokens)
+        for piece in parse(text)
+    )
+
+
+def parse(text: str) -> list[str | Expression]:
+    """Take a prompt apart, into literal text and expressions that Python can read.
+
+    Raises
+    ------
+    PromptError
+        ``{{`` has no end or holds no expression.
+    """
+    pieces: list[str | Expression] = []
+    start = 0
+    while found := _OPENING.search(text, start):
+        pieces.append(text[start : found.start()])
+        if found[0].startswith("\\"):
+            start = found.end()
+            pieces.append("{{")
+        else:
+            start = _end(text, found.start())
+            pieces.append(_checked(text, found.end(), start - 2))
+    pieces.append(text[start:])
+    return pieces
+
+
+def _end(text: str, start: int) -> int:
+    """Find where the braces that open at ``start`` are closed.
+
+    To Python they are a set in a set, of which each line break, string and bracket is a part.
+    """
+    lines = _Lines(text, start)
+    opened: list[TokenInfo] = []
+    closed_at = -1
+    try:
+        for token in generate_tokens(lines.next):
+            if token.type != OP or token.string not in "()[]{}":
+                continue
+            if token.string not in _OPENERS:
+                opened.append(token)
+                continue
+            opener = opened.pop().string
+            if opener != _OPENERS[token.string]:
+                raise _unreadable(text, start, f"'{token.string}' does not close '{opener}'")
+            before, closed_at = closed_at, lines.offset(token.end)
+            if not opened and before == closed_at - 1:
+                return closed_at
+            if not opened:
+                break
+    except (TokenError, SyntaxError) as error:
+        if "EOF" not in error.args[0]:
+            raise _unreadable(text, start, f"SyntaxError: {error.args[0]}") from None
+    raise _unreadable(text, start, "it has no end `}}`")
+
+
+class _Lines:
+    """A text from ``start`` on, line by line as the tokenizer wants it."""
+
+    def __init__(self, text: str, start: int) -> None:
+        self._text = text
+        self._starts = [start]
+
+    def next(self) -> str:
+        start = self._starts[-1]
+        end = self._text.find("\n", start) + 1 or len(self._text)
+        self._starts.append(end)
+        return _UNREADABLE.sub(" ", self._text[start:end])
+
+    def offset(self, place: tuple[int, int]) -> int:
+        row, column = place
+        return self._starts[row - 1] + column
+
+
+def _unreadable(text: str, start: int, why: str) -> PromptError:
+    rest = text[start : text.find("\n", start) + 1 or None].rstrip()
+    line = text.count("\n", 0, start) + 1
+    return PromptError(f"`{cut(rest, MAX_QUOTED)}` in line {line}: {why}\n{_HINT}")
+
+
+def _checked(text: str, start: int, end: int) -> Expression:
+    """Take the expression there, if it is one."""
+    expression = Expression(text[start:end].strip(), text.count("\n", 0, start) + 1)
+    if not expression.source:
+        raise PromptError(f"{expression} holds no expression\n{_HINT}")
+    try:
+        compile(expression.code, "<prompt>", "eval", dont_inherit=True)
+    except ANYTHING as error:
+        raise PromptError(f"{expression}: {message_of(error)}\n{_HINT}") from None
+    return expression
+
+
+def _evaluated(expression: Expression, evaluate: Evaluate) -> object:
+    try:
+        return evaluate(expression.code)
+    except ANYTHING as error:
+        raise PromptError(f"{expression}: {message_of(error)}\n{_HINT}") from error
+
+
+def message_of(error: BaseException) -> str:
+    """What Python says, without the place: ours is the prompt's."""
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    except ANYTHING:
+        text = ""
+    name = type(error).__name__
+    return cut(f"{name}: {text}" if text else name, MAX_MESSAGE)
+
+
+def _inline(value: object, tokens: int) -> str:
+    """Write a value as it stands in a sentence: a text or a number as it is."""
+    kind: Any = type(value)
+    if issubclass(kind, str) and not hasattr(kind, "_repr_llm_"):
+        return str.__str__(value)
+    if issubclass(kind, _SCALARS):
+        with suppress(*ANYTHING):  # an integer of too many digits
+            return cut(str(value), tokens * CHARS_PER_TOKEN)
+    return summarize(value, tokens=tokens)
+
+
+def in_namespace(namespace: Mapping[str, object], **more: object) -> Evaluate:
+    """Evaluate expressions as a cell would.
+
+    An expression that prints and gives None, as ``df.info()`` does, becomes what it printed.
+
+    Parameters
+    ----------
+    namespace : mapping
+        The notebook's. What an expression assigns with ``:=`` is gone after it.
+    **more : object
+        Further names, where the notebook has not taken them.
+    """
+
+    def evaluate(source: str) -> object:
+        printed = StringIO()
+        with diverted("stdout", printed):
+            value: object = eval(source, {**more, **namespace})  # noqa: S307 - the user's own
+        return printed.getvalue().strip() or None if value is None else value
+
+    return evaluate

@@ -1,0 +1,49 @@
+"""``--dry-run``: what would leave, message by message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kimi_magic.budget import Budget
+from kimi_magic.composing import Composed
+from kimi_magic.endpoints.catalogue import Endpoint
+from kimi_magic.messages import Message
+
+__all__ = ["preview"]
+
+
+def preview(
+    endpoint: Endpoint,
+    body: Mapping[str, Any],
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]],
+    prompt: Composed,
+) -> str:
+    """Write a request out for a person to read."""
+    about = ", ".join(f"{k} {v}" for k, v in body.items() if k not in ("model", "stream_options"))
+    where = endpoint.base_url or "on this machine"
+    lines = [f"This would go to {endpoint.name} ({where}), model {body['model']}: {about}."]
+    for message in messages:
+        lines += ["", f"── {message.role}", *_lines(message)]
+    if tools:
+        lines += ["", "── tools", json.dumps(tools, indent=2, ensure_ascii=False)]
+    tokens = Budget(endpoint.context_window).estimate(messages, tools)
+    lines += ["", f"About {tokens:,} tokens. {_variables(prompt)}"]
+    if prompt.masked:
+        lines.append(f"Masked: {', '.join(prompt.masked)}.")
+    return "\n".join([*lines, "Nothing was sent."])
+
+
+def _lines(message: Message) -> list[str]:
+    """A message with all that goes along: its reasoning, and the calls that it asks for."""
+    lines = [f"(reasoning) {message.reasoning}"] if message.reasoning else []
+    lines += [message.text] if message.text else []
+    return lines + [f"(call) {call.name}({call.arguments})" for call in message.tool_calls]
+
+
+def _variables(prompt: Composed) -> str:
+    if not prompt.variables:
+        return "No variable would leave the kernel."
+    return f"Variables whose summaries would leave the kernel: {', '.join(prompt.variables)}."
