@@ -129,7 +129,7 @@ SILENT = {"first_token_timeout": 0.3}
 STREAMS = [
     Fault("no first token", bytes_(CAME, delay=20), ("no first token", "first_token_timeout"),
           settings=SILENT),
-    Fault("comments alone", bytes_(*[b": wait\n\n"] * 99, rate=20),
+    Fault("comments alone", bytes_(*[b": wait\n\n"] * 999, rate=100),
           ("no first token", "first_token_timeout"), settings=SILENT),
     Fault("a stall", bytes_(CAME, b"", stall_after=1), ("stopped in the middle", "is kept",
           "stall_timeout"), kept=True, settings={"stall_timeout": 0.3}),

@@ -224,6 +224,7 @@ class Exchange:
             if self._done:
                 yield from self._last_words()
                 break
+            yield from self._still_waiting()
             data = yield from self._next()
         self._fold_events(decoder.flush(), cut=True)  # the last event may be cut in two
         if not self._chunks and not self._done:
@@ -297,6 +298,12 @@ class Exchange:
                 item = self._arrivals.get(timeout=TICK)
                 self._read_to_end = item is None
         yield None
+
+    def _still_waiting(self) -> Iterator[None]:
+        """Comments that come faster than the ticks are no sign of an answer."""
+        if not self._fold.started:
+            self._check_silence()
+            yield None
 
     def _check_silence(self) -> None:
         now, settings = time.monotonic(), self._settings
