@@ -25,6 +25,7 @@ from tests.snippets import (
     by_batch,
     check_layout,
     export_and_run,
+    find_node_package,
     meaning,
     program,
 )
@@ -245,6 +246,12 @@ def test_the_opening_comment_holds_what_it_quotes(form: str) -> None:
     ] == [f"{mark} masked: import os; os.abort() # process.exit()\\x00"]
     assert f"{mark} - in message 2\n" in text
     assert f"{mark} a b through" in text
+
+
+def test_without_node_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LookupError, match="no node on this machine"):
+        find_node_package()
 
 
 def test_there_are_four_forms() -> None:

@@ -24,4 +24,5 @@ def write_curl(program: Program) -> str:
     options.append("--data-binary @- <<'EOF'")
     lines = [f"curl -sSN {shlex.quote(url)}", *(f"  {option}" for option in options)]
     data = as_json(program.body, indent=2)
-    return "\n".join([comment("#", [*about, *program.unrun()]), " \\\n".join(lines), data, "EOF\n"])
+    head = comment("#", [*about, *program.unrun()])
+    return "\n".join([head, "", " \\\n".join(lines), data, "EOF\n"])

@@ -17,7 +17,6 @@ from kimi_magic.export.program import Program
 
 __all__ = ["write_langchain"]
 
-NVIDIA = "nvidia"
 TAB = "    "
 PYTHON = Python()
 
@@ -68,7 +67,7 @@ for call in [*reply.tool_calls, *reply.invalid_tool_calls] if reply else []:
 
 def write_langchain(program: Program) -> str:
     """Write the program."""
-    at_nvidia = program.provider == NVIDIA
+    at_nvidia = program.provider == "nvidia" or ".nvidia.com/" in program.base_url
     package = "langchain-nvidia-ai-endpoints>=1.4.2" if at_nvidia else "langchain-deepseek>=1.1"
     messages = [_message(message, at_nvidia=at_nvidia) for message in program.messages]
     whole = at_nvidia or not any("additional_kwargs" in message for message in messages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from string import Template
 from typing import Any
 
@@ -276,7 +277,7 @@ def _entry(tool: str, program: Program, sources: Sources, names: Mapping[str, st
     if sources.has_hints_of(called) and _is_checkable(function):
         sources.imports.add("pydantic", "validate_call")
         called = f"validate_call({called})"
-    elif set(getattr(function, "__annotations__", {})) - {"return"}:
+    elif _is_hinted(function):
         remark = f"{TAB}# Its hints are not for JSON: it gets what the model sends.\n"
     if inspect.iscoroutinefunction(function):
         called = f"{names['in_thread']}({called})"
@@ -289,10 +290,13 @@ def _is_checkable(function: Callable[..., Any]) -> bool:
     """Whether pydantic can read JSON as the hints say, and refuse what does not fit them."""
     import pydantic
 
-    if not set(getattr(function, "__annotations__", {})) - {"return"}:
-        return False
-    try:
+    with suppress(Exception):  # hints are code of others, evaluated
         pydantic.validate_call(function)
-    except Exception:  # noqa: BLE001 - hints are code of others, evaluated
-        return False
+        return _is_hinted(function)
+    return False
+
+
+def _is_hinted(function: Callable[..., Any]) -> bool:
+    with suppress(Exception):  # as above
+        return bool(set(getattr(function, "__annotations__", {})) - {"return"})
     return True

@@ -39,6 +39,8 @@ _SECRET_NAME = re.compile(
 _SECRET_SHAPE = re.compile(
     r"\b(sk-|nvapi-|hf_|gh[a-z]_|xox[a-z]-|AKIA|eyJ)[\w-]{12,}|(?i:bearer) [\w.-]{12,}"
 )
+# In a cell of the notebook it is there, and stays what it is.
+_AT_HAND = 'globals().get("{}")'
 
 
 @dataclass(slots=True)
@@ -125,7 +127,7 @@ class _Gatherer:
         if isinstance(value, str) and _is_secret(name, value):
             self.found.imports.add("os")
             self.found.missing[name] = "it may be a secret, and is read from the environment"
-            return f'{name} = os.environ["{name}"]'
+            return f'{name} = {_AT_HAND.format(name)} or os.environ["{name}"]'
         if _is_secret("", value):
             raise _StaysBehind("it may hold a secret")
         text = Python().assign(name, value)
@@ -160,8 +162,7 @@ class _Gatherer:
                 self._take(needed, _look_up(needed, scope), scope, paths)
             except _StaysBehind as reason:
                 self.found.missing.setdefault(needed, f"{reason} (used by {name})")
-                # In the notebook it is there.
-                self.found.blocks.setdefault(needed, f'{needed} = globals().get("{needed}")')
+                self.found.blocks.setdefault(needed, f"{needed} = {_AT_HAND.format(needed)}")
         return source
 
 
