@@ -42,21 +42,26 @@ STANDING_ALONE = {
 import concurrent.futures
 import os.path
 import xml.etree.ElementTree
+import xml.sax.saxutils
 from collections import Counter, defaultdict as dd
 from math import *
 from os import path, sep as separator
 from xml.etree import ElementTree as trees
 import xml.dom.minidom as dom
 
+def amp():
+    return xml.sax.saxutils.escape("&")
+
 def f():
     a = xml.etree.ElementTree.fromstring("<a><b/></a>")
     b = trees.fromstring("<c/>").tag + dom.parseString("<d/>").documentElement.tagName
     with concurrent.futures.ThreadPoolExecutor() as pool:
         c = list(pool.map(floor, [1.5]))
-    return a[0].tag, b, c, Counter("aa"), dd(int), path is os.path, separator == os.sep, round(pi)
+    same = path is os.path, separator == os.sep
+    return a[0].tag + amp(), b, c, Counter("aa"), dd(int), *same, round(pi)
 """,
         "f()",
-        "('b', 'cd', [1], Counter({'a': 2}), defaultdict(<class 'int'>, {}), True, True, 3)",
+        "('b&amp;', 'cd', [1], Counter({'a': 2}), defaultdict(<class 'int'>, {}), True, True, 3)",
     ),
     "constants as they are now": (
         """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from importlib.metadata import packages_distributions
 from types import ModuleType
 from typing import Any
@@ -52,12 +53,11 @@ class Imports:
 
     def packages(self) -> list[str]:
         """What has to be installed, by the names under which it is."""
-        known = packages_distributions()
-        return sorted({known[top][0] for top in self._foreign() if top in known})
+        return sorted({self._known[top][0] for top in self._foreign() if top in self._known})
 
     def own_modules(self) -> list[str]:
         """The modules that come from files beside the notebook."""
-        return sorted(self._foreign() - set(packages_distributions()))
+        return sorted(self._foreign() - set(self._known))
 
     def text(self) -> str:
         """The import block."""
@@ -69,6 +69,11 @@ class Imports:
             place = 0 if top == "__future__" else 1 if is_standard else 3 if top in own else 2
             groups.setdefault(place, []).append(statement)
         return "\n\n".join("\n".join(groups[place]) for place in sorted(groups))
+
+    @cached_property
+    def _known(self) -> Mapping[str, list[str]]:
+        """Each module that a package has installed → the packages."""
+        return packages_distributions()
 
     def _bring_module(self, name: str, module: ModuleType, paths: Iterable[str]) -> bool:
         path = _PORTABLE.get(module.__name__, module.__name__)

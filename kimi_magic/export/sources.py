@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from types import GenericAlias, UnionType
+from types import GenericAlias, ModuleType, UnionType
 from typing import Any
 
 from kimi_magic.export.cells import (
@@ -106,7 +106,8 @@ class _Gatherer:
         if name in self._meanings:
             if self._meanings[name] is not value:
                 raise _StaysBehind("another one of this name is in the program")
-            return
+            if not isinstance(value, ModuleType):  # of which another submodule may be used
+                return
         self._meanings[name] = value
         if not _is_builtin(name, value) and not self.found.imports.bring(name, value, paths):
             # What it needs has its place in the program before it.
