@@ -15,6 +15,7 @@ __all__ = ["complete_kimi", "completions"]
 
 _LINE = re.compile(r"\s*(?:[^\W\d]\w*\s*=\s*)?(%{1,2})kimi\s(.*)", re.DOTALL)
 
+FORMS = ("python", "langchain", "node", "curl")
 Names = Mapping[str, Callable[[str], Iterable[str]]]
 """The names of each kind that ``Option.completes`` tells; each function takes what was typed."""
 
@@ -95,6 +96,7 @@ def _names() -> Names:
         "chats": lambda _: [chat.name for chat in session.chats],
         "endpoints": lambda _: [endpoint.name for endpoint in session.catalogue],
         "models": lambda _: session.known_models(),
+        "forms": lambda _: FORMS,
         "verbs": lambda _: [verb.name for verb in VERBS],
         "variables": lambda _: own,
         "callables": lambda typed: _callables(own, typed),

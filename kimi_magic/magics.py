@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from tokenize import TokenInfo
 from typing import Any
 
@@ -22,7 +23,7 @@ from kimi_magic.context.cells import CellErrors, parse_numbers, read_cell
 from kimi_magic.context.template import Expression, expand, in_namespace, parse
 from kimi_magic.errors import ConfigError, MagicError, ToolInterrupted
 from kimi_magic.messages import Reply, ToolResult
-from kimi_magic.options import help_text, parse_line, split_verb
+from kimi_magic.options import help_text, parse_line, parse_snippet, split_verb
 from kimi_magic.question import Question
 from kimi_magic.repair import EXPLAIN, FIX, ONLY_CODE, code_of, variables_of
 from kimi_magic.session import Session, current
@@ -149,6 +150,34 @@ class KimiMagics(Settings, Magics):
         code = code_of(reply)
         if code:
             self._shell.set_next_input(code)
+
+    def _snippet(self, words: str) -> None:
+        from kimi_magic.export import FORMS
+        from kimi_magic.view.record import publish
+        from kimi_magic.view.transcript import show_code
+
+        given = parse_snippet(words)
+        form = given["form"]
+        code = self.session.snippet(self._reply_of(given["chat"], given["turn"]), form)
+        if given["out"]:
+            Path(given["out"]).expanduser().write_text(code, "utf-8", newline="\n")
+            print(f"Written to {given['out']}.")
+            return
+        publish(show_code(code, FORMS[form].language))
+        if FORMS[form].suffix == ".py":
+            self._shell.set_next_input(code)
+
+    def _reply_of(self, chat: str | None, turn: int | None) -> Reply:
+        """The reply of a chat's turn, counted from 1; without either the latest of all."""
+        if chat is None and turn is None:
+            if self.session.last is None:
+                raise MagicError("There is no turn yet: a %%kimi cell makes one.")
+            return self.session.last
+        turns = self.session.chats.get(chat or self.session.chats.current).turns
+        number = turn or len(turns)
+        if not 1 <= number <= len(turns):
+            raise MagicError(f"That chat has {len(turns)} turns: --turn counts from 1.")
+        return turns[number - 1].reply
 
     def _continue(self, words: str) -> Reply:
         question = self.session.to_go_on(words or self.session.chats.current)

@@ -16,7 +16,16 @@ from typing import Any, NoReturn
 from kimi_magic.config import APPROVE
 from kimi_magic.errors import MagicError
 
-__all__ = ["OPTIONS", "VERBS", "Option", "Verb", "help_text", "parse_line", "split_verb"]
+__all__ = [
+    "OPTIONS",
+    "VERBS",
+    "Option",
+    "Verb",
+    "help_text",
+    "parse_line",
+    "parse_snippet",
+    "split_verb",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,13 @@ VERBS = (
         "fix",
         "explain the last error, and put the corrected cell below",
         "%kimi fix",
+    ),
+    Verb(
+        "snippet",
+        "snippet [FORM] [--turn N] [-c CHAT] [--out FILE]",
+        "a turn as a program: python, langchain, node or curl",
+        "%kimi snippet curl",
+        completes="forms",
     ),
     Verb("explain", "explain [N]", "explain the last cell, or In[N]", "%kimi explain"),
     Verb(
@@ -286,6 +302,22 @@ def split_verb(line: str) -> tuple[str, str]:
     near = get_close_matches(verb, names, n=1)
     guess = f"Did you mean `%kimi {near[0]}`?" if near else "To ask one line: `%kimi ask …`."
     raise MagicError(f"%kimi has no verb {verb!r}. {guess} `%kimi help` lists them.")
+
+
+def parse_snippet(words: str) -> dict[str, Any]:
+    """Read what follows ``%kimi snippet``: ``form``, ``turn``, ``chat`` and ``out``.
+
+    Raises
+    ------
+    MagicError
+        It is something else.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False, prog="%kimi snippet")
+    parser.add_argument("form", nargs="?", default="python")
+    parser.add_argument("--turn", type=int)
+    parser.add_argument("-c", "--chat")
+    parser.add_argument("-o", "--out")
+    return vars(parser.parse_args(_split(words)))
 
 
 def help_text(verb: str = "") -> str:

@@ -23,6 +23,7 @@ from kimi_magic.driver import drive, watch
 from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
 from kimi_magic.errors import KeyRefused, KimiError, TurnInterrupted
 from kimi_magic.events import Event, Notice, Preparing, TurnFinished, TurnStarted
+from kimi_magic.exporting import program_of
 from kimi_magic.loop import Send, Turn
 from kimi_magic.messages import Message, Reply, as_content
 from kimi_magic.preview import preview
@@ -181,6 +182,18 @@ class Session:
         earlier = self._history(question, Place(*running_cell()))
         messages = (*system_prompt(question, self.settings, model), *earlier, prompt.message)
         return preview(endpoint, body, messages, toolset.schemas() if toolset else [], prompt)
+
+    def snippet(self, reply: Reply, form: str) -> str:
+        """The turn as a program; ``form`` is one of ``export.FORMS``.
+
+        Raises
+        ------
+        KimiError
+            No such form, or nothing was sent.
+        """
+        from kimi_magic.export import write
+
+        return write(program_of(reply, self._connector.known_keys()), form)
 
     def to_go_on(self, chat: str) -> Question:
         """The question that goes on with a chat's latest turn.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hypothesis
 import pytest
@@ -75,3 +77,18 @@ def asked(kernel: Kernel, scripted_server: ScriptedServer) -> ScriptedServer:
     """A scripted server that the kernel asks by default."""
     kernel.run(f"%env KIMI_BASE_URL={scripted_server.base_url}")
     return scripted_server
+
+
+@pytest.fixture(scope="session")
+def node_folder() -> Iterator[Path]:
+    """Where programs for Node find the ``openai`` package."""
+    from tests.snippets import find_node_package
+
+    try:
+        found = find_node_package()
+    except LookupError as why:
+        if os.environ.get("REQUIRE_NODE"):
+            raise
+        pytest.skip(f"{why}: the programs for Node were not run")
+    with TemporaryDirectory(dir=found) as folder:
+        yield Path(folder)

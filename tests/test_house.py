@@ -22,7 +22,7 @@ STOREYS = (
     {"driver", "connect", "approval"},
     {"question"},
     {"composing", "repair"},
-    {"calling", "preview"},
+    {"calling", "preview", "exporting"},
     {"session"},
     {"bench", "completion"},
     {"api", "magics", "demo"},

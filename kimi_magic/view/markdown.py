@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MONOSPACE",
     "Blocks",
+    "code_html",
     "finished_blocks",
     "foreign_html",
     "highlight",
@@ -208,10 +209,14 @@ def _image(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
     return f'<a href="{escape(str(tokens[i].attrs.get("src", "")))}">{label}</a>'
 
 
+def code_html(code: str, language: str) -> str:
+    """A block of code, coloured where the language is known."""
+    return f'<pre style="{_PRE}">{highlight(code, language)}</pre>\n'
+
+
 def _fence(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
     language = (tokens[i].info.split() or [""])[0]
-    code = highlight(tokens[i].content, language)
-    return f'<pre style="{_PRE}">{code}</pre>\n'
+    return code_html(tokens[i].content, language)
 
 
 def _cell(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
