@@ -22,8 +22,9 @@ from kimi_magic.config import Settings
 from kimi_magic.context.cells import CellErrors, parse_numbers, read_cell
 from kimi_magic.context.template import Expression, expand, in_namespace, parse
 from kimi_magic.errors import ConfigError, MagicError, ToolInterrupted
+from kimi_magic.lines import parse_line, parse_snippet, split_verb
 from kimi_magic.messages import Reply, ToolResult
-from kimi_magic.options import help_text, parse_line, parse_snippet, split_verb
+from kimi_magic.options import help_text
 from kimi_magic.question import Question
 from kimi_magic.repair import EXPLAIN, FIX, ONLY_CODE, code_of, variables_of
 from kimi_magic.session import Session, current
@@ -251,7 +252,7 @@ class KimiMagics(Settings, Magics):
             raise
 
     def _help(self, verb: str) -> None:
-        print(help_text(verb))
+        print(help_text(split_verb(verb)[0] if verb else ""))
 
 
 def cell_without_body(lines: list[str]) -> list[str]:
