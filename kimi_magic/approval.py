@@ -5,26 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from kimi_magic.config import APPROVE
 from kimi_magic.errors import ConfigError
-from kimi_magic.events import ApprovalAsked
-from kimi_magic.view.timeline import clean
+from kimi_magic.events import ApprovalAnswered, ApprovalAsked
+from kimi_magic.view import Answer, AsksPerson, View
+from kimi_magic.view.parts import clean
 
 if TYPE_CHECKING:
     from kimi_magic.tools.schema import Tool
     from kimi_magic.tools.toolset import Toolset
 
-__all__ = ["Answer", "Approval", "Approved", "AskPerson", "ask_with_input", "confirming"]
+__all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "confirming"]
 
 MAX_SHOWN = 20_000
 
 Approved = dict[tuple[str, Any], Any]
 """What a person approved for a chat: a tool's name and code, and the function."""
-
-Answer = Literal["once", "chat", "no"] | dict[str, Any]
-"""``chat`` goes for the tool's later calls in this chat as well; a dict: with these arguments."""
 
 AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], Answer]
 """Asked with the tool, the arguments, and a function that says what is wrong with others."""
@@ -42,7 +40,7 @@ class Approval:
     ask : callable
         How a person is asked.
     announce : callable
-        Hears of it before a person is asked.
+        Hears of it before a person is asked, and after.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class Approval:
         namespace: Mapping[str, Any],
         approved: Approved,
         ask: AskPerson,
-        announce: Callable[[ApprovalAsked], None],
+        announce: Callable[[ApprovalAsked | ApprovalAnswered], None],
     ) -> None:
         self._namespace = namespace
         self._approved = approved
@@ -65,6 +63,8 @@ class Approval:
             return True
         self._announce(ApprovalAsked(tool.name, json.dumps(arguments, ensure_ascii=False)))
         answer = self._ask(tool, arguments, lambda edited: self._problem(tool, edited))
+        edited = json.dumps(answer, ensure_ascii=False) if isinstance(answer, dict) else ""
+        self._announce(ApprovalAnswered(tool.name, answer != "no", edited))
         if answer == "chat":
             self._approved[same] = tool.function
         return answer if isinstance(answer, dict) else answer != "no"
@@ -100,6 +100,18 @@ def confirming(toolset: Toolset, approve: str) -> Toolset:
         replace(tool, options=replace(tool.options, confirm=confirm)) for tool in toolset.tools
     ]
     return Toolset(tools, namespace=toolset.namespace)
+
+
+def asking(view: View) -> AskPerson:
+    """Ask in the view where it can ask, else at an ``input()`` prompt."""
+
+    def ask(
+        tool: Tool, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+    ) -> Answer:
+        answer = view.ask_person(arguments, problem) if isinstance(view, AsksPerson) else None
+        return ask_with_input(tool, arguments, problem) if answer is None else answer
+
+    return ask
 
 
 def ask_with_input(

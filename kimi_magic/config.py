@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from traitlets import Enum, Float, Int, TraitError, Unicode
+from traitlets import Bool, Enum, Float, Int, TraitError, Unicode
 from traitlets.config import Configurable
 
 from kimi_magic.errors import ConfigError, MissingKeyError
@@ -55,6 +55,9 @@ class Settings(Configurable):
         VIEWS,
         "auto",
         help="How a turn is shown: auto, live, record, terminal or plain (flushed text).",
+    ).tag(config=True)
+    keep_reasoning_open = Bool(
+        default_value=False, help="Leave the reasoning open when something else starts."
     ).tag(config=True)
     max_steps = Int(
         50, min=1, help="After how many rounds of tool calls the model must conclude."

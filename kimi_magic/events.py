@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from kimi_magic.messages import Reply, Step, ToolCall, ToolResult
 
 __all__ = [
+    "ApprovalAnswered",
     "ApprovalAsked",
     "ContentDelta",
     "Event",
@@ -119,6 +120,19 @@ class ApprovalAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalAnswered:
+    """The person has answered.
+
+    ``agreed`` is whether the call is made, ``arguments`` with which ones as JSON text, where the
+    person changed them.
+    """
+
+    name: str
+    agreed: bool
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolFinished:
     """A call has given its result, or has failed."""
 
@@ -152,6 +166,7 @@ Event = (
     | ToolCallDelta
     | ToolStarted
     | ApprovalAsked
+    | ApprovalAnswered
     | ToolFinished
     | StepFinished
     | TurnFinished

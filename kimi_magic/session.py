@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.approval import Approval, Approved, ask_with_input
-from kimi_magic.budget import Budget
+from kimi_magic.approval import Approval, Approved, AskPerson, ask_with_input, asking
 from kimi_magic.calling import caller, offered_tools
 from kimi_magic.chats import Chats, ChatTurn, Place
 from kimi_magic.composing import Composed, compose
@@ -31,6 +30,7 @@ from kimi_magic.question import Question, make_question, request_body, system_pr
 from kimi_magic.tools.offers import main
 from kimi_magic.view import (
     Unseen,
+    View,
     ViewOptions,
     can_answer,
     cell_number,
@@ -68,6 +68,7 @@ class _Job:
     shown: bool = False
     shown_in: int | None = None
     announce: Announce = lambda _: None
+    ask: AskPerson = ask_with_input
 
 
 class Session:
@@ -83,7 +84,6 @@ class Session:
         self.settings = settings or Settings()
         self.last: Reply | None = None
         self.chats = Chats(self._ask_in_chat)
-        self._budgets: dict[tuple[str, str], Budget] = {}
         self._connector = Connector()
         self._here = threading.local()
         self._told_how_to_get_kimi = False
@@ -112,17 +112,23 @@ class Session:
             show = threading.current_thread() is threading.main_thread() and not depth
         try:
             job = self._prepare(question)
-            view = open_view(self.settings.view, options or ViewOptions()) if show else Unseen()
+            view = self._open_view(options or ViewOptions()) if show else Unseen()
         except KeyboardInterrupt:
             raise TurnInterrupted("Stopped before anything was sent.") from None
         shown_in = cell_number() if show else None
         self._here.depth = depth + 1
         try:
-            job = replace(job, shown=show, shown_in=shown_in, announce=view.handle)
+            job = replace(
+                job, shown=show, shown_in=shown_in, announce=view.handle, ask=asking(view)
+            )
             return watch(self._turn(job), view)
         finally:
             self._here.depth = depth
             view.close()
+
+    def _open_view(self, options: ViewOptions) -> View:
+        kept = replace(options, keep_reasoning=self.settings.keep_reasoning_open)
+        return open_view(self.settings.view, kept)
 
     def stream(self, question: Question) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
@@ -251,7 +257,7 @@ class Session:
                 retries=self.settings.retries,
                 tools=request.get("tools", ()),
                 max_steps=question.max_steps or self.settings.max_steps,
-                budget=self._budget(line, request),
+                budget=self._connector.budget(line, request.get("max_tokens", 0)),
             )
             make_calls = caller(job.toolset, self._approve(job), self._connector.known_keys)
             yield TurnStarted(model, line.endpoint.name, line.practice)
@@ -283,14 +289,6 @@ class Session:
         name = question.chat
         return self.chats.get(name).history(place, fresh=question.fresh) if name else ()
 
-    def _budget(self, line: Line, request: dict[str, Any]) -> Budget:
-        """What the model's window holds beside the answer; what was learnt of it stays."""
-        window = line.endpoint.context_window
-        tokens = max(window - request.get("max_tokens", 0), window // 2)
-        budget = self._budgets.setdefault((line.endpoint.name, line.model), Budget(tokens))
-        budget.tokens = tokens
-        return budget
-
     def _request(self, job: _Job, line: Line) -> dict[str, Any]:
         """What the turn's requests hold beside their messages."""
         body = request_body(job.question, line.endpoint, line.model, self.settings)
@@ -319,7 +317,7 @@ class Session:
             return None
         chat = job.question.chat
         approved: Approved = self.chats.get(chat).approved if chat else {}
-        return Approval(job.toolset.namespace, approved, ask_with_input, job.announce)
+        return Approval(job.toolset.namespace, approved, job.ask, job.announce)
 
     def _connect(self, job: _Job) -> Line:
         return self._connector.connect(

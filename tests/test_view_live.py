@@ -1,9 +1,12 @@
-"""The live view: what goes over the wire, and what stays when it ends."""
+"""The live view: what goes over the wire, what comes back, and what stays when it ends."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
+import ipywidgets
 import pytest
 
 from kimi_magic.errors import TurnInterrupted
@@ -12,17 +15,19 @@ from kimi_magic.events import (
     Event,
     ReasoningDelta,
     RequestStarted,
+    ToolStarted,
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.messages import Reply
-from kimi_magic.view import ViewOptions, live
-from kimi_magic.view.pace import Pace
+from kimi_magic.messages import Reply, ToolCall
+from kimi_magic.view import Answer, ViewOptions, live, orphans
 from kimi_magic.view.record import Bundle, make_record
 from kimi_magic.view.timeline import Timeline
 
 OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
 STOP = TurnFinished(Reply("x", finish_reason="stop"))
+CALL = ToolCall("functions.order:0", "order", '{"amount": 130}')
+PARENT = {"header": {"session": "lab-1"}, "metadata": {"cellId": "cell-7"}}
 
 
 class Stage:
@@ -31,10 +36,15 @@ class Stage:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.outputs: list[tuple[Bundle, str | None, bool]] = []
-        self.sent: list[list[dict[str, Any]]] = []
+        self.messages: list[dict[str, Any]] = []
         monkeypatch.setattr(live, "publish", self._publish)
+        monkeypatch.setattr(live, "request", lambda: PARENT)
+        monkeypatch.setattr(live, "HERE_WITHIN", 0.01)
         monkeypatch.setattr(live.TurnWidget, "send", self._send)
-        self.view = live.LiveView(ViewOptions(), Pace(clock=lambda: self.now))
+        self.open()
+
+    def open(self) -> None:
+        self.view = live.LiveView(ViewOptions(), clock=lambda: self.now)
 
     def _publish(
         self, bundle: Bundle, display_id: str | None = None, *, update: bool = False
@@ -42,13 +52,21 @@ class Stage:
         self.outputs.append((bundle, display_id, update))
 
     def _send(self, content: dict[str, Any], buffers: object = None) -> None:
-        self.sent.append(content["ops"])
+        self.messages.append(content)
+
+    def hears(self, **content: Any) -> None:
+        """A message of the page."""
+        self.view._widget._handle_custom_msg(content, [])
 
     def play(self, *events: Event, gap: float = 0.0) -> None:
         for event in events:
             self.view.handle(event)
             self.now += gap
             self.view.tick()
+
+    @property
+    def sent(self) -> list[list[dict[str, Any]]]:
+        return [message["ops"] for message in self.messages]
 
     @property
     def texts(self) -> list[str]:
@@ -62,12 +80,18 @@ class Stage:
             elif op["op"] == "append":
                 assert op["at"] == len(texts[op["part"]])
                 texts[op["part"]] += op["text"]
+            elif op["op"] == "block":  # what of it was not sent comes as HTML only
+                texts[op["part"]] = texts[op["part"]].ljust(op["to"], "…")
         return texts
+
+    def shown(self, kind: str) -> list[dict[str, Any]]:
+        return [op for ops in self.sent for op in ops if op["op"] == kind]
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    return Stage(monkeypatch)
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    yield Stage(monkeypatch)
+    orphans.forget_all()
 
 
 def test_the_first_message_goes_at_once(stage: Stage) -> None:
@@ -81,9 +105,13 @@ def test_a_thousand_deltas_a_second_are_twenty_messages(stage: Stage) -> None:
     stage.play(STOP, gap=0.1)
     assert 19 <= len(stage.sent) <= 22
     numbers = "".join(f"{i} " for i in range(500))
-    assert stage.texts == [numbers, numbers]
-    sent = sum(len(op.get("text", "")) for ops in stage.sent for op in ops)
-    assert sent < 2 * len(numbers) + 200, "nothing is sent twice"
+    reasoning, answer = stage.texts
+    assert reasoning == numbers
+    assert len(answer) == len(numbers)
+    assert numbers.strip() in stage.shown("block")[-1]["html"]
+    sent = sum(len(op["text"]) for op in stage.shown("append"))
+    assert sent <= 2 * len(numbers), "no text is sent twice"
+    assert [message["number"] for message in stage.messages] == list(range(len(stage.sent)))
 
 
 def test_a_pause_shows_the_last_words(stage: Stage) -> None:
@@ -94,14 +122,39 @@ def test_a_pause_shows_the_last_words(stage: Stage) -> None:
     assert stage.texts == ["wait for it"]
 
 
+def test_text_that_is_html_before_it_was_sent_is_not_sent(stage: Stage) -> None:
+    stage.play(*OPENING)
+    stage.play(*(ContentDelta(f"paragraph {i}\n\n") for i in range(20)), ContentDelta("the rest"))
+    stage.now += 0.05
+    stage.view.tick()
+    (block,) = stage.shown("block")
+    assert block["html"].count("<p>") == 19
+    assert [op["text"] for op in stage.shown("append")] == ["paragraph 19\n\nthe rest"]
+    stage.hears(copy=True)
+    assert stage.messages[-1]["copied"].startswith("paragraph 0\n\nparagraph 1")
+
+
 def test_a_gap_is_mended_by_the_whole(stage: Stage) -> None:
     stage.play(*OPENING, ContentDelta("lost "), gap=0.1)
-    stage.sent.clear()
-    stage.view._widget._handle_custom_msg({"resync": True}, [])
+    stage.messages.clear()
+    stage.hears(resync=True)
     assert stage.sent == [], "the request comes in another thread and only sets a flag"
     stage.play(ContentDelta("and found"), gap=0.1)
-    assert [op["op"] for op in stage.sent[0]] == ["reset"]
-    assert stage.texts == ["lost and found"]
+    append, reset = stage.sent[0]
+    assert append["op"] == "append", "who has missed nothing goes on with what is new"
+    assert reset["parts"][0]["text"] == "lost and found"
+
+
+def test_a_page_that_cannot_ask_is_sent_the_whole_now_and_then(stage: Stage) -> None:
+    stage.play(*OPENING, *(ContentDelta("word ") for _ in range(300)), gap=0.05)
+    assert len(stage.shown("reset")) == 3
+
+
+def test_a_page_that_is_heard_gets_its_buttons_at_once_and_nothing_twice(stage: Stage) -> None:
+    stage.hears(ready="page-1")
+    assert stage.sent == [[{"op": "clicks"}]]
+    stage.play(*OPENING, *(ContentDelta("word ") for _ in range(300)), gap=0.05)
+    assert stage.shown("reset") == []
 
 
 @pytest.mark.parametrize(
@@ -116,6 +169,7 @@ def test_the_record_takes_the_place_of_the_widget(
     stage.view.close()
     (mounted, shown_as, first), (record, frozen_as, update) = stage.outputs
     assert "application/vnd.jupyter.widget-view+json" in mounted.data
+    assert "view" in mounted.data["text/plain"], "without widgets it says how to see more"
     assert shown_as is not None
     assert (first, update, frozen_as) == (False, True, shown_as)
     assert widget.comm is None
@@ -125,6 +179,14 @@ def test_the_record_takes_the_place_of_the_widget(
         timeline.apply(event)
     timeline.end()
     assert record == make_record(timeline)
+
+
+def test_what_the_reader_opened_is_open_in_the_record(stage: Stage) -> None:
+    stage.play(*OPENING, ReasoningDelta("hm"), ContentDelta("yes"), STOP)
+    stage.hears(open=[0, True])
+    stage.hears(open=[9, True])  # of a page that knows more than there is
+    stage.view.close()
+    assert "<details open" in stage.outputs[-1][0].data["text/html"]
 
 
 def test_an_interrupt_while_freezing_still_freezes(
@@ -146,10 +208,116 @@ def test_an_interrupt_while_freezing_still_freezes(
     assert stage.view._widget.comm is None
 
 
+def test_stop_interrupts_the_turn_and_nothing_after_it(stage: Stage) -> None:
+    stage.hears(ready="page-1")
+    stage.play(*OPENING)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it comes while the thread waits
+        clicked = threading.Timer(0.05, stage.hears, kwargs={"stop": True})
+        clicked.start()
+        threading.Event().wait(10)
+    stage.hears(here=True)
+    stage.view.close()
+    stage.hears(stop=True)
+    threading.Event().wait(0.05)
+
+
+def ask(stage: Stage, *answers: dict[str, Any]) -> Answer | None:
+    """What a person says with the buttons, one answer after the other."""
+    stage.play(*OPENING, ToolStarted(0, CALL), gap=0.1)
+    for answer in answers:
+        stage.hears(answer=answer)
+    return stage.view.ask_person(
+        {"amount": 130}, lambda new: "" if new["amount"] > 0 else "Too few"
+    )
+
+
+def test_a_click_answers_when_a_page_was_heard(stage: Stage) -> None:
+    stage.hears(ready="page-1")
+    assert ask(stage, {"number": 1, "say": "chat", "fields": ["130"]}) == "chat"
+
+
+def test_a_click_twice_answers_one_question(stage: Stage) -> None:
+    stage.hears(ready="page-1")
+    no = {"number": 2, "say": "no", "fields": ["130"]}
+    assert ask(stage, {"number": 1, "say": "once", "fields": ["130"]}) == "once"
+    assert ask(stage, {"number": 1, "say": "once", "fields": ["130"]}, no) == "no"
+
+
+def test_arguments_are_asked_for_until_they_fit(stage: Stage) -> None:
+    def clock() -> float:
+        stage.now += 0.1
+        return stage.now
+
+    stage.view._pace._clock = clock
+    stage.hears(ready="page-1")
+    answers = [{"number": 1, "say": "once", "fields": [text]} for text in ("lots", "-1", "50")]
+    assert ask(stage, *answers) == {"amount": 50}
+    first, no_json, too_few = stage.shown("form")
+    assert "wrong" not in first
+    assert "no JSON" in no_json["wrong"]
+    assert too_few["wrong"] == "Too few"
+
+
+def test_without_a_page_that_is_heard_the_view_does_not_ask(stage: Stage) -> None:
+    stage.now = live.READY_WITHIN + 1
+    assert ask(stage) is None
+
+
+def test_a_page_that_was_closed_says_no(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "GONE_AFTER", 0.1)
+    stage.hears(ready="page-1")
+    stage.hears(ready="page-2")
+    stage.hears(leaving="page-1")
+    assert ask(stage, {"number": 1, "say": "once", "fields": ["130"]}) == "once"
+    stage.hears(leaving="page-2")
+    assert ask(stage) == "no"
+    assert "closed" in stage.view._page.timeline.parts[-1].text
+
+
+def test_the_record_waits_for_a_page_that_went(stage: Stage) -> None:
+    stage.hears(ready="page-1")
+    stage.play(*OPENING, ContentDelta("yes"), STOP)
+    stage.view.close()
+    widget = stage.view._widget
+    assert widget.comm is not None
+    stage.hears(ready="page-2")
+    given = stage.messages[-1]["record"]
+    assert given["cell"] == "cell-7"
+    assert given["mount"] == widget.model_id
+    assert "yes" in given["data"]["text/html"]
+    stage.hears(placed=True)
+    assert widget.comm is None
+    assert widget.layout.comm is None
+
+
+def test_a_page_that_is_there_is_waited_for_in_vain_by_nobody(stage: Stage) -> None:
+    stage.hears(ready="page-1")
+    stage.play(*OPENING, ContentDelta("yes"), STOP)
+    stage.hears(here=True)
+    stage.view.close()
+    assert stage.messages[-1]["here"]
+    assert stage.view._widget.comm is None
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["and no page hears", "and pages hear"])
+def test_after_500_turns_next_to_nothing_is_left(stage: Stage, heard: bool) -> None:
+    stage.view.close()
+    before = len(ipywidgets.widgets.widget._instances)
+    for _ in range(500):
+        stage.open()
+        stage.play(*OPENING, ContentDelta("yes"), STOP)
+        if heard:
+            stage.hears(ready="page-1")
+            stage.hears(here=True)
+        stage.view.close()
+    assert len(ipywidgets.widgets.widget._instances) <= before
+    assert len(orphans._widgets) <= orphans.KEPT
+
+
 def test_the_script_travels_with_the_widget(stage: Stage) -> None:
     state = stage.view._widget.get_state()
     assert "initialize" in state["_esm"]
-    assert len(state["_esm"]) + len(state["_css"]) < 20_000
+    assert len(state["_esm"]) + len(state["_css"]) < 40_000
     for sink in ("innerHTML", "insertAdjacentHTML", "outerHTML", "document.write", "import "):
         assert sink not in state["_esm"]
 

@@ -191,6 +191,7 @@ class Inspector(HTMLParser):
                 "href": tag == "a" and str(value).startswith(("http://", "https://", "mailto:")),
                 "rel": value == "noopener noreferrer",
                 "start": tag == "ol",
+                "tabindex": value == "0",
             }
             if not safe.get(name):
                 self.faults.append(f"{tag} {name}={value}")

@@ -25,7 +25,8 @@ from kimi_magic.events import (
     TurnStarted,
 )
 from kimi_magic.messages import Reply, Step
-from kimi_magic.view.timeline import Timeline, clean
+from kimi_magic.view.parts import clean
+from kimi_magic.view.timeline import Timeline
 
 OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
 STOP = TurnFinished(Reply("x", finish_reason="stop"))
@@ -199,7 +200,7 @@ def test_the_operations_alone_rebuild_the_timeline(events: list[Event]) -> None:
             if op["op"] == "part":
                 assert op["part"] == len(parts)
                 new = {"kind": op["kind"], "title": op["title"], "text": "", "done": False}
-                parts.append(new | {"state": ""})
+                parts.append(new | {"state": "", "tokens": 0})
             elif op["op"] == "append":
                 part = parts[op["part"]]
                 assert not part["done"]

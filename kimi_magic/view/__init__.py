@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from kimi_magic.config import VIEWS
 from kimi_magic.events import Event
 
 __all__ = [
+    "Answer",
+    "AsksPerson",
     "Unseen",
     "View",
     "ViewOptions",
     "can_answer",
     "cell_number",
     "open_view",
+    "request",
     "running_cell",
 ]
 
-
 Format = Literal["markdown", "text", "json", "code"]
+Answer = Literal["once", "chat", "no"] | dict[str, Any]
+"""To a tool call: ``chat`` goes for the tool's later calls in this chat as well; a dict means yes,
+with these arguments."""
 
 
 class View(Protocol):
@@ -40,6 +46,24 @@ class View(Protocol):
         """Leave the output as it will stay; called once, whatever happened before."""
 
 
+@runtime_checkable
+class AsksPerson(Protocol):
+    """A view with buttons."""
+
+    def ask_person(
+        self, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+    ) -> Answer | None:
+        """Ask whether the call that was announced may be made; None where nothing can be clicked.
+
+        Parameters
+        ----------
+        arguments : dict
+            Of the call; the person may change them.
+        problem : callable
+            Says what is wrong with other arguments, "" for nothing.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
     """What the reader wants to see.
@@ -53,11 +77,14 @@ class ViewOptions:
         Leave the reasoning out.
     usage : bool
         Show the tokens below the answer.
+    keep_reasoning : bool
+        Leave the reasoning open when it has ended.
     """
 
     format: Format = "markdown"
     hide_reasoning: bool = False
     usage: bool = False
+    keep_reasoning: bool = False
 
 
 class Unseen:
@@ -116,7 +143,7 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
 def _fitting(shell: Any) -> str:
     if not _has_kernel(shell):
         return "terminal" if sys.stdout is not None and sys.stdout.isatty() else "plain"
-    return "record" if _captured(shell) or not _takes_questions(shell) else "live"
+    return "record" if _captured(shell) or not _takes_questions() else "live"
 
 
 def can_answer() -> bool:
@@ -126,7 +153,7 @@ def can_answer() -> bool:
     shell = _running_shell()
     if shell is None:
         return sys.stdin is not None and sys.stdin.isatty()
-    return not _has_kernel(shell) or _takes_questions(shell)
+    return not _has_kernel(shell) or _takes_questions()
 
 
 def cell_number() -> int | None:
@@ -135,12 +162,17 @@ def cell_number() -> int | None:
     return shell.execution_count if shell else None
 
 
+def request() -> dict[str, Any]:
+    """The front end's message that runs the cell; empty where there is none."""
+    kernel = getattr(_running_shell(), "kernel", None)
+    return getattr(kernel, "get_parent", dict)() or {}
+
+
 def running_cell() -> tuple[str, str]:
     """The id of the notebook cell that runs, "" where the front end gives none, and of this run."""
-    kernel = getattr(_running_shell(), "kernel", None)
-    request: dict[str, Any] = getattr(kernel, "get_parent", dict)() or {}
-    cell = (request.get("metadata") or {}).get("cellId") or ""
-    return str(cell), str((request.get("header") or {}).get("msg_id") or "")
+    asked = request()
+    cell = (asked.get("metadata") or {}).get("cellId") or ""
+    return str(cell), str((asked.get("header") or {}).get("msg_id") or "")
 
 
 def _running_shell() -> Any:
@@ -159,7 +191,6 @@ def _captured(shell: Any) -> bool:
     return isinstance(getattr(shell, "display_pub", None), CapturingDisplayPublisher)
 
 
-def _takes_questions(shell: Any) -> bool:
+def _takes_questions() -> bool:
     """Whether the front end takes questions: nbclient and nbval set ``allow_stdin`` false."""
-    parent: dict[str, Any] = getattr(shell.kernel, "get_parent", dict)() or {}
-    return bool((parent.get("content") or {}).get("allow_stdin"))
+    return bool((request().get("content") or {}).get("allow_stdin"))

@@ -1,35 +1,52 @@
 """The live view: one widget per turn that receives deltas, and at the end gives way to the record.
 
-Nothing is sent twice. Operations of the timeline go out as custom messages, at once at first, then
-gathered; offsets let the browser notice a gap and ask for the whole. Its requests arrive in
-another thread, where they set a flag that the next tick serves.
+Nothing is sent twice. Operations go out as custom messages, at once at first, then gathered; their
+numbers let the page notice a gap and ask for the whole.
 """
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import anywidget
 
-from kimi_magic.events import ApprovalAsked, Event, ToolStarted
-from kimi_magic.view import ViewOptions
+from kimi_magic.events import ApprovalAsked, Event, Notice, ToolStarted
+from kimi_magic.view import Answer, ViewOptions, orphans, request
+from kimi_magic.view.clicks import Clicks
+from kimi_magic.view.form import as_fields, read_answer
 from kimi_magic.view.pace import Pace
+from kimi_magic.view.page import Page
 from kimi_magic.view.record import Bundle, make_record, publish
-from kimi_magic.view.results import result_html
-from kimi_magic.view.timeline import Op, Timeline
+from kimi_magic.view.timeline import Op
 
 __all__ = ["LiveView", "Outbox", "TurnWidget"]
 
 _HERE = Path(__file__).parent
+TICK = 0.05
+READY_WITHIN = 2.0
+"""Seconds from its opening in which a page is heard, if it is ever heard while the cell runs."""
+HERE_WITHIN = 0.5
+GONE_AFTER = 3.0
+# Seconds after which a page that cannot ask for it is sent the whole: it may have come late.
+RESENT = (0.5, 2.0, 8.0)
+WITHOUT_WIDGETS = (
+    "A turn is running; what it brings will stand here when it ends. This front end shows no "
+    'widgets: %config KimiMagics.view = "plain" shows text as it comes.'
+)
+NOBODY = "The page was closed before the call was approved: it was not made."
 
 
 class TurnWidget(anywidget.AnyWidget):
     """The browser's side: draws operations, owns no text of the kernel's."""
 
-    _esm = _HERE / "live.js"
-    _css = _HERE / "live.css"
+    # As text: anywidget watches a path for changes, and thereby keeps each widget for ever.
+    _esm = (_HERE / "live.js").read_text("utf-8")
+    _css = (_HERE / "live.css").read_text("utf-8")
 
 
 class Outbox:
@@ -51,11 +68,19 @@ class Outbox:
         if op["op"] == "append":
             self._texts = [op["text"]]
 
-    def take(self) -> list[Op]:
-        """Everything that waits; the outbox is empty afterwards."""
+    def take(self, drawn: Sequence[Op] = ()) -> list[Op]:
+        """Everything that waits, then what was drawn; text that is drawn as a block is left out."""
         self._join()
         ops, self._ops = self._ops, []
-        return ops
+        blocks = {op["part"]: op for op in drawn if op["op"] == "block"}
+        rest = []
+        for op in [op for op in ops if op["op"] == "append" and op["part"] in blocks]:
+            ops.remove(op)
+            known = max(blocks[op["part"]]["to"] - op["at"], 0)
+            if known < len(op["text"]):
+                rest.append(op | {"at": op["at"] + known, "text": op["text"][known:]})
+        opened = [op for op in drawn if op["op"] != "block"]
+        return [*ops, *blocks.values(), *rest, *opened]
 
     def _join(self) -> None:
         if self._texts:
@@ -66,63 +91,143 @@ class Outbox:
 class LiveView:
     """Shows a turn while it happens, and freezes it."""
 
-    def __init__(self, options: ViewOptions, pace: Pace | None = None) -> None:
+    def __init__(self, options: ViewOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._options = options
-        self._timeline = Timeline(hide_reasoning=options.hide_reasoning)
-        self._pace = pace or Pace()
+        self._page = Page(options, clock)
+        self._pace = Pace(clock=clock)
+        self._clock = clock
+        self._opened = clock()
+        self._resent = list(RESENT)
         self._outbox = Outbox()
-        self._resync = False
+        self._number = 0
+        self._asked = 0
+        self._form: Op | None = None
+        self._record: dict[str, Any] | None = None
+        self._orphaned = False
+        self._stoppable = threading.current_thread() is threading.main_thread()
+        self._request = request()
         self._display_id = uuid4().hex
+        self._clicks = Clicks(on_ready=self._greet, on_open=self._fold)
         self._widget = TurnWidget()
         self._widget.on_msg(self._hear)
         _listen_at_once(self._widget.comm)
         publish(_mount(self._widget), self._display_id)
 
     def handle(self, event: Event) -> None:
-        for op in self._timeline.apply(event):
-            self._outbox.add(self._drawn(op))
+        for op in self._page.apply(event):
+            self._outbox.add(op)
         if isinstance(event, ToolStarted | ApprovalAsked):
             self._send()  # no tick comes before the tool has ended, or the person has answered
         self.tick()
 
     def tick(self) -> None:
-        if (self._resync or self._outbox) and self._pace.due():
+        age = self._clock() - self._opened
+        if self._resent and age > self._resent[0] and not self._clicks.ready.is_set():
+            del self._resent[0]
+            self._clicks.resync = True
+        wanted = self._clicks.resync or self._outbox or self._page.wants_drawing
+        if wanted and self._pace.due():
             self._send()
 
-    def close(self) -> None:
-        for op in self._timeline.end():
-            self._outbox.add(op)
+    def ask_person(
+        self, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+    ) -> Answer | None:
+        """Ask in the page, where it can be heard."""
+        while not self._clicks.ready.wait(TICK):
+            if self._clock() - self._opened > READY_WITHIN:
+                return None
+            self.tick()
+        self._asked += 1
+        form = {"op": "form", "part": self._page.timeline.running, "number": self._asked}
+        self._form = form | {"fields": as_fields(arguments)}
         try:
-            if self._outbox:  # the last words: a front end that goes its own way needs them
-                self._send()
+            return self._await_answer(arguments, problem)
+        finally:
+            self._form = None
+
+    def _await_answer(
+        self, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+    ) -> Answer:
+        assert self._form is not None, "it is being asked"
+        self._outbox.add(self._form)
+        while True:
+            self.tick()
+            said = self._clicks.answer(TICK)
+            if said is not None and said.get("number") == self._asked:
+                answer, wrong = read_answer(said, arguments, problem)
+                if not wrong:
+                    return answer
+                self._form = self._form | {"wrong": wrong}
+                self._outbox.add(self._form)
+            elif self._clicks.nobody_for(GONE_AFTER):
+                self.handle(Notice(NOBODY))
+                return "no"
+
+    def close(self) -> None:
+        self._clicks.end()
+        for op in self._page.end():
+            self._outbox.add(op)
+        taken = True
+        try:
+            self._send(here=True)  # the last words: a front end that goes its own way needs them
             self._freeze()
+            taken = self._is_taken()
         except KeyboardInterrupt:  # a second interrupt must not leave a dead widget behind
             self._freeze()
             raise
         finally:
-            self._widget.layout.close()
-            self._widget.close()
+            self._orphaned = not taken
+            if taken:
+                orphans.forget(self._widget)
+            else:
+                orphans.keep(self._widget)
 
-    def _send(self) -> None:
-        ops = self._outbox.take()
-        if self._resync:
-            self._resync = False
-            ops = [self._timeline.snapshot()]
-        self._widget.send({"ops": ops})
+    def _send(self, **more: Any) -> None:
+        ops = self._outbox.take(self._page.draw())
+        if self._clicks.resync:
+            self._clicks.resync = False
+            ops.append(self._snapshot())  # a page that has missed nothing passes over it
+        self._widget.send({"number": self._number, "ops": ops, **more})
+        self._number += 1
 
-    def _drawn(self, op: Op) -> Op:
-        """A tool's result as the page shows it."""
-        if op["op"] != "result":
-            return op
-        result = self._timeline.parts[op["part"]].result
-        return op if result is None else op | {"html": result_html(result)}
+    def _snapshot(self) -> Op:
+        reset = self._page.snapshot()
+        if self._form is not None:
+            reset["parts"][self._form["part"]]["form"] = self._form
+        return reset
 
     def _freeze(self) -> None:
-        publish(make_record(self._timeline, self._options), self._display_id, update=True)
+        bundle = make_record(self._page.timeline, self._options)
+        self._record = {"data": bundle.data, "metadata": bundle.metadata}
+        publish(bundle, self._display_id, update=True)
+
+    def _is_taken(self) -> bool:
+        """Whether a page is there to take the record, as far as that can be known."""
+        client = orphans.client_of(self._request)
+        if self._clicks.ready.is_set():
+            orphans.was_heard(client)
+        return not orphans.expects(client) or self._clicks.here.wait(HERE_WITHIN)
 
     def _hear(self, _widget: TurnWidget, content: object, _buffers: object) -> None:
-        if isinstance(content, dict) and content.get("resync"):
-            self._resync = True
+        if isinstance(content, dict):
+            self._clicks.hear(content)
+            if "copy" in content:
+                self._widget.send({"copied": self._page.timeline.answer()})
+            if self._orphaned and ("placed" in content or "here" in content):
+                orphans.forget(self._widget)
+
+    def _greet(self) -> None:
+        """Answer a page that has come: its clicks are heard; or the turn is over."""
+        if self._record is not None:
+            cell = (self._request.get("metadata") or {}).get("cellId")
+            where = {"cell": cell, "mount": self._widget.model_id}
+            self._widget.send({"ops": [self._snapshot()], "record": self._record | where})
+        elif self._stoppable:
+            self._widget.send({"ops": [{"op": "clicks"}]})
+
+    def _fold(self, part: int, is_open: bool) -> None:  # noqa: FBT001 - the reader's choice
+        if part < len(self._page.timeline.parts):
+            self._page.timeline.parts[part].open = is_open
 
 
 def _listen_at_once(comm: Any) -> None:
@@ -137,4 +242,4 @@ def _listen_at_once(comm: Any) -> None:
 
 def _mount(widget: TurnWidget) -> Bundle:
     data, metadata = widget._repr_mimebundle_() or ({}, {})
-    return Bundle(data | {"text/plain": "A turn is running."}, metadata)
+    return Bundle(data | {"text/plain": WITHOUT_WIDGETS}, metadata)

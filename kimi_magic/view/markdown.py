@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -225,20 +225,28 @@ def _cell(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
     return f'<{tokens[i].tag} style="{escape(style)}">'
 
 
+@lru_cache(maxsize=128)  # the live view draws a block, and the record the same once more
 def highlight(code: str, language: str) -> str:
     """Code as HTML for a ``<pre>``, coloured where the language is known."""
-    from pygments.lexers import get_lexer_by_name
-    from pygments.util import ClassNotFound
-
-    try:
-        lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
-    except ClassNotFound:
+    lexer = _lexer(language)
+    if lexer is None:
         return escape(code)
     inked = ((_ink(str(kind)), text) for kind, text in lexer.get_tokens(code))
     runs = ((ink, "".join(text for _, text in run)) for ink, run in groupby(inked, itemgetter(0)))
     return "".join(
         f'<span style="{ink}">{escape(text)}</span>' if ink else escape(text) for ink, text in runs
     )
+
+
+@lru_cache(maxsize=64)
+def _lexer(language: str) -> Any:
+    from pygments.lexers import get_lexer_by_name
+    from pygments.util import ClassNotFound
+
+    try:
+        return get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return None
 
 
 @cache

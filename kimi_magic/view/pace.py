@@ -23,10 +23,14 @@ class Pace:
         self._gap = 1 / per_second
         self._next = float("-inf")
 
+    @property
+    def ready(self) -> bool:
+        """Whether it is time."""
+        return self._clock() >= self._next
+
     def due(self) -> bool:
         """Whether it is time; if so the next time is set."""
-        now = self._clock()
-        if now < self._next:
+        if not self.ready:
             return False
-        self._next = now + self._gap
+        self._next = self._clock() + self._gap
         return True

@@ -7,8 +7,9 @@ import sys
 from kimi_magic.events import Event, Preparing
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.pace import Pace
+from kimi_magic.view.parts import Part, clean
 from kimi_magic.view.record import call_text, tokens_line
-from kimi_magic.view.timeline import Op, Part, Timeline, clean
+from kimi_magic.view.timeline import Op, Timeline
 
 __all__ = ["PlainView"]
 
@@ -56,7 +57,7 @@ class PlainView:
         if op["op"] == "head":
             self._pending.append(f"[{op['text'].replace(' · ', ' — ')}]\n")
             return
-        if op["op"] == "state":
+        if "part" not in op:
             return
         part = self._timeline.parts[op["part"]]
         if op["op"] == "part":

@@ -17,12 +17,15 @@ from kimi_magic.events import Event
 from kimi_magic.messages import Usage
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.markdown import MONOSPACE, highlight, plain_html, to_html
+from kimi_magic.view.parts import Part, clean
 from kimi_magic.view.results import has_image, result_html, result_text
-from kimi_magic.view.timeline import Part, Timeline, clean
+from kimi_magic.view.timeline import Timeline
 
 __all__ = [
     "Bundle",
     "RecordView",
+    "arguments_html",
+    "call_line",
     "call_text",
     "details",
     "make_record",
@@ -31,14 +34,21 @@ __all__ = [
     "tokens_line",
 ]
 
-_RULE = "border-left:2px solid rgba(127,127,127,.4)"
+# live.css says the same of the live view.
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
-_PROSE = "font-family:inherit"
-_SUMMARY = "cursor:pointer;opacity:.7;font-size:90%"
-_PANEL = f"margin:.3em 0 0 .3em;padding:0 0 0 .9em;{_RULE}"
+_PROSE = "font-family:inherit;font-size:inherit"
+_PART = "margin:0 0 .8em"
+_SUMMARY = "cursor:pointer;opacity:.8;font-size:90%"
+_PANEL = (
+    "margin:.3em 0 0 .3em;padding:0 0 0 .9em;border-left:2px solid rgba(127,127,127,.4);"
+    "max-height:24em;overflow:auto"
+)
+_CARD = f"{_PART};padding:.4em .8em;border:1px solid rgba(127,127,127,.35);border-radius:6px"
+_INSIDE = "margin:.4em 0 0"
 _RESULT = "margin:.5em 0 0;padding:.5em 0 0;border-top:1px dashed rgba(127,127,127,.4)"
-_NOTICE = "margin:.6em 0;padding:.1em 0 .1em .8em;border-left:2px solid #b58100"
-_FOOTER = "margin:.8em 0 0;opacity:.7;font-size:85%"
+_NOTICE = f"{_PART};padding:.1em 0 .1em .8em;border-left:2px solid #b58100"
+_FOOTER = "margin:.8em 0 0;opacity:.8;font-size:85%"
+_CALL_WIDTH = 70
 
 
 class Bundle(NamedTuple):
@@ -105,7 +115,8 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
 
 def _part(part: Part, options: ViewOptions) -> str:
     if part.kind == "reasoning":
-        return details("Reasoning", pre(escape(part.text.rstrip()), _PROSE))
+        is_open = options.keep_reasoning if part.open is None else part.open
+        return details("Reasoning", pre(escape(part.text.rstrip())), is_open=is_open)
     if part.kind == "tool":
         return _card(part)
     if part.kind == "notice":
@@ -118,24 +129,45 @@ def _part(part: Part, options: ViewOptions) -> str:
 def _card(part: Part) -> str:
     """A tool call: what it was called with, and below it what it gave."""
     result = part.result
-    failed = " · failed" if part.state == "failed" else ""
-    inner = [pre(_arguments(part), MONOSPACE)]
+    inner = [f'<div style="{_INSIDE}">{pre(arguments_html(part), MONOSPACE)}</div>']
     if result is not None:
         inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
     shows = result is not None and has_image(result)
-    title = f"Tool <code>{escape(part.title)}</code>{failed}"
-    return details(title, "\n".join(inner), is_open=shows)
+    notes = [" · arguments changed"] if part.edited else []
+    notes += [" · failed"] if part.state == "failed" else []
+    title = f"<code>{escape(call_line(part))}</code>{''.join(notes)}"
+    is_open = shows if part.open is None else part.open
+    return _folding(title, "\n".join(inner), _CARD, is_open=is_open)
 
 
-def _arguments(part: Part) -> str:
+def call_line(part: Part) -> str:
+    """A tool call in one line: ``forecast(month="April")``."""
+    try:
+        arguments = json.loads(part.arguments)
+    except (ValueError, RecursionError):
+        arguments = None
+    inside = part.arguments
+    if isinstance(arguments, dict):
+        inside = ", ".join(
+            f"{clean(name)}={clean(json.dumps(value, ensure_ascii=False))}"
+            for name, value in arguments.items()
+        )
+    inside = " ".join(inside.split())
+    if len(inside) > _CALL_WIDTH:
+        inside = f"{inside[: _CALL_WIDTH - 1]}…"
+    return f"{part.title}({inside})"
+
+
+def arguments_html(part: Part) -> str:
+    """What a tool is called with, for a ``<pre>``; code in its colours."""
     code = python_code(part)
-    return escape(part.text.rstrip()) if code is None else highlight(code, "python")
+    return escape(part.arguments.rstrip()) if code is None else highlight(code, "python")
 
 
 def python_code(part: Part) -> str | None:
     """The code that ``run_python`` is called with; None for other calls."""
     try:
-        code = json.loads(part.text)["code"] if part.title == "run_python" else None
+        code = json.loads(part.arguments)["code"] if part.title == "run_python" else None
     except (ValueError, TypeError, KeyError):
         return None
     return clean(code).rstrip() if isinstance(code, str) else None
@@ -143,15 +175,20 @@ def python_code(part: Part) -> str | None:
 
 def pre(html: str, font: str = _PROSE) -> str:
     """Text, escaped already, with its line breaks."""
-    return f'<pre style="margin:0;opacity:.7;{_WRAP};{font}">{html}</pre>'
+    return f'<pre style="margin:0;opacity:.8;{_WRAP};{font}">{html}</pre>'
 
 
 def details(title: str, html: str, *, is_open: bool = False) -> str:
     """A panel that folds away."""
+    # A key scrolls only what can have the focus.
+    panel = f'<div tabindex="0" style="{_PANEL}">{html}</div>'
+    return _folding(title, panel, _PART, is_open=is_open)
+
+
+def _folding(title: str, html: str, style: str, *, is_open: bool) -> str:
     return (
-        f'<details{" open" if is_open else ""} style="margin:0 0 .8em">'
-        f'<summary style="{_SUMMARY}">{title}</summary>\n'
-        f'<div style="{_PANEL}">{html}</div></details>'
+        f'<details{" open" if is_open else ""} style="{style}">'
+        f'<summary style="{_SUMMARY}">{title}</summary>\n{html}</details>'
     )
 
 
@@ -185,7 +222,7 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
 
 def call_text(part: Part) -> str:
     """A tool call in a transcript."""
-    lines = [f"Tool call: {part.title}({part.text.rstrip()})"]
+    lines = [f"Tool call: {part.title}({part.arguments.rstrip()})"]
     if (code := python_code(part)) is not None:
         lines = [f"Tool call: {part.title}", indent(code, "    ")]
     if part.result is not None:

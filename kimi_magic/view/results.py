@@ -6,11 +6,13 @@ and whatever else it is (scripts, widgets, SVG) is shown as its text.
 
 from __future__ import annotations
 
+import base64
+import struct
 from html import escape
 
 from kimi_magic.messages import Output, ToolResult
 from kimi_magic.view.markdown import MONOSPACE, foreign_html, to_html
-from kimi_magic.view.timeline import clean
+from kimi_magic.view.parts import clean
 
 __all__ = ["has_image", "result_html", "result_text"]
 
@@ -20,7 +22,8 @@ _PRE = (
     f"line-height:1.4;{MONOSPACE}"
 )
 _ERROR = f"{_PRE};padding:.1em 0 .1em .8em;border-left:2px solid #d0342c"
-_IMAGE = "max-width:100%;background-color:#fff"
+_IMAGE = "max-width:100%;height:auto;background-color:#fff"
+_PNG = struct.Struct(">8x4x4sII")  # signature, length, the chunk's name, width, height
 
 
 def result_html(result: ToolResult) -> str:
@@ -54,12 +57,36 @@ def _output_html(output: Output) -> str:
     for kind in _IMAGES:
         if kind in data:
             label = escape(clean(str(data.get("text/plain", "Image"))), quote=True)
-            return f'<img alt="{label}" src="data:{kind};base64,{data[kind]}" style="{_IMAGE}">'
+            size = _size(output, kind)
+            return (
+                f'<img alt="{label}"{size} src="data:{kind};base64,{data[kind]}" style="{_IMAGE}">'
+            )
     if isinstance(data.get("text/html"), str):
         return f"<div>{foreign_html(data['text/html'])}</div>"
     if isinstance(data.get("text/markdown"), str):
         return f"<div>{to_html(clean(data['text/markdown']))}</div>"
     return _pre(_output_text(output))
+
+
+def _size(output: Output, kind: str) -> str:
+    """An image's size as attributes, so that nothing jumps when it is decoded; "" if unknown."""
+    given = output.metadata.get(kind)
+    if isinstance(given, dict) and all(_is_size(given.get(side)) for side in ("width", "height")):
+        width, height = given["width"], given["height"]
+    elif kind == "image/png":
+        try:
+            name, width, height = _PNG.unpack(base64.b64decode(output.data[kind][:32]))
+        except (ValueError, TypeError, struct.error):
+            return ""
+        if name != b"IHDR":
+            return ""
+    else:
+        return ""
+    return f' width="{int(width)}" height="{int(height)}"'
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < 100_000
 
 
 def _output_text(output: Output) -> str:

@@ -15,8 +15,9 @@ from kimi_magic.events import Event, Preparing
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.markdown import Blocks, parser
 from kimi_magic.view.pace import Pace
+from kimi_magic.view.parts import Part
 from kimi_magic.view.record import call_text
-from kimi_magic.view.timeline import Op, Part, Timeline
+from kimi_magic.view.timeline import Op, Timeline
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -71,7 +72,7 @@ class TerminalView:
         if op["op"] == "head":
             self._console.print(Rule(Text(op["text"]), align="left", style="dim"))
             return
-        if op["op"] == "state":
+        if "part" not in op:
             return
         part = self._timeline.parts[op["part"]]
         if op["op"] == "run":

@@ -7,21 +7,23 @@ Each event gives a few small operations on it, so that a view sends or prints on
     {"op": "state", "text": …}                              what is going on
     {"op": "part", "part": i, "kind": …, "title": …}        a part begins
     {"op": "append", "part": i, "at": offset, "text": …}    more of its text
+    {"op": "ask", "part": i}                                a person is asked about a call
     {"op": "run", "part": i}                                a tool call is made
     {"op": "result", "part": i, "state": …}                 it is done, or has failed
     {"op": "done", "part": i}                               nothing more comes
+    {"op": "tokens", "part": i, "tokens": n}                how much reasoning it was
+    {"op": "usage", "steps": n, "in": …, "out": …}          tokens of the steps that have ended
 
 Offsets and lengths count code points.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
 from functools import singledispatchmethod
-from typing import Any, Literal
+from typing import Any
 
 from kimi_magic.events import (
+    ApprovalAnswered,
     ApprovalAsked,
     ContentDelta,
     Event,
@@ -38,71 +40,16 @@ from kimi_magic.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.messages import Reply, ToolResult
+from kimi_magic.messages import Reply, ToolResult, Usage
+from kimi_magic.view.parts import Kind, Part, clean
 
-__all__ = ["PRACTICE", "Kind", "Op", "Part", "Timeline", "clean"]
+__all__ = ["PRACTICE", "Op", "Timeline"]
 
-Kind = Literal["reasoning", "answer", "notice", "tool"]
 Op = dict[str, Any]
 
 PRACTICE = "practice model"
 FIRST_LINE = 300
 INDENT = 80
-
-# C0 and C1 controls (a terminal obeys them), surrogates (no UTF-8 holds them), and the bidi
-# controls that reorder what is read.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-
-
-def clean(text: str) -> str:
-    """Make control characters visible; carriage returns go.
-
-    Works character by character: a text cleaned in pieces is the text cleaned as a whole.
-    """
-    return _UNSAFE.sub(_visible, text) if _UNSAFE.search(text) else text
-
-
-def _visible(match: re.Match[str]) -> str:
-    char = match[0]
-    if char == "\r":
-        return ""
-    if char < " ":
-        return chr(0x2400 + ord(char))  # the Control Pictures block: ␛ for ESC
-    return "\N{SYMBOL FOR DELETE}" if char == "\x7f" else "\N{REPLACEMENT CHARACTER}"
-
-
-@dataclass(slots=True)
-class Part:
-    """One stretch of one kind.
-
-    Of a tool call ``title`` is the tool's name, ``text`` its arguments, ``state`` empty until it
-    is made, then ``running``, then ``done`` or ``failed``.
-    """
-
-    kind: Kind
-    title: str = ""
-    done: bool = False
-    length: int = 0
-    state: str = ""
-    result: ToolResult | None = None
-    _pieces: list[str] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        if len(self._pieces) > 1:
-            self._pieces[:] = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
-
-    @property
-    def ends_line(self) -> bool:
-        return bool(self._pieces) and self._pieces[-1].endswith("\n")
-
-    def append(self, text: str) -> int:
-        """Add text; gives the offset where it begins."""
-        at = self.length
-        self._pieces.append(text)
-        self.length += len(text)
-        return at
 
 
 class Timeline:
@@ -118,6 +65,10 @@ class Timeline:
         Whether the embedded practice model answers.
     reply : Reply or None
         What the turn gave, once it has ended.
+    steps, usage : int, Usage
+        Of the steps that have ended.
+    running : int
+        The part of the latest tool call that was made, or is to be.
     """
 
     def __init__(self, *, hide_reasoning: bool = False) -> None:
@@ -127,9 +78,13 @@ class Timeline:
         self.endpoint = ""
         self.practice = False
         self.reply: Reply | None = None
+        self.steps = 0
+        self.usage = Usage()
         self._hide_reasoning = hide_reasoning
         self._open: int | None = None
         self._tools: dict[int, int] = {}
+        self.running = 0
+        self._reasoned: list[int] = []
         self._step = 0
         self._held: tuple[Kind, str] = ("answer", "")
 
@@ -154,13 +109,26 @@ class Timeline:
         self._set_state("Stopped", ops)
         return ops
 
+    def answer(self) -> str:
+        """The answer so far; another thread may ask."""
+        answers = [part for part in self.parts if part.kind == "answer"]
+        return answers[-1].peek() if answers else ""
+
     def snapshot(self) -> Op:
         """The whole of it as one operation, for a front end that missed something."""
         parts = [
-            {"kind": p.kind, "title": p.title, "text": p.text, "done": p.done, "state": p.state}
-            for p in self.parts
+            {
+                "kind": part.kind,
+                "title": part.title,
+                "text": part.text,
+                "done": part.done,
+                "state": part.state,
+                "tokens": part.tokens,
+            }
+            for part in self.parts
         ]
-        return {"op": "reset", "head": self.head, "state": self.state, "parts": parts}
+        reset = {"op": "reset", "head": self.head, "state": self.state, "parts": parts}
+        return reset | {"usage": self._usage_op()}
 
     @singledispatchmethod
     def _apply(self, event: Any, ops: list[Op]) -> None:
@@ -226,13 +194,19 @@ class Timeline:
         part = self.parts[index]
         if part.length < len(arguments) and arguments.startswith(part.text):
             self._append(index, arguments[part.length :], ops)
-        part.state = "running"
-        ops.append({"op": "run", "part": index})
-        self._set_state(f"Calling {name}…", ops)
+        self.running = index
+        self._run(name, ops)
 
     @_apply.register
     def _(self, event: ApprovalAsked, ops: list[Op]) -> None:
+        self.parts[self.running].state = "asked"
+        ops.append({"op": "ask", "part": self.running})
         self._set_state(f"Waiting for your yes or no to {clean(event.name)}…", ops)
+
+    @_apply.register
+    def _(self, event: ApprovalAnswered, ops: list[Op]) -> None:
+        self.parts[self.running].edited = clean(event.arguments)
+        self._run(clean(event.name), ops)
 
     @_apply.register
     def _(self, event: ToolFinished, ops: list[Op]) -> None:
@@ -241,8 +215,17 @@ class Timeline:
             self._show_result(index, event.result, ops)
 
     @_apply.register
-    def _(self, _event: StepFinished, ops: list[Op]) -> None:
+    def _(self, event: StepFinished, ops: list[Op]) -> None:
         self._close_parts(ops)
+        self.steps += 1
+        self.usage += event.step.usage
+        tokens = event.step.usage.reasoning_tokens
+        if tokens and len(self._reasoned) == 1:
+            (index,) = self._reasoned
+            self.parts[index].tokens = tokens
+            ops.append({"op": "tokens", "part": index, "tokens": tokens})
+        self._reasoned.clear()
+        ops.append(self._usage_op())
 
     @_apply.register
     def _(self, event: TurnFinished, ops: list[Op]) -> None:
@@ -276,12 +259,28 @@ class Timeline:
         if kind == "reasoning" and self._hide_reasoning:
             return
         self._open = self._begin(Part(kind), ops)
+        if kind == "reasoning":
+            self._reasoned.append(self._open)
         self._append(self._open, text, ops)
 
     def _tool(self, place: int) -> int | None:
         """The part of the step's call at this place: servers number calls as they like."""
         numbers = sorted(self._tools)
         return self._tools[numbers[place]] if place < len(numbers) else None
+
+    def _run(self, name: str, ops: list[Op]) -> None:
+        self.parts[self.running].state = "running"
+        ops.append({"op": "run", "part": self.running})
+        self._set_state(f"Calling {name}…", ops)
+
+    def _usage_op(self) -> Op:
+        usage = self.usage
+        return {
+            "op": "usage",
+            "steps": self.steps,
+            "in": usage.prompt_tokens,
+            "out": usage.completion_tokens,
+        }
 
     def _show_result(self, index: int, result: ToolResult, ops: list[Op]) -> None:
         part = self.parts[index]

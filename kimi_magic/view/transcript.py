@@ -8,8 +8,8 @@ from typing import Protocol
 
 from kimi_magic.messages import Reply
 from kimi_magic.view.markdown import code_html, plain_html, to_html
+from kimi_magic.view.parts import clean
 from kimi_magic.view.record import Bundle, details, pre
-from kimi_magic.view.timeline import clean
 
 __all__ = ["show_chat", "show_code"]
 
