@@ -15,7 +15,16 @@ from typing import Any
 
 from kimi_magic.messages import Message, ToolCall, ToolResult
 
-__all__ = ["CUT_OFF", "NO_ANSWER", "CallIds", "cancelled", "sendable", "shortened", "told"]
+__all__ = [
+    "CUT_OFF",
+    "NO_ANSWER",
+    "CallIds",
+    "after_the_loop",
+    "cancelled",
+    "sendable",
+    "shortened",
+    "told",
+]
 
 NO_ANSWER = "[No answer was given.]"
 CUT_OFF = "[The answer was cut off.]"
@@ -82,6 +91,13 @@ def cancelled(call: ToolCall) -> ToolResult:
 def sendable(message: Message, stand_in: str) -> Message:
     """An answer as servers accept it: not empty, and without calls that have no result."""
     return replace(message, content=message.content or stand_in, tool_calls=())
+
+
+def after_the_loop(message: Message) -> Message:
+    """A message of a tool loop that has ended: the chat template leaves out its reasoning by
+    itself, but not where that stands in the content."""
+    inline = message.reasoning_key == "content" and message.tool_calls
+    return replace(message, reasoning=None) if inline else message
 
 
 def shortened(

@@ -21,6 +21,7 @@ from kimi_magic.history import (
     CUT_OFF,
     NO_ANSWER,
     CallIds,
+    after_the_loop,
     cancelled,
     sendable,
     shortened,
@@ -263,6 +264,7 @@ class Turn:
         """Keep the final answer."""
         step = _step(completion)
         self._steps.append(step)
+        self._said = [after_the_loop(message) for message in self._said]
         self._said.append(sendable(completion.message, NO_ANSWER))
         return step
 
