@@ -48,9 +48,16 @@ class Line:
 
 
 class Connector:
-    """The endpoints of a session, and the ways to them."""
+    """The endpoints of a session, and the ways to them.
+
+    Attributes
+    ----------
+    introduced : bool
+        Whether the reader was told that the practice model answers.
+    """
 
     def __init__(self) -> None:
+        self.introduced = False
         self.catalogue = Catalogue()
         self._keys = KeyRing()
         self._listed: dict[str, None] = {}

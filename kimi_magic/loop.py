@@ -161,6 +161,11 @@ class Turn:
                 self._conclude("max_steps")
 
     @property
+    def text(self) -> str:
+        """The latest step's answer."""
+        return self._steps[-1].text if self._steps else ""
+
+    @property
     def calling(self) -> bool:
         """Whether tools are running."""
         return self._open is not None

@@ -67,6 +67,8 @@ class KimiMagics(Settings, Magics):
         return run(rest)
 
     def _ask_cell(self, line: str, cell: str) -> Reply | None:
+        from kimi_magic.structured import ANY_JSON
+
         given = parse_line(line)
         if given.pop("help"):
             self._help("")
@@ -92,6 +94,8 @@ class KimiMagics(Settings, Magics):
             found = [piece for piece in parse(prompt) if isinstance(piece, Expression)]
             given["expressions"] = tuple(piece.source.strip() for piece in found)
             prompt = expand(prompt, in_namespace(self._shell.user_ns, Err=self.cell_errors))
+        if shape == "json" and given["schema"] is None:
+            given["schema"] = ANY_JSON
         if shape == "code":
             prompt = f"{prompt}\n\n{ONLY_CODE}"
         question = Question(prompt, **given)

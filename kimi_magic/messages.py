@@ -254,6 +254,8 @@ class Reply:
     steps : tuple of Step
     usage : Usage
         Summed over the steps.
+    data : any
+        The answer as the value that was asked for, with ``schema=`` or ``-f json``.
     messages : list of dict
         The conversation as the API knows it: what was sent, and the answer. Of a turn that
         brought nothing it ends with the prompt, which the chat does not keep.
@@ -317,6 +319,18 @@ class Reply:
             for token in tokens
             if token.type == "fence"
         )
+
+    def to_pandas(self) -> Any:
+        """The data as a ``pandas.DataFrame``, a row each.
+
+        Raises
+        ------
+        KimiError
+            The data are no records, or pandas is not installed.
+        """
+        from kimi_magic.tables import to_pandas
+
+        return to_pandas(self.data)
 
     def __str__(self) -> str:
         return self.text

@@ -103,6 +103,12 @@ OPTIONS = (
         "markdown|text|json|code",
         choices=("markdown", "text", "json", "code"),
     ),
+    Option(
+        ("--schema",),
+        "hold the answer to a class of the notebook, or to fields: 'name, age int, tags list'",
+        "TYPE|FIELDS",
+        completes="callables",
+    ),
     Option(("-R", "--hide-reasoning"), "show the answer alone"),
     Option(("-u", "--usage"), "show the tokens below the answer"),
     Option(("-h", "--help"), "show these options"),

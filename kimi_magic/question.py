@@ -14,8 +14,6 @@ from kimi_magic.messages import Message
 
 __all__ = ["Question", "make_question", "request_body", "system_prompt"]
 
-UNBUILT = ("schema",)
-
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -27,6 +25,8 @@ class Question:
         What ``Toolset`` takes; None: none.
     fresh : bool
         Start the chat anew with it.
+    schema : any
+        What the answer is to hold: all that ``structured.output_schema`` takes.
     variables : any
         Names of variables, or a mapping of names to values, whose summaries go along.
     expressions : tuple of str
@@ -54,6 +54,7 @@ class Question:
     max_steps: int | None = None
     approve: str | None = None
     fresh: bool = False
+    schema: Any = None
     variables: Any = None
     expressions: tuple[str, ...] = ()
     cells: tuple[Any, ...] = ()
@@ -67,11 +68,8 @@ def make_question(prompt: Any, *, chat: str | Chat | None = None, **how: Any) ->
     Raises
     ------
     KimiError
-        A value does not fit, or a keyword has its place in the signature but is not built yet.
+        A value does not fit.
     """
-    for name in UNBUILT:
-        if how.pop(name, None) is not None:
-            raise KimiError(f"{name}= is not built yet in this version: leave it out.")
     if how.get("max_steps") is not None and how["max_steps"] < 1:
         raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
     return Question(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **how)

@@ -23,6 +23,7 @@ STOREYS = (
     {"question"},
     {"composing", "repair"},
     {"calling", "preview", "exporting"},
+    {"conductor"},
     {"session"},
     {"bench", "completion"},
     {"api", "magics", "demo"},

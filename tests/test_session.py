@@ -156,11 +156,6 @@ def test_what_is_no_prompt(session: Session, prompt: object) -> None:
         kimi.ask(prompt, endpoint="vllm", show=False)  # type: ignore[arg-type]
 
 
-def test_what_is_not_built_yet_is_refused(session: Session) -> None:
-    with pytest.raises(KimiError, match="schema= is not built yet"):
-        kimi.ask("Hi", schema=dict, show=False)
-
-
 def test_one_off_questions_leave_no_chat(server: ScriptedServer, session: Session) -> None:
     for _ in range(2):
         server.reply("OK")

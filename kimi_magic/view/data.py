@@ -11,7 +11,7 @@ from typing import Any
 
 from kimi_magic.tables import to_json, to_table
 from kimi_magic.view.markdown import plain_html
-from kimi_magic.view.timeline import clean
+from kimi_magic.view.parts import clean
 
 __all__ = ["data_html", "data_text"]
 

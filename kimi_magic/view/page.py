@@ -170,7 +170,7 @@ class Page:
     def _manner(self, kind: str) -> dict[str, bool]:
         return {
             "keep": kind == "reasoning" and self._options.keep_reasoning,
-            "plain": kind == "answer" and self._options.format == "text",
+            "plain": kind == "answer" and self._options.format in ("text", "json"),
         }
 
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from kimi_magic.events import Event
 from kimi_magic.messages import Usage
 from kimi_magic.view import ViewOptions
-from kimi_magic.view.markdown import MONOSPACE, highlight, plain_html, to_html
+from kimi_magic.view.data import data_html, data_text
+from kimi_magic.view.markdown import MONOSPACE, code_html, highlight, plain_html, to_html
 from kimi_magic.view.parts import Part, clean
 from kimi_magic.view.results import has_image, result_html, result_text
 from kimi_magic.view.timeline import Timeline
@@ -109,8 +110,21 @@ def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = Fal
 
 
 def _html(timeline: Timeline, options: ViewOptions) -> str:
-    parts = [_part(part, options) for part in timeline.parts]
+    answer = _data_part(timeline)
+    parts = [
+        f"<div>\n{data_html(timeline.reply.data)}</div>"
+        if part is answer and timeline.reply
+        else _part(part, options)
+        for part in timeline.parts
+    ]
     return "\n".join(["<div>", *parts, _footer(timeline, options), "</div>"])
+
+
+def _data_part(timeline: Timeline) -> Part | None:
+    """The answer that the turn's data stand in for."""
+    if timeline.reply is None or timeline.reply.data is None:
+        return None
+    return next((part for part in reversed(timeline.parts) if part.kind == "answer"), None)
 
 
 def _part(part: Part, options: ViewOptions) -> str:
@@ -121,8 +135,10 @@ def _part(part: Part, options: ViewOptions) -> str:
         return _card(part)
     if part.kind == "notice":
         return f'<div style="{_NOTICE}">{plain_html(part.text)}</div>'
-    if options.format == "text":
+    if options.format in ("text", "json"):
         return f'<pre style="{_WRAP};{_PROSE}">{escape(part.text)}</pre>'
+    if options.format == "code" and "```" not in part.text:
+        return code_html(part.text, "python")
     return f"<div>\n{to_html(part.text)}</div>"
 
 
@@ -205,9 +221,12 @@ def _footer(timeline: Timeline, options: ViewOptions) -> str:
 
 def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     paragraphs = []
+    answer = _data_part(timeline)
     for part in timeline.parts:
         text = part.text.rstrip()
-        if part.kind == "reasoning":
+        if part is answer and timeline.reply:
+            text = data_text(timeline.reply.data)
+        elif part.kind == "reasoning":
             text = f"Reasoning:\n{text}"
         elif part.kind == "tool":
             text = call_text(part)
