@@ -517,6 +517,11 @@ def test_what_is_no_answer_is_not_guessed_at(text: str, says: str) -> None:
             '{"a": "y"}',
             ('a: got a string ("y"), want pattern ^x',),
         ),
+        (
+            {"type": "object", "properties": {"a": False, "b": {"not": {"type": "null"}}}},
+            '{"a": 1, "b": null}',
+            ("got an integer (1), want nothing there",),
+        ),
     ],
 )
 def test_problems_name_the_field_what_came_and_what_is_wanted(

@@ -89,7 +89,7 @@ def schema_problems(value: Any, schema: Mapping[str, Any]) -> Places:
 def limit_in_words(rule: str, limit: Any) -> str:
     """What a keyword of JSON Schema asks for."""
     shown = limit if isinstance(limit, str) else json.dumps(limit, ensure_ascii=False)
-    return _LIMITS.get(rule, f"{rule} {{}}").format(shown)
+    return _LIMITS.get(rule, f"{rule} {{}}").format(_short(shown))
 
 
 def json_type(value: Any) -> str:
@@ -99,13 +99,13 @@ def json_type(value: Any) -> str:
 
 def got(value: Any) -> str:
     """A value that came, in words."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
-        text = "…"
-    text = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+    text = _short(json.dumps(value, ensure_ascii=False))
     name = _NAMES.get(json_type(value))
     return f"got {name} ({text})" if name else f"got {text}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
 def _reasons(error: Any) -> Iterator[Any]:
@@ -128,8 +128,10 @@ def _is_about_all(error: Any) -> bool:
 def _said(error: Any, root: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     place, value, schema = tuple(error.absolute_path), error.instance, error.schema
     rule, limit = error.validator, error.validator_value
-    properties = schema.get("properties", {})
-    if rule == "required":
+    properties = schema.get("properties", {}) if isinstance(schema, Mapping) else {}
+    if schema is False:
+        yield place, f"{got(value)}, want nothing there"
+    elif rule == "required":
         for name in limit:
             if name not in value:
                 yield (*place, name), f"missing, want {_words([properties.get(name, {})], root)}"
