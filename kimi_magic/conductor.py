@@ -91,6 +91,7 @@ class Conductor:
         self._turn = Turn((), job.prompt.message, retries=0)
         self._model = job.question.model or job.endpoint.model
         self._request: dict[str, Any] = {}
+        self._held: dict[str, Any] = {}
         self._data: Any = None
 
     def run(self) -> Generator[Event | None, None, None]:
@@ -136,8 +137,9 @@ class Conductor:
         make_calls = caller(self._job.toolset, self._approve(), self._connector.known_keys)
         strictnesses = line.endpoint.strictnesses
         ways = [schema.request(strictness) for strictness in strictnesses] if schema else [{}]
+        self._request = self._parameters(line)
         for held in ways:
-            self._request = self._parameters(line) | held
+            self._held = held
             self._turn = self._new_turn(line)
             try:
                 yield from drive(self._turn, self._send, make_calls)
@@ -146,7 +148,7 @@ class Conductor:
                 if held is ways[-1] or self._turn.messages():
                     raise
                 yield Notice(LESS_STRICT)
-        if schema:
+        if schema and not self._turn.cut_short:
             self._data = schema.read(self._turn.text)
 
     def _new_turn(self, line: Line) -> Turn:
@@ -172,8 +174,9 @@ class Conductor:
 
     def _send(self, command: Send) -> Exchange:
         body = self._request | {"messages": [message.to_dict() for message in command.messages]}
-        if not command.tools:
+        if not command.tools:  # a server that holds the answer to a schema makes no calls
             body.pop("tools", None)
+            body |= self._held
         if command.whole:
             body["stream"] = False
             body.pop("stream_options", None)

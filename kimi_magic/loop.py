@@ -147,6 +147,7 @@ class Turn:
                     return
                 yield Notice(MISFIT)
                 self._said.append(Message("user", correction))
+                self._tools = ()
                 continue
             self._open = replace(completion, message=self._ids.give(completion.message))
             yield RunTools(self._open.message.tool_calls)
@@ -164,6 +165,11 @@ class Turn:
     def text(self) -> str:
         """The latest step's answer."""
         return self._steps[-1].text if self._steps else ""
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the latest step's answer was cut at its limit."""
+        return bool(self._steps) and self._steps[-1].finish_reason == "length"
 
     @property
     def calling(self) -> bool:
@@ -275,7 +281,7 @@ class Turn:
 
     def _correction(self, completion: Completion) -> str:
         """What goes back to a model whose answer does not fit, as long as that is of use."""
-        if self._check is None or self._corrections == MOST_CORRECTIONS:
+        if self._check is None or self._corrections == MOST_CORRECTIONS or self.cut_short:
             return ""
         self._corrections += 1
         return self._check(completion.message.text)

@@ -109,3 +109,24 @@ def test_what_is_no_schema_sends_nothing(
         raise AssertionError(ran.record)
     assert len(ran.error.splitlines()) <= 4
     assert asked.requests == []
+
+
+def test_with_tools_the_answer_is_held_to_the_schema_when_they_are_done(
+    kernel: Kernel, asked: ScriptedServer
+) -> None:
+    kernel.run(PERSON + "def look() -> str:\n    'Look.'\n    return 'Ada, 36'\n")
+    asked.reply(reasoning="Hm.", tool_calls=[{"name": "look", "arguments": {}}])
+    asked.reply("She is 36.")
+    asked.reply(ADA)
+    kernel.run("%%kimi -T look --schema Person -o answer\nWho?")
+    shapes = [("tools" in r.body, "response_format" in r.body) for r in asked.requests]
+    assert shapes == [(True, False), (True, False), (False, True)]
+    assert printed(kernel, "answer.data.age") == 36
+
+
+def test_an_answer_cut_at_its_limit_is_not_read(kernel: Kernel, asked: ScriptedServer) -> None:
+    kernel.run(PERSON)
+    asked.reply('{"name": "A', finish_reason="length")
+    ran = kernel.run("%%kimi --schema Person -o answer\nWho?", allow_stdin=True)
+    assert "--max-tokens" in ran.record["text/plain"]
+    assert printed(kernel, "answer.data") is None

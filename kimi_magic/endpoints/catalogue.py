@@ -135,18 +135,21 @@ BUILT_IN = (
         "NVIDIA_API_KEY",
         "moonshotai/kimi-k2-thinking",
         top_p=0.9,
+        answers="text",
         docs="https://build.nvidia.com/moonshotai/kimi-k2-thinking",
     ),
     Endpoint(
         "moonshot",
         "https://api.moonshot.ai/v1",
         "MOONSHOT_API_KEY",
+        answers="json_schema",
         docs="https://platform.moonshot.ai/docs",
     ),
     Endpoint(
         "moonshot-cn",
         "https://api.moonshot.cn/v1",
         "MOONSHOT_API_KEY",
+        answers="json_schema",
         docs="https://platform.moonshot.cn/docs",
     ),
     Endpoint(
@@ -154,6 +157,7 @@ BUILT_IN = (
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
         "moonshotai/kimi-k2-thinking",
+        answers="json_schema",
         docs="https://openrouter.ai/moonshotai/kimi-k2-thinking",
     ),
     Endpoint(
@@ -161,6 +165,7 @@ BUILT_IN = (
         "https://api.together.xyz/v1",
         "TOGETHER_API_KEY",
         "moonshotai/Kimi-K2-Thinking",
+        answers="json_schema",
         docs="https://docs.together.ai",
     ),
     Endpoint(
@@ -172,6 +177,7 @@ BUILT_IN = (
     Endpoint(
         "ktransformers",
         "http://127.0.0.1:10002/v1",
+        answers="text",
         docs="https://kvcache-ai.github.io/ktransformers",
     ),
     Endpoint(
