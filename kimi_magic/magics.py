@@ -19,8 +19,7 @@ from IPython.core.magic import (
 )
 
 from kimi_magic.config import Settings
-from kimi_magic.context.cells import CellErrors, parse_numbers, read_cell
-from kimi_magic.context.template import Expression, expand, in_namespace, parse
+from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.errors import ConfigError, MagicError, ToolInterrupted
 from kimi_magic.lines import parse_line, parse_snippet, split_verb
 from kimi_magic.messages import Reply, ToolResult
@@ -67,6 +66,7 @@ class KimiMagics(Settings, Magics):
         return run(rest)
 
     def _ask_cell(self, line: str, cell: str) -> Reply | None:
+        from kimi_magic.context.template import Expression, expand, in_namespace, parse
         from kimi_magic.structured import ANY_JSON
 
         given = parse_line(line)
@@ -111,6 +111,8 @@ class KimiMagics(Settings, Magics):
         return reply
 
     def _cells(self, numbers: str | None) -> tuple[Any, ...]:
+        from kimi_magic.context.cells import parse_numbers, read_cell
+
         wanted = parse_numbers(numbers) if numbers else []
         return tuple(read_cell(number, self._shell, self.cell_errors) for number in wanted)
 
@@ -140,6 +142,8 @@ class KimiMagics(Settings, Magics):
 
     def _ask_about(self, number: int, words: str) -> Reply:
         """Ask about a cell; the variables that it reads go along."""
+        from kimi_magic.context.cells import read_cell
+
         cell = read_cell(number, self._shell, self.cell_errors)
         question = Question(
             words.format(number),

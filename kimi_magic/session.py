@@ -19,7 +19,6 @@ from kimi_magic.driver import watch
 from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
 from kimi_magic.errors import KimiError, TurnInterrupted
 from kimi_magic.events import Event
-from kimi_magic.exporting import program_of
 from kimi_magic.messages import Message, Reply
 from kimi_magic.preview import preview
 from kimi_magic.question import Question, make_question, request_body, system_prompt
@@ -173,6 +172,7 @@ class Session:
             No such form, or nothing was sent.
         """
         from kimi_magic.export import write
+        from kimi_magic.exporting import program_of
 
         return write(program_of(reply, self._connector.known_keys()), form)
 

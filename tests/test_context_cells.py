@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.context.cells import Cell, CellErrors, cell_blocks, parse_numbers, read_cell
+from kimi_magic.context.cell_errors import CellErrors
+from kimi_magic.context.cells import Cell, cell_blocks, parse_numbers, read_cell
 from kimi_magic.context.template import expand, in_namespace
 from kimi_magic.errors import KimiError, PromptError
 from tests.kernels import Kernel

@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_magic.context import bounded_repr, cut, summarize, summarizer
-from kimi_magic.context.text import count, cut_middle, plain
+from kimi_magic.context.reprs import bounded_repr
+from kimi_magic.context.summaries import summarize, summarizer
+from kimi_magic.context.text import count, cut, cut_middle, plain
 
 np: Any = importlib.import_module("numpy")
 pd: Any = importlib.import_module("pandas")
