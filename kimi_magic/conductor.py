@@ -92,6 +92,7 @@ class Conductor:
         self._model = job.question.model or job.endpoint.model
         self._request: dict[str, Any] = {}
         self._held: dict[str, Any] = {}
+        self._held_sent = False
         self._data: Any = None
 
     def run(self) -> Generator[Event | None, None, None]:
@@ -122,6 +123,26 @@ class Conductor:
         if error is not None:
             raise error from None
 
+    def first_request(self, model: str) -> tuple[dict[str, Any], Send, list[str]]:
+        """What would be sent first, and what the reader would be told before; nothing is sent.
+
+        Returns
+        -------
+        tuple
+            The request beside its messages, the messages with the tools, and the notices.
+        """
+        schema, endpoint = self._job.schema, self._job.endpoint
+        self._request = self._parameters(endpoint, model)
+        told = []
+        for happening in self._new_turn(endpoint, model).run():
+            if isinstance(happening, Notice):
+                told.append(happening.text)
+            if isinstance(happening, Send):
+                strictest = endpoint.strictnesses[0]
+                held = schema.request(strictest) if schema and not happening.tools else {}
+                return self._request | held, happening, told
+        raise AssertionError("a turn begins with a request")
+
     def _opening(self, line: Line) -> Iterator[Event]:
         """What the reader should know before anything is sent."""
         chosen = self._job.question.endpoint or self._settings.endpoint
@@ -137,39 +158,41 @@ class Conductor:
         make_calls = caller(self._job.toolset, self._approve(), self._connector.known_keys)
         strictnesses = line.endpoint.strictnesses
         ways = [schema.request(strictness) for strictness in strictnesses] if schema else [{}]
-        self._request = self._parameters(line)
+        self._request = self._parameters(line.endpoint, line.model)
         for held in ways:
             self._held = held
-            self._turn = self._new_turn(line)
+            self._turn = self._new_turn(line.endpoint, line.model)
             try:
                 yield from drive(self._turn, self._send, make_calls)
                 break
-            except BadRequest:
-                if held is ways[-1] or self._turn.messages():
+            except BadRequest as refused:
+                # Of its kin one says that the request is too long, another that it is filtered.
+                about_schema = self._held_sent and type(refused) is BadRequest
+                if held is ways[-1] or not about_schema or self._turn.messages():
                     raise
                 yield Notice(LESS_STRICT)
         if schema and not self._turn.cut_short:
             self._data = schema.read(self._turn.text)
 
-    def _new_turn(self, line: Line) -> Turn:
+    def _new_turn(self, endpoint: Endpoint, model: str) -> Turn:
         question, schema = self._job.question, self._job.schema
         earlier: tuple[Message, ...] = ()
         if question.chat:
             chat = self._chats.get(question.chat)
             earlier = chat.history(self._job.place, fresh=question.fresh)
         return Turn(
-            (*system_prompt(question, self._settings, line.model), *earlier),
+            (*system_prompt(question, self._settings, model), *earlier),
             self._job.prompt.message,
             retries=self._settings.retries,
             tools=self._request.get("tools", ()),
             max_steps=question.max_steps or self._settings.max_steps,
-            budget=self._connector.budget(line, self._request.get("max_tokens", 0)),
+            budget=self._connector.budget(endpoint, model, self._request.get("max_tokens", 0)),
             check=_checker(schema) if schema else None,
         )
 
-    def _parameters(self, line: Line) -> dict[str, Any]:
+    def _parameters(self, endpoint: Endpoint, model: str) -> dict[str, Any]:
         """What the turn's requests hold beside their messages."""
-        body = request_body(self._job.question, line.endpoint, line.model, self._settings)
+        body = request_body(self._job.question, endpoint, model, self._settings)
         return body | ({"tools": self._job.toolset.schemas()} if self._job.toolset else {})
 
     def _send(self, command: Send) -> Exchange:
@@ -177,6 +200,7 @@ class Conductor:
         if not command.tools:  # a server that holds the answer to a schema makes no calls
             body.pop("tools", None)
             body |= self._held
+        self._held_sent = bool(self._held) and not command.tools
         if command.whole:
             body["stream"] = False
             body.pop("stream_options", None)
@@ -223,10 +247,13 @@ class Conductor:
         """Keep the reply, and its turn in the chat; how many other turns were set aside for it."""
         self._remember(reply)
         job, messages = self._job, self._turn.messages()
-        if not (reply.chat and messages):
+        if not reply.chat:
+            return 0
+        if not messages:
+            self._chats.get(reply.chat).unanswered = job.question
             return 0
         asked = Message("user", as_content(job.question.prompt)).text
-        made = ChatTurn(asked, reply, messages, job.place)
+        made = ChatTurn(asked, reply, messages, job.place, job.question)
         return self._chats.get(reply.chat).append(made, fresh=job.question.fresh)
 
 

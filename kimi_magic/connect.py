@@ -161,11 +161,11 @@ class Connector:
         client = self._client(endpoint, running.base_url, key, settings)
         return Line(endpoint, client, running.model, running.practice)
 
-    def budget(self, line: Line, answer: int) -> Budget:
+    def budget(self, endpoint: Endpoint, model: str, answer: int) -> Budget:
         """What the model's window holds beside an answer of so many tokens; what was learnt of
         its count stays."""
-        window = line.endpoint.context_window
-        budget = self._budgets.setdefault((line.endpoint.name, line.model), Budget(window))
+        window = endpoint.context_window
+        budget = self._budgets.setdefault((endpoint.name, model), Budget(window))
         budget.tokens = max(window - answer, window // 2)
         return budget
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from tokenize import TokenInfo
 from typing import Any
@@ -85,7 +84,7 @@ class KimiMagics(Settings, Magics):
         if not given.pop("no_history"):
             given["chat"] = given["chat"] or self.session.chats.current
         no_tools, names = given.pop("no_tools"), given.pop("tool")
-        given["tools"] = None if no_tools else _tools(names)
+        given["tools"] = None if no_tools else _tools(names, self._shell.user_ns)
         given["stream"] = not given.pop("no_stream")
         given["variables"] = given.pop("var")
         given["cells"] = self._cells(given.pop("cells"))
@@ -120,15 +119,15 @@ class KimiMagics(Settings, Magics):
         if not prompt:
             raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
         chat = self.session.chats.current
-        return self._ask_session(Question(prompt, chat=chat, tools=_tools(None)), ViewOptions())
+        return self._ask_session(Question(prompt, chat=chat, tools=_tools(None, {})), ViewOptions())
 
     def _ask_session(self, question: Question, options: ViewOptions) -> Reply:
         return self.session.ask(question, show=True, options=options)
 
     def _fix(self, _: str) -> Reply:
-        if not self.cell_errors:
+        if self.cell_errors.latest is None:
             raise MagicError("No cell has failed since the extension was loaded.")
-        reply = self._ask_about(list(self.cell_errors)[-1], FIX)
+        reply = self._ask_about(self.cell_errors.latest, FIX)
         self._offer_code(reply)
         return reply
 
@@ -149,7 +148,7 @@ class KimiMagics(Settings, Magics):
             words.format(number),
             chat=self.session.chats.current,
             cells=(cell,),
-            variables=variables_of(cell, self._shell.user_ns),
+            variables=variables_of(self._shell.transform_cell(cell.source), self._shell.user_ns),
             var_tokens=min(self.session.settings.summary_tokens, FIX_TOKENS),
         )
         return self._ask_session(question, ViewOptions())
@@ -182,7 +181,7 @@ class KimiMagics(Settings, Magics):
             if self.session.last is None:
                 raise MagicError("There is no turn yet: a %%kimi cell makes one.")
             return self.session.last
-        turns = self.session.chats.get(chat or self.session.chats.current).turns
+        turns = self.session.chats.known(chat or self.session.chats.current).turns
         number = turn or len(turns)
         if not 1 <= number <= len(turns):
             raise MagicError(f"That chat has {len(turns)} turns: --turn counts from 1.")
@@ -190,7 +189,7 @@ class KimiMagics(Settings, Magics):
 
     def _continue(self, words: str) -> Reply:
         question = self.session.to_go_on(words or self.session.chats.current)
-        return self._ask_session(replace(question, tools=_tools(None)), ViewOptions())
+        return self._ask_session(question, ViewOptions())
 
     def _chats(self, _: str) -> None:
         rows = [("", "chat", "turns", "tokens")]
@@ -212,7 +211,7 @@ class KimiMagics(Settings, Magics):
         publish(show_chat(chat.turns, chat.set_aside if "--all" in words.split() else ()))
 
     def _reset(self, name: str) -> None:
-        chat = self.session.chats.get(name or self.session.chats.current)
+        chat = self.session.chats.known(name or self.session.chats.current)
         count = len(chat.turns)
         chat.reset()
         print(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
@@ -311,12 +310,15 @@ def _show(result: ToolResult) -> None:
     print(told_to_the_model(result))
 
 
-def _tools(names: list[str] | None) -> list[Any]:
+def _tools(names: list[str] | None, space: Mapping[str, Any]) -> list[Any]:
     """The tools of these names; without any, all that are offered to every cell."""
     from kimi_magic.tools.offers import offered
 
-    offers: dict[str | None, Any] = {offer.name: offer for offer in offered}
-    return [offers.get(name, name) for name in names or offers]
+    if not names:
+        return list(offered)
+    offers = {offer.name: offer for offer in offered}
+    # What a name means now goes before what it once was when it was decorated.
+    return [name if callable(space.get(name)) else offers.get(name, name) for name in names]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

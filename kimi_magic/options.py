@@ -33,7 +33,7 @@ class Option:
         Whether it may be given several times.
     completes : str
         What tab completes after it: ``chats``, ``endpoints``, ``models``, ``callables``,
-        ``variables``.
+        ``variables``, ``verbs``, ``forms``.
     """
 
     flags: tuple[str, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,9 @@ from kimi_magic.driver import watch
 from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
 from kimi_magic.errors import KimiError, TurnInterrupted
 from kimi_magic.events import Event
-from kimi_magic.messages import Message, Reply
+from kimi_magic.messages import Reply
 from kimi_magic.preview import preview
-from kimi_magic.question import Question, make_question, request_body, system_prompt
+from kimi_magic.question import Question, make_question
 from kimi_magic.tools.offers import main
 from kimi_magic.view import (
     Unseen,
@@ -35,7 +36,6 @@ from kimi_magic.view import (
 
 if TYPE_CHECKING:
     from kimi_magic.structured import OutputSchema
-    from kimi_magic.tools.toolset import Toolset
 
 __all__ = ["Session", "current"]
 
@@ -102,9 +102,18 @@ class Session:
 
     def stream(self, question: Question) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
-        for event in self._turn(self._prepare(question)):
-            if event is not None:
-                yield event
+        with closing(self._turn(self._prepare(question))) as events:
+            while True:
+                depth = getattr(self._here, "depth", 0)
+                self._here.depth = depth + 1  # what a tool asks meanwhile is inside this turn
+                try:
+                    event = next(events)
+                except StopIteration:
+                    return
+                finally:
+                    self._here.depth = depth
+                if event is not None:
+                    yield event
 
     @property
     def catalogue(self) -> Catalogue:
@@ -151,17 +160,10 @@ class Session:
         KimiError
             The question would be refused.
         """
-        schema, toolset = self._schema(question), self._offered(question)
-        prompt = self._composed(question, schema)
-        endpoint = self.choose_endpoint(question.endpoint)
-        model = question.model or self.settings.model or endpoint.model
-        body = request_body(question, endpoint, model, self.settings)
-        earlier: tuple[Message, ...] = ()
-        if question.chat:
-            place = Place(*running_cell())
-            earlier = self.chats.get(question.chat).history(place, fresh=question.fresh)
-        messages = (*system_prompt(question, self.settings, model), *earlier, prompt.message)
-        return preview(endpoint, body, messages, toolset.schemas() if toolset else [], prompt)
+        self.settings.read_environment()
+        job = self._job(question)
+        model = question.model or self.settings.model or job.endpoint.model
+        return preview(job.endpoint, *self._conductor(job).first_request(model), job.prompt)
 
     def snippet(self, reply: Reply, form: str) -> str:
         """The turn as a program; ``form`` is one of ``export.FORMS``.
@@ -182,11 +184,19 @@ class Session:
         Raises
         ------
         KimiError
-            There is none.
+            There is none, or it came to its end.
         """
-        if not self.chats.get(chat).turns:
+        known = self.chats.known(chat)
+        unanswered: Question | None = known.unanswered
+        if unanswered is not None:
+            return replace(unanswered, fresh=False)
+        if not known.turns:
             raise KimiError(f"The chat {chat} has no turn to go on with.")
-        return Question(GO_ON, chat=chat)
+        latest = known.turns[-1]
+        if latest.reply.error is None and latest.reply.finish_reason == "stop":
+            raise KimiError("The latest turn came to its end: ask on in a cell of your own.")
+        asked: Question = latest.question
+        return replace(asked, prompt=GO_ON, fresh=False, variables=None, cells=(), expressions=())
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""
@@ -199,12 +209,17 @@ class Session:
 
     def _prepare(self, question: Question) -> Job:
         """All that can be refused before anything is shown."""
+        self.settings.read_environment()
+        job = self._job(question)
+        key = self._connector.key(job.endpoint, getpass if can_answer() else None)
+        return replace(job, key=key)
+
+    def _job(self, question: Question) -> Job:
         schema = self._schema(question)
         prompt = self._composed(question, schema)
-        toolset = self._offered(question)
+        toolset = offered_tools(question.tools, question.approve or self.settings.approve)
         endpoint = self.choose_endpoint(question.endpoint)
-        key = self._connector.key(endpoint, getpass if can_answer() else None)
-        return Job(question, prompt, endpoint, key, toolset, schema, Place(*running_cell()))
+        return Job(question, prompt, endpoint, None, toolset, schema, Place(*running_cell()))
 
     def _composed(self, question: Question, schema: OutputSchema | None) -> Composed:
         return compose(
@@ -215,9 +230,6 @@ class Session:
             closing=schema.instruction if schema else "",
         )
 
-    def _offered(self, question: Question) -> Toolset | None:
-        return offered_tools(question.tools, question.approve or self.settings.approve)
-
     def _schema(self, question: Question) -> OutputSchema | None:
         if question.schema is None:
             return None
@@ -226,7 +238,10 @@ class Session:
         return output_schema(question.schema, main())
 
     def _turn(self, job: Job) -> Generator[Event | None, None, None]:
-        return Conductor(job, self.settings, self._connector, self.chats, self._remember).run()
+        return self._conductor(job).run()
+
+    def _conductor(self, job: Job) -> Conductor:
+        return Conductor(job, self.settings, self._connector, self.chats, self._remember)
 
     def _remember(self, reply: Reply) -> None:
         self.last = reply

@@ -290,3 +290,22 @@ def test_the_cost_where_prices_are_known(session: Session) -> None:
         reply = kimi.ask("Hi", endpoint="lab", show=False)
     assert reply.usage.cost == pytest.approx(0.36 + 0.06 + 0.5)
     assert "$0.9200" in str(reply.usage)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"max_steps": "5"},
+        {"model": 3},
+        {"system": 5},
+        {"endpoint": 5},
+        {"stop": 5},
+        {"stop": [object()]},
+        {"approve": "maybe"},
+        {"chat": 3},
+        {"temperature": "hot"},
+    ],
+)
+def test_values_of_the_wrong_kind(session: Session, how: dict[str, object]) -> None:
+    with pytest.raises(KimiError, match=next(iter(how))):
+        kimi.ask("Hi", show=False, **how)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from typing import Any
 
 from kimi_magic.context.text import cut_middle
 from kimi_magic.context.tracebacks import traceback_text
+from kimi_magic.errors import KimiError, TurnInterrupted
 
 __all__ = ["CellErrors"]
 
@@ -17,7 +18,14 @@ class CellErrors(dict[int, str]):
     """The tracebacks of the cells that failed, by number: ``Err[3]``; the latest are kept.
 
     ``record`` is for IPython's event ``post_run_cell``.
+
+    Attributes
+    ----------
+    latest : int or None
+        The cell that failed last by its own code.
     """
+
+    latest: int | None = None
 
     def record(self, result: Any) -> None:
         """Take over what a cell raised, or forget what an earlier one of its number had."""
@@ -27,6 +35,8 @@ class CellErrors(dict[int, str]):
         self.pop(number, None)
         error = result.error_in_exec or result.error_before_exec
         if error is not None:
+            if not isinstance(error, KimiError | TurnInterrupted):  # no change of code mends those
+                self.latest = number
             self[number] = cut_middle(_told(error), MAX_TRACEBACK)
             while len(self) > MAX_KEPT:
                 del self[next(iter(self))]
