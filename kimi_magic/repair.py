@@ -51,9 +51,8 @@ def _is_program(text: str) -> bool:
         body = ast.parse(text).body
     except (SyntaxError, ValueError):
         return False
-    return any(
-        not isinstance(getattr(part, "value", None), ast.Name | ast.Constant) for part in body
-    )
+    words = (ast.Name, ast.Constant)
+    return not all(isinstance(p, ast.Expr) and isinstance(p.value, words) for p in body)
 
 
 def _is_code(value: object) -> bool:
