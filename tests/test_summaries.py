@@ -413,7 +413,7 @@ leaves = hashable | hostile.map(lambda kind: kind()) | st.booleans().map(lambda 
 def as_column(value: object) -> Any:
     array = np.empty(2, dtype=object)
     array[0] = array[1] = value
-    return pd.Series(array)
+    return pd.Series(array, dtype=object)  # else pandas 2 makes floats of what is too large
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
