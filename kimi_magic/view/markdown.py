@@ -52,24 +52,30 @@ _PRE = (
     "margin:0 0 1em;padding:.6em .8em;border-radius:6px;background-color:rgba(127,127,127,.1);"
     f"overflow:auto;white-space:pre;{MONOSPACE}"
 )
-_STYLE = re.compile(r"(?:(?:color|font-style|text-align): ?#?\w+;?)+")
+_FENCE = re.compile(r" {0,3}(`{3,}+|~{3,}+)")
+_ALIGNED = re.compile(r"text-align: ?(?:left|right|center)")
 
-# Each with a contrast above 4 : 1 on white and on the #111 of JupyterLab's dark theme.
+# No colour has a contrast of 4.5 : 1 on light and on dark pages alike: each is mixed with the
+# text's own. Where that is refused the first stands, with 4 : 1 on both.
 _INK = {
-    "Comment": "color:#767676;font-style:italic",
-    "Keyword": "color:#b847ca",
-    "Keyword.Constant": "color:#007bd4",
-    "Literal.Number": "color:#007bd4",
-    "Literal.String": "color:#34893b",
-    "Name.Attribute": "color:#a96b00",
-    "Name.Builtin": "color:#008876",
-    "Name.Class": "color:#2b77e1",
-    "Name.Decorator": "color:#2b77e1",
-    "Name.Function": "color:#2b77e1",
-    "Name.Tag": "color:#2b77e1",
-    "Generic.Deleted": "color:#ce4f3b",
-    "Generic.Inserted": "color:#34893b",
-    "Operator.Word": "color:#b847ca",
+    "Comment": "#767676",
+    "Keyword": "#b847ca",
+    "Keyword.Constant": "#007bd4",
+    "Literal.Number": "#007bd4",
+    "Literal.String": "#34893b",
+    "Name.Attribute": "#a96b00",
+    "Name.Builtin": "#008876",
+    "Name.Class": "#2b77e1",
+    "Name.Decorator": "#2b77e1",
+    "Name.Function": "#2b77e1",
+    "Name.Tag": "#2b77e1",
+    "Generic.Deleted": "#ce4f3b",
+    "Generic.Inserted": "#34893b",
+    "Operator.Word": "#b847ca",
+}
+_STYLES = {
+    name: f"color:{ink};color:color-mix(in srgb,currentcolor 45%,{ink})"
+    for name, ink in _INK.items()
 }
 
 
@@ -85,7 +91,8 @@ def to_html(text: str) -> str:
         html,
         tags=_TAGS,
         attributes={"a": {"href"}, "ol": {"start"}}
-        | {tag: {"style"} for tag in ("pre", "span", "td", "th")},
+        | {tag: {"style"} for tag in ("span", "td", "th")}
+        | {"pre": {"style", "tabindex"}},
         attribute_filter=_attribute,
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer",
@@ -113,7 +120,8 @@ def foreign_html(html: str) -> str:
 def _attribute(_tag: str, name: str, value: str) -> str | None:
     """Let only styles through that are made here; nh3 by itself lets title and lang through."""
     if name == "style":
-        return value if value == _PRE or _STYLE.fullmatch(value) else None
+        ours = value == _PRE or value in _STYLES.values() or _ALIGNED.fullmatch(value)
+        return value if ours else None
     return None if name in {"title", "lang"} else value
 
 
@@ -211,7 +219,8 @@ def _image(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
 
 def code_html(code: str, language: str) -> str:
     """A block of code, coloured where the language is known."""
-    return f'<pre style="{_PRE}">{highlight(code, language)}</pre>\n'
+    # A key scrolls only what can have the focus.
+    return f'<pre tabindex="0" style="{_PRE}">{highlight(code, language)}</pre>\n'
 
 
 def _fence(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
@@ -253,15 +262,15 @@ def _lexer(language: str) -> Any:
 def _ink(kind: str) -> str:
     """The style for a kind of token, such as ``Token.Name.Function``, or for what it belongs to."""
     names = kind.split(".")[1:]
-    found = (_INK.get(".".join(names[:n])) for n in range(len(names), 0, -1))
+    found = (_STYLES.get(".".join(names[:n])) for n in range(len(names), 0, -1))
     return next(filter(None, found), "")
 
 
 class Blocks:
     """Splits Markdown that is still arriving into top-level blocks.
 
-    A block is finished when a later top-level token exists. The blocks and the open tail are
-    slices of the text: joined they are the text again.
+    A block is finished when a later top-level token exists, code when its fence is closed. The
+    blocks and the open tail are slices of the text: joined they are the text again.
     """
 
     # Below this many characters the open tail is parsed at each new line, above it when it has
@@ -289,7 +298,9 @@ class Blocks:
         # A last line without its end can still turn into something else: "1" into "1. item".
         blocks = _split(tail[: tail.rfind("\n") + 1])
         done = next((i for i, block in enumerate(blocks) if _may_become_maths(block)), -1)
-        blocks = blocks[:done] if done >= 0 else blocks[:-1]
+        if done < 0:
+            done = len(blocks) - (not _is_closed_code(blocks[-1]))
+        blocks = blocks[:done]
         self._keep(tail[sum(map(len, blocks)) :])
         return blocks
 
@@ -315,6 +326,13 @@ def _may_become_maths(block: str) -> bool:
     """Whether a later ``$$`` can turn this and what follows into one formula."""
     text = block.lstrip()
     return text.startswith("$$") and "$$" not in text[2:] and not block.endswith("\n\n")
+
+
+def _is_closed_code(block: str) -> bool:
+    """Whether it is fenced code to its end: nothing that follows belongs to it."""
+    first, _, rest = block.rstrip().partition("\n")
+    opening, closing = _FENCE.match(first), _FENCE.fullmatch(rest.rpartition("\n")[2])
+    return opening is not None and closing is not None and closing[1].startswith(opening[1])
 
 
 def _split(text: str) -> list[str]:
