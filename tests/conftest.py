@@ -13,9 +13,10 @@ import pytest
 from kimi_magic import session as session_module
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer, scripted_server
+from tests.frontends import bench, browser, front_end, open_bench
 from tests.kernels import Kernel
 
-__all__ = ["scripted_server"]
+__all__ = ["bench", "browser", "front_end", "open_bench", "scripted_server"]
 
 
 def forget_the_users_keys() -> None:

@@ -167,7 +167,8 @@ SAFE_TAGS = re.compile(
 )
 SAFE_STYLE = re.compile(
     r"(?:[a-z-]+: ?(?:#[0-9a-f]{6}|[\w.% -]+|[\d.]+px solid (?:#[0-9a-f]{6}|rgba\([\d.,]+\))"
-    r"|rgba\([\d.,]+\)|var\(--jp-[a-z-]+,monospace\));?)+"
+    r"|rgba\([\d.,]+\)|color-mix\(in srgb,currentcolor 45%,#[0-9a-f]{6}\)"
+    r"|var\(--jp-[a-z-]+,monospace\));?)+"
 )
 
 

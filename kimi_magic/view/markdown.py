@@ -15,7 +15,7 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.view.code import CODE_STYLE, code_html
+from kimi_magic.view.code import CODE_STYLE, INKS, code_html
 from kimi_magic.view.parts import clean
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ _TAGS = set(
 )
 _VOID = {"<br>", "<hr>"}
 _ELEMENT_STEP = {"</": -1}
-_STYLE = re.compile(r"(?:(?:color|font-style|text-align): ?#?\w+;?)+")
+_FENCE = re.compile(r" {0,3}(`{3,}+|~{3,}+)")
+_ALIGNED = re.compile(r"text-align: ?(?:left|right|center)")
 
 # Beyond these the parsers' time or their output is out of proportion to the text.
 MOST_NESTING, MOST_BRACKETS, MOST_FILLED_CELLS = 24, 1000, 1000
@@ -68,7 +69,8 @@ def to_html(text: str) -> str:
         _rendered(text),
         tags=_TAGS,
         attributes={"a": {"href"}, "ol": {"start"}}
-        | {tag: {"style"} for tag in ("pre", "span", "td", "th")},
+        | {tag: {"style"} for tag in ("span", "td", "th")}
+        | {"pre": {"style", "tabindex"}},
         attribute_filter=_attribute,
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer",
@@ -115,7 +117,8 @@ def _attribute(_tag: str, name: str, value: str) -> str | None:
     """Let only styles through that are made here, and links to other hosts: nh3 by itself lets
     relative ones through, and title and lang."""
     if name == "style":
-        return value if value == CODE_STYLE or _STYLE.fullmatch(value) else None
+        ours = value == CODE_STYLE or value in INKS.values() or _ALIGNED.fullmatch(value)
+        return value if ours else None
     if name == "href":
         # A bracket would end the tag for who looks for its end.
         return value.replace(">", "%3E").replace("<", "%3C") if _LINK.match(value) else None
@@ -255,8 +258,8 @@ def _cell(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
 class Blocks:
     """Splits Markdown that is still arriving into top-level blocks.
 
-    A block is finished when a later top-level token exists. The blocks and the open tail are
-    slices of the text: joined they are the text again.
+    A block is finished when a later top-level token exists, code when its fence is closed. The
+    blocks and the open tail are slices of the text: joined they are the text again.
     """
 
     # Below this many characters the open tail is parsed at each new line, above it when it has
@@ -284,7 +287,9 @@ class Blocks:
         # A last line without its end can still turn into something else: "1" into "1. item".
         blocks = _split(tail[: tail.rfind("\n") + 1])
         done = next((i for i, block in enumerate(blocks) if _may_become_maths(block)), -1)
-        blocks = blocks[:done] if done >= 0 else blocks[:-1]
+        if done < 0:
+            done = len(blocks) - (not _is_closed_code(blocks[-1]))
+        blocks = blocks[:done]
         self._keep(tail[sum(map(len, blocks)) :])
         return blocks
 
@@ -310,6 +315,13 @@ def _may_become_maths(block: str) -> bool:
     """Whether a later ``$$`` can turn this and what follows into one formula."""
     text = block.lstrip()
     return text.startswith("$$") and "$$" not in text[2:] and not block.endswith("\n\n")
+
+
+def _is_closed_code(block: str) -> bool:
+    """Whether it is fenced code to its end: nothing that follows belongs to it."""
+    first, _, rest = block.rstrip().partition("\n")
+    opening, closing = _FENCE.match(first), _FENCE.fullmatch(rest.rpartition("\n")[2])
+    return opening is not None and closing is not None and closing[1].startswith(opening[1])
 
 
 def _split(text: str) -> list[str]:

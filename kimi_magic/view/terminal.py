@@ -125,6 +125,8 @@ class TerminalView:
             del lines[0]
         while lines and not lines[-1]:
             del lines[-1]
+        if not lines:
+            return
         for line in lines:
             self._console.print(Segments([*line, Segment.line()]), end="", soft_wrap=True)
         self._console.print()

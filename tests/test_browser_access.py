@@ -1,0 +1,134 @@
+"""Live view and record for everybody: light, dark, narrow, by axe's rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kimi_magic.testing import ScriptedServer
+from tests.frontends import Bench, in_a_browser
+
+pytestmark = in_a_browser
+
+ANSWER = """\
+Some **bold**, *emphasis*, `code`, ~~no~~, and a [link](https://example.org/a).
+
+## Heading
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+1. one
+2. two
+
+> quoted
+
+```python
+@decorate(x=1)
+class A(Base):
+    '''Doc.'''
+    def f(self, n: int = 3) -> str:  # comment
+        return None if n in range(3) else f"{n}" and True
+```
+
+"""
+CALLS = [
+    {"name": "trend", "arguments": {"region": "north"}},
+    {"name": "broken", "arguments": {"month": 13}},
+    {"name": "run_python", "arguments": {"code": "for i in range(3):\n    print(i)  # all"}},
+    {"name": "order", "arguments": {"region": "north", "amount": 130}},
+]
+
+
+# Axe sees no background behind a notebook's many layers: a copy of the part stands alone.
+CONTRAST = """async (selector) => {
+  const stage = document.createElement("div");
+  stage.style.cssText = "position: fixed; inset: 0; overflow: auto";
+  stage.style.background = "var(--jp-layout-color0)";
+  stage.append(document.querySelector(selector).cloneNode(true));
+  for (const panel of stage.querySelectorAll("details > div")) panel.style.maxHeight = "none";
+  const others = [...document.body.children].filter((e) => e.checkVisibility());
+  for (const other of others) other.style.visibility = "hidden";
+  document.body.style.height = "100vh"; // JupyterLab's has none
+  document.body.append(stage);
+  try {
+    return await axe.run({ include: [[stage]] }, { runOnly: ["color-contrast"] });
+  } finally {
+    stage.remove();
+    for (const other of others) other.style.visibility = "";
+  }
+}"""
+
+
+def complaints(page: Any, selector: str) -> list[str]:
+    """What axe has against a part of the page."""
+    if not page.evaluate("() => 'axe' in window"):
+        import axe_playwright_python
+
+        script = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+        page.evaluate(script.read_text("utf-8"))
+    found = page.evaluate("selector => axe.run({ include: [selector] })", selector)
+    contrast = page.evaluate(CONTRAST, selector)
+    assert contrast["passes"], "some text was looked at"
+    return [
+        f"{rule['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for rule in (*found["violations"], *contrast["violations"])
+        for node in rule["nodes"]
+    ]
+
+
+def too_wide(page: Any, selector: str) -> float:
+    """How far it sticks out on the right, in pixels."""
+    wide: float = page.evaluate(
+        "selector => { const e = document.querySelector(selector);"
+        " return e.scrollWidth - e.clientWidth }",
+        selector,
+    )
+    return wide
+
+
+def narrow(bench: Bench, width: int) -> None:
+    bench.page.set_viewport_size({"width": width, "height": 800})
+    if bench.front_end.kind == "lab":
+        bench.command("application:toggle-left-area")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nobody_is_shut_out(bench: Bench, scripted_server: ScriptedServer, theme: str) -> None:
+    page, turn = bench.page, bench.turn
+    bench.theme(theme)
+    scripted_server.reply(reasoning="I think about it. " * 60, tool_calls=CALLS, rate=60)
+    scripted_server.reply(ANSWER + "To be continued. " * 60, reasoning="Now.", rate=80)
+    bench.run("%%kimi -T trend,broken,run_python,order --approve auto\nGo.")
+    turn.get_by_text("think about").first.wait_for()
+    assert complaints(page, ".kimi-turn") == []
+
+    run = turn.get_by_role("button", name="Run", exact=True)
+    while True:  # run_python is asked for as well
+        run.wait_for()
+        assert complaints(page, ".kimi-turn") == []
+        bench.shot(f"7-approval-{theme}")
+        asked = turn.get_by_label("amount").count()
+        run.click()
+        if asked:
+            break
+        turn.get_by_label("code").wait_for(state="detached")
+
+    turn.get_by_text("To be continued.").wait_for()
+    page.evaluate("() => document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    assert complaints(page, ".kimi-turn") == []
+    bench.shot(f"8-answer-{theme}")
+    narrow(bench, width=420)
+    assert too_wide(page, ".kimi-turn") <= 0
+    bench.shot(f"9-narrow-{theme}")
+
+    bench.wait_for_record()
+    record = ".jp-OutputArea-output.jp-RenderedHTMLCommon"
+    page.evaluate("() => document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    assert too_wide(page, record) <= 0
+    narrow(bench, width=1000)
+    assert complaints(page, record) == []
+    bench.theme("light")
