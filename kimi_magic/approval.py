@@ -11,15 +11,13 @@ from kimi_magic.config import APPROVE
 from kimi_magic.errors import ConfigError
 from kimi_magic.events import ApprovalAnswered, ApprovalAsked
 from kimi_magic.view import Answer, AsksPerson, View
-from kimi_magic.view.parts import clean
+from kimi_magic.view.form import as_fields
 
 if TYPE_CHECKING:
     from kimi_magic.tools.schema import Tool
     from kimi_magic.tools.toolset import Toolset
 
 __all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "confirming"]
-
-MAX_SHOWN = 20_000
 
 Approved = dict[tuple[Any, ...], Any]
 """What a person approved for a chat: a tool's name and code, and the function."""
@@ -140,7 +138,7 @@ def ask_with_input(
         try:
             new = json.loads(edited)
             wrong = problem(new) if isinstance(new, dict) else "they must be a JSON object"
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             wrong = f"they are no JSON: {error}"
         if not wrong:
             return dict(new)
@@ -148,11 +146,17 @@ def ask_with_input(
 
 
 def _shown(arguments: dict[str, Any]) -> str:
-    """The arguments for a person to read: text of several lines as it is."""
+    """The arguments for a person to read; a bar before each line of a text of several lines keeps
+    it from passing for something else."""
     shown = []
-    for name, value in arguments.items():
-        lines = isinstance(value, str) and "\n" in value
-        said = f"\n{value}" if lines else json.dumps(value, ensure_ascii=False)
-        shown.append(f"  {name} = {said}")
-    text = clean("\n".join(shown) or "  no arguments")
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text):,} characters)"
+    for (name, text, whole), value in zip(
+        as_fields(arguments), [*arguments.values()], strict=False
+    ):
+        if "\n" in text:
+            lines = "\n".join(f"  │ {line}" for line in text.split("\n"))
+            shown.append(f"  {name} =\n{lines}")
+        else:
+            is_text = whole and isinstance(value, str)
+            quoted = json.dumps(text, ensure_ascii=False) if is_text else text
+            shown.append(f"  {name} = {quoted}")
+    return "\n".join(shown) or "  no arguments"

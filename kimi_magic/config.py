@@ -59,6 +59,12 @@ class Settings(Configurable):
     keep_reasoning_open = Bool(
         default_value=False, help="Leave the reasoning open when something else starts."
     ).tag(config=True)
+    max_output_chars = Int(
+        200_000,
+        min=1000,
+        help="Characters of one turn that the notebook keeps, and 20 times as many of images; the "
+        "reply has all of it.",
+    ).tag(config=True)
     max_steps = Int(
         50, min=1, help="After how many rounds of tool calls the model must conclude."
     ).tag(config=True)

@@ -97,8 +97,9 @@ class Session:
             view.close()
 
     def _open_view(self, options: ViewOptions) -> View:
-        kept = replace(options, keep_reasoning=self.settings.keep_reasoning_open)
-        return open_view(self.settings.view, kept)
+        own = self.settings
+        keep, most = own.keep_reasoning_open, own.max_output_chars
+        return open_view(own.view, replace(options, keep_reasoning=keep, max_chars=most))
 
     def stream(self, question: Question) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""

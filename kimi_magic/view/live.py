@@ -50,7 +50,8 @@ class TurnWidget(anywidget.AnyWidget):
 
 
 class Outbox:
-    """Operations that wait to be sent; text for the same part is gathered."""
+    """Operations that wait to be sent; text for the same part is gathered, of counts the last one
+    is kept."""
 
     def __init__(self) -> None:
         self._ops: list[Op] = []
@@ -64,6 +65,10 @@ class Outbox:
             self._texts.append(op["text"])
             return
         self._join()
+        if op["op"] == "cut":
+            self._ops = [
+                o for o in self._ops if o["op"] != "cut" or o.get("part") != op.get("part")
+            ]
         self._ops.append(op)
         if op["op"] == "append":
             self._texts = [op["text"]]

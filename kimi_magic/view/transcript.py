@@ -7,7 +7,8 @@ from html import escape
 from typing import Protocol
 
 from kimi_magic.messages import Reply
-from kimi_magic.view.markdown import code_html, plain_html, to_html
+from kimi_magic.view.code import code_html
+from kimi_magic.view.markdown import plain_html, to_html
 from kimi_magic.view.parts import clean
 from kimi_magic.view.record import Bundle, details, pre
 
