@@ -13,6 +13,11 @@ class HalfKeeper:
     def __init__(self) -> None:
         self._half = ""
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is kept back."""
+        return not self._half
+
     def feed(self, text: str) -> str:
         """The text as far as it is whole; a half that stays alone becomes U+FFFD."""
         if not text or (text.isascii() and not self._half):
