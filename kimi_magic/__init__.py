@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kimi_magic.api import add_endpoint, ask, chat, stream
+    from kimi_magic.api import add_endpoint, ask, chat, snippet, stream
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries import summarize, summarizer
     from kimi_magic.endpoints.catalogue import Endpoint
@@ -34,6 +34,7 @@ __all__ = [
     "chat",
     "last",
     "settings",
+    "snippet",
     "stream",
     "summarize",
     "summarizer",
@@ -52,6 +53,7 @@ _HOMES = {
     "add_endpoint": "kimi_magic.api",
     "ask": "kimi_magic.api",
     "chat": "kimi_magic.api",
+    "snippet": "kimi_magic.api",
     "stream": "kimi_magic.api",
     "summarize": "kimi_magic.context.summaries",
     "summarizer": "kimi_magic.context.summaries",

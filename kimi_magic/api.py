@@ -12,7 +12,7 @@ from kimi_magic.messages import Reply
 from kimi_magic.question import make_question
 from kimi_magic.session import current
 
-__all__ = ["add_endpoint", "ask", "chat", "stream"]
+__all__ = ["add_endpoint", "ask", "chat", "snippet", "stream"]
 
 
 def ask(
@@ -69,8 +69,9 @@ def ask(
         each), ``yes`` (asks for none), ``no`` (refuses each).
     variables : sequence of str or mapping, optional
         Names of the notebook's variables, or names and values: their summaries go along.
-    schema
-        Its place; this version refuses it.
+    schema : type, dict or str, optional
+        What the answer is to hold: a pydantic model, dataclass, TypedDict, ``list[Model]``, a JSON
+        Schema, or fields such as ``"name, age int, tags list"``. ``reply.data`` is the value.
 
     Returns
     -------
@@ -161,6 +162,24 @@ def chat(name: str = "main") -> Chat:
         ``main`` is the one that ``%%kimi`` cells go on with.
     """
     return current().chats.get(name)
+
+
+def snippet(reply: Reply, form: str = "python") -> str:
+    """The turn as a program, which sends the same request and prints what comes.
+
+    Parameters
+    ----------
+    reply : Reply
+        As ``kimi.ask`` and ``%%kimi`` give it, or ``kimi.last``.
+    form : str
+        ``python`` (OpenAI's SDK), ``langchain``, ``node`` or ``curl``.
+
+    Raises
+    ------
+    KimiError
+        No such form, or a reply of a turn that sent nothing.
+    """
+    return current().snippet(reply, form)
 
 
 def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint:

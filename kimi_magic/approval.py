@@ -11,7 +11,7 @@ from kimi_magic.config import APPROVE
 from kimi_magic.errors import ConfigError
 from kimi_magic.events import ApprovalAnswered, ApprovalAsked
 from kimi_magic.view import Answer, AsksPerson, View
-from kimi_magic.view.parts import clean
+from kimi_magic.view.form import as_fields
 
 if TYPE_CHECKING:
     from kimi_magic.tools.schema import Tool
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "confirming"]
 
-MAX_SHOWN = 20_000
-
-Approved = dict[tuple[str, Any], Any]
+Approved = dict[tuple[Any, ...], Any]
 """What a person approved for a chat: a tool's name and code, and the function."""
 
 AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], Answer]
@@ -57,8 +55,7 @@ class Approval:
 
     def __call__(self, tool: Tool, arguments: dict[str, Any]) -> bool | dict[str, Any]:
         """Whether the call may be made, or with which arguments."""
-        # A function that was defined anew, with other code, is asked for again.
-        same = (tool.name, getattr(tool.function, "__code__", None) or id(tool.function))
+        same = (tool.name, *_identity(tool.function))
         if same in self._approved:
             return True
         self._announce(ApprovalAsked(tool.name, json.dumps(arguments, ensure_ascii=False)))
@@ -77,6 +74,16 @@ class Approval:
         except ArgumentsError as error:
             return str(error)
         return ""
+
+
+def _identity(function: Any) -> tuple[Any, ...]:
+    """What makes a function the one that was approved: defined anew with other code, as a method
+    of another object, or around other values it is another one."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return (id(function),)
+    cells = getattr(function, "__closure__", None) or ()
+    return (code, id(getattr(function, "__self__", None)), *(id(c.cell_contents) for c in cells))
 
 
 def confirming(toolset: Toolset, approve: str) -> Toolset:
@@ -131,7 +138,7 @@ def ask_with_input(
         try:
             new = json.loads(edited)
             wrong = problem(new) if isinstance(new, dict) else "they must be a JSON object"
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             wrong = f"they are no JSON: {error}"
         if not wrong:
             return dict(new)
@@ -139,10 +146,17 @@ def ask_with_input(
 
 
 def _shown(arguments: dict[str, Any]) -> str:
-    """The arguments for a person to read: text of several lines as it is."""
+    """The arguments for a person to read; a bar before each line of a text of several lines keeps
+    it from passing for something else."""
     shown = []
-    for name, value in arguments.items():
-        lines = isinstance(value, str) and "\n" in value
-        shown.append(f"  {name} = {f'{chr(10)}{value}' if lines else json.dumps(value)}")
-    text = clean("\n".join(shown) or "  no arguments")
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text):,} characters)"
+    for (name, text, whole), value in zip(
+        as_fields(arguments), [*arguments.values()], strict=False
+    ):
+        if "\n" in text:
+            lines = "\n".join(f"  │ {line}" for line in text.split("\n"))
+            shown.append(f"  {name} =\n{lines}")
+        else:
+            is_text = whole and isinstance(value, str)
+            quoted = json.dumps(text, ensure_ascii=False) if is_text else text
+            shown.append(f"  {name} = {quoted}")
+    return "\n".join(shown) or "  no arguments"

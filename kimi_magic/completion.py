@@ -87,6 +87,8 @@ def _of_verb(words: list[str]) -> Iterable[str] | str | None:
 def _names() -> Names:
     from IPython import get_ipython
 
+    from kimi_magic.export import FORMS
+
     session, shell = current(), get_ipython()
     space: Mapping[str, Any] = shell.user_ns if shell else {}
     hidden = shell.user_ns_hidden if shell else {}
@@ -95,6 +97,7 @@ def _names() -> Names:
         "chats": lambda _: [chat.name for chat in session.chats],
         "endpoints": lambda _: [endpoint.name for endpoint in session.catalogue],
         "models": lambda _: session.known_models(),
+        "forms": lambda _: FORMS,
         "verbs": lambda _: [verb.name for verb in VERBS],
         "variables": lambda _: own,
         "callables": lambda typed: _callables(own, typed),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -12,11 +12,13 @@ from traitlets.config import Configurable
 
 from kimi_magic.errors import ConfigError, MissingKeyError
 
-__all__ = ["APPROVE", "VIEWS", "Key", "KeyRing", "Settings"]
+__all__ = ["APPROVE", "LEAK", "VIEWS", "Key", "KeyRing", "Settings"]
 
 APPROVE = ("auto", "ask", "yes", "no")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
 KEYRING_SERVICE = "kimi-magic"
+# Characters of a key in a row that count as a leak; shorter keys ("none", "EMPTY") are no secrets.
+LEAK, SHORTEST = 12, 8
 
 
 class Settings(Configurable):
@@ -56,6 +58,12 @@ class Settings(Configurable):
     ).tag(config=True)
     keep_reasoning_open = Bool(
         default_value=False, help="Leave the reasoning open when something else starts."
+    ).tag(config=True)
+    max_output_chars = Int(
+        200_000,
+        min=1000,
+        help="Characters of one turn that the notebook keeps, and 20 times as many of images; the "
+        "reply has all of it.",
     ).tag(config=True)
     max_steps = Int(
         50, min=1, help="After how many rounds of tool calls the model must conclude."
@@ -123,9 +131,26 @@ class Key:
     def __repr__(self) -> str:
         return f"<key from {self.source}>"
 
-    def mask(self, text: str) -> str:
-        """Take the key out of a text: some servers echo it in their errors."""
-        return text.replace(self.value, "[key]") if len(self.value) >= 8 else text
+    def mask(self, text: str, put: str = "[key]") -> str:
+        """Take the key out of a text, and every part of it that is long enough to be a leak: some
+        servers echo it in their errors, whole or shortened."""
+        size = min(LEAK, len(self.value))
+        if size < SHORTEST:
+            return text
+        pieces = {self.value[at : at + size] for at in range(len(self.value) - size + 1)}
+        kept, end = [], 0
+        for at in sorted(at for piece in pieces for at in _places(text, piece)):
+            if at >= end:
+                kept += [text[end:at], put]
+            end = max(end, at + size)
+        return "".join([*kept, text[end:]])
+
+
+def _places(text: str, piece: str) -> Iterator[int]:
+    at = text.find(piece)
+    while at >= 0:
+        yield at
+        at = text.find(piece, at + 1)
 
 
 class KeyRing:

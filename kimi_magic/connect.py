@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from kimi_magic.budget import Budget
 from kimi_magic.config import Key, KeyRing, Settings
 from kimi_magic.endpoints.catalogue import LOCAL, PREFERRED, Catalogue, Endpoint, from_environment
 from kimi_magic.errors import ConfigError
@@ -47,12 +48,20 @@ class Line:
 
 
 class Connector:
-    """The endpoints of a session, and the ways to them."""
+    """The endpoints of a session, and the ways to them.
+
+    Attributes
+    ----------
+    introduced : bool
+        Whether the reader was told that the practice model answers.
+    """
 
     def __init__(self) -> None:
+        self.introduced = False
         self.catalogue = Catalogue()
         self._keys = KeyRing()
         self._listed: dict[str, None] = {}
+        self._budgets: dict[tuple[str, str], Budget] = {}
         self._clients: dict[str, Client] = {}
         self._engine: LocalEngine | None = None
         self._lock = threading.Lock()
@@ -151,6 +160,14 @@ class Connector:
             )
         client = self._client(endpoint, running.base_url, key, settings)
         return Line(endpoint, client, running.model, running.practice)
+
+    def budget(self, endpoint: Endpoint, model: str, answer: int) -> Budget:
+        """What the model's window holds beside an answer of so many tokens; what was learnt of
+        its count stays."""
+        window = endpoint.context_window
+        budget = self._budgets.setdefault((endpoint.name, model), Budget(window))
+        budget.tokens = max(window - answer, window // 2)
+        return budget
 
     def models(
         self, endpoint: Endpoint, key: Key | None, settings: Settings, notice: Callable[[str], None]

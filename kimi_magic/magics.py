@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from pathlib import Path
 from tokenize import TokenInfo
 from typing import Any
 
@@ -18,11 +18,11 @@ from IPython.core.magic import (
 )
 
 from kimi_magic.config import Settings
-from kimi_magic.context.cells import CellErrors, parse_numbers, read_cell
-from kimi_magic.context.template import expand, in_namespace
+from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.errors import ConfigError, MagicError, ToolInterrupted
+from kimi_magic.lines import parse_line, parse_snippet, split_verb
 from kimi_magic.messages import Reply, ToolResult
-from kimi_magic.options import help_text, parse_line, split_verb
+from kimi_magic.options import help_text
 from kimi_magic.question import Question
 from kimi_magic.repair import EXPLAIN, FIX, ONLY_CODE, code_of, variables_of
 from kimi_magic.session import Session, current
@@ -65,6 +65,9 @@ class KimiMagics(Settings, Magics):
         return run(rest)
 
     def _ask_cell(self, line: str, cell: str) -> Reply | None:
+        from kimi_magic.context.template import Expression, expand, in_namespace, parse
+        from kimi_magic.structured import ANY_JSON
+
         given = parse_line(line)
         if given.pop("help"):
             self._help("")
@@ -81,13 +84,17 @@ class KimiMagics(Settings, Magics):
         if not given.pop("no_history"):
             given["chat"] = given["chat"] or self.session.chats.current
         no_tools, names = given.pop("no_tools"), given.pop("tool")
-        given["tools"] = None if no_tools else _tools(names)
+        given["tools"] = None if no_tools else _tools(names, self._shell.user_ns)
         given["stream"] = not given.pop("no_stream")
         given["variables"] = given.pop("var")
         given["cells"] = self._cells(given.pop("cells"))
         prompt = cell.strip("\n")
         if not given.pop("raw"):
+            found = [piece for piece in parse(prompt) if isinstance(piece, Expression)]
+            given["expressions"] = tuple(piece.source.strip() for piece in found)
             prompt = expand(prompt, in_namespace(self._shell.user_ns, Err=self.cell_errors))
+        if shape == "json" and given["schema"] is None:
+            given["schema"] = ANY_JSON
         if shape == "code":
             prompt = f"{prompt}\n\n{ONLY_CODE}"
         question = Question(prompt, **given)
@@ -103,6 +110,8 @@ class KimiMagics(Settings, Magics):
         return reply
 
     def _cells(self, numbers: str | None) -> tuple[Any, ...]:
+        from kimi_magic.context.cells import parse_numbers, read_cell
+
         wanted = parse_numbers(numbers) if numbers else []
         return tuple(read_cell(number, self._shell, self.cell_errors) for number in wanted)
 
@@ -110,15 +119,15 @@ class KimiMagics(Settings, Magics):
         if not prompt:
             raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
         chat = self.session.chats.current
-        return self._ask_session(Question(prompt, chat=chat, tools=_tools(None)), ViewOptions())
+        return self._ask_session(Question(prompt, chat=chat, tools=_tools(None, {})), ViewOptions())
 
     def _ask_session(self, question: Question, options: ViewOptions) -> Reply:
         return self.session.ask(question, show=True, options=options)
 
     def _fix(self, _: str) -> Reply:
-        if not self.cell_errors:
+        if self.cell_errors.latest is None:
             raise MagicError("No cell has failed since the extension was loaded.")
-        reply = self._ask_about(list(self.cell_errors)[-1], FIX)
+        reply = self._ask_about(self.cell_errors.latest, FIX)
         self._offer_code(reply)
         return reply
 
@@ -132,12 +141,14 @@ class KimiMagics(Settings, Magics):
 
     def _ask_about(self, number: int, words: str) -> Reply:
         """Ask about a cell; the variables that it reads go along."""
+        from kimi_magic.context.cells import read_cell
+
         cell = read_cell(number, self._shell, self.cell_errors)
         question = Question(
             words.format(number),
             chat=self.session.chats.current,
             cells=(cell,),
-            variables=variables_of(cell, self._shell.user_ns),
+            variables=variables_of(self._shell.transform_cell(cell.source), self._shell.user_ns),
             var_tokens=min(self.session.settings.summary_tokens, FIX_TOKENS),
         )
         return self._ask_session(question, ViewOptions())
@@ -148,9 +159,37 @@ class KimiMagics(Settings, Magics):
         if code:
             self._shell.set_next_input(code)
 
+    def _snippet(self, words: str) -> None:
+        from kimi_magic.export import FORMS
+        from kimi_magic.view.record import publish
+        from kimi_magic.view.transcript import show_code
+
+        given = parse_snippet(words)
+        form = given["form"]
+        code = self.session.snippet(self._reply_of(given["chat"], given["turn"]), form)
+        if given["out"]:
+            Path(given["out"]).expanduser().write_text(code, "utf-8", newline="\n")
+            print(f"Written to {given['out']}.")
+            return
+        publish(show_code(code, FORMS[form].language))
+        if FORMS[form].suffix == ".py":
+            self._shell.set_next_input(code)
+
+    def _reply_of(self, chat: str | None, turn: int | None) -> Reply:
+        """The reply of a chat's turn, counted from 1; without either the latest of all."""
+        if chat is None and turn is None:
+            if self.session.last is None:
+                raise MagicError("There is no turn yet: a %%kimi cell makes one.")
+            return self.session.last
+        turns = self.session.chats.known(chat or self.session.chats.current).turns
+        number = turn or len(turns)
+        if not 1 <= number <= len(turns):
+            raise MagicError(f"That chat has {len(turns)} turns: --turn counts from 1.")
+        return turns[number - 1].reply
+
     def _continue(self, words: str) -> Reply:
         question = self.session.to_go_on(words or self.session.chats.current)
-        return self._ask_session(replace(question, tools=_tools(None)), ViewOptions())
+        return self._ask_session(question, ViewOptions())
 
     def _chats(self, _: str) -> None:
         rows = [("", "chat", "turns", "tokens")]
@@ -172,7 +211,7 @@ class KimiMagics(Settings, Magics):
         publish(show_chat(chat.turns, chat.set_aside if "--all" in words.split() else ()))
 
     def _reset(self, name: str) -> None:
-        chat = self.session.chats.get(name or self.session.chats.current)
+        chat = self.session.chats.known(name or self.session.chats.current)
         count = len(chat.turns)
         chat.reset()
         print(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
@@ -220,7 +259,7 @@ class KimiMagics(Settings, Magics):
             raise
 
     def _help(self, verb: str) -> None:
-        print(help_text(verb))
+        print(help_text(split_verb(verb)[0] if verb else ""))
 
 
 def cell_without_body(lines: list[str]) -> list[str]:
@@ -271,12 +310,15 @@ def _show(result: ToolResult) -> None:
     print(told_to_the_model(result))
 
 
-def _tools(names: list[str] | None) -> list[Any]:
+def _tools(names: list[str] | None, space: Mapping[str, Any]) -> list[Any]:
     """The tools of these names; without any, all that are offered to every cell."""
     from kimi_magic.tools.offers import offered
 
-    offers: dict[str | None, Any] = {offer.name: offer for offer in offered}
-    return [offers.get(name, name) for name in names or offers]
+    if not names:
+        return list(offered)
+    offers = {offer.name: offer for offer in offered}
+    # What a name means now goes before what it once was when it was decorated.
+    return [name if callable(space.get(name)) else offers.get(name, name) for name in names]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -5,6 +5,7 @@ They know nothing of storage, of the network, or of how they are shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
+
+_INLINE = re.compile(r"<think>(.*?)</think>(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,10 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the server counted them, requests, and wall time in seconds.
+    """Tokens as the server counted them, requests, wall time in seconds, and US dollars.
 
     ``reasoning_tokens`` are part of ``completion_tokens``, ``cached_tokens`` of ``prompt_tokens``
-    (OpenAI API reference, *usage*).
+    (OpenAI API reference, *usage*). ``cost`` is 0 where the endpoint's prices are not known.
     """
 
     prompt_tokens: int = 0
@@ -106,6 +109,7 @@ class Usage:
     cached_tokens: int = 0
     requests: int = 0
     seconds: float = 0.0
+    cost: float = 0.0
 
     @property
     def total_tokens(self) -> int:
@@ -122,6 +126,8 @@ class Usage:
         details.append(f"{self.completion_tokens:,} out")
         if self.reasoning_tokens:
             details[1] += f" ({self.reasoning_tokens:,} reasoning)"
+        if self.cost:
+            details.append(f"${self.cost:.4f}")
         details.append(f"{self.requests} request{'' if self.requests == 1 else 's'}")
         details.append(f"{self.seconds:.1f} s")
         return " · ".join(details)
@@ -135,6 +141,9 @@ class Message:
     ----------
     reasoning_key : str
         The field in which the server sent the reasoning; it goes back under the same name.
+        ``content``: it came inline, and goes back as ``<think>…</think>`` before the content of a
+        message with tool calls. In a final answer it is left out: a chat template drops the
+        reasoning of earlier answers from its own fields, but not from the content.
     """
 
     role: Role
@@ -154,13 +163,15 @@ class Message:
     def to_dict(self) -> dict[str, Any]:
         """The message as the API knows it."""
         data: dict[str, Any] = {"role": self.role}
+        parts, inline = self.content, self.reasoning_key == "content"
+        if inline and self.tool_calls and self.reasoning is not None:
+            parts = f"<think>{self.reasoning}</think>{self.text}"
         # Beside tool_calls an empty content is refused ("text content is empty").
-        if self.content or not self.tool_calls:
-            parts = self.content
+        if parts or not self.tool_calls:
             data["content"] = (
                 [part.to_dict() for part in parts] if isinstance(parts, tuple) else parts or ""
             )
-        if self.reasoning is not None:
+        if self.reasoning is not None and not inline:
             data[self.reasoning_key] = self.reasoning
         if self.tool_calls:
             data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
@@ -177,11 +188,15 @@ class Message:
         if isinstance(content, list):
             content = tuple(TextPart(part["text"]) for part in content)
         keys = [key for key in ("reasoning_content", "reasoning") if data.get(key) is not None]
+        key = keys[0] if keys else "reasoning_content"
+        reasoning = data.get(key)
+        if data.get("tool_calls") and (found := _INLINE.match(str(data.get("content")))):
+            key, reasoning, content = "content", found[1], found[2]
         return cls(
             role=data["role"],
             content=content,
-            reasoning=data[keys[0]] if keys else None,
-            reasoning_key=keys[0] if keys else "reasoning_content",
+            reasoning=reasoning,
+            reasoning_key=key,
             tool_calls=tuple(ToolCall.from_dict(call) for call in data.get("tool_calls") or ()),
             tool_call_id=data.get("tool_call_id"),
             name=data.get("name"),
@@ -239,6 +254,8 @@ class Reply:
     steps : tuple of Step
     usage : Usage
         Summed over the steps.
+    data : any
+        The answer as the value that was asked for, with ``schema=`` or ``-f json``.
     messages : list of dict
         The conversation as the API knows it: what was sent, and the answer. Of a turn that
         brought nothing it ends with the prompt, which the chat does not keep.
@@ -302,6 +319,18 @@ class Reply:
             for token in tokens
             if token.type == "fence"
         )
+
+    def to_pandas(self) -> Any:
+        """The data as a ``pandas.DataFrame``, a row each.
+
+        Raises
+        ------
+        KimiError
+            The data are no records, or pandas is not installed.
+        """
+        from kimi_magic.tables import to_pandas
+
+        return to_pandas(self.data)
 
     def __str__(self) -> str:
         return self.text

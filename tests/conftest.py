@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hypothesis
 import pytest
@@ -35,6 +38,10 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("patient")
+
+# A shell starts what runs in its background with interrupts ignored, and some tests raise one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything is collected: the notebooks' kernels inherit it as well.
 forget_the_users_keys()
@@ -76,3 +83,18 @@ def asked(kernel: Kernel, scripted_server: ScriptedServer) -> ScriptedServer:
     """A scripted server that the kernel asks by default."""
     kernel.run(f"%env KIMI_BASE_URL={scripted_server.base_url}")
     return scripted_server
+
+
+@pytest.fixture(scope="session")
+def node_folder() -> Iterator[Path]:
+    """Where programs for Node find the ``openai`` package."""
+    from tests.snippets import find_node_package
+
+    try:
+        found = find_node_package()
+    except LookupError as why:
+        if os.environ.get("REQUIRE_NODE"):
+            raise
+        pytest.skip(f"{why}: the programs for Node were not run")
+    with TemporaryDirectory(dir=found) as folder:
+        yield Path(folder)

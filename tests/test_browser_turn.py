@@ -151,6 +151,24 @@ def test_a_second_view_shows_the_same(bench: Bench, scripted_server: ScriptedSer
 
 
 @only_lab
+def test_a_cell_edited_and_run_again_is_one_turn(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.reply("Paris.")
+    bench.run("%%kimi\nCapital of France?")
+    bench.wait_for_record()
+    scripted_server.reply("Rome.")
+    bench.page.evaluate(
+        "() => kimi.notebook.activeCell.model.sharedModel.setSource('%%kimi\\nOf Italy?')"
+    )
+    bench.page.evaluate("() => { kimi.command('notebook:run-cell') }")
+    bench.record.get_by_text("Rome.").wait_for()
+    bench.wait_for_kernel()
+    assert bench.python("print([t.prompt for t in kimi.chat().turns])") == "['Of Italy?']\n"
+    assert [m["content"] for m in scripted_server.requests[1].body["messages"][1:]] == ["Of Italy?"]
+
+
+@only_lab
 def test_50_000_tokens_leave_the_page_its_time(
     bench: Bench, scripted_server: ScriptedServer
 ) -> None:

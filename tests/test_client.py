@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -11,12 +13,17 @@ from contextlib import closing
 from email.utils import formatdate
 from typing import Any
 
+import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kimi_magic.config import Key, Settings
+from kimi_magic.endpoints import client as client_module
+from kimi_magic.endpoints import line as line_module
 from kimi_magic.endpoints.catalogue import Endpoint
 from kimi_magic.endpoints.client import Client
-from kimi_magic.endpoints.faults import retry_after, words_of
+from kimi_magic.endpoints.faults import Faults, retry_after, words_of
 from kimi_magic.errors import (
     BadRequest,
     BadStream,
@@ -33,6 +40,7 @@ from kimi_magic.errors import (
 )
 from kimi_magic.messages import Completion
 from kimi_magic.testing import DIALECTS, ScriptedServer
+from tests.faulty import Answer, Asked, answering, refusing
 
 SECRET = "fake-key-0123456789abcdef"
 
@@ -106,6 +114,7 @@ ANSWERS = [
     (401, {"error": {"message": f"bad key {SECRET}"}}, KeyRefused, "variable LAB_KEY"),
     (403, {"error": {"message": "not yours"}}, KeyRefused, "not yours"),
     (404, {"detail": "Function 'f': Not found"}, NotFound, "%kimi models"),
+    (400, {"error": {"message": "k2 is not a valid model ID"}}, NotFound, "%kimi models"),
     (402, {"error": {"message": "pay"}}, QuotaExhausted, "quota"),
     (429, {"error": {"type": "engine_overloaded_error", "message": "busy"}}, RateLimited, "busy"),
     (
@@ -116,6 +125,19 @@ ANSWERS = [
     ),
     (500, "<html><title>502 Bad Gateway</title><p>nginx", ServerFailed, "502 Bad Gateway"),
     (503, "", ServerFailed, "no words"),
+    (
+        400,
+        {"error": {"message": "Provider returned error", "metadata": {"raw": "too hot"}}},
+        BadRequest,
+        "too hot",
+    ),
+    (400, {"odd": "shape"}, BadRequest, "shape"),
+    (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, BadRequest, "field required"),
+    (500, "<script>x()</script><p>sorry\x1b[31m", ServerFailed, "sorry\ufffd[31m"),
+    (500, [[[[[["deep"]]]]]], ServerFailed, "500"),
+    (500, '{"a":' * 900 + "1" + "}" * 900, ServerFailed, "500"),
+    (405, {"detail": "Method Not Allowed"}, NotFound, "often /v1"),
+    (500, "[" * 100_000, ServerFailed, "[[["),
 ]
 
 
@@ -128,8 +150,6 @@ def test_answers_that_are_errors(
     kind: type[EndpointError],
     words: str,
 ) -> None:
-    import json
-
     text = answer if isinstance(answer, str) else json.dumps(answer)
     content_type = "text/html" if isinstance(answer, str) else "application/json"
     scripted_server.raw([text.encode()], status=status, content_type=content_type)
@@ -202,13 +222,19 @@ def test_a_connection_that_breaks(scripted_server: ScriptedServer, client: Clien
     assert "one" in caught.value.partial.message.text
 
 
+def at(url: str, **settings: Any) -> closing[Client]:
+    """A client of the server at that address."""
+    key = Key(SECRET, "the environment variable LAB_KEY")
+    return closing(Client(Endpoint("lab", url), url, key, Settings(**settings)))
+
+
 def test_nobody_listens() -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{held.getsockname()[1]}/v1"
-        client = Client(Endpoint("lab", url), url, None, Settings())
-        with pytest.raises(ConnectionFailed, match="could not be reached") as caught:
-            receive(client)
+    with (
+        refusing() as url,
+        at(url) as client,
+        pytest.raises(ConnectionFailed, match="could not be reached") as caught,
+    ):
+        receive(client)
     assert url in str(caught.value)
     assert "KIMI_BASE_URL" in str(caught.value)
 
@@ -328,3 +354,203 @@ def test_a_forked_process_leaves_the_connections_to_its_parent(
     assert os.waitpid(child, 0)[1] == 0
     scripted_server.reply("again")
     assert receive(client).message.text == "again"
+
+
+NEAR = ["moonshotai/kimi-k2", "moonshotai/kimi-k2-thinking-0905"]
+
+
+def test_a_model_that_is_not_there_names_the_nearest() -> None:
+    with (
+        ScriptedServer("nvidia", models=[*NEAR, *(f"other-{n}" for n in range(40))]) as server,
+        at(server.base_url) as client,
+    ):
+        server.error(404, "page not found")
+        with pytest.raises(NotFound) as caught:
+            receive(client)
+    said = str(caught.value).splitlines()[1]
+    assert said.startswith(
+        "It has no model 'kimi-k2-thinking', but moonshotai/kimi-k2-thinking-0905, "
+        "moonshotai/kimi-k2, "
+    )
+    assert "and 37 more. `-m NAME` chooses, `%kimi models` lists all." in said
+    assert server.requests[1].path == "/v1/models"
+
+
+def test_a_model_that_is_listed_but_does_not_answer() -> None:
+    with ScriptedServer("nvidia") as server, at(server.base_url) as client:
+        server.error(404, "Function 'f': Not found for account 'a'")
+        with pytest.raises(NotFound, match=r"(?s)for account.*It lists 'kimi-k2-thinking', but"):
+            receive(client)
+
+
+@pytest.mark.parametrize("listing", [Answer(404), Answer(200, b"<html>"), Answer(200, b"{}"), None])
+def test_without_a_list_of_models_the_address_is_in_doubt(
+    listing: Answer | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "HINT_TIMEOUT", 0.2)
+    over = threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        if asked.method == "POST":
+            return Answer(404, b"nothing here")
+        return listing or Answer(500, b"" if over.wait(10) else b"late")
+
+    with (
+        answering(answer) as (url, _),
+        at(url) as client,
+        pytest.raises(NotFound, match=r"nothing here\n.*'kimi-k2-thinking'.*often /v1"),
+    ):
+        receive(client)
+    over.set()
+
+
+PENDING = "0a1b2c3d-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pending results are asked for often."""
+    monkeypatch.setattr(line_module, "POLL_EVERY", 0.05)
+
+
+@pytest.mark.usefixtures("often")
+def test_an_accepted_request_is_asked_for_until_it_is_done() -> None:
+    left = [Answer(202, headers={"NVCF-REQID": PENDING}), Answer(202)]
+    done = {"choices": [{"message": {"content": "9.9"}, "finish_reason": "stop"}]}
+    left.append(Answer(200, json.dumps(done).encode()))
+    with answering(lambda _: left.pop(0)) as (url, requests), at(url) as client:
+        completion = receive(client)
+    assert (completion.message.text, completion.finish_reason) == ("9.9", "stop")
+    assert [(asked.method, asked.path) for asked in requests] == [
+        ("POST", "/v1/chat/completions"),
+        ("GET", f"/v1/status/{PENDING}"),
+        ("GET", f"/v1/status/{PENDING}"),
+    ]
+    assert {asked.headers["Authorization"] for asked in requests} == {f"Bearer {SECRET}"}
+
+
+@pytest.mark.usefixtures("often")
+def test_an_accepted_request_that_fails_or_never_ends() -> None:
+    left = [Answer(202, headers={"NVCF-REQID": PENDING}), Answer(500, b'{"detail": "it broke"}')]
+    with (
+        answering(lambda _: left.pop(0)) as (url, _),
+        at(url) as client,
+        pytest.raises(ServerFailed, match="it broke"),
+    ):
+        receive(client)
+    pending = Answer(202, headers={"NVCF-REQID": PENDING})
+    with (
+        answering(lambda _: pending) as (url, requests),
+        at(url, first_token_timeout=0.3) as client,
+    ):
+        with pytest.raises(TimedOut, match="first_token_timeout"):
+            receive(client)
+        asked = len(requests)
+        time.sleep(0.3)
+        assert len(requests) <= asked + 1, "nobody goes on asking"
+
+
+@pytest.mark.parametrize("name", ["", "../../elsewhere"])
+def test_an_accepted_request_without_a_name_says_so(name: str) -> None:
+    with (
+        answering(lambda _: Answer(202, headers={"NVCF-REQID": name})) as (url, _),
+        at(url) as client,
+        pytest.raises(BadStream, match=r"\(202\) and did not say"),
+    ):
+        receive(client)
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_the_key_does_not_follow_to_another_host(status: int) -> None:
+    event = b'data: {"choices":[{"delta":{"content":"9.9"},"finish_reason":"stop"}]}\n\n'
+    with answering(lambda _: Answer(200, event, "text/event-stream")) as (other, there):
+        moved = Answer(status, headers={"Location": f"{other}/chat/completions"})
+        with answering(lambda _: moved) as (url, here), at(url) as client:
+            assert receive(client).message.text == "9.9"
+    assert here[0].headers["Authorization"] == f"Bearer {SECRET}"
+    assert "Authorization" not in there[0].headers
+    assert SECRET not in str(there[0].headers)
+
+
+def test_a_redirect_that_fails_names_the_other_host() -> None:
+    with answering(lambda _: Answer(401, b'{"error": "no key"}')) as (other, _):
+        elsewhere = other.replace("127.0.0.1", "localhost")
+        moved = Answer(307, headers={"Location": f"{elsewhere}/chat/completions"})
+        with (
+            answering(lambda _: moved) as (url, _),
+            at(url) as client,
+            pytest.raises(KeyRefused, match=r"redirected to localhost:\d+, which gets no key"),
+        ):
+            receive(client)
+
+
+def test_a_name_that_is_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def never(*_: Any, **__: Any) -> Any:
+        over.wait(10)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    monkeypatch.setattr(client_module, "CONNECT_GRACE", 0.1)
+    url = "http://lab.invalid/v1"
+    with at(url, connect_timeout=0.2) as client:
+        began = time.monotonic()
+        with pytest.raises(ConnectionFailed, match="no answer in time"):
+            receive(client)
+        assert time.monotonic() - began < 5
+        over.set()
+
+
+def failure(error: Exception, url: str = "https://lab.invalid/v1") -> EndpointError:
+    return Faults(Endpoint("lab", url), url, Key(SECRET, "x")).from_exception(error)
+
+
+def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:
+    told = failure(httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
+    assert "SSL_CERT_FILE" in str(told)
+    assert not told.retriable
+    other = failure(httpx2.ConnectError(str(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"))))
+    assert "WRONG_VERSION_NUMBER" in str(other)
+
+
+def test_a_proxy_in_between_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:word@127.0.0.1:9")
+    refused = httpx2.ConnectError("[Errno 111] Connection refused")
+    assert "HTTPS_PROXY puts a proxy in between" in str(failure(refused))
+    assert "word" not in str(failure(refused))
+    assert "PROXY" not in str(failure(refused, "https://127.0.0.1:8000/v1"))
+    monkeypatch.setenv("NO_PROXY", "lab.invalid")
+    assert "PROXY" not in str(failure(refused))
+
+
+KEY = "nv-0123456789abcdefghij/KLMNOP.qrstuvwxyz"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        (f"bad key {KEY}!", "bad key [key]!"),
+        (f"Bearer {KEY[:20]}… is wrong", "Bearer [key]… is wrong"),
+        (f"…{KEY[9:21]}", "…[key]"),
+        (f"…{KEY[9:20]}", f"…{KEY[9:20]}"),
+        (f"{KEY}{KEY}, {KEY[-12:]}", "[key][key], [key]"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_twelve_characters_of_a_key_are_a_leak(text: str, masked: str) -> None:
+    assert Key(KEY, "x").mask(text) == masked
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.text("ab0", max_size=3))))
+def test_no_mask_lets_twelve_characters_through(parts: list[tuple[int, int, str]]) -> None:
+    text = "".join(KEY[a:b] + between for a, b, between in parts)
+    masked = Key(KEY, "x").mask(text)
+    assert not any(KEY[at : at + 12] in masked for at in range(len(KEY) - 11))
+
+
+def test_a_short_key_is_masked_whole_and_a_shorter_one_is_no_secret() -> None:
+    assert Key("12345678", "x").mask("12345678 1234567") == "[key] 1234567"
+    assert Key("none", "x").mask("none of it") == "none of it"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.context import summarize
+from kimi_magic.context.summaries import summarize
 
 np: Any = importlib.import_module("numpy")
 
@@ -40,7 +40,7 @@ ARRAYS = [
         np.full((20,) * 4, 7, dtype="i8"),
         "ndarray, shape (20, 20, 20, 20), dtype int64, from 7 to 7, mean 7\ncorner (2, 2, 2, 2):\n",
     ),
-    (np.full(1000, 6e4, dtype="f2"), "dtype float16, from 6e+04 to 6e+04, mean 60000"),
+    (np.full(1000, 6e4, dtype="f2"), "dtype float16, from 60000 to 60000, mean 60000"),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import textwrap
 import types
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kimi_magic.context import summarize
+from kimi_magic.context.summaries import summarize
 from kimi_magic.context.tracebacks import traceback_text
 from tests.kernels import Kernel
 
@@ -92,7 +93,6 @@ def test_estimators() -> None:
         "Regression, an estimator",
         "- alpha=0.5",
         "- base=<ndarray, shape (100, 3), dtype float64, from 0 to 0, mean 0>",
-        "not fitted",
     ]
     assert summarize(Regression().fit()).splitlines()[3:] == [
         "fitted:",
@@ -100,6 +100,21 @@ def test_estimators() -> None:
         "- names_ = <DataFrame, 1 row × 1 column>",
     ]
     assert summarize(Regression).startswith("class Regression:")
+
+    class Pipeline(Regression):
+        fitted = False
+
+        def __sklearn_is_fitted__(self) -> bool:
+            return self.fitted
+
+    pipeline = Pipeline()
+    assert summarize(pipeline).endswith("\nnot fitted")
+    pipeline.fitted = True
+    assert summarize(pipeline).endswith("\nfitted")
+
+
+# matplotlib 3.8 calls its parser by the names of then.
+of_old = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
 
 
 @pytest.fixture
@@ -111,6 +126,7 @@ def pyplot() -> Any:
     pyplot.close("all")
 
 
+@of_old
 def test_figures(pyplot: Any) -> None:
     figure, (left, right) = pyplot.subplots(1, 2)
     figure.suptitle("Sales\nand more")
@@ -127,28 +143,37 @@ def test_figures(pyplot: Any) -> None:
     assert lines[1] == "plot 1: «By day»"
     assert lines[2].startswith("- x axis «day», labelled 2024-01-")
     assert lines[3] == "- y axis «€» (log) from 1 to 1000"
-    assert lines[4].startswith(
-        "- line «growth»: 60 points, x from 2024-01-01 to 2024-02-29, y from 0 to 59, such as "
-        "(2024-01-01, 0), (2024-01-11, 10), "
+    assert re.fullmatch(
+        r"- line «growth»: 60 points, x from 2024-01-01[T0:.]* to 2024-02-29[T0:.]*, "
+        r"y from 0 to 59, mean 29.5, such as \(2024-01-01, 0\), \(2024-01-11, 10\), .*",
+        lines[4],
     )
     assert lines[5:7] == ["- legend: «growth»", "plot 2"]
     assert "- line: (0, 1), (1, 1)" in lines
     assert "- 2 bars «shops»: 3, 4" in lines
     assert "- Points: (0, 2), (1, 3.5), (1, 4)" in lines
-    assert "- image of shape (3, 3), from 0 to 1" in lines
+    assert "- image of shape (3, 3), from 0 to 1, mean 0.333333" in lines
     assert "- text «3»" in lines
     assert summarize(right).startswith("matplotlib axes\n- x axis")
 
 
+@of_old
 def test_a_histogram_and_an_empty_figure(pyplot: Any) -> None:
     _, axes = pyplot.subplots()
     axes.hist(np.arange(100), bins=4)
     assert "- 4 bars: 25, 25, 25, 25" in summarize(axes)
+    axes.hist(np.arange(1000), bins=20)
+    assert "- 20 bars: from 50 to 50, mean 50" in summarize(axes)
+    axes.plot(np.full(100, np.nan), list("ab") * 50)
+    assert "- line: 100 points, x 100 not finite, y from a to b, such as (, a), (, a), " in (
+        summarize(axes)
+    )
     axes.plot([], [])
     assert "\n- line: \n" in summarize(axes) + "\n"
     assert summarize(pyplot.figure()) == "matplotlib Figure with 0 plots"
 
 
+@of_old
 def test_a_figure_in_three_dimensions(pyplot: Any) -> None:
     axes = pyplot.figure().add_subplot(projection="3d")
     axes.set(zlabel="height", zlim=(0, 2))
@@ -225,12 +250,10 @@ def test_frames_of_a_failed_cell_are_named_by_its_number(kernel: Kernel) -> None
     kernel.run("def f(x):\n    return 1 / x\nf(0)", ok=False)
     kernel.run("from kimi_magic.context.tracebacks import traceback_text\nimport sys")
     told = kernel.run("print(traceback_text(sys.last_value))").stdout
-    assert told.splitlines()[:4] == [
-        "Traceback (most recent call last):",
-        f"  Cell In[{number}], line 3, in <module>",
-        "    f(0)",
-        f"  Cell In[{number}], line 2, in f",
-    ]
+    assert told.startswith(
+        f"Traceback (most recent call last):\n  Cell In[{number}], line 3, in <module>\n    f(0)\n"
+    )
+    assert f"\n  Cell In[{number}], line 2, in f\n    return 1 / x\n" in told
     assert traceback_text(ValueError("x")) == "ValueError: x"
 
 
@@ -239,7 +262,7 @@ def test_classes_of_the_notebook_have_their_source(kernel: Kernel) -> None:
     code = "from dataclasses import dataclass\n\n@dataclass\nclass Point:\n    x: int = 3\n"
     kernel.run(code)
     kernel.run("class Plain:\n    def __init__(self): self.size = 3")
-    kernel.run("from kimi_magic.context import summarize")
+    kernel.run("from kimi_magic.context.summaries import summarize")
     assert kernel.run("print(summarize(Point))").stdout == (
         "@dataclass\nclass Point:\n    x: int = 3\n"
     )

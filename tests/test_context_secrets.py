@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.context import summarize
-from kimi_magic.context.secrets import LEAK, mask
+from kimi_magic.config import LEAK
+from kimi_magic.context.secrets import mask
+from kimi_magic.context.summaries import summarize
 
 MIXED = "aB3dE5gH7j" * 8
 HEX = "0123456789abcdef" * 4
@@ -55,6 +56,7 @@ IN_CONTEXT = [
     ),
     ("postgresql+psycopg://me:hunter2!@db:5432/x", None, "the password in a URL"),
     ("redis://:hunter2!@cache", None, "the password in a URL"),
+    ("redis://:$hunter2@cache", "redis://:[masked]@cache", "the password in a URL"),
     ("https://x.org/a?user=me&password=hunter2!&n=1", None, "a secret in a URL"),
     ("https://x.org/a?access_token=hunter2!", None, "a secret in a URL"),
     ("jdbc:sqlserver://h;PASSWORD=hunter2!;x=1", None, "a secret in a URL"),

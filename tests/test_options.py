@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.errors import MagicError
-from kimi_magic.options import OPTIONS, VERBS, help_text, parse_line, split_verb
+from kimi_magic.lines import parse_line, split_verb
+from kimi_magic.options import OPTIONS, VERBS, help_text
 
 
 def given_in(line: str) -> dict[str, Any]:

@@ -18,15 +18,15 @@ def fits(_: dict[str, Any]) -> str:
 
 
 def said(say: str = "once", **changed: str) -> dict[str, Any]:
-    fields = dict(as_fields(ARGUMENTS)) | changed
+    fields = {name: text for name, text, _ in as_fields(ARGUMENTS)} | changed
     return {"say": say, "fields": list(fields.values())}
 
 
 def test_texts_stand_as_they_are_and_the_rest_as_json() -> None:
     assert as_fields(ARGUMENTS) == [
-        ("region", "north\nor south"),
-        ("amount", "130"),
-        ("options", '{"fast": true}'),
+        ("region", "north\nor south", True),
+        ("amount", "130", True),
+        ("options", '{"fast": true}', True),
     ]
 
 

@@ -200,7 +200,7 @@ def test_the_operations_alone_rebuild_the_timeline(events: list[Event]) -> None:
             if op["op"] == "part":
                 assert op["part"] == len(parts)
                 new = {"kind": op["kind"], "title": op["title"], "text": "", "done": False}
-                parts.append(new | {"state": "", "tokens": 0})
+                parts.append(new | {"state": "", "tokens": 0, "cut": ""})
             elif op["op"] == "append":
                 part = parts[op["part"]]
                 assert not part["done"]

@@ -6,7 +6,7 @@ import math
 import sys
 from typing import Any
 
-__all__ = ["describe_array"]
+__all__ = ["describe_array", "distribution"]
 
 WHOLE = 100
 EXACT = 5_000_000
@@ -31,7 +31,7 @@ def describe_array(value: Any) -> str | None:
     if size and numpy is not None:
         exact = size <= (EXACT if isinstance(value, numpy.ndarray) else SAMPLED)
         sample = _as_numpy(value if exact else _every_so_many(value, shape), numpy)
-        if figures := _figures(sample, numpy):
+        if figures := distribution(sample, numpy):
             of_some = "" if exact else f" (of {sample.size:,} values, evenly spaced)"
             heading += f", {figures}{of_some}"
     corner = value if size <= WHOLE else _corner(value, shape)
@@ -70,7 +70,8 @@ def _corner(value: Any, shape: tuple[int, ...]) -> Any:
     return value[(slice(side),) * len(shape)]
 
 
-def _figures(array: Any, numpy: Any) -> str:
+def distribution(array: Any, numpy: Any) -> str:
+    """Say how the values of a numpy array are distributed; "" where they have no order."""
     kind = array.dtype.kind
     if kind == "b":
         return f"{100 * array.mean():.3g} % true"
@@ -89,4 +90,4 @@ def _figures(array: Any, numpy: Any) -> str:
 
 
 def _plain(number: Any) -> str:
-    return f"{number:.6g}" if isinstance(number, float) else str(number)
+    return f"{float(number):.6g}" if number.dtype.kind == "f" else str(number)

@@ -22,7 +22,12 @@ def describe_estimator(value: Any, brief: Brief) -> str | None:
     lines += [f"- {name}={shown.of(params[name], MAX_VALUE)}" for name in params]
     # scikit-learn's convention: what was learned ends in an underscore.
     learned = [name for name in vars(value) if name.endswith("_") and not name.startswith("_")]
-    lines.append("fitted:" if learned else "not fitted")
+    if learned or hasattr(kind, "__sklearn_is_fitted__"):
+        lines.append("fitted:" if learned else _fitted(value))
     for name in learned:
         lines.append(f"- {name} = {shown.of(vars(value)[name], MAX_VALUE)}")
     return "\n".join(lines)
+
+
+def _fitted(value: Any) -> str:
+    return "fitted" if value.__sklearn_is_fitted__() else "not fitted"

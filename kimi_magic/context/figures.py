@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from kimi_magic.context.arrays import distribution
 from kimi_magic.context.reprs import type_name
 from kimi_magic.context.tables import cell
 from kimi_magic.context.text import clip, count
@@ -71,7 +72,8 @@ def _drawn(axes: Any) -> Iterator[str]:
             in_containers.update(map(id, bars))
             across = getattr(container, "orientation", None) == "horizontal"
             sizes = [bar.get_width() if across else bar.get_height() for bar in bars]
-            yield f"{count(len(bars), 'bar')}{_label(container)}: {_values(sizes)}"
+            said = ", ".join(map(_plain, sizes)) if len(sizes) <= FEW else _span(sizes)
+            yield f"{count(len(bars), 'bar')}{_label(container)}: {said}"
     for collection in axes.collections:
         offsets = collection.get_offsets()
         kind = type_name(collection).removesuffix("Collection").replace("Path", "Points")
@@ -79,8 +81,7 @@ def _drawn(axes: Any) -> Iterator[str]:
         yield f"{kind}{_label(collection)}{points}"
     for image in axes.get_images():
         array = image.get_array()
-        span = f"from {cell(float(array.min()))} to {cell(float(array.max()))}"
-        yield f"image{_label(image)} of shape {array.shape}, {span}"
+        yield f"image{_label(image)} of shape {array.shape}, {_span(array)}"
     for patch in axes.patches:
         if id(patch) not in in_containers:
             yield f"{type_name(patch)}{_label(patch)}"
@@ -100,19 +101,19 @@ def _points(x: Sequence[Any], y: Sequence[Any]) -> str:
     return f"{count(len(x), 'point')}, x {_span(x)}, y {_span(y)}, such as {shown}"
 
 
-def _values(values: Sequence[Any]) -> str:
-    if len(values) <= FEW:
-        return ", ".join(map(_plain, values))
-    return _span(values)
-
-
 def _span(values: Any) -> str:
-    return f"from {_plain(min(values))} to {_plain(max(values))}"
+    numpy = sys.modules["numpy"]  # matplotlib has brought it
+    array = numpy.ma.compressed(numpy.ma.asarray(values))
+    return distribution(array, numpy) or f"from {_plain(values[0])} to {_plain(values[-1])}"
 
 
 def _plain(value: Any) -> str:
     """Write a value of the data: numpy's own scalars as Python's."""
-    return cell(value.item() if hasattr(value, "item") else value)
+    if not hasattr(value, "dtype"):
+        return cell(value)
+    # Times of another unit than microseconds would become integers.
+    unit = f"{value.dtype.kind}8[us]" if value.dtype.kind in "mM" else value.dtype
+    return cell(value.astype(unit).item())
 
 
 def _said(text: str) -> str:

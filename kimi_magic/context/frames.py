@@ -12,6 +12,7 @@ from typing import Any
 
 from kimi_magic.context.guard import ANYTHING
 from kimi_magic.context.interchange import table_of_interchange
+from kimi_magic.context.lazy import may_compute
 from kimi_magic.context.reprs import label
 from kimi_magic.context.tables import Columns, Rows, Table, cell
 
@@ -87,16 +88,22 @@ def _arrow(value: Any) -> Table | None:
         value = _class("pyarrow", "Table").from_batches([value])
     if isinstance(value, (_class("pyarrow", "Array"), _class("pyarrow", "ChunkedArray"))):
         title = f"pyarrow {type(value).__name__}"
-        return _column(title, value.type, len(value), lambda at: value.take(at).to_pylist())
+        return _column(title, value.type, len(value), lambda at: _taken(value, at))
     if isinstance(value, _class("pyarrow", "Table")):
 
         def take(positions: Sequence[int], width: int) -> Rows:
-            columns = (value.column(i) for i in range(width))
-            return Rows(positions, [column.take(list(positions)).to_pylist() for column in columns])
+            return Rows(positions, [_taken(value.column(i), positions) for i in range(width)])
 
         columns = [(field.name, field.type) for field in value.schema]
         return Table("pyarrow Table", value.num_rows, columns, take)
     return None
+
+
+def _taken(column: Any, positions: Sequence[int]) -> list[Any]:
+    with suppress(*ANYTHING):  # not every type can be taken, such as views of strings
+        taken: list[Any] = column.take(list(positions)).to_pylist()
+        return taken
+    return [column[position].as_py() for position in positions]
 
 
 def _column(title: str, dtype: object, rows: int, take: Callable[[list[int]], list[Any]]) -> Table:
@@ -109,7 +116,7 @@ def _column(title: str, dtype: object, rows: int, take: Callable[[list[int]], li
 
 
 def _speaks_interchange(value: Any) -> Table | None:
-    if not hasattr(type(value), "__dataframe__"):
+    if not hasattr(type(value), "__dataframe__") or may_compute(type(value)):
         return None
     return table_of_interchange(value.__dataframe__(), type(value).__name__)
 
@@ -120,7 +127,7 @@ def _speaks_arrow(value: Any) -> Table | None:
     One without a length may be a stream that can be read only once.
     """
     kind = type(value)
-    if not (hasattr(kind, "__arrow_c_stream__") and hasattr(kind, "__len__")):
+    if not (hasattr(kind, "__arrow_c_stream__") and hasattr(kind, "__len__")) or may_compute(kind):
         return None
     read = _class("pyarrow", "table") or _class("polars", "DataFrame")
     table = as_table(read(value)) if read else None

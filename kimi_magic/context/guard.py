@@ -26,7 +26,7 @@ class Patience:
     def __init__(self, seconds: float = ALTOGETHER) -> None:
         self._clock = Clock(seconds)
 
-    def call(self, function: Callable[..., Any], *args: Any, seconds: float = ONE_CALL) -> Any:
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function.
 
         Raises
@@ -36,7 +36,7 @@ class Patience:
         """
         if self._clock.over:
             raise CallTimedOut("and was not called")
-        return call_within(lambda: function(*args), Clock(min(seconds, self._clock.left)))
+        return call_within(lambda: function(*args), Clock(min(ONE_CALL, self._clock.left)))
 
 
 _TARGETS: dict[str, ContextVar[Any]] = {

@@ -31,6 +31,7 @@ Brief = Callable[[object, int], str | None]
 MAX_DEPTH = 20
 MAX_KEY = 60
 LEAST = 16
+ROOMY = 200  # below, a note on what is missing would take too much of it
 MAX_KINDS = 3
 MAX_KINDS_OF = 100
 MAX_SORTED = 10_000
@@ -142,16 +143,17 @@ class Repr:
         return self._of(key, max(min(room // 2, MAX_KEY), LEAST), depth, None) + separator
 
     def _leaf(self, value: object, room: int) -> str:
+        shorten = cut if room > ROOMY else clip
         said = _of_builtin(value, room) or self._in_brief(value, room)
         if said is not None:
-            return cut(said, room)
+            return shorten(said, room)
         try:
             text: str = self._patience.call(_without_address, value, room)
         except CallTimedOut:
             text = f"<{type_name(value)} object; its repr takes too long>"
         except ANYTHING as error:
             text = f"<{type_name(value)} object; its repr raises {type_name(error)}>"
-        return cut(text, room)
+        return shorten(text, room)
 
     def _in_brief(self, value: object, room: int) -> str | None:
         if self._brief is None:
@@ -273,7 +275,7 @@ def _of_builtin(value: Any, room: int) -> str | None:
 
 def _quoted(value: Any, room: int) -> str:
     if len(value) <= room:
-        return cut(repr(value), room)
+        return repr(value)
     note = f"… ({len(value):,} long)"
     return f"{value[: max(room - len(note) - 3, LEAST)]!r}{note}"
 

@@ -7,16 +7,16 @@ none, such as a password in a table, cannot be told from other words.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+
+from kimi_magic.config import Key
 
 __all__ = ["mask"]
 
 MASKED = "[masked]"
-LEAK = 12
-SHORTEST = 8
 
 # What stands for a secret: {password}, $PASSWORD, <password>, ***
-_NAMED = r"(?!\{[\w.]+\}|\$\{?\w+|<[\w -]+>|\*+)"
+_NAMED = r"(?!(?:\{[\w.]+\}|\$\{?[A-Z_]+\}?|<[\w -]+>|\*+)(?:[@&;\s'\"]|\Z))"
 # By what the user is told. Where there is a group, that is the secret.
 _SHAPES = {
     words: re.compile(shape)
@@ -59,7 +59,7 @@ _SHAPES = {
         "a Databricks token (dapi…)": r"dapi[a-f0-9]{32}",
         "a DigitalOcean token (dop_v1_…)": r"do[opr]_v1_[a-f0-9]{64}",
         "a Vault token (hvs.…)": r"hv[bs]\.[\w-]{24,}",
-        "a JSON Web Token (eyJ…)": r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*",
+        "a JSON Web Token (eyJ…)": r"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,}\.[\w-]*",
     }.items()
 }
 # A key begins where a word does, which is also after an escape such as \n in the repr of a text.
@@ -86,7 +86,7 @@ def mask(text: str, known: Mapping[str, str] | None = None) -> tuple[str, tuple[
     """
     found: dict[str, None] = {}
     for name, secret in (known or {}).items():
-        masked = _without(text, secret)
+        masked = Key(secret, name).mask(text, MASKED)
         if masked != text:
             text, found[f"the value of {name}"] = masked, None
     for words, shape in _SHAPES.items():
@@ -106,24 +106,3 @@ def mask(text: str, known: Mapping[str, str] | None = None) -> tuple[str, tuple[
 def _in_a_word(match: re.Match[str]) -> bool:
     start = match.start()
     return _IN_A_WORD.search(match.string[max(start - 3, 0) : start]) is not None
-
-
-def _without(text: str, secret: str) -> str:
-    """Mask the pieces of a secret that are in a text."""
-    size = min(LEAK, len(secret))
-    if size < SHORTEST:
-        return text
-    pieces = {secret[at : at + size] for at in range(len(secret) - size + 1)}
-    kept, end = [], 0
-    for at in sorted(at for piece in pieces for at in _places(text, piece)):
-        if at >= end:
-            kept += [text[end:at], MASKED]
-        end = max(end, at + size)
-    return "".join([*kept, text[end:]])
-
-
-def _places(text: str, piece: str) -> Iterator[int]:
-    at = text.find(piece)
-    while at >= 0:
-        yield at
-        at = text.find(piece, at + 1)

@@ -14,7 +14,7 @@ from kimi_magic.context.figures import describe_figure
 from kimi_magic.context.files import describe_path
 from kimi_magic.context.frames import as_table
 from kimi_magic.context.guard import ANYTHING, silence
-from kimi_magic.context.lazy import describe_lazy
+from kimi_magic.context.lazy import describe_lazy, lazy_heading
 from kimi_magic.context.reprs import Repr, describe_members
 from kimi_magic.context.sources import describe_code, describe_module
 from kimi_magic.context.tables import describe_table, heading
@@ -158,7 +158,7 @@ def _brief(value: Any, limit: int) -> str | None:
     said = _own_words(value, limit)
     if isinstance(said, str):
         return str.__str__(said)
-    found = describe_lazy(value)
+    found = lazy_heading(value)
     if found is None and (table := as_table(value)) is not None:
         found = heading(table)
     if found is None and hasattr(type(value), "__dlpack__") and prod(value.shape) > SMALL_ARRAY:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
-from statistics import fmean
+from itertools import accumulate
 from typing import Any
 
 from kimi_magic.context.guard import ANYTHING
@@ -25,7 +25,7 @@ __all__ = ["Columns", "Rows", "Table", "cell", "describe_table", "heading"]
 
 SEED = 0
 SAMPLED_CELLS = 100_000
-LEAST_SAMPLE = 1000
+LEAST_SAMPLE, LARGEST_SAMPLE = 1000, 20_000
 HEAD_ROWS = 5
 RANDOM_ROWS = 5
 WHOLE_ROWS = 10
@@ -131,7 +131,7 @@ def _column_names(table: Table, start: int, room: int) -> str:
 
 def _columns_with_figures(table: Table, room: int) -> str:
     width = min(len(table.columns), max(room // 40, 1))
-    wanted = max(SAMPLED_CELLS // width, LEAST_SAMPLE)
+    wanted = min(max(SAMPLED_CELLS // width, LEAST_SAMPLE), LARGEST_SAMPLE)
     sampled = wanted < table.rows
     rows = table.take(_at_random(0, table.rows, wanted), width)
     title = "figures" if table.single else "columns, with figures"
@@ -203,7 +203,7 @@ def _quantities(known: Sequence[Any]) -> list[str]:
     quartiles = " / ".join(_number(finite[last * quarter // 4]) for quarter in (1, 2, 3))
     said += [f"{_number(finite[0])} to {_number(finite[-1])}", f"quartiles {quartiles}"]
     with suppress(OverflowError):
-        mean = fmean(finite)
+        mean = math.fsum(finite) / len(finite)
         squares = math.fsum((number - mean) * (number - mean) for number in finite)
         said += [f"mean {mean:.4g}", f"std {math.sqrt(squares / last):.4g}"]
     return said
@@ -228,7 +228,7 @@ def _shares(known: list[Any]) -> list[str]:
         )
         said[0] += f": {', '.join(shares)}"
     if all(type(value) is str for value in known):
-        length = fmean(map(len, known))
+        length = sum(map(len, known)) / len(known)
         said += [f"{length:.0f} characters on average"] if length > MAX_CELL / 2 else []
     return said
 
@@ -243,24 +243,20 @@ def _some_rows(table: Table, room: int) -> Iterator[str]:
     while width > 1 and sum(map(len, list(_lines(table, rows, width))[:3])) > room - 30:
         width = width * 2 // 3
     names, *lines = _lines(table, rows, width)
-    whole = len(first) == table.rows
-    yield from _as_many(lines[: len(first)], names, "all rows" if whole else "first {}", room)
-    room -= sum(len(line) + 1 for line in (names, *lines[: len(first)])) + 20
-    if others and room > len(lines[-1]):
-        yield from _as_many(lines[len(first) :], "", "{} at random", room)
+    room -= len(names) + 40
+    shown = max(_fitting(lines[: len(first)], room), 1)
+    yield "all rows:" if shown == table.rows else f"first {count(shown, 'row')}:"
+    yield from filter(None, [names, *lines[:shown]])
+    room -= sum(len(line) + 1 for line in lines[:shown])
+    if drawn := _fitting(lines[len(first) :], room):
+        yield f"{count(drawn, 'row')} at random:"
+        yield from lines[len(first) : len(first) + drawn]
 
 
-def _as_many(lines: list[str], names: str, title: str, room: int) -> Iterator[str]:
-    """As many lines as there is room for, one at least."""
-    room -= len(names) + len(title) + 10
-    fitting = 0
-    while fitting < len(lines) and (not fitting or room > len(lines[fitting])):
-        room -= len(lines[fitting]) + 1
-        fitting += 1
-    if fitting < len(lines) and "{" not in title:
-        title = "first {}"
-    yield f"{title.format(count(fitting, 'row'))}:"
-    yield from filter(None, [names, *lines[:fitting]])
+def _fitting(lines: Sequence[str], room: int) -> int:
+    """How many of the lines there is room for."""
+    ends = accumulate(len(line) + 1 for line in lines)
+    return sum(end <= room for end in ends)
 
 
 def _lines(table: Table, rows: Rows, width: int) -> Iterator[str]:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 
-__all__ = ["CHARS_PER_TOKEN", "clip", "count", "cut", "cut_middle", "estimate_tokens", "plain"]
+__all__ = ["CHARS_PER_TOKEN", "clip", "count", "cut", "cut_middle", "plain"]
 
 CHARS_PER_TOKEN = 4
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
-
-
-def estimate_tokens(*texts: str) -> int:
-    """Estimate how many tokens texts are: four characters count as one."""
-    return sum(math.ceil(len(text) / CHARS_PER_TOKEN) for text in texts)
 
 
 def count(number: int, noun: str) -> str:

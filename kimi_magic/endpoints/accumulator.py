@@ -7,24 +7,21 @@ was not streamed is folded as a single chunk whose ``message`` is the delta.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from kimi_magic.endpoints.think import ThinkSplitter
+from kimi_magic.endpoints.fragments import CallTable
+from kimi_magic.endpoints.markers import CallArguments, CallBegun, MarkerSplitter
+from kimi_magic.endpoints.surrogates import HalfKeeper
+from kimi_magic.endpoints.think import Piece, ThinkSplitter
 from kimi_magic.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
-from kimi_magic.messages import Completion, Message, ToolCall, Usage, mend_surrogates
+from kimi_magic.messages import Completion, Message, Usage
 
 __all__ = ["Accumulator", "Delta"]
 
 Delta = ReasoningDelta | ContentDelta | ToolCallStarted | ToolCallDelta
-
-
-class _Call:
-    """A tool call under construction."""
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
+Field = Literal["reasoning", "content"]
+_REASONING: Field = "reasoning"
+_CONTENT: Field = "content"
 
 
 class Accumulator:
@@ -32,15 +29,22 @@ class Accumulator:
 
     ``add`` may be followed by ``completion`` at any moment: what has arrived is always a message,
     so an interrupt or a broken line loses nothing.
+
+    The deltas add up to the message but for one dialect: where only ``</think>`` arrives, its
+    reasoning was handed on as content before anybody could know. The message has it as reasoning;
+    those who watched saw one text, with an empty line where the tag stood.
     """
 
     def __init__(self) -> None:
-        self._reasoning: list[str] = []
-        self._content: list[str] = []
+        self._text: dict[Field, list[str]] = {"reasoning": [], "content": []}
+        self._halves: dict[Field, HalfKeeper] = {"reasoning": HalfKeeper(), "content": HalfKeeper()}
+        self._markers: dict[Field, MarkerSplitter] = {
+            "reasoning": MarkerSplitter(),
+            "content": MarkerSplitter(),
+        }
+        self._think = ThinkSplitter()
+        self._calls = CallTable()
         self._reasoning_key: str | None = None
-        self._calls: dict[int, _Call] = {}
-        self._split = ThinkSplitter()
-        self._halves: dict[bool, str] = {}
         self._usage = Usage()
         self.finish_reason: str | None = None
         self.model: str | None = None
@@ -48,129 +52,147 @@ class Accumulator:
     @property
     def started(self) -> bool:
         """Whether a first token has arrived."""
-        return bool(self._reasoning or self._content or self._calls)
+        return bool(self._text["reasoning"] or self._text["content"] or self._calls)
 
     def add(self, chunk: Mapping[str, Any]) -> list[Delta]:
         """Fold one chunk in; return what it adds."""
-        self.model = chunk.get("model") or self.model
-        choices = chunk.get("choices")
-        choice = choices[0] if choices else {}
-        if usage := chunk.get("usage") or choice.get("usage"):
+        if (plain := self._plain(chunk)) is not None:
+            return [plain]
+        self.model = _string(chunk.get("model")) or self.model
+        choice = _first_choice(chunk.get("choices"))
+        if usage := _mapping(chunk.get("usage")) or _mapping(choice.get("usage")):
             self._usage = read_usage(usage)
-        delta = choice.get("delta") or choice.get("message") or {}
-        deltas = self._text(delta)
-        if calls := delta.get("tool_calls"):
-            deltas += self._tool_calls(calls)
         # The usage chunk may repeat the reason, and a late chunk may carry null.
-        if reason := choice.get("finish_reason"):
-            self.finish_reason = reason
-        return deltas
+        self.finish_reason = _string(choice.get("finish_reason")) or self.finish_reason
+        delta = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
+        return list(self._delta(delta))
 
     def finish(self) -> list[Delta]:
         """No more chunks: release text that was held back as the possible start of a tag."""
-        return self._keep(self._split.finish())
-
-    def _whole(self, is_reasoning: bool, text: str) -> str:  # noqa: FBT001 - the key of a dict
-        """Text without half a code point: JSON escapes one in two, which chunks may part."""
-        if text.isascii() and not self._halves:
-            return text
-        text = self._halves.pop(is_reasoning, "") + text
-        if "\ud800" <= text[-1] <= "\udbff":
-            self._halves[is_reasoning] = text[-1]
-            text = text[:-1]
-        return mend_surrogates(text)
+        ends = [*self._end_of("reasoning"), *self._end_of("content")]
+        return [*ends, *self._keep(self._think.finish())]
 
     def completion(self, seconds: float = 0.0) -> Completion:
         """What has arrived so far, whole or cut."""
-        reasoning = "".join(self._reasoning)
-        usage = Usage(requests=1, seconds=seconds) + self._usage
         return Completion(
             Message(
                 "assistant",
-                "".join(self._content),
-                reasoning=reasoning or None,
-                reasoning_key=self._reasoning_key or "reasoning_content",
-                tool_calls=tuple(
-                    ToolCall(call.id, call.name, "".join(call.arguments))
-                    for _, call in sorted(self._calls.items())
-                ),
+                "".join(self._text["content"]),
+                reasoning="".join(self._text["reasoning"]) or None,
+                reasoning_key=self._reasoning_key
+                or ("content" if self._think.found else "reasoning_content"),
+                tool_calls=self._calls.calls(),
             ),
             finish_reason=self.finish_reason,
-            usage=usage,
+            usage=Usage(requests=1, seconds=seconds) + self._usage,
             model=self.model,
         )
 
-    def _text(self, delta: Mapping[str, Any]) -> list[Delta]:
-        pieces = []
+    def _plain(self, chunk: Mapping[str, Any]) -> Delta | None:
+        """What nearly every chunk is, a piece of text and nothing else, at a third of the cost.
+
+        None for all others, and as long as a tag or a marker may be on its way.
+        """
+        choices = chunk.get("choices")
+        if self._reasoning_key is None or not choices or len(choices) != 1 or chunk.get("usage"):
+            return None
+        choice = choices[0]
+        if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("index"):
+            return None
+        delta = choice.get("delta")
+        if not isinstance(delta, dict) or delta.get("tool_calls") or "reasoning_details" in delta:
+            return None
+        reasoning, content = delta.get(self._reasoning_key), delta.get("content")
+        text, field = (content, _CONTENT) if not reasoning else (reasoning, _REASONING)
+        if not isinstance(text, str) or not text or (reasoning and content) or "<" in text:
+            return None
+        if not (text.isascii() and self._markers[field].idle and self._halves[field].idle):
+            return None
+        self._text[field].append(text)
+        return ReasoningDelta(text) if reasoning else ContentDelta(text)
+
+    def _delta(self, delta: Mapping[str, Any]) -> Iterator[Delta]:
         if reasoning := self._reasoning_of(delta):
-            pieces.append((True, reasoning))
+            yield from self._keep(self._think.finish())
+            yield from self._field("reasoning", reasoning)
         content = delta.get("content")
         if isinstance(content, list):  # parts, as the API has them for messages
-            content = "".join(part.get("text") or "" for part in content)
-        if content and self._reasoning_key is None:
-            pieces += self._split.feed(content)
-        elif content:  # a server that parses the reasoning itself leaves no tags in the content
-            pieces.append((False, content))
-        return self._keep(pieces)
-
-    def _keep(self, pieces: list[tuple[bool, str]]) -> list[Delta]:
-        deltas: list[Delta] = []
-        for is_reasoning, piece in pieces:
-            text = self._whole(is_reasoning, piece)
-            if not text:
-                continue
-            (self._reasoning if is_reasoning else self._content).append(text)
-            deltas.append(ReasoningDelta(text) if is_reasoning else ContentDelta(text))
-        return deltas
+            content = "".join(_string(_mapping(part).get("text")) for part in content)
+        if content := _string(content):
+            yield from self._field("content", content)
+        calls = delta.get("tool_calls")
+        for fragment in calls if isinstance(calls, list) else ():
+            yield from self._calls.fragment(_mapping(fragment))
 
     def _reasoning_of(self, delta: Mapping[str, Any]) -> str:
         """Take the reasoning under one of its names: servers that send two send the same twice."""
         for key in ("reasoning_content", "reasoning_details", "reasoning"):
             value = delta.get(key)
             if isinstance(value, list):
-                value = "".join(
-                    item["text"]
-                    for item in value
-                    if isinstance(item, dict) and isinstance(item.get("text"), str)
-                )
+                value = "".join(_string(_mapping(item).get("text")) for item in value)
             if isinstance(value, str) and value:
                 # reasoning_details always comes beside the plain text, which is what goes back.
                 self._reasoning_key = "reasoning" if key == "reasoning_details" else key
                 return value
         return ""
 
-    def _tool_calls(self, fragments: list[dict[str, Any]]) -> Iterator[Delta]:
-        """Assign ids and names when they are not empty; only arguments are concatenated."""
-        for fragment in fragments:
-            index = self._index_of(fragment)
-            call = self._calls.setdefault(index, _Call())
-            function = fragment.get("function") or {}
-            call.id = fragment.get("id") or call.id
-            if (name := function.get("name")) and name != call.name:
-                call.name = name
-                yield ToolCallStarted(index, name)
-            if arguments := function.get("arguments"):
-                call.arguments.append(arguments)
-                yield ToolCallDelta(index, arguments)
+    def _field(self, field: Field, text: str) -> Iterator[Delta]:
+        for found in self._markers[field].feed(text):
+            yield from self._found(field, found)
 
-    def _index_of(self, fragment: Mapping[str, Any]) -> int:
-        index = fragment.get("index")
-        if isinstance(index, int):
-            return index
-        # Without an index each fragment is one whole call (NVIDIA), unless its id is known.
-        for known, call in self._calls.items():
-            if call.id and call.id == fragment.get("id"):
-                return known
-        return len(self._calls)
+    def _end_of(self, field: Field) -> Iterator[Delta]:
+        for found in self._markers[field].finish():
+            yield from self._found(field, found)
+
+    def _found(self, field: Field, found: str | CallBegun | CallArguments) -> Iterator[Delta]:
+        """A text between markers, or a part of a call written with them."""
+        if isinstance(found, CallBegun):
+            yield from self._calls.begin(found.id, found.name)
+        elif isinstance(found, CallArguments):
+            yield from self._calls.more(found.text)
+        elif field == "content" and self._reasoning_key is None:
+            yield from self._keep(self._think.feed(found))
+        else:  # a server that parses the reasoning itself leaves no tags in the content
+            yield from self._keep([(field, found)])
+
+    def _keep(self, pieces: list[Piece]) -> Iterator[Delta]:
+        for kind, piece in pieces:
+            if kind == "retract":
+                if content := self._text["content"]:
+                    yield ContentDelta("\n\n")
+                self._text = {"reasoning": content, "content": []}
+            elif text := self._halves[kind].feed(piece):
+                self._text[kind].append(text)
+                yield ReasoningDelta(text) if kind == "reasoning" else ContentDelta(text)
+
+
+def _first_choice(choices: Any) -> Mapping[str, Any]:
+    """The choice of index 0: nobody asked for another one."""
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and not choice.get("index"):
+            return choice
+    return {}
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
     """Read the counts from each of the places where servers put them."""
-    prompt_details = usage.get("prompt_tokens_details") or {}
-    completion_details = usage.get("completion_tokens_details") or {}
     return Usage(
-        prompt_tokens=usage.get("prompt_tokens") or 0,
-        completion_tokens=usage.get("completion_tokens") or 0,
-        reasoning_tokens=completion_details.get("reasoning_tokens") or 0,
-        cached_tokens=usage.get("cached_tokens") or prompt_details.get("cached_tokens") or 0,
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
+        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        cached_tokens=_count(usage, "cached_tokens")
+        or _count(usage.get("prompt_tokens_details"), "cached_tokens"),
     )
+
+
+def _count(counts: Any, name: str) -> int:
+    value = _mapping(counts).get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -11,26 +11,23 @@ import contextlib
 import json
 import os
 import queue
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from kimi_magic.config import Key, Settings
 from kimi_magic.endpoints.accumulator import Accumulator, Delta
 from kimi_magic.endpoints.catalogue import Endpoint
-from kimi_magic.endpoints.faults import Faults
+from kimi_magic.endpoints.faults import Faults, is_error
+from kimi_magic.endpoints.line import Line
 from kimi_magic.endpoints.sse import SSEDecoder
 from kimi_magic.events import ContentDelta, ReasoningDelta
 from kimi_magic.messages import Completion
-
-if TYPE_CHECKING:
-    import httpx2
-    import openai
 
 __all__ = ["Client", "Exchange"]
 
@@ -40,73 +37,11 @@ WHOLE_ANSWER_TIMEOUT = 3600.0
 MAX_HEAD = 2000
 MOST_AT_ONCE = 64
 MOST_IDLE = 4
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
-
-
-class _Line:
-    """One SDK client with one connection, used by one exchange at a time.
-
-    Closing a response does not wake a thread that reads from it, nor one that waits for headers;
-    shutting its socket down does. The HTTP library names a connection's socket only when it
-    connects, so each line remembers its own.
-    """
-
-    def __init__(self, base_url: str, key: Key | None) -> None:
-        import httpx2
-        import openai
-
-        self._socket: socket.socket | None = None
-        self._lock = threading.Lock()
-        self._stopped = self._read_out = False
-        self.sdk: openai.OpenAI = openai.OpenAI(
-            base_url=base_url,
-            api_key=key.value if key else "none",
-            max_retries=0,
-            http_client=openai.DefaultHttpxClient(
-                limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
-                event_hooks={"request": [self._watch]},
-                # A proxy of the environment has no business with this machine's own servers.
-                trust_env=httpx2.URL(base_url).host not in LOOPBACK,
-            ),
-        )
-
-    def stop(self) -> None:
-        """Wake the reader, wherever it is, and make the line useless."""
-        with self._lock:
-            self._stopped = True
-            closes = self._read_out
-        self._shut_down()
-        if closes:
-            self.close()
-
-    def read_out(self) -> None:
-        """The reader is done; of it and ``stop`` the later one closes what is left."""
-        with self._lock:
-            self._read_out = True
-            closes = self._stopped
-        if closes:
-            self.close()
-
-    def reuse(self) -> None:
-        self._read_out = False
-
-    def close(self) -> None:
-        self.sdk.close()
-
-    def _watch(self, request: httpx2.Request) -> None:
-        request.extensions["trace"] = self._trace
-
-    def _trace(self, name: str, info: Mapping[str, Any]) -> None:
-        # The first part of the name differs for direct, proxied and SOCKS connections.
-        if name.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            self._socket = info["return_value"].get_extra_info("socket")
-            if self._stopped:
-                self._shut_down()
-
-    def _shut_down(self) -> None:
-        if self._socket is not None:
-            with contextlib.suppress(OSError):  # it is closed already
-                self._socket.shutdown(socket.SHUT_RDWR)
+# How long the list of models may take, where it is asked for and where it only helps.
+MODELS_TIMEOUT, HINT_TIMEOUT = 30.0, 3.0
+# The HTTP library says better what kept it from connecting, if it comes to that.
+CONNECT_GRACE = 0.5
+BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 class Client:
@@ -133,7 +68,7 @@ class Client:
         self.base_url = base_url
         self.key = key
         self.settings = settings or Settings()
-        self._idle: list[_Line] = []
+        self._idle: list[Line] = []
         self._under_way: set[Exchange] = set()
         _CLIENTS.add(self)
 
@@ -157,9 +92,9 @@ class Client:
         ------
         EndpointError
         """
-        line = _Line(self.base_url, self.key)
+        line = Line(self.base_url, self.key)
         try:
-            return sorted(model.id for model in line.sdk.models.list(timeout=30.0))
+            return line.models(MODELS_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - mapped to one of ours
             raise Faults(self.endpoint, self.base_url, self.key).from_exception(error) from None
         finally:
@@ -170,16 +105,16 @@ class Client:
         """Whether an exchange is under way."""
         return bool(self._under_way)
 
-    def begin(self, exchange: Exchange) -> _Line:
+    def begin(self, exchange: Exchange) -> Line:
         """A line of the exchange's own, warm where there is one."""
         self._under_way.add(exchange)
         with contextlib.suppress(IndexError):
             line = self._idle.pop()
             line.reuse()
             return line
-        return _Line(self.base_url, self.key)
+        return Line(self.base_url, self.key)
 
-    def end(self, exchange: Exchange, line: _Line | None) -> None:
+    def end(self, exchange: Exchange, line: Line | None) -> None:
         """The exchange is over; a line that can serve again is handed back."""
         self._under_way.discard(exchange)
         if line and len(self._idle) < MOST_IDLE:
@@ -213,7 +148,8 @@ class Exchange:
         self._settings = settings
         self._fold = Accumulator()
         self._waiting: list[Delta] = []
-        self._line: _Line | None = None
+        self._chunks = 0
+        self._line: Line | None = None
         self._arrivals: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._began = self._last_byte = time.monotonic()
         self._seconds: float | None = None
@@ -223,7 +159,8 @@ class Exchange:
     def completion(self) -> Completion:
         """What has arrived so far."""
         elapsed = time.monotonic() - self._began if self._seconds is None else self._seconds
-        return self._fold.completion(elapsed)
+        found = self._fold.completion(elapsed)
+        return replace(found, usage=self._client.endpoint.priced(found.usage))
 
     def __enter__(self) -> Self:
         self._line = self._client.begin(self)
@@ -260,35 +197,39 @@ class Exchange:
         self._waiting += self._fold.finish()
         yield from self._hand_on()
         if failure:
-            error = self._faults.from_exception(failure)
+            error = self._faults.from_exception(failure, started=self._fold.started)
             error.partial = self.completion()
             raise error from None
         self._seconds = time.monotonic() - self._began
 
     def _arriving(self) -> Iterator[Delta | None]:
-        headers = yield from self._next()
-        if "json" in headers.get("content-type", "") or not self._body.get("stream"):
-            yield from self._whole()
+        if (yield from self._next()) == 202:
+            raise self._faults.queued()
+        head: bytes = b""
+        while not head.lstrip(BLANK) and (data := (yield from self._next())) is not None:
+            head += data
+        # The body tells more than the Content-Type, which servers and proxies set as they like.
+        if head.lstrip(BLANK).startswith((b"{", b"[")):
+            yield from self._whole(head)
         else:
-            yield from self._streamed()
+            yield from self._streamed(head)
 
-    def _streamed(self) -> Iterator[Delta | None]:
-        decoder, seen, head = SSEDecoder(), 0, b""
-        while not self._done and (data := (yield from self._next())) is not None:
-            head = head if seen else (head + data)[:MAX_HEAD]
-            for event in decoder.feed(data):
-                seen += 1
-                self._waiting += self._event(event)
+    def _streamed(self, data: bytes | None) -> Iterator[Delta | None]:
+        decoder, head = SSEDecoder(), b""
+        while data is not None:
+            head = head if self._chunks else (head + data)[:MAX_HEAD]
+            self._fold_events(decoder.feed(data))
             if len(self._waiting) >= MOST_AT_ONCE or self._arrivals.empty():
                 yield from self._hand_on()
-        for event in decoder.flush():
-            seen += 1
-            self._waiting += self._event(event)
-        if self._done and not self._read_to_end:
-            yield from self._last_words()
-        if not seen:
+            if self._done:
+                yield from self._last_words()
+                break
+            yield from self._still_waiting()
+            data = yield from self._next()
+        self._fold_events(decoder.flush(), cut=True)  # the last event may be cut in two
+        if not self._chunks and not self._done:
             raise self._faults.unreadable(head)
-        if not self._done and not self._fold.started and not self._fold.finish_reason:
+        if not self._fold.started and not self._fold.finish_reason:
             raise self._faults.broke_off()
 
     def _hand_on(self) -> Iterator[Delta]:
@@ -300,37 +241,44 @@ class Exchange:
             else:
                 yield from deltas
 
-    def _event(self, data: bytes) -> list[Delta]:
-        if data.strip() == b"[DONE]":
-            self._done = True
-            return []
-        try:
-            chunk = json.loads(data.decode())
-        except ValueError:
-            raise self._faults.unreadable(data) from None
-        return self._fold_in(chunk, data)
+    def _fold_events(self, events: list[bytes], *, cut: bool = False) -> None:
+        for data in events:
+            if self._done:  # what comes after the end belongs to no answer
+                return
+            if data.strip() == b"[DONE]":
+                self._done = True
+                return
+            try:
+                value = _json(data)
+            except ValueError:
+                if cut:
+                    return
+                raise self._faults.unreadable(data, started=self._fold.started) from None
+            self._fold_in(value)
 
-    def _whole(self) -> Iterator[Delta | None]:
+    def _whole(self, data: bytes | None) -> Iterator[Delta | None]:
         pieces = []
-        while (data := (yield from self._next())) is not None:
+        while data is not None:
             pieces.append(data)
+            data = yield from self._next()
         body = b"".join(pieces)
-        try:
-            answer = json.loads(body)
-        except ValueError:
-            raise self._faults.unreadable(body) from None
-        self._waiting += self._fold_in(answer, body)
+        with contextlib.suppress(ValueError):
+            self._fold_in(_json(body.lstrip(BLANK)))
+        if not self._fold.started and not self._fold.finish_reason:
+            raise self._faults.unreadable(body)
 
-    def _fold_in(self, chunk: Any, data: bytes) -> list[Delta]:
-        if not isinstance(chunk, dict):
-            raise self._faults.unreadable(data)
-        if chunk.get("error"):
-            raise self._faults.from_answer(None, chunk)
-        return self._fold.add(chunk)
+    def _fold_in(self, value: Any) -> None:
+        """Fold what is an object; other JSON says nothing in this API, such as a sign of life."""
+        for chunk in value if isinstance(value, list) else [value]:
+            if isinstance(chunk, dict):
+                self._chunks += 1
+                if is_error(chunk):
+                    raise self._faults.from_answer(None, chunk, started=self._fold.started)
+                self._waiting += self._fold.add(chunk)
 
     def _next(self) -> Generator[None, None, Any]:
-        """Wait for what the reader brings, with a tick (None) every 50 ms."""
-        while True:
+        """Wait for what the reader brings, with a tick (None) every 50 ms; None at the end."""
+        while not self._read_to_end:
             try:
                 item = self._arrivals.get(timeout=TICK)
             except queue.Empty:
@@ -351,40 +299,45 @@ class Exchange:
                 self._read_to_end = item is None
         yield None
 
+    def _still_waiting(self) -> Iterator[None]:
+        """Comments that come faster than the ticks are no sign of an answer."""
+        if not self._fold.started:
+            self._check_silence()
+            yield None
+
     def _check_silence(self) -> None:
-        now = time.monotonic()
+        now, settings = time.monotonic(), self._settings
+        if self._line and not self._line.connected:
+            # The HTTP library's limit is for each address, and leaves out the look-up of the name.
+            if now - self._began > settings.connect_timeout + CONNECT_GRACE:
+                raise self._faults.unreached("no answer in time")
+            return
         if self._fold.started:
-            waited, limit = now - self._last_byte, self._settings.stall_timeout
+            waited, limit = now - self._last_byte, settings.stall_timeout
         elif self._body.get("stream"):
-            waited, limit = now - self._began, self._settings.first_token_timeout
+            waited, limit = now - self._began, settings.first_token_timeout
         else:
             waited, limit = now - self._began, WHOLE_ANSWER_TIMEOUT
         if waited > limit:
             raise self._faults.silent(waited, started=self._fold.started)
 
-    def _read(self, line: _Line) -> None:
-        """In the reader's thread: headers, then bytes, then None; or the exception."""
-        import httpx2
+    def _read(self, line: Line) -> None:
+        """In the reader's thread: the status, then bytes, then None; or the exception."""
+        import openai
 
-        put = self._arrivals.put
         end: Exception | None = None
-        # Silence is judged by the exchange, which tells a first token from a stall.
-        timeout = httpx2.Timeout(None, connect=self._settings.connect_timeout)
         try:
-            create = line.sdk.chat.completions.with_streaming_response.create
-            # What the SDK takes as messages it walks and copies piece by piece: 60 ms for 600 of
-            # them. The extra body goes out as it is.
-            about: Any = {name: self._body.get(name) for name in ("model", "stream")}
-            with create(
-                **about, messages=[], extra_body=dict(self._body), timeout=timeout
-            ) as response:
-                put(response.headers)
-                for data in response.iter_bytes():
-                    put(data)
+            line.ask(self._body, self._settings.connect_timeout, self._arrivals.put)
+        except openai.APIStatusError as error:
+            end = self._faults.from_exception(error, models=lambda: line.models(HINT_TIMEOUT))
         except Exception as error:  # noqa: BLE001 - it is raised again where the turn runs
             end = error
         line.read_out()
-        put(end)
+        self._arrivals.put(end)
+
+
+def _json(data: bytes) -> Any:
+    return json.loads(data.decode("utf-8", "replace"))
 
 
 _CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()

@@ -79,12 +79,15 @@ class ViewOptions:
         Show the tokens below the answer.
     keep_reasoning : bool
         Leave the reasoning open when it has ended.
+    max_chars : int
+        How much of the turn a notebook keeps.
     """
 
     format: Format = "markdown"
     hide_reasoning: bool = False
     usage: bool = False
     keep_reasoning: bool = False
+    max_chars: int = 200_000
 
 
 class Unseen:

@@ -3,6 +3,8 @@
 
 const BLOCK = 2048; // characters in a block that is laid out for itself
 const LONGEST = 4 * BLOCK; // where a block is cut although its line goes on
+const ROWS = 16; // lines of an argument that are seen without scrolling
+const SETTLES = 400; // ms in which a form that has just come takes no clicks
 const UNSURE = 2000; // ms without a word from the kernel until the reader is told of the menu
 const MOUNT = "application/vnd.jupyter.widget-view+json";
 
@@ -27,6 +29,7 @@ const MOUNT = "application/vnd.jupyter.widget-view+json";
  * @property {{call: string, html: string, edited: boolean} | null} run
  * @property {{html: string, seconds: number, shows: boolean} | null} result
  * @property {object | null} form
+ * @property {string} cut how much of its text is not kept
  */
 
 const COPY_ANSWER = "Copy the answer";
@@ -128,6 +131,7 @@ class Turn {
   /** @type {Part[]} */ parts = [];
   usage = { steps: 0, in: 0, out: 0 };
   began = now();
+  cut = ""; // which parts are not kept
   waits = now(); // since when the state is what it is
   fresh = { tokens: 0, began: 0, last: 0 }; // of the step under way, by estimate
   clicks = false; // whether clicks reach the kernel
@@ -174,6 +178,9 @@ class Turn {
       case "open":
         part.drawn = op;
         break;
+      case "cut":
+        (part ?? this).cut = op.text;
+        break;
       case "run":
         Object.assign(part, { state: "running", began: now(), run: op, form: null });
         break;
@@ -205,10 +212,10 @@ class Turn {
 
   part(op, text = "") {
     const { age = 0, to = 0, blocks = "", tokens = 0, state = "", seconds = null } = op;
-    const { run = null, result = null, form = null, open = null } = op;
+    const { run = null, result = null, form = null, open = null, cut = "" } = op;
     return {
       ...{ kind: op.kind, title: op.title, plain: op.plain, keep: op.keep, done: !!op.done },
-      ...{ tokens, state, seconds, run, result, form, open, blocks, to, drawn: null },
+      ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, drawn: null },
       began: now() - age,
       ...{ text: [text], length: codePoints(text), tail: skip(text, to) },
     };
@@ -234,9 +241,9 @@ class Turn {
     fresh.tokens += tokens;
   }
 
-  reset({ head, state, usage, parts, age, waits }) {
+  reset({ head, state, usage, parts, cut, age, waits }) {
     const before = this.parts;
-    Object.assign(this, { head, state, usage, lost: false, asked: false });
+    Object.assign(this, { head, state, usage, cut, lost: false, asked: false });
     this.began = now() - age;
     this.waits = now() - waits;
     this.parts = parts.map((part, i) => {
@@ -301,6 +308,16 @@ class Shown {
   /** Take an operation on this part. */
   draw(op) {
     if (op.op === "append") this.grow(op.text);
+    if (op.op === "cut") this.cut();
+  }
+  /** Say how much more there is than is kept. */
+  cut() {
+    if (!this.part.cut) return;
+    this.more ??= this.place(make("div", "cut"));
+    this.more.textContent = this.part.cut;
+  }
+  place(more) {
+    return (this.panel ?? this.element).appendChild(more);
   }
   tick() {}
 }
@@ -388,6 +405,10 @@ class Tool extends Folding {
   grow(text) {
     this.growing.append(text);
   }
+  place(more) {
+    this.given.after(more);
+    return more;
+  }
   draw(op) {
     super.draw(op);
     if (op.op === "run" || op.given) this.run();
@@ -443,14 +464,17 @@ class Form {
     this.element.setAttribute("data-lm-suppress-shortcuts", "true");
     this.element.setAttribute("aria-label", `May ${title} run?`);
     this.element.addEventListener("submit", (event) => event.preventDefault());
-    this.fields = form.fields.map(([name, value]) => {
+    this.fields = form.fields.map(([name, value, whole]) => {
       const label = make("label", "field");
       const area = make("textarea", "input");
+      const lines = value.split("\n").length;
+      const hidden = lines > ROWS ? ` · ${count(lines)} lines: scroll to see all` : "";
       area.value = value;
-      area.rows = Math.min(value.split("\n").length, 16);
+      area.readOnly = !whole;
+      area.rows = Math.min(lines, ROWS);
       area.spellcheck = false;
       area.addEventListener("input", () => (this.always.disabled = this.changed(form)));
-      label.append(make("span", "", name), area);
+      label.append(make("span", "", name + hidden), area);
       this.element.append(label);
       return area;
     });
@@ -471,7 +495,8 @@ class Form {
     const row = make("div", "row");
     row.append(...this.buttons);
     this.element.append(this.wrong, row);
-    this.say(form.wrong);
+    this.enable(false); // a click may be on its way to what stood here before
+    setTimeout(() => this.say(form.wrong), SETTLES);
   }
   changed(form) {
     return this.fields.some((area, i) => area.value !== form.fields[i][1]);
@@ -570,6 +595,7 @@ class Drawing {
     Object.assign(this, { turn, model });
     this.root = make("div", "turn jp-RenderedHTMLCommon");
     this.body = make("div", "parts");
+    this.cut = make("div", "cut");
     this.dot = make("span", "dot");
     this.state = make("span", "state");
     this.state.setAttribute("role", "status");
@@ -594,7 +620,7 @@ class Drawing {
     doing.append(this.dot, this.state, this.clock);
     footing.append(doing, this.figures, this.buttons);
     this.end = make("div", "end");
-    this.root.append(this.body, footing, this.end);
+    this.root.append(this.body, this.cut, footing, this.end);
     el.append(this.root);
     this.made = now();
     this.drawAll();
@@ -624,12 +650,14 @@ class Drawing {
     if (!part) return;
     const kind = part.kind === "answer" && part.plain ? Plain : (KINDS[part.kind] ?? Notice);
     this.shown[i] = new kind(this, part, i);
+    this.shown[i].cut();
     this.body.append(this.shown[i].element);
   }
 
   drawFooting() {
     const { turn } = this;
     if (this.state.textContent !== turn.state) this.state.textContent = turn.state;
+    if (this.cut.textContent !== turn.cut) this.cut.textContent = turn.cut;
     this.copy.hidden = !turn.clicks || !turn.parts.some((part) => part.kind === "answer");
     this.stop.hidden = !turn.clicks;
     this.hint.hidden = turn.clicks || (now() - this.made) * 1000 < UNSURE;

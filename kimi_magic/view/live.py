@@ -44,12 +44,14 @@ NOBODY = "The page was closed before the call was approved: it was not made."
 class TurnWidget(anywidget.AnyWidget):
     """The browser's side: draws operations, owns no text of the kernel's."""
 
-    _esm = _HERE / "live.js"
-    _css = _HERE / "live.css"
+    # As text: anywidget watches a path for changes, and thereby keeps each widget for ever.
+    _esm = (_HERE / "live.js").read_text("utf-8")
+    _css = (_HERE / "live.css").read_text("utf-8")
 
 
 class Outbox:
-    """Operations that wait to be sent; text for the same part is gathered."""
+    """Operations that wait to be sent; text for the same part is gathered, of counts the last one
+    is kept."""
 
     def __init__(self) -> None:
         self._ops: list[Op] = []
@@ -63,6 +65,10 @@ class Outbox:
             self._texts.append(op["text"])
             return
         self._join()
+        if op["op"] == "cut":
+            self._ops = [
+                o for o in self._ops if o["op"] != "cut" or o.get("part") != op.get("part")
+            ]
         self._ops.append(op)
         if op["op"] == "append":
             self._texts = [op["text"]]

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from contextlib import suppress
+from functools import cache
 from html import escape
-from itertools import groupby, pairwise
-from operator import itemgetter
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
+
+from kimi_magic.view.code import CODE_STYLE, INKS, code_html
+from kimi_magic.view.parts import clean
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.rules_block import StateBlock
+    from markdown_it.rules_core import StateCore
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
 __all__ = [
-    "MONOSPACE",
     "Blocks",
     "finished_blocks",
     "foreign_html",
-    "highlight",
     "parser",
     "plain_html",
     "to_html",
@@ -33,11 +36,14 @@ __all__ = [
 
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _MATHJAX = re.compile(r"[$\\]")
-# TeX that makes links, sets CSS, or redefines commands for the rest of the page.
+# TeX of MathJax and of KaTeX that makes links, sets CSS or attributes, loads an image, or defines
+# commands, which hold for the rest of the page.
 _UNSAFE_TEX = re.compile(
-    r"\\(?:href|url|class|cssId|style|data|require|csname|[gex]?def|let|(?:re|provide)?newcommand"
-    r"|(?:re)?newenvironment|providecommand|Declare\w+|bbox|enclose|mmlToken|unicode)(?![a-zA-Z])"
+    r"\\(?:href|url|class|cssId|style|data|html\w+|includegraphics|require|csname|[gex]?def|let"
+    r"|futurelet|global|(?:re)?new(?:command|environment|tagform|gathered)|providecommand"
+    r"|usetagform|mathtoolsset|Declare\w+|bbox|enclose|mmlToken|unicode)(?![a-zA-Z])"
 )
+MOST_TEX = 5000
 _TAGS = set(
     re.findall(
         r"\w+",
@@ -45,49 +51,22 @@ _TAGS = set(
         " table tbody td th thead tr ul",
     )
 )
-# Where var() is refused the first font stands.
-MONOSPACE = "font-family:monospace;font-family:var(--jp-code-font-family,monospace)"
-_PRE = (
-    "margin:0 0 1em;padding:.6em .8em;border-radius:6px;background-color:rgba(127,127,127,.1);"
-    f"overflow:auto;white-space:pre;{MONOSPACE}"
-)
+_VOID = {"<br>", "<hr>"}
+_ELEMENT_STEP = {"</": -1}
 _FENCE = re.compile(r" {0,3}(`{3,}+|~{3,}+)")
 _ALIGNED = re.compile(r"text-align: ?(?:left|right|center)")
 
-# No colour has a contrast of 4.5 : 1 on light and on dark pages alike: each is mixed with the
-# text's own. Where that is refused the first stands, with 4 : 1 on both.
-_INK = {
-    "Comment": "#767676",
-    "Keyword": "#b847ca",
-    "Keyword.Constant": "#007bd4",
-    "Literal.Number": "#007bd4",
-    "Literal.String": "#34893b",
-    "Name.Attribute": "#a96b00",
-    "Name.Builtin": "#008876",
-    "Name.Class": "#2b77e1",
-    "Name.Decorator": "#2b77e1",
-    "Name.Function": "#2b77e1",
-    "Name.Tag": "#2b77e1",
-    "Generic.Deleted": "#ce4f3b",
-    "Generic.Inserted": "#34893b",
-    "Operator.Word": "#b847ca",
-}
-_STYLES = {
-    name: f"color:{ink};color:color-mix(in srgb,currentcolor 45%,{ink})"
-    for name, ink in _INK.items()
-}
+# Beyond these the parsers' time or their output is out of proportion to the text.
+MOST_NESTING, MOST_BRACKETS, MOST_FILLED_CELLS = 24, 1000, 1000
+DEEPEST_HTML = 100
 
 
 def to_html(text: str) -> str:
     """Render a whole answer."""
     import nh3
 
-    try:
-        html = parser().render(text)
-    except RecursionError:
-        html = f"<pre>{escape(text)}</pre>"
     cleaned: str = nh3.clean(
-        html,
+        _rendered(text),
         tags=_TAGS,
         attributes={"a": {"href"}, "ol": {"start"}}
         | {tag: {"style"} for tag in ("span", "td", "th")}
@@ -96,11 +75,26 @@ def to_html(text: str) -> str:
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer",
     )
-    return cleaned
+    return clean(cleaned)  # entities are characters by now
+
+
+def _rendered(text: str) -> str:
+    """Markdown as HTML that is not yet cleaned; as it is where it is nested too deep."""
+    md = parser()
+    env: dict[str, Any] = {}
+    with suppress(RecursionError):
+        tokens = md.parse(text, env)
+        # What is deeper the parser leaves out.
+        if all(token.level < MOST_NESTING - 1 for token in tokens):
+            return str(md.renderer.render(tokens, md.options, env))
+    return f"<pre>{escape(text)}</pre>"
 
 
 def foreign_html(html: str) -> str:
-    """What is harmless of HTML that a tool made: a table stays a table, without its styles."""
+    """What is harmless of HTML that a tool made: a table stays a table, without its styles.
+
+    Nothing is left of what is nested deeper than any table.
+    """
     import nh3
 
     cleaned = nh3.clean(
@@ -111,16 +105,23 @@ def foreign_html(html: str) -> str:
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer",
     )
-    pieces = re.split(r"(<[^>]*>)", cleaned)
+    pieces = re.split(r"(<[^>]*>)", clean(cleaned))
+    depths = accumulate(_ELEMENT_STEP.get(tag[:2], 1) for tag in pieces[1::2] if tag not in _VOID)
+    if max(depths, default=0) > DEEPEST_HTML:
+        return ""
     pieces[::2] = [_MATHJAX.sub(r"<span>\g<0></span>", text) for text in pieces[::2]]
     return "".join(pieces)
 
 
 def _attribute(_tag: str, name: str, value: str) -> str | None:
-    """Let only styles through that are made here; nh3 by itself lets title and lang through."""
+    """Let only styles through that are made here, and links to other hosts: nh3 by itself lets
+    relative ones through, and title and lang."""
     if name == "style":
-        ours = value == _PRE or value in _STYLES.values() or _ALIGNED.fullmatch(value)
+        ours = value == CODE_STYLE or value in INKS.values() or _ALIGNED.fullmatch(value)
         return value if ours else None
+    if name == "href":
+        # A bracket would end the tag for who looks for its end.
+        return value.replace(">", "%3E").replace("<", "%3C") if _LINK.match(value) else None
     return None if name in {"title", "lang"} else value
 
 
@@ -133,6 +134,7 @@ def plain_html(text: str) -> str:
 def parser() -> MarkdownIt:
     """The Markdown that models write: CommonMark, tables, ~~strike~~, and maths."""
     md = _grammar()
+    md.core.ruler.before("inline", "too_many_brackets", _leave_brackets)
     md.inline.ruler.before("escape", "math_brackets", _math_brackets)
     md.validateLink = lambda url: _LINK.match(url) is not None  # type: ignore[method-assign]
     rules: dict[str, Callable[..., str]] = {
@@ -155,8 +157,9 @@ def _grammar() -> MarkdownIt:
     from markdown_it import MarkdownIt
     from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-    md = MarkdownIt("commonmark", {"html": False, "maxNesting": 60})
+    md = MarkdownIt("commonmark", {"html": False, "maxNesting": MOST_NESTING})
     md.enable(["table", "strikethrough"])
+    md.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     dollarmath_plugin(
         md,
         allow_labels=False,
@@ -166,6 +169,31 @@ def _grammar() -> MarkdownIt:
         double_inline=True,
     )
     return md
+
+
+def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:  # noqa: FBT001 - so too
+    """A table, unless its rows are so short that filling them up makes a flood of cells."""
+    from markdown_it.rules_block import table
+
+    if not silent and table(state, start, end, True):  # noqa: FBT003 - the parser's form
+        columns, row, filled = _pipes(state, start), start + 2, 0
+        while row < end and not state.isEmpty(row):
+            filled += max(columns - _pipes(state, row), 0)
+            row += 1
+        if filled > MOST_FILLED_CELLS:
+            return False
+    return table(state, start, end, silent)
+
+
+def _pipes(state: StateBlock, line: int) -> int:
+    return state.src.count("|", state.bMarks[line], state.eMarks[line])
+
+
+def _leave_brackets(state: StateCore) -> None:
+    """Where there are very many brackets, none is a link."""
+    for token in state.tokens:
+        if token.type == "inline" and token.content.count("[") > MOST_BRACKETS:
+            token.type = "text"
 
 
 def _text(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
@@ -186,7 +214,7 @@ def _math_block(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
 
 def _math(tex: str, dollars: str) -> str:
     tex = tex.strip()
-    if _UNSAFE_TEX.search(tex):
+    if len(tex) > MOST_TEX or _UNSAFE_TEX.search(tex):
         return f"<code>{escape(tex)}</code>"
     return f"{dollars}{escape(tex)}{dollars}"
 
@@ -218,47 +246,13 @@ def _image(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
 
 def _fence(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
     language = (tokens[i].info.split() or [""])[0]
-    code = highlight(tokens[i].content, language)
-    # A key scrolls only what can have the focus.
-    return f'<pre tabindex="0" style="{_PRE}">{code}</pre>\n'
+    return code_html(tokens[i].content, language)
 
 
 def _cell(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
     # JupyterLab aligns table cells to the right unless told otherwise.
     style = str(tokens[i].attrs.get("style", "")) or "text-align:left"
     return f'<{tokens[i].tag} style="{escape(style)}">'
-
-
-@lru_cache(maxsize=128)  # the live view draws a block, and the record the same once more
-def highlight(code: str, language: str) -> str:
-    """Code as HTML for a ``<pre>``, coloured where the language is known."""
-    lexer = _lexer(language)
-    if lexer is None:
-        return escape(code)
-    inked = ((_ink(str(kind)), text) for kind, text in lexer.get_tokens(code))
-    runs = ((ink, "".join(text for _, text in run)) for ink, run in groupby(inked, itemgetter(0)))
-    return "".join(
-        f'<span style="{ink}">{escape(text)}</span>' if ink else escape(text) for ink, text in runs
-    )
-
-
-@lru_cache(maxsize=64)
-def _lexer(language: str) -> Any:
-    from pygments.lexers import get_lexer_by_name
-    from pygments.util import ClassNotFound
-
-    try:
-        return get_lexer_by_name(language, stripnl=False, ensurenl=False)
-    except ClassNotFound:
-        return None
-
-
-@cache
-def _ink(kind: str) -> str:
-    """The style for a kind of token, such as ``Token.Name.Function``, or for what it belongs to."""
-    names = kind.split(".")[1:]
-    found = (_STYLES.get(".".join(names[:n])) for n in range(len(names), 0, -1))
-    return next(filter(None, found), "")
 
 
 class Blocks:

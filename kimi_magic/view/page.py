@@ -51,7 +51,7 @@ class Page:
     """Folds a turn's events to the operations that its page draws."""
 
     def __init__(self, options: ViewOptions, clock: Callable[[], float] = time.monotonic) -> None:
-        self.timeline = Timeline(hide_reasoning=options.hide_reasoning)
+        self.timeline = Timeline(hide_reasoning=options.hide_reasoning, max_chars=options.max_chars)
         self._options = options
         self._clock = clock
         self._redraw = Pace(REDRAWN, clock)
@@ -173,7 +173,7 @@ class Page:
     def _manner(self, kind: str) -> dict[str, bool]:
         return {
             "keep": kind == "reasoning" and self._options.keep_reasoning,
-            "plain": kind == "answer" and self._options.format == "text",
+            "plain": kind == "answer" and self._options.format in ("text", "json"),
         }
 
 

@@ -8,6 +8,7 @@ Durations live in the metadata, so that a turn that says the same again gives th
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from html import escape
 from textwrap import indent
@@ -16,9 +17,12 @@ from typing import Any, NamedTuple
 from kimi_magic.events import Event
 from kimi_magic.messages import Usage
 from kimi_magic.view import ViewOptions
-from kimi_magic.view.markdown import MONOSPACE, highlight, plain_html, to_html
+from kimi_magic.view.code import MONOSPACE, code_html, highlight
+from kimi_magic.view.data import data_html, data_text
+from kimi_magic.view.markdown import plain_html, to_html
 from kimi_magic.view.parts import Part, clean
 from kimi_magic.view.results import has_image, result_html, result_text
+from kimi_magic.view.room import cut_note
 from kimi_magic.view.timeline import Timeline
 
 __all__ = [
@@ -46,6 +50,7 @@ _PANEL = (
 _CARD = f"{_PART};padding:.4em .8em;border:1px solid rgba(127,127,127,.35);border-radius:6px"
 _INSIDE = "margin:.4em 0 0"
 _RESULT = "margin:.5em 0 0;padding:.5em 0 0;border-top:1px dashed rgba(127,127,127,.4)"
+_CUT = "opacity:.65;font-size:90%"
 _NOTICE = f"{_PART};padding:.1em 0 .1em .8em;border-left:2px solid #b58100"
 _FOOTER = "margin:.8em 0 0;opacity:.8;font-size:85%"
 _CALL_WIDTH = 70
@@ -82,7 +87,9 @@ class RecordView:
 
     def __init__(self, options: ViewOptions) -> None:
         self._options = options
-        self._timeline = Timeline(hide_reasoning=options.hide_reasoning)
+        self._timeline = Timeline(
+            hide_reasoning=options.hide_reasoning, max_chars=options.max_chars
+        )
 
     def handle(self, event: Event) -> None:
         self._timeline.apply(event)
@@ -109,27 +116,49 @@ def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = Fal
 
 
 def _html(timeline: Timeline, options: ViewOptions) -> str:
-    parts = [_part(part, options) for part in timeline.parts]
-    return "\n".join(["<div>", *parts, _footer(timeline, options), "</div>"])
+    answer = _data_part(timeline)
+    parts = [
+        f"<div>\n{data_html(timeline.reply.data)}</div>"
+        if part is answer and timeline.reply
+        else _part(part, options)
+        for part in timeline.parts
+    ]
+    left_out = _cut(timeline.left_out)
+    return "\n".join(["<div>", *parts, *left_out, _footer(timeline, options), "</div>"])
+
+
+def _data_part(timeline: Timeline) -> Part | None:
+    """The answer that the turn's data stand in for."""
+    if timeline.reply is None or timeline.reply.data is None:
+        return None
+    return next((part for part in reversed(timeline.parts) if part.kind == "answer"), None)
 
 
 def _part(part: Part, options: ViewOptions) -> str:
+    cut = "".join(_cut(cut_note(part.missing)))
     if part.kind == "reasoning":
         is_open = options.keep_reasoning if part.open is None else part.open
-        return details("Reasoning", pre(escape(part.text.rstrip())), is_open=is_open)
+        return details("Reasoning", pre(escape(part.text.rstrip())) + cut, is_open=is_open)
     if part.kind == "tool":
         return _card(part)
     if part.kind == "notice":
-        return f'<div style="{_NOTICE}">{plain_html(part.text)}</div>'
-    if options.format == "text":
-        return f'<pre style="{_WRAP};{_PROSE}">{escape(part.text)}</pre>'
-    return f"<div>\n{to_html(part.text)}</div>"
+        return f'<div style="{_NOTICE}">{plain_html(part.text)}{cut}</div>'
+    if options.format in ("text", "json"):
+        return f'<pre style="{_WRAP};{_PROSE}">{escape(part.text)}</pre>{cut}'
+    if options.format == "code" and "```" not in part.text:
+        return f"{code_html(part.text, 'python')}{cut}"
+    return f"<div>\n{to_html(part.text)}{cut}</div>"
+
+
+def _cut(note: str) -> list[str]:
+    return [f'<div style="{_CUT}">{plain_html(note)}</div>'] if note else []
 
 
 def _card(part: Part) -> str:
     """A tool call: what it was called with, and below it what it gave."""
     result = part.result
     inner = [f'<div style="{_INSIDE}">{pre(arguments_html(part), MONOSPACE)}</div>']
+    inner += _cut(cut_note(part.missing))
     if result is not None:
         inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
     shows = result is not None and has_image(result)
@@ -142,16 +171,14 @@ def _card(part: Part) -> str:
 
 def call_line(part: Part) -> str:
     """A tool call in one line: ``forecast(month="April")``."""
-    try:
-        arguments = json.loads(part.arguments)
-    except (ValueError, RecursionError):
-        arguments = None
     inside = part.arguments
-    if isinstance(arguments, dict):
-        inside = ", ".join(
-            f"{clean(name)}={clean(json.dumps(value, ensure_ascii=False))}"
-            for name, value in arguments.items()
-        )
+    with suppress(ValueError, RecursionError):
+        arguments = json.loads(part.arguments)
+        if isinstance(arguments, dict):
+            inside = ", ".join(
+                f"{clean(name)}={clean(json.dumps(value, ensure_ascii=False))}"
+                for name, value in arguments.items()
+            )
     inside = " ".join(inside.split())
     if len(inside) > _CALL_WIDTH:
         inside = f"{inside[: _CALL_WIDTH - 1]}…"
@@ -168,7 +195,7 @@ def python_code(part: Part) -> str | None:
     """The code that ``run_python`` is called with; None for other calls."""
     try:
         code = json.loads(part.arguments)["code"] if part.title == "run_python" else None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return clean(code).rstrip() if isinstance(code, str) else None
 
@@ -205,24 +232,34 @@ def _footer(timeline: Timeline, options: ViewOptions) -> str:
 
 def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     paragraphs = []
+    answer = _data_part(timeline)
     for part in timeline.parts:
-        text = part.text.rstrip()
-        if part.kind == "reasoning":
+        text = _whole(part)
+        if part is answer and timeline.reply:
+            text = data_text(timeline.reply.data)
+        elif part.kind == "reasoning":
             text = f"Reasoning:\n{text}"
         elif part.kind == "tool":
             text = call_text(part)
         elif part.kind == "notice":
             text = f"[{text}]"
         paragraphs.append(text)
+    paragraphs += [timeline.left_out] if timeline.left_out else []
     paragraphs.append(f"— {timeline.head}")
     if options.usage and timeline.reply is not None:
         paragraphs[-1] += f" · {tokens_line(timeline.reply.usage)}"
     return "\n\n".join(paragraphs)
 
 
+def _whole(part: Part) -> str:
+    """A part's text, with a word on what is missing."""
+    text = part.text.rstrip()
+    return f"{text}\n{cut_note(part.missing)}" if part.missing else text
+
+
 def call_text(part: Part) -> str:
     """A tool call in a transcript."""
-    lines = [f"Tool call: {part.title}({part.arguments.rstrip()})"]
+    lines = [f"Tool call: {part.title}({part.edited.rstrip() or _whole(part)})"]
     if (code := python_code(part)) is not None:
         lines = [f"Tool call: {part.title}", indent(code, "    ")]
     if part.result is not None:

@@ -7,22 +7,26 @@ and whatever else it is (scripts, widgets, SVG) is shown as its text.
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from html import escape
 
 from kimi_magic.messages import Output, ToolResult
-from kimi_magic.view.markdown import MONOSPACE, foreign_html, to_html
+from kimi_magic.view.code import MONOSPACE
+from kimi_magic.view.markdown import foreign_html, to_html
 from kimi_magic.view.parts import clean
 
-__all__ = ["has_image", "result_html", "result_text"]
+__all__ = ["IMAGES", "has_image", "result_html", "result_text", "shown_as"]
 
-_IMAGES = ("image/png", "image/jpeg")
+IMAGES = ("image/png", "image/jpeg")
+MOST_PIXELS = 100_000_000
 _PRE = (
     "margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;"
     f"line-height:1.4;{MONOSPACE}"
 )
 _ERROR = f"{_PRE};padding:.1em 0 .1em .8em;border-left:2px solid #d0342c"
 _IMAGE = "max-width:100%;height:auto;background-color:#fff"
+_BASE64 = re.compile(r"[A-Za-z0-9+/\n]+={0,2}\n?")
 _PNG = struct.Struct(">8x4x4sII")  # signature, length, the chunk's name, width, height
 
 
@@ -45,7 +49,23 @@ def result_text(result: ToolResult) -> str:
 
 
 def has_image(result: ToolResult) -> bool:
-    return any(kind in output.data for output in result.outputs for kind in _IMAGES)
+    return any(shown_as(output)[0] in IMAGES for output in result.outputs)
+
+
+def shown_as(output: Output) -> tuple[str, str]:
+    """The kind in which an output is shown, and what it holds of that."""
+    data = output.data
+    for kind in (*IMAGES, "text/html", "text/markdown"):
+        content = data.get(kind)
+        if isinstance(content, str) and (kind not in IMAGES or _is_image(content)):
+            return kind, content
+    return "text/plain", _output_text(output)
+
+
+def _is_image(content: str) -> bool:
+    """Whether it is base64, and no picture of a size that fills a browser's memory."""
+    width, height = _png_size(content) or (0, 0)
+    return _BASE64.fullmatch(content) is not None and width * height <= MOST_PIXELS
 
 
 def _error(result: ToolResult) -> str:
@@ -53,19 +73,17 @@ def _error(result: ToolResult) -> str:
 
 
 def _output_html(output: Output) -> str:
-    data = output.data
-    for kind in _IMAGES:
-        if kind in data:
-            label = escape(clean(str(data.get("text/plain", "Image"))), quote=True)
-            size = _size(output, kind)
-            return (
-                f'<img alt="{label}"{size} src="data:{kind};base64,{data[kind]}" style="{_IMAGE}">'
-            )
-    if isinstance(data.get("text/html"), str):
-        return f"<div>{foreign_html(data['text/html'])}</div>"
-    if isinstance(data.get("text/markdown"), str):
-        return f"<div>{to_html(clean(data['text/markdown']))}</div>"
-    return _pre(_output_text(output))
+    kind, content = shown_as(output)
+    if kind in IMAGES:
+        label = escape(clean(str(output.data.get("text/plain", "Image"))), quote=True)
+        source = f"data:{kind};base64,{content}"
+        return f'<img alt="{label}"{_size(output, kind)} src="{source}" style="{_IMAGE}">'
+    html = ""
+    if kind == "text/html":
+        html = foreign_html(content)
+    elif kind == "text/markdown":
+        html = to_html(clean(content))
+    return f"<div>{html}</div>" if html else _pre(_output_text(output))
 
 
 def _size(output: Output, kind: str) -> str:
@@ -73,16 +91,19 @@ def _size(output: Output, kind: str) -> str:
     given = output.metadata.get(kind)
     if isinstance(given, dict) and all(_is_size(given.get(side)) for side in ("width", "height")):
         width, height = given["width"], given["height"]
-    elif kind == "image/png":
-        try:
-            name, width, height = _PNG.unpack(base64.b64decode(output.data[kind][:32]))
-        except (ValueError, TypeError, struct.error):
-            return ""
-        if name != b"IHDR":
-            return ""
+    elif png := _png_size(output.data[kind]):
+        width, height = png
     else:
         return ""
     return f' width="{int(width)}" height="{int(height)}"'
+
+
+def _png_size(content: str) -> tuple[int, int] | None:
+    try:
+        name, width, height = _PNG.unpack(base64.b64decode(content[:32]))
+    except (ValueError, struct.error):
+        return None
+    return (width, height) if name == b"IHDR" else None
 
 
 def _is_size(value: object) -> bool:

@@ -7,6 +7,8 @@ Each event gives a few small operations on it, so that a view sends or prints on
     {"op": "state", "text": …}                              what is going on
     {"op": "part", "part": i, "kind": …, "title": …}        a part begins
     {"op": "append", "part": i, "at": offset, "text": …}    more of its text
+    {"op": "cut", "part": i, "text": …}                     how much of it is not kept; without a
+                                                            part: which ones are not kept
     {"op": "ask", "part": i}                                a person is asked about a call
     {"op": "run", "part": i}                                a tool call is made
     {"op": "result", "part": i, "state": …}                 it is done, or has failed
@@ -41,19 +43,25 @@ from kimi_magic.events import (
     TurnStarted,
 )
 from kimi_magic.messages import Reply, ToolResult, Usage
-from kimi_magic.view.parts import Kind, Part, clean
+from kimi_magic.view.closing import closing_of, first_line
+from kimi_magic.view.kept import Kept
+from kimi_magic.view.parts import UNBOUNDED, Kind, Op, Part, clean, without_blank_lines
+from kimi_magic.view.room import cut_note
 
 __all__ = ["PRACTICE", "Op", "Timeline"]
 
-Op = dict[str, Any]
-
 PRACTICE = "practice model"
-FIRST_LINE = 300
-INDENT = 80
+# Characters of a name, of a notice, and of a call that a person is asked about.
+MOST_NAME, MOST_NOTICE, ASSURED = 200, 2000, 20_000
 
 
 class Timeline:
     """The turn as it is shown.
+
+    Parameters
+    ----------
+    max_chars : int
+        How many characters are kept.
 
     Attributes
     ----------
@@ -71,8 +79,7 @@ class Timeline:
         The part of the latest tool call that was made, or is to be.
     """
 
-    def __init__(self, *, hide_reasoning: bool = False) -> None:
-        self.parts: list[Part] = []
+    def __init__(self, *, hide_reasoning: bool = False, max_chars: int = UNBOUNDED) -> None:
         self.state = ""
         self.model = ""
         self.endpoint = ""
@@ -80,13 +87,26 @@ class Timeline:
         self.reply: Reply | None = None
         self.steps = 0
         self.usage = Usage()
-        self._hide_reasoning = hide_reasoning
-        self._open: int | None = None
-        self._tools: dict[int, int] = {}
         self.running = 0
+        self._hide_reasoning = hide_reasoning
+        self._kept = Kept(max_chars)
+        self._open: int | None = None
+        self._skipped: Kind | None = None
+        # By the server's number of a call: its part, None where that is not kept.
+        self._tools: dict[int, int | None] = {}
+        self._called = 0
         self._reasoned: list[int] = []
         self._step = 0
         self._held: tuple[Kind, str] = ("answer", "")
+
+    @property
+    def parts(self) -> list[Part]:
+        return self._kept.parts
+
+    @property
+    def left_out(self) -> str:
+        """Which parts had no room; "" for none."""
+        return self._kept.left_out
 
     @property
     def head(self) -> str:
@@ -105,7 +125,8 @@ class Timeline:
             return []
         ops: list[Op] = []
         self._close_parts(ops)
-        self._notice("Stopped before the end of the turn; what had arrived is kept.", ops)
+        said = "Stopped before the end of the turn; what had arrived is kept."
+        self._notice(said, ops, assured=True)
         self._set_state("Stopped", ops)
         return ops
 
@@ -124,10 +145,12 @@ class Timeline:
                 "done": part.done,
                 "state": part.state,
                 "tokens": part.tokens,
+                "cut": cut_note(part.missing),
             }
             for part in self.parts
         ]
         reset = {"op": "reset", "head": self.head, "state": self.state, "parts": parts}
+        reset["cut"] = self.left_out
         return reset | {"usage": self._usage_op()}
 
     @singledispatchmethod
@@ -136,7 +159,8 @@ class Timeline:
 
     @_apply.register
     def _(self, event: TurnStarted, ops: list[Op]) -> None:
-        self.model, self.endpoint = clean(event.model), clean(event.endpoint)
+        self.model = clean(event.model)[:MOST_NAME]
+        self.endpoint = clean(event.endpoint)[:MOST_NAME]
         self.practice = event.practice
         ops.append({"op": "head", "text": self.head})
         self._set_state(f"Waiting for {self.model}…", ops)
@@ -158,7 +182,7 @@ class Timeline:
 
     @_apply.register
     def _(self, event: Retrying, ops: list[Op]) -> None:
-        reason = _first_line(event.reason)
+        reason = first_line(event.reason)
         self._notice(f"Retry {event.attempt} of {event.retries}: {reason}", ops)
         self._set_state(f"Retrying in {_seconds(event.delay)}: {reason}", ops)
 
@@ -173,40 +197,45 @@ class Timeline:
     @_apply.register
     def _(self, event: ToolCallStarted, ops: list[Op]) -> None:
         self._close_open(ops)
-        name = clean(event.name)
-        self._tools[event.index] = self._begin(Part("tool", name), ops)
-        self._set_state(f"Calling {name}…", ops)
+        self._tools[event.index] = self._new_tool(event.name, ops)
+        self._set_state(f"Calling {clean(event.name)[:MOST_NAME]}…", ops)
 
     @_apply.register
     def _(self, event: ToolCallDelta, ops: list[Op]) -> None:
-        text = clean(event.arguments)
-        if text and event.index in self._tools:
-            self._append(self._tools[event.index], text, ops)
+        index = self._tools.get(event.index)
+        if index is not None:
+            self._kept.append(index, clean(event.arguments), ops)
 
     @_apply.register
     def _(self, event: ToolStarted, ops: list[Op]) -> None:
         self._close_open(ops)
-        name, arguments = clean(event.call.name), clean(event.call.arguments)
-        index = self._tool(event.index)
-        if index is None:  # nothing of it was streamed
-            index = self._begin(Part("tool", name), ops)
-            self._tools[max(self._tools, default=-1) + 1] = index
-        part = self.parts[index]
-        if part.length < len(arguments) and arguments.startswith(part.text):
-            self._append(index, arguments[part.length :], ops)
-        self.running = index
-        self._run(name, ops)
+        numbers = sorted(self._tools)
+        if event.index < len(numbers):
+            self._called = numbers[event.index]
+        else:  # nothing of it was streamed
+            self._called = max(numbers, default=-1) + 1
+            self._tools[self._called] = self._new_tool(event.call.name, ops)
+        index = self._tools[self._called]
+        if index is not None:
+            self._kept.complete(index, clean(event.call.arguments), ops)
+        self._run(event.call.name, ops)
 
     @_apply.register
     def _(self, event: ApprovalAsked, ops: list[Op]) -> None:
-        self.parts[self.running].state = "asked"
-        ops.append({"op": "ask", "part": self.running})
+        index = self._tools.get(self._called)
+        if index is None:  # what a person is asked about is always shown
+            part = Part("tool", clean(event.name)[:MOST_NAME], most=ASSURED, assured=True)
+            index = self._tools[self._called] = self._kept.begin(part, ops)
+            self._kept.append(index, clean(event.arguments), ops)
+        self.running = index
+        self.parts[index].state = "asked"
+        ops.append({"op": "ask", "part": index})
         self._set_state(f"Waiting for your yes or no to {clean(event.name)}…", ops)
 
     @_apply.register
     def _(self, event: ApprovalAnswered, ops: list[Op]) -> None:
-        self.parts[self.running].edited = clean(event.arguments)
-        self._run(clean(event.name), ops)
+        self.parts[self.running].edited = self._kept.room.text(clean(event.arguments))
+        self._run(event.name, ops)
 
     @_apply.register
     def _(self, event: ToolFinished, ops: list[Op]) -> None:
@@ -235,21 +264,23 @@ class Timeline:
                 index = self._tool(place)
                 if index is not None and self.parts[index].result is None:
                     self._show_result(index, result, ops)
+        self._kept.keep_last_answer(event.reply.text, ops)
         self._close_parts(ops)
-        closing, state = _closing(event.reply, {part.kind for part in self.parts})
+        closing, state = closing_of(event.reply, {part.kind for part in self.parts})
         if closing:
-            self._notice(closing, ops)
+            self._notice(closing, ops, assured=True)
         self._set_state(state, ops)
 
     def _text(self, kind: Kind, text: str, ops: list[Op]) -> None:
         """Add to the open part, or open one as soon as there is something to see."""
         text = clean(text)
+        if self._skipped == kind:
+            return
         if self._open is not None and self.parts[self._open].kind == kind:
-            if text:
-                self._append(self._open, text, ops)
+            self._kept.append(self._open, text, ops)
             return
         held_kind, held = self._held
-        text = _without_blank_lines(held + text if held_kind == kind else text)
+        text = without_blank_lines(held + text if held_kind == kind else text)
         if not text.strip():
             self._held = (kind, text)
             return
@@ -258,10 +289,13 @@ class Timeline:
         self._close_open(ops)
         if kind == "reasoning" and self._hide_reasoning:
             return
-        self._open = self._begin(Part(kind), ops)
+        self._open = self._kept.admit(Part(kind), ops)
+        if self._open is None:
+            self._skipped = kind
+            return
         if kind == "reasoning":
             self._reasoned.append(self._open)
-        self._append(self._open, text, ops)
+        self._kept.append(self._open, text, ops)
 
     def _tool(self, place: int) -> int | None:
         """The part of the step's call at this place: servers number calls as they like."""
@@ -269,9 +303,12 @@ class Timeline:
         return self._tools[numbers[place]] if place < len(numbers) else None
 
     def _run(self, name: str, ops: list[Op]) -> None:
-        self.parts[self.running].state = "running"
-        ops.append({"op": "run", "part": self.running})
-        self._set_state(f"Calling {name}…", ops)
+        index = self._tools.get(self._called)
+        if index is not None:
+            self.running = index
+            self.parts[index].state = "running"
+            ops.append({"op": "run", "part": index})
+        self._set_state(f"Calling {clean(name)[:MOST_NAME]}…", ops)
 
     def _usage_op(self) -> Op:
         usage = self.usage
@@ -284,78 +321,40 @@ class Timeline:
 
     def _show_result(self, index: int, result: ToolResult, ops: list[Op]) -> None:
         part = self.parts[index]
-        part.result = result
+        part.result = self._kept.room.result(result)
         part.state = "failed" if result.error else "done"
         ops.append({"op": "result", "part": index, "state": part.state})
 
-    def _notice(self, text: str, ops: list[Op]) -> None:
+    def _notice(self, text: str, ops: list[Op], *, assured: bool = False) -> None:
         self._close_open(ops)
-        part = self._begin(Part("notice"), ops)
-        self._append(part, clean(text.strip()), ops)
-        self._finish(part, ops)
+        part = Part("notice", most=MOST_NOTICE, assured=assured)
+        index = self._kept.begin(part, ops) if assured else self._kept.admit(part, ops)
+        if index is not None:
+            self._kept.append(index, clean(text.strip()), ops)
+            self._kept.finish(index, ops)
 
     def _set_state(self, text: str, ops: list[Op]) -> None:
         if text != self.state:
             self.state = text
             ops.append({"op": "state", "text": text})
 
-    def _begin(self, part: Part, ops: list[Op]) -> int:
-        self.parts.append(part)
-        index = len(self.parts) - 1
-        ops.append({"op": "part", "part": index, "kind": part.kind, "title": part.title})
-        return index
-
-    def _append(self, index: int, text: str, ops: list[Op]) -> None:
-        at = self.parts[index].append(text)
-        ops.append({"op": "append", "part": index, "at": at, "text": text})
-
-    def _finish(self, index: int, ops: list[Op]) -> None:
-        self.parts[index].done = True
-        ops.append({"op": "done", "part": index})
+    def _new_tool(self, name: str, ops: list[Op]) -> int | None:
+        part = Part("tool", clean(name)[:MOST_NAME], most=self._kept.room.half())
+        return self._kept.admit(part, ops)
 
     def _close_open(self, ops: list[Op]) -> None:
+        self._skipped = None
         if self._open is not None:
-            self._finish(self._open, ops)
+            self._kept.finish(self._open, ops)
             self._open = None
 
     def _close_parts(self, ops: list[Op]) -> None:
         self._close_open(ops)
         self._held = ("answer", "")
         for index in self._tools.values():
-            self._finish(index, ops)
+            if index is not None:
+                self._kept.finish(index, ops)
         self._tools.clear()
-
-
-def _closing(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
-    """The last notice of a turn, "" for none, and its last state."""
-    answered = "answer" in kinds
-    if isinstance(reply.error, KeyboardInterrupt):
-        kept = "what had arrived is kept" if kinds - {"notice"} else "nothing had arrived"
-        return f"Stopped: {kept}.", "Stopped"
-    if reply.error is not None:
-        name, line = type(reply.error).__name__, _first_line(str(reply.error))
-        return f"{name}: {line}" if line else name, "Failed"
-    if reply.finish_reason == "length":
-        cut = "The answer was cut" if answered else "Cut before an answer began, the limit reached"
-        return f"{cut} at max_tokens; raise it with --max-tokens.", "Done"
-    if reply.finish_reason == "content_filter":
-        return "The provider's content filter ended the answer.", "Done"
-    if reply.finish_reason not in ("stop", "tool_calls", "max_steps", "repetition"):
-        reason = clean(reply.finish_reason or "it gave no reason")
-        return f"The server ended the answer early ({reason}).", "Done"
-    return ("" if answered else "The answer is empty."), "Done"
-
-
-def _without_blank_lines(text: str) -> str:
-    """The text from its first line with something on it; the indentation of that line stays."""
-    body = text.lstrip()
-    blank = text[: len(text) - len(body)]
-    return blank.rpartition("\n")[2][-INDENT:] + body
-
-
-def _first_line(text: str) -> str:
-    line = (text.strip().splitlines() or [""])[0]
-    return line if len(line) <= FIRST_LINE else line[: FIRST_LINE - 1] + "…"
 
 
 def _seconds(delay: float) -> str:

@@ -1,4 +1,4 @@
-"""A chat as one static output: its turns, and what was set aside."""
+"""A chat or a program as one static output."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from html import escape
 from typing import Protocol
 
 from kimi_magic.messages import Reply
+from kimi_magic.view.code import code_html
 from kimi_magic.view.markdown import plain_html, to_html
 from kimi_magic.view.parts import clean
 from kimi_magic.view.record import Bundle, details, pre
 
-__all__ = ["show_chat"]
+__all__ = ["show_chat", "show_code"]
 
 _PROMPT = "margin:1em 0 .5em;font-weight:600;white-space:pre-wrap"
 _ASIDE = "opacity:.65"
 EMPTY = "The chat is empty."
 ASIDE = "Set aside by cells that were run again"
+
+
+def show_code(code: str, language: str) -> Bundle:
+    """Show a program, with its colours."""
+    return Bundle({"text/plain": code, "text/html": code_html(clean(code), language)}, {})
 
 
 class Turn(Protocol):

@@ -1,0 +1,89 @@
+"""What a summary costs: ``python -m benchmarks.summaries``.
+
+Each figure is the fastest of several, beside a floor in the same run: what pandas or Python do to
+show as much of the same value.
+
+- a frame of 10 million rows (target 1 s), over ``df.head().to_string()`` and ``df.describe()``
+- a frame of 10,000 columns, over its ``head().to_string()``
+- a dict of a million keys, over ``reprlib.repr``
+- an array of 100 million numbers, over ``str(array)``
+- a prompt of a megabyte, searched for secrets, over a copy of it in lower case
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from kimi_magic.context.secrets import mask
+from kimi_magic.context.summaries import summarize
+
+ROUNDS = 5
+ROWS = 10_000_000
+COLUMNS = 10_000
+KEYS = 1_000_000
+
+
+def tall() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    regions = pd.Categorical.from_codes(rng.integers(0, 4, ROWS), list("nesw"))
+    return pd.DataFrame(
+        {
+            "region": regions,
+            "name": np.array(["a name", "another name"], dtype=object)[rng.integers(0, 2, ROWS)],
+            "sales": rng.normal(100, 20, ROWS),
+            "units": rng.integers(0, 50, ROWS),
+            "day": pd.date_range("2000-01-01", periods=ROWS, freq="min"),
+        }
+    )
+
+
+def fastest(call: Callable[[], object]) -> float:
+    """Seconds of the fastest of several calls: what else the machine does makes them slower."""
+    taken = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+def beside(ours: Callable[[], object], floor: Callable[[], object]) -> str:
+    mine, least = fastest(ours), fastest(floor)
+    return f"{mine * 1000:.2f} ms, {mine / least:.3g} × ({least * 1000:.2f} ms)"
+
+
+def main() -> None:
+    frame, wide = tall(), pd.DataFrame(np.ones((1000, COLUMNS)))
+    keys = {f"key {number}": number for number in range(KEYS)}
+    array = np.ones(100_000_000, dtype="i1")
+    prompt = "Lorem ipsum dolor sit amet, 12345; " * 30_000
+    secrets = {"A_KEY": "fake-key-0123456789abcdef" * 3}
+    figures = {
+        f"{ROWS:,} rows, over head().to_string() (target 1 s)": beside(
+            lambda: summarize(frame), lambda: frame.head().to_string()
+        ),
+        f"{ROWS:,} rows, over describe()": beside(lambda: summarize(frame), frame.describe),
+        f"{COLUMNS:,} columns, over head().to_string(max_cols=30)": beside(
+            lambda: summarize(wide), lambda: wide.head().to_string(max_cols=30)
+        ),
+        f"a dict of {KEYS:,} keys, over reprlib.repr": beside(
+            lambda: summarize(keys), lambda: reprlib.repr(keys)
+        ),
+        f"an array of {array.size:,}, over str": beside(
+            lambda: summarize(array), lambda: str(array)
+        ),
+        f"{len(prompt):,} characters searched for secrets, over lower()": beside(
+            lambda: mask(prompt, secrets), prompt.lower
+        ),
+    }
+    print(json.dumps(figures, indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

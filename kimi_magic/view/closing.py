@@ -1,0 +1,35 @@
+"""How a turn ended, in words."""
+
+from __future__ import annotations
+
+from kimi_magic.messages import Reply
+from kimi_magic.view.parts import Kind, clean
+
+__all__ = ["closing_of", "first_line"]
+
+FIRST_LINE = 300
+
+
+def closing_of(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
+    """The last notice of a turn, "" for none, and its last state."""
+    answered = "answer" in kinds
+    if isinstance(reply.error, KeyboardInterrupt):
+        kept = "what had arrived is kept" if kinds - {"notice"} else "nothing had arrived"
+        return f"Stopped: {kept}.", "Stopped"
+    if reply.error is not None:
+        name, line = type(reply.error).__name__, first_line(str(reply.error))
+        return f"{name}: {line}" if line else name, "Failed"
+    if reply.finish_reason == "length":
+        cut = "The answer was cut" if answered else "Cut before an answer began, the limit reached"
+        return f"{cut} at max_tokens; raise it with --max-tokens.", "Done"
+    if reply.finish_reason == "content_filter":
+        return "The provider's content filter ended the answer.", "Done"
+    if reply.finish_reason not in ("stop", "tool_calls", "max_steps", "repetition"):
+        reason = clean(first_line(reply.finish_reason or "it gave no reason"))
+        return f"The server ended the answer early ({reason}).", "Done"
+    return ("" if answered else "The answer is empty."), "Done"
+
+
+def first_line(text: str) -> str:
+    line = (text.strip().splitlines() or [""])[0]
+    return line if len(line) <= FIRST_LINE else line[: FIRST_LINE - 1] + "…"
