@@ -147,7 +147,7 @@ def _part(part: Part, options: ViewOptions) -> str:
         text = _whole(part) if part.missing else part.text
         return f'<pre style="{_WRAP};{_PROSE}">{escape(text)}</pre>'
     if options.format == "code" and "```" not in part.text:
-        return f"{code_html(part.text, 'python')}{cut}"
+        return f"<div>\n{code_html(part.text, 'python')}{cut}</div>"
     return f"<div>\n{to_html(part.text)}{cut}</div>"
 
 
