@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from getpass import getpass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.approval import Approval, Approved, AskPerson, ask_with_input, asking
 from kimi_magic.calling import caller, offered_tools
@@ -18,6 +18,7 @@ from kimi_magic.chats import Chats, ChatTurn, Place
 from kimi_magic.composing import Composed, compose
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector, Line
+from kimi_magic.discretion import keys_of, without_keys
 from kimi_magic.driver import drive, watch
 from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
 from kimi_magic.errors import KeyRefused, KimiError, TurnInterrupted
@@ -52,6 +53,7 @@ HOW_TO_GET_KIMI = (
 MASKED = "Masked in what is sent: {}. --allow-secrets sends it."
 GO_ON = "Go on exactly where you stopped; repeat nothing."
 Announce = Callable[[Event], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +188,10 @@ class Session:
         endpoint = self.choose_endpoint(question.endpoint)
         model = question.model or self.settings.model or endpoint.model
         body = request_body(question, endpoint, model, self.settings)
-        earlier = self._history(question, Place(*running_cell()))
-        messages = (*system_prompt(question, self.settings, model), *earlier, prompt.message)
-        return preview(endpoint, body, messages, toolset.schemas() if toolset else [], prompt)
+        before = self._before(question, Place(*running_cell()), model)
+        schemas = toolset.schemas() if toolset else []
+        shown = preview(endpoint, body, (*before, prompt.message), schemas, prompt)
+        return self.without_keys(shown)
 
     def snippet(self, reply: Reply, form: str) -> str:
         """The turn as a program; ``form`` is one of ``export.FORMS``.
@@ -200,7 +203,7 @@ class Session:
         """
         from kimi_magic.export import write
 
-        return write(program_of(reply, self._connector.known_keys()), form)
+        return self.without_keys(write(program_of(reply, self._connector.known_keys()), form))
 
     def to_go_on(self, chat: str) -> Question:
         """The question that goes on with a chat's latest turn.
@@ -213,6 +216,10 @@ class Session:
         if not self.chats.get(chat).turns:
             raise KimiError(f"The chat {chat} has no turn to go on with.")
         return Question(GO_ON, chat=chat)
+
+    def without_keys(self, value: T) -> T:
+        """The same without any key that is known, of a text or what holds texts."""
+        return without_keys(value, self._connector.known_keys())
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""
@@ -250,10 +257,7 @@ class Session:
             model = line.model
             request = self._request(job, line)
             turn = Turn(
-                (
-                    *system_prompt(question, self.settings, model),
-                    *self._history(question, job.place),
-                ),
+                self._before(question, job.place, model),
                 job.prompt.message,
                 retries=self.settings.retries,
                 tools=request.get("tools", ()),
@@ -286,14 +290,18 @@ class Session:
         if error is not None:
             raise error from None
 
-    def _history(self, question: Question, place: Place) -> tuple[Message, ...]:
-        name = question.chat
-        return self.chats.get(name).history(place, fresh=question.fresh) if name else ()
+    def _before(self, question: Question, place: Place, model: str) -> tuple[Message, ...]:
+        """What is sent before the prompt: the system prompt, and the chat so far."""
+        chat = self.chats.get(question.chat) if question.chat else None
+        earlier = chat.history(place, fresh=question.fresh) if chat else ()
+        said = (*system_prompt(question, self.settings, model), *earlier)
+        return said if question.allow_secrets else self.without_keys(said)
 
     def _request(self, job: _Job, line: Line) -> dict[str, Any]:
         """What the turn's requests hold beside their messages."""
         body = request_body(job.question, line.endpoint, line.model, self.settings)
-        return body | ({"tools": job.toolset.schemas()} if job.toolset else {})
+        body |= {"tools": job.toolset.schemas()} if job.toolset else {}
+        return body if job.question.allow_secrets else self.without_keys(body)
 
     def _sender(self, job: _Job, request: dict[str, Any]) -> Callable[[Send], Exchange]:
         """How the turn's requests go out."""
@@ -306,7 +314,7 @@ class Session:
                 body["stream"] = False
                 body.pop("stream_options", None)
             # Each time anew: the embedded engine may have been ended since.
-            return self._connect(job).client.chat(body)
+            return self._connect(job).client.chat(body, keys_of(self._connector.known_keys()))
 
         return send
 
@@ -355,7 +363,8 @@ class Session:
         messages = turn.messages()
         if not (reply.chat and messages):
             return 0
-        made = ChatTurn(_text_of(job.question), reply, messages, job.place)
+        asked = self.without_keys(_text_of(job.question))
+        made = ChatTurn(asked, reply, messages, job.place)
         return self.chats.get(reply.chat).append(made, fresh=job.question.fresh)
 
     def _tell_how_to_get_kimi(self, job: _Job, line: Line) -> Iterator[Event]:

@@ -19,7 +19,7 @@ PACKAGE = Path(kimi_magic.__file__).parent
 STOREYS = (
     {"messages", "events", "errors", "config", "timed", "history", "budget"},
     {"loop", "chats", "endpoints", "tools", "context", "view", "store", "export", "options"},
-    {"driver", "connect", "approval", "lines"},
+    {"driver", "connect", "approval", "lines", "discretion"},
     {"question"},
     {"composing", "repair"},
     {"calling", "preview", "exporting"},

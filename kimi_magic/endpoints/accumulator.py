@@ -6,12 +6,13 @@ was not streamed is folded as a single chunk whose ``message`` is the delta.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from kimi_magic.config import Key
+from kimi_magic.endpoints.arriving import Arriving
 from kimi_magic.endpoints.fragments import CallTable
 from kimi_magic.endpoints.markers import CallArguments, CallBegun, MarkerSplitter
-from kimi_magic.endpoints.surrogates import HalfKeeper
 from kimi_magic.endpoints.think import Piece, ThinkSplitter
 from kimi_magic.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.messages import Completion, Message, Usage
@@ -31,17 +32,25 @@ class Accumulator:
     The deltas add up to the message but for one dialect: where only ``</think>`` arrives, its
     reasoning was handed on as content before anybody could know. The message has it as reasoning;
     those who watched saw one text, with an empty line where the tag stood.
+
+    Parameters
+    ----------
+    keys : sequence of Key
+        Masked in what arrives.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
         self._text: dict[Field, list[str]] = {"reasoning": [], "content": []}
-        self._halves: dict[Field, HalfKeeper] = {"reasoning": HalfKeeper(), "content": HalfKeeper()}
+        self._arriving: dict[Field, Arriving] = {
+            "reasoning": Arriving(keys),
+            "content": Arriving(keys),
+        }
         self._markers: dict[Field, MarkerSplitter] = {
             "reasoning": MarkerSplitter(),
             "content": MarkerSplitter(),
         }
         self._think = ThinkSplitter()
-        self._calls = CallTable()
+        self._calls = CallTable(keys)
         self._reasoning_key: str | None = None
         self._usage = Usage()
         self.finish_reason: str | None = None
@@ -64,9 +73,10 @@ class Accumulator:
         return list(self._delta(delta))
 
     def finish(self) -> list[Delta]:
-        """No more chunks: release text that was held back as the possible start of a tag."""
+        """No more chunks: release text that was held back as the possible start of something."""
         ends = [*self._end_of("reasoning"), *self._end_of("content")]
-        return [*ends, *self._keep(self._think.finish())]
+        ends += self._keep(self._think.finish())
+        return [*ends, *self._rest("reasoning"), *self._rest("content"), *self._calls.finish()]
 
     def completion(self, seconds: float = 0.0) -> Completion:
         """What has arrived so far, whole or cut."""
@@ -131,12 +141,20 @@ class Accumulator:
     def _keep(self, pieces: list[Piece]) -> Iterator[Delta]:
         for kind, piece in pieces:
             if kind == "retract":
+                yield from self._rest("content")
                 if content := self._text["content"]:
                     yield ContentDelta("\n\n")
                 self._text = {"reasoning": content, "content": []}
-            elif text := self._halves[kind].feed(piece):
-                self._text[kind].append(text)
-                yield ReasoningDelta(text) if kind == "reasoning" else ContentDelta(text)
+            else:
+                yield from self._told(kind, self._arriving[kind].feed(piece))
+
+    def _rest(self, kind: Field) -> Iterator[Delta]:
+        return self._told(kind, self._arriving[kind].finish())
+
+    def _told(self, kind: Field, text: str) -> Iterator[Delta]:
+        if text:
+            self._text[kind].append(text)
+            yield ReasoningDelta(text) if kind == "reasoning" else ContentDelta(text)
 
 
 def _first_choice(choices: Any) -> Mapping[str, Any]:
