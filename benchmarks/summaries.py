@@ -20,8 +20,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from kimi_magic.context import summarize
 from kimi_magic.context.secrets import mask
+from kimi_magic.context.summaries import summarize
 
 ROUNDS = 5
 ROWS = 10_000_000

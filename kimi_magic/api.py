@@ -69,8 +69,9 @@ def ask(
         each), ``yes`` (asks for none), ``no`` (refuses each).
     variables : sequence of str or mapping, optional
         Names of the notebook's variables, or names and values: their summaries go along.
-    schema
-        Its place; this version refuses it.
+    schema : type, dict or str, optional
+        What the answer is to hold: a pydantic model, dataclass, TypedDict, ``list[Model]``, a JSON
+        Schema, or fields such as ``"name, age int, tags list"``. ``reply.data`` is the value.
 
     Returns
     -------

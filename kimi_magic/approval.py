@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "confirming"]
 
-Approved = dict[tuple[str, Any], Any]
+Approved = dict[tuple[Any, ...], Any]
 """What a person approved for a chat: a tool's name and code, and the function."""
 
 AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], Answer]
@@ -55,8 +55,7 @@ class Approval:
 
     def __call__(self, tool: Tool, arguments: dict[str, Any]) -> bool | dict[str, Any]:
         """Whether the call may be made, or with which arguments."""
-        # A function that was defined anew, with other code, is asked for again.
-        same = (tool.name, getattr(tool.function, "__code__", None) or id(tool.function))
+        same = (tool.name, *_identity(tool.function))
         if same in self._approved:
             return True
         self._announce(ApprovalAsked(tool.name, json.dumps(arguments, ensure_ascii=False)))
@@ -75,6 +74,16 @@ class Approval:
         except ArgumentsError as error:
             return str(error)
         return ""
+
+
+def _identity(function: Any) -> tuple[Any, ...]:
+    """What makes a function the one that was approved: defined anew with other code, as a method
+    of another object, or around other values it is another one."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return (id(function),)
+    cells = getattr(function, "__closure__", None) or ()
+    return (code, id(getattr(function, "__self__", None)), *(id(c.cell_contents) for c in cells))
 
 
 def confirming(toolset: Toolset, approve: str) -> Toolset:

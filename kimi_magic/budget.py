@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,13 +34,18 @@ class Budget:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         self._factor = 1.0
+        self._ceiling = math.inf
 
     def estimate(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
         """About how many tokens a request has."""
         return round(self._counted(messages, tools) * self._factor)
 
     def fits(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> bool:
-        return self.estimate(messages, tools) <= self.tokens
+        return self.estimate(messages, tools) <= min(self.tokens, self._ceiling)
+
+    def refused(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> None:
+        """The server has found this request too long: its window is smaller than was thought."""
+        self._ceiling = min(self._ceiling, self.estimate(messages, tools) * 0.9)
 
     def learn(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], usage: Usage

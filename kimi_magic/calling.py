@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_magic.approval import confirming
 from kimi_magic.discretion import without_secrets
+from kimi_magic.errors import ToolInterrupted
 from kimi_magic.events import Event, ToolFinished
 from kimi_magic.messages import ToolCall
 
@@ -26,7 +27,7 @@ def offered_tools(tools: Any, approve: str) -> Toolset | None:
     KimiError
         Something cannot be a tool, or there is no such ``approve``.
     """
-    if tools is None or tools == []:
+    if tools is None:
         return None
     from kimi_magic.tools.toolset import Toolset
 
@@ -51,10 +52,13 @@ def caller(
         from kimi_magic.tools.batch import run_batch
 
         assert toolset is not None, "only what was offered is called"
-        for event in run_batch(toolset, calls, approve):
-            if isinstance(event, ToolFinished):
-                yield replace(event, result=without_secrets(event.result, secrets()))
-            else:
-                yield event
+        try:
+            for event in run_batch(toolset, calls, approve):
+                if isinstance(event, ToolFinished):
+                    yield replace(event, result=without_secrets(event.result, secrets()))
+                else:
+                    yield event
+        except ToolInterrupted as interrupt:
+            raise ToolInterrupted(without_secrets(interrupt.result, secrets())) from None
 
     return call

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+from kimi_magic.errors import KimiError
+from kimi_magic.history import numbered
 from kimi_magic.messages import Message, Reply, Usage
 
 __all__ = ["NOWHERE", "Chat", "ChatTurn", "Chats", "Place"]
@@ -40,12 +43,15 @@ class ChatTurn:
         The prompt and all that came of it, as they go out with the next request.
     place : Place
         Where it was made.
+    question : any
+        All that was asked, and how.
     """
 
     prompt: str
     reply: Reply
     messages: tuple[Message, ...]
     place: Place = NOWHERE
+    question: Any = field(default=None, repr=False)
 
 
 class Chat:
@@ -61,6 +67,8 @@ class Chat:
     ----------
     approved : dict
         The tools that a person approved for this chat.
+    unanswered : any
+        The question of a turn that failed before anything came.
     set_aside : list of ChatTurn
         What a cell that was run again has taken out of the conversation, oldest first.
     """
@@ -68,6 +76,7 @@ class Chat:
     def __init__(self, name: str, ask: Callable[..., Reply]) -> None:
         self.name = name
         self.approved: dict[Any, Any] = {}
+        self.unanswered: Any = None
         self.set_aside: list[ChatTurn] = []
         self._ask = ask
         self._turns: list[ChatTurn] = []
@@ -92,7 +101,7 @@ class Chat:
     def history(self, place: Place = NOWHERE, *, fresh: bool = False) -> tuple[Message, ...]:
         """All that was said before a turn at this place, without a system prompt."""
         kept = self._turns[: self._start(place, fresh=fresh)]
-        return tuple(message for turn in kept for message in turn.messages)
+        return numbered(message for turn in kept for message in turn.messages)
 
     def append(self, turn: ChatTurn, *, fresh: bool = False) -> int:
         """Add a turn; one of a cell that is run again takes the place of the cell's earlier one.
@@ -102,15 +111,19 @@ class Chat:
         int
             How many turns of other cells were set aside with it.
         """
+        self.unanswered = None
         start = self._start(turn.place, fresh=fresh)
-        out = self._turns[start:]
+        run = turn.place.run
+        own = [t for t in self._turns[start:] if run and t.place.run == run]  # asked by its tools
+        out = [t for t in self._turns[start:] if t not in own]
         self.set_aside = [*self.set_aside, *out][-MOST_SET_ASIDE:]
-        self._turns[start:] = [turn]
+        self._turns[start:] = [*own, turn]
         return sum(1 for other in out if not _same_cell(other.place, turn.place))
 
     def reset(self) -> None:
         """Forget all turns, and what was approved."""
         self._turns.clear()
+        self.unanswered = None
         self.set_aside.clear()
         self.approved.clear()
 
@@ -152,6 +165,20 @@ class Chats:
             if name not in self._chats:
                 self._chats[name] = Chat(name, self._ask)
             return self._chats[name]
+
+    def known(self, name: str) -> Chat:
+        """The chat of that name.
+
+        Raises
+        ------
+        KimiError
+            There is none; the message names the nearest.
+        """
+        if name in self._chats or name == self.current:
+            return self.get(name)
+        near = get_close_matches(name, self._chats, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        raise KimiError(f"No chat is named {name!r}.{guess} `%kimi chats` lists them.")
 
     def __iter__(self) -> Iterator[Chat]:
         """In the order in which they began."""

@@ -15,7 +15,6 @@ __all__ = ["complete_kimi", "completions"]
 
 _LINE = re.compile(r"\s*(?:[^\W\d]\w*\s*=\s*)?(%{1,2})kimi\s(.*)", re.DOTALL)
 
-FORMS = ("python", "langchain", "node", "curl")
 Names = Mapping[str, Callable[[str], Iterable[str]]]
 """The names of each kind that ``Option.completes`` tells; each function takes what was typed."""
 
@@ -87,6 +86,8 @@ def _of_verb(words: list[str]) -> Iterable[str] | str | None:
 
 def _names() -> Names:
     from IPython import get_ipython
+
+    from kimi_magic.export import FORMS
 
     session, shell = current(), get_ipython()
     space: Mapping[str, Any] = shell.user_ns if shell else {}

@@ -33,7 +33,12 @@ class Composed:
 
 
 def compose(
-    question: Question, namespace: Mapping[str, Any], secrets: Secrets, *, tokens: int
+    question: Question,
+    namespace: Mapping[str, Any],
+    secrets: Secrets,
+    *,
+    tokens: int,
+    closing: str = "",
 ) -> Composed:
     """Attach variables and cells to the prompt, and mask what looks like a key.
 
@@ -44,6 +49,8 @@ def compose(
     secrets : mapping
     tokens : int
         The longest summary of each variable, where the question says nothing else.
+    closing : str
+        What is added below.
 
     Raises
     ------
@@ -55,14 +62,21 @@ def compose(
         raise KimiError("The prompt is empty: write what you want to ask.")
     variables = _variables(question.variables, namespace)
     blocks = _blocks(question, variables, question.var_tokens or tokens)
-    if blocks:
-        before = f"{blocks}\n\n"
-        content = before + content if isinstance(content, str) else (TextPart(before), *content)
+    content = _between(f"{blocks}\n\n" if blocks else "", content, closing and f"\n\n{closing}")
     masked: dict[str, None] = {}
     if not question.allow_secrets:
         content = _masked(content, secrets, masked)
     held = dict.fromkeys([*variables, *question.expressions])
     return Composed(Message("user", content), tuple(held), tuple(masked))
+
+
+def _between(
+    before: str, content: str | tuple[TextPart, ...], after: str
+) -> str | tuple[TextPart, ...]:
+    if isinstance(content, str):
+        return f"{before}{content}{after}"
+    parts = (TextPart(before), *content, TextPart(after))
+    return tuple(part for part in parts if part.text)
 
 
 def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:

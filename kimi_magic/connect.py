@@ -48,9 +48,16 @@ class Line:
 
 
 class Connector:
-    """The endpoints of a session, and the ways to them."""
+    """The endpoints of a session, and the ways to them.
+
+    Attributes
+    ----------
+    introduced : bool
+        Whether the reader was told that the practice model answers.
+    """
 
     def __init__(self) -> None:
+        self.introduced = False
         self.catalogue = Catalogue()
         self._keys = KeyRing()
         self._listed: dict[str, None] = {}
@@ -154,11 +161,11 @@ class Connector:
         client = self._client(endpoint, running.base_url, key, settings)
         return Line(endpoint, client, running.model, running.practice)
 
-    def budget(self, line: Line, answer: int) -> Budget:
+    def budget(self, endpoint: Endpoint, model: str, answer: int) -> Budget:
         """What the model's window holds beside an answer of so many tokens; what was learnt of
         its count stays."""
-        window = line.endpoint.context_window
-        budget = self._budgets.setdefault((line.endpoint.name, line.model), Budget(window))
+        window = endpoint.context_window
+        budget = self._budgets.setdefault((endpoint.name, model), Budget(window))
         budget.tokens = max(window - answer, window // 2)
         return budget
 

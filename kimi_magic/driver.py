@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 from kimi_magic.errors import EndpointError, ToolInterrupted, TurnInterrupted
-from kimi_magic.events import Event, ToolFinished, TurnFinished
+from kimi_magic.events import Event, ToolFinished, ToolStarted, TurnFinished
 from kimi_magic.loop import Pause, RunTools, Send, Turn
 from kimi_magic.messages import Completion, Reply, ToolCall
 from kimi_magic.view import View
@@ -100,7 +100,9 @@ def _gather(turn: Turn, events: Iterator[Event | None]) -> Iterator[Event | None
     """Keep each result as it comes, and of a call that was interrupted what there was of it."""
     try:
         for event in events:
-            if isinstance(event, ToolFinished):
+            if isinstance(event, ToolStarted):
+                turn.begun.add(event.call.id)
+            elif isinstance(event, ToolFinished):
                 turn.results[event.result.call_id] = event.result
             yield event
     except ToolInterrupted as interrupt:

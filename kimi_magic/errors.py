@@ -5,6 +5,7 @@
   x PromptError               an expression, variable or cell that cannot be put into a prompt
   x ConfigError               a setting, endpoint or model name that does not fit
     + MissingKeyError         the endpoint wants a key and none was found
+  x SchemaMismatch            an answer that does not fit its schema (``structured``)
   x LocalEngineError          the embedded engine cannot be had or cannot run
   x EndpointError             a request that failed
     + ConnectionFailed        the server was not reached, or the line broke

@@ -21,6 +21,7 @@ __all__ = [
     "CallIds",
     "after_the_loop",
     "cancelled",
+    "numbered",
     "sendable",
     "shortened",
     "told",
@@ -29,6 +30,7 @@ __all__ = [
 NO_ANSWER = "[No answer was given.]"
 CUT_OFF = "[The answer was cut off.]"
 CANCELLED = "Cancelled: the user stopped the turn before this call was made."
+STOPPED = "The user stopped the turn while this call ran; it may have had its effect."
 HIDDEN = "[This result was left out to make room.]"
 RESULTS_HIDDEN = "The context window is full: the results of earlier tool calls were left out."
 TURNS_LEFT_OUT = "The chat outgrew the model's context window: its oldest turns were left out."
@@ -72,6 +74,28 @@ class CallIds:
         )
 
 
+def numbered(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The messages of several turns with ids that count over all of them.
+
+    Turns that overlapped (threads, or a tool that asks in its own chat) have counted from the same
+    number, and no server takes an id twice.
+    """
+    ids = CallIds(())
+    known: dict[str, str] = {}
+    result = []
+    for message in messages:
+        if message.tool_calls:
+            given = ids.give(message)
+            pairs = zip(message.tool_calls, given.tool_calls, strict=True)
+            known |= {old.id: new.id for old, new in pairs}
+            result.append(replace(message, tool_calls=given.tool_calls))
+        elif message.tool_call_id is not None:
+            result.append(replace(message, tool_call_id=known.get(message.tool_call_id)))
+        else:
+            result.append(message)
+    return tuple(result)
+
+
 def told(message: Message, results: Sequence[ToolResult]) -> list[Message]:
     """The message that asked for calls, and what each of them gave."""
     calls = tuple(replace(c, arguments=_object_text(c.arguments)) for c in message.tool_calls)
@@ -83,9 +107,10 @@ def told(message: Message, results: Sequence[ToolResult]) -> list[Message]:
     return [asked, *answers]
 
 
-def cancelled(call: ToolCall) -> ToolResult:
-    """The result of a call that was not made: without one the next request would be refused."""
-    return ToolResult(call.name, CANCELLED, error="cancelled", call_id=call.id)
+def cancelled(call: ToolCall, *, begun: bool) -> ToolResult:
+    """The result of a call that gave none: without one the next request would be refused."""
+    content, error = (STOPPED, "interrupted") if begun else (CANCELLED, "cancelled")
+    return ToolResult(call.name, content, error=error, call_id=call.id)
 
 
 def sendable(message: Message, stand_in: str) -> Message:
@@ -119,7 +144,10 @@ def shortened(
     if hidden != (list(history), list(said[:latest])):
         return tuple(hidden[0]), [*hidden[1], *said[latest:]], RESULTS_HIDDEN
     system = tuple(m for m in history if m.role == "system")
-    prompts = [i for i, m in enumerate(history) if m.role == "user"]
+    # After a tool's result it is our own word, in the middle of a turn.
+    prompts = [
+        i for i, m in enumerate(history) if m.role == "user" and history[i - 1].role != "tool"
+    ]
     if not prompts:
         return None
     later = prompts[(len(prompts) + 1) // 2 :]

@@ -14,6 +14,7 @@ from kimi_magic.options import OPTIONS, VERBS
 
 __all__ = ["parse_line", "parse_snippet", "split_verb"]
 
+LISTS = ("--tool", "--var")
 _TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")
 _QUOTED = re.compile(r""""([^"]*)"|'([^']*)'""")
 _KEY = re.compile(r"--?(api[-_]?)?key\b|.*\b(nvapi-|sk-|hf_)[\w-]{12,}", re.IGNORECASE)
@@ -154,6 +155,8 @@ def _joined(words: Sequence[str]) -> list[str]:
     joined, rest = [], iter(words)
     for word in rest:
         value = next(rest, None) if word in taking else None
+        while value is not None and value.endswith(",") and taking.get(word) in LISTS:
+            value += next(rest, "")  # `-v a, b`
         joined.append(word if value is None else f"{taking[word]}={value}")
     return joined
 

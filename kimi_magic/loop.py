@@ -37,7 +37,7 @@ LONGEST_WAIT_ASKED = 120.0
 EMPTY = "The model reasoned but gave no answer: it is asked again."
 LOST_CALLS = "The server announced tool calls but sent none: it is asked again."
 NO_TOOLS = "The model asked for a tool, but none was offered."
-CONCLUDE = "No more tools can be called. Conclude now, with what you have."
+CONCLUDE = "In this turn no more tools can be called. Conclude now, with what you have."
 MISFIT = "The answer does not fit the schema: the model is told, and asked again."
 MOST_CORRECTIONS = 2
 SAME_CALL, SAME_CALL_ENDS = 3, 10
@@ -100,6 +100,8 @@ class Turn:
     ----------
     partial : Completion or None
         What had arrived of a model call that did not come to its end; the driver sets it.
+    begun : set of str
+        The ids of the calls that were made, of the step under way; the driver fills it.
     results : dict of str to ToolResult
         By call id, of the step under way; the driver fills it.
     """
@@ -132,6 +134,7 @@ class Turn:
         self._cut: str | None = None
         self._model: str | None = None
         self.partial: Completion | None = None
+        self.begun: set[str] = set()
         self.results: dict[str, ToolResult] = {}
 
     def run(self) -> Generator[Event | Command, Completion | None, None]:
@@ -147,6 +150,7 @@ class Turn:
                     return
                 yield Notice(MISFIT)
                 self._said.append(Message("user", correction))
+                self._tools = ()
                 continue
             self._open = replace(completion, message=self._ids.give(completion.message))
             yield RunTools(self._open.message.tool_calls)
@@ -159,6 +163,16 @@ class Turn:
                     "conclude. --max-steps raises it."
                 )
                 self._conclude("max_steps")
+
+    @property
+    def text(self) -> str:
+        """The latest step's answer."""
+        return self._steps[-1].text if self._steps else ""
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the latest step's answer was cut at its limit."""
+        return bool(self._steps) and self._steps[-1].finish_reason == "length"
 
     @property
     def calling(self) -> bool:
@@ -218,6 +232,8 @@ class Turn:
             try:
                 completion = yield Send(messages, tools, whole)
             except EndpointError as error:
+                if self._budget and isinstance(error, ContextTooLong):
+                    self._budget.refused(messages, tools)
                 if isinstance(error, ContextTooLong) and (notice := self._shorten()):
                     yield Notice(notice)
                     continue
@@ -270,7 +286,7 @@ class Turn:
 
     def _correction(self, completion: Completion) -> str:
         """What goes back to a model whose answer does not fit, as long as that is of use."""
-        if self._check is None or self._corrections == MOST_CORRECTIONS:
+        if self._check is None or self._corrections == MOST_CORRECTIONS or self.cut_short:
             return ""
         self._corrections += 1
         return self._check(completion.message.text)
@@ -283,13 +299,14 @@ class Turn:
         self._steps.append(step)
         self._said += told(self._open.message, results)
         self._open = None
-        self.results = {}
+        self.begun, self.results = set(), {}
         return step
 
     def _results_of(self, completion: Completion) -> tuple[ToolResult, ...]:
         """In the order of the calls; those that have none were cancelled."""
         return tuple(
-            self.results.get(call.id) or cancelled(call) for call in completion.message.tool_calls
+            self.results.get(call.id) or cancelled(call, begun=call.id in self.begun)
+            for call in completion.message.tool_calls
         )
 
     def _watch_repetition(self, step: Step) -> Iterator[Event]:

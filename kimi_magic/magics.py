@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from tokenize import TokenInfo
 from typing import Any
@@ -19,8 +18,7 @@ from IPython.core.magic import (
 )
 
 from kimi_magic.config import Settings
-from kimi_magic.context.cells import CellErrors, parse_numbers, read_cell
-from kimi_magic.context.template import Expression, expand, in_namespace, parse
+from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.errors import ConfigError, MagicError, ToolInterrupted
 from kimi_magic.lines import parse_line, parse_snippet, split_verb
 from kimi_magic.messages import Reply, ToolResult
@@ -67,6 +65,9 @@ class KimiMagics(Settings, Magics):
         return run(rest)
 
     def _ask_cell(self, line: str, cell: str) -> Reply | None:
+        from kimi_magic.context.template import Expression, expand, in_namespace, parse
+        from kimi_magic.structured import ANY_JSON
+
         given = parse_line(line)
         if given.pop("help"):
             self._help("")
@@ -83,7 +84,7 @@ class KimiMagics(Settings, Magics):
         if not given.pop("no_history"):
             given["chat"] = given["chat"] or self.session.chats.current
         no_tools, names = given.pop("no_tools"), given.pop("tool")
-        given["tools"] = None if no_tools else _tools(names)
+        given["tools"] = None if no_tools else _tools(names, self._shell.user_ns)
         given["stream"] = not given.pop("no_stream")
         given["variables"] = given.pop("var")
         given["cells"] = self._cells(given.pop("cells"))
@@ -92,6 +93,8 @@ class KimiMagics(Settings, Magics):
             found = [piece for piece in parse(prompt) if isinstance(piece, Expression)]
             given["expressions"] = tuple(piece.source.strip() for piece in found)
             prompt = expand(prompt, in_namespace(self._shell.user_ns, Err=self.cell_errors))
+        if shape == "json" and given["schema"] is None:
+            given["schema"] = ANY_JSON
         if shape == "code":
             prompt = f"{prompt}\n\n{ONLY_CODE}"
         question = Question(prompt, **given)
@@ -107,6 +110,8 @@ class KimiMagics(Settings, Magics):
         return reply
 
     def _cells(self, numbers: str | None) -> tuple[Any, ...]:
+        from kimi_magic.context.cells import parse_numbers, read_cell
+
         wanted = parse_numbers(numbers) if numbers else []
         return tuple(read_cell(number, self._shell, self.cell_errors) for number in wanted)
 
@@ -114,15 +119,15 @@ class KimiMagics(Settings, Magics):
         if not prompt:
             raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
         chat = self.session.chats.current
-        return self._ask_session(Question(prompt, chat=chat, tools=_tools(None)), ViewOptions())
+        return self._ask_session(Question(prompt, chat=chat, tools=_tools(None, {})), ViewOptions())
 
     def _ask_session(self, question: Question, options: ViewOptions) -> Reply:
         return self.session.ask(question, show=True, options=options)
 
     def _fix(self, _: str) -> Reply:
-        if not self.cell_errors:
+        if self.cell_errors.latest is None:
             raise MagicError("No cell has failed since the extension was loaded.")
-        reply = self._ask_about(list(self.cell_errors)[-1], FIX)
+        reply = self._ask_about(self.cell_errors.latest, FIX)
         self._offer_code(reply)
         return reply
 
@@ -136,12 +141,14 @@ class KimiMagics(Settings, Magics):
 
     def _ask_about(self, number: int, words: str) -> Reply:
         """Ask about a cell; the variables that it reads go along."""
+        from kimi_magic.context.cells import read_cell
+
         cell = read_cell(number, self._shell, self.cell_errors)
         question = Question(
             words.format(number),
             chat=self.session.chats.current,
             cells=(cell,),
-            variables=variables_of(cell, self._shell.user_ns),
+            variables=variables_of(self._shell.transform_cell(cell.source), self._shell.user_ns),
             var_tokens=min(self.session.settings.summary_tokens, FIX_TOKENS),
         )
         return self._ask_session(question, ViewOptions())
@@ -174,7 +181,7 @@ class KimiMagics(Settings, Magics):
             if self.session.last is None:
                 raise MagicError("There is no turn yet: a %%kimi cell makes one.")
             return self.session.last
-        turns = self.session.chats.get(chat or self.session.chats.current).turns
+        turns = self.session.chats.known(chat or self.session.chats.current).turns
         number = turn or len(turns)
         if not 1 <= number <= len(turns):
             raise MagicError(f"That chat has {len(turns)} turns: --turn counts from 1.")
@@ -182,7 +189,7 @@ class KimiMagics(Settings, Magics):
 
     def _continue(self, words: str) -> Reply:
         question = self.session.to_go_on(words or self.session.chats.current)
-        return self._ask_session(replace(question, tools=_tools(None)), ViewOptions())
+        return self._ask_session(question, ViewOptions())
 
     def _chats(self, _: str) -> None:
         rows = [("", "chat", "turns", "tokens")]
@@ -205,7 +212,7 @@ class KimiMagics(Settings, Magics):
         publish(show_chat(chat.turns, aside, max_chars=self.max_output_chars))
 
     def _reset(self, name: str) -> None:
-        chat = self.session.chats.get(name or self.session.chats.current)
+        chat = self.session.chats.known(name or self.session.chats.current)
         count = len(chat.turns)
         chat.reset()
         print(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
@@ -304,12 +311,15 @@ def _show(result: ToolResult) -> None:
     print(told_to_the_model(result))
 
 
-def _tools(names: list[str] | None) -> list[Any]:
+def _tools(names: list[str] | None, space: Mapping[str, Any]) -> list[Any]:
     """The tools of these names; without any, all that are offered to every cell."""
     from kimi_magic.tools.offers import offered
 
-    offers: dict[str | None, Any] = {offer.name: offer for offer in offered}
-    return [offers.get(name, name) for name in names or offers]
+    if not names:
+        return list(offered)
+    offers = {offer.name: offer for offer in offered}
+    # What a name means now goes before what it once was when it was decorated.
+    return [name if callable(space.get(name)) else offers.get(name, name) for name in names]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -86,7 +86,7 @@ class ToolResult:
 
     name: str
     content: str
-    value: Any = None
+    value: Any = field(default=None, repr=False)
     error: str | None = None
     call_id: str = ""
     stdout: str = ""
@@ -254,6 +254,8 @@ class Reply:
     steps : tuple of Step
     usage : Usage
         Summed over the steps.
+    data : any
+        The answer as the value that was asked for, with ``schema=`` or ``-f json``.
     messages : list of dict
         The conversation as the API knows it: what was sent, and the answer. Of a turn that
         brought nothing it ends with the prompt, which the chat does not keep.
@@ -318,6 +320,18 @@ class Reply:
             if token.type == "fence"
         )
 
+    def to_pandas(self) -> Any:
+        """The data as a ``pandas.DataFrame``, a row each.
+
+        Raises
+        ------
+        KimiError
+            The data are no records, or pandas is not installed.
+        """
+        from kimi_magic.tables import to_pandas
+
+        return to_pandas(self.data)
+
     def __str__(self) -> str:
         return self.text
 
@@ -329,10 +343,14 @@ class Reply:
         )
 
     def _ipython_display_(self) -> None:
-        """Show nothing in the cell whose view has shown it; elsewhere the usual repr."""
+        """Show nothing in the cell whose view has shown it; elsewhere the usual repr.
+
+        A terminal has written ``Out[n]:`` by then, and wants something behind it.
+        """
         from IPython import get_ipython
 
-        if self.shown_in is None or get_ipython().execution_count != self.shown_in:
+        shell = get_ipython()
+        if shell.execution_count != self.shown_in or getattr(shell, "kernel", None) is None:
             raise NotImplementedError
 
 

@@ -33,7 +33,7 @@ class Option:
         Whether it may be given several times.
     completes : str
         What tab completes after it: ``chats``, ``endpoints``, ``models``, ``callables``,
-        ``variables``.
+        ``variables``, ``verbs``, ``forms``.
     """
 
     flags: tuple[str, ...]
@@ -102,6 +102,12 @@ OPTIONS = (
         "show the answer rendered, as it came, as data, or as code for the next cell",
         "markdown|text|json|code",
         choices=("markdown", "text", "json", "code"),
+    ),
+    Option(
+        ("--schema",),
+        "hold the answer to a class of the notebook, or to fields: 'name, age int, tags list'",
+        "TYPE|FIELDS",
+        completes="callables",
     ),
     Option(("-R", "--hide-reasoning"), "show the answer alone"),
     Option(("-u", "--usage"), "show the tokens below the answer"),

@@ -9,27 +9,37 @@ from typing import Any
 from kimi_magic.budget import Budget
 from kimi_magic.composing import Composed
 from kimi_magic.endpoints.catalogue import Endpoint
+from kimi_magic.loop import Send
 from kimi_magic.messages import Message
 
 __all__ = ["preview"]
 
+APART = ("model", "stream_options", "tools", "response_format")
+
 
 def preview(
-    endpoint: Endpoint,
-    body: Mapping[str, Any],
-    messages: Sequence[Message],
-    tools: Sequence[dict[str, Any]],
-    prompt: Composed,
+    endpoint: Endpoint, body: Mapping[str, Any], send: Send, told: Sequence[str], prompt: Composed
 ) -> str:
-    """Write a request out for a person to read."""
-    about = ", ".join(f"{k} {v}" for k, v in body.items() if k not in ("model", "stream_options"))
+    """Write a request out for a person to read.
+
+    Parameters
+    ----------
+    body : mapping
+        The request beside its messages.
+    send : Send
+        The messages and tools.
+    told : sequence of str
+        What the reader would be told before.
+    """
+    about = ", ".join(f"{k} {v}" for k, v in body.items() if k not in APART)
     where = endpoint.base_url or "on this machine"
-    lines = [f"This would go to {endpoint.name} ({where}), model {body['model']}: {about}."]
-    for message in messages:
+    lines = [f"This would go to {endpoint.name} ({where}), model {body['model']}: {about}.", *told]
+    for message in send.messages:
         lines += ["", f"── {message.role}", *_lines(message)]
-    if tools:
-        lines += ["", "── tools", json.dumps(tools, indent=2, ensure_ascii=False)]
-    tokens = Budget(endpoint.context_window).estimate(messages, tools)
+    for name in ("tools", "response_format"):
+        if name in body:
+            lines += ["", f"── {name}", json.dumps(body[name], indent=2, ensure_ascii=False)]
+    tokens = Budget(endpoint.context_window).estimate(send.messages, send.tools)
     lines += ["", f"About {tokens:,} tokens. {_variables(prompt)}"]
     if prompt.masked:
         lines.append(f"Masked: {', '.join(prompt.masked)}.")

@@ -7,14 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from kimi_magic.chats import Chat
-from kimi_magic.config import Settings
+from kimi_magic.config import APPROVE, Settings
 from kimi_magic.endpoints.catalogue import KIMI_SYSTEM, Endpoint, is_kimi
 from kimi_magic.errors import KimiError
 from kimi_magic.messages import Message
 
 __all__ = ["Question", "make_question", "request_body", "system_prompt"]
 
-UNBUILT = ("schema",)
+KINDS: dict[str, tuple[type, ...]] = {
+    "system": (str,),
+    "model": (str,),
+    "endpoint": (str, Endpoint),
+    "temperature": (float, int),
+    "top_p": (float, int),
+    "max_tokens": (int,),
+    "seed": (int,),
+    "stop": (str, list, tuple),
+    "max_steps": (int,),
+    "approve": (str,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +38,8 @@ class Question:
         What ``Toolset`` takes; None: none.
     fresh : bool
         Start the chat anew with it.
+    schema : any
+        What the answer is to hold: all that ``structured.output_schema`` takes.
     variables : any
         Names of variables, or a mapping of names to values, whose summaries go along.
     expressions : tuple of str
@@ -54,6 +67,7 @@ class Question:
     max_steps: int | None = None
     approve: str | None = None
     fresh: bool = False
+    schema: Any = None
     variables: Any = None
     expressions: tuple[str, ...] = ()
     cells: tuple[Any, ...] = ()
@@ -67,14 +81,27 @@ def make_question(prompt: Any, *, chat: str | Chat | None = None, **how: Any) ->
     Raises
     ------
     KimiError
-        A value does not fit, or a keyword has its place in the signature but is not built yet.
+        A value does not fit.
     """
-    for name in UNBUILT:
-        if how.pop(name, None) is not None:
-            raise KimiError(f"{name}= is not built yet in this version: leave it out.")
+    for name, kinds in KINDS.items():
+        value = how.get(name)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise KimiError(f"{name}= takes {wanted}; got {value!r:.60}.")
+    stop = how.get("stop")
+    if stop is not None and not isinstance(stop, str) and not all(map(_is_text, stop)):
+        raise KimiError(f"stop= takes a str or several; got {stop!r:.60}.")
     if how.get("max_steps") is not None and how["max_steps"] < 1:
         raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
+    if how.get("approve") not in (None, *APPROVE):
+        raise KimiError(f"approve= is one of {', '.join(APPROVE)}; not {how['approve']!r}.")
+    if not isinstance(chat, str | Chat | None):
+        raise KimiError(f"chat= takes a name or a chat; got {chat!r:.60}.")
     return Question(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **how)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def system_prompt(question: Question, settings: Settings, model: str) -> tuple[Message, ...]:

@@ -6,12 +6,9 @@ import ast
 import inspect
 from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kimi_magic.messages import Reply
-
-if TYPE_CHECKING:
-    from kimi_magic.context.cells import Cell
 
 __all__ = ["EXPLAIN", "FIX", "ONLY_CODE", "code_of", "variables_of"]
 
@@ -22,12 +19,13 @@ FIX = (
 EXPLAIN = "Explain what the cell In[{0}] above does and what its output says."
 ONLY_CODE = "Answer with one Python code block and nothing else."
 MOST_VARIABLES = 8
+PYTHON = ("python", "py", "python3", "ipython")
 
 
-def variables_of(cell: Cell, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables that a cell reads, with their values; not its modules and functions."""
+def variables_of(source: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables that code reads, with their values; not its modules and functions."""
     try:
-        tree = ast.parse(cell.source)
+        tree = ast.parse(source)
     except SyntaxError:
         return {}
     names = dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
@@ -37,21 +35,24 @@ def variables_of(cell: Cell, namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def code_of(reply: Reply) -> str:
-    """The Python code of an answer: its last block of code, or all of it where it has none.
+    """The Python code of an answer: its last block, or all of it; "" where it is prose."""
+    blocks = reply.code_blocks
+    tagged = [block.text for block in blocks if block.language.lower() in PYTHON]
+    untagged = [block.text for block in blocks if not block.language]
+    found = tagged or untagged
+    if found:
+        return found[-1].rstrip("\n")
+    return reply.text.strip() if _is_program(reply.text) else ""
 
-    Returns
-    -------
-    str
-        Empty where the answer is prose.
-    """
-    blocks = [b.text for b in reply.code_blocks if b.language.lower() in ("", "python", "py")]
-    if blocks:
-        return blocks[-1].rstrip("\n")
+
+def _is_program(text: str) -> bool:
+    """Whether a text without fences is code, and no single word that could be."""
     try:
-        ast.parse(reply.text)
-    except SyntaxError:
-        return ""
-    return reply.text.strip()
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError):
+        return False
+    words = (ast.Name, ast.Constant)
+    return not all(isinstance(p, ast.Expr) and isinstance(p.value, words) for p in body)
 
 
 def _is_code(value: object) -> bool:

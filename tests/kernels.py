@@ -28,6 +28,7 @@ kimi_magic.session.current().last = None
 import kimi_magic.tools.offers
 kimi_magic.tools.offers.offered.clear()
 kimi.settings.cell_errors.clear()
+kimi.settings.cell_errors.latest = None
 for _name, _trait in type(kimi.settings).class_traits(config=True).items():
     setattr(kimi.settings, _name, _trait.default(kimi.settings))
 """

@@ -112,8 +112,8 @@ def test_the_answer_and_its_code_can_be_copied(
     bench.turn.get_by_text("and then").wait_for()
     bench.turn.get_by_role("button", name="Copy the code").click()
     assert bench.page.evaluate(clipboard) == "x = 1\n"
-    bench.turn.get_by_role("button", name="Copy answer").click()
-    bench.turn.get_by_role("button", name="Copied").last.wait_for()
+    bench.turn.get_by_role("button", name="Copy the answer").click()
+    bench.turn.locator(".kimi-footing").get_by_role("button", name="Copied").wait_for()
     assert bench.page.evaluate(clipboard).startswith("**Yes**, so:\n\n```python\nx = 1\n```\n\nand")
     bench.turn.get_by_role("button", name="Stop").click()
     bench.wait_for_record()

@@ -113,7 +113,7 @@ def test_the_end_is_followed_until_the_reader_scrolls_up(
     bench: Bench, scripted_server: ScriptedServer
 ) -> None:
     page, scroller = bench.page, bench.page.locator(".jp-WindowedPanel-outer")
-    scripted_server.reply(long_answer(16), rate=180)
+    scripted_server.reply(long_answer(80), rate=150)
     bench.run("%%kimi\nTell me more.")
     bench.turn.get_by_text("Paragraph 7.").wait_for()
     end = bench.turn.locator(".kimi-footing")
@@ -129,8 +129,9 @@ def test_the_end_is_followed_until_the_reader_scrolls_up(
     assert first.bounding_box()["y"] == before, "nothing moves above what is read"
 
     page.mouse.wheel(0, 10_000)
-    bench.turn.get_by_text("Paragraph 14.").wait_for()
+    page.wait_for_timeout(1500)
     assert end.bounding_box()["y"] < 800, "followed again"
+    bench.turn.get_by_role("button", name="Stop").click()
     bench.wait_for_record()
 
 
@@ -147,6 +148,24 @@ def test_a_second_view_shows_the_same(bench: Bench, scripted_server: ScriptedSer
     assert second.inner_text().startswith("Reasoned for")
     bench.wait_for_record()
     bench.page.evaluate("() => [...jupyterapp.shell.widgets('main')].at(-1).close()")
+
+
+@only_lab
+def test_a_cell_edited_and_run_again_is_one_turn(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.reply("Paris.")
+    bench.run("%%kimi\nCapital of France?")
+    bench.wait_for_record()
+    scripted_server.reply("Rome.")
+    bench.page.evaluate(
+        "() => kimi.notebook.activeCell.model.sharedModel.setSource('%%kimi\\nOf Italy?')"
+    )
+    bench.page.evaluate("() => { kimi.command('notebook:run-cell') }")
+    bench.record.get_by_text("Rome.").wait_for()
+    bench.wait_for_kernel()
+    assert bench.python("print([t.prompt for t in kimi.chat().turns])") == "['Of Italy?']\n"
+    assert [m["content"] for m in scripted_server.requests[1].body["messages"][1:]] == ["Of Italy?"]
 
 
 @only_lab

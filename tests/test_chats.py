@@ -242,6 +242,36 @@ def test_chats_by_name(kernel: Kernel, asked: ScriptedServer) -> None:
     assert sent(asked) == ["After the reset"]
 
 
+def test_going_on_asks_whom_and_how_it_was_asked(kernel: Kernel, asked: ScriptedServer) -> None:
+    with ScriptedServer() as other:
+        other.reply("One,", finish_reason="length")
+        other.reply(" two.")
+        kernel.run(f"kimi.add_endpoint(name='other', base_url='{other.base_url}')")
+        kernel.run("%%kimi -e other -s Brief. --temperature 0.5\nCount.")
+        kernel.run("%kimi continue")
+        bodies = [request.body for request in other.requests]
+    assert asked.requests == []
+    assert [body["temperature"] for body in bodies] == [0.5, 0.5]
+    assert bodies[1]["messages"][0]["content"] == "Brief."
+
+
+def test_going_on_after_a_failure_asks_again(kernel: Kernel, asked: ScriptedServer) -> None:
+    asked.reply("OK.")
+    kernel.run("%%kimi\nFirst")
+    assert "came to its end" in kernel.run("%kimi continue", ok=False).error
+    asked.error(400, "no")
+    kernel.run("%%kimi\nSecond", ok=False)
+    asked.reply("OK.")
+    kernel.run("%kimi continue")
+    assert sent(asked) == ["First", "Second"]
+
+
+def test_a_name_that_no_chat_has(kernel: Kernel) -> None:
+    kernel.run("kimi.chat('review')")
+    assert "Did you mean review?" in kernel.run("%kimi reset reveiw", ok=False).error
+    assert "reveiw" not in kernel.run("%kimi chats").stdout
+
+
 def test_going_on_after_a_turn_that_was_cut(kernel: Kernel, asked: ScriptedServer) -> None:
     assert "no turn to go on with" in kernel.run("%kimi continue", ok=False).error
     asked.reply("One, two, three,", reasoning="Count.", finish_reason="length")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.context import summarize
+from kimi_magic.context.summaries import summarize
 
 np: Any = importlib.import_module("numpy")
 

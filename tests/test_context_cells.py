@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.context.cells import Cell, CellErrors, cell_blocks, parse_numbers, read_cell
+from kimi_magic.context.cell_errors import CellErrors
+from kimi_magic.context.cells import Cell, cell_blocks, parse_numbers, read_cell
 from kimi_magic.context.template import expand, in_namespace
 from kimi_magic.errors import KimiError, PromptError
 from tests.kernels import Kernel
@@ -65,6 +66,14 @@ def test_the_errors_of_cells_are_kept_by_number() -> None:
     assert errors == {3: "KimiError: ours"}
 
 
+def test_the_latest_error_is_the_notebooks_own() -> None:
+    errors = CellErrors()
+    assert errors.latest is None
+    errors.record(ran(2, ValueError("two")))
+    errors.record(ran(3, KimiError("ours")))
+    assert errors.latest == 2
+
+
 def test_only_so_many_errors_are_kept_and_none_is_long() -> None:
     errors = CellErrors()
     for number in range(1, 200):
@@ -113,6 +122,7 @@ def test_without_ipythons_record_of_outputs_the_value_is_summarised() -> None:
 
 def test_in_a_kernel(kernel: Kernel) -> None:
     kernel.run("""
+from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.context.cells import *
 from kimi_magic.context.template import expand, in_namespace
 shell, errors = get_ipython(), CellErrors()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kimi_magic.context import summarize
+from kimi_magic.context.summaries import summarize
 from kimi_magic.context.tracebacks import traceback_text
 from tests.kernels import Kernel
 
@@ -262,7 +262,7 @@ def test_classes_of_the_notebook_have_their_source(kernel: Kernel) -> None:
     code = "from dataclasses import dataclass\n\n@dataclass\nclass Point:\n    x: int = 3\n"
     kernel.run(code)
     kernel.run("class Plain:\n    def __init__(self): self.size = 3")
-    kernel.run("from kimi_magic.context import summarize")
+    kernel.run("from kimi_magic.context.summaries import summarize")
     assert kernel.run("print(summarize(Point))").stdout == (
         "@dataclass\nclass Point:\n    x: int = 3\n"
     )

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.config import LEAK
-from kimi_magic.context import summarize
 from kimi_magic.context.secrets import mask
+from kimi_magic.context.summaries import summarize
 
 MIXED = "aB3dE5gH7j" * 8
 HEX = "0123456789abcdef" * 4

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.context import summarize
 from kimi_magic.context.frames import as_table
+from kimi_magic.context.summaries import summarize
 from kimi_magic.context.tables import Rows, Table, describe_table
 
 np: Any = importlib.import_module("numpy")

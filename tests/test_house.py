@@ -17,12 +17,13 @@ PACKAGE = Path(kimi_magic.__file__).parent
 
 # Who stands above whom; a room of the same storey is another room.
 STOREYS = (
-    {"messages", "events", "errors", "config", "timed", "history", "budget"},
-    {"loop", "chats", "endpoints", "tools", "context", "view", "store", "export", "options"},
+    set("messages events errors config timed history budget tables".split()),
+    set("loop chats endpoints tools structured context view store export options".split()),
     {"driver", "connect", "approval", "lines", "discretion"},
     {"question"},
     {"composing", "repair"},
     {"calling", "preview", "exporting"},
+    {"conductor"},
     {"session"},
     {"bench", "completion"},
     {"api", "magics", "demo"},

@@ -152,3 +152,18 @@ def test_summaries_of_ones_own(kernel: Kernel, asked: ScriptedServer) -> None:
     kernel.run("%%kimi -v shop\nWhat?")
     assert "a little shop" in prompt(asked)
     assert kernel.run("print(kimi.summarize(shop))").stdout == "a little shop\n"
+
+
+def test_a_dry_run_shows_what_would_be_left_out(kernel: Kernel, asked: ScriptedServer) -> None:
+    for n in range(3):
+        asked.reply("word " * 400)
+        kernel.run(f"%%kimi\nQuestion {n}")
+    kernel.run(f"kimi.add_endpoint(name='small', base_url='{asked.base_url}', context_window=1500, "
+               "max_tokens=100)")  # fmt: skip
+    told = kernel.run("%%kimi -e small --dry-run\nNow?").stdout
+    assert "oldest turns were left out" in told
+    asked.reply("OK.")
+    kernel.run("%%kimi -e small\nNow?")
+    for message in asked.requests[-1].body["messages"]:
+        assert message["content"] in told
+    assert "Question 0" not in told

@@ -156,11 +156,6 @@ def test_what_is_no_prompt(session: Session, prompt: object) -> None:
         kimi.ask(prompt, endpoint="vllm", show=False)  # type: ignore[arg-type]
 
 
-def test_what_is_not_built_yet_is_refused(session: Session) -> None:
-    with pytest.raises(KimiError, match="schema= is not built yet"):
-        kimi.ask("Hi", schema=dict, show=False)
-
-
 def test_one_off_questions_leave_no_chat(server: ScriptedServer, session: Session) -> None:
     for _ in range(2):
         server.reply("OK")
@@ -295,3 +290,22 @@ def test_the_cost_where_prices_are_known(session: Session) -> None:
         reply = kimi.ask("Hi", endpoint="lab", show=False)
     assert reply.usage.cost == pytest.approx(0.36 + 0.06 + 0.5)
     assert "$0.9200" in str(reply.usage)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"max_steps": "5"},
+        {"model": 3},
+        {"system": 5},
+        {"endpoint": 5},
+        {"stop": 5},
+        {"stop": [object()]},
+        {"approve": "maybe"},
+        {"chat": 3},
+        {"temperature": "hot"},
+    ],
+)
+def test_values_of_the_wrong_kind(session: Session, how: dict[str, object]) -> None:
+    with pytest.raises(KimiError, match=next(iter(how))):
+        kimi.ask("Hi", show=False, **how)  # type: ignore[arg-type]

@@ -67,7 +67,8 @@ def test_forms(
     ("line", "words"),
     [
         ("%kimi snippet", "no turn yet"),
-        ("%kimi snippet -c other --turn 3", "0 turns"),
+        ("%kimi snippet -c other", "No chat is named"),
+        ("%kimi snippet --turn 3", "0 turns"),
         ("%kimi snippet --trun 3", "--trun"),
         ("kimi.snippet(kimi.Reply())", "sent nothing"),
     ],

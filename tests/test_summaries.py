@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_magic.context import bounded_repr, cut, summarize, summarizer
-from kimi_magic.context.text import count, cut_middle, plain
+from kimi_magic.context.reprs import bounded_repr
+from kimi_magic.context.summaries import summarize, summarizer
+from kimi_magic.context.text import count, cut, cut_middle, plain
 
 np: Any = importlib.import_module("numpy")
 pd: Any = importlib.import_module("pandas")
@@ -412,7 +413,7 @@ leaves = hashable | hostile.map(lambda kind: kind()) | st.booleans().map(lambda 
 def as_column(value: object) -> Any:
     array = np.empty(2, dtype=object)
     array[0] = array[1] = value
-    return pd.Series(array)
+    return pd.Series(array, dtype=object)  # else pandas 2 makes floats of what is too large
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

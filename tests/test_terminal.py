@@ -44,6 +44,7 @@ def test_a_cell_typed_in_a_terminal(scripted_server: ScriptedServer) -> None:
         terminal.expect("Reasoning")
         terminal.expect("Compare the tenths.")
         terminal.expect("9.9")
+        terminal.expect(r"Out.2.: Reply\('It is \*\*9.9\*\*.'")
         terminal.expect("In .3.: ")
         terminal.sendline("exit")
         terminal.expect(pexpect.EOF)

@@ -441,3 +441,91 @@ def test_calls_in_every_dialect(kernel: Kernel, name: str) -> None:
         assert asked["content"].startswith(f"<think>{said.reasoning}")
     else:
         assert asked[said.key] == (said.reasoning or "")
+
+
+def test_the_environment_says_who_approves_from_the_next_turn_on(
+    kernel: Kernel, tools: ScriptedServer
+) -> None:
+    kernel.run("%env KIMI_APPROVE=no")
+    tools.reply(reasoning="Hm.", tool_calls=[call("add", a=1, b=1)])
+    tools.reply("Done.")
+    kernel.run("%%kimi -T add\nGo")
+    assert value(kernel, "log") == []
+
+
+def test_a_key_that_an_interrupted_tool_printed_stays_here(
+    kernel: Kernel, tools: ScriptedServer
+) -> None:
+    secret = "fake-key-0123456789abcdef"
+    kernel.run(f"%env MOONSHOT_API_KEY={secret}")
+    kernel.run(
+        "import os, signal\ndef slow():\n    'Slow.'\n"
+        "    print(os.environ['MOONSHOT_API_KEY'])\n"
+        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(600)\n"
+    )
+    tools.reply(reasoning="Hm.", tool_calls=[call("slow")])
+    ran = kernel.run("%%kimi -T slow\nGo", allow_stdin=True, ok=False)
+    assert ran.reply["ename"] == "TurnInterrupted"
+    tools.reply("OK.")
+    kernel.run("%%kimi\nNext")
+    assert secret[:12] not in str(ran.messages) + str(tools.requests[-1].body)
+
+
+def test_yes_to_one_object_is_not_yes_to_another(kernel: Kernel, tools: ScriptedServer) -> None:
+    kernel.run(
+        "class Store:\n    def __init__(self): self.dropped = 0\n"
+        "    @kimi.tool(confirm=True)\n    def drop(self):\n        'Drop.'\n"
+        "        self.dropped += 1\ntest, prod = Store(), Store()\n"
+    )
+    for name in ("test", "prod"):
+        tools.reply(reasoning="Hm.", tool_calls=[call("drop")])
+        tools.reply("Done.")
+        answer = "c" if name == "test" else "n"
+        ran = kernel.run(f"%%kimi -T {name}.drop\nGo", allow_stdin=True, answer=answer)
+        assert len(ran.questions) == 1
+    assert value(kernel, "[test.dropped, prod.dropped]") == [1, 0]
+
+
+def test_code_cannot_take_the_question_off_run_python(
+    kernel: Kernel, tools: ScriptedServer
+) -> None:
+    kernel.run("def run_python(code): exec(code, globals())\n")
+    tools.reply(reasoning="Hm.", tool_calls=[call("run_python", code="x = 1")])
+    tools.reply("Done.")
+    kernel.run("%%kimi -T run_python\nGo")
+    assert value(kernel, "'x' in globals()") is False
+
+
+def test_turns_of_one_chat_that_overlap_leave_it_valid(
+    kernel: Kernel, tools: ScriptedServer
+) -> None:
+    kernel.run(
+        "def outer():\n    'Ask inside.'\n    return kimi.chat().ask('Inner?', tools=[add]).text\n"
+    )
+    tools.reply(reasoning="Hm.", tool_calls=[call("outer")])
+    tools.reply(reasoning="Hm.", tool_calls=[call("add", a=1, b=1)])
+    tools.reply("two")
+    tools.reply("Done.")
+    kernel.run("%%kimi -T outer\nGo")
+    tools.reply("Fine.")
+    kernel.run("%%kimi\nNext")
+    ids = [c["id"] for m in sent(tools) for c in m.get("tool_calls", ())]
+    assert ids == ["functions.add:0", "functions.outer:1"]
+
+
+def test_a_name_means_what_it_is_now(kernel: Kernel, tools: ScriptedServer) -> None:
+    kernel.run("@kimi.tool\ndef f() -> str:\n    'Old.'\n    return 'old'\n")
+    kernel.run("def f() -> str:\n    'New.'\n    return 'new'\n")
+    tools.reply(reasoning="Hm.", tool_calls=[call("f")])
+    tools.reply("Done.")
+    kernel.run("%%kimi -T f\nGo")
+    assert sent(tools)[-1]["content"] == "new"
+
+
+def test_what_a_tool_asks_under_stream_stays_silent(kernel: Kernel, tools: ScriptedServer) -> None:
+    kernel.run("def think():\n    'Think.'\n    return kimi.ask('Inner?').text\n")
+    tools.reply(reasoning="Hm.", tool_calls=[call("think")])
+    tools.reply("two")
+    tools.reply("Done.")
+    kernel.run("reply = list(kimi.stream('Go', tools=[think]))[-1].reply")
+    assert value(kernel, "reply.tool_results[0].stdout") == ""

@@ -10,44 +10,13 @@ from typing import Any
 from kimi_magic.context.blocks import fenced
 from kimi_magic.context.summaries import summarize
 from kimi_magic.context.text import CHARS_PER_TOKEN, clip, cut_middle, plain
-from kimi_magic.context.tracebacks import traceback_text
 from kimi_magic.errors import PromptError
 
-__all__ = ["Cell", "CellErrors", "cell_blocks", "parse_numbers", "read_cell"]
+__all__ = ["Cell", "cell_blocks", "parse_numbers", "read_cell"]
 
-MAX_KEPT = 50
 MAX_CELLS = 100
-MAX_TRACEBACK = 20_000
 _RANGE = re.compile(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", re.ASCII)
 _HOW = "Write the numbers of cells: `--cells 3`, `--cells 3-5`, `--cells 1,4-6`."
-
-
-class CellErrors(dict[int, str]):
-    """The tracebacks of the cells that failed, by number: ``Err[3]``; the latest are kept.
-
-    ``record`` is for IPython's event ``post_run_cell``.
-    """
-
-    def record(self, result: Any) -> None:
-        """Take over what a cell raised, or forget what an earlier one of its number had."""
-        number = result.execution_count
-        if number is None or not result.info.store_history:
-            return
-        self.pop(number, None)
-        error = result.error_in_exec or result.error_before_exec
-        if error is not None:
-            self[number] = cut_middle(_told(error), MAX_TRACEBACK)
-            while len(self) > MAX_KEPT:
-                del self[next(iter(self))]
-
-    def __missing__(self, number: object) -> str:
-        known = f"known are {', '.join(map(str, self))}" if self else "no cell did"
-        raise LookupError(f"In[{number!r}] raised nothing that is kept; {known}")
-
-
-def _told(error: BaseException) -> str:
-    own = getattr(type(error), "_render_traceback_", None)
-    return "\n".join(own(error)) if own is not None else traceback_text(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Literal
 
 from kimi_magic.config import without_key
 from kimi_magic.errors import ConfigError
@@ -20,6 +21,8 @@ from kimi_magic.messages import Usage
 __all__ = ["KIMI_SYSTEM", "LOCAL", "Catalogue", "Endpoint", "is_kimi"]
 
 KIMI_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
+Strictness = Literal["json_schema", "json_object", "text"]
+STRICTNESSES: tuple[Strictness, ...] = ("json_schema", "json_object", "text")
 SELF_HOSTED_MODEL = "kimi-k2-thinking"
 
 
@@ -63,6 +66,9 @@ class Endpoint:
     prices : tuple of float, optional
         US dollars for a million tokens: prompt, completion, and prompt tokens read from the cache;
         without the third they cost what others do. None leaves the cost out.
+    answers : str
+        How strictly the server holds an answer to a schema: ``json_schema``, ``json_object`` (to
+        JSON alone) or ``text`` (not at all).
     stream_usage : bool
         Whether ``stream_options: {"include_usage": true}`` is understood.
     docs : str
@@ -79,6 +85,7 @@ class Endpoint:
     max_tokens: int | None = 16_384
     seed: int | None = None
     prices: tuple[float, ...] | None = None
+    answers: Strictness = "json_object"
     stream_usage: bool = True
     docs: str = ""
 
@@ -92,6 +99,11 @@ class Endpoint:
             )
         if self.prices is not None and len(self.prices) not in (2, 3):
             raise ConfigError("prices are two or three numbers: prompt, completion, cached prompt.")
+
+    @property
+    def strictnesses(self) -> tuple[Strictness, ...]:
+        """What can be tried, the strictest first."""
+        return STRICTNESSES[STRICTNESSES.index(self.answers) :]
 
     def priced(self, usage: Usage) -> Usage:
         """The usage with its cost, where prices are known."""
@@ -117,6 +129,7 @@ LOCAL = Endpoint(
     temperature=0.0,
     max_tokens=256,
     seed=0,
+    answers="json_schema",
 )
 
 BUILT_IN = (
@@ -126,18 +139,21 @@ BUILT_IN = (
         "NVIDIA_API_KEY",
         "moonshotai/kimi-k2-thinking",
         top_p=0.9,
+        answers="text",
         docs="https://build.nvidia.com/moonshotai/kimi-k2-thinking",
     ),
     Endpoint(
         "moonshot",
         "https://api.moonshot.ai/v1",
         "MOONSHOT_API_KEY",
+        answers="json_schema",
         docs="https://platform.moonshot.ai/docs",
     ),
     Endpoint(
         "moonshot-cn",
         "https://api.moonshot.cn/v1",
         "MOONSHOT_API_KEY",
+        answers="json_schema",
         docs="https://platform.moonshot.cn/docs",
     ),
     Endpoint(
@@ -145,6 +161,7 @@ BUILT_IN = (
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
         "moonshotai/kimi-k2-thinking",
+        answers="json_schema",
         docs="https://openrouter.ai/moonshotai/kimi-k2-thinking",
     ),
     Endpoint(
@@ -152,16 +169,27 @@ BUILT_IN = (
         "https://api.together.xyz/v1",
         "TOGETHER_API_KEY",
         "moonshotai/Kimi-K2-Thinking",
+        answers="json_schema",
         docs="https://docs.together.ai",
     ),
-    Endpoint("vllm", "http://127.0.0.1:8000/v1", docs="https://docs.vllm.ai"),
-    Endpoint("sglang", "http://127.0.0.1:30000/v1", docs="https://docs.sglang.ai"),
+    Endpoint(
+        "vllm", "http://127.0.0.1:8000/v1", answers="json_schema", docs="https://docs.vllm.ai"
+    ),
+    Endpoint(
+        "sglang", "http://127.0.0.1:30000/v1", answers="json_schema", docs="https://docs.sglang.ai"
+    ),
     Endpoint(
         "ktransformers",
         "http://127.0.0.1:10002/v1",
+        answers="text",
         docs="https://kvcache-ai.github.io/ktransformers",
     ),
-    Endpoint("llamacpp", "http://127.0.0.1:8080/v1", docs="https://github.com/ggml-org/llama.cpp"),
+    Endpoint(
+        "llamacpp",
+        "http://127.0.0.1:8080/v1",
+        answers="json_schema",
+        docs="https://github.com/ggml-org/llama.cpp",
+    ),
     LOCAL,
 )
 

@@ -61,12 +61,17 @@ class MarkerSplitter:
         self._blank = ""  # white space that matters only if more than a marker follows
         self._header = ""
 
+    @property
+    def idle(self) -> bool:
+        """Whether a text without ``<`` would come out as it is."""
+        return not self._held and self._state == "text"
+
     def feed(self, text: str) -> Iterator[Found]:
         """Take text; yield what it holds, text as ``str``."""
-        if self._held or self._state != "text" or "<" in text:
-            yield from self._split(self._held + text)
-        else:
+        if self.idle and "<" not in text:
             yield text
+        else:
+            yield from self._split(self._held + text)
 
     def finish(self) -> Iterator[Found]:
         """No more text: release what was held back, and a last call that was cut."""

@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from kimi_magic.context import cut, summarize
+from kimi_magic.context.summaries import summarize
+from kimi_magic.context.text import cut
 from kimi_magic.errors import ToolInterrupted
 from kimi_magic.messages import Output, ToolResult
 from kimi_magic.tools.arguments import parse_arguments

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from kimi_magic import timed
-from kimi_magic.context import cut
+from kimi_magic.context.text import cut
 from kimi_magic.context.tracebacks import name_cells
 
 __all__ = ["Failure", "describe"]

@@ -6,7 +6,8 @@ import base64
 import json
 from typing import Any
 
-from kimi_magic.context import bounded_repr, cut
+from kimi_magic.context.reprs import bounded_repr
+from kimi_magic.context.text import cut
 from kimi_magic.messages import Output
 from kimi_magic.tools.capture import capturing, current_shell
 from kimi_magic.tools.results import encodable

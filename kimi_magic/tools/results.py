@@ -17,7 +17,9 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from kimi_magic.context import bounded_repr, cut, summarize
+from kimi_magic.context.reprs import bounded_repr
+from kimi_magic.context.summaries import summarize
+from kimi_magic.context.text import cut
 from kimi_magic.messages import Output
 from kimi_magic.tools.runner import MAX_ITEMS, Drained
 

@@ -179,7 +179,7 @@ class _Reader:
         if isinstance(item, Tool):
             return replace(item, name=name) if name else item
         path = item if isinstance(item, str) else ""
-        if path == RUN_PYTHON and path not in self.namespace:
+        if path == RUN_PYTHON:  # whatever code has put into the notebook under this name
             item = _run_python(self.namespace)
         elif path:
             item = find(path, self.namespace)

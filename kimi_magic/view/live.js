@@ -32,6 +32,8 @@ const MOUNT = "application/vnd.jupyter.widget-view+json";
  * @property {string} cut how much of its text is not kept
  */
 
+const COPY_ANSWER = "Copy the answer";
+const COPY_CODE = "Copy the code";
 const GOES_ON = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
 
 const now = () => performance.now() / 1000;
@@ -100,8 +102,12 @@ const nodes = (html) => {
   return fragment;
 };
 
-const copy = async (text, element) => {
-  const label = (element.dataset.label ??= element.textContent);
+const label = (element, text, name = text) => {
+  element.textContent = text;
+  element.ariaLabel = name;
+};
+
+const copy = async (text, element, name) => {
   let done = true;
   try {
     await navigator.clipboard.writeText(text);
@@ -114,8 +120,8 @@ const copy = async (text, element) => {
     area.remove();
     element.focus();
   }
-  element.textContent = done ? "Copied" : "Not allowed";
-  setTimeout(() => (element.textContent = label), 1500);
+  label(element, done ? "Copied" : "Not allowed");
+  setTimeout(label, 1500, element, "Copy", name);
 };
 
 /** The turn as the browser knows it: a fold over operations. */
@@ -576,8 +582,8 @@ const withCopy = (code) => {
   const frame = make("div", "code");
   const text = code.textContent;
   code.replaceWith(frame);
-  const press = button("Copy", () => copy(text, press), "button kimi-copy");
-  press.setAttribute("aria-label", "Copy the code");
+  const press = button("Copy", () => copy(text, press, COPY_CODE), "button kimi-copy");
+  label(press, "Copy", COPY_CODE);
   frame.append(code, press);
 };
 
@@ -596,10 +602,11 @@ class Drawing {
     this.clock = make("span", "clock");
     this.figures = make("span", "figures");
     this.buttons = make("span", "row");
-    this.copy = button("Copy answer", () => {
+    this.copy = button("Copy", () => {
       turn.copier = this.copy;
       this.send({ copy: true }); // of a fast answer the text is not here
     });
+    label(this.copy, "Copy", COPY_ANSWER);
     this.stop = button("Stop", () => {
       this.send({ stop: true });
       this.stop.textContent = "Stopping…";
@@ -692,6 +699,7 @@ class Drawing {
 
   remove() {
     clearInterval(this.timer);
+    this.root.remove(); // front ends keep the element that it was drawn into
   }
 }
 
@@ -719,16 +727,20 @@ const place = (model, { cell, mount, data, metadata }) => {
 export default () => {
   const turn = new Turn();
   const page = Math.random().toString(36).slice(2);
+  const over = new AbortController();
   /** @type {Set<Drawing>} */ const drawings = new Set();
 
   const hear = (model, message) => {
     const following = [...drawings].filter((drawing) => drawing.endInSight);
     if (message.record && place(model, message.record)) model.send({ placed: true });
     if (message.copied !== undefined && turn.copier) {
-      copy(message.copied, turn.copier);
+      copy(message.copied, turn.copier, COPY_ANSWER);
       turn.copier = null;
     }
-    if (message.here) model.send({ here: true });
+    if (message.here) {
+      model.send({ here: true });
+      over.abort();
+    }
     if (message.number > turn.next) turn.lost = true;
     if (message.number !== undefined) turn.next = message.number + 1;
     for (const op of message.ops ?? []) {
@@ -749,12 +761,13 @@ export default () => {
       model.on("msg:custom", (message) => hear(model, message));
       // The first may wait for a channel that is not there yet: until one is answered, again.
       const ready = (pause) => {
-        if (turn.clicks || pause > 8000) return;
+        if (turn.clicks || pause > 8000 || over.signal.aborted) return;
         model.send({ ready: page });
         setTimeout(ready, pause, 2 * pause);
       };
       ready(250);
-      addEventListener("pagehide", () => model.send({ leaving: page }));
+      const leave = () => model.send({ leaving: page });
+      addEventListener("pagehide", leave, { signal: over.signal });
     },
     render({ model, el }) {
       const drawing = new Drawing(turn, el, model);
@@ -762,6 +775,7 @@ export default () => {
       return () => {
         drawings.delete(drawing);
         drawing.remove();
+        if (over.signal.aborted && !drawings.size) turn.parts = [];
       };
     },
   };

@@ -82,7 +82,8 @@ class Page:
                 answer.html.append(to_html(text))
                 block = {"op": "block", "part": index, "to": answer.to, "html": answer.html[-1]}
                 ops.append(block)
-        if (opened := self._open()) is not None and self._redraw.due():
+        if (opened := self._open()) is not None:
+            self._redraw.due()
             answer, length = self._answers[opened], self.timeline.parts[opened].length
             answer.drawn = length
             html = to_html(answer.blocks.tail)
@@ -90,14 +91,16 @@ class Page:
         return ops
 
     def _open(self) -> int | None:
-        """The answer whose open block is to be drawn anew, if it is time."""
+        """The answer whose open block is to be drawn: for the first time, or anew at its pace."""
         index = len(self.timeline.parts) - 1
-        answer = self._answers.get(index)
-        if answer is None or self.timeline.parts[index].done or not self._redraw.ready:
+        if (answer := self._answers.get(index)) is None:
             return None
-        length = self.timeline.parts[index].length
-        small = len(answer.blocks.tail) <= SMALL
-        return index if small and answer.drawn < length else None
+        part = self.timeline.parts[index]
+        if part.done or answer.drawn == part.length:
+            return None
+        if not self._redraw.ready and answer.drawn > answer.to:
+            return None
+        return index if answer.blocks.tail.strip() and len(answer.blocks.tail) <= SMALL else None
 
     def snapshot(self) -> Op:
         """The whole of it as one operation, for a page that missed something."""
@@ -170,7 +173,7 @@ class Page:
     def _manner(self, kind: str) -> dict[str, bool]:
         return {
             "keep": kind == "reasoning" and self._options.keep_reasoning,
-            "plain": kind == "answer" and self._options.format == "text",
+            "plain": kind == "answer" and self._options.format in ("text", "json"),
         }
 
 

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 from kimi_magic.events import Event
 from kimi_magic.messages import Usage
 from kimi_magic.view import ViewOptions
-from kimi_magic.view.code import MONOSPACE, highlight
+from kimi_magic.view.code import MONOSPACE, code_html, highlight
+from kimi_magic.view.data import data_html, data_text
 from kimi_magic.view.markdown import plain_html, to_html
 from kimi_magic.view.parts import Part, clean
 from kimi_magic.view.results import has_image, result_html, result_text
 from kimi_magic.view.room import cut_note
-from kimi_magic.view.timeline import Timeline
+from kimi_magic.view.timeline import MOST_NAME, Timeline
 
 __all__ = [
     "Bundle",
@@ -115,13 +116,28 @@ def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = Fal
 
 
 def _html(timeline: Timeline, options: ViewOptions) -> str:
-    parts = [_part(part, options) for part in timeline.parts]
+    answer = _data_part(timeline)
+    parts = [
+        f"<div>\n{data_html(timeline.reply.data)}</div>"
+        if part is answer and timeline.reply
+        else _part(part, options)
+        for part in timeline.parts
+    ]
     left_out = _cut(timeline.left_out)
     return "\n".join(["<div>", *parts, *left_out, _footer(timeline, options), "</div>"])
 
 
+def _data_part(timeline: Timeline) -> Part | None:
+    """The answer that the turn's data stand in for; not for one of which there is too much."""
+    if timeline.reply is None or timeline.reply.data is None:
+        return None
+    last = next((part for part in reversed(timeline.parts) if part.kind == "answer"), None)
+    return None if last is None or last.missing else last
+
+
 def _part(part: Part, options: ViewOptions) -> str:
     cut = "".join(_cut(cut_note(part.missing)))
+    whole = _whole(part) if part.missing else part.text
     if part.kind == "reasoning":
         is_open = options.keep_reasoning if part.open is None else part.open
         return details("Reasoning", pre(escape(part.text.rstrip())) + cut, is_open=is_open)
@@ -129,9 +145,10 @@ def _part(part: Part, options: ViewOptions) -> str:
         return _card(part)
     if part.kind == "notice":
         return f'<div style="{_NOTICE}">{plain_html(part.text)}{cut}</div>'
-    if options.format == "text":
-        text = _whole(part) if part.missing else part.text
-        return f'<pre style="{_WRAP};{_PROSE}">{escape(text)}</pre>'
+    if options.format in ("text", "json"):
+        return f'<pre style="{_WRAP};{_PROSE}">{escape(whole)}</pre>'
+    if options.format == "code" and "```" not in part.text:
+        return code_html(whole, "python")
     return f"<div>\n{to_html(part.text)}{cut}</div>"
 
 
@@ -217,9 +234,12 @@ def _footer(timeline: Timeline, options: ViewOptions) -> str:
 
 def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     paragraphs = []
+    answer = _data_part(timeline)
     for part in timeline.parts:
         text = _whole(part)
-        if part.kind == "reasoning":
+        if part is answer and timeline.reply:
+            text = data_text(timeline.reply.data)
+        elif part.kind == "reasoning":
             text = f"Reasoning:\n{text}"
         elif part.kind == "tool":
             text = call_text(part)
@@ -258,11 +278,15 @@ def _facts(timeline: Timeline) -> dict[str, Any]:
     }
     if (reply := timeline.reply) is not None:
         facts |= {
-            "model": reply.model or timeline.model,
-            "chat": reply.chat,
-            "finish_reason": reply.finish_reason,
+            "model": _name(reply.model) or timeline.model,
+            "chat": _name(reply.chat),
+            "finish_reason": _name(reply.finish_reason),
             "error": type(reply.error).__name__ if reply.error is not None else None,
             "steps": len(reply.steps),
             "usage": asdict(reply.usage),
         }
     return facts
+
+
+def _name(text: str | None) -> str | None:
+    return clean(text)[:MOST_NAME] if text else text
