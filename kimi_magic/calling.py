@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.approval import confirming
-from kimi_magic.composing import without_secrets
+from kimi_magic.discretion import without_secrets
 from kimi_magic.errors import ToolInterrupted
 from kimi_magic.events import Event, ToolFinished
 from kimi_magic.messages import ToolCall

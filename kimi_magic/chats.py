@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ class ChatTurn:
     reply: Reply
     messages: tuple[Message, ...]
     place: Place = NOWHERE
-    question: Any = None
+    question: Any = field(default=None, repr=False)
 
 
 class Chat:

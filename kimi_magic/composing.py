@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import dataclass
 from typing import Any
 
-from kimi_magic.config import Key
+from kimi_magic.discretion import Secrets
 from kimi_magic.errors import KimiError
-from kimi_magic.messages import Message, Output, TextPart, ToolResult, as_content
+from kimi_magic.messages import Message, TextPart, as_content
 from kimi_magic.question import Question
 
-__all__ = ["Composed", "compose", "without_secrets"]
-
-Secrets = Mapping[str, str]
-"""Keys that are known, by the names of their variables."""
+__all__ = ["Composed", "compose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +77,6 @@ def _between(
         return f"{before}{content}{after}"
     parts = (TextPart(before), *content, TextPart(after))
     return tuple(part for part in parts if part.text)
-
-
-def without_secrets(result: ToolResult, secrets: Secrets) -> ToolResult:
-    """A tool's result without keys: of what the model reads also those that only look like one."""
-    from kimi_magic.context.secrets import mask
-
-    keys = [Key(value, name) for name, value in secrets.items()]
-
-    def clean(text: str) -> str:
-        return reduce(lambda cleaned, key: key.mask(cleaned), keys, text)
-
-    def clean_output(output: Output) -> Output:
-        data = {k: clean(v) if k[:5] == "text/" and isinstance(v, str) else v
-                for k, v in output.data.items()}  # fmt: skip
-        return Output(data, output.metadata)
-
-    return replace(
-        result,
-        content=mask(result.content, secrets)[0],
-        error=None if result.error is None else clean(result.error),
-        stdout=clean(result.stdout),
-        traceback=clean(result.traceback),
-        outputs=tuple(map(clean_output, result.outputs)),
-    )
 
 
 def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.approval import Approval, Approved, AskPerson, ask_with_input
 from kimi_magic.calling import caller
@@ -16,6 +16,7 @@ from kimi_magic.chats import Chats, ChatTurn, Place
 from kimi_magic.composing import Composed
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector, Line
+from kimi_magic.discretion import keys_of, without_keys
 from kimi_magic.driver import drive
 from kimi_magic.endpoints.catalogue import Endpoint
 from kimi_magic.errors import BadRequest, KeyRefused, KimiError, TurnInterrupted
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from kimi_magic.tools.toolset import Toolset
 
 __all__ = ["Conductor", "Job"]
+
+T = TypeVar("T")
 
 HOW_TO_GET_KIMI = (
     "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
@@ -160,7 +163,7 @@ class Conductor:
         ways = [schema.request(strictness) for strictness in strictnesses] if schema else [{}]
         self._request = self._parameters(line.endpoint, line.model)
         for held in ways:
-            self._held = held
+            self._held = self._discreet(held)
             self._turn = self._new_turn(line.endpoint, line.model)
             try:
                 yield from drive(self._turn, self._send, make_calls)
@@ -181,7 +184,7 @@ class Conductor:
             chat = self._chats.get(question.chat)
             earlier = chat.history(self._job.place, fresh=question.fresh)
         return Turn(
-            (*system_prompt(question, self._settings, model), *earlier),
+            self._discreet((*system_prompt(question, self._settings, model), *earlier)),
             self._job.prompt.message,
             retries=self._settings.retries,
             tools=self._request.get("tools", ()),
@@ -193,7 +196,14 @@ class Conductor:
     def _parameters(self, endpoint: Endpoint, model: str) -> dict[str, Any]:
         """What the turn's requests hold beside their messages."""
         body = request_body(self._job.question, endpoint, model, self._settings)
-        return body | ({"tools": self._job.toolset.schemas()} if self._job.toolset else {})
+        body |= {"tools": self._job.toolset.schemas()} if self._job.toolset else {}
+        return self._discreet(body)
+
+    def _discreet(self, value: T) -> T:
+        """The same without keys, unless they may be sent."""
+        if self._job.question.allow_secrets:
+            return value
+        return without_keys(value, self._connector.known_keys())
 
     def _send(self, command: Send) -> Exchange:
         body = self._request | {"messages": [message.to_dict() for message in command.messages]}
@@ -205,7 +215,7 @@ class Conductor:
             body["stream"] = False
             body.pop("stream_options", None)
         # Each time anew: the embedded engine may have been ended since.
-        return self._connect().client.chat(body)
+        return self._connect().client.chat(body, keys_of(self._connector.known_keys()))
 
     def _connect(self) -> Line:
         job = self._job
@@ -253,6 +263,7 @@ class Conductor:
             self._chats.get(reply.chat).unanswered = job.question
             return 0
         asked = Message("user", as_content(job.question.prompt)).text
+        asked = without_keys(asked, self._connector.known_keys())
         made = ChatTurn(asked, reply, messages, job.place, job.question)
         return self._chats.get(reply.chat).append(made, fresh=job.question.fresh)
 

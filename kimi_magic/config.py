@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,13 +13,15 @@ from traitlets.config import Configurable
 
 from kimi_magic.errors import ConfigError, MissingKeyError
 
-__all__ = ["APPROVE", "LEAK", "VIEWS", "Key", "KeyRing", "Settings"]
+__all__ = ["APPROVE", "LEAK", "MASK", "VIEWS", "Key", "KeyRing", "Settings", "without_key"]
 
 APPROVE = ("auto", "ask", "yes", "no")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
 KEYRING_SERVICE = "kimi-magic"
 # Characters of a key in a row that count as a leak; shorter keys ("none", "EMPTY") are no secrets.
 LEAK, SHORTEST = 12, 8
+MASK = "[key]"
+_KEY_LIKE = re.compile(r"(?:nvapi-|sk-|hf_|gsk_|xai-)[\w-]{12,}")
 
 
 class Settings(Configurable):
@@ -111,9 +114,8 @@ class Settings(Configurable):
             try:
                 setattr(self, name, trait.from_string(text) if text else before)
             except (TraitError, ValueError) as error:
-                raise ConfigError(
-                    f"KIMI_{name.upper()}={text!r} does not fit the setting {name}: {error}"
-                ) from None
+                said = f"KIMI_{name.upper()}={text!r} does not fit the setting {name}: {error}"
+                raise ConfigError(without_key(said, text)) from None
             self._seen[name] = text
             if not text:
                 del self._without[name]
@@ -131,19 +133,39 @@ class Key:
     def __repr__(self) -> str:
         return f"<key from {self.source}>"
 
-    def mask(self, text: str, put: str = "[key]") -> str:
+    def mask(self, text: str, put: str = MASK) -> str:
         """Take the key out of a text, and every part of it that is long enough to be a leak: some
         servers echo it in their errors, whole or shortened."""
-        size = min(LEAK, len(self.value))
-        if size < SHORTEST:
-            return text
-        pieces = {self.value[at : at + size] for at in range(len(self.value) - size + 1)}
         kept, end = [], 0
-        for at in sorted(at for piece in pieces for at in _places(text, piece)):
-            if at >= end:
-                kept += [text[end:at], put]
-            end = max(end, at + size)
+        for first, after in self.spans(text):
+            kept += [text[end:first], put]
+            end = after
         return "".join([*kept, text[end:]])
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where in a text there is enough of the key to be a leak: from, to."""
+        size = min(LEAK, len(self.value))
+        if size < SHORTEST or not self._may_be_in(text, (size + 1) // 2):
+            return []
+        pieces = {self.value[at : at + size] for at in range(len(self.value) - size + 1)}
+        found: list[tuple[int, int]] = []
+        for at in sorted(at for piece in pieces for at in _places(text, piece)):
+            if found and at < found[-1][1]:
+                found[-1] = (found[-1][0], at + size)
+            else:
+                found.append((at, at + size))
+        return found
+
+    def _may_be_in(self, text: str, half: int) -> bool:
+        """Whether a closer look is worth while: each leak holds a piece of half its size that
+        begins in the key at a multiple of that."""
+        ends = range(half, len(self.value) + 1, half)
+        return any(self.value[end - half : end] in text for end in ends)
+
+
+def without_key(said: str, given: str) -> str:
+    """What is said of a text that was given, without it where it is a key in the wrong place."""
+    return said.replace(given, MASK) if _KEY_LIKE.match(given) else said
 
 
 def _places(text: str, piece: str) -> Iterator[int]:

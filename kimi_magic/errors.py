@@ -59,13 +59,21 @@ __all__ = [
 MAX_CHARS = 3000
 
 
+# Letters by their kind, blanks by their looks.
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+
+
+def _seen(char: str) -> str:
+    plain = (char.isprintable() and char not in FILLERS) or char in "\n\t"
+    return char if plain else "\ufffd"
+
+
 class _OwnTraceback:
     """IPython prints what ``_render_traceback_`` returns in place of a traceback."""
 
     def __str__(self) -> str:
         # A server's words may be in it, and front ends and terminals obey what is not printable.
-        text = super().__str__()
-        return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+        return "".join(map(_seen, super().__str__()))
 
     def _render_traceback_(self) -> list[str]:
         text = str(self)

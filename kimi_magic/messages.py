@@ -86,7 +86,7 @@ class ToolResult:
 
     name: str
     content: str
-    value: Any = None
+    value: Any = field(default=None, repr=False)
     error: str | None = None
     call_id: str = ""
     stdout: str = ""

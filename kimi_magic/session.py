@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from getpass import getpass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.approval import asking
 from kimi_magic.calling import offered_tools
@@ -16,6 +16,7 @@ from kimi_magic.composing import Composed, compose
 from kimi_magic.conductor import Conductor, Job
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector
+from kimi_magic.discretion import without_keys
 from kimi_magic.driver import watch
 from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
 from kimi_magic.errors import KimiError, TurnInterrupted
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "current"]
 
+T = TypeVar("T")
 GO_ON = "Go on exactly where you stopped; repeat nothing."
 
 
@@ -164,7 +166,8 @@ class Session:
         self.settings.read_environment()
         job = self._job(question)
         model = question.model or self.settings.model or job.endpoint.model
-        return preview(job.endpoint, *self._conductor(job).first_request(model), job.prompt)
+        shown = preview(job.endpoint, *self._conductor(job).first_request(model), job.prompt)
+        return self.without_keys(shown)
 
     def snippet(self, reply: Reply, form: str) -> str:
         """The turn as a program; ``form`` is one of ``export.FORMS``.
@@ -177,7 +180,7 @@ class Session:
         from kimi_magic.export import write
         from kimi_magic.exporting import program_of
 
-        return write(program_of(reply, self._connector.known_keys()), form)
+        return self.without_keys(write(program_of(reply, self._connector.known_keys()), form))
 
     def to_go_on(self, chat: str) -> Question:
         """The question that goes on with a chat's latest turn.
@@ -198,6 +201,10 @@ class Session:
             raise KimiError("The latest turn came to its end: ask on in a cell of your own.")
         asked: Question = latest.question
         return replace(asked, prompt=GO_ON, fresh=False, variables=None, cells=(), expressions=())
+
+    def without_keys(self, value: T) -> T:
+        """The same without any key that is known: of a text, or of what holds texts."""
+        return without_keys(value, self._connector.known_keys())
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""

@@ -121,7 +121,7 @@ _ATTRIBUTES = {
 _PROPERTIES = set(
     "background-color border border-left border-radius border-top color cursor font-family"
     " font-size font-weight height line-height margin max-height max-width opacity overflow"
-    " overflow-wrap padding text-align white-space word-break".split()
+    " overflow-wrap padding text-align vertical-align white-space word-break".split()
 )
 _VALUE = re.compile(r"(?:[\w.#%, -]|(?:rgba|var|color-mix)\([\w.#%, -]*(?:\)|$))*\)*")
 _VALUES = {

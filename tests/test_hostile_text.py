@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -59,6 +60,7 @@ PIECES = st.one_of(
 )
 TEXTS = st.lists(PIECES, max_size=4).map("".join)
 JSON = st.recursive(TEXTS, lambda inner: st.lists(inner, max_size=2), max_leaves=3)
+DATA = JSON | st.lists(st.dictionaries(TEXTS, JSON, min_size=1, max_size=2), max_size=3)
 OUTPUTS = st.builds(
     Output,
     st.dictionaries(st.sampled_from(KINDS), JSON, min_size=1, max_size=3),
@@ -88,7 +90,12 @@ def turns(draw: st.DrawFn) -> list[Event]:
     answer = draw(TEXTS)
     error = EndpointError(draw(TEXTS)) if draw(st.booleans()) else None
     reason = draw(st.sampled_from(["stop", "length"]) | TEXTS)
-    reply = Reply(answer, finish_reason=reason, model=draw(TEXTS), chat=draw(TEXTS), error=error)
+    told: dict[str, Any] = {
+        "model": draw(TEXTS),
+        "chat": draw(TEXTS),
+        "data": draw(st.none() | DATA),
+    }
+    reply = Reply(answer, finish_reason=reason, error=error, **told)
     asked: list[Event] = [
         ApprovalAsked(name, arguments),
         ApprovalAnswered(name, agreed=True, arguments=draw(TEXTS)),
@@ -122,8 +129,9 @@ def test_a_record_holds_nothing_that_acts(
     options, timeline = ViewOptions(format=shape, usage=usage), Timeline(max_chars=most)
     for event in turn:
         timeline.apply(event)
-    data = make_record(timeline, options).data
+    data, metadata = make_record(timeline, options)
     assert set(data) == {"text/html", "text/plain"}
+    check_plain(json.dumps(metadata, ensure_ascii=False))
     check_plain(data["text/plain"])
     page = Checked(data["text/html"])
     assert len(page.children) == len(timeline.parts) + bool(timeline.left_out) + 1

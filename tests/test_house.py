@@ -19,7 +19,7 @@ PACKAGE = Path(kimi_magic.__file__).parent
 STOREYS = (
     set("messages events errors config timed history budget tables".split()),
     set("loop chats endpoints tools structured context view store export options".split()),
-    {"driver", "connect", "approval", "lines"},
+    {"driver", "connect", "approval", "lines", "discretion"},
     {"question"},
     {"composing", "repair"},
     {"calling", "preview", "exporting"},

@@ -6,12 +6,13 @@ was not streamed is folded as a single chunk whose ``message`` is the delta.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from kimi_magic.config import Key
+from kimi_magic.endpoints.arriving import Arriving
 from kimi_magic.endpoints.fragments import CallTable
 from kimi_magic.endpoints.markers import CallArguments, CallBegun, MarkerSplitter
-from kimi_magic.endpoints.surrogates import HalfKeeper
 from kimi_magic.endpoints.think import Piece, ThinkSplitter
 from kimi_magic.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.messages import Completion, Message, Usage
@@ -33,17 +34,25 @@ class Accumulator:
     The deltas add up to the message but for one dialect: where only ``</think>`` arrives, its
     reasoning was handed on as content before anybody could know. The message has it as reasoning;
     those who watched saw one text, with an empty line where the tag stood.
+
+    Parameters
+    ----------
+    keys : sequence of Key
+        Masked in what arrives.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
         self._text: dict[Field, list[str]] = {"reasoning": [], "content": []}
-        self._halves: dict[Field, HalfKeeper] = {"reasoning": HalfKeeper(), "content": HalfKeeper()}
+        self._arriving: dict[Field, Arriving] = {
+            "reasoning": Arriving(keys),
+            "content": Arriving(keys),
+        }
         self._markers: dict[Field, MarkerSplitter] = {
             "reasoning": MarkerSplitter(),
             "content": MarkerSplitter(),
         }
         self._think = ThinkSplitter()
-        self._calls = CallTable()
+        self._calls = CallTable(keys)
         self._reasoning_key: str | None = None
         self._usage = Usage()
         self.finish_reason: str | None = None
@@ -57,7 +66,7 @@ class Accumulator:
     def add(self, chunk: Mapping[str, Any]) -> list[Delta]:
         """Fold one chunk in; return what it adds."""
         if (plain := self._plain(chunk)) is not None:
-            return [plain]
+            return plain
         self.model = _string(chunk.get("model")) or self.model
         choice = _first_choice(chunk.get("choices"))
         if usage := _mapping(chunk.get("usage")) or _mapping(choice.get("usage")):
@@ -68,9 +77,10 @@ class Accumulator:
         return list(self._delta(delta))
 
     def finish(self) -> list[Delta]:
-        """No more chunks: release text that was held back as the possible start of a tag."""
+        """No more chunks: release text that was held back as the possible start of something."""
         ends = [*self._end_of("reasoning"), *self._end_of("content")]
-        return [*ends, *self._keep(self._think.finish())]
+        ends += self._keep(self._think.finish())
+        return [*ends, *self._rest("reasoning"), *self._rest("content"), *self._calls.finish()]
 
     def completion(self, seconds: float = 0.0) -> Completion:
         """What has arrived so far, whole or cut."""
@@ -88,7 +98,7 @@ class Accumulator:
             model=self.model,
         )
 
-    def _plain(self, chunk: Mapping[str, Any]) -> Delta | None:
+    def _plain(self, chunk: Mapping[str, Any]) -> list[Delta] | None:
         """What nearly every chunk is, a piece of text and nothing else, at a third of the cost.
 
         None for all others, and as long as a tag or a marker may be on its way.
@@ -106,10 +116,9 @@ class Accumulator:
         text, field = (content, _CONTENT) if not reasoning else (reasoning, _REASONING)
         if not isinstance(text, str) or not text or (reasoning and content) or "<" in text:
             return None
-        if not (text.isascii() and self._markers[field].idle and self._halves[field].idle):
+        if not self._markers[field].idle:
             return None
-        self._text[field].append(text)
-        return ReasoningDelta(text) if reasoning else ContentDelta(text)
+        return list(self._told(field, self._arriving[field].feed(text)))
 
     def _delta(self, delta: Mapping[str, Any]) -> Iterator[Delta]:
         if reasoning := self._reasoning_of(delta):
@@ -158,12 +167,20 @@ class Accumulator:
     def _keep(self, pieces: list[Piece]) -> Iterator[Delta]:
         for kind, piece in pieces:
             if kind == "retract":
+                yield from self._rest("content")
                 if content := self._text["content"]:
                     yield ContentDelta("\n\n")
                 self._text = {"reasoning": content, "content": []}
-            elif text := self._halves[kind].feed(piece):
-                self._text[kind].append(text)
-                yield ReasoningDelta(text) if kind == "reasoning" else ContentDelta(text)
+            else:
+                yield from self._told(kind, self._arriving[kind].feed(piece))
+
+    def _rest(self, kind: Field) -> Iterator[Delta]:
+        return self._told(kind, self._arriving[kind].finish())
+
+    def _told(self, kind: Field, text: str) -> Iterator[Delta]:
+        if text:
+            self._text[kind].append(text)
+            yield ReasoningDelta(text) if kind == "reasoning" else ContentDelta(text)
 
 
 def _first_choice(choices: Any) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
+from kimi_magic.config import without_key
 from kimi_magic.errors import ConfigError
 from kimi_magic.messages import Usage
 
@@ -34,10 +35,13 @@ def _clean_url(url: str) -> str:
             "Put the key into an environment variable and name that as key_env."
         )
     if not re.match(r"https?://[^/\s]+", url):
-        raise ConfigError(
+        said = (
             f"{url!r} is no address of a server; it looks like https://host/v1 or "
             "http://127.0.0.1:8000/v1."
         )
+        raise ConfigError(without_key(said, url))
+    if "?" in url or "#" in url:
+        raise ConfigError("An address has no query and no fragment; a key goes into key_env.")
     return url
 
 
@@ -227,10 +231,11 @@ class Catalogue:
             return same[0] if same else Endpoint(url, url)
         near = get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(
+        said = (
             f"No endpoint is named {name!r}.{guess}\n"
             f"Known: {', '.join(known)}; or give a URL such as http://127.0.0.1:8000/v1."
         )
+        raise ConfigError(without_key(said, name))
 
     def _known(self) -> dict[str, Endpoint]:
         return {endpoint.name: endpoint for endpoint in BUILT_IN} | self._added

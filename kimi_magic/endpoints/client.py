@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from types import TracebackType
@@ -80,10 +80,11 @@ class Client:
         mine, other = (k.value if k else None for k in (self.key, key))
         return (self.endpoint, self.base_url, mine) == (endpoint, base_url, other)
 
-    def chat(self, body: Mapping[str, Any]) -> Exchange:
-        """Ask for a chat completion; ``body`` is the request as the API knows it."""
-        faults = Faults(self.endpoint, self.base_url, self.key, body["model"])
-        return Exchange(self, body, faults, self.settings)
+    def chat(self, body: Mapping[str, Any], keys: Sequence[Key] = ()) -> Exchange:
+        """Ask for a chat completion; ``body`` is the request as the API knows it, and ``keys``
+        are masked in what comes."""
+        faults = Faults(self.endpoint, self.base_url, self.key, body["model"], keys)
+        return Exchange(self, body, faults, self.settings, keys)
 
     def models(self) -> list[str]:
         """The ids that the server offers (``GET /models``), sorted.
@@ -140,13 +141,18 @@ class Exchange:
     """
 
     def __init__(
-        self, client: Client, body: Mapping[str, Any], faults: Faults, settings: Settings
+        self,
+        client: Client,
+        body: Mapping[str, Any],
+        faults: Faults,
+        settings: Settings,
+        keys: Sequence[Key] = (),
     ) -> None:
         self._client = client
         self._body = body
         self._faults = faults
         self._settings = settings
-        self._fold = Accumulator()
+        self._fold = Accumulator(keys)
         self._waiting: list[Delta] = []
         self._chunks = 0
         self._line: Line | None = None

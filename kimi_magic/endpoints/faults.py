@@ -68,13 +68,23 @@ class Faults:
         The key in use; its text is taken out of all messages.
     model : str
         The model asked for.
+    others : sequence of Key
+        Whose texts are taken out as well.
     """
 
-    def __init__(self, endpoint: Endpoint, base_url: str, key: Key | None, model: str = "") -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        base_url: str,
+        key: Key | None,
+        model: str = "",
+        others: Sequence[Key] = (),
+    ) -> None:
         self._endpoint = endpoint
         self._base_url = base_url
         self._key = key
         self._model = model
+        self._others = others
 
     def from_exception(
         self, error: Exception, *, started: bool = False, models: Models | None = None
@@ -267,7 +277,8 @@ class Faults:
     def _clean(self, text: str) -> str:
         """One line without the key, of bearable length, with nothing that a terminal obeys."""
         text = " ".join(text[:MAX_READ].split())
-        text = self._key.mask(text) if self._key else text
+        for key in (*self._others, *([self._key] if self._key else [])):
+            text = key.mask(text)
         text = text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
         return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 

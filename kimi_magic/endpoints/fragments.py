@@ -8,10 +8,11 @@ repeated or come late, names are empty or null, and arguments are an object or p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kimi_magic.endpoints.surrogates import HalfKeeper
+from kimi_magic.config import Key
+from kimi_magic.endpoints.arriving import Arriving
 from kimi_magic.events import ToolCallDelta, ToolCallStarted
 from kimi_magic.messages import ToolCall, mend_surrogates
 
@@ -21,12 +22,12 @@ __all__ = ["CallTable"]
 class _Call:
     """A tool call under construction; its place among the calls is given with its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Sequence[Key]) -> None:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
         self.place = -1
-        self.halves = HalfKeeper()
+        self.arriving = Arriving(keys)
 
     def is_whole(self) -> bool:
         """Whether its arguments are complete JSON."""
@@ -50,13 +51,19 @@ class CallTable:
     Calls are counted in the order in which their names became known, from 0: that is the index of
     the events and the place among the finished calls. Ids and names are taken when they are not
     empty and never joined; only arguments are.
+
+    Parameters
+    ----------
+    keys : sequence of Key
+        Masked in arguments.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
+        self._keys = keys
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._started: list[_Call] = []
-        self._begun = _Call()
+        self._begun = _Call(keys)
 
     def __bool__(self) -> bool:
         return bool(self._started)
@@ -86,6 +93,13 @@ class CallTable:
         """More arguments of the call that ``begin`` began last."""
         yield from self._add(self._begun, "", "", arguments)
 
+    def finish(self) -> Iterator[ToolCallDelta]:
+        """No more fragments: what was held back of arguments."""
+        for call in self._started:
+            if rest := call.arriving.finish():
+                call.arguments.append(rest)
+                yield ToolCallDelta(call.place, rest)
+
     def calls(self) -> tuple[ToolCall, ...]:
         """What has arrived; a call whose name never came is none."""
         return tuple(
@@ -96,7 +110,7 @@ class CallTable:
         self, call: _Call, call_id: str, name: str, arguments: str
     ) -> Iterator[ToolCallStarted | ToolCallDelta]:
         call.id = call_id or call.id
-        if arguments := call.halves.feed(arguments):
+        if arguments := call.arriving.feed(arguments):
             call.arguments.append(arguments)
         if name and not call.name:
             call.name, call.place = name, len(self._started)
@@ -107,7 +121,7 @@ class CallTable:
             yield ToolCallDelta(call.place, arguments)
 
     def _new(self) -> _Call:
-        self._calls.append(_Call())
+        self._calls.append(_Call(self._keys))
         return self._calls[-1]
 
     def _at(self, index: int, call_id: str, name: str) -> _Call:

@@ -23,7 +23,7 @@ from kimi_magic.view.markdown import plain_html, to_html
 from kimi_magic.view.parts import Part, clean
 from kimi_magic.view.results import has_image, result_html, result_text
 from kimi_magic.view.room import cut_note
-from kimi_magic.view.timeline import Timeline
+from kimi_magic.view.timeline import MOST_NAME, Timeline
 
 __all__ = [
     "Bundle",
@@ -128,14 +128,16 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
 
 
 def _data_part(timeline: Timeline) -> Part | None:
-    """The answer that the turn's data stand in for."""
+    """The answer that the turn's data stand in for; not for one of which there is too much."""
     if timeline.reply is None or timeline.reply.data is None:
         return None
-    return next((part for part in reversed(timeline.parts) if part.kind == "answer"), None)
+    last = next((part for part in reversed(timeline.parts) if part.kind == "answer"), None)
+    return None if last is None or last.missing else last
 
 
 def _part(part: Part, options: ViewOptions) -> str:
     cut = "".join(_cut(cut_note(part.missing)))
+    whole = _whole(part) if part.missing else part.text
     if part.kind == "reasoning":
         is_open = options.keep_reasoning if part.open is None else part.open
         return details("Reasoning", pre(escape(part.text.rstrip())) + cut, is_open=is_open)
@@ -144,10 +146,9 @@ def _part(part: Part, options: ViewOptions) -> str:
     if part.kind == "notice":
         return f'<div style="{_NOTICE}">{plain_html(part.text)}{cut}</div>'
     if options.format in ("text", "json"):
-        text = _whole(part) if part.missing else part.text
-        return f'<pre style="{_WRAP};{_PROSE}">{escape(text)}</pre>'
+        return f'<pre style="{_WRAP};{_PROSE}">{escape(whole)}</pre>'
     if options.format == "code" and "```" not in part.text:
-        return f"<div>\n{code_html(part.text, 'python')}{cut}</div>"
+        return code_html(whole, "python")
     return f"<div>\n{to_html(part.text)}{cut}</div>"
 
 
@@ -277,11 +278,15 @@ def _facts(timeline: Timeline) -> dict[str, Any]:
     }
     if (reply := timeline.reply) is not None:
         facts |= {
-            "model": reply.model or timeline.model,
-            "chat": reply.chat,
-            "finish_reason": reply.finish_reason,
+            "model": _name(reply.model) or timeline.model,
+            "chat": _name(reply.chat),
+            "finish_reason": _name(reply.finish_reason),
             "error": type(reply.error).__name__ if reply.error is not None else None,
             "steps": len(reply.steps),
             "usage": asdict(reply.usage),
         }
     return facts
+
+
+def _name(text: str | None) -> str | None:
+    return clean(text)[:MOST_NAME] if text else text

@@ -48,7 +48,7 @@ from kimi_magic.view.kept import Kept
 from kimi_magic.view.parts import UNBOUNDED, Kind, Op, Part, clean, without_blank_lines
 from kimi_magic.view.room import cut_note
 
-__all__ = ["PRACTICE", "Op", "Timeline"]
+__all__ = ["MOST_NAME", "PRACTICE", "Op", "Timeline"]
 
 PRACTICE = "practice model"
 # Characters of a name, of a notice, and of a call that a person is asked about.
