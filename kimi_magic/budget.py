@@ -17,6 +17,8 @@ PER_MESSAGE = 4  # tokens for the role and its marks
 # than what was said.
 LEAST, MOST = 0.25, 4.0
 ENOUGH = 2000
+# A window this many times smaller than its data say is believed.
+PLAUSIBLE = 16
 
 
 class Budget:
@@ -44,8 +46,13 @@ class Budget:
         return self.estimate(messages, tools) <= min(self.tokens, self._ceiling)
 
     def refused(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> None:
-        """The server has found this request too long: its window is smaller than was thought."""
-        self._ceiling = min(self._ceiling, self.estimate(messages, tools) * 0.9)
+        """The server has found this request too long: its window is smaller than was thought.
+
+        Of a request far below the window it is another limit that was meant.
+        """
+        found = self.estimate(messages, tools)
+        if found * PLAUSIBLE >= self.tokens:
+            self._ceiling = min(self._ceiling, found * 0.9)
 
     def learn(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], usage: Usage

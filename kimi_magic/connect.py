@@ -179,7 +179,8 @@ class Connector:
         KimiError
             It cannot be asked.
         """
-        found = self.connect(endpoint, key, None, settings, notice).client.models()
+        listed = self.connect(endpoint, key, None, settings, notice).client.models()
+        found = [name for name in listed if name.isprintable()]
         self._listed |= dict.fromkeys(found)
         return found
 

@@ -62,6 +62,11 @@ MAX_CHARS = 3000
 class _OwnTraceback:
     """IPython prints what ``_render_traceback_`` returns in place of a traceback."""
 
+    def __str__(self) -> str:
+        # A server's words may be in it, and front ends and terminals obey what is not printable.
+        text = super().__str__()
+        return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+
     def _render_traceback_(self) -> list[str]:
         text = str(self)
         if len(text) > MAX_CHARS:

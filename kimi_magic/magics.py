@@ -208,7 +208,8 @@ class KimiMagics(Settings, Magics):
         name = names[0] if names else self.session.chats.current
         chat = self.session.chats.get(name)
         self.session.chats.current = name
-        publish(show_chat(chat.turns, chat.set_aside if "--all" in words.split() else ()))
+        aside = chat.set_aside if "--all" in words.split() else ()
+        publish(show_chat(chat.turns, aside, max_chars=self.max_output_chars))
 
     def _reset(self, name: str) -> None:
         chat = self.session.chats.known(name or self.session.chats.current)

@@ -242,6 +242,14 @@ def test_markdown_that_is_nested_deep_neither_hangs_nor_floods(text: str) -> Non
     assert len(html) < MARKUP * len(kept)
 
 
+@pytest.mark.parametrize("language", ["c", "java", "csharp", "make", "systemd", "python", "html"])
+@pytest.mark.parametrize("text", ["\n", " ", "a b\n", "@a\n", "(", "{{", "<a "])
+def test_code_that_makes_lexers_slow_is_left_plain(language: str, text: str) -> None:
+    began = time.process_time()
+    to_html(f"```{language}\n{text * 20_000}\n```")
+    assert time.process_time() - began < 5
+
+
 def test_quotes_nested_too_deep_stay_as_text() -> None:
     assert "<pre>" in to_html("> " * 40 + "found")
     assert "found" in to_html("> " * 40 + "found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from html import escape
 from itertools import groupby
@@ -16,7 +17,16 @@ CODE_STYLE = (
     "margin:0 0 1em;padding:.6em .8em;border-radius:6px;background-color:rgba(127,127,127,.1);"
     f"overflow:auto;white-space:pre;{MONOSPACE}"
 )
-MOST_CODE = 20_000  # characters that are coloured: some lexers take their time
+# Of many lexers the time grows with the square of the text, or of a run of blanks or of one
+# character in it; of these not by much.
+MOST_CODE = 10_000
+_RUN = re.compile(r"\s{200}|(\S)\1{200}")
+_LANGUAGES = set(
+    "bash bat c c# c++ cmake cpp cs csharp css dart docker dockerfile fortran go golang graphql"
+    " haskell html http ini java javascript jl js json jsx julia kotlin kt latex lua markdown"
+    " matlab md objective-c perl php powershell ps1 py pycon pytb python python3 r rb rs ruby rust"
+    " scala scss sh shell sql swift tex toml ts tsx typescript xml yaml yml zsh".split()
+)
 # No colour has a contrast of 4.5 : 1 on light and on dark pages alike: each is mixed with the
 # text's own. Where that is refused the first stands, with 4 : 1 on both.
 _INK = {
@@ -49,7 +59,8 @@ def code_html(code: str, language: str) -> str:
 
 def highlight(code: str, language: str) -> str:
     """Code as HTML for a ``<pre>``, coloured where the language is known."""
-    lexer = _lexer(language) if len(code) <= MOST_CODE else None
+    fits = len(code) <= MOST_CODE and not _RUN.search(code)
+    lexer = _lexer(language.lower()) if fits else None
     return _coloured(code, lexer) if lexer else escape(code)
 
 
@@ -67,6 +78,8 @@ def _lexer(language: str) -> Any:
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
 
+    if language not in _LANGUAGES:
+        return None
     try:
         return get_lexer_by_name(language, stripnl=False, ensurenl=False)
     except ClassNotFound:

@@ -144,9 +144,10 @@ def _part(part: Part, options: ViewOptions) -> str:
     if part.kind == "notice":
         return f'<div style="{_NOTICE}">{plain_html(part.text)}{cut}</div>'
     if options.format in ("text", "json"):
-        return f'<pre style="{_WRAP};{_PROSE}">{escape(part.text)}</pre>{cut}'
+        text = _whole(part) if part.missing else part.text
+        return f'<pre style="{_WRAP};{_PROSE}">{escape(text)}</pre>'
     if options.format == "code" and "```" not in part.text:
-        return f"{code_html(part.text, 'python')}{cut}"
+        return f"<div>\n{code_html(part.text, 'python')}{cut}</div>"
     return f"<div>\n{to_html(part.text)}{cut}</div>"
 
 

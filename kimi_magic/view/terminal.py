@@ -15,7 +15,7 @@ from kimi_magic.events import Event, Preparing
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.markdown import Blocks, parser
 from kimi_magic.view.pace import Pace
-from kimi_magic.view.parts import Part
+from kimi_magic.view.parts import Part, clean
 from kimi_magic.view.record import call_text
 from kimi_magic.view.timeline import Op, Timeline
 
@@ -41,7 +41,7 @@ class TerminalView:
         self._status: Status | None = None
 
     def handle(self, event: Event) -> None:
-        self._wait_with(event.text if isinstance(event, Preparing) else "")
+        self._wait_with(clean(event.text) if isinstance(event, Preparing) else "")
         for op in self._timeline.apply(event):
             self._take(op)
         self.tick()
@@ -161,4 +161,5 @@ def _visible_tokens(tokens: list[Token]) -> list[Token]:
                 child.type, child.content = "text", f"{dollars}{child.content}{dollars}"
             elif child.type == "image":
                 child.type, child.content = "text", f"{child.content} ({child.attrs['src']})"
+            child.content = clean(child.content)  # entities are characters by now
     return tokens

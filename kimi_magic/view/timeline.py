@@ -182,7 +182,7 @@ class Timeline:
 
     @_apply.register
     def _(self, event: Retrying, ops: list[Op]) -> None:
-        reason = first_line(event.reason)
+        reason = clean(first_line(event.reason))
         self._notice(f"Retry {event.attempt} of {event.retries}: {reason}", ops)
         self._set_state(f"Retrying in {_seconds(event.delay)}: {reason}", ops)
 
