@@ -179,6 +179,7 @@ def test_50_000_tokens_leave_the_page_its_time(
     before = [event(f"Paragraph {i}. {'word ' * 96}\n\n") for i in range(500)]
     then = [event(f"token {i} ") if i % 50 else event("\n\n") for i in range(700)]
     scripted_server.raw([b"".join(before), *then, b"data: [DONE]\n\n"], rate=100)
+    bench.python("kimi.settings.max_output_chars = 10**7")
     bench.run("%%kimi\nWrite a book.")
     bench.turn.get_by_text("token 20 ").first.wait_for(state="attached", timeout=LONG)
     devtools = bench.page.context.new_cdp_session(bench.page)

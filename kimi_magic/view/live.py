@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import anywidget
 
-from kimi_magic.events import ApprovalAsked, Event, Notice, ToolStarted
+from kimi_magic.events import ApprovalAsked, Event, Notice, ToolStarted, TurnFinished
 from kimi_magic.view import Answer, ViewOptions, orphans, request
 from kimi_magic.view.clicks import Clicks
 from kimi_magic.view.form import as_fields, read_answer
@@ -119,6 +119,8 @@ class LiveView:
         publish(_mount(self._widget), self._display_id)
 
     def handle(self, event: Event) -> None:
+        if isinstance(event, TurnFinished):
+            self._clicks.end()
         for op in self._page.apply(event):
             self._outbox.add(op)
         if isinstance(event, ToolStarted | ApprovalAsked):
