@@ -35,6 +35,7 @@ class Stage:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
+        self.is_there = False
         self.outputs: list[tuple[Bundle, str | None, bool]] = []
         self.messages: list[dict[str, Any]] = []
         monkeypatch.setattr(live, "publish", self._publish)
@@ -53,6 +54,8 @@ class Stage:
 
     def _send(self, content: dict[str, Any], buffers: object = None) -> None:
         self.messages.append(content)
+        if content.get("here") and self.is_there:
+            self.hears(here=True)
 
     def hears(self, **content: Any) -> None:
         """A message of the page."""
@@ -215,7 +218,7 @@ def test_stop_interrupts_the_turn_and_nothing_after_it(stage: Stage) -> None:
         clicked = threading.Timer(0.05, stage.hears, kwargs={"stop": True})
         clicked.start()
         threading.Event().wait(10)
-    stage.hears(here=True)
+    stage.is_there = True
     stage.view.close()
     stage.hears(stop=True)
     threading.Event().wait(0.05)
@@ -284,31 +287,43 @@ def test_the_record_waits_for_a_page_that_went(stage: Stage) -> None:
     given = stage.messages[-1]["record"]
     assert given["cell"] == "cell-7"
     assert given["mount"] == widget.model_id
+    assert given["age"] == stage.now, "an older page had it as it happened"
     assert "yes" in given["data"]["text/html"]
     stage.hears(placed=True)
     assert widget.comm is None
     assert widget.layout.comm is None
 
 
-def test_a_page_that_is_there_is_waited_for_in_vain_by_nobody(stage: Stage) -> None:
+def test_a_page_that_is_there_takes_the_record(stage: Stage) -> None:
     stage.hears(ready="page-1")
+    stage.is_there = True
     stage.play(*OPENING, ContentDelta("yes"), STOP)
-    stage.hears(here=True)
     stage.view.close()
     assert stage.messages[-1]["here"]
     assert stage.view._widget.comm is None
 
 
-@pytest.mark.parametrize("heard", [True, False], ids=["and no page hears", "and pages hear"])
+def test_a_page_that_comes_after_a_fast_turn_is_there(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphans.was_heard("lab-1")
+    monkeypatch.setattr(live, "HERE_WITHIN", 10)
+    stage.play(*OPENING, ContentDelta("yes"), STOP)
+    threading.Timer(0.05, stage.hears, kwargs={"ready": "page-1"}).start()
+    stage.view.close()
+    assert stage.view._widget.comm is None
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["seen", "unseen"])
 def test_after_500_turns_next_to_nothing_is_left(stage: Stage, heard: bool) -> None:
     stage.view.close()
     before = len(ipywidgets.widgets.widget._instances)
+    stage.is_there = heard
     for _ in range(500):
         stage.open()
         stage.play(*OPENING, ContentDelta("yes"), STOP)
         if heard:
             stage.hears(ready="page-1")
-            stage.hears(here=True)
         stage.view.close()
     assert len(ipywidgets.widgets.widget._instances) <= before
     assert len(orphans._widgets) <= orphans.KEPT

@@ -25,7 +25,7 @@ class Clicks:
     ready : threading.Event
         Set when a page was heard in time: what is clicked there reaches the turn.
     here : threading.Event
-        Set when a page has answered that it is still there.
+        Set when a page has come, or has answered that it is still there.
     resync : bool
         Whether a page has missed something.
     """
@@ -51,6 +51,7 @@ class Clicks:
                 self._pages.add(page)
                 self._left_at = None
                 self.ready.set()
+                self.here.set()
                 self._on_ready()
             case {"leaving": str(page)}:
                 self._pages.discard(page)

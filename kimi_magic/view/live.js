@@ -524,7 +524,10 @@ class Answer extends Shown {
     this.reopen();
   }
   grow(text) {
-    if (this.rest && !text.includes("\n")) this.rest.appendData(text);
+    const mayEnd = this.inCode
+      ? /```|~~~/.test(this.rest?.data.slice(-2) + text)
+      : text.includes("\n");
+    if (this.rest && !mayEnd) this.rest.appendData(text);
     else this.reopen();
   }
   draw(op) {
@@ -545,6 +548,7 @@ class Answer extends Shown {
     this.open.replaceChildren(drawn ? nodes(drawn.html) : "");
     let rest = drawn ? skip(tail, drawn.to - to) : tail;
     this.rest = null;
+    this.inCode = false;
     if (drawn) {
       // Into the paragraph, the item or the code that goes on, up to where that seems to end.
       let place = this.open;
@@ -554,6 +558,7 @@ class Answer extends Shown {
       if (place !== this.open) {
         const end = rest.match(place.tagName === "PRE" ? /^ {0,3}(?:```|~~~).*$/m : /\n[ \t]*\n/);
         this.write(place, end ? rest.slice(0, end.index) : rest);
+        this.inCode = !end && place.tagName === "PRE";
         if (!end) return;
         rest = rest.slice(end.index + end[0].length);
       }
@@ -703,9 +708,19 @@ class Drawing {
   }
 }
 
+/** Since when this page knows a notebook: the scripts of all turns share it. */
+const known = (globalThis[Symbol.for("kimi_magic")] ??= new WeakMap());
+
+const meet = (model) => {
+  const notebook = model.widget_manager?.context;
+  if (notebook && !known.has(notebook)) known.set(notebook, now());
+};
+
 /** Put the record of a turn that ended while no page listened into its cell. */
-const place = (model, { cell, mount, data, metadata }) => {
-  const cells = model.widget_manager?.context?.model?.cells;
+const place = (model, { cell, mount, age, data, metadata }) => {
+  const notebook = model.widget_manager?.context;
+  if (now() - known.get(notebook) > age) return true; // it was open, and was given the record
+  const cells = notebook?.model?.cells;
   const output = { output_type: "display_data", data, metadata };
   for (let i = 0; cell && i < (cells?.length ?? 0); i++) {
     const { id, outputs } = cells.get(i);
@@ -759,6 +774,7 @@ export default () => {
     // Messages that come before a listener is attached are lost, and render() comes late.
     initialize({ model }) {
       model.on("msg:custom", (message) => hear(model, message));
+      meet(model);
       // The first may wait for a channel that is not there yet: until one is answered, again.
       const ready = (pause) => {
         if (turn.clicks || pause > 8000 || over.signal.aborted) return;

@@ -176,6 +176,7 @@ class LiveView:
             self._outbox.add(op)
         taken = True
         try:
+            self._clicks.here.clear()
             self._send(here=True)  # the last words: a front end that goes its own way needs them
             self._freeze()
             taken = self._is_taken()
@@ -227,7 +228,8 @@ class LiveView:
         """Answer a page that has come: its clicks are heard; or the turn is over."""
         if self._record is not None:
             cell = (self._request.get("metadata") or {}).get("cellId")
-            where = {"cell": cell, "mount": self._widget.model_id}
+            age = self._clock() - self._opened
+            where = {"cell": cell, "mount": self._widget.model_id, "age": age}
             self._widget.send({"ops": [self._snapshot()], "record": self._record | where})
         elif self._stoppable:
             self._widget.send({"ops": [{"op": "clicks"}]})
