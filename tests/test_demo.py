@@ -16,6 +16,7 @@ from rich.console import Console
 
 from kimi_magic import cli, demo
 from kimi_magic.errors import KimiError
+from kimi_magic.testing import ScriptedServer
 
 nbformat: Any = nbformat_typed  # half typed
 v4 = nbformat.v4
@@ -118,6 +119,19 @@ class TestDemo:
         assert text_of(saved.cells[0]) == "before\n"
         assert saved.cells[1].outputs[0].ename == "ZeroDivisionError"
         assert saved.cells[2].outputs == []
+
+    def test_blocks_that_are_finished_at_once_are_shown_whole(self, tmp_path: Path) -> None:
+        answer = "\n\n".join(f"Paragraph {i}." for i in range(9))
+        with ScriptedServer() as server:
+            server.reply(answer)
+            notebook = write_notebook(
+                tmp_path / "fast.ipynb",
+                "%load_ext kimi_magic",
+                f"%%kimi -e {server.base_url} -m kimi-k2-thinking\nSay much.",
+            )
+            ran, _ = run_demo(notebook)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert answer in ran.stdout
 
     @pytest.mark.skipif(os.name != "posix", reason="a signal to another process")
     def test_ctrl_c_stops_and_saves(self, tmp_path: Path) -> None:

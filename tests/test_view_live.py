@@ -125,11 +125,22 @@ def test_a_pause_shows_the_last_words(stage: Stage) -> None:
     assert stage.texts == ["wait for it"]
 
 
-def test_text_that_is_html_before_it_was_sent_is_not_sent(stage: Stage) -> None:
+def play_paragraphs(stage: Stage) -> None:
     stage.play(*OPENING)
     stage.play(*(ContentDelta(f"paragraph {i}\n\n") for i in range(20)), ContentDelta("the rest"))
     stage.now += 0.05
     stage.view.tick()
+
+
+def test_who_reads_the_text_alone_misses_nothing(stage: Stage) -> None:
+    play_paragraphs(stage)
+    said = "".join(f"paragraph {i}\n\n" for i in range(20)) + "the rest"
+    assert "".join(op["text"] for op in stage.shown("append")) == said
+
+
+def test_text_that_is_html_before_it_was_sent_is_not_sent(stage: Stage) -> None:
+    stage.hears(ready="page-1")
+    play_paragraphs(stage)
     (block,) = stage.shown("block")
     assert block["html"].count("<p>") == 19
     assert [op["text"] for op in stage.shown("append")] == ["paragraph 19\n\nthe rest"]

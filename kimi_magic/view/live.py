@@ -73,10 +73,16 @@ class Outbox:
         if op["op"] == "append":
             self._texts = [op["text"]]
 
-    def take(self, drawn: Sequence[Op] = ()) -> list[Op]:
-        """Everything that waits, then what was drawn; text that is drawn as a block is left out."""
+    def take(self, drawn: Sequence[Op] = (), *, draws: bool = False) -> list[Op]:
+        """Everything that waits, then what was drawn.
+
+        Text that was drawn as a block is left out where the front end is known to draw: who reads
+        the text alone, as ``kimi-magic demo`` does, would miss it.
+        """
         self._join()
         ops, self._ops = self._ops, []
+        if not draws:
+            return [*ops, *drawn]
         blocks = {op["part"]: op for op in drawn if op["op"] == "block"}
         rest = []
         for op in [op for op in ops if op["op"] == "append" and op["part"] in blocks]:
@@ -191,7 +197,7 @@ class LiveView:
                 orphans.keep(self._widget)
 
     def _send(self, **more: Any) -> None:
-        ops = self._outbox.take(self._page.draw())
+        ops = self._outbox.take(self._page.draw(), draws=self._clicks.ready.is_set())
         if self._clicks.resync:
             self._clicks.resync = False
             ops.append(self._snapshot())  # a page that has missed nothing passes over it
