@@ -16,17 +16,14 @@ __all__ = ["change_offer", "describe", "list_offered", "told_to_the_model", "too
 
 
 def tool_named(name: str, namespace: Mapping[str, Any]) -> Toolset:
-    """The tool that a name means: an offered one, else a callable of the notebook.
+    """The tool that a name means, as in a ``%%kimi`` cell that names it.
 
     Raises
     ------
     KimiError
         There is none, or it cannot be a tool.
     """
-    for offer in offered:
-        if offer.name == name:
-            return Toolset([offer], namespace=namespace)
-    return Toolset([name], namespace=namespace)
+    return Toolset([offered.meant(name, namespace)], namespace=namespace)
 
 
 def describe(tool: Tool) -> str:

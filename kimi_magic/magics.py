@@ -315,11 +315,7 @@ def _tools(names: list[str] | None, space: Mapping[str, Any]) -> list[Any]:
     """The tools of these names; without any, all that are offered to every cell."""
     from kimi_magic.tools.offers import offered
 
-    if not names:
-        return list(offered)
-    offers = {offer.name: offer for offer in offered}
-    # What a name means now goes before what it once was when it was decorated.
-    return [name if callable(space.get(name)) else offers.get(name, name) for name in names]
+    return [offered.meant(name, space) for name in names] if names else list(offered)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -72,6 +72,11 @@ def test_a_tool_that_asks_first(bench: Kernel) -> None:
     assert "sent hi" not in refused.stdout
 
 
+def test_a_function_defined_anew_is_the_one_that_is_meant(bench: Kernel) -> None:
+    bench.run('def send(text: str) -> str:\n    return f"posted {text}"')
+    assert "posted hi" in bench.run('%kimi tool send {"text": "hi"}').stdout
+
+
 def test_what_is_offered_can_be_changed(bench: Kernel) -> None:
     assert bench.run("%kimi tools").stdout == "send: Send a text.\n"
     bench.run("%kimi tools add forecast")

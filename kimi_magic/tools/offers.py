@@ -88,6 +88,13 @@ class Offered:
         for name in names:
             del self._offers[name]
 
+    def meant(self, name: str, namespace: Mapping[str, Any]) -> Offer | str:
+        """The tool that a name means, as `Toolset` takes it.
+
+        What the name means in the namespace now goes before what it was when it was decorated.
+        """
+        return name if callable(namespace.get(name)) else self._offers.get(name, name)
+
     def clear(self) -> None:
         """Withdraw all."""
         self._offers.clear()
