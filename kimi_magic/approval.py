@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.config import APPROVE
-from kimi_magic.errors import ConfigError
 from kimi_magic.events import ApprovalAnswered, ApprovalAsked
 from kimi_magic.view import Answer, AsksPerson, View
 from kimi_magic.view.form import as_fields
@@ -87,19 +85,9 @@ def _identity(function: Any) -> tuple[Any, ...]:
 
 
 def confirming(toolset: Toolset, approve: str) -> Toolset:
-    """The same tools, with confirmation as the setting ``approve`` wants it.
-
-    Raises
-    ------
-    ConfigError
-        There is no such way.
-    """
+    """The same tools, with confirmation as the setting ``approve`` wants it."""
     from kimi_magic.tools.toolset import Toolset
 
-    if approve not in APPROVE:
-        raise ConfigError(
-            f"approve is {', '.join(APPROVE[:-1])} or {APPROVE[-1]}; not {approve!r}."
-        )
     if approve == "auto":
         return toolset
     confirm = approve != "yes"

@@ -25,7 +25,7 @@ def offered_tools(tools: Any, approve: str) -> Toolset | None:
     Raises
     ------
     KimiError
-        Something cannot be a tool, or there is no such ``approve``.
+        Something cannot be a tool.
     """
     if tools is None:
         return None

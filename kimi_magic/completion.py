@@ -78,10 +78,13 @@ def _of_verb(words: list[str]) -> Iterable[str] | str | None:
     verbs = {verb.name: verb for verb in VERBS}
     if not words:
         return verbs
-    if words == ["tools"]:
-        return ("add", "remove")
-    verb = verbs.get(words[0])
-    return (verb.completes or None) if verb and len(words) <= 1 + (words[0] == "tools") else None
+    name, *more = words
+    if name == "tools":
+        if not more:
+            return ("add", "remove")
+        del more[0]
+    verb = verbs.get(name)
+    return (verb.completes or None) if verb and not more else None
 
 
 def _names() -> Names:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from kimi_magic.discretion import Secrets
+from kimi_magic.discretion import Secrets, mapped
 from kimi_magic.errors import KimiError
 from kimi_magic.messages import Message, TextPart, as_content
 from kimi_magic.question import Question
 
 __all__ = ["Composed", "compose"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,7 @@ def _blocks(question: Question, variables: Mapping[str, Any], tokens: int) -> st
     return "\n\n".join(filter(None, [cells, values]))
 
 
-def _masked(
-    content: str | tuple[TextPart, ...], secrets: Secrets, found: dict[str, None]
-) -> str | tuple[TextPart, ...]:
+def _masked(content: T, secrets: Secrets, found: dict[str, None]) -> T:
     from kimi_magic.context.secrets import mask
 
     def clean(text: str) -> str:
@@ -112,6 +112,4 @@ def _masked(
         found.update(dict.fromkeys(masked))
         return text
 
-    if isinstance(content, str):
-        return clean(content)
-    return tuple(TextPart(clean(part.text)) for part in content)
+    return mapped(content, clean)

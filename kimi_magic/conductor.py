@@ -95,7 +95,6 @@ class Conductor:
         self._model = job.question.model or job.endpoint.model
         self._request: dict[str, Any] = {}
         self._held: dict[str, Any] = {}
-        self._held_sent = False
         self._data: Any = None
 
     def run(self) -> Generator[Event | None, None, None]:
@@ -134,16 +133,15 @@ class Conductor:
         tuple
             The request beside its messages, the messages with the tools, and the notices.
         """
-        schema, endpoint = self._job.schema, self._job.endpoint
+        endpoint = self._job.endpoint
         self._request = self._parameters(endpoint, model)
+        self._held = self._ways(endpoint)[0]
         told = []
         for happening in self._new_turn(endpoint, model).run():
             if isinstance(happening, Notice):
                 told.append(happening.text)
             if isinstance(happening, Send):
-                strictest = endpoint.strictnesses[0]
-                held = schema.request(strictest) if schema and not happening.tools else {}
-                return self._request | held, happening, told
+                return self._beside_messages(happening), happening, told
         raise AssertionError("a turn begins with a request")
 
     def _opening(self, line: Line) -> Iterator[Event]:
@@ -159,18 +157,18 @@ class Conductor:
         """Drive the turn; an answer's schema less and less strictly, where a server refuses it."""
         schema = self._job.schema
         make_calls = caller(self._job.toolset, self._approve(), self._connector.known_keys)
-        strictnesses = line.endpoint.strictnesses
-        ways = [schema.request(strictness) for strictness in strictnesses] if schema else [{}]
         self._request = self._parameters(line.endpoint, line.model)
+        ways = self._ways(line.endpoint)
         for held in ways:
-            self._held = self._discreet(held)
+            self._held = held
             self._turn = self._new_turn(line.endpoint, line.model)
             try:
                 yield from drive(self._turn, self._send, make_calls)
                 break
             except BadRequest as refused:
                 # Of its kin one says that the request is too long, another that it is filtered.
-                about_schema = self._held_sent and type(refused) is BadRequest
+                # With tools the first request, after which nothing has come, holds no schema.
+                about_schema = type(refused) is BadRequest and "tools" not in self._request
                 if held is ways[-1] or not about_schema or self._turn.messages():
                     raise
                 yield Notice(LESS_STRICT)
@@ -199,6 +197,13 @@ class Conductor:
         body |= {"tools": self._job.toolset.schemas()} if self._job.toolset else {}
         return self._discreet(body)
 
+    def _ways(self, endpoint: Endpoint) -> list[dict[str, Any]]:
+        """What holds the answer to its schema, the strictest first."""
+        schema = self._job.schema
+        if schema is None:
+            return [{}]
+        return [self._discreet(schema.request(strict)) for strict in endpoint.strictnesses]
+
     def _discreet(self, value: T) -> T:
         """The same without keys, unless they may be sent."""
         if self._job.question.allow_secrets:
@@ -206,16 +211,20 @@ class Conductor:
         return without_keys(value, self._connector.known_keys())
 
     def _send(self, command: Send) -> Exchange:
-        body = self._request | {"messages": [message.to_dict() for message in command.messages]}
-        if not command.tools:  # a server that holds the answer to a schema makes no calls
-            body.pop("tools", None)
-            body |= self._held
-        self._held_sent = bool(self._held) and not command.tools
+        messages = [message.to_dict() for message in command.messages]
+        body = self._beside_messages(command) | {"messages": messages}
         if command.whole:
             body["stream"] = False
             body.pop("stream_options", None)
         # Each time anew: the embedded engine may have been ended since.
         return self._connect().client.chat(body, keys_of(self._connector.known_keys()))
+
+    def _beside_messages(self, command: Send) -> dict[str, Any]:
+        """What a request holds beside its messages."""
+        if command.tools:
+            return self._request
+        # A server that holds the answer to a schema makes no calls.
+        return {k: v for k, v in self._request.items() if k != "tools"} | self._held
 
     def _connect(self) -> Line:
         job = self._job

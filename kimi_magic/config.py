@@ -13,7 +13,17 @@ from traitlets.config import Configurable
 
 from kimi_magic.errors import ConfigError, MissingKeyError
 
-__all__ = ["APPROVE", "LEAK", "MASK", "VIEWS", "Key", "KeyRing", "Settings", "without_key"]
+__all__ = [
+    "APPROVE",
+    "KEY_LIKE",
+    "LEAK",
+    "MASK",
+    "VIEWS",
+    "Key",
+    "KeyRing",
+    "Settings",
+    "without_key",
+]
 
 APPROVE = ("auto", "ask", "yes", "no")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
@@ -21,7 +31,8 @@ KEYRING_SERVICE = "kimi-magic"
 # Characters of a key in a row that count as a leak; shorter keys ("none", "EMPTY") are no secrets.
 LEAK, SHORTEST = 12, 8
 MASK = "[key]"
-_KEY_LIKE = re.compile(r"(?:nvapi-|sk-|hf_|gsk_|xai-)[\w-]{12,}")
+KEY_LIKE = r"(?:nvapi-|sk-|hf_|gsk_|xai-)[\w-]{12,}"
+"""What looks like a key wherever a name is meant, as a pattern."""
 
 
 class Settings(Configurable):
@@ -165,7 +176,7 @@ class Key:
 
 def without_key(said: str, given: str) -> str:
     """What is said of a text that was given, without it where it is a key in the wrong place."""
-    return said.replace(given, MASK) if _KEY_LIKE.match(given) else said
+    return said.replace(given, MASK) if re.match(KEY_LIKE, given) else said
 
 
 def _places(text: str, piece: str) -> Iterator[int]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from kimi_magic.config import Key
 from kimi_magic.messages import Message, Output, TextPart, ToolCall, ToolResult
 
-__all__ = ["Secrets", "keys_of", "without_keys", "without_secrets"]
+__all__ = ["Secrets", "keys_of", "mapped", "without_keys", "without_secrets"]
 
 Secrets = Mapping[str, str]
 """Keys that are known, by the names of their variables."""
@@ -21,6 +21,12 @@ def keys_of(secrets: Secrets) -> list[Key]:
     return [Key(value, name) for name, value in secrets.items()]
 
 
+def mapped(value: T, clean: Callable[[str], str]) -> T:
+    """Take each text in a message, or in a structure of these, through a function."""
+    found: T = _mapped(value, clean)
+    return found
+
+
 def without_keys(value: T, secrets: Secrets) -> T:
     """Put ``[key]`` for each key in a text, a message, or a structure of these."""
     keys = keys_of(secrets)
@@ -28,8 +34,7 @@ def without_keys(value: T, secrets: Secrets) -> T:
     def clean(text: str) -> str:
         return reduce(lambda cleaned, key: key.mask(cleaned), keys, text)
 
-    cleaned: T = _mapped(value, clean) if keys else value
-    return cleaned
+    return mapped(value, clean) if keys else value
 
 
 def without_secrets(result: ToolResult, secrets: Secrets) -> ToolResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kimi_magic.discretion import mapped
 from kimi_magic.endpoints.catalogue import LOCAL, Endpoint
 from kimi_magic.errors import KimiError
 from kimi_magic.export import Program
@@ -34,9 +35,11 @@ def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
         raise KimiError("This turn sent nothing that a program could send again.")
     endpoint = reply.endpoint
     notes: list[str] = [NOT_OUTSIDE] if endpoint is LOCAL else []
-    messages = [message.to_dict() for message in reply.conversation[: reply.asked]]
-    for place, message in enumerate(messages):
-        if _masked(message, secrets):
+    messages = []
+    for place, said in enumerate(reply.conversation[: reply.asked]):
+        message, is_masked = _masked(said.to_dict(), secrets)
+        messages.append(message)
+        if is_masked:
             notes.append(f"messages[{place}] holds [masked] in the place of a secret.")
     return Program(
         dict(reply.request) | {"messages": messages},
@@ -48,22 +51,15 @@ def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
     )
 
 
-def _masked(message: dict[str, Any], secrets: Mapping[str, str]) -> bool:
-    """Mask the message's texts where they stand; whether anything is, or was before."""
+def _masked(message: dict[str, Any], secrets: Mapping[str, str]) -> tuple[dict[str, Any], bool]:
+    """The message with its texts masked; whether anything is, or was before."""
     from kimi_magic.context.secrets import MASKED, mask
 
-    found = False
-    for holder, key in _texts(message):
-        holder[key] = mask(holder[key], secrets)[0]
-        found = found or MASKED in holder[key]
-    return found
+    found = []
 
+    def clean(text: str) -> str:
+        text = mask(text, secrets)[0]
+        found.append(MASKED in text)
+        return text
 
-def _texts(message: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """Where a message has text."""
-    parts = message["content"] if isinstance(message.get("content"), list) else ()
-    calls = message.get("tool_calls") or ()
-    holders = [(message, key) for key in ("content", "reasoning_content", "reasoning")]
-    holders += [(part, "text") for part in parts]
-    holders += [(call["function"], "arguments") for call in calls]
-    return [(holder, key) for holder, key in holders if isinstance(holder.get(key), str)]
+    return mapped(message, clean), any(found)

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from keyword import iskeyword
 from typing import Any, NoReturn
 
+from kimi_magic.config import KEY_LIKE
 from kimi_magic.errors import MagicError
 from kimi_magic.options import OPTIONS, VERBS
 
@@ -17,7 +18,7 @@ __all__ = ["parse_line", "parse_snippet", "split_verb"]
 LISTS = ("--tool", "--var")
 _TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")
 _QUOTED = re.compile(r""""([^"]*)"|'([^']*)'""")
-_KEY = re.compile(r"--?(api[-_]?)?key\b|.*\b(nvapi-|sk-|hf_)[\w-]{12,}", re.IGNORECASE)
+_KEY = re.compile(rf"--?(api[-_]?)?key\b|.*\b{KEY_LIKE}", re.IGNORECASE)
 NO_KEYS = (
     "A key does not belong on the magic line, where it would be saved with the notebook. "
     "Set the endpoint's environment variable (`%kimi endpoints` names it)."

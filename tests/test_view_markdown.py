@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.view.markdown import Blocks, finished_blocks, parser, plain_html, to_html
+from tests.turns import pieces
 
 SAMPLE = """\
 A paragraph
@@ -127,11 +127,10 @@ MARKS = st.text(alphabet="ab1.-*#>`|$:[]() \n\t", max_size=80)
 
 @given(st.one_of(MARKS, st.just(SAMPLE)), st.lists(st.integers(0, 300)))
 def test_blocks_are_slices_whatever_the_split(text: str, cuts: list[int]) -> None:
-    bounds = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     blocks = Blocks()
     found: list[str] = []
-    for a, b in pairwise(bounds):
-        found += blocks.feed(text[a:b])
+    for piece in pieces(text, cuts):
+        found += blocks.feed(piece)
     found += blocks.finish()
     assert "".join(found) == text
     whole = Blocks()

@@ -19,16 +19,13 @@ from kimi_magic.events import (
     ToolCallStarted,
     ToolFinished,
     ToolStarted,
-    TurnFinished,
-    TurnStarted,
 )
-from kimi_magic.messages import Output, Reply, Step, ToolCall, ToolResult, Usage
+from kimi_magic.messages import Output, Step, ToolCall, ToolResult, Usage
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.markdown import to_html
 from kimi_magic.view.page import SMALL, Page
+from tests.turns import OPENING, STOP
 
-OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
-STOP = TurnFinished(Reply("x", finish_reason="stop"))
 CALL = ToolCall("functions.forecast:0", "forecast", '{"month": "April"}')
 GIVEN = ToolResult("forecast", "430", 430, outputs=(Output({"text/plain": "430"}, {}),), seconds=2)
 

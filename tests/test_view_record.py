@@ -6,7 +6,6 @@ import json
 import os
 import re
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,9 @@ from kimi_magic.messages import Reply, Step, Usage
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.record import Bundle, RecordView, make_record
 from kimi_magic.view.timeline import Timeline
+from tests.turns import OPENING, pieces
 
 RECORDS = Path(__file__).parent / "records"
-OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
 USAGE = Usage(1200, 345, 300, 0, 1, 12.5)
 ANSWER = """\
 **9.9** is the bigger one, because $9.9 = 9.90 > 9.11$.
@@ -242,10 +241,9 @@ def test_any_text_stays_inside(text: str) -> None:
 
 @given(st.text(max_size=60), st.lists(st.integers(0, 100)))
 def test_any_split_gives_the_same_record(text: str, cuts: list[int]) -> None:
-    bounds = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    pieces = [text[a:b] for a, b in pairwise(bounds)]
+    parts = pieces(text, cuts)
     whole = record(*OPENING, ReasoningDelta(text), ContentDelta(text), finished())
-    split = record(*OPENING, *map(ReasoningDelta, pieces), *map(ContentDelta, pieces), finished())
+    split = record(*OPENING, *map(ReasoningDelta, parts), *map(ContentDelta, parts), finished())
     assert split == whole
 
 

@@ -26,7 +26,6 @@ from kimi_magic.events import (
     ToolFinished,
     ToolStarted,
     TurnFinished,
-    TurnStarted,
 )
 from kimi_magic.messages import Output, Reply, Step, ToolCall, ToolResult
 from kimi_magic.view import ViewOptions
@@ -35,8 +34,8 @@ from kimi_magic.view.markdown import DEEPEST_HTML, foreign_html, to_html
 from kimi_magic.view.page import Page
 from kimi_magic.view.record import Bundle, make_record
 from kimi_magic.view.timeline import Op, Timeline
+from tests.turns import OPENING
 
-OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
 MOST = 20_000
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 3000).decode()
 MORE = r"([\d,]+) more characters"

@@ -14,7 +14,6 @@ from kimi_magic.events import (
     Notice,
     Preparing,
     ReasoningDelta,
-    RequestStarted,
     ToolCallDelta,
     ToolCallStarted,
     TurnFinished,
@@ -23,8 +22,8 @@ from kimi_magic.events import (
 from kimi_magic.messages import Reply, Usage
 from kimi_magic.view import ViewOptions
 from kimi_magic.view.terminal import TerminalView
+from tests.turns import OPENING
 
-OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
 STOP = TurnFinished(Reply("x", finish_reason="stop", usage=Usage(1000, 234, 0, 0, 1, 5.0)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,14 +21,11 @@ from kimi_magic.events import (
     ToolCallDelta,
     ToolCallStarted,
     TurnFinished,
-    TurnStarted,
 )
 from kimi_magic.messages import Reply, Step
 from kimi_magic.view.parts import clean
 from kimi_magic.view.timeline import Timeline
-
-OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
-STOP = TurnFinished(Reply("x", finish_reason="stop"))
+from tests.turns import OPENING, STOP, pieces
 
 
 def fold(*events: Event, **options: Any) -> Timeline:
@@ -41,11 +37,6 @@ def fold(*events: Event, **options: Any) -> Timeline:
 
 def shown(timeline: Timeline) -> list[tuple[str, str]]:
     return [(part.kind, part.text) for part in timeline.parts]
-
-
-def pieces(text: str, cuts: list[int]) -> list[str]:
-    bounds = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return [text[a:b] for a, b in pairwise(bounds)]
 
 
 def test_states_follow_the_turn() -> None:

@@ -9,12 +9,11 @@ from typing import Any
 
 from kimi_magic.context.guard import ANYTHING
 from kimi_magic.context.reprs import label
-from kimi_magic.context.text import clip
+from kimi_magic.context.tables import dtype_name
 
 __all__ = ["describe_lazy", "lazy_heading", "may_compute"]
 
 MAX_COLUMNS = 60
-MAX_DTYPE = 40
 
 # A class with one of the first and one of the second is such a plan. Reading its columns computes
 # nothing; its repr and its length may.
@@ -56,7 +55,7 @@ def describe_lazy(value: Any) -> str | None:
 def _named(columns: Iterable[tuple[object, object]]) -> str:
     found = list(islice(columns, MAX_COLUMNS + 1))
     named = [
-        label(name) if dtype is None else f"{label(name)} ({clip(str(dtype), MAX_DTYPE)})"
+        label(name) if dtype is None else f"{label(name)} ({dtype_name(dtype)})"
         for name, dtype in found[:MAX_COLUMNS]
     ]
     return ", ".join(named + ["…"][: len(found) - len(named)])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import linecache
 import textwrap
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
+from kimi_magic.cell_sources import cell_sources, lines_of
 from kimi_magic.context.guard import ANYTHING
 from kimi_magic.context.text import clip, cut_middle
 
@@ -50,16 +50,13 @@ def _source_in_cells(value: type) -> str:
     """Find the latest cell that defines a class: a class does not say where its source is."""
     if value.__module__ != "__main__":
         return ""
-    cells = [entry[2] for entry in linecache.cache.values() if len(entry) > 2]
-    for lines in reversed(cells):
-        source = "".join(lines)
+    for source in cell_sources():
         if f"class {value.__name__}" not in source:
             continue
         with suppress(*ANYTHING):
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.ClassDef) and node.name == value.__name__:
-                    first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-                    return "".join(lines[first - 1 : node.end_lineno])
+                    return lines_of(source, node)
     return ""
 
 

@@ -8,6 +8,7 @@ from functools import singledispatch
 from math import prod
 from typing import Any, TypeVar
 
+from kimi_magic.budget import CHARS_PER_TOKEN
 from kimi_magic.context.arrays import describe_array
 from kimi_magic.context.estimators import describe_estimator
 from kimi_magic.context.figures import describe_figure
@@ -18,7 +19,7 @@ from kimi_magic.context.lazy import describe_lazy, lazy_heading
 from kimi_magic.context.reprs import Repr, describe_members
 from kimi_magic.context.sources import describe_code, describe_module
 from kimi_magic.context.tables import describe_table, heading
-from kimi_magic.context.text import CHARS_PER_TOKEN, cut
+from kimi_magic.context.text import cut
 from kimi_magic.context.tracebacks import describe_exception
 from kimi_magic.timed import Clock, call_within
 

@@ -21,7 +21,7 @@ from kimi_magic.context.guard import ANYTHING
 from kimi_magic.context.reprs import bounded_repr, label, type_name
 from kimi_magic.context.text import clip, count
 
-__all__ = ["Columns", "Rows", "Table", "cell", "describe_table", "heading"]
+__all__ = ["Columns", "Rows", "Table", "cell", "describe_table", "dtype_name", "heading"]
 
 SEED = 0
 SAMPLED_CELLS = 100_000
@@ -100,19 +100,20 @@ def describe_table(table: Table, limit: int) -> str:
 def heading(table: Table) -> str:
     """What it is, and its size."""
     if table.single:
-        return f"{table.title}, {count(table.rows, 'row')}, dtype {_dtype(table.columns[0][1])}"
+        return f"{table.title}, {count(table.rows, 'row')}, dtype {dtype_name(table.columns[0][1])}"
     size = f"{count(table.rows, 'row')} × {count(len(table.columns), 'column')}"
     return f"{table.title}, {size}"
 
 
-def _dtype(dtype: object) -> str:
+def dtype_name(dtype: object) -> str:
+    """Write a column's dtype."""
     return clip(str(dtype), MAX_DTYPE)
 
 
 def _column_names(table: Table, start: int, room: int) -> str:
     """Name the columns from one on, as many as there is room for."""
     rest = table.columns[start:]
-    kinds = Counter(_dtype(dtype) for _, dtype in rest)
+    kinds = Counter(dtype_name(dtype) for _, dtype in rest)
     text = "columns" if not start else f"and {count(len(rest), 'more column')}"
     if alike := len(kinds) == 1:
         text += f" ({next(iter(kinds))})"
@@ -121,7 +122,7 @@ def _column_names(table: Table, start: int, room: int) -> str:
     text += ": "
     named: list[str] = []
     for index, (name, dtype) in enumerate(rest):
-        named.append(label(name) if alike else f"{label(name)} ({_dtype(dtype)})")
+        named.append(label(name) if alike else f"{label(name)} ({dtype_name(dtype)})")
         room -= len(named[-1]) + 2
         if room < len(text) + 20 and index + 1 < len(rest):
             named.append(f"… {len(rest) - index - 1:,} more")
@@ -141,7 +142,9 @@ def _columns_with_figures(table: Table, room: int) -> str:
     room -= len(lines[0])
     for (name, dtype), values in zip(table.columns, rows.columns, strict=False):
         figures = _figures(values, sampled=sampled)
-        lines.append(figures if table.single else f"- {label(name)} ({_dtype(dtype)}): {figures}")
+        lines.append(
+            figures if table.single else f"- {label(name)} ({dtype_name(dtype)}): {figures}"
+        )
         room -= len(lines[-1]) + 1
         if room < 100 and len(lines) > 2:
             del lines[-1]

@@ -6,7 +6,7 @@ Single braces are literal, and so is ``{{`` where it is written ``\\{{``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -18,12 +18,13 @@ from tokenize import OP, TokenError, TokenInfo, generate_tokens
 from typing import Any
 from uuid import UUID
 
+from kimi_magic.budget import CHARS_PER_TOKEN
 from kimi_magic.context.guard import ANYTHING, diverted
 from kimi_magic.context.summaries import summarize
-from kimi_magic.context.text import CHARS_PER_TOKEN, cut
+from kimi_magic.context.text import cut
 from kimi_magic.errors import PromptError
 
-__all__ = ["Evaluate", "Expression", "expand", "in_namespace", "message_of", "parse"]
+__all__ = ["Evaluate", "Expression", "expand", "fill", "in_namespace", "message_of", "parse"]
 
 Evaluate = Callable[[str], object]
 
@@ -74,10 +75,7 @@ def expand(text: str, evaluate: Evaluate, *, tokens: int = 1500) -> str:
     PromptError
         ``{{`` has no end or holds no expression, before any is evaluated; or one failed.
     """
-    return "".join(
-        piece if isinstance(piece, str) else _inline(_evaluated(piece, evaluate), tokens)
-        for piece in parse(text)
-    )
+    return fill(parse(text), evaluate, tokens=tokens)
 
 
 def parse(text: str) -> list[str | Expression]:
@@ -100,6 +98,20 @@ def parse(text: str) -> list[str | Expression]:
             pieces.append(_checked(text, found.end(), start - 2))
     pieces.append(text[start:])
     return pieces
+
+
+def fill(pieces: Iterable[str | Expression], evaluate: Evaluate, *, tokens: int = 1500) -> str:
+    """Put a prompt together again, as `expand` does.
+
+    Raises
+    ------
+    PromptError
+        An expression failed.
+    """
+    return "".join(
+        piece if isinstance(piece, str) else _inline(_evaluated(piece, evaluate), tokens)
+        for piece in pieces
+    )
 
 
 def _end(text: str, start: int) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["CHARS_PER_TOKEN", "clip", "count", "cut", "cut_middle", "plain"]
-
-CHARS_PER_TOKEN = 4
+__all__ = ["clip", "count", "cut", "cut_middle", "plain"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 

@@ -5,13 +5,14 @@ import __future__
 
 import ast
 import inspect
-import linecache
 import textwrap
 from collections import ChainMap
 from collections.abc import Mapping
 from contextlib import suppress
 from types import FunctionType
 from typing import Any
+
+from kimi_magic.cell_sources import cell_sources, lines_of
 
 __all__ = [
     "has_source",
@@ -46,15 +47,11 @@ def source_of(name: str, value: Any) -> str:
 
 def statement_of(name: str) -> str:
     """The latest class or plain assignment of this name in a cell; "" where there is none."""
-    for entry in reversed([*linecache.cache.values()]):
-        # The shell leaves out the time of change, so that its cells are never looked for on disk.
-        if len(entry) != 4 or entry[1] is not None:
-            continue
-        source = "".join(entry[2])
+    for source in cell_sources():
         with suppress(SyntaxError):
             for node in reversed(ast.parse(source).body) if name in source else ():
                 if _binds(node, name):
-                    return _lines(source, node)
+                    return lines_of(source, node)
     return ""
 
 
@@ -134,9 +131,3 @@ def _binds(node: ast.stmt, name: str) -> bool:
     if isinstance(node, ast.Assign):
         return [ast.unparse(target) for target in node.targets] == [name]
     return isinstance(node, ast.ClassDef) and node.name == name
-
-
-def _lines(source: str, node: ast.stmt) -> str:
-    decorators = getattr(node, "decorator_list", [])
-    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
-    return "".join(source.splitlines(keepends=True)[first - 1 : node.end_lineno])

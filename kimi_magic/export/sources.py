@@ -13,6 +13,7 @@ from pathlib import PurePath
 from types import GenericAlias, ModuleType, UnionType
 from typing import Any
 
+from kimi_magic.config import KEY_LIKE
 from kimi_magic.export.cells import (
     has_source,
     is_future,
@@ -37,7 +38,7 @@ _SECRET_NAME = re.compile(
     r"(?i)((api|access|private|secret)[_-]?key|token|secret|password|passwd|authorization)$"
 )
 _SECRET_SHAPE = re.compile(
-    r"\b(sk-|nvapi-|hf_|gh[a-z]_|xox[a-z]-|AKIA|eyJ)[\w-]{12,}|(?i:bearer) [\w.-]{12,}"
+    rf"\b({KEY_LIKE}|(gh[a-z]_|xox[a-z]-|AKIA|eyJ)[\w-]{{12,}})|(?i:bearer) [\w.-]{{12,}}"
 )
 # In a cell of the notebook it is there, and stays what it is.
 _AT_HAND = 'globals().get("{}")'

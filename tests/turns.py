@@ -1,0 +1,17 @@
+"""What the tests of the views play: how a turn begins and ends, and text as it streams in."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from kimi_magic.events import Event, RequestStarted, TurnFinished, TurnStarted
+from kimi_magic.messages import Reply
+
+OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
+STOP = TurnFinished(Reply("x", finish_reason="stop"))
+
+
+def pieces(text: str, cuts: list[int]) -> list[str]:
+    """The text in pieces, of which some may be empty; a cut may be any number from 0 on."""
+    bounds = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
+    return [text[a:b] for a, b in pairwise(bounds)]
