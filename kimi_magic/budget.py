@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kimi_magic.messages import Message, Usage
 
-__all__ = ["CHARS_PER_TOKEN", "Budget"]
+__all__ = ["CHARS_PER_TOKEN", "Budget", "Learnt"]
 
 CHARS_PER_TOKEN = 4
 PER_MESSAGE = 4  # tokens for the role and its marks
@@ -19,6 +20,15 @@ LEAST, MOST = 0.25, 4.0
 ENOUGH = 2000
 # A window this many times smaller than its data say is believed.
 PLAUSIBLE = 16
+
+
+@dataclass(slots=True)
+class Learnt:
+    """What a server has taught of its count: tokens for one that was counted, and the estimate
+    that is too much."""
+
+    factor: float = 1.0
+    ceiling: float = math.inf
 
 
 class Budget:
@@ -31,19 +41,20 @@ class Budget:
     ----------
     tokens : int
         The context window less what is kept for the answer.
+    learnt : Learnt, optional
+        What was learnt before; grows.
     """
 
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-        self._factor = 1.0
-        self._ceiling = math.inf
+    def __init__(self, tokens: int, learnt: Learnt | None = None) -> None:
+        self._tokens = tokens
+        self._learnt = learnt or Learnt()
 
     def estimate(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
         """About how many tokens a request has."""
-        return round(self._counted(messages, tools) * self._factor)
+        return round(self._counted(messages, tools) * self._learnt.factor)
 
     def fits(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> bool:
-        return self.estimate(messages, tools) <= min(self.tokens, self._ceiling)
+        return self.estimate(messages, tools) <= min(self._tokens, self._learnt.ceiling)
 
     def refused(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> None:
         """The server has found this request too long: its window is smaller than was thought.
@@ -51,8 +62,8 @@ class Budget:
         Of a request far below the window it is another limit that was meant.
         """
         found = self.estimate(messages, tools)
-        if found * PLAUSIBLE >= self.tokens:
-            self._ceiling = min(self._ceiling, found * 0.9)
+        if found * PLAUSIBLE >= self._tokens:
+            self._learnt.ceiling = min(self._learnt.ceiling, found * 0.9)
 
     def learn(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], usage: Usage
@@ -61,7 +72,7 @@ class Budget:
         counted = self._counted(messages, tools)
         if usage.prompt_tokens and counted >= ENOUGH:
             found = usage.prompt_tokens / counted
-            self._factor = min(max(found, LEAST), MOST)
+            self._learnt.factor = min(max(found, LEAST), MOST)
 
     def _counted(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> float:
         chars = sum(

@@ -98,9 +98,13 @@ class Chat:
     def usage(self) -> Usage:
         return sum((turn.reply.usage for turn in self._turns), Usage())
 
+    def before(self, place: Place = NOWHERE, *, fresh: bool = False) -> tuple[ChatTurn, ...]:
+        """The turns that come before one at this place."""
+        return tuple(self._turns[: self._start(place, fresh=fresh)])
+
     def history(self, place: Place = NOWHERE, *, fresh: bool = False) -> tuple[Message, ...]:
         """All that was said before a turn at this place, without a system prompt."""
-        kept = self._turns[: self._start(place, fresh=fresh)]
+        kept = self.before(place, fresh=fresh)
         return numbered(message for turn in kept for message in turn.messages)
 
     def append(self, turn: ChatTurn, *, fresh: bool = False) -> int:

@@ -187,8 +187,12 @@ class Conductor:
             retries=self._settings.retries,
             tools=self._request.get("tools", ()),
             max_steps=question.max_steps or self._settings.max_steps,
-            budget=self._connector.budget(endpoint, model, self._request.get("max_tokens", 0)),
+            budget=self._connector.budget(
+                endpoint, model, question.chat, answer=self._request.get("max_tokens", 0)
+            ),
             check=_checker(schema) if schema else None,
+            # Moonshot: not together with a response_format.
+            partial_mode=question.goes_on and endpoint.partial_mode and schema is None,
         )
 
     def _parameters(self, endpoint: Endpoint, model: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ __all__ = [
     "after_the_loop",
     "cancelled",
     "numbered",
+    "resumed",
     "sendable",
     "shortened",
     "told",
@@ -116,6 +117,16 @@ def cancelled(call: ToolCall, *, begun: bool) -> ToolResult:
 def sendable(message: Message, stand_in: str) -> Message:
     """An answer as servers accept it: not empty, and without calls that have no result."""
     return replace(message, content=message.content or stand_in, tool_calls=())
+
+
+def resumed(history: Sequence[Message]) -> tuple[Message, ...]:
+    """The history whose last answer the model is to go on with, as partial mode has it; empty
+    where there is no beginning of an answer."""
+    if not history or history[-1].role != "assistant" or history[-1].tool_calls:
+        return ()
+    if history[-1].text.strip() in ("", NO_ANSWER, CUT_OFF):
+        return ()
+    return (*history[:-1], replace(history[-1], partial=True))
 
 
 def after_the_loop(message: Message) -> Message:

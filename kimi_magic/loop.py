@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kimi_magic.budget import Budget
-from kimi_magic.errors import ContextTooLong, EndpointError
+from kimi_magic.errors import BadRequest, ContextTooLong, EndpointError
 from kimi_magic.events import Event, Notice, RequestStarted, Retrying, StepFinished
 from kimi_magic.history import (
     CUT_OFF,
@@ -23,6 +23,7 @@ from kimi_magic.history import (
     CallIds,
     after_the_loop,
     cancelled,
+    resumed,
     sendable,
     shortened,
     told,
@@ -95,6 +96,8 @@ class Turn:
         What fits into the context window; None: whatever the server takes.
     check : callable or None
         Tells what is wrong with an answer, as the words that go back to the model; "" for nothing.
+    partial_mode : bool
+        The prompt asks to go on with a cut answer, and the server takes its text as the beginning.
 
     Attributes
     ----------
@@ -116,6 +119,7 @@ class Turn:
         max_steps: int = 50,
         budget: Budget | None = None,
         check: Callable[[str], str] | None = None,
+        partial_mode: bool = False,
     ) -> None:
         self._history = tuple(history)
         self._prompt = prompt
@@ -124,6 +128,7 @@ class Turn:
         self._max_steps = max_steps
         self._budget = budget
         self._check = check
+        self._partial_mode = partial_mode
         self._corrections = 0
         self._steps: list[Step] = []
         self._said: list[Message] = []
@@ -237,6 +242,9 @@ class Turn:
                 if isinstance(error, ContextTooLong) and (notice := self._shorten()):
                     yield Notice(notice)
                     continue
+                if self._partial_mode and type(error) is BadRequest:
+                    self._partial_mode = False  # not every model of an endpoint has it: in words
+                    continue
                 if not self._may_retry(error, attempt):
                     raise
                 delay = _delay(error, attempt)
@@ -251,7 +259,8 @@ class Turn:
             attempt += 1
 
     def _messages(self) -> tuple[Message, ...]:
-        return (*self._history, self._prompt, *self._said)
+        begun = resumed(self._history) if self._partial_mode and not self._said else ()
+        return begun or (*self._history, self._prompt, *self._said)
 
     def _make_room(self) -> Iterator[Event]:
         """Leave out what the context window cannot hold, as far as that can be."""

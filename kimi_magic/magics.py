@@ -250,14 +250,15 @@ class KimiMagics(Settings, Magics):
         toolset = tool_named(name, self._shell.user_ns)
         (tool,) = toolset.tools
         if not arguments:
-            print(describe(tool))
+            print(self.session.without_keys(describe(tool)))
             return
         approval = Approval(toolset.namespace, {}, ask_with_input, lambda _: None)
         try:
             approve = approval if can_answer() else None
-            _show(toolset.call(tool.name, arguments[0], approve=approve))
+            result = toolset.call(tool.name, arguments[0], approve=approve)
+            _show(self.session.without_secrets(result))
         except ToolInterrupted as interrupt:
-            _show(interrupt.result)
+            _show(self.session.without_secrets(interrupt.result))
             raise
 
     def _help(self, verb: str) -> None:

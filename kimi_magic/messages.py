@@ -144,6 +144,8 @@ class Message:
         ``content``: it came inline, and goes back as ``<think>…</think>`` before the content of a
         message with tool calls. In a final answer it is left out: a chat template drops the
         reasoning of earlier answers from its own fields, but not from the content.
+    partial : bool
+        The model is to go on with this text of its own.
     """
 
     role: Role
@@ -153,6 +155,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    partial: bool = False
 
     @property
     def text(self) -> str:
@@ -175,11 +178,9 @@ class Message:
             data[self.reasoning_key] = self.reasoning
         if self.tool_calls:
             data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
-        if self.tool_call_id is not None:
-            data["tool_call_id"] = self.tool_call_id
-        if self.name is not None:
-            data["name"] = self.name
-        return data
+        more = {"tool_call_id": self.tool_call_id, "name": self.name}
+        data |= {key: value for key, value in more.items() if value is not None}
+        return data | ({"partial": True} if self.partial else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Message:
@@ -200,6 +201,7 @@ class Message:
             tool_calls=tuple(ToolCall.from_dict(call) for call in data.get("tool_calls") or ()),
             tool_call_id=data.get("tool_call_id"),
             name=data.get("name"),
+            partial=data.get("partial") is True,
         )
 
 

@@ -38,6 +38,8 @@ class Question:
         What ``Toolset`` takes; None: none.
     fresh : bool
         Start the chat anew with it.
+    goes_on : bool
+        Go on with the chat's latest answer, which was cut.
     schema : any
         What the answer is to hold: all that ``structured.output_schema`` takes.
     variables : any
@@ -67,6 +69,7 @@ class Question:
     max_steps: int | None = None
     approve: str | None = None
     fresh: bool = False
+    goes_on: bool = False
     schema: Any = None
     variables: Any = None
     expressions: tuple[str, ...] = ()

@@ -16,12 +16,12 @@ from kimi_magic.composing import Composed, compose
 from kimi_magic.conductor import Conductor, Job
 from kimi_magic.config import Key, Settings
 from kimi_magic.connect import Connector
-from kimi_magic.discretion import without_keys
+from kimi_magic.discretion import without_keys, without_secrets
 from kimi_magic.driver import watch
 from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
 from kimi_magic.errors import KimiError, TurnInterrupted
 from kimi_magic.events import Event
-from kimi_magic.messages import Reply
+from kimi_magic.messages import Reply, ToolResult
 from kimi_magic.preview import preview
 from kimi_magic.question import Question, make_question
 from kimi_magic.tools.offers import main
@@ -194,17 +194,31 @@ class Session:
         unanswered: Question | None = known.unanswered
         if unanswered is not None:
             return replace(unanswered, fresh=False)
-        if not known.turns:
-            raise KimiError(f"The chat {chat} has no turn to go on with.")
-        latest = known.turns[-1]
+        turns = known.before(Place(*running_cell()))
+        if not turns:
+            where = " before this cell: go on in a cell of its own." if known.turns else "."
+            raise KimiError(f"The chat {chat} has no turn to go on with{where}")
+        latest = turns[-1]
         if latest.reply.error is None and latest.reply.finish_reason == "stop":
             raise KimiError("The latest turn came to its end: ask on in a cell of your own.")
         asked: Question = latest.question
-        return replace(asked, prompt=GO_ON, fresh=False, variables=None, cells=(), expressions=())
+        return replace(
+            asked,
+            prompt=GO_ON,
+            goes_on=True,
+            fresh=False,
+            variables=None,
+            cells=(),
+            expressions=(),
+        )
 
     def without_keys(self, value: T) -> T:
         """The same without any key that is known: of a text, or of what holds texts."""
         return without_keys(value, self._connector.known_keys())
+
+    def without_secrets(self, result: ToolResult) -> ToolResult:
+        """A tool's result as it may be shown and sent."""
+        return without_secrets(result, self._connector.known_keys())
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""

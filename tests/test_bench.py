@@ -72,6 +72,22 @@ def test_a_tool_that_asks_first(bench: Kernel) -> None:
     assert "sent hi" not in refused.stdout
 
 
+def test_keys_show_neither_in_the_schema_nor_in_what_a_call_gives(bench: Kernel) -> None:
+    bench.run("import os; os.environ['MOONSHOT_API_KEY'] = 'q7'.join('wxyzabcdefgh')")
+    bench.run(
+        "def leak(text: str = os.environ['MOONSHOT_API_KEY']) -> str:\n"
+        "    print(text)\n"
+        "    if text == 'raise': raise OSError(os.environ['MOONSHOT_API_KEY'])\n"
+        "    return text"
+    )
+    shown = [bench.run("%kimi tool leak"), bench.run("%kimi tool leak {}")]
+    shown += [bench.run('%kimi tool leak {"text": "raise"}')]
+    bench.run("del os.environ['MOONSHOT_API_KEY']")
+    for ran in shown:
+        assert "wq7x" not in f"{ran.stdout}{ran.displays}"
+        assert "key]" in ran.stdout or "masked]" in ran.stdout
+
+
 def test_a_function_defined_anew_is_the_one_that_is_meant(bench: Kernel) -> None:
     bench.run('def send(text: str) -> str:\n    return f"posted {text}"')
     assert "posted hi" in bench.run('%kimi tool send {"text": "hi"}').stdout

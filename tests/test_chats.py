@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kimi_magic.budget import Budget
 from kimi_magic.chats import NOWHERE, Chat, ChatTurn, Place
+from kimi_magic.connect import Connector
+from kimi_magic.endpoints.catalogue import Endpoint
 from kimi_magic.loop import RunTools, Send, Turn
 from kimi_magic.messages import Completion, Message, Reply, ToolCall, ToolResult, Usage
 from kimi_magic.testing import ScriptedServer, check_messages
@@ -181,6 +184,21 @@ def test_the_server_corrects_the_count() -> None:
     assert budget.estimate(messages) == 10_008, "the template of a short chat teaches nothing"
 
 
+def test_what_one_chat_taught_is_not_believed_of_another() -> None:
+    connector, lab = Connector(), Endpoint("lab", "http://lab:8000/v1", context_window=100_000)
+    messages = [Message("user", "字" * 40_000)]
+    first, beside = (connector.budget(lab, "m", "main", answer=n) for n in (10_000, 50_000))
+    first.learn(messages, (), Usage(prompt_tokens=40_000))
+    assert connector.budget(lab, "m", "main", answer=0).estimate(messages) == pytest.approx(40_000)
+    for chat in ("other", None, None):
+        fresh = connector.budget(lab, "m", chat, answer=0)
+        assert fresh.estimate(messages) == 10_004
+        fresh.refused(messages, ())
+    full = [Message("user", "x" * 75_000)]
+    assert first.fits(full), "a turn at the same time with a longer answer takes none of its room"
+    assert not beside.fits(full)
+
+
 def sent(server: ScriptedServer) -> list[str]:
     return [m["content"] for m in server.requests[-1].body["messages"] if m["role"] == "user"]
 
@@ -264,6 +282,55 @@ def test_going_on_after_a_failure_asks_again(kernel: Kernel, asked: ScriptedServ
     asked.reply("OK.")
     kernel.run("%kimi continue")
     assert sent(asked) == ["First", "Second"]
+
+
+def test_going_on_in_partial_mode(kernel: Kernel) -> None:
+    with ScriptedServer("moonshot") as server:
+        place = f"name='moon', base_url='{server.base_url}'"
+        kernel.run(f"kimi.add_endpoint({place}, partial_mode=True, answers='json_schema')")
+        server.reply("One, two,", reasoning="Count.", finish_reason="length")
+        kernel.run("%%kimi -e moon\nCount to four.")
+        server.reply(" three, four.")
+        kernel.run("%kimi continue", cell="on")
+        begun = server.requests[-1].body["messages"]
+        assert [m["role"] for m in begun] == ["system", "user", "assistant"]
+        assert begun[-1]["content"] == "One, two,"
+        assert begun[-1]["partial"] is True
+        server.reply("They are.")
+        kernel.run("%%kimi -e moon\nAre these all?")
+        after = server.requests[-1].body["messages"]
+        assert "partial" not in str(after)
+        assert [m["content"] for m in after if m["role"] == "assistant"] == [
+            "One, two,",
+            " three, four.",
+        ]
+        server.reply("Yes,", finish_reason="length")
+        kernel.run("%%kimi -e moon\nSure?")
+        server.error(400, "this model has no partial mode")
+        server.reply(" sure.")
+        assert " sure." in kernel.run("%kimi continue").record["text/plain"]
+        assert "Go on exactly" in sent(server)[-1]
+        server.reply("[1, 2,", finish_reason="length")
+        kernel.run("%%kimi -e moon --schema list[int]\nAs a list.", ok=False)
+        server.reply("[1, 2, 3, 4]")
+        kernel.run("%kimi continue")
+        assert "partial" not in str(server.requests[-1].body), (
+            "with a response_format it is refused"
+        )
+
+
+def test_a_cell_that_went_on_is_run_again(kernel: Kernel, asked: ScriptedServer) -> None:
+    asked.reply("One,", finish_reason="length")
+    kernel.run("%%kimi\nCount.", cell="count")
+    for said in (" two.", " two, three."):
+        asked.reply(said)
+        kernel.run("%kimi continue", cell="on")
+        assert sent(asked)[0] == "Count."
+        assert len(sent(asked)) == 2
+    assert len(asked.requests) == 3
+    told = kernel.run("%kimi continue", cell="count", ok=False).error
+    assert "in a cell of its own" in told
+    assert len(asked.requests) == 3
 
 
 def test_a_name_that_no_chat_has(kernel: Kernel) -> None:

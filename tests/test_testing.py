@@ -37,6 +37,18 @@ def body(**more: Any) -> dict[str, Any]:
     return {"model": "kimi-k2-thinking", "messages": [USER], **more}
 
 
+BEGUN = {"role": "assistant", "content": "9.", "partial": True}
+
+
+def test_partial_mode_is_moonshots_for_the_last_message_of_plain_text() -> None:
+    begun = body(messages=[USER, BEGUN])
+    assert check_request(begun) == []
+    assert check_request(body(messages=[USER, BEGUN, USER]))
+    assert check_request(body(messages=[{**USER, "partial": True}]))
+    assert check_request(begun | {"response_format": {"type": "json_object"}})
+    assert check_request(begun, dialect="vllm")
+
+
 STREAM = body(stream=True, stream_options={"include_usage": True})
 
 

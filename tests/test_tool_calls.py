@@ -264,6 +264,14 @@ def test_confirmation(approve: Any, error: str | None) -> None:
         assert error in result.content
 
 
+@pytest.mark.parametrize("word", ["no", "yes", 1, object(), ["x"]], ids=repr)
+def test_only_true_and_arguments_are_a_yes(word: Any) -> None:
+    tool = make_tool(add, name="add", options=ToolOptions(confirm=True))
+    result = run_call(tool, '{"x": 3}', {}, approve=lambda *_: word)
+    assert result.value is None
+    assert "declined" in str(result.error)
+
+
 def test_nobody_is_asked_for_what_does_not_fit_or_needs_no_confirmation() -> None:
     asked: list[Any] = []
 

@@ -69,6 +69,9 @@ class Endpoint:
     answers : str
         How strictly the server holds an answer to a schema: ``json_schema``, ``json_object`` (to
         JSON alone) or ``text`` (not at all).
+    partial_mode : bool
+        Whether a last message of the assistant's with ``"partial": true`` is the beginning of the
+        answer (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
     stream_usage : bool
         Whether ``stream_options: {"include_usage": true}`` is understood.
     docs : str
@@ -86,6 +89,7 @@ class Endpoint:
     seed: int | None = None
     prices: tuple[float, ...] | None = None
     answers: Strictness = "json_object"
+    partial_mode: bool = False
     stream_usage: bool = True
     docs: str = ""
 
@@ -147,6 +151,7 @@ BUILT_IN = (
         "https://api.moonshot.ai/v1",
         "MOONSHOT_API_KEY",
         answers="json_schema",
+        partial_mode=True,
         docs="https://platform.moonshot.ai/docs",
     ),
     Endpoint(
@@ -154,6 +159,7 @@ BUILT_IN = (
         "https://api.moonshot.cn/v1",
         "MOONSHOT_API_KEY",
         answers="json_schema",
+        partial_mode=True,
         docs="https://platform.moonshot.cn/docs",
     ),
     Endpoint(

@@ -36,9 +36,15 @@ def check_request(body: Mapping[str, Any], *, dialect: str = "moonshot") -> list
     problems = [f"unknown key {key!r}" for key in body if key not in _KEYS.split()]
     problems += _parameters(body, BY_NAME[dialect].max_temperature)
     problems += check_messages(messages, dialect=dialect)
-    last = dig(messages[-1], "role") if isinstance(messages, list) and messages else "user"
-    if last not in ("user", "tool"):
-        problems.append(f"the last message must be of role user or tool, not {last!r}")
+    begun = [message for _, message in items(messages) if dig(message, "partial")]
+    last = messages[-1] if isinstance(messages, list) and messages else {"role": "user"}
+    if begun and BY_NAME[dialect].partial_mode:
+        if begun != [last] or last["role"] != "assistant" or "response_format" in body:
+            problems.append("partial is for a last message of role assistant, as plain text")
+    elif begun:
+        problems.append("there is no partial mode")
+    elif dig(last, "role") not in ("user", "tool"):
+        problems.append(f"the last message must be of role user or tool, not {dig(last, 'role')!r}")
     problems += _tools([] if tools is None else tools)
     return problems
 

@@ -34,6 +34,7 @@ class Dialect(NamedTuple):
     request_id: str = "X-Request-Id"
     max_temperature: float = 2
     text_only: tuple[str, ...] = ()  # roles whose content may not be a list
+    partial_mode: bool = False  # a last message of the assistant's may be gone on with
 
 
 BY_NAME = {
@@ -42,6 +43,7 @@ BY_NAME = {
         usage_in_choice=True,
         request_id="Msh-Request-Id",
         max_temperature=1,
+        partial_mode=True,
     ),
     "vllm": Dialect(
         reasoning="reasoning",

@@ -69,8 +69,10 @@ def run_call(
     try:
         arguments = parse_arguments(arguments_text, tool.parameters)
         args, kwargs = tool.bind(arguments, namespace)
-        agreed = approve(tool, arguments) if tool.options.confirm and approve else None
-        if tool.options.confirm and (agreed is None or agreed is False):
+        agreed: object = True
+        if tool.options.confirm:
+            agreed = approve(tool, arguments) if approve else False
+        if agreed is not True and not isinstance(agreed, dict):  # any other word is no yes
             refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
         edited = agreed if isinstance(agreed, dict) and agreed != arguments else None
