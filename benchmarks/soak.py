@@ -1,7 +1,8 @@
 """Whether a kernel stays level: ``python -m benchmarks.soak``.
 
 2,000 turns in one kernel, each a ``%%kimi`` cell with the live view, a tool call and two requests;
-after each hundred the kernel's memory, threads, file handles and open comms. Linux only.
+after each hundred the kernel's memory, threads, file handles, sockets among them, and open comms.
+Linux only.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ def level():
     gc.collect()
     import comm
     pages = int(open("/proc/self/statm").read().split()[1])
-    return [pages * os.sysconf("SC_PAGE_SIZE") / 2**20, threading.active_count(),
-            len(os.listdir("/proc/self/fd")), len(comm.get_comm_manager().comms)]
+    handles = [os.path.realpath(f"/proc/self/fd/{{name}}") for name in os.listdir("/proc/self/fd")]
+    return [pages * os.sysconf("SC_PAGE_SIZE") / 2**20, threading.active_count(), len(handles),
+            sum("socket:" in path for path in handles), len(comm.get_comm_manager().comms)]
 """
-TURN = "%%kimi -T look --fresh\nLook at the number."
+TURN = "%%kimi -T look --fresh -o answer\nLook at the number."
 
 
 def run(client: Any, code: str) -> str:
@@ -64,9 +66,8 @@ def main() -> None:
                 server.requests.clear()
                 if turn % BATCH == 0:
                     levels.append([turn, *json.loads(run(client, "print(level())"))])
-                    print(
-                        "turn {}: {:.1f} MB, {} threads, {} handles, {} comms".format(*levels[-1])
-                    )
+                    text = "turn {}: {:.1f} MB, {} threads, {} handles, {} sockets, {} comms"
+                    print(text.format(*levels[-1]), flush=True)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

@@ -529,3 +529,59 @@ def test_what_a_tool_asks_under_stream_stays_silent(kernel: Kernel, tools: Scrip
     tools.reply("Done.")
     kernel.run("reply = list(kimi.stream('Go', tools=[think]))[-1].reply")
     assert value(kernel, "reply.tool_results[0].stdout") == ""
+
+
+AT_ONCE = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+both = threading.Barrier(2, timeout=30)
+def look(thing: str) -> str:
+    "Look at a thing."
+    both.wait()
+    print("saw", thing)
+    both.wait()
+    return thing.upper()
+def send(text: str) -> str:
+    "Send a text."
+    log.append(text)
+    return "sent"
+def at_once(**how):
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda prompt: kimi.ask(prompt, **how), ["First", "Second"]))
+"""
+
+
+def test_turns_at_the_same_time_keep_their_calls_apart(
+    kernel: Kernel, tools: ScriptedServer
+) -> None:
+    kernel.run(AT_ONCE)
+    for name in "ab":
+        tools.reply(reasoning=f"I want {name}.", tool_calls=[call("look", thing=name)])
+    for _ in range(2):
+        tools.reply("Seen.")
+    ran = kernel.run("replies = at_once(tools=[look])")
+    assert (ran.stdout, ran.displays) == ("", [])
+    seen = value(
+        kernel,
+        "[(r.reasoning[7], r.tool_results[0].value, r.tool_results[0].stdout) for r in replies]",
+    )
+    assert sorted(seen) == [["a", "A", "saw a\n"], ["b", "B", "saw b\n"]]
+    for request in tools.requests[2:]:
+        _, _, asked, result = request.body["messages"]
+        wanted = asked["reasoning_content"][7]
+        assert result["content"].startswith(wanted.upper()), "each got what it had asked for"
+
+
+def test_in_threads_nobody_is_asked_and_nothing_runs_unasked(
+    kernel: Kernel, tools: ScriptedServer
+) -> None:
+    kernel.run(AT_ONCE)
+    for name in "ab":
+        tools.reply(reasoning="Hm.", tool_calls=[call("send", text=name)])
+    for _ in range(2):
+        tools.reply("Done.")
+    kernel.run("replies = at_once(tools=[send], approve='ask')", allow_stdin=True, answer="y")
+    assert value(kernel, "log") == []
+    errors = value(kernel, "[result.error for r in replies for result in r.tool_results]")
+    assert len(errors) == 2
+    assert all("nobody to ask" in error for error in errors)
