@@ -103,8 +103,7 @@ class Connector:
 
     def known_keys(self) -> dict[str, str]:
         """Every key that is known by now, by its variable: none of them may leave in a text."""
-        names = [endpoint.key_env for endpoint in self.catalogue if endpoint.key_env]
-        return self._keys.known([*names, "KIMI_API_KEY"])
+        return self._keys.known(self.catalogue.key_names)
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
         """The endpoint's key, typed by a person where it must be.

@@ -31,6 +31,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kimi_magic.messages import Completion, Reply, ToolResult
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "TimedOut",
     "ToolInterrupted",
     "TurnInterrupted",
+    "mask_with",
 ]
 
 MAX_CHARS = 3000
@@ -68,12 +71,24 @@ def _seen(char: str) -> str:
     return char if plain else "\ufffd"
 
 
+_without_keys: Callable[[str], str] = str
+
+
+def mask_with(without_keys: Callable[[str], str]) -> None:
+    """Have this take the keys out of what every error says: the session knows them."""
+    global _without_keys  # noqa: PLW0603 - an error is told wherever it is caught
+    _without_keys = without_keys
+
+
 class _OwnTraceback:
     """IPython prints what ``_render_traceback_`` returns in place of a traceback."""
 
     def __str__(self) -> str:
         # A server's words may be in it, and front ends and terminals obey what is not printable.
-        return "".join(map(_seen, super().__str__()))
+        return "".join(map(_seen, _without_keys(super().__str__())))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def _render_traceback_(self) -> list[str]:
         text = str(self)

@@ -100,7 +100,7 @@ class KimiMagics(Settings, Magics):
             prompt = f"{prompt}\n\n{ONLY_CODE}"
         question = Question(prompt, **given)
         if dry_run:
-            print(self.session.preview(question))
+            self._say(self.session.preview(question))
             return None
         reply = self._ask_session(question, options)
         if shape == "code":
@@ -170,7 +170,7 @@ class KimiMagics(Settings, Magics):
         code = self.session.snippet(self._reply_of(given["chat"], given["turn"]), form)
         if given["out"]:
             Path(given["out"]).expanduser().write_text(code, "utf-8", newline="\n")
-            print(f"Written to {given['out']}.")
+            self._say(f"Written to {given['out']}.")
             return
         publish(show_code(code, FORMS[form].language))
         if FORMS[form].suffix == ".py":
@@ -197,7 +197,9 @@ class KimiMagics(Settings, Magics):
         for chat in self.session.chats:
             mark = "→" if chat.name == self.session.chats.current else ""
             rows.append((mark, chat.name, str(len(chat.turns)), f"{chat.usage.total_tokens:,}"))
-        print(_table(rows) if len(rows) > 1 else "There is no chat yet: a %%kimi cell begins one.")
+        self._say(
+            _table(rows) if len(rows) > 1 else "There is no chat yet: a %%kimi cell begins one."
+        )
 
     def _chat(self, words: str) -> None:
         from kimi_magic.view.record import publish
@@ -216,10 +218,10 @@ class KimiMagics(Settings, Magics):
         chat = self.session.chats.known(name or self.session.chats.current)
         count = len(chat.turns)
         chat.reset()
-        print(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
+        self._say(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
 
     def _models(self, endpoint: str) -> None:
-        print("\n".join(self.session.models(endpoint)))
+        self._say("\n".join(self.session.models(endpoint)))
 
     def _endpoints(self, _: str) -> None:
         session = self.session
@@ -233,12 +235,12 @@ class KimiMagics(Settings, Magics):
                 key = f"{endpoint.key_env}: {'yes' if session.key_at_hand(endpoint) else 'no'}"
             mark = "→" if endpoint == chosen else ""
             rows.append((mark, endpoint.name, key, endpoint.model, endpoint.base_url or "embedded"))
-        print(_table(rows))
+        self._say(_table(rows))
 
     def _tools(self, words: str) -> None:
         from kimi_magic.bench import change_offer, list_offered
 
-        print(change_offer(words, self._shell.user_ns) if words else list_offered())
+        self._say(change_offer(words, self._shell.user_ns) if words else list_offered())
 
     def _tool(self, line: str) -> None:
         from kimi_magic.approval import Approval, ask_with_input
@@ -250,7 +252,7 @@ class KimiMagics(Settings, Magics):
         toolset = tool_named(name, self._shell.user_ns)
         (tool,) = toolset.tools
         if not arguments:
-            print(self.session.without_keys(describe(tool)))
+            self._say(describe(tool))
             return
         approval = Approval(toolset.namespace, {}, ask_with_input, lambda _: None)
         try:
@@ -260,6 +262,10 @@ class KimiMagics(Settings, Magics):
         except ToolInterrupted as interrupt:
             _show(self.session.without_secrets(interrupt.result))
             raise
+
+    def _say(self, text: str) -> None:
+        """Print it; a name that somebody gave, or a server, may hold a key."""
+        print(self.session.without_keys(text))
 
     def _help(self, verb: str) -> None:
         print(help_text(split_verb(verb)[0] if verb else ""))

@@ -19,7 +19,7 @@ from kimi_magic.connect import Connector
 from kimi_magic.discretion import without_keys, without_secrets
 from kimi_magic.driver import watch
 from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
-from kimi_magic.errors import KimiError, TurnInterrupted
+from kimi_magic.errors import KimiError, TurnInterrupted, mask_with
 from kimi_magic.events import Event
 from kimi_magic.messages import Reply, ToolResult
 from kimi_magic.preview import preview
@@ -59,6 +59,7 @@ class Session:
         self.chats = Chats(self._ask_in_chat)
         self._connector = Connector()
         self._here = threading.local()
+        mask_with(self.without_keys)
 
     def ask(
         self,
@@ -166,8 +167,7 @@ class Session:
         self.settings.read_environment()
         job = self._job(question)
         model = question.model or self.settings.model or job.endpoint.model
-        shown = preview(job.endpoint, *self._conductor(job).first_request(model), job.prompt)
-        return self.without_keys(shown)
+        return preview(job.endpoint, *self._conductor(job).first_request(model), job.prompt)
 
     def snippet(self, reply: Reply, form: str) -> str:
         """The turn as a program; ``form`` is one of ``export.FORMS``.

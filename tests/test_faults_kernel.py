@@ -290,6 +290,28 @@ def test_a_key_that_the_server_echoes_is_not_shown(shown: str, kernel: Kernel) -
 
 
 @pytest.mark.parametrize(
+    "code",
+    [
+        "%%kimi\n{{ int(key) }}",
+        "kimi.ask('x', schema=key)",
+        "kimi.ask('x', variables=[key])",
+        "kimi.ask('x', stop=[key, 3])",
+        "kimi.Toolset([key])",
+        "kimi.chat(key)\n%kimi chats",
+        "kimi.add_endpoint(name=key, base_url='http://lab.invalid/v1')\n%kimi endpoints",
+        "@kimi.tool(description=key)\ndef g(): ...\n%kimi tools",
+        "try: kimi.Toolset([key])\nexcept kimi.KimiError as error: print(repr(error), error)",
+    ],
+)
+def test_a_key_in_the_wrong_place_is_not_shown(code: str, kernel: Kernel) -> None:
+    kernel.run(f"import os; os.environ['KIMI_API_KEY'] = key = {KEY!r}")
+    shown = kernel.run(code, ok=False).of("stream", "error", "display_data")
+    kernel.run("import kimi_magic.tools.offers as o; o.offered.clear()")
+    assert "[key]" in str(shown)
+    assert KEY[4:-4] not in str(shown)
+
+
+@pytest.mark.parametrize(
     ("reason", "says"),
     [
         ("length", "--max-tokens"),

@@ -213,6 +213,12 @@ class Catalogue:
         own = from_environment()
         return iter([*([own] if own else []), *self._known().values()])
 
+    @property
+    def key_names(self) -> list[str]:
+        """The variables that hold keys, of every endpoint."""
+        named = [endpoint.key_env for endpoint in self._known().values() if endpoint.key_env]
+        return [*named, "KIMI_API_KEY"]
+
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint; one of the same name is replaced."""
         self._added[endpoint.name] = endpoint
