@@ -39,14 +39,16 @@ class Budget:
 
     Parameters
     ----------
-    tokens : int
-        The context window less what is kept for the answer.
+    window : int
+        The context window.
+    answer : int
+        How much of it an answer may take.
     learnt : Learnt, optional
         What was learnt before; grows.
     """
 
-    def __init__(self, tokens: int, learnt: Learnt | None = None) -> None:
-        self._tokens = tokens
+    def __init__(self, window: int, answer: int = 0, learnt: Learnt | None = None) -> None:
+        self._tokens = max(window - answer, window // 2)
         self._learnt = learnt or Learnt()
 
     def estimate(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:

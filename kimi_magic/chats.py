@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+from kimi_magic.budget import Learnt
 from kimi_magic.errors import KimiError
 from kimi_magic.history import numbered
 from kimi_magic.messages import Message, Reply, Usage
@@ -67,6 +68,8 @@ class Chat:
     ----------
     approved : dict
         The tools that a person approved for this chat.
+    learnt : dict
+        What the servers taught of the tokens of its texts, by endpoint and model.
     unanswered : any
         The question of a turn that failed before anything came.
     set_aside : list of ChatTurn
@@ -76,6 +79,7 @@ class Chat:
     def __init__(self, name: str, ask: Callable[..., Reply]) -> None:
         self.name = name
         self.approved: dict[Any, Any] = {}
+        self.learnt: dict[tuple[str, str], Learnt] = {}
         self.unanswered: Any = None
         self.set_aside: list[ChatTurn] = []
         self._ask = ask
@@ -130,6 +134,7 @@ class Chat:
         self.unanswered = None
         self.set_aside.clear()
         self.approved.clear()
+        self.learnt.clear()
 
     def _start(self, place: Place, *, fresh: bool) -> int:
         """How many turns come before one at this place."""

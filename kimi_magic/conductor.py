@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.approval import Approval, Approved, AskPerson, ask_with_input
+from kimi_magic.budget import Budget, Learnt
 from kimi_magic.calling import caller
 from kimi_magic.chats import Chats, ChatTurn, Place
 from kimi_magic.composing import Composed
@@ -178,21 +179,22 @@ class Conductor:
     def _new_turn(self, endpoint: Endpoint, model: str) -> Turn:
         question, schema = self._job.question, self._job.schema
         earlier: tuple[Message, ...] = ()
+        learnt = Learnt()
         if question.chat:
             chat = self._chats.get(question.chat)
             earlier = chat.history(self._job.place, fresh=question.fresh)
+            learnt = chat.learnt.setdefault((endpoint.name, model), learnt)
         return Turn(
             self._discreet((*system_prompt(question, self._settings, model), *earlier)),
             self._job.prompt.message,
             retries=self._settings.retries,
             tools=self._request.get("tools", ()),
             max_steps=question.max_steps or self._settings.max_steps,
-            budget=self._connector.budget(
-                endpoint, model, question.chat, answer=self._request.get("max_tokens", 0)
-            ),
+            budget=Budget(endpoint.context_window, self._request.get("max_tokens", 0), learnt),
             check=_checker(schema) if schema else None,
+            goes_on=question.continues,
             # Moonshot: not together with a response_format.
-            partial_mode=question.goes_on and endpoint.partial_mode and schema is None,
+            partial_mode=question.resumes and endpoint.partial_mode and schema is None,
         )
 
     def _parameters(self, endpoint: Endpoint, model: str) -> dict[str, Any]:

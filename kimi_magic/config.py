@@ -31,7 +31,7 @@ KEYRING_SERVICE = "kimi-magic"
 # Characters of a key in a row that count as a leak; shorter keys ("none", "EMPTY") are no secrets.
 LEAK, SHORTEST = 12, 8
 MASK = "[key]"
-KEY_LIKE = r"(?:nvapi-|sk-|hf_|gsk_|xai-)[\w-]{12,}"
+KEY_LIKE = r"(?:(?:nvapi-|sk-|hf_)[\w-]{12,}|(?:gsk_|xai-)[A-Za-z0-9]{30,})"
 """What looks like a key wherever a name is meant, as a pattern."""
 
 
@@ -237,10 +237,9 @@ class KeyRing:
                 f"`keyring set {KEYRING_SERVICE} {variable}`.\n"
                 "Without a key: `-e local` asks the practice model."
             )
-        self._typed[variable] = Key(
-            _checked(typed, variable), "what you typed; run the cell again to type another"
-        )
-        return self._typed[variable]
+        key = Key(_checked(typed, variable), "what you typed; run the cell again to type another")
+        self._typed[variable], self._seen[variable] = key, key.value
+        return key
 
 
 def _from_keyring(variable: str) -> Key | None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kimi_magic.budget import Budget, Learnt
 from kimi_magic.config import Key, KeyRing, Settings
 from kimi_magic.endpoints.catalogue import LOCAL, PREFERRED, Catalogue, Endpoint, from_environment
 from kimi_magic.errors import ConfigError
@@ -61,7 +60,6 @@ class Connector:
         self.catalogue = Catalogue()
         self._keys = KeyRing()
         self._listed: dict[str, None] = {}
-        self._learnt: dict[tuple[str, str, str], Learnt] = {}
         self._clients: dict[str, Client] = {}
         self._engine: LocalEngine | None = None
         self._lock = threading.Lock()
@@ -159,17 +157,6 @@ class Connector:
             )
         client = self._client(endpoint, running.base_url, key, settings)
         return Line(endpoint, client, running.model, running.practice)
-
-    def budget(self, endpoint: Endpoint, model: str, chat: str | None, *, answer: int) -> Budget:
-        """What the model's window holds beside an answer of so many tokens.
-
-        What was learnt of its count stays with the chat: other texts have other counts.
-        """
-        learnt = Learnt()
-        if chat:
-            learnt = self._learnt.setdefault((endpoint.name, model, chat), learnt)
-        window = endpoint.context_window
-        return Budget(max(window - answer, window // 2), learnt)
 
     def models(
         self, endpoint: Endpoint, key: Key | None, settings: Settings, notice: Callable[[str], None]

@@ -19,7 +19,7 @@ NOT_OUTSIDE = "The practice model lives in the kernel alone: set base_url and mo
 
 
 def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
-    """What a turn sent first, and what it needs beside that.
+    """What a turn sent first, in words where it was sent in partial mode, and what that needs.
 
     Parameters
     ----------

@@ -137,12 +137,13 @@ def after_the_loop(message: Message) -> Message:
 
 
 def shortened(
-    history: Sequence[Message], said: Sequence[Message]
+    history: Sequence[Message], said: Sequence[Message], *, least: int = 0
 ) -> tuple[tuple[Message, ...], list[Message], str] | None:
     """Make room where a request is too long.
 
     First the results of all but the latest calls give way to a note, as the model's makers do in
-    their own runs; then the older half of the turns before this one is left out.
+    their own runs; then the older half of the turns before this one is left out, as long as more
+    than ``least`` remain.
 
     Returns
     -------
@@ -159,9 +160,9 @@ def shortened(
     prompts = [
         i for i, m in enumerate(history) if m.role == "user" and history[i - 1].role != "tool"
     ]
-    if not prompts:
+    if len(prompts) <= least:
         return None
-    later = prompts[(len(prompts) + 1) // 2 :]
+    later = prompts[min((len(prompts) + 1) // 2, len(prompts) - least) :]
     kept = tuple(history[later[0] :]) if later else ()
     return system + kept, list(said), TURNS_LEFT_OUT
 

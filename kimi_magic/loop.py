@@ -96,8 +96,10 @@ class Turn:
         What fits into the context window; None: whatever the server takes.
     check : callable or None
         Tells what is wrong with an answer, as the words that go back to the model; "" for nothing.
+    goes_on : bool
+        The prompt asks to go on with the latest turn of the history.
     partial_mode : bool
-        The prompt asks to go on with a cut answer, and the server takes its text as the beginning.
+        What is cut there is an answer, and the server takes its text as the beginning.
 
     Attributes
     ----------
@@ -119,6 +121,7 @@ class Turn:
         max_steps: int = 50,
         budget: Budget | None = None,
         check: Callable[[str], str] | None = None,
+        goes_on: bool = False,
         partial_mode: bool = False,
     ) -> None:
         self._history = tuple(history)
@@ -128,6 +131,7 @@ class Turn:
         self._max_steps = max_steps
         self._budget = budget
         self._check = check
+        self._goes_on = goes_on
         self._partial_mode = partial_mode
         self._corrections = 0
         self._steps: list[Step] = []
@@ -237,12 +241,14 @@ class Turn:
             try:
                 completion = yield Send(messages, tools, whole)
             except EndpointError as error:
-                if self._budget and isinstance(error, ContextTooLong):
-                    self._budget.refused(messages, tools)
-                if isinstance(error, ContextTooLong) and (notice := self._shorten()):
-                    yield Notice(notice)
-                    continue
-                if self._partial_mode and type(error) is BadRequest:
+                nothing_came = not error.partial
+                if nothing_came and isinstance(error, ContextTooLong):
+                    if self._budget:
+                        self._budget.refused(messages, tools)
+                    if notice := self._shorten():
+                        yield Notice(notice)
+                        continue
+                if nothing_came and type(error) is BadRequest and messages[-1].partial:
                     self._partial_mode = False  # not every model of an endpoint has it: in words
                     continue
                 if not self._may_retry(error, attempt):
@@ -271,7 +277,7 @@ class Turn:
 
     def _shorten(self) -> str:
         """Make room in what is sent; say how, "" where nothing can be left out."""
-        found = shortened(self._history, self._said)
+        found = shortened(self._history, self._said, least=int(self._goes_on))
         if not found:
             return ""
         self._history, self._said, notice = found

@@ -275,7 +275,7 @@ class Reply:
     request : dict
         What the turn's requests held beside their messages.
     asked : int
-        How many of the messages the first request held.
+        How many of the messages the first request held; partial mode has the last two as one.
     endpoint : any
         The endpoint that was asked.
     functions : dict

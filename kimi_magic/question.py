@@ -12,8 +12,9 @@ from kimi_magic.endpoints.catalogue import KIMI_SYSTEM, Endpoint, is_kimi
 from kimi_magic.errors import KimiError
 from kimi_magic.messages import Message
 
-__all__ = ["Question", "make_question", "request_body", "system_prompt"]
+__all__ = ["GO_ON", "Question", "make_question", "request_body", "system_prompt"]
 
+GO_ON = "Go on exactly where you stopped; repeat nothing."
 KINDS: dict[str, tuple[type, ...]] = {
     "system": (str,),
     "model": (str,),
@@ -39,7 +40,9 @@ class Question:
     fresh : bool
         Start the chat anew with it.
     goes_on : bool
-        Go on with the chat's latest answer, which was cut.
+        It was made to go on with a turn.
+    resumes : bool
+        The answer that it goes on with was cut in its text.
     schema : any
         What the answer is to hold: all that ``structured.output_schema`` takes.
     variables : any
@@ -70,12 +73,18 @@ class Question:
     approve: str | None = None
     fresh: bool = False
     goes_on: bool = False
+    resumes: bool = False
     schema: Any = None
     variables: Any = None
     expressions: tuple[str, ...] = ()
     cells: tuple[Any, ...] = ()
     var_tokens: int | None = None
     allow_secrets: bool = False
+
+    @property
+    def continues(self) -> bool:
+        """Whether it asks to go on with an answer, and not for one anew."""
+        return self.goes_on and self.prompt == GO_ON
 
 
 def make_question(prompt: Any, *, chat: str | Chat | None = None, **how: Any) -> Question:

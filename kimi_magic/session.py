@@ -23,7 +23,7 @@ from kimi_magic.errors import KimiError, TurnInterrupted, mask_with
 from kimi_magic.events import Event
 from kimi_magic.messages import Reply, ToolResult
 from kimi_magic.preview import preview
-from kimi_magic.question import Question, make_question
+from kimi_magic.question import GO_ON, Question, make_question
 from kimi_magic.tools.offers import main
 from kimi_magic.view import (
     Unseen,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "current"]
 
 T = TypeVar("T")
-GO_ON = "Go on exactly where you stopped; repeat nothing."
+ENDED = ("stop", "content_filter")
 
 
 class Session:
@@ -192,20 +192,26 @@ class Session:
         """
         known = self.chats.known(chat)
         unanswered: Question | None = known.unanswered
-        if unanswered is not None:
-            return replace(unanswered, fresh=False)
+        if unanswered is not None and not unanswered.continues:
+            return replace(unanswered, goes_on=True)
         turns = known.before(Place(*running_cell()))
+        replaced: Question | None = next((t.question for t in known.turns[len(turns) :]), None)
+        if replaced and not replaced.goes_on:
+            raise KimiError("The turn to go on with is this cell's: go on in a cell of its own.")
+        if replaced and not replaced.continues:
+            return replaced
         if not turns:
-            where = " before this cell: go on in a cell of its own." if known.turns else "."
-            raise KimiError(f"The chat {chat} has no turn to go on with{where}")
+            raise KimiError(f"The chat {chat} has no turn to go on with.")
         latest = turns[-1]
         if latest.reply.error is None and latest.reply.finish_reason == "stop":
             raise KimiError("The latest turn came to its end: ask on in a cell of your own.")
         asked: Question = latest.question
+        steps = latest.reply.steps
         return replace(
             asked,
             prompt=GO_ON,
             goes_on=True,
+            resumes=bool(steps) and steps[-1].finish_reason not in ENDED,
             fresh=False,
             variables=None,
             cells=(),

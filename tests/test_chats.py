@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kimi_magic.budget import Budget
 from kimi_magic.chats import NOWHERE, Chat, ChatTurn, Place
-from kimi_magic.connect import Connector
-from kimi_magic.endpoints.catalogue import Endpoint
 from kimi_magic.loop import RunTools, Send, Turn
 from kimi_magic.messages import Completion, Message, Reply, ToolCall, ToolResult, Usage
 from kimi_magic.testing import ScriptedServer, check_messages
@@ -184,21 +182,6 @@ def test_the_server_corrects_the_count() -> None:
     assert budget.estimate(messages) == 10_008, "the template of a short chat teaches nothing"
 
 
-def test_what_one_chat_taught_is_not_believed_of_another() -> None:
-    connector, lab = Connector(), Endpoint("lab", "http://lab:8000/v1", context_window=100_000)
-    messages = [Message("user", "字" * 40_000)]
-    first, beside = (connector.budget(lab, "m", "main", answer=n) for n in (10_000, 50_000))
-    first.learn(messages, (), Usage(prompt_tokens=40_000))
-    assert connector.budget(lab, "m", "main", answer=0).estimate(messages) == pytest.approx(40_000)
-    for chat in ("other", None, None):
-        fresh = connector.budget(lab, "m", chat, answer=0)
-        assert fresh.estimate(messages) == 10_004
-        fresh.refused(messages, ())
-    full = [Message("user", "x" * 75_000)]
-    assert first.fits(full), "a turn at the same time with a longer answer takes none of its room"
-    assert not beside.fits(full)
-
-
 def sent(server: ScriptedServer) -> list[str]:
     return [m["content"] for m in server.requests[-1].body["messages"] if m["role"] == "user"]
 
@@ -279,9 +262,15 @@ def test_going_on_after_a_failure_asks_again(kernel: Kernel, asked: ScriptedServ
     assert "came to its end" in kernel.run("%kimi continue", ok=False).error
     asked.error(400, "no")
     kernel.run("%%kimi\nSecond", ok=False)
+    for _ in range(2):
+        asked.reply("OK.")
+        kernel.run("%kimi continue", cell="on")
+        assert sent(asked) == ["First", "Second"]
+    asked.error(400, "no")
+    kernel.run("%%kimi --fresh\nAnew", ok=False)
     asked.reply("OK.")
     kernel.run("%kimi continue")
-    assert sent(asked) == ["First", "Second"]
+    assert sent(asked) == ["Anew"]
 
 
 def test_going_on_in_partial_mode(kernel: Kernel) -> None:
@@ -319,6 +308,65 @@ def test_going_on_in_partial_mode(kernel: Kernel) -> None:
         )
 
 
+MOON = "kimi.add_endpoint(name='moon', base_url='{}', partial_mode=True)"
+
+
+def test_partial_mode_is_for_a_text_that_was_cut(kernel: Kernel) -> None:
+    with ScriptedServer("moonshot") as server:
+        kernel.run(MOON.format(server.base_url) + "\ndef f() -> int:\n    'Count.'\n    return 1")
+        server.reply(reasoning="Hm.", tool_calls=[{"name": "f", "arguments": {}}])
+        server.reply("So far 1.")
+        kernel.run("%%kimi -e moon -T f --max-steps 1\nGo")
+        server.reply("Now 2.")
+        kernel.run("%kimi continue")
+        assert "partial" not in str(server.requests[-1].body), "the answer was whole"
+        server.reply("So", finish_reason="length")
+        kernel.run("%%kimi -e moon\nAnd now?")
+        failed = {"error": {"code": 400, "message": "Bad."}}
+        said = {"choices": [{"index": 0, "delta": {"content": " it"}, "finish_reason": None}]}
+        server.raw([f"data: {json.dumps(part)}\n\n".encode() for part in (said, failed)])
+        kernel.run("%kimi continue", ok=False)
+        assert server.requests[-1].body["messages"][-1]["partial"] is True
+        assert kernel.run("print(kimi.last.text, len(kimi.last.steps))").stdout == " it 1\n"
+        server.reply(" is.")
+        kernel.run("%kimi continue")
+        contents = [m.get("content") for m in server.requests[-1].body["messages"]]
+        assert contents[-3:] == ["So", "Go on exactly where you stopped; repeat nothing.", " it"]
+
+
+def test_what_one_chat_taught_of_its_tokens_is_not_believed_of_another(kernel: Kernel) -> None:
+    with ScriptedServer() as server:
+        small = f"name='small', base_url='{server.base_url}', context_window=8000, max_tokens=1000"
+        kernel.run(f"kimi.add_endpoint({small})")
+
+        def ask(chat: str, chars: int, **usage: int) -> int:
+            server.reply("OK.", usage=usage or None)
+            kernel.run(f"%%kimi -e small -c {chat}\n{{{{ 'x' * {chars} }}}}")
+            return len(sent(server))
+
+        assert ask("dense", 10_000, prompt_tokens=10_000, completion_tokens=1) == 1
+        assert ask("dense", 10) == 1, "as the server counts, the first turn does not fit"
+        assert ask("plain", 16_000) == 1
+        assert ask("plain", 10) == 2
+        kernel.run("%kimi reset dense")
+        assert ask("dense", 10_000) == 1
+        assert ask("dense", 10) == 2
+
+
+def test_a_turn_that_is_gone_on_with_is_not_left_out_for_room(kernel: Kernel) -> None:
+    with ScriptedServer() as server:
+        small = f"name='small', base_url='{server.base_url}', context_window=2000, max_tokens=100"
+        kernel.run(f"kimi.add_endpoint({small})")
+        server.reply("OK.")
+        kernel.run("%%kimi -e small\nBefore.")
+        server.reply("word " * 2000, finish_reason="length")
+        kernel.run("%%kimi -e small\nWrite.")
+        server.reply("more.")
+        ran = kernel.run("%kimi continue")
+        assert "left out" in ran.record["text/plain"]
+        assert [text.partition(" on ")[0] for text in sent(server)] == ["Write.", "Go"]
+
+
 def test_a_cell_that_went_on_is_run_again(kernel: Kernel, asked: ScriptedServer) -> None:
     asked.reply("One,", finish_reason="length")
     kernel.run("%%kimi\nCount.", cell="count")
@@ -330,7 +378,11 @@ def test_a_cell_that_went_on_is_run_again(kernel: Kernel, asked: ScriptedServer)
     assert len(asked.requests) == 3
     told = kernel.run("%kimi continue", cell="count", ok=False).error
     assert "in a cell of its own" in told
-    assert len(asked.requests) == 3
+    asked.error(400, "no")
+    kernel.run("%kimi continue", cell="on", ok=False)
+    told = kernel.run("%kimi continue", cell="later", ok=False).error
+    assert "came to its end" in told, "what failed was no question"
+    assert len(asked.requests) == 4
 
 
 def test_a_name_that_no_chat_has(kernel: Kernel) -> None:

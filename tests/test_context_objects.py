@@ -257,6 +257,12 @@ def test_frames_of_a_failed_cell_are_named_by_its_number(kernel: Kernel) -> None
     assert traceback_text(ValueError("x")) == "ValueError: x"
 
 
+def test_a_class_has_the_source_of_the_cell_that_ran_last(kernel: Kernel) -> None:
+    for size in (1, 2, 1):
+        kernel.run(f"class Box:\n    size: int = {size}")
+    assert "size: int = 1" in kernel.run("print(kimi.summarize(Box))").stdout
+
+
 def test_classes_of_the_notebook_have_their_source(kernel: Kernel) -> None:
     """Python itself does not find it."""
     code = "from dataclasses import dataclass\n\n@dataclass\nclass Point:\n    x: int = 3\n"

@@ -427,6 +427,17 @@ def test_a_typed_key_that_was_refused_is_asked_for_again(kernel: Kernel) -> None
         assert "Welcome." in right.record["text/plain"]
 
 
+def test_a_typed_key_is_masked_from_its_first_turn_on(kernel: Kernel) -> None:
+    with ScriptedServer(key=SECRET) as server:
+        server.reply(f"Your key is {SECRET}.", reasoning=f"{SECRET}?")
+        kernel.run(
+            f"kimi.add_endpoint(name='den', base_url={server.base_url!r}, key_env='NEW_DEN_KEY')"
+        )
+        ran = kernel.run("%%kimi -e den\nHi", allow_stdin=True, answer=SECRET)
+        assert "[key]" in ran.record["text/plain"]
+        assert SECRET not in str(ran.of("display_data", "update_display_data", "comm_msg"))
+
+
 @pytest.mark.parametrize("reason", ["network_error", None])
 def test_an_answer_that_ended_early_says_so(
     kernel: Kernel, asked: ScriptedServer, reason: str | None

@@ -92,11 +92,15 @@ def test_what_another_try_cannot_help_fails_at_once(failure: EndpointError) -> N
         play(Turn([], PROMPT, retries=3), failure)
 
 
-def test_nothing_is_asked_again_once_something_was_shown() -> None:
-    failure = ServerFailed("cut")
+@pytest.mark.parametrize("kind", [ServerFailed, BadRequest, ContextTooLong])
+def test_nothing_is_asked_again_once_something_was_shown(kind: type[EndpointError]) -> None:
+    failure = kind("cut")
     failure.partial = Completion(Message("assistant", "", reasoning="So"))
-    with pytest.raises(ServerFailed):
-        play(Turn([], PROMPT, retries=3), failure)
+    earlier = [Message("user", "Begin"), Message("assistant", "Begun")]
+    with pytest.raises(kind):
+        play(Turn(earlier, PROMPT, retries=3, goes_on=True, partial_mode=True), failure)
+    with pytest.raises(kind):
+        play(Turn(earlier, PROMPT, retries=3), failure)
 
 
 @pytest.mark.parametrize(

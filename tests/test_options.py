@@ -76,6 +76,11 @@ def test_complaints_take_one_line(line: str, words: str) -> None:
     assert "123" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["xai-grok-code-fast-1", "oci/xai-grok-code-fast-1"])
+def test_a_models_name_is_no_key(name: str) -> None:
+    assert parse_line(f"-m {name}")["model"] == name
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_line_is_understood_or_refused_in_our_words(line: str) -> None:
     with suppress(MagicError):

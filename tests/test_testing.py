@@ -47,6 +47,8 @@ def test_partial_mode_is_moonshots_for_the_last_message_of_plain_text() -> None:
     assert check_request(body(messages=[{**USER, "partial": True}]))
     assert check_request(begun | {"response_format": {"type": "json_object"}})
     assert check_request(begun, dialect="vllm")
+    assert check_request(body(messages=[USER, {"content": "9.", "partial": True}]))
+    assert check_request(body(messages=[USER, BEGUN | {"partial": "yes"}]))
 
 
 STREAM = body(stream=True, stream_options={"include_usage": True})

@@ -69,13 +69,13 @@ class Endpoint:
     answers : str
         How strictly the server holds an answer to a schema: ``json_schema``, ``json_object`` (to
         JSON alone) or ``text`` (not at all).
-    partial_mode : bool
-        Whether a last message of the assistant's with ``"partial": true`` is the beginning of the
-        answer (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
     stream_usage : bool
         Whether ``stream_options: {"include_usage": true}`` is understood.
     docs : str
         The provider's page on keys and models.
+    partial_mode : bool
+        Whether a last message of the assistant's with ``"partial": true`` is the beginning of the
+        answer (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
     """
 
     name: str
@@ -89,9 +89,9 @@ class Endpoint:
     seed: int | None = None
     prices: tuple[float, ...] | None = None
     answers: Strictness = "json_object"
-    partial_mode: bool = False
     stream_usage: bool = True
     docs: str = ""
+    partial_mode: bool = False
 
     def __post_init__(self) -> None:
         if self.base_url:

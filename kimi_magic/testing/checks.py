@@ -36,10 +36,11 @@ def check_request(body: Mapping[str, Any], *, dialect: str = "moonshot") -> list
     problems = [f"unknown key {key!r}" for key in body if key not in _KEYS.split()]
     problems += _parameters(body, BY_NAME[dialect].max_temperature)
     problems += check_messages(messages, dialect=dialect)
-    begun = [message for _, message in items(messages) if dig(message, "partial")]
+    begun = [message for _, message in items(messages) if dig(message, "partial") is not None]
     last = messages[-1] if isinstance(messages, list) and messages else {"role": "user"}
     if begun and BY_NAME[dialect].partial_mode:
-        if begun != [last] or last["role"] != "assistant" or "response_format" in body:
+        fits = dig(last, "role") == "assistant" and dig(last, "partial") is True
+        if begun != [last] or not fits or "response_format" in body:
             problems.append("partial is for a last message of role assistant, as plain text")
     elif begun:
         problems.append("there is no partial mode")

@@ -1,7 +1,7 @@
 """The live view: one widget per turn that receives deltas, and at the end gives way to the record.
 
-Nothing is sent twice. Operations go out as custom messages, at once at first, then gathered; their
-numbers let the page notice a gap and ask for the whole.
+Nothing is sent twice to a page that was heard. Operations go out as custom messages, at once at
+first, then gathered; their numbers let the page notice a gap and ask for the whole.
 """
 
 from __future__ import annotations
