@@ -19,6 +19,9 @@ __all__ = ["CallTimedOut", "Clock", "Ring", "call_within", "wait"]
 
 # Windows cannot interrupt a wait for a lock: it has to end by itself now and then.
 _TICK = 0.1
+# Python prints what is raised in a finalizer or a weak reference's callback, and goes on: a ring
+# waits a little for the end of one, and who lost it hears it again.
+_SOON, _PATIENCE, _AGAIN = 0.001, 0.1, 0.5
 _SHORTEST, _LONGEST = 1e-6, 1e7  # a timer of 0 s is none; above, the system's clocks overflow
 
 
@@ -133,10 +136,15 @@ class _Alarm:
             self._others_due = now + self._interval if self._interval else None
             if callable(self._handler):
                 self._handler(signum, frame)
-        if now >= self._due:
+        if now < self._due:
+            self._start()
+        elif _is_lost_in(frame) and now < self._due + _PATIENCE:
+            signal.setitimer(signal.ITIMER_REAL, _SOON)
+        else:
             self.rung = True
+            self._due = now + _AGAIN
+            self._start()
             raise self.ring
-        self._start()
 
     def put_back(self) -> None:
         self.armed = False
@@ -145,6 +153,14 @@ class _Alarm:
         if self._others_due is not None:
             left = max(self._others_due - time.monotonic(), _SHORTEST)
             signal.setitimer(signal.ITIMER_REAL, left, self._interval)
+
+
+def _is_lost_in(frame: FrameType | None) -> bool:
+    """Whether it is seen that what is raised here goes no further."""
+    if frame is None:
+        return False
+    module = frame.f_globals.get("__name__")
+    return frame.f_code.co_name == "__del__" or module in ("weakref", "_weakrefset")
 
 
 def _in_thread(call: Callable[[], Any], clock: Clock) -> Any:

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Literal, NoReturn
 
@@ -631,6 +632,35 @@ def renames() -> None:
 @pytest.mark.parametrize("function", [swallows, renames])
 def test_a_limit_that_the_function_hides_is_told(function: Callable[[], Any]) -> None:
     assert call(function, timeout=0.05).error == "timed out after 0.05 s"
+
+
+def loses_it() -> None:
+    class Thing:
+        pass
+
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: spin())  # what is raised there is printed, and lost
+    del thing
+    while reference() is None:
+        pass
+
+
+def drops_references() -> None:
+    class Thing:
+        pass
+
+    while True:
+        weakref.WeakSet([Thing()])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_limit_that_is_lost_comes_again() -> None:
+    assert call(loses_it, timeout=0.05).error == "timed out after 0.05 s"
+
+
+@pytest.mark.parametrize("_", range(20))
+def test_a_limit_is_not_lost_in_a_callback_of_pythons(_: int) -> None:
+    assert call(drops_references, timeout=0.01).error == "timed out after 0.01 s"
 
 
 @pytest.mark.parametrize("timeout", [0.0, 1e-9])
