@@ -486,10 +486,17 @@ def test_yes_to_one_object_is_not_yes_to_another(kernel: Kernel, tools: Scripted
     assert value(kernel, "[test.dropped, prod.dropped]") == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def run_python(code): exec(code, globals())",
+        "kimi.tool(lambda code: exec(code, globals()), name='run_python')",
+    ],
+)
 def test_code_cannot_take_the_question_off_run_python(
-    kernel: Kernel, tools: ScriptedServer
+    code: str, kernel: Kernel, tools: ScriptedServer
 ) -> None:
-    kernel.run("def run_python(code): exec(code, globals())\n")
+    kernel.run(code)
     tools.reply(reasoning="Hm.", tool_calls=[call("run_python", code="x = 1")])
     tools.reply("Done.")
     kernel.run("%%kimi -T run_python\nGo")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_TOOLS",
+    "RUN_PYTHON",
     "TOO_MANY",
     "Offer",
     "Offered",
@@ -26,6 +27,7 @@ __all__ = [
     "tool",
 ]
 
+RUN_PYTHON = "run_python"
 MAX_TOOLS = 128
 TOO_MANY = f"more than {MAX_TOOLS} tools: servers take no more, offer fewer with -T"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,9 +93,11 @@ class Offered:
     def meant(self, name: str, namespace: Mapping[str, Any]) -> Offer | str:
         """The tool that a name means, as `Toolset` takes it.
 
-        What the name means in the namespace now goes before what it was when it was decorated.
+        What the name means in the namespace now goes before what it was when it was decorated;
+        that of the built-in tool always means that one, which asks.
         """
-        return name if callable(namespace.get(name)) else self._offers.get(name, name)
+        now = name == RUN_PYTHON or callable(namespace.get(name))
+        return name if now else self._offers.get(name, name)
 
     def clear(self) -> None:
         """Withdraw all."""

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_magic.errors import KimiError
 from kimi_magic.messages import ToolResult
-from kimi_magic.tools.offers import MAX_TOOLS, TOO_MANY, Offer, is_one, main, offer_of
+from kimi_magic.tools.offers import (
+    MAX_TOOLS,
+    RUN_PYTHON,
+    TOO_MANY,
+    Offer,
+    is_one,
+    main,
+    offer_of,
+)
 
 if TYPE_CHECKING:
     from kimi_magic.tools.schema import Tool
 
-__all__ = ["RUN_PYTHON", "Toolset", "find"]
-
-RUN_PYTHON = "run_python"
+__all__ = ["Toolset", "find"]
 
 
 class Toolset:
