@@ -248,7 +248,7 @@ def test_a_fault(fault: Fault, kernel: Kernel) -> None:
     assert ("Retry 1 of 1" in record) == fault.again
     if posts:
         assert len(posts) == 1 + fault.again
-    assert ("Half an ans" in record) == fault.kept
+    assert ("Half an ans" in record) == ("%kimi continue" in record) == fault.kept
     kept = "Well now.|Half an ans" if fault.kept else "|"
     kernel.run(f"assert kimi.last.reasoning + '|' + kimi.last.text == {kept!r}")
     kernel.run("assert kimi.last.error is not None and kimi.last.finish_reason is None")
@@ -328,6 +328,7 @@ def test_an_answer_that_ended_otherwise_says_so(
     record = kernel.run("%%kimi\nGo", allow_stdin=True).record["text/plain"]
     assert "Half an ans" in record
     assert says in record
+    assert "%kimi continue" in record
     kernel.run(f"assert kimi.last.finish_reason == {reason!r} and kimi.last.error is None")
     next_cell_works(kernel, kept=True)
 

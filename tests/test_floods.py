@@ -11,7 +11,7 @@ from kimi_magic.testing import ScriptedServer
 from tests.floods import FLOODS, TOOLS
 from tests.kernels import Kernel
 
-ROUNDS = {"200,000 tokens": 1}
+ROUNDS = {"200,000 tokens": 2}
 RESIDENT = """
 import ctypes, gc, os
 gc.collect()
@@ -31,11 +31,8 @@ def test_a_flood_leaves_the_notebook_bounded_and_the_memory_level(
     flood: str, kernel: Kernel, asked: ScriptedServer
 ) -> None:
     kernel.run(TOOLS)
-    asked.reply(reasoning="Hm.", tool_calls=[{"name": "take", "arguments": {"text": "x"}}])
-    asked.reply("*One* letter.")
-    kernel.run("%%kimi -T take -o answer\nGo", allow_stdin=True, cell="a")
-    before = resident(kernel)
-    for _ in range(ROUNDS.get(flood, 4)):
+    levels = []
+    for _ in range(ROUNDS.get(flood, 5)):
         FLOODS[flood](asked)
         ran = kernel.run(
             "%%kimi -T shout,take,nest -o answer\nGo", allow_stdin=True, cell="a", timeout=120
@@ -48,6 +45,7 @@ def test_a_flood_leaves_the_notebook_bounded_and_the_memory_level(
         assert sent < 8 * bound, "the live view, its script and its style, and the record"
         asked.requests.clear()
         kernel.run("%kimi reset\nanswer = None")
-    assert resident(kernel) - before < 35
+        levels.append(resident(kernel))
+    assert levels[-1] - levels[0] < 35
     asked.reply("OK.")
     assert "OK." in kernel.run("%%kimi\nAnd now?").record["text/plain"]

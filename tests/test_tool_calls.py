@@ -265,7 +265,7 @@ def test_confirmation(approve: Any, error: str | None) -> None:
         assert error in result.content
 
 
-@pytest.mark.parametrize("word", ["no", "yes", 1, object(), ["x"]], ids=repr)
+@pytest.mark.parametrize("word", ["no", "yes", 1, object(), ["x"]])
 def test_only_true_and_arguments_are_a_yes(word: Any) -> None:
     tool = make_tool(add, name="add", options=ToolOptions(confirm=True))
     result = run_call(tool, '{"x": 3}', {}, approve=lambda *_: word)

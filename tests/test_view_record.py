@@ -255,7 +255,8 @@ def test_the_transcript_reads_without_html() -> None:
         'Tool call: forecast({"month": "April"})\n\n'
         "Reasoning:\nNow I know.\n\n"
         "It rises\n\n"
-        "[The answer was cut at max_tokens; raise it with --max-tokens.]\n\n"
+        "[The answer was cut at max_tokens; raise it with --max-tokens. "
+        "(%kimi continue goes on.)]\n\n"
         "— kimi-k2-thinking"
     )
 
