@@ -33,6 +33,8 @@ LEAK, SHORTEST = 12, 8
 MASK = "[key]"
 KEY_LIKE = r"(?:(?:nvapi-|sk-|hf_)[\w-]{12,}|(?:gsk_|xai-)[A-Za-z0-9]{30,})"
 """What looks like a key wherever a name is meant, as a pattern."""
+# What is told may be masked sooner than a name is refused.
+_TOLD = re.compile(rf"{KEY_LIKE}|(?:gsk_|xai-)[\w-]{{12,}}")
 
 
 class Settings(Configurable):
@@ -176,7 +178,7 @@ class Key:
 
 def without_key(said: str, given: str) -> str:
     """What is said of a text that was given, without it where it is a key in the wrong place."""
-    return said.replace(given, MASK) if re.match(KEY_LIKE, given) else said
+    return said.replace(given, MASK) if _TOLD.match(given) else said
 
 
 def _places(text: str, piece: str) -> Iterator[int]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from kimi_magic.testing import ScriptedServer
+from tests.test_dialects import END, event
 
 __all__ = ["FLOODS", "TOOLS"]
 
@@ -28,24 +28,10 @@ def nest() -> None:
 '''
 
 
-def _stream(*deltas: Mapping[str, Any], finish: str = "stop") -> Iterator[bytes]:
-    for delta in deltas:
-        yield _event(delta, None)
-    yield _event({}, finish) + b"data: [DONE]\n\n"
-
-
-def _event(delta: Mapping[str, Any], finish: str | None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    body = {"id": "1", "model": "kimi-k2-thinking", "choices": [choice]}
-    return f"data: {json.dumps(body)}\n\n".encode()
-
-
 def _runaway(server: ScriptedServer) -> None:
-    thought = [_event({"reasoning_content": f" hm{i % 7}"}, None) for i in range(100_000)]
-    answer = [
-        _event({"content": f" word{i % 7}\n" + "\n" * (i % 50 == 0)}, None) for i in range(100_000)
-    ]
-    events = [*thought, *answer, *_stream()]
+    thought = [event(reasoning_content=f" hm{i % 7}") for i in range(100_000)]
+    answer = [event(content=f" word{i % 7}\n" + "\n" * (i % 50 == 0)) for i in range(100_000)]
+    events = [*thought, *answer, END]
     server.raw([b"".join(events[at : at + 100]) for at in range(0, len(events), 100)])
 
 
@@ -53,7 +39,7 @@ def _calling(name: str, arguments: str) -> Callable[[ScriptedServer], None]:
     def script(server: ScriptedServer) -> None:
         function = {"name": name, "arguments": arguments}
         call = {"index": 0, "id": f"functions.{name}:0", "type": "function", "function": function}
-        server.raw([*_stream({"tool_calls": [call]}, finish="tool_calls")])
+        server.raw([event(tool_calls=[call]), END.replace(b"stop", b"tool_calls")])
         server.reply("> " * 50_000 + "Seen.")
 
     return script

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from kimi_magic.testing import ScriptedServer
 from tests.frontends import LONG, Bench, in_a_browser, only_lab
+from tests.test_dialects import event
 
 pytestmark = in_a_browser
 
@@ -172,12 +172,8 @@ def test_a_cell_edited_and_run_again_is_one_turn(
 def test_50_000_tokens_leave_the_page_its_time(
     bench: Bench, scripted_server: ScriptedServer
 ) -> None:
-    def event(text: str) -> bytes:
-        choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-        return f"data: {json.dumps({'id': '1', 'model': 'm', 'choices': [choice]})}\n\n".encode()
-
-    before = [event(f"Paragraph {i}. {'word ' * 96}\n\n") for i in range(500)]
-    then = [event(f"token {i} ") if i % 50 else event("\n\n") for i in range(700)]
+    before = [event(content=f"Paragraph {i}. {'word ' * 96}\n\n") for i in range(500)]
+    then = [event(content=f"token {i} " if i % 50 else "\n\n") for i in range(700)]
     scripted_server.raw([b"".join(before), *then, b"data: [DONE]\n\n"], rate=100)
     bench.python("kimi.settings.max_output_chars = 10**7")
     bench.run("%%kimi\nWrite a book.")

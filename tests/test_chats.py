@@ -273,10 +273,12 @@ def test_going_on_after_a_failure_asks_again(kernel: Kernel, asked: ScriptedServ
     assert sent(asked) == ["Anew"]
 
 
+MOON = "kimi.add_endpoint(name='moon', base_url='{}', partial_mode=True, answers='json_schema')"
+
+
 def test_going_on_in_partial_mode(kernel: Kernel) -> None:
     with ScriptedServer("moonshot") as server:
-        place = f"name='moon', base_url='{server.base_url}'"
-        kernel.run(f"kimi.add_endpoint({place}, partial_mode=True, answers='json_schema')")
+        kernel.run(MOON.format(server.base_url))
         server.reply("One, two,", reasoning="Count.", finish_reason="length")
         kernel.run("%%kimi -e moon\nCount to four.")
         server.reply(" three, four.")
@@ -306,9 +308,6 @@ def test_going_on_in_partial_mode(kernel: Kernel) -> None:
         assert "partial" not in str(server.requests[-1].body), (
             "with a response_format it is refused"
         )
-
-
-MOON = "kimi.add_endpoint(name='moon', base_url='{}', partial_mode=True)"
 
 
 def test_partial_mode_is_for_a_text_that_was_cut(kernel: Kernel) -> None:

@@ -36,16 +36,7 @@ def check_request(body: Mapping[str, Any], *, dialect: str = "moonshot") -> list
     problems = [f"unknown key {key!r}" for key in body if key not in _KEYS.split()]
     problems += _parameters(body, BY_NAME[dialect].max_temperature)
     problems += check_messages(messages, dialect=dialect)
-    begun = [message for _, message in items(messages) if dig(message, "partial") is not None]
-    last = messages[-1] if isinstance(messages, list) and messages else {"role": "user"}
-    if begun and BY_NAME[dialect].partial_mode:
-        fits = dig(last, "role") == "assistant" and dig(last, "partial") is True
-        if begun != [last] or not fits or "response_format" in body:
-            problems.append("partial is for a last message of role assistant, as plain text")
-    elif begun:
-        problems.append("there is no partial mode")
-    elif dig(last, "role") not in ("user", "tool"):
-        problems.append(f"the last message must be of role user or tool, not {dig(last, 'role')!r}")
+    problems += _ending(body, BY_NAME[dialect])
     problems += _tools([] if tools is None else tools)
     return problems
 
@@ -79,6 +70,23 @@ def _parameters(body: Mapping[str, Any], max_temperature: float) -> Iterator[str
         yield "stream_options is only allowed with stream: true"
     if given.get("tool_choice", "auto") not in ("auto", "none"):
         yield "tool_choice must be auto, none or absent while the model thinks"
+
+
+def _ending(body: Mapping[str, Any], flavour: Dialect) -> Iterator[str]:
+    """Problems of the last message: whose it is, and whether the model may go on with it."""
+    messages = body.get("messages")
+    begun = [message for _, message in items(messages) if dig(message, "partial") is not None]
+    last = messages[-1] if isinstance(messages, list) and messages else {"role": "user"}
+    role = dig(last, "role")
+    if not begun:
+        if role not in ("user", "tool"):
+            yield f"the last message must be of role user or tool, not {role!r}"
+    elif not flavour.partial_mode:
+        yield "there is no partial mode"
+    elif begun != [last] or role != "assistant" or last["partial"] is not True:
+        yield "partial is true, in a last message of role assistant"
+    elif "response_format" in body:
+        yield "partial is for plain text, not with a response_format"
 
 
 def _history(messages: Any, flavour: Dialect) -> Iterator[str]:

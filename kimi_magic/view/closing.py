@@ -13,9 +13,10 @@ FIRST_LINE = 300
 def closing_of(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
     """The last notice of a turn, "" for none, and its last state."""
     answered = "answer" in kinds
-    on = _how_to_go_on(reply) if kinds - {"notice"} else ""
+    came = bool(kinds - {"notice"})
+    on = _how_to_go_on(reply) if came else ""
     if isinstance(reply.error, KeyboardInterrupt):
-        kept = "what had arrived is kept" if kinds - {"notice"} else "nothing had arrived"
+        kept = "what had arrived is kept" if came else "nothing had arrived"
         return f"Stopped: {kept}.{on}", "Stopped"
     if reply.error is not None:
         name, line = type(reply.error).__name__, first_line(str(reply.error))
