@@ -46,7 +46,7 @@ IMPORT_OPENAI = "import time; began = time.process_time()\nimport openai"
 FIRST_PROMPT = """
 import os, sys, time
 os.environ["KIMI_BASE_URL"] = sys.argv[1]
-import kimi_magic.magics
+import kimi_magic.jupyter.magics
 began = time.process_time()
 import kimi_magic as kimi
 kimi.ask("Hi", show=False)

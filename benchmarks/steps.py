@@ -21,7 +21,7 @@ REASONING = "I should look at the next number before I say anything. " * 8
 OURS = f"""
 import sys, time
 import kimi_magic as kimi
-from kimi_magic.events import RequestStarted
+from kimi_magic.core.events import RequestStarted
 def look(n: int) -> int:
     "Look at a number."
     return n

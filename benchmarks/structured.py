@@ -13,9 +13,9 @@ from typing import Any, get_args
 
 import httpx2
 
-from kimi_magic.endpoints.catalogue import LOCAL
-from kimi_magic.endpoints.local import LocalEngine
-from kimi_magic.structured import Mode, SchemaMismatch, output_schema
+from kimi_magic.schema.output import Mode, SchemaMismatch, output_schema
+from kimi_magic.wire.endpoints import LOCAL
+from kimi_magic.wire.local.process import LocalEngine
 
 SCHEMA = "name, age int, city"
 NAMES = "Ann Ben Carla David Emma Farid Grace Hugo Ines Jack".split()

@@ -20,8 +20,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from kimi_magic.context.secrets import mask
-from kimi_magic.context.summaries import summarize
+from kimi_magic.context.summaries.summary import summarize
+from kimi_magic.secrets.patterns import mask
 
 ROUNDS = 5
 ROWS = 10_000_000

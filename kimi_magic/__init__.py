@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kimi_magic.api import add_endpoint, ask, chat, snippet, stream
     from kimi_magic.config import Settings
-    from kimi_magic.context.summaries import summarize, summarizer
-    from kimi_magic.endpoints.catalogue import Endpoint
-    from kimi_magic.errors import EndpointError, KimiError, TurnInterrupted
-    from kimi_magic.messages import Reply
-    from kimi_magic.tools.offers import tool
+    from kimi_magic.context.summaries.summary import summarize, summarizer
+    from kimi_magic.core.errors import EndpointError, KimiError, TurnInterrupted
+    from kimi_magic.core.messages import Reply
+    from kimi_magic.tools.decorator import tool
     from kimi_magic.tools.toolset import Toolset
+    from kimi_magic.wire.endpoints import Endpoint
 
     last: Reply | None
     settings: Settings
@@ -44,20 +44,20 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Endpoint": "kimi_magic.endpoints.catalogue",
-    "EndpointError": "kimi_magic.errors",
-    "KimiError": "kimi_magic.errors",
-    "Reply": "kimi_magic.messages",
+    "Endpoint": "kimi_magic.wire.endpoints",
+    "EndpointError": "kimi_magic.core.errors",
+    "KimiError": "kimi_magic.core.errors",
+    "Reply": "kimi_magic.core.messages",
     "Toolset": "kimi_magic.tools.toolset",
-    "TurnInterrupted": "kimi_magic.errors",
+    "TurnInterrupted": "kimi_magic.core.errors",
     "add_endpoint": "kimi_magic.api",
     "ask": "kimi_magic.api",
     "chat": "kimi_magic.api",
     "snippet": "kimi_magic.api",
     "stream": "kimi_magic.api",
-    "summarize": "kimi_magic.context.summaries",
-    "summarizer": "kimi_magic.context.summaries",
-    "tool": "kimi_magic.tools.offers",
+    "summarize": "kimi_magic.context.summaries.summary",
+    "summarizer": "kimi_magic.context.summaries.summary",
+    "tool": "kimi_magic.tools.decorator",
 }
 
 
@@ -78,7 +78,7 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: Any) -> None:
     """What ``%load_ext kimi_magic`` does."""
-    from kimi_magic.magics import KimiMagics
+    from kimi_magic.jupyter.magics import KimiMagics
 
     magics = KimiMagics.of(shell)
     shell.register_magics(magics)
@@ -104,8 +104,8 @@ def unload_ipython_extension(shell: Any) -> None:
 
 def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
     """Lists of IPython's, and what of ours belongs into each."""
-    from kimi_magic.completion import complete_kimi
-    from kimi_magic.magics import QuestionLine, cell_without_body
+    from kimi_magic.jupyter.completion import complete_kimi
+    from kimi_magic.jupyter.magics import QuestionLine, cell_without_body
 
     manager = shell.input_transformer_manager
     return [

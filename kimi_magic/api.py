@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kimi_magic.chats import Chat
-from kimi_magic.endpoints.catalogue import Endpoint
-from kimi_magic.events import Event
-from kimi_magic.messages import Reply
-from kimi_magic.question import make_question
+from kimi_magic.chats.chat import Chat
+from kimi_magic.core.events import Event
+from kimi_magic.core.messages import Reply
 from kimi_magic.session import current
+from kimi_magic.turn.request import make_request
+from kimi_magic.wire.endpoints import Endpoint
 
 __all__ = ["add_endpoint", "ask", "chat", "snippet", "stream"]
 
@@ -84,7 +84,7 @@ def ask(
     TurnInterrupted
         A ``KeyboardInterrupt``, with the same ``reply``.
     """
-    question = make_question(
+    question = make_request(
         prompt,
         tools=tools,
         variables=variables,
@@ -130,10 +130,10 @@ def stream(
     Yields
     ------
     Event
-        One of ``kimi_magic.events``; the last is ``TurnFinished`` with the reply, also for a turn
-        that fails, whose error is raised after it.
+        One of ``kimi_magic.core.events``; the last is ``TurnFinished`` with the reply, also for a
+        turn that fails, whose error is raised after it.
     """
-    question = make_question(
+    question = make_request(
         prompt,
         tools=tools,
         variables=variables,

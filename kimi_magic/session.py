@@ -9,34 +9,28 @@ from dataclasses import replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kimi_magic.approval import asking
-from kimi_magic.calling import offered_tools
-from kimi_magic.chats import Chats, Place
-from kimi_magic.composing import Composed, compose
-from kimi_magic.conductor import Conductor, Job
-from kimi_magic.config import Key, Settings
-from kimi_magic.connect import Connector
-from kimi_magic.discretion import without_keys, without_secrets
-from kimi_magic.driver import watch
-from kimi_magic.endpoints.catalogue import Catalogue, Endpoint
-from kimi_magic.errors import KimiError, TurnInterrupted, mask_with
-from kimi_magic.events import Event
-from kimi_magic.messages import Reply, ToolResult
-from kimi_magic.preview import preview
-from kimi_magic.question import GO_ON, Question, make_question
-from kimi_magic.tools.offers import main
-from kimi_magic.view import (
-    Unseen,
-    View,
-    ViewOptions,
-    can_answer,
-    cell_number,
-    open_view,
-    running_cell,
-)
+from kimi_magic.chats.chat import Chats, Place
+from kimi_magic.config import Settings
+from kimi_magic.core.errors import KimiError, TurnInterrupted, mask_with
+from kimi_magic.core.events import Event
+from kimi_magic.core.frontend import can_answer, cell_number, running_cell
+from kimi_magic.core.messages import Reply, ToolResult
+from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.redact import without_keys, without_secrets
+from kimi_magic.tools.decorator import main
+from kimi_magic.turn.approval import asking
+from kimi_magic.turn.conductor import Conductor, Job
+from kimi_magic.turn.driver import watch
+from kimi_magic.turn.dry_run import preview
+from kimi_magic.turn.prompt import Composed, compose
+from kimi_magic.turn.request import GO_ON, TurnRequest, make_request
+from kimi_magic.turn.tool_calls import offered_tools
+from kimi_magic.wire.connector import Connector
+from kimi_magic.wire.endpoints import Catalogue, Endpoint
 
 if TYPE_CHECKING:
-    from kimi_magic.structured import OutputSchema
+    from kimi_magic.schema.output import OutputSchema
 
 __all__ = ["Session", "current"]
 
@@ -63,7 +57,7 @@ class Session:
 
     def ask(
         self,
-        question: Question,
+        question: TurnRequest,
         *,
         show: bool | None = None,
         options: ViewOptions | None = None,
@@ -104,7 +98,7 @@ class Session:
         keep, most = own.keep_reasoning_open, own.max_output_chars
         return open_view(own.view, replace(options, keep_reasoning=keep, max_chars=most))
 
-    def stream(self, question: Question) -> Iterator[Event]:
+    def stream(self, question: TurnRequest) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
         with closing(self._turn(self._prepare(question))) as events:
             while True:
@@ -156,7 +150,7 @@ class Session:
         """The ids of models that were heard of: of the endpoints, and what servers listed."""
         return self._connector.known_models()
 
-    def preview(self, question: Question) -> str:
+    def preview(self, question: TurnRequest) -> str:
         """What a question would send, to the letter; nothing is sent.
 
         Raises
@@ -178,11 +172,11 @@ class Session:
             No such form, or nothing was sent.
         """
         from kimi_magic.export import write
-        from kimi_magic.exporting import program_of
+        from kimi_magic.export.from_reply import program_of
 
         return self.without_keys(write(program_of(reply, self._connector.known_keys()), form))
 
-    def to_go_on(self, chat: str) -> Question:
+    def to_go_on(self, chat: str) -> TurnRequest:
         """The question that goes on with a chat's latest turn.
 
         Raises
@@ -191,11 +185,11 @@ class Session:
             There is none, or it came to its end.
         """
         known = self.chats.known(chat)
-        unanswered: Question | None = known.unanswered
+        unanswered: TurnRequest | None = known.unanswered
         if unanswered is not None and not unanswered.continues:
             return replace(unanswered, goes_on=True)
         turns = known.before(Place(*running_cell()))
-        replaced: Question | None = next((t.question for t in known.turns[len(turns) :]), None)
+        replaced: TurnRequest | None = next((t.question for t in known.turns[len(turns) :]), None)
         if replaced and not replaced.goes_on:
             raise KimiError("The turn to go on with is this cell's: go on in a cell of its own.")
         if replaced and not replaced.continues:
@@ -205,7 +199,7 @@ class Session:
         latest = turns[-1]
         if latest.reply.error is None and latest.reply.finish_reason == "stop":
             raise KimiError("The latest turn came to its end: ask on in a cell of your own.")
-        asked: Question = latest.question
+        asked: TurnRequest = latest.question
         steps = latest.reply.steps
         return replace(
             asked,
@@ -233,23 +227,23 @@ class Session:
     def _ask_in_chat(
         self, prompt: Any, *, chat: str, show: bool | None = None, **how: Any
     ) -> Reply:
-        return self.ask(make_question(prompt, chat=chat, **how), show=show)
+        return self.ask(make_request(prompt, chat=chat, **how), show=show)
 
-    def _prepare(self, question: Question) -> Job:
+    def _prepare(self, question: TurnRequest) -> Job:
         """All that can be refused before anything is shown."""
         self.settings.read_environment()
         job = self._job(question)
         key = self._connector.key(job.endpoint, getpass if can_answer() else None)
         return replace(job, key=key)
 
-    def _job(self, question: Question) -> Job:
+    def _job(self, question: TurnRequest) -> Job:
         schema = self._schema(question)
         prompt = self._composed(question, schema)
         toolset = offered_tools(question.tools, question.approve or self.settings.approve)
         endpoint = self.choose_endpoint(question.endpoint)
         return Job(question, prompt, endpoint, None, toolset, schema, Place(*running_cell()))
 
-    def _composed(self, question: Question, schema: OutputSchema | None) -> Composed:
+    def _composed(self, question: TurnRequest, schema: OutputSchema | None) -> Composed:
         return compose(
             question,
             main(),
@@ -258,10 +252,10 @@ class Session:
             closing=schema.instruction if schema else "",
         )
 
-    def _schema(self, question: Question) -> OutputSchema | None:
+    def _schema(self, question: TurnRequest) -> OutputSchema | None:
         if question.schema is None:
             return None
-        from kimi_magic.structured import output_schema
+        from kimi_magic.schema.output import output_schema
 
         return output_schema(question.schema, main())
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from kimi_magic.testing import ScriptedServer
-from tests.test_dialects import END, event
+from tests.wire.test_dialects import END, event
 
 __all__ = ["FLOODS", "TOOLS"]
 

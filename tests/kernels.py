@@ -25,8 +25,8 @@ import kimi_magic as kimi, kimi_magic.session
 get_ipython().run_line_magic("load_ext", "kimi_magic")
 kimi_magic.session.current().chats.clear()
 kimi_magic.session.current().last = None
-import kimi_magic.tools.offers
-kimi_magic.tools.offers.offered.clear()
+import kimi_magic.tools.decorator
+kimi_magic.tools.decorator.offered.clear()
 kimi.settings.cell_errors.clear()
 kimi.settings.cell_errors.latest = None
 for _name, _trait in type(kimi.settings).class_traits(config=True).items():

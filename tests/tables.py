@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kimi_magic.config import Settings
-from kimi_magic.options import OPTIONS, VERBS
+from kimi_magic.jupyter.options import OPTIONS, VERBS
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -8,18 +8,18 @@ import pytest
 
 import kimi_magic as kimi
 from kimi_magic.config import Settings
-from kimi_magic.endpoints import local
-from kimi_magic.endpoints.catalogue import BUILT_IN, Endpoint
-from kimi_magic.errors import (
+from kimi_magic.core.errors import (
     ConfigError,
     ConnectionFailed,
     KimiError,
     MissingKeyError,
     TimedOut,
 )
-from kimi_magic.events import Event, TurnFinished
+from kimi_magic.core.events import Event, TurnFinished
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
+from kimi_magic.wire.endpoints import BUILT_IN, Endpoint
+from kimi_magic.wire.local import process as local
 
 SECRET = "fake-key-0123456789abcdef"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from kimi_magic.events import Event, RequestStarted, TurnFinished, TurnStarted
-from kimi_magic.messages import Reply
+from kimi_magic.core.events import Event, RequestStarted, TurnFinished, TurnStarted
+from kimi_magic.core.messages import Reply
 
 OPENING: tuple[Event, ...] = (TurnStarted("kimi-k2-thinking", "moonshot"), RequestStarted(1))
 STOP = TurnFinished(Reply("x", finish_reason="stop"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kimi_magic.context.text import cut_middle
 from kimi_magic.context.tracebacks import traceback_text
-from kimi_magic.errors import KimiError, TurnInterrupted
+from kimi_magic.core.errors import KimiError, TurnInterrupted
+from kimi_magic.core.text import cut_middle
 
 __all__ = ["CellErrors"]
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kimi_magic.budget import CHARS_PER_TOKEN
-from kimi_magic.context.blocks import fenced
-from kimi_magic.context.summaries import summarize
-from kimi_magic.context.text import clip, cut_middle, plain
-from kimi_magic.errors import PromptError
+from kimi_magic.chats.context_window import CHARS_PER_TOKEN
+from kimi_magic.context.summaries.summary import summarize
+from kimi_magic.context.variables import fenced
+from kimi_magic.core.errors import PromptError
+from kimi_magic.core.text import clip, cut_middle, plain
 
 __all__ = ["Cell", "cell_blocks", "parse_numbers", "read_cell"]
 

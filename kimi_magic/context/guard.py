@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from kimi_magic.timed import CallTimedOut, Clock, call_within
+from kimi_magic.core.time_limit import CallTimedOut, Clock, call_within
 
 __all__ = ["ANYTHING", "Patience", "diverted", "silence"]
 

@@ -18,11 +18,11 @@ from tokenize import OP, TokenError, TokenInfo, generate_tokens
 from typing import Any
 from uuid import UUID
 
-from kimi_magic.budget import CHARS_PER_TOKEN
+from kimi_magic.chats.context_window import CHARS_PER_TOKEN
 from kimi_magic.context.guard import ANYTHING, diverted
-from kimi_magic.context.summaries import summarize
-from kimi_magic.context.text import cut
-from kimi_magic.errors import PromptError
+from kimi_magic.context.summaries.summary import summarize
+from kimi_magic.core.errors import PromptError
+from kimi_magic.core.text import cut
 
 __all__ = ["Evaluate", "Expression", "expand", "fill", "in_namespace", "message_of", "parse"]
 

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from kimi_magic.context.text import cut_middle
+from kimi_magic.core.text import cut_middle
 
 __all__ = ["describe_exception", "name_cells", "traceback_text"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kimi_magic.errors import KimiError
+from kimi_magic.core.errors import KimiError
 from kimi_magic.export.curl import write_curl
 from kimi_magic.export.langchain import write_langchain
 from kimi_magic.export.node import write_node

@@ -8,10 +8,10 @@ from contextlib import suppress
 from string import Template
 from typing import Any
 
+from kimi_magic.export.function_sources import Sources, gather
 from kimi_magic.export.layout import comment, keywords, stacked
 from kimi_magic.export.literals import Python
 from kimi_magic.export.program import Program
-from kimi_magic.export.sources import Sources, gather
 
 __all__ = ["write_python"]
 

@@ -8,10 +8,10 @@ from typing import Any, Optional
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from kimi_magic.tools.hints import CONFIG, Carrier, QuietJsonSchema, dict_of, list_of
-from kimi_magic.tools.problems import ArgumentsError, problems_of, stray_booleans
-from kimi_magic.tools.shapes import RESERVED
-from kimi_magic.tools.signature import VAR_KEYWORD, VAR_POSITIONAL, Parameter
+from kimi_magic.schema.argument_problems import ArgumentsError, problems_of, stray_booleans
+from kimi_magic.schema.shapes import RESERVED
+from kimi_magic.schema.signature import VAR_KEYWORD, VAR_POSITIONAL, Parameter
+from kimi_magic.schema.type_hints import CONFIG, Carrier, QuietJsonSchema, dict_of, list_of
 
 __all__ = ["Binding"]
 

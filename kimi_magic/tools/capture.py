@@ -16,8 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from kimi_magic.context.text import plain
-from kimi_magic.messages import Output
+from kimi_magic.core.messages import Output
+from kimi_magic.core.text import plain
 
 __all__ = ["Capture", "capturing", "current_shell", "open_figures", "show_new_figures"]
 

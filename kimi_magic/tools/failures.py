@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from kimi_magic import timed
-from kimi_magic.context.text import cut
 from kimi_magic.context.tracebacks import name_cells
+from kimi_magic.core import time_limit as timed
+from kimi_magic.core.text import cut
 
 __all__ = ["Failure", "describe"]
 

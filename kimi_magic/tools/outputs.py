@@ -6,9 +6,9 @@ import base64
 import json
 from typing import Any
 
-from kimi_magic.context.reprs import bounded_repr
-from kimi_magic.context.text import cut
-from kimi_magic.messages import Output
+from kimi_magic.context.summaries.reprs import bounded_repr
+from kimi_magic.core.messages import Output
+from kimi_magic.core.text import cut
 from kimi_magic.tools.capture import capturing, current_shell
 from kimi_magic.tools.results import encodable
 

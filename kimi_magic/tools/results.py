@@ -17,11 +17,11 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from kimi_magic.context.reprs import bounded_repr
-from kimi_magic.context.summaries import summarize
-from kimi_magic.context.text import cut
-from kimi_magic.messages import Output
-from kimi_magic.tools.runner import MAX_ITEMS, Drained
+from kimi_magic.context.summaries.reprs import bounded_repr
+from kimi_magic.context.summaries.summary import summarize
+from kimi_magic.core.messages import Output
+from kimi_magic.core.text import cut
+from kimi_magic.tools.invocation import MAX_ITEMS, Drained
 
 __all__ = ["compose", "encodable", "is_image", "to_text"]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.errors import KimiError
-from kimi_magic.messages import ToolResult
-from kimi_magic.tools.offers import (
+from kimi_magic.core.errors import KimiError
+from kimi_magic.core.messages import ToolResult
+from kimi_magic.tools.decorator import (
     MAX_TOOLS,
     RUN_PYTHON,
     TOO_MANY,
@@ -19,7 +19,7 @@ from kimi_magic.tools.offers import (
 )
 
 if TYPE_CHECKING:
-    from kimi_magic.tools.schema import Tool
+    from kimi_magic.tools.tool import Tool
 
 __all__ = ["Toolset", "find"]
 
@@ -106,7 +106,7 @@ class Toolset:
         ToolInterrupted
             A KeyboardInterrupt came while the function ran.
         """
-        from kimi_magic.tools.calls import run_call
+        from kimi_magic.tools.call import run_call
 
         tool = self._tools.get(name)
         if tool is None:
@@ -180,7 +180,7 @@ class _Reader:
         return self._make(fn, name, item)
 
     def _make(self, item: Any, name: str | None = None, schema: Any = None) -> Tool:
-        from kimi_magic.tools.schema import Tool, make_tool
+        from kimi_magic.tools.tool import Tool, make_tool
 
         if isinstance(item, Tool):
             return replace(item, name=name) if name else item
@@ -202,8 +202,8 @@ class _Reader:
 
 def _run_python(namespace: Mapping[str, Any]) -> Offer:
     """The built-in tool, which asks before each call."""
-    from kimi_magic.tools.python import make_run_python
-    from kimi_magic.tools.schema import ToolOptions
+    from kimi_magic.tools.run_python import make_run_python
+    from kimi_magic.tools.tool import ToolOptions
 
     if not isinstance(namespace, dict):
         raise KimiError(f"{RUN_PYTHON} needs a namespace that it may write to, such as globals()")
@@ -212,7 +212,7 @@ def _run_python(namespace: Mapping[str, Any]) -> Offer:
 
 
 def _listed(tools: Any) -> list[Any]:
-    from kimi_magic.tools.schema import Tool
+    from kimi_magic.tools.tool import Tool
 
     alone = callable(tools) or isinstance(tools, str | Mapping | Offer | Tool)
     if not alone and not isinstance(tools, Iterable):

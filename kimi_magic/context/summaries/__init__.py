@@ -1,0 +1,1 @@
+"""Summaries of values: one module for each kind of value."""

@@ -1,0 +1,126 @@
+"""matplotlib's figures and axes as text: titles, labels, what is drawn and over which range."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kimi_magic.context.summaries.arrays import distribution
+from kimi_magic.context.summaries.reprs import type_name
+from kimi_magic.context.summaries.tables import cell
+from kimi_magic.core.text import clip, count
+
+__all__ = ["describe_figure"]
+
+MAX_TEXT = 100
+MAX_DRAWN = 20
+FEW = 12
+POINTS = 6
+
+
+def describe_figure(value: Any) -> str | None:
+    """Describe a figure or axes, if it is one."""
+    figure = getattr(sys.modules.get("matplotlib.figure"), "FigureBase", ())
+    axes = getattr(sys.modules.get("matplotlib.axes"), "Axes", ())
+    if isinstance(value, axes):
+        return "\n".join(_axes(value, "matplotlib axes"))
+    if not isinstance(value, figure):
+        return None
+    lines = [f"matplotlib {type_name(value)} with {count(len(value.axes), 'plot')}"]
+    if title := value.get_suptitle():
+        lines[0] += f", title {_said(title)}"
+    for number, one in enumerate(value.axes, 1):
+        lines += _axes(one, f"plot {number}")
+    return "\n".join(lines)
+
+
+def _axes(axes: Any, name: str) -> Iterator[str]:
+    title = axes.get_title()
+    yield f"{name}{f': {_said(title)}' if title else ''}"
+    for side in ("x", "y", "z"):
+        if hasattr(axes, f"get_{side}label"):
+            yield f"- {side} axis{_axis(axes, side)}"
+    drawn = list(_drawn(axes))
+    yield from (f"- {line}" for line in drawn[:MAX_DRAWN])
+    if len(drawn) > MAX_DRAWN:
+        yield f"- … {len(drawn) - MAX_DRAWN:,} more"
+    if (legend := axes.get_legend()) is not None:
+        yield f"- legend: {', '.join(_said(text.get_text()) for text in legend.get_texts())}"
+
+
+def _axis(axes: Any, side: str) -> str:
+    named, scale, (low, high) = (
+        getattr(axes, f"get_{side}{of}")() for of in "label scale lim".split()
+    )
+    text = f"{f' {_said(named)}' if named else ''}{'' if scale == 'linear' else f' ({scale})'}"
+    axis = getattr(axes, f"{side}axis")
+    formatter = type_name(axis.get_major_formatter())
+    ticks = [tick.get_text() for tick in axis.get_ticklabels()]
+    # Other labels than numbers, such as the names of bars, are somebody's.
+    if any(ticks) and not formatter.startswith(("Scalar", "Log")):
+        return f"{text}, labelled {', '.join(filter(None, ticks[:FEW]))}"
+    return f"{text} from {cell(float(low))} to {cell(float(high))}"
+
+
+def _drawn(axes: Any) -> Iterator[str]:
+    for line in axes.get_lines():
+        yield f"line{_label(line)}: {_points(line.get_xdata(), line.get_ydata())}"
+    in_containers: set[int] = set()
+    for container in axes.containers:
+        if bars := list(getattr(container, "patches", None) or ()):
+            in_containers.update(map(id, bars))
+            across = getattr(container, "orientation", None) == "horizontal"
+            sizes = [bar.get_width() if across else bar.get_height() for bar in bars]
+            said = ", ".join(map(_plain, sizes)) if len(sizes) <= FEW else _span(sizes)
+            yield f"{count(len(bars), 'bar')}{_label(container)}: {said}"
+    for collection in axes.collections:
+        offsets = collection.get_offsets()
+        kind = type_name(collection).removesuffix("Collection").replace("Path", "Points")
+        points = f": {_points(offsets[:, 0], offsets[:, 1])}" if len(offsets) > 1 else ""
+        yield f"{kind}{_label(collection)}{points}"
+    for image in axes.get_images():
+        array = image.get_array()
+        yield f"image{_label(image)} of shape {array.shape}, {_span(array)}"
+    for patch in axes.patches:
+        if id(patch) not in in_containers:
+            yield f"{type_name(patch)}{_label(patch)}"
+    for text in axes.texts:
+        if said := text.get_text():
+            yield f"text {_said(said)}"
+
+
+def _points(x: Sequence[Any], y: Sequence[Any]) -> str:
+    """How many points there are, over which range, and some of them."""
+    places = range(len(x))
+    if len(x) > FEW:
+        places = range(0, len(x), max(len(x) // POINTS, 1))
+    shown = ", ".join(f"({_plain(x[at])}, {_plain(y[at])})" for at in places)
+    if len(x) <= FEW:
+        return shown
+    return f"{count(len(x), 'point')}, x {_span(x)}, y {_span(y)}, such as {shown}"
+
+
+def _span(values: Any) -> str:
+    numpy = sys.modules["numpy"]  # matplotlib has brought it
+    array = numpy.ma.compressed(numpy.ma.asarray(values))
+    return distribution(array, numpy) or f"from {_plain(values[0])} to {_plain(values[-1])}"
+
+
+def _plain(value: Any) -> str:
+    """Write a value of the data: numpy's own scalars as Python's."""
+    if not hasattr(value, "dtype"):
+        return cell(value)
+    # Times of another unit than microseconds would become integers.
+    unit = f"{value.dtype.kind}8[us]" if value.dtype.kind in "mM" else value.dtype
+    return cell(value.astype(unit).item())
+
+
+def _said(text: str) -> str:
+    return f"«{clip(' '.join(text.split()), MAX_TEXT)}»"
+
+
+def _label(artist: Any) -> str:
+    """The label that somebody gave; matplotlib's own begin with an underscore."""
+    label = str(artist.get_label())
+    return "" if label.startswith("_") or not label else f" {_said(label)}"

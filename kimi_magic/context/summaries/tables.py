@@ -1,0 +1,295 @@
+"""A table of any library → text within a budget: columns with figures, first rows, random rows.
+
+Large tables are read in part: the figures then come from a sample, and say so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from itertools import accumulate
+from typing import Any
+
+from kimi_magic.context.guard import ANYTHING
+from kimi_magic.context.summaries.reprs import bounded_repr, label, type_name
+from kimi_magic.core.text import clip, count
+
+__all__ = ["Columns", "Rows", "Table", "cell", "describe_table", "dtype_name", "heading"]
+
+SEED = 0
+SAMPLED_CELLS = 100_000
+LEAST_SAMPLE, LARGEST_SAMPLE = 1000, 20_000
+HEAD_ROWS = 5
+RANDOM_ROWS = 5
+WHOLE_ROWS = 10
+SHOWN_COLUMNS = 30
+MAX_CELL = 60
+MAX_DTYPE = 40
+MAX_FIGURES = 200
+NARROW = 800  # characters; below, there is no room for figures
+FEW = 5
+MANY = 60
+
+
+Columns = Sequence[tuple[object, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows: their labels, and the values column by column; None is a missing one."""
+
+    labels: Sequence[object]
+    columns: Sequence[Sequence[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as any library may have it.
+
+    Attributes
+    ----------
+    title : str
+        What it is called.
+    rows : int
+    columns : sequence of (name, dtype)
+    take : callable
+        Gives the rows at some positions, which ascend, of the first so many columns.
+    index : str
+        The name of the rows' labels.
+    notes : tuple of str
+        What else is to be said of it.
+    single : bool
+        Whether it is a column of its own rather than a table of them.
+    """
+
+    title: str
+    rows: int
+    columns: Columns
+    take: Callable[[Sequence[int], int], Rows]
+    index: str = ""
+    notes: tuple[str, ...] = ()
+    single: bool = False
+
+
+def describe_table(table: Table, limit: int) -> str:
+    """Describe a table in about ``limit`` characters."""
+    lines = [heading(table), *table.notes]
+    room = limit - sum(len(line) + 1 for line in lines)
+    whole = table.rows <= WHOLE_ROWS
+    if table.columns and not whole and limit >= NARROW:
+        figures = _columns_with_figures(table, room * 3 // 5)
+    elif table.single or not table.columns:
+        figures = ""
+    else:
+        figures = _column_names(table, 0, room * 2 // 5)
+    if figures:
+        lines.append(figures)
+        room -= len(figures) + 1
+    if table.rows and table.columns:
+        lines += _some_rows(table, room)
+    return "\n".join(lines)
+
+
+def heading(table: Table) -> str:
+    """What it is, and its size."""
+    if table.single:
+        return f"{table.title}, {count(table.rows, 'row')}, dtype {dtype_name(table.columns[0][1])}"
+    size = f"{count(table.rows, 'row')} × {count(len(table.columns), 'column')}"
+    return f"{table.title}, {size}"
+
+
+def dtype_name(dtype: object) -> str:
+    """Write a column's dtype."""
+    return clip(str(dtype), MAX_DTYPE)
+
+
+def _column_names(table: Table, start: int, room: int) -> str:
+    """Name the columns from one on, as many as there is room for."""
+    rest = table.columns[start:]
+    kinds = Counter(dtype_name(dtype) for _, dtype in rest)
+    text = "columns" if not start else f"and {count(len(rest), 'more column')}"
+    if alike := len(kinds) == 1:
+        text += f" ({next(iter(kinds))})"
+    elif len(rest) > MANY:
+        text += f" ({', '.join(f'{n:,} {kind}' for kind, n in kinds.most_common(FEW))})"
+    text += ": "
+    named: list[str] = []
+    for index, (name, dtype) in enumerate(rest):
+        named.append(label(name) if alike else f"{label(name)} ({dtype_name(dtype)})")
+        room -= len(named[-1]) + 2
+        if room < len(text) + 20 and index + 1 < len(rest):
+            named.append(f"… {len(rest) - index - 1:,} more")
+            break
+    return text + ", ".join(named)
+
+
+def _columns_with_figures(table: Table, room: int) -> str:
+    width = min(len(table.columns), max(room // 40, 1))
+    wanted = min(max(SAMPLED_CELLS // width, LEAST_SAMPLE), LARGEST_SAMPLE)
+    sampled = wanted < table.rows
+    rows = table.take(_at_random(0, table.rows, wanted), width)
+    title = "figures" if table.single else "columns, with figures"
+    if sampled:
+        title += f" from {wanted:,} of {table.rows:,} rows, taken at random"
+    lines = [f"{title}:"]
+    room -= len(lines[0])
+    for (name, dtype), values in zip(table.columns, rows.columns, strict=False):
+        figures = _figures(values, sampled=sampled)
+        lines.append(
+            figures if table.single else f"- {label(name)} ({dtype_name(dtype)}): {figures}"
+        )
+        room -= len(lines[-1]) + 1
+        if room < 100 and len(lines) > 2:
+            del lines[-1]
+            break
+    described = len(lines) - 1
+    if described < len(table.columns):
+        lines.append(_column_names(table, described, max(room, 100)))
+    return "\n".join(lines)
+
+
+def _at_random(start: int, end: int, wanted: int) -> list[int]:
+    """The same positions each time, in their order."""
+    everything = range(start, end)
+    if len(everything) <= wanted:
+        return list(everything)
+    return sorted(random.Random(SEED).sample(everything, wanted))  # noqa: S311 - no secret
+
+
+def _figures(values: Sequence[Any], *, sampled: bool) -> str:
+    known = [value for value in values if not _is_missing(value)]
+    said = []
+    if missing := len(values) - len(known):
+        part = f"{100 * missing / len(values):.1f} %" if sampled else f"{missing:,}"
+        said.append(f"{part} missing")
+    with suppress(*ANYTHING):  # a value's own hash, or a number beyond all others
+        said += _of_kind(known) if known else []
+    return clip(", ".join(said), MAX_FIGURES)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _of_kind(known: list[Any]) -> list[str]:
+    kinds = set(map(type, known))
+    if kinds == {bool}:
+        return [f"{100 * sum(known) / len(known):.3g} % true"]
+    if all(issubclass(kind, int | float | Decimal) for kind in kinds) and bool not in kinds:
+        few = kinds == {int} and len(set(known)) <= FEW
+        return _shares(known) if few else _quantities(known)
+    if all(issubclass(kind, date | time | timedelta) for kind in kinds):
+        return [f"{cell(min(known))} to {cell(max(known))}"]
+    try:
+        return _shares(known)
+    except TypeError:  # of what has no hash, such as lists
+        return [f"of {' | '.join(sorted({type_name(value) for value in known}))}"]
+
+
+def _quantities(known: Sequence[Any]) -> list[str]:
+    """Say how numbers are distributed."""
+    numbers = sorted(float(number) for number in known)
+    finite = [number for number in numbers if math.isfinite(number)]
+    said = [f"{len(numbers) - len(finite):,} infinite"] if len(finite) < len(numbers) else []
+    if not finite:
+        return said
+    if finite[0] == finite[-1]:
+        return [*said, f"always {_number(finite[0])}"]
+    last = len(finite) - 1
+    quartiles = " / ".join(_number(finite[last * quarter // 4]) for quarter in (1, 2, 3))
+    said += [f"{_number(finite[0])} to {_number(finite[-1])}", f"quartiles {quartiles}"]
+    with suppress(OverflowError):
+        mean = math.fsum(finite) / len(finite)
+        squares = math.fsum((number - mean) * (number - mean) for number in finite)
+        said += [f"mean {mean:.4g}", f"std {math.sqrt(squares / last):.4g}"]
+    return said
+
+
+def _number(number: float) -> str:
+    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:.5g}"
+
+
+def _shares(known: list[Any]) -> list[str]:
+    """Say which values there are, and how often."""
+    counted = Counter(known)
+    if len(counted) == 1:
+        return [f"always {cell(known[0])}"]
+    said = [f"{len(counted):,} distinct"]
+    if len(counted) == len(known):
+        said = ["all distinct"]
+    else:
+        shares = (
+            f"{cell(value)} {100 * times / len(known):.3g} %"
+            for value, times in counted.most_common(FEW if len(counted) <= FEW else 3)
+        )
+        said[0] += f": {', '.join(shares)}"
+    if all(type(value) is str for value in known):
+        length = sum(map(len, known)) / len(known)
+        said += [f"{length:.0f} characters on average"] if length > MAX_CELL / 2 else []
+    return said
+
+
+def _some_rows(table: Table, room: int) -> Iterator[str]:
+    """The first rows, and some of the others where they are not all shown."""
+    head = WHOLE_ROWS if table.rows <= WHOLE_ROWS else HEAD_ROWS
+    first = list(range(min(head, table.rows)))
+    others = _at_random(len(first), table.rows, RANDOM_ROWS)
+    rows = table.take(first + others, min(len(table.columns), SHOWN_COLUMNS))
+    width = len(rows.columns)
+    while width > 1 and sum(map(len, list(_lines(table, rows, width))[:3])) > room - 30:
+        width = width * 2 // 3
+    names, *lines = _lines(table, rows, width)
+    room -= len(names) + 40
+    shown = max(_fitting(lines[: len(first)], room), 1)
+    yield "all rows:" if shown == table.rows else f"first {count(shown, 'row')}:"
+    yield from filter(None, [names, *lines[:shown]])
+    room -= sum(len(line) + 1 for line in lines[:shown])
+    if drawn := _fitting(lines[len(first) :], room):
+        yield f"{count(drawn, 'row')} at random:"
+        yield from lines[len(first) : len(first) + drawn]
+
+
+def _fitting(lines: Sequence[str], room: int) -> int:
+    """How many of the lines there is room for."""
+    ends = accumulate(len(line) + 1 for line in lines)
+    return sum(end <= room for end in ends)
+
+
+def _lines(table: Table, rows: Rows, width: int) -> Iterator[str]:
+    """Rows as lines of comma-separated values, after one with the names."""
+    more = ["…"] if width < len(table.columns) else []
+    if not table.single or table.index:
+        names = [_quoted(label(name)) for name, _ in table.columns[:width]]
+        yield ",".join([_quoted(table.index), *names, *more])
+    else:
+        yield ""
+    for number, name in enumerate(rows.labels):
+        cells = [cell(column[number]) for column in rows.columns[:width]]
+        yield ",".join([cell(name), *cells, *more])
+
+
+def cell(value: object) -> str:
+    """Write a value as it stands in a row; a missing one is empty."""
+    if _is_missing(value):
+        return ""
+    if type(value) is str:
+        return _quoted(clip(value, MAX_CELL)) or '""'
+    if type(value) is float:
+        return f"{value:.6g}"
+    if isinstance(value, date | time | timedelta | Decimal):
+        return str(value).removesuffix(" 00:00:00")
+    return _quoted(bounded_repr(value, MAX_CELL))
+
+
+def _quoted(text: str) -> str:
+    """Quote a text that would break the line, or read as more than one cell."""
+    if any(character in text for character in ',"\n\r'):
+        return json.dumps(text, ensure_ascii=False)
+    return text

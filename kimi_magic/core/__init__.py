@@ -1,0 +1,1 @@
+"""Values, events, errors and small tools that every room uses; it imports no other room."""

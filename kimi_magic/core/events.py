@@ -1,0 +1,207 @@
+"""What happens in a turn, as small frozen values.
+
+The loop yields them in order; views, ``kimi.stream`` and whoever else watches fold them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from kimi_magic.core.messages import Reply, Step, ToolCall, ToolResult
+
+__all__ = [
+    "ApprovalAnswered",
+    "ApprovalAsked",
+    "ContentDelta",
+    "Envelope",
+    "Event",
+    "Notice",
+    "Preparing",
+    "ReasoningDelta",
+    "RequestStarted",
+    "Retrying",
+    "Sink",
+    "StepFinished",
+    "ToolCallDelta",
+    "ToolCallStarted",
+    "ToolFinished",
+    "ToolStarted",
+    "TurnFinished",
+    "TurnStarted",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """The turn begins; ``practice`` is true where the embedded practice model answers."""
+
+    model: str
+    endpoint: str
+    practice: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One line for the reader about the turn itself."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """What is done before the turn can start (a download, an engine that starts).
+
+    Each one replaces the one before; none is kept in the record.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStarted:
+    """A request is on its way; ``step`` and ``attempt`` count from 1."""
+
+    step: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """A request failed and goes out again after ``delay`` seconds."""
+
+    reason: str
+    delay: float
+    attempt: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of the model's reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentDelta:
+    """More of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStarted:
+    """The model begins to ask for a tool; ``index`` counts the calls of the step from 0."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of a call's arguments, as JSON text."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """A call is made; ``index`` is its place among the calls of the step, from 0."""
+
+    index: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAsked:
+    """A person is asked whether a call may be made, before it runs."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAnswered:
+    """The person has answered.
+
+    ``agreed`` is whether the call is made, ``arguments`` with which ones as JSON text, where the
+    person changed them.
+    """
+
+    name: str
+    agreed: bool
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished:
+    """A call has given its result, or has failed."""
+
+    index: int
+    result: ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """One model call, and the tools that it asked for, are done."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFinished:
+    """The last event of a turn."""
+
+    reply: Reply
+
+
+Event = (
+    TurnStarted
+    | Notice
+    | Preparing
+    | RequestStarted
+    | Retrying
+    | ReasoningDelta
+    | ContentDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | ToolStarted
+    | ApprovalAsked
+    | ApprovalAnswered
+    | ToolFinished
+    | StepFinished
+    | TurnFinished
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An event with the time and the place of its happening.
+
+    Attributes
+    ----------
+    seconds : float
+        Time since the turn began.
+    event : Event
+    lane : int
+        Which of the turn's lanes it belongs to; 0 where there is one.
+    """
+
+    seconds: float
+    event: Event
+    lane: int = 0
+
+
+class Sink(Protocol):
+    """Hears the events of a turn: a view, a chat, a journal."""
+
+    def handle(self, envelope: Envelope) -> None:
+        """Take the next event; the last one is ``TurnFinished``."""
+
+    def tick(self) -> None:
+        """Do what was put off; called about every 50 ms while the turn waits."""
+
+    def close(self) -> None:
+        """Finish; called once, however the turn ended."""

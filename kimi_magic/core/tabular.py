@@ -1,0 +1,67 @@
+"""Records as tables: lists of models, dataclasses or dicts as columns and rows, or as a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kimi_magic.core.errors import KimiError
+
+__all__ = ["to_json", "to_pandas", "to_table"]
+
+
+def to_json(value: Any) -> Any:
+    """The value as JSON has it; models and dataclasses as objects, what JSON lacks as text."""
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value, by_alias=False, bytes_mode="base64", fallback=str)
+
+
+def to_table(value: Any) -> tuple[list[str], list[list[Any]]]:
+    """Lay records out as columns and rows.
+
+    Parameters
+    ----------
+    value : any
+        A list of models, dataclasses or dicts, or one of these.
+
+    Returns
+    -------
+    columns : list of str
+        In the order in which they first appear.
+    rows : list of list
+        None where a record lacks a column; what is nested, as dicts and lists.
+
+    Raises
+    ------
+    KimiError
+        It is neither.
+    """
+    from pydantic import TypeAdapter
+
+    plain = TypeAdapter(Any).dump_python(value, warnings=False)
+    records = plain if isinstance(plain, list) else [plain]
+    for record in records:
+        if not isinstance(record, Mapping):
+            what = f"a list with a {type(record).__name__}" if records is plain else "no record"
+            raise KimiError(f"Only records make a table: this is {what} ({record!r:.40}).")
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    return columns, [[record.get(name) for name in columns] for record in records]
+
+
+def to_pandas(value: Any) -> Any:
+    """Records as a ``pandas.DataFrame``, one row each.
+
+    Raises
+    ------
+    KimiError
+        The value is no record and no list of records, or pandas is not installed.
+    """
+    columns, rows = to_table(value)
+    try:
+        import pandas as pd
+    except ImportError:
+        raise KimiError(
+            "pandas is not installed: install it with `pip install pandas`, or take reply.data."
+        ) from None
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,1 @@
+"""Safe HTML from text that a model or a tool wrote."""

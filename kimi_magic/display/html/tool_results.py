@@ -1,0 +1,120 @@
+"""What a tool gave → safe HTML for the reader, and the same as text.
+
+Nothing that a tool returns is trusted: of HTML the plain elements stay, of images PNG and JPEG,
+and whatever else it is (scripts, widgets, SVG) is shown as its text.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from html import escape
+
+from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.display.html.code import MONOSPACE
+from kimi_magic.display.html.markdown import foreign_html, to_html
+from kimi_magic.display.segments import clean
+
+__all__ = ["IMAGES", "has_image", "result_html", "result_text", "shown_as"]
+
+IMAGES = ("image/png", "image/jpeg")
+MOST_PIXELS = 100_000_000
+_PRE = (
+    "margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;"
+    f"line-height:1.4;{MONOSPACE}"
+)
+_ERROR = f"{_PRE};padding:.1em 0 .1em .8em;border-left:2px solid #d0342c"
+_IMAGE = "max-width:100%;height:auto;background-color:#fff"
+_BASE64 = re.compile(r"[A-Za-z0-9+/\n]+={0,2}\n?")
+_PNG = struct.Struct(">8x4x4sII")  # signature, length, the chunk's name, width, height
+
+
+def result_html(result: ToolResult) -> str:
+    """Show what it printed, what it displayed and gave, or how it failed."""
+    pieces = [_pre(result.stdout)] if result.stdout.strip() else []
+    pieces += [_output_html(output) for output in result.outputs]
+    if result.error:
+        pieces.append(_pre(_error(result), _ERROR))
+    return "\n".join(pieces) or _pre(result.content)
+
+
+def result_text(result: ToolResult) -> str:
+    """The same in plain text."""
+    pieces = [result.stdout.rstrip()] if result.stdout.strip() else []
+    pieces += [_output_text(output) for output in result.outputs]
+    if result.error:
+        pieces.append(_error(result))
+    return clean("\n".join(pieces) or result.content)
+
+
+def has_image(result: ToolResult) -> bool:
+    return any(shown_as(output)[0] in IMAGES for output in result.outputs)
+
+
+def shown_as(output: Output) -> tuple[str, str]:
+    """The kind in which an output is shown, and what it holds of that."""
+    data = output.data
+    for kind in (*IMAGES, "text/html", "text/markdown"):
+        content = data.get(kind)
+        if isinstance(content, str) and (kind not in IMAGES or _is_image(content)):
+            return kind, content
+    return "text/plain", _output_text(output)
+
+
+def _is_image(content: str) -> bool:
+    """Whether it is base64, and no picture of a size that fills a browser's memory."""
+    width, height = _png_size(content) or (0, 0)
+    return _BASE64.fullmatch(content) is not None and width * height <= MOST_PIXELS
+
+
+def _error(result: ToolResult) -> str:
+    return result.traceback.rstrip() or result.error or ""
+
+
+def _output_html(output: Output) -> str:
+    kind, content = shown_as(output)
+    if kind in IMAGES:
+        label = escape(clean(str(output.data.get("text/plain", "Image"))), quote=True)
+        source = f"data:{kind};base64,{content}"
+        return f'<img alt="{label}"{_size(output, kind)} src="{source}" style="{_IMAGE}">'
+    html = ""
+    if kind == "text/html":
+        html = foreign_html(content)
+    elif kind == "text/markdown":
+        html = to_html(clean(content))
+    return f"<div>{html}</div>" if html else _pre(_output_text(output))
+
+
+def _size(output: Output, kind: str) -> str:
+    """An image's size as attributes, so that nothing jumps when it is decoded; "" if unknown."""
+    given = output.metadata.get(kind)
+    if isinstance(given, dict) and all(_is_size(given.get(side)) for side in ("width", "height")):
+        width, height = given["width"], given["height"]
+    elif png := _png_size(output.data[kind]):
+        width, height = png
+    else:
+        return ""
+    return f' width="{int(width)}" height="{int(height)}"'
+
+
+def _png_size(content: str) -> tuple[int, int] | None:
+    try:
+        name, width, height = _PNG.unpack(base64.b64decode(content[:32]))
+    except (ValueError, struct.error):
+        return None
+    return (width, height) if name == b"IHDR" else None
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < 100_000
+
+
+def _output_text(output: Output) -> str:
+    data = output.data
+    text = data.get("text/plain", data.get("text/markdown"))
+    return text if isinstance(text, str) else f"({', '.join(data)})"
+
+
+def _pre(text: str, style: str = _PRE) -> str:
+    return f'<pre style="{style}">{escape(clean(text).rstrip())}</pre>'

@@ -1,0 +1,1 @@
+"""The live view: one widget a turn."""

@@ -1,0 +1,166 @@
+"""A turn in a terminal: the reasoning dim as it comes, the answer block by block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.rule import Rule
+from rich.segment import Segment as RichSegment
+from rich.segment import Segments
+from rich.status import Status
+from rich.text import Text
+
+from kimi_magic.core.events import Event, Preparing
+from kimi_magic.display.html.markdown import Blocks, parser
+from kimi_magic.display.record import call_text
+from kimi_magic.display.segments import Segment, clean
+from kimi_magic.display.throttle import Throttle
+from kimi_magic.display.timeline import Op, Timeline
+from kimi_magic.display.view import ViewOptions
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+__all__ = ["TerminalView"]
+
+
+class TerminalView:
+    """Prints what is new as it comes; Markdown as soon as a block of it is finished."""
+
+    def __init__(
+        self, options: ViewOptions, console: Console | None = None, pace: Throttle | None = None
+    ) -> None:
+        self._options = options
+        self._console = console or Console(force_jupyter=False)
+        self._timeline = Timeline(hide_reasoning=options.hide_reasoning)
+        self._pace = pace or Throttle()
+        self._pending: list[str] = []
+        self._style = ""
+        self._blocks: Blocks | None = None
+        self._status: Status | None = None
+
+    def handle(self, event: Event) -> None:
+        self._wait_with(clean(event.text) if isinstance(event, Preparing) else "")
+        for op in self._timeline.apply(event):
+            self._take(op)
+        self.tick()
+
+    def tick(self) -> None:
+        if self._pending and self._pace.due():
+            self._flush()
+
+    def close(self) -> None:
+        self._wait_with("")
+        for op in self._timeline.end():
+            self._take(op)
+        self._flush()
+        self._footer()
+
+    def _wait_with(self, text: str) -> None:
+        """Say what is waited for in a line that goes when the waiting ends."""
+        if text and self._status is None:
+            self._status = self._console.status(Text(text))
+            self._status.start()
+        elif text and self._status:
+            self._status.update(Text(text))
+        elif self._status:
+            self._status.stop()
+            self._status = None
+
+    def _take(self, op: Op) -> None:
+        if op["op"] == "head":
+            self._console.print(Rule(Text(op["text"]), align="left", style="dim"))
+            return
+        if "part" not in op:
+            return
+        part = self._timeline.parts[op["part"]]
+        if op["op"] == "run":
+            self._wait_with(self._timeline.state)
+        elif op["op"] == "part":
+            self._begin(part)
+        elif op["op"] == "done":
+            self._end(part)
+        elif op["op"] == "append" and part.kind in {"reasoning", "answer"}:
+            self._grow(op["text"])
+
+    def _begin(self, part: Segment) -> None:
+        rendered = part.kind == "answer" and self._options.format == "markdown"
+        self._blocks = Blocks() if rendered else None
+        self._style = "dim" if part.kind == "reasoning" else ""
+        if part.kind == "reasoning":
+            self._console.print(Text("Reasoning", style="dim bold"))
+
+    def _grow(self, text: str) -> None:
+        if self._blocks is None:
+            self._pending.append(text)
+            return
+        for block in self._blocks.feed(text):
+            self._render(block)
+
+    def _end(self, part: Segment) -> None:
+        self._flush()
+        if self._blocks is not None:
+            for block in self._blocks.finish():
+                self._render(block)
+            self._blocks = None
+        elif part.kind == "notice":
+            self._console.print(Text(part.text, style="yellow"), end="\n\n")
+        elif part.kind == "tool":
+            self._console.print(Text(call_text(part), "cyan"), end="\n\n")
+        else:
+            self._console.print("" if part.ends_line else "\n")
+
+    def _flush(self) -> None:
+        text, self._pending = "".join(self._pending), []
+        if text:
+            self._console.print(Text(text, self._style), end="", soft_wrap=True)
+
+    def _render(self, block: str) -> None:
+        # An ansi_… theme uses the terminal's own colours, on its own background.
+        markdown = Markdown("", code_theme="ansi_dark", hyperlinks=False)
+        markdown.parsed = _visible_tokens(parser().parse(block))
+        lines = [_without_padding(line) for line in self._console.render_lines(markdown, pad=False)]
+        while lines and not lines[0]:
+            del lines[0]
+        while lines and not lines[-1]:
+            del lines[-1]
+        if not lines:
+            return
+        for line in lines:
+            self._console.print(Segments([*line, RichSegment.line()]), end="", soft_wrap=True)
+        self._console.print()
+
+    def _footer(self) -> None:
+        timeline, facts = self._timeline, [self._timeline.head]
+        if timeline.reply is not None:
+            usage = timeline.reply.usage
+            if usage.total_tokens:
+                facts.append(f"{usage.total_tokens:,} tokens")
+            facts.append(f"{usage.seconds:.1f} s")
+            if self._options.usage:
+                facts[1:] = [str(usage)]
+        self._console.print(Text(" · ".join(facts), style="dim"))
+
+
+def _without_padding(line: list[RichSegment]) -> list[RichSegment]:
+    """Take the spaces off a line's end that rich puts there to fill it."""
+    while line and not line[-1].text.strip() and not (line[-1].style and line[-1].style.bgcolor):
+        line = line[:-1]
+    return line
+
+
+def _visible_tokens(tokens: list[Token]) -> list[Token]:
+    """Let stand as text, or as code, what rich draws elsewhere or not at all."""
+    for token in tokens:
+        if token.type == "math_block":
+            token.type, token.info = "fence", "latex"
+        for child in token.children or []:
+            if child.type.startswith("math_inline"):
+                dollars = "$$" if child.type.endswith("double") else "$"
+                child.type, child.content = "text", f"{dollars}{child.content}{dollars}"
+            elif child.type == "image":
+                child.type, child.content = "text", f"{child.content} ({child.attrs['src']})"
+            child.content = clean(child.content)  # entities are characters by now
+    return tokens

@@ -1,0 +1,1 @@
+"""The doors of the notebook: magics, their options and verbs, completion, and the command line."""

@@ -1,0 +1,1 @@
+"""One turn, from a request to the reply: what is sent, the loop, and who runs it."""

@@ -1,0 +1,150 @@
+"""Who says yes to a call: the setting ``approve``, a person, or what a person said before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kimi_magic.core.events import ApprovalAnswered, ApprovalAsked
+from kimi_magic.display.live.approval_form import as_fields
+from kimi_magic.display.view import Answer, AsksPerson, View
+
+if TYPE_CHECKING:
+    from kimi_magic.tools.tool import Tool
+    from kimi_magic.tools.toolset import Toolset
+
+__all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "confirming"]
+
+Approved = dict[tuple[Any, ...], Any]
+"""What a person approved for a chat: a tool's name and code, and the function."""
+
+AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], Answer]
+"""Asked with the tool, the arguments, and a function that says what is wrong with others."""
+
+
+class Approval:
+    """Decides on the calls of a turn that want confirmation.
+
+    Parameters
+    ----------
+    namespace : mapping
+        Where the names of live objects come from.
+    approved : dict
+        What a person approved for the chat; grows.
+    ask : callable
+        How a person is asked.
+    announce : callable
+        Hears of it before a person is asked, and after.
+    """
+
+    def __init__(
+        self,
+        namespace: Mapping[str, Any],
+        approved: Approved,
+        ask: AskPerson,
+        announce: Callable[[ApprovalAsked | ApprovalAnswered], None],
+    ) -> None:
+        self._namespace = namespace
+        self._approved = approved
+        self._ask = ask
+        self._announce = announce
+
+    def __call__(self, tool: Tool, arguments: dict[str, Any]) -> bool | dict[str, Any]:
+        """Whether the call may be made, or with which arguments."""
+        same = (tool.name, *_identity(tool.function))
+        if same in self._approved:
+            return True
+        self._announce(ApprovalAsked(tool.name, json.dumps(arguments, ensure_ascii=False)))
+        answer = self._ask(tool, arguments, lambda edited: self._problem(tool, edited))
+        edited = json.dumps(answer, ensure_ascii=False) if isinstance(answer, dict) else ""
+        self._announce(ApprovalAnswered(tool.name, answer != "no", edited))
+        if answer == "chat":
+            self._approved[same] = tool.function
+        return answer if isinstance(answer, dict) else answer != "no"
+
+    def _problem(self, tool: Tool, arguments: dict[str, Any]) -> str:
+        from kimi_magic.schema.argument_problems import ArgumentsError
+
+        try:
+            tool.bind(arguments, self._namespace)
+        except ArgumentsError as error:
+            return str(error)
+        return ""
+
+
+def _identity(function: Any) -> tuple[Any, ...]:
+    """What makes a function the one that was approved: defined anew with other code, as a method
+    of another object, or around other values it is another one."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return (id(function),)
+    cells = getattr(function, "__closure__", None) or ()
+    return (code, id(getattr(function, "__self__", None)), *(id(c.cell_contents) for c in cells))
+
+
+def confirming(toolset: Toolset, approve: str) -> Toolset:
+    """The same tools, with confirmation as the setting ``approve`` wants it."""
+    from kimi_magic.tools.toolset import Toolset
+
+    if approve == "auto":
+        return toolset
+    confirm = approve != "yes"
+    tools = [
+        replace(tool, options=replace(tool.options, confirm=confirm)) for tool in toolset.tools
+    ]
+    return Toolset(tools, namespace=toolset.namespace)
+
+
+def asking(view: View) -> AskPerson:
+    """Ask in the view where it can ask, else at an ``input()`` prompt."""
+
+    def ask(
+        tool: Tool, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+    ) -> Answer:
+        answer = view.ask_person(arguments, problem) if isinstance(view, AsksPerson) else None
+        return ask_with_input(tool, arguments, problem) if answer is None else answer
+
+    return ask
+
+
+def ask_with_input(
+    tool: Tool, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+) -> Answer:
+    """Ask at an ``input()`` prompt, which every front end has; no answer means no."""
+    text = f"{tool.name} wants to run with:\n{_shown(arguments)}\n"
+    while True:
+        said = input(f"{text}Run it? [y]es, for this [c]hat, [e]dit, [N]o: ").strip().lower()
+        if said in ("y", "yes"):
+            return "once"
+        if said in ("c", "chat"):
+            return "chat"
+        if said not in ("e", "edit"):
+            return "no"
+        edited = input("The arguments, as a JSON object: ")
+        try:
+            new = json.loads(edited)
+            wrong = problem(new) if isinstance(new, dict) else "they must be a JSON object"
+        except (ValueError, RecursionError) as error:
+            wrong = f"they are no JSON: {error}"
+        if not wrong:
+            return dict(new)
+        text = f"These do not fit: {wrong}\n"
+
+
+def _shown(arguments: dict[str, Any]) -> str:
+    """The arguments for a person to read; a bar before each line of a text of several lines keeps
+    it from passing for something else."""
+    shown = []
+    for (name, text, whole), value in zip(
+        as_fields(arguments), [*arguments.values()], strict=False
+    ):
+        if "\n" in text:
+            lines = "\n".join(f"  │ {line}" for line in text.split("\n"))
+            shown.append(f"  {name} =\n{lines}")
+        else:
+            is_text = whole and isinstance(value, str)
+            quoted = json.dumps(text, ensure_ascii=False) if is_text else text
+            shown.append(f"  {name} = {quoted}")
+    return "\n".join(shown) or "  no arguments"

@@ -1,0 +1,1 @@
+"""Endpoints, connections and what travels on them."""

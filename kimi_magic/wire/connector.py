@@ -1,0 +1,215 @@
+"""Who answers: from a name, or from nothing at all, to a line that is ready.
+
+It knows the endpoints and the keys, starts the embedded engine, and keeps a client for each
+address.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kimi_magic.config import Settings
+from kimi_magic.core.errors import ConfigError
+from kimi_magic.secrets.keys import Key, KeyRing
+from kimi_magic.wire.endpoints import LOCAL, PREFERRED, Catalogue, Endpoint, from_environment
+
+if TYPE_CHECKING:
+    from kimi_magic.wire.client import Client
+    from kimi_magic.wire.local.process import LocalEngine
+
+__all__ = ["AskKey", "Connector", "ResolvedEndpoint"]
+
+NOBODY_TO_ASK = (
+    "No model is at hand: no key was found, and the embedded engine is not installed.\n"
+    "Set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai), or install "
+    'the practice model\'s engine with `pip install "kimi-magic[local]"`.'
+)
+AskKey = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedEndpoint:
+    """An endpoint made ready, and the model that is asked there.
+
+    Attributes
+    ----------
+    practice : bool
+        Whether the embedded practice model answers.
+    """
+
+    endpoint: Endpoint
+    client: Client
+    model: str
+    practice: bool = False
+
+
+class Connector:
+    """The endpoints of a session, and the ways to them.
+
+    Attributes
+    ----------
+    introduced : bool
+        Whether the reader was told that the practice model answers.
+    """
+
+    def __init__(self) -> None:
+        self.introduced = False
+        self.catalogue = Catalogue()
+        self._keys = KeyRing()
+        self._listed: dict[str, None] = {}
+        self._clients: dict[str, Client] = {}
+        self._engine: LocalEngine | None = None
+        self._lock = threading.Lock()
+
+    def choose(self, name: str) -> Endpoint:
+        """By name; without one what the environment describes; else the first whose key is
+        present; else the embedded engine.
+
+        Raises
+        ------
+        ConfigError
+            No such endpoint, or nobody to ask at all.
+        """
+        if name:
+            return self.catalogue.get(name)
+        if own := from_environment():
+            return own
+        for preferred in map(self.catalogue.get, PREFERRED):
+            if self.key_at_hand(preferred):
+                return preferred
+        from kimi_magic.wire.local.process import available
+
+        if available():
+            return LOCAL
+        raise ConfigError(NOBODY_TO_ASK)
+
+    def key_at_hand(self, endpoint: Endpoint) -> Key | None:
+        """The endpoint's key, if it is found without asking anybody.
+
+        ``KIMI_API_KEY`` belongs to ``KIMI_BASE_URL``; without one, to ``KIMI_ENDPOINT``.
+        """
+        if not endpoint.key_env:
+            return None
+        named = os.environ.get("KIMI_ENDPOINT", "").strip() == endpoint.name
+        if named and not os.environ.get("KIMI_BASE_URL", "").strip():
+            own = self._keys.find("KIMI_API_KEY")
+            return own or self._keys.find(endpoint.key_env)
+        return self._keys.find(endpoint.key_env)
+
+    def known_keys(self) -> dict[str, str]:
+        """Every key that is known by now, by its variable: none of them may leave in a text."""
+        return self._keys.known(self.catalogue.key_names)
+
+    def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
+        """The endpoint's key, typed by a person where it must be.
+
+        Raises
+        ------
+        MissingKeyError
+        """
+        if endpoint.key_env is None:
+            return None
+        found = self.key_at_hand(endpoint)
+        return found or self._keys.ask(endpoint.key_env, endpoint.name, ask_key)
+
+    def connect(
+        self,
+        endpoint: Endpoint,
+        key: Key | None,
+        model: str | None,
+        settings: Settings,
+        notice: Callable[[str], None],
+    ) -> ResolvedEndpoint:
+        """Make an endpoint ready; ``notice`` hears what takes its time.
+
+        Raises
+        ------
+        LocalEngineError
+            The embedded engine cannot be had or does not start.
+        ConfigError
+            It runs another model than the one asked for.
+        """
+        if endpoint.base_url:
+            client = self._client(endpoint, endpoint.base_url, key, settings)
+            return ResolvedEndpoint(endpoint, client, model or settings.model or endpoint.model)
+        from kimi_magic.wire.local.process import LocalEngine
+
+        with self._lock:
+            self._engine = self._engine or LocalEngine()
+        running = self._engine.start(settings.local_model, notice=notice)
+        if model not in (None, running.model):
+            raise ConfigError(
+                f"The embedded engine runs {running.model}, not {model}.\n"
+                "`%config KimiMagics.local_model = 'file.gguf'` gives it another; `-e NAME` asks "
+                "another endpoint."
+            )
+        key = Key(running.key, "the embedded engine")
+        if not running.practice:  # a model of the user's own: its server knows its defaults
+            endpoint = replace(
+                endpoint,
+                temperature=None,
+                max_tokens=None,
+                seed=None,
+                context_window=running.context_window,
+            )
+        client = self._client(endpoint, running.base_url, key, settings)
+        return ResolvedEndpoint(endpoint, client, running.model, running.practice)
+
+    def models(
+        self, endpoint: Endpoint, key: Key | None, settings: Settings, notice: Callable[[str], None]
+    ) -> list[str]:
+        """The ids of the models that an endpoint's server offers.
+
+        Raises
+        ------
+        KimiError
+            It cannot be asked.
+        """
+        listed = self.connect(endpoint, key, None, settings, notice).client.models()
+        found = [name for name in listed if name.isprintable()]
+        self._listed |= dict.fromkeys(found)
+        return found
+
+    def known_models(self) -> list[str]:
+        """The ids of models that were heard of: of the endpoints, and what servers listed."""
+        own = [endpoint.model for endpoint in self.catalogue]
+        return list(dict.fromkeys([*own, *self._listed]))
+
+    def free(self, endpoint: Endpoint) -> None:
+        """Have the embedded engine drop what it is doing, if nobody else waits for it.
+
+        llama.cpp reads a prompt to its end although its client has gone.
+        """
+        client = self._clients.get(endpoint.name)
+        if endpoint is LOCAL and self._engine and client and not client.busy:
+            self._engine.stop()
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Forget a typed key that the endpoint refused."""
+        if endpoint.key_env and (key := self._keys.find(endpoint.key_env)):
+            self._keys.forget(key)
+
+    def close(self) -> None:
+        """End the embedded engine and close idle connections."""
+        for client in self._clients.values():
+            client.close()
+        if self._engine:
+            self._engine.stop()
+
+    def _client(
+        self, endpoint: Endpoint, base_url: str, key: Key | None, settings: Settings
+    ) -> Client:
+        from kimi_magic.wire.client import Client
+
+        with self._lock:
+            client = self._clients.get(endpoint.name)
+            if client is None or not client.serves(endpoint, base_url, key):
+                if client:
+                    client.close()
+                client = self._clients[endpoint.name] = Client(endpoint, base_url, key)
+            client.settings = settings
+            return client

@@ -1,0 +1,272 @@
+"""Endpoints as data: where a model is reached and what its server expects.
+
+A new provider is one more record. Defaults of Kimi K2 Thinking (temperature 1.0, at least 16,384
+tokens for reasoning and answer together, a window of 262,144) are its makers' recommendations:
+the model card and Moonshot's API guide.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Literal
+
+from kimi_magic.core.errors import ConfigError
+from kimi_magic.core.messages import Usage
+from kimi_magic.secrets.keys import without_key
+
+__all__ = ["KIMI_SYSTEM", "LOCAL", "Catalogue", "Endpoint", "is_kimi"]
+
+KIMI_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
+Strictness = Literal["json_schema", "json_object", "text"]
+STRICTNESSES: tuple[Strictness, ...] = ("json_schema", "json_object", "text")
+SELF_HOSTED_MODEL = "kimi-k2-thinking"
+
+
+def _clean_url(url: str) -> str:
+    """What the SDK wants: an http(s) address without the path of a single call."""
+    url = re.sub(r"(/chat/completions)?/*$", "", url.strip())
+    if re.match(r"\w+://[^/]*@", url):
+        raise ConfigError(
+            "An address must not hold a name and password: they would be saved with the notebook. "
+            "Put the key into an environment variable and name that as key_env."
+        )
+    if not re.match(r"https?://[^/\s]+", url):
+        said = (
+            f"{url!r} is no address of a server; it looks like https://host/v1 or "
+            "http://127.0.0.1:8000/v1."
+        )
+        raise ConfigError(without_key(said, url))
+    if "?" in url or "#" in url:
+        raise ConfigError("An address has no query and no fragment; a key goes into key_env.")
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model is reached, and the facts of its wire.
+
+    Parameters
+    ----------
+    name : str
+        What ``-e`` takes.
+    base_url : str
+        Up to and including ``/v1``; empty for the embedded engine, which gets one when it starts.
+    key_env : str or None
+        The environment variable that holds the key; None: the server wants none.
+    model : str
+        The model id asked for by default.
+    context_window : int
+        Tokens.
+    temperature, top_p, max_tokens, seed : optional
+        Sent where the user set none; None leaves it to the server.
+    prices : tuple of float, optional
+        US dollars for a million tokens: prompt, completion, and prompt tokens read from the cache;
+        without the third they cost what others do. None leaves the cost out.
+    answers : str
+        How strictly the server holds an answer to a schema: ``json_schema``, ``json_object`` (to
+        JSON alone) or ``text`` (not at all).
+    stream_usage : bool
+        Whether ``stream_options: {"include_usage": true}`` is understood.
+    docs : str
+        The provider's page on keys and models.
+    partial_mode : bool
+        Whether a last message of the assistant's with ``"partial": true`` is the beginning of the
+        answer (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
+    """
+
+    name: str
+    base_url: str
+    key_env: str | None = None
+    model: str = SELF_HOSTED_MODEL
+    context_window: int = 262_144
+    temperature: float | None = 1.0
+    top_p: float | None = None
+    max_tokens: int | None = 16_384
+    seed: int | None = None
+    prices: tuple[float, ...] | None = None
+    answers: Strictness = "json_object"
+    stream_usage: bool = True
+    docs: str = ""
+    partial_mode: bool = False
+
+    def __post_init__(self) -> None:
+        if self.base_url:
+            object.__setattr__(self, "base_url", _clean_url(self.base_url))
+        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,63}", self.key_env):
+            raise ConfigError(
+                "key_env takes the name of the environment variable that holds the key, such as "
+                "'LAB_API_KEY', and not the key."
+            )
+        if self.prices is not None and len(self.prices) not in (2, 3):
+            raise ConfigError("prices are two or three numbers: prompt, completion, cached prompt.")
+
+    @property
+    def strictnesses(self) -> tuple[Strictness, ...]:
+        """What can be tried, the strictest first."""
+        return STRICTNESSES[STRICTNESSES.index(self.answers) :]
+
+    def priced(self, usage: Usage) -> Usage:
+        """The usage with its cost, where prices are known."""
+        if self.prices is None:
+            return usage
+        sent, answered, cached = (*self.prices, self.prices[0])[:3]
+        fresh = usage.prompt_tokens - usage.cached_tokens
+        cost = fresh * sent + usage.cached_tokens * cached + usage.completion_tokens * answered
+        return replace(usage, cost=cost / 1_000_000)
+
+
+def is_kimi(model: str) -> bool:
+    """Whether an id names a Kimi model; others are not to be told that they are Kimi."""
+    return "kimi" in model.lower()
+
+
+# The practice model answers at all only when it is sampled greedily and kept short.
+LOCAL = Endpoint(
+    "local",
+    "",
+    model="smollm2-135m-practice",
+    context_window=4096,
+    temperature=0.0,
+    max_tokens=256,
+    seed=0,
+    answers="json_schema",
+)
+
+BUILT_IN = (
+    Endpoint(
+        "nvidia",
+        "https://integrate.api.nvidia.com/v1",
+        "NVIDIA_API_KEY",
+        "moonshotai/kimi-k2-thinking",
+        top_p=0.9,
+        answers="text",
+        docs="https://build.nvidia.com/moonshotai/kimi-k2-thinking",
+    ),
+    Endpoint(
+        "moonshot",
+        "https://api.moonshot.ai/v1",
+        "MOONSHOT_API_KEY",
+        answers="json_schema",
+        partial_mode=True,
+        docs="https://platform.moonshot.ai/docs",
+    ),
+    Endpoint(
+        "moonshot-cn",
+        "https://api.moonshot.cn/v1",
+        "MOONSHOT_API_KEY",
+        answers="json_schema",
+        partial_mode=True,
+        docs="https://platform.moonshot.cn/docs",
+    ),
+    Endpoint(
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+        "moonshotai/kimi-k2-thinking",
+        answers="json_schema",
+        docs="https://openrouter.ai/moonshotai/kimi-k2-thinking",
+    ),
+    Endpoint(
+        "together",
+        "https://api.together.xyz/v1",
+        "TOGETHER_API_KEY",
+        "moonshotai/Kimi-K2-Thinking",
+        answers="json_schema",
+        docs="https://docs.together.ai",
+    ),
+    Endpoint(
+        "vllm", "http://127.0.0.1:8000/v1", answers="json_schema", docs="https://docs.vllm.ai"
+    ),
+    Endpoint(
+        "sglang", "http://127.0.0.1:30000/v1", answers="json_schema", docs="https://docs.sglang.ai"
+    ),
+    Endpoint(
+        "ktransformers",
+        "http://127.0.0.1:10002/v1",
+        answers="text",
+        docs="https://kvcache-ai.github.io/ktransformers",
+    ),
+    Endpoint(
+        "llamacpp",
+        "http://127.0.0.1:8080/v1",
+        answers="json_schema",
+        docs="https://github.com/ggml-org/llama.cpp",
+    ),
+    LOCAL,
+)
+
+# Without a choice of the user's, the first of these whose key is present answers.
+PREFERRED = ("nvidia", "moonshot", "openrouter")
+
+
+class Catalogue:
+    """The endpoints of a session: the built-in ones, the environment's, and those added."""
+
+    def __init__(self) -> None:
+        self._added: dict[str, Endpoint] = {}
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        own = from_environment()
+        return iter([*([own] if own else []), *self._known().values()])
+
+    @property
+    def key_names(self) -> list[str]:
+        """The variables that hold keys, of every endpoint."""
+        named = [endpoint.key_env for endpoint in self._known().values() if endpoint.key_env]
+        return [*named, "KIMI_API_KEY"]
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Add an endpoint; one of the same name is replaced."""
+        self._added[endpoint.name] = endpoint
+
+    def get(self, name: str) -> Endpoint:
+        """Look up an endpoint by its name, or make one of a URL.
+
+        Raises
+        ------
+        ConfigError
+            Neither a known name nor a URL; the message names the nearest.
+        """
+        known = self._known()
+        if name in known:
+            return known[name]
+        known = {endpoint.name: endpoint for endpoint in self}
+        if name in known:
+            return known[name]
+        if "://" in name:
+            url = _clean_url(name)
+            same = [endpoint for endpoint in known.values() if endpoint.base_url == url]
+            return same[0] if same else Endpoint(url, url)
+        near = get_close_matches(name, known, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        said = (
+            f"No endpoint is named {name!r}.{guess}\n"
+            f"Known: {', '.join(known)}; or give a URL such as http://127.0.0.1:8000/v1."
+        )
+        raise ConfigError(without_key(said, name))
+
+    def _known(self) -> dict[str, Endpoint]:
+        return {endpoint.name: endpoint for endpoint in BUILT_IN} | self._added
+
+
+def from_environment() -> Endpoint | None:
+    """The endpoint that ``KIMI_BASE_URL`` and ``KIMI_API_KEY`` describe.
+
+    The address of a built-in endpoint keeps that one's defaults.
+    """
+    url = os.environ.get("KIMI_BASE_URL", "").strip()
+    if not url:
+        return None
+    key_env = "KIMI_API_KEY" if os.environ.get("KIMI_API_KEY", "").strip() else None
+    try:
+        own = Endpoint("custom", url, key_env)
+    except ConfigError as error:
+        raise ConfigError(f"KIMI_BASE_URL: {error}") from None
+    for endpoint in BUILT_IN:
+        if endpoint.base_url == own.base_url:
+            return replace(endpoint, name="custom", key_env=key_env or endpoint.key_env)
+    return own

@@ -1,0 +1,1 @@
+"""The chat completions API of OpenAI, in every dialect that servers speak."""

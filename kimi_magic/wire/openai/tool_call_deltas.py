@@ -1,0 +1,147 @@
+"""Fragments of tool calls → whole calls, in every form that servers send them.
+
+By the API's book the first fragment of a call has its index, id and name, and the later ones the
+index and more of the arguments. In the wild the index is missing or the same for all, ids are
+repeated or come late, names are empty or null, and arguments are an object or precede the name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kimi_magic.core.events import ToolCallDelta, ToolCallStarted
+from kimi_magic.core.messages import ToolCall, mend_surrogates
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.stream import StreamRedactor
+
+__all__ = ["CallTable"]
+
+
+class _Call:
+    """A tool call under construction; its place among the calls is given with its name."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self.place = -1
+        self.arriving = StreamRedactor(keys)
+
+    def is_whole(self) -> bool:
+        """Whether its arguments are complete JSON."""
+        try:
+            json.loads("".join(self.arguments))
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def is_another(self, call_id: str, name: str) -> bool:
+        """Whether a fragment with this id and name begins a call after this one."""
+        if not name or not self.name:
+            return False
+        other_id = call_id and self.id and call_id != self.id
+        return name != self.name or bool(other_id and self.is_whole())
+
+
+class CallTable:
+    """The tool calls of one model call.
+
+    Calls are counted in the order in which their names became known, from 0: that is the index of
+    the events and the place among the finished calls. Ids and names are taken when they are not
+    empty and never joined; only arguments are.
+
+    Parameters
+    ----------
+    keys : sequence of Key
+        Masked in arguments.
+    """
+
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
+        self._keys = keys
+        self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
+        self._started: list[_Call] = []
+        self._begun = _Call(keys)
+
+    def __bool__(self) -> bool:
+        return bool(self._started)
+
+    def fragment(self, fragment: Mapping[str, Any]) -> Iterator[ToolCallStarted | ToolCallDelta]:
+        """Take one entry of a delta's ``tool_calls``."""
+        function = fragment.get("function")
+        if not isinstance(function, dict):
+            function = {}
+        call_id, name = _string(fragment.get("id")), _string(function.get("name"))
+        arguments = function.get("arguments")
+        if arguments is not None and not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        arguments, index = arguments or "", fragment.get("index")
+        if isinstance(index, int):
+            call = self._at(index, call_id, name)
+        else:
+            call = self._without_index(call_id, name, arguments)
+        yield from self._add(call, call_id, name, arguments)
+
+    def begin(self, call_id: str, name: str) -> Iterator[ToolCallStarted | ToolCallDelta]:
+        """A call whose id and name are known begins; `more` gives its arguments."""
+        self._begun = self._new()
+        yield from self._add(self._begun, call_id, name, "")
+
+    def more(self, arguments: str) -> Iterator[ToolCallStarted | ToolCallDelta]:
+        """More arguments of the call that ``begin`` began last."""
+        yield from self._add(self._begun, "", "", arguments)
+
+    def finish(self) -> Iterator[ToolCallDelta]:
+        """No more fragments: what was held back of arguments."""
+        for call in self._started:
+            if rest := call.arriving.finish():
+                call.arguments.append(rest)
+                yield ToolCallDelta(call.place, rest)
+
+    def calls(self) -> tuple[ToolCall, ...]:
+        """What has arrived; a call whose name never came is none."""
+        return tuple(
+            ToolCall(call.id, call.name, "".join(call.arguments)) for call in self._started
+        )
+
+    def _add(
+        self, call: _Call, call_id: str, name: str, arguments: str
+    ) -> Iterator[ToolCallStarted | ToolCallDelta]:
+        call.id = call_id or call.id
+        if arguments := call.arriving.feed(arguments):
+            call.arguments.append(arguments)
+        if name and not call.name:
+            call.name, call.place = name, len(self._started)
+            self._started.append(call)
+            yield ToolCallStarted(call.place, name)
+            arguments = "".join(call.arguments)  # they may have come before the name
+        if arguments and call.name:
+            yield ToolCallDelta(call.place, arguments)
+
+    def _new(self) -> _Call:
+        self._calls.append(_Call(self._keys))
+        return self._calls[-1]
+
+    def _at(self, index: int, call_id: str, name: str) -> _Call:
+        call = self._by_index.get(index)
+        if call is None or call.is_another(call_id, name):  # some servers send index 0 for all
+            call = self._by_index[index] = self._new()
+        return call
+
+    def _without_index(self, call_id: str, name: str, arguments: str) -> _Call:
+        """By its id; else the latest call, unless that one has all it wants."""
+        known = [call for call in self._calls if call_id and call.id == call_id]
+        if not self._calls or (known or self._calls)[-1].is_another(call_id, name):
+            return self._new()
+        if known:
+            return known[-1]
+        latest = self._calls[-1]
+        # Two whole calls of one function differ in nothing but that the first is complete.
+        again = name and name == latest.name and arguments and latest.is_whole()
+        return self._new() if again or (call_id and latest.id) else latest
+
+
+def _string(value: Any) -> str:
+    return mend_surrogates(value) if isinstance(value, str) else ""

@@ -1,0 +1,197 @@
+"""What a person sees of a turn, in JupyterLab and Notebook 7."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kimi_magic.testing import ScriptedServer
+from tests.frontends import LONG, Bench, in_a_browser, only_lab
+from tests.wire.test_dialects import event
+
+pytestmark = in_a_browser
+
+THOUGHT = "Compare the tenths first: 0.11 against 0.9.\n\nSo 9.9, which is 9.90, is the bigger one."
+ANSWER = (
+    "**9.9** is bigger, as $9.9 > 9.11$.\n\n| number | tenths |\n|---|---|\n| 9.9 | 9 |\n\n"
+    "```python\nprint(max(9.11, 9.9))\n```\n\nThat is all there is to say about it."
+)
+# Where the parts are in each frame that is drawn, until the widget is gone.
+WATCH = """() => {
+  const places = (root) => [...root.querySelectorAll("summary, p, table, pre, img")]
+    .filter((e) => e.checkVisibility())
+    .map((e) => [e.tagName, Math.round(e.getBoundingClientRect().top),
+                 Math.round(e.getBoundingClientRect().left)].join(" "));
+  window.places = places;
+  const look = () => {
+    const turn = document.querySelector(".kimi-turn");
+    if (turn) window.lastFrame = places(turn);
+    if (turn || !window.lastFrame) requestAnimationFrame(look);
+  };
+  window.lastFrame = null;
+  look();
+}"""
+
+
+def long_answer(paragraphs: int) -> str:
+    return "\n\n".join(f"Paragraph {i}. {'Words follow words. ' * 12}" for i in range(paragraphs))
+
+
+def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server: Any) -> None:
+    page, turn = bench.page, bench.turn
+    scripted_server.reply(
+        reasoning=THOUGHT,
+        tool_calls=[
+            {"name": "monthly", "arguments": {"region": "north", "pause": 3}},
+            {"name": "trend", "arguments": {"region": "north"}},
+            {"name": "broken", "arguments": {"month": 13}},
+        ],
+        rate=6,
+    )
+    scripted_server.reply(ANSWER, reasoning="Now I know.", rate=25)
+    bench.strangers.clear()
+    bench.run("%%kimi -T monthly,trend,broken\nWhich one is bigger, 9.11 or 9.9?")
+    panel = turn.locator("details").first
+    panel.get_by_text("Compare the").wait_for()
+    assert "bigger one" not in panel.inner_text(), "it is seen growing"
+    assert panel.get_attribute("open") is not None, "open while it grows"
+    turn.get_by_text("Reasoning… 1 s").wait_for()
+    bench.shot("1-reasoning")
+
+    card = turn.locator("details").nth(1)
+    card.get_by_text("running… 1 s").wait_for()
+    assert card.locator("summary").inner_text().startswith('monthly(region="north", pause=3)')
+    assert panel.get_attribute("open") is None, "folded by itself"
+    assert panel.inner_text().startswith("Reasoned for "), "and it says how long it took"
+    bench.shot("2-tool")
+
+    turn.locator("img").wait_for()  # visible: a figure is seen without a click
+    assert card.get_attribute("open") is None
+    turn.locator("details").nth(3).get_by_text("failed after").wait_for()
+    turn.locator("table").wait_for()
+    page.evaluate(WATCH)
+    assert turn.locator("strong").first.inner_text() == "9.9", "finished blocks are rendered"
+    turn.locator("mjx-container").first.wait_for()
+    bench.shot("3-answer")
+
+    bench.wait_for_record()
+    page.wait_for_function(
+        "() => places(document.querySelector('.jp-OutputArea-output')).join() === lastFrame.join()"
+    )
+    bench.shot("4-record")
+    assert bench.record.locator("img").is_visible()
+    assert [url for url in bench.strangers if "kimi" in url or "anywidget" in url] == []
+    (output,) = bench.saved()["outputs"]
+    assert set(output["data"]) == {"text/html", "text/plain"}
+
+
+def test_what_the_reader_opens_stays_open(bench: Bench, scripted_server: ScriptedServer) -> None:
+    scripted_server.reply(ANSWER, reasoning=THOUGHT, rate=30)
+    bench.run("%%kimi\nWhich one?")
+    panel, summary = bench.turn.locator("details"), bench.turn.locator("summary")
+    bench.turn.locator(".kimi-answer").get_by_text("is bigger").wait_for()
+    assert panel.get_attribute("open") is None
+    summary.focus()
+    bench.page.keyboard.press("Space")
+    assert panel.get_attribute("open") is not None, "by the keyboard as well"
+    bench.turn.locator("table").wait_for()
+    assert panel.get_attribute("open") is not None
+    bench.wait_for_record()
+    assert bench.record.locator("details").get_attribute("open") is not None
+
+
+def test_a_setting_keeps_the_reasoning_open(bench: Bench, scripted_server: ScriptedServer) -> None:
+    scripted_server.reply(ANSWER, reasoning=THOUGHT, rate=30)
+    bench.python("kimi.settings.keep_reasoning_open = True")
+    bench.run("%%kimi\nWhich one?")
+    bench.turn.locator("table").wait_for()
+    assert bench.turn.locator("details").get_attribute("open") is not None
+    bench.wait_for_record()
+    assert bench.record.locator("details").get_attribute("open") is not None
+
+
+def test_the_end_is_followed_until_the_reader_scrolls_up(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    page, scroller = bench.page, bench.page.locator(".jp-WindowedPanel-outer")
+    scripted_server.reply(long_answer(80), rate=150)
+    bench.run("%%kimi\nTell me more.")
+    bench.turn.get_by_text("Paragraph 7.").wait_for()
+    end = bench.turn.locator(".kimi-footing")
+    assert end.bounding_box()["y"] < 800
+    assert scroller.evaluate("e => e.scrollTop") > 0
+
+    scroller.hover()
+    page.mouse.wheel(0, -400)
+    page.wait_for_timeout(400)
+    first = bench.turn.get_by_text("Paragraph 5.")
+    before = first.bounding_box()["y"]
+    bench.turn.get_by_text("Paragraph 11.").wait_for(state="attached")
+    assert first.bounding_box()["y"] == before, "nothing moves above what is read"
+
+    page.mouse.wheel(0, 10_000)
+    page.wait_for_timeout(1500)
+    assert end.bounding_box()["y"] < 800, "followed again"
+    bench.turn.get_by_role("button", name="Stop").click()
+    bench.wait_for_record()
+
+
+@only_lab
+def test_a_second_view_shows_the_same(bench: Bench, scripted_server: ScriptedServer) -> None:
+    scripted_server.reply(ANSWER, reasoning=THOUGHT, rate=20)
+    bench.run("%%kimi\nWhich one?")
+    bench.turn.get_by_text("0.11 against").wait_for()
+    bench.command("notebook:create-output-view")
+    second = bench.page.locator(".kimi-turn").nth(1)
+    second.get_by_text("0.11 against").wait_for()
+    bench.turn.locator("table").wait_for(state="attached")
+    second.locator("table").wait_for(state="attached")
+    assert second.inner_text().startswith("Reasoned for")
+    bench.wait_for_record()
+    bench.page.evaluate("() => [...jupyterapp.shell.widgets('main')].at(-1).close()")
+
+
+@only_lab
+def test_a_cell_edited_and_run_again_is_one_turn(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.reply("Paris.")
+    bench.run("%%kimi\nCapital of France?")
+    bench.wait_for_record()
+    scripted_server.reply("Rome.")
+    bench.page.evaluate(
+        "() => kimi.notebook.activeCell.model.sharedModel.setSource('%%kimi\\nOf Italy?')"
+    )
+    bench.page.evaluate("() => { kimi.command('notebook:run-cell') }")
+    bench.record.get_by_text("Rome.").wait_for()
+    bench.wait_for_kernel()
+    assert bench.python("print([t.prompt for t in kimi.chat().turns])") == "['Of Italy?']\n"
+    assert [m["content"] for m in scripted_server.requests[1].body["messages"][1:]] == ["Of Italy?"]
+
+
+@only_lab
+def test_50_000_tokens_leave_the_page_its_time(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    before = [event(content=f"Paragraph {i}. {'word ' * 96}\n\n") for i in range(500)]
+    then = [event(content=f"token {i} " if i % 50 else "\n\n") for i in range(700)]
+    scripted_server.raw([b"".join(before), *then, b"data: [DONE]\n\n"], rate=100)
+    bench.python("kimi.settings.max_output_chars = 10**7")
+    bench.run("%%kimi\nWrite a book.")
+    bench.turn.get_by_text("token 20 ").first.wait_for(state="attached", timeout=LONG)
+    devtools = bench.page.context.new_cdp_session(bench.page)
+    devtools.send("Performance.enable")
+
+    def busy() -> float:
+        metrics = devtools.send("Performance.getMetrics")["metrics"]
+        return float(next(m["value"] for m in metrics if m["name"] == "TaskDuration"))
+
+    bench.page.evaluate(
+        "() => { window.tasks = []; new PerformanceObserver((list) => tasks.push("
+        "...list.getEntries().map((e) => e.duration))).observe({ entryTypes: ['longtask'] }) }"
+    )
+    began = busy()
+    bench.page.wait_for_timeout(5000)
+    assert busy() - began < 0.25 * 5
+    assert max(bench.page.evaluate("() => tasks"), default=0) < 100
+    bench.turn.get_by_role("button", name="Stop").click()
+    bench.wait_for_record()

@@ -1,0 +1,570 @@
+"""Tables of any library as text. Libraries that may not be installed have stand-ins here."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import sys
+import types
+import warnings
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kimi_magic.context.summaries.frames import as_table
+from kimi_magic.context.summaries.summary import summarize
+from kimi_magic.context.summaries.tables import Rows, Table, describe_table
+
+np: Any = importlib.import_module("numpy")
+pd: Any = importlib.import_module("pandas")
+
+DAYS = [dt.datetime(2024, 1, 1) + dt.timedelta(days=n) for n in range(120)]  # noqa: DTZ001
+SALES = pd.DataFrame(
+    {
+        "region": ["north", "south", "east, far"] * 40,
+        "sales": [float(n) for n in range(120)],
+        "units": [n % 50 for n in range(120)],
+        "returned": [n % 4 == 0 for n in range(120)],
+        "day": DAYS,
+        "note": [None] * 119 + ["a remark"],
+        "shop": pd.Categorical(["a", "b"] * 60),
+        "version": 2,
+        "parts": [[1]] * 120,
+    }
+)
+SALES.loc[[3, 4], "sales"] = np.nan
+
+SAID_OF_COLUMNS = """\
+- region (str): 3 distinct: north 33.3 %, south 33.3 %, "east, far" 33.3 %
+- sales (float64): 2 missing, 0 to 119, quartiles 31 / 60 / 89, mean 60.45, std 34.3
+- units (int64): 0 to 49, quartiles 9 / 19 / 34, mean 22, std 14.56
+- returned (bool): 25 % true
+- day (datetime64[us]): 2024-01-01 to 2024-04-29
+- note (object): 119 missing, always a remark
+- shop (category): 2 distinct: a 50 %, b 50 %
+- version (int64): always 2
+- parts (object): of list
+"""
+
+
+def test_a_frame_is_its_shape_its_columns_its_head_and_random_rows() -> None:
+    text = summarize(SALES)
+    heading, second, *lines = text.splitlines()
+    assert heading == "DataFrame, 120 rows × 9 columns"
+    assert second == "columns, with figures:"
+    # What dtype texts and times have depends on pandas' version.
+    names = [line.partition(" (")[0] for line in lines[:9]]
+    figures = [line.partition("): ")[2] for line in lines[:9]]
+    expected = SAID_OF_COLUMNS.splitlines()
+    assert names == [line.partition(" (")[0] for line in expected]
+    assert figures == [line.partition("): ")[2] for line in expected]
+    assert lines[9:12] == [
+        "first 5 rows:",
+        ",region,sales,units,returned,day,note,shop,version,parts",
+        "0,north,0,0,True,2024-01-01,,a,2,[1]",
+    ]
+    assert lines[13] == '2,"east, far",2,2,False,2024-01-03,,a,2,[1]'
+    assert lines[14].startswith("3,north,,3,")
+    assert lines[16] == "5 rows at random:"
+    assert len(lines) == 22
+    assert summarize(SALES) == text
+
+
+def test_a_small_frame_is_shown_whole() -> None:
+    frame = pd.DataFrame({"a": [1, 2], "b": [0.5, None], ("c", 1): ["x", ""]})
+    assert summarize(frame).splitlines() == [
+        "DataFrame, 2 rows × 3 columns",
+        f"columns: a (int64), b (float64), ('c', 1) ({frame.dtypes.iloc[2]})",
+        "all rows:",
+        """,a,b,"('c', 1)\"""",
+        "0,1,0.5,x",
+        '1,2,,""',
+    ]
+
+
+def test_less_room_is_the_names_and_fewer_rows() -> None:
+    lines = summarize(SALES[["sales", "units"]], tokens=43).splitlines()[:5]
+    assert lines == [
+        "DataFrame, 120 rows × 2 columns",
+        "columns: sales (float64), units (int64)",
+        "first 5 rows:",
+        ",sales,units",
+        "0,0,0",
+    ]
+    assert "random" not in summarize(SALES, tokens=100)
+
+
+def test_indexes_are_told_and_label_the_rows() -> None:
+    by_day = SALES.set_index("day")[["sales"]]
+    text = summarize(by_day)
+    assert "\nindex: day, from 2024-01-01 to 2024-04-29\n" in text
+    assert "\nday,sales\n2024-01-01,0\n" in text
+    assert 'index: region, from north to "east, far"' in summarize(SALES.set_index("region"))
+    pairs = SALES.set_index(["region", "units"])
+    assert """index: region, units, from "('north', 0)" to "('east, far', 19)\"""" in summarize(
+        pairs
+    )
+
+
+def test_series() -> None:
+    assert summarize(pd.Series([1, 2], name="n")) == (
+        "Series n, 2 rows, dtype int64\nall rows:\n0,1\n1,2"
+    )
+    lines = summarize(SALES.set_index("day")["sales"]).splitlines()
+    assert lines[:4] == [
+        "Series sales, 120 rows, dtype float64",
+        "index: day, from 2024-01-01 to 2024-04-29",
+        "figures:",
+        "2 missing, 0 to 119, quartiles 31 / 60 / 89, mean 60.45, std 34.3",
+    ]
+
+
+def test_empty_tables() -> None:
+    assert summarize(pd.DataFrame()) == "DataFrame, 0 rows × 0 columns"
+    assert summarize(pd.DataFrame({"a": []})).startswith("DataFrame, 0 rows × 1 column\ncolumns (")
+    assert summarize(pd.DataFrame(index=[1, 2])).startswith("DataFrame, 2 rows × 0 columns")
+    assert summarize(pd.Series([], dtype=float)) == "Series, 0 rows, dtype float64"
+
+
+def test_a_wide_frame_has_figures_for_some_and_names_others() -> None:
+    text = summarize(pd.DataFrame(np.ones((30, 1000)), columns=[f"c{n}" for n in range(1000)]))
+    assert "\n- c0 (float64): always 1\n" in text
+    assert " more columns (float64): c" in text
+    mixed = pd.DataFrame({f"c{n}": [n if n % 2 else "x"] * 30 for n in range(200)})
+    assert "more columns (" in summarize(mixed)
+    assert "int64" in summarize(mixed).rpartition("more columns (")[2]
+
+
+def test_cells_that_cannot_be_shown_are_no_crash() -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise SystemExit(1)
+
+        def __hash__(self) -> int:
+            raise RuntimeError
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError
+
+    text = summarize(pd.DataFrame({"a": [Broken()] * 50, "b": 1}))
+    assert "- a (object): \n" in text
+    assert "<Broken object; its repr raises SystemExit>" in text
+
+
+def test_numbers_beyond_all_others_are_no_crash() -> None:
+    huge = pd.Series([10**400] * 60, dtype=object)
+    text = summarize(pd.DataFrame({"a": [1e308, -1e308, float("inf")] * 20, "b": huge}))
+    assert "- a (float64): 20 infinite" in text
+    assert "- b (object): " in text
+    assert "- a (object): 1 to 2.5" in summarize(
+        pd.DataFrame({"a": [Decimal(1), Decimal("2.5")] * 20})
+    )
+
+
+def test_names_that_stand_twice() -> None:
+    frame = pd.DataFrame([[1, 2]] * 20, columns=["a", "a"])
+    assert "- a (int64): always 1\n- a (int64): always 2" in summarize(frame)
+
+
+class Counting:
+    """A table of any size that counts which of its rows are read."""
+
+    def __init__(self, rows: int, width: int = 2) -> None:
+        self.read: set[int] = set()
+        self.cells = 0
+        columns = [(f"c{n}", "int") for n in range(width)]
+        self.table = Table("Counting", rows, columns, self.take)
+
+    def take(self, positions: Sequence[int], width: int) -> Rows:
+        assert list(positions) == sorted(set(positions))
+        self.read.update(positions)
+        self.cells += len(positions) * width
+        return Rows(positions, [list(positions) for _ in range(width)])
+
+
+def test_of_a_large_table_a_sample_is_read_and_it_says_so() -> None:
+    counting = Counting(10**9)
+    text = describe_table(counting.table, 6000)
+    assert "figures from 20,000 of 1,000,000,000 rows, taken at random:" in text
+    assert len(counting.read) < 20_020
+    assert max(counting.read) > 9 * 10**8
+    again = Counting(10**9)
+    assert describe_table(again.table, 6000) == text
+
+
+def test_of_a_wide_table_few_columns_are_read() -> None:
+    counting = Counting(10**6, width=100_000)
+    describe_table(counting.table, 6000)
+    assert counting.cells < 200_000
+
+
+def test_ten_million_rows_of_pandas() -> None:
+    frame = pd.DataFrame({"n": np.arange(10**7) % 7, "x": np.zeros(10**7, dtype="int8")})
+    text = summarize(frame)
+    assert text.startswith("DataFrame, 10,000,000 rows × 2 columns\n")
+    assert "figures from 20,000 of 10,000,000 rows, taken at random" in text
+    assert "- x (int8): always 0" in text
+
+
+class Interchange:
+    """What has nothing but ``__dataframe__``; behind it is pandas' own."""
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+
+    def __dataframe__(self, **options: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas will part with it one day
+            return self._frame.__dataframe__(**options)
+
+
+def test_the_interchange_protocol() -> None:
+    columns = "region sales units returned day note shop version".split()
+    told = summarize(Interchange(SALES[columns].astype({"note": "string"})))
+    ours = summarize(SALES[columns])
+
+    def without_dtypes(text: str) -> list[str]:
+        return [
+            f"{line.partition(' (')[0]}: {line.partition('): ')[2]}" if line[:2] == "- " else line
+            for line in text.splitlines()[1:]
+        ]
+
+    assert without_dtypes(told) == without_dtypes(ours)
+    assert told.startswith("Interchange, 120 rows × 8 columns")
+    for said in ("sales (float64)", "units (int64)", "returned (bool)", "shop (category)"):
+        assert said in told
+
+
+class Buffer:
+    def __init__(self, data: bytes) -> None:
+        self._held = np.frombuffer(data, dtype="u1").copy()
+        self.ptr, self.bufsize = self._held.ctypes.data, len(data)
+
+    def __dlpack_device__(self) -> tuple[int, None]:
+        return (1, None)
+
+
+class Column:
+    def __init__(self, kind: int, data: bytes, dtype: tuple[Any, ...], valid: int) -> None:
+        self.dtype, self.offset, self.describe_null = dtype, 1, (3, 0)
+        self._buffers = {
+            "data": (Buffer(data), (kind, dtype[1], "", "=")),
+            "validity": (Buffer(bytes([valid])), (20, 1, "b", "=")),
+            "offsets": None,
+        }
+
+    def get_buffers(self) -> Any:
+        return self._buffers
+
+
+class Chunk:
+    flags = Column(20, bytes([0b1010]), (20, 1, "b", "="), 0b1110)
+    days = Column(0, np.array([0, 1, 2, 3], "i4").tobytes(), (22, 32, "tdD", "="), valid=0b0110)
+
+    def num_rows(self) -> int:
+        return 3
+
+    def get_column(self, i: int) -> Column:
+        return (self.flags, self.days)[i]
+
+
+class Frame(Chunk):
+    def num_rows(self) -> int:
+        return 6
+
+    def column_names(self) -> list[str]:
+        return ["flag", "day"]
+
+    def get_column_by_name(self, name: str) -> Column:
+        return self.get_column(self.column_names().index(name))
+
+    def get_chunks(self) -> list[Chunk]:
+        return [Chunk(), Chunk()]
+
+
+def test_interchange_in_chunks_with_bits() -> None:
+    """As Arrow has it: flags and validity as bits, an offset, several chunks."""
+
+    class Arrowish:
+        def __dataframe__(self) -> Frame:
+            return Frame()
+
+    rows = ["True,1970-01-02", "False,1970-01-03", "True,"] * 2
+    assert summarize(Arrowish()).splitlines() == [
+        "Arrowish, 6 rows × 2 columns",
+        "columns: flag (bool), day (datetime)",
+        "all rows:",
+        ",flag,day",
+        *[f"{number},{row}" for number, row in enumerate(rows)],
+    ]
+
+
+def test_a_frame_whose_memory_is_elsewhere_is_no_crash() -> None:
+    class OnDevice:
+        def __dataframe__(self) -> Any:
+            raise NotImplementedError
+
+        def __repr__(self) -> str:
+            return "OnDevice()"
+
+    assert summarize(OnDevice()) == "OnDevice()"
+
+
+class FakeSeries:
+    def __init__(self, name: str, values: list[Any]) -> None:
+        self.name, self.dtype, self._values = name, "Int64", values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, at: list[int]) -> FakeSeries:
+        return FakeSeries(self.name, [self._values[i] for i in at])
+
+    def to_list(self) -> list[Any]:
+        return self._values
+
+
+class FakeFrame:
+    """As polars has it: rows and columns in brackets, no labels."""
+
+    def __init__(self, columns: dict[str, list[Any]]) -> None:
+        self._columns = columns
+        self.columns, self.dtypes = list(columns), ["Int64"] * len(columns)
+        self.height = len(next(iter(columns.values())))
+
+    def __getitem__(self, key: Any) -> FakeFrame:
+        rows, width = key
+        names = self.columns[width]
+        return FakeFrame({name: [self._columns[name][row] for row in rows] for name in names})
+
+    def get_columns(self) -> list[FakeSeries]:
+        return [FakeSeries(name, values) for name, values in self._columns.items()]
+
+
+def test_polars(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = types.SimpleNamespace(DataFrame=FakeFrame, Series=FakeSeries)
+    monkeypatch.setitem(sys.modules, "polars", fake)
+    text = summarize(FakeFrame({"a": list(range(50)), "b": [None] * 50}))
+    assert text.startswith("polars DataFrame, 50 rows × 2 columns\n")
+    assert "- a (Int64): 0 to 49, " in text
+    assert "- b (Int64): 50 missing" in text
+    assert "\n,a,b\n0,0,\n" in text
+    assert summarize(FakeSeries("n", [1, None])) == (
+        "polars Series n, 2 rows, dtype Int64\nall rows:\n0,1\n1,"
+    )
+
+
+class FakeChunks:
+    def __init__(self, values: list[Any]) -> None:
+        self._values, self.type = values, "int64"
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def take(self, at: list[int]) -> FakeChunks:
+        if any(type(value) is str for value in self._values):
+            raise NotImplementedError("of views of strings")
+        return FakeChunks([self._values[i] for i in at])
+
+    def __getitem__(self, at: int) -> Any:
+        return types.SimpleNamespace(as_py=lambda: self._values[at])
+
+    def to_pylist(self) -> list[Any]:
+        return self._values
+
+
+class FakeTable:
+    """As pyarrow has it: columns that take indices."""
+
+    def __init__(self, **columns: list[Any]) -> None:
+        self._columns = list(columns.values())
+        self.schema = [types.SimpleNamespace(name=name, type="int64") for name in columns]
+        self.num_rows = len(self._columns[0])
+
+    def column(self, i: int) -> FakeChunks:
+        return FakeChunks(self._columns[i])
+
+
+class FakeBatch:
+    pass
+
+
+@pytest.fixture
+def arrow(monkeypatch: pytest.MonkeyPatch) -> Any:
+    FakeTable.from_batches = lambda _: FakeTable(a=[7])  # type: ignore[attr-defined]
+    fake = types.SimpleNamespace(
+        Table=FakeTable,
+        RecordBatch=FakeBatch,
+        ChunkedArray=FakeChunks,
+        Array=(),
+        table=lambda value: FakeTable(a=list(range(len(value)))),
+    )
+    monkeypatch.setitem(sys.modules, "pyarrow", fake)
+    return fake
+
+
+@pytest.mark.usefixtures("arrow")
+def test_pyarrow() -> None:
+    assert summarize(FakeTable(a=[1, 2])) == (
+        "pyarrow Table, 2 rows × 1 column\ncolumns (int64): a\nall rows:\n,a\n0,1\n1,2"
+    )
+    assert summarize(FakeTable(a=["x"])).endswith(",a\n0,x")
+    assert summarize(FakeBatch()).startswith("pyarrow Table, 1 row × 1 column")
+    assert summarize(FakeChunks([5])) == "pyarrow FakeChunks, 1 row, dtype int64\nall rows:\n0,5"
+
+
+class Capsule:
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        raise AssertionError("who reads it is a library that is there")
+
+    def __repr__(self) -> str:
+        return "Capsule()"
+
+
+class SizedCapsule(Capsule):
+    def __len__(self) -> int:
+        return 3
+
+
+class ComputingCapsule(SizedCapsule):
+    """As an array of xarray, which may be a plan of dask's."""
+
+    def compute(self) -> None:
+        pytest.fail("it was computed")
+
+
+@pytest.mark.usefixtures("arrow")
+def test_the_arrow_capsule_interface() -> None:
+    assert summarize(SizedCapsule()).startswith("SizedCapsule, 3 rows × 1 column")
+    # What has no length may be a stream that can be read only once.
+    assert summarize(Capsule()) == "Capsule()"
+    assert summarize(ComputingCapsule()) == "Capsule()"
+
+
+def test_without_a_library_that_reads_it_a_capsule_is_its_repr(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for library in ("pyarrow", "polars"):
+        monkeypatch.delitem(sys.modules, library, raising=False)
+    assert summarize(SizedCapsule()) == "Capsule()"
+
+
+class Plan:
+    """What is lazy: everything that might compute is a failure."""
+
+    def collect(self) -> int:
+        pytest.fail("it was computed")
+
+    compute = execute = explain = __dataframe__ = __arrow_c_stream__ = collect
+
+    def __len__(self) -> int:
+        return self.collect() or 0
+
+    def __repr__(self) -> str:
+        pytest.fail("it was computed")
+
+
+class PolarsPlan(Plan):
+    def collect_schema(self) -> dict[str, str]:
+        return {"a": "Int64", "b": "String"}
+
+
+class SparkPlan(Plan):
+    @property
+    def dtypes(self) -> list[tuple[str, str]]:
+        return [("a", "int"), ("b", "string")]
+
+
+class DaskPlan(Plan):
+    columns = ("a", "b")
+    dtypes = pd.Series({"a": "int64", "b": "object"})
+    shape = ("computes", 2)
+
+
+class DuckPlan(Plan):
+    columns = ("a", "b")
+    dtypes = ("BIGINT", "VARCHAR")
+
+
+class IbisPlan(Plan):
+    def schema(self) -> dict[str, str]:
+        return {"a": "int64", "b": "string"}
+
+
+class FusionPlan(Plan):
+    def schema(self) -> list[Any]:
+        return [types.SimpleNamespace(name="a", type="int64")]
+
+
+class NamesOnly(Plan):
+    columns = tuple(f"c{n}" for n in range(100))
+
+
+class Sulking(Plan):
+    @property
+    def schema(self) -> object:
+        raise RuntimeError
+
+
+class ArrayPlan(Plan):
+    shape, dtype = (10, 10), "float64"
+
+
+LAZY = [
+    (PolarsPlan(), "\ncolumns: a (Int64), b (String)"),
+    (SparkPlan(), "\ncolumns: a (int), b (string)"),
+    (DaskPlan(), "\ncolumns: a (int64), b (object)"),
+    (DuckPlan(), "\ncolumns: a (BIGINT), b (VARCHAR)"),
+    (IbisPlan(), "\ncolumns: a (int64), b (string)"),
+    (FusionPlan(), "\ncolumns: a (int64)"),
+    (NamesOnly(), ", c59, …"),
+    (Sulking(), ", lazy: it was not computed"),
+    (ArrayPlan(), ", shape (10, 10), dtype float64"),
+]
+
+
+@pytest.mark.parametrize(("plan", "said"), LAZY, ids=[type(plan).__name__ for plan, _ in LAZY])
+def test_what_is_lazy_is_not_computed(plan: Plan, said: str) -> None:
+    name = type(plan).__name__
+    text = summarize(plan)
+    assert text.startswith(f"tests {name}, lazy: it was not computed")
+    assert text.endswith(said)
+    assert summarize([plan]).startswith(f"[<tests {name}, lazy: it was not computed")
+
+
+values = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.dates()
+    | st.datetimes()
+    | st.lists(st.integers())
+    | st.decimals()
+)
+
+
+@given(
+    st.lists(st.lists(values, max_size=60), max_size=8),
+    st.integers(1, 1500),
+    st.booleans(),
+)
+def test_any_table_is_described_within_the_budget(
+    data: list[list[Any]], tokens: int, label: bool
+) -> None:
+    length = max(map(len, data), default=0)
+    columns = {f"c{i}": (column + [None] * length)[:length] for i, column in enumerate(data)}
+    frame = pd.DataFrame(
+        {name: pd.Series(column, dtype=object) for name, column in columns.items()}
+    )
+    if label and length and len(data) > 1:
+        frame = frame.set_index(frame.columns[0])
+    text = summarize(frame, tokens=tokens)
+    assert len(text) <= tokens * 4
+    assert text.startswith("DataFrame, "[: tokens * 4 - 1])
+    assert as_table(frame) is not None

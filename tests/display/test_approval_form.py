@@ -1,0 +1,60 @@
+"""The form in which a call is approved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kimi_magic.display.live.approval_form import as_fields, read_answer
+
+ARGUMENTS = {"region": "north\nor south", "amount": 130, "options": {"fast": True}}
+
+
+def fits(_: dict[str, Any]) -> str:
+    return ""
+
+
+def said(say: str = "once", **changed: str) -> dict[str, Any]:
+    fields = {name: text for name, text, _ in as_fields(ARGUMENTS)} | changed
+    return {"say": say, "fields": list(fields.values())}
+
+
+def test_texts_stand_as_they_are_and_the_rest_as_json() -> None:
+    assert as_fields(ARGUMENTS) == [
+        ("region", "north\nor south", True),
+        ("amount", "130", True),
+        ("options", '{"fast": true}', True),
+    ]
+
+
+@pytest.mark.parametrize("say", ["once", "chat", "no"])
+def test_an_answer_without_changes(say: str) -> None:
+    assert read_answer(said(say), ARGUMENTS, fits) == (say, "")
+
+
+def test_changed_arguments_keep_their_kind() -> None:
+    changed, wrong = read_answer(said("chat", region="07", amount="50"), ARGUMENTS, fits)
+    assert changed == ARGUMENTS | {"region": "07", "amount": 50}
+    assert wrong == ""
+
+
+def test_what_does_not_fit_is_said() -> None:
+    assert "amount" in read_answer(said(amount="lots"), ARGUMENTS, fits)[1]
+    problem = read_answer(said(amount="-1"), ARGUMENTS, lambda new: f"{new['amount']} is negative")
+    assert problem[1] == "-1 is negative"
+    assert read_answer(said("no", amount="lots"), ARGUMENTS, fits) == ("no", "")
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers())
+FIELDS = VALUES | st.lists(st.text() | st.none())
+
+
+@given(st.dictionaries(st.text(), VALUES), st.text() | st.just("once") | st.none(), FIELDS)
+def test_no_message_from_the_page_breaks_it(
+    arguments: dict[str, Any], say: Any, fields: Any
+) -> None:
+    answer, _ = read_answer({"say": say, "fields": fields}, arguments, fits)
+    assert answer in ("once", "chat", "no") or isinstance(answer, dict)

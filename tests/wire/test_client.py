@@ -1,0 +1,557 @@
+"""Requests on a real socket: what arrives, what fails, what is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from email.utils import formatdate
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kimi_magic.config import Settings
+from kimi_magic.core.errors import (
+    BadRequest,
+    BadStream,
+    ConnectionFailed,
+    ContentFiltered,
+    ContextTooLong,
+    EndpointError,
+    KeyRefused,
+    NotFound,
+    QuotaExhausted,
+    RateLimited,
+    ServerFailed,
+    TimedOut,
+)
+from kimi_magic.core.messages import Completion
+from kimi_magic.secrets.keys import Key
+from kimi_magic.testing import DIALECTS, ScriptedServer
+from kimi_magic.wire import client as client_module
+from kimi_magic.wire import connection as line_module
+from kimi_magic.wire.client import Client
+from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.error_mapping import ErrorMapper, retry_after, words_of
+from tests.faulty import Answer, Asked, answering, refusing
+
+SECRET = "fake-key-0123456789abcdef"
+
+
+def body(**more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "9.11 or 9.9?"}]
+    return {"model": "kimi-k2-thinking", "messages": messages, "stream": True} | more
+
+
+@pytest.fixture
+def client(scripted_server: ScriptedServer) -> Iterator[Client]:
+    endpoint = Endpoint("lab", scripted_server.base_url, "LAB_KEY")
+    key = Key(SECRET, "the environment variable LAB_KEY")
+    with closing(Client(endpoint, endpoint.base_url, key, Settings())) as made:
+        yield made
+
+
+def receive(client: Client, **more: Any) -> Completion:
+    with client.chat(body(**more)) as exchange:
+        for _ in exchange:
+            pass
+    return exchange.completion()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_dialect_gives_the_same(dialect: str, stream: bool) -> None:
+    with ScriptedServer(dialect=dialect) as server:
+        server.reply("9.9 is **bigger**.", reasoning="Compare the tenths.\n\nSo.")
+        endpoint = Endpoint("lab", server.base_url)
+        with closing(Client(endpoint, server.base_url, None, Settings())) as client:
+            extra = {"stream_options": {"include_usage": True}} if stream else {}
+            completion = receive(client, stream=stream, **extra)
+    assert completion.message.text == "9.9 is **bigger**."
+    assert completion.message.reasoning == "Compare the tenths.\n\nSo."
+    assert completion.finish_reason == "stop"
+    assert completion.usage.completion_tokens > 0
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.reply("OK")
+    receive(client)
+    assert scripted_server.requests[0].headers["Authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in repr(client) + repr(client.key) + repr(vars(client.endpoint.__class__))
+
+
+def test_a_connection_serves_again(scripted_server: ScriptedServer, client: Client) -> None:
+    for _ in range(3):
+        scripted_server.reply("OK")
+        receive(client)
+    assert len(client._idle) == 1
+
+
+ANSWERS = [
+    (400, {"error": {"type": "invalid_request_error", "message": "no"}}, BadRequest, "no"),
+    (400, {"error": {"type": "content_filter", "message": "high risk"}}, ContentFiltered, "filter"),
+    (
+        400,
+        {"error": {"code": "context_length_exceeded", "message": "too long"}},
+        ContextTooLong,
+        "%kimi reset",
+    ),
+    (
+        400,
+        {"status": 400, "title": "Bad Request", "detail": "Function id 'x': DEGRADED function"},
+        ServerFailed,
+        "DEGRADED function",
+    ),
+    (401, {"error": {"message": f"bad key {SECRET}"}}, KeyRefused, "variable LAB_KEY"),
+    (403, {"error": {"message": "not yours"}}, KeyRefused, "not yours"),
+    (404, {"detail": "Function 'f': Not found"}, NotFound, "%kimi models"),
+    (400, {"error": {"message": "k2 is not a valid model ID"}}, NotFound, "%kimi models"),
+    (402, {"error": {"message": "pay"}}, QuotaExhausted, "quota"),
+    (429, {"error": {"type": "engine_overloaded_error", "message": "busy"}}, RateLimited, "busy"),
+    (
+        429,
+        {"error": {"type": "exceeded_current_quota_error", "message": "top up"}},
+        QuotaExhausted,
+        "top up",
+    ),
+    (500, "<html><title>502 Bad Gateway</title><p>nginx", ServerFailed, "502 Bad Gateway"),
+    (503, "", ServerFailed, "no words"),
+    (
+        400,
+        {"error": {"message": "Provider returned error", "metadata": {"raw": "too hot"}}},
+        BadRequest,
+        "too hot",
+    ),
+    (400, {"odd": "shape"}, BadRequest, "shape"),
+    (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, BadRequest, "field required"),
+    (500, "<script>x()</script><p>sorry\x1b[31m", ServerFailed, "sorry\ufffd[31m"),
+    (500, [[[[[["deep"]]]]]], ServerFailed, "500"),
+    (500, '{"a":' * 900 + "1" + "}" * 900, ServerFailed, "500"),
+    (405, {"detail": "Method Not Allowed"}, NotFound, "often /v1"),
+    (500, "[" * 100_000, ServerFailed, "[[["),
+]
+
+
+@pytest.mark.parametrize(("status", "answer", "kind", "words"), ANSWERS)
+def test_answers_that_are_errors(
+    scripted_server: ScriptedServer,
+    client: Client,
+    status: int,
+    answer: Any,
+    kind: type[EndpointError],
+    words: str,
+) -> None:
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    content_type = "text/html" if isinstance(answer, str) else "application/json"
+    scripted_server.raw([text.encode()], status=status, content_type=content_type)
+    with pytest.raises(kind) as caught:
+        receive(client)
+    message = str(caught.value)
+    assert type(caught.value) is kind
+    assert words in message
+    assert SECRET not in message
+    assert len(message.splitlines()) <= 4
+    assert caught.value.status == status
+
+
+def test_who_may_be_asked_again() -> None:
+    assert RateLimited.retriable
+    assert ServerFailed.retriable
+    assert ConnectionFailed.retriable
+    assert not QuotaExhausted.retriable
+    assert not BadRequest.retriable
+
+
+def test_an_error_in_the_stream_keeps_what_had_arrived(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw(
+        [
+            b'data: {"choices":[{"delta":{"content":"9.9"}}]}\n\n',
+            b'data: {"error":{"message":"Stream failed","type":"server_error"}}\n\n',
+        ]
+    )
+    with pytest.raises(BadStream, match="Stream failed") as caught:
+        receive(client)
+    assert caught.value.partial
+    assert caught.value.partial.message.text == "9.9"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "content_type"),
+    [
+        ([b"<html><title>Welcome to nginx</title>"], "text/html"),
+        ([b""], "text/event-stream"),
+        ([b"data: {broken\n\n"], "text/event-stream"),
+        ([b"data: [1]\n\n"], "text/event-stream"),
+        ([b"null"], "application/json"),
+    ],
+)
+def test_what_is_no_completion_says_so(
+    scripted_server: ScriptedServer, client: Client, pieces: list[bytes], content_type: str
+) -> None:
+    scripted_server.raw(pieces, content_type=content_type)
+    with pytest.raises(BadStream, match=r"no chat completion|cannot be read"):
+        receive(client)
+
+
+def test_a_whole_answer_to_a_stream_request_is_read(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw(
+        [b'{"choices":[{"message":{"content":"9.9"},"finish_reason":"stop"}]}'],
+        content_type="application/json",
+    )
+    assert receive(client).message.text == "9.9"
+
+
+def test_a_connection_that_breaks(scripted_server: ScriptedServer, client: Client) -> None:
+    scripted_server.reply("one two three four five six", cut_after=3)
+    with pytest.raises(ConnectionFailed, match="broke") as caught:
+        receive(client)
+    assert caught.value.partial
+    assert "one" in caught.value.partial.message.text
+
+
+def at(url: str, **settings: Any) -> closing[Client]:
+    """A client of the server at that address."""
+    key = Key(SECRET, "the environment variable LAB_KEY")
+    return closing(Client(Endpoint("lab", url), url, key, Settings(**settings)))
+
+
+def test_nobody_listens() -> None:
+    with (
+        refusing() as url,
+        at(url) as client,
+        pytest.raises(ConnectionFailed, match="could not be reached") as caught,
+    ):
+        receive(client)
+    assert url in str(caught.value)
+    assert "KIMI_BASE_URL" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "setting"),
+    [({"delay": 30.0}, "first_token_timeout"), ({"stall_after": 2}, "stall_timeout")],
+)
+def test_silence_has_an_end(
+    scripted_server: ScriptedServer, client: Client, script: dict[str, Any], setting: str
+) -> None:
+    scripted_server.reply("one two three four", **script)
+    setattr(client.settings, setting, 0.3)
+    with pytest.raises(TimedOut, match=setting):
+        receive(client)
+    assert scripted_server.requests[0].closed.wait(5)
+
+
+@pytest.mark.parametrize("script", [{"delay": 30.0}, {"stall_after": 2}, {"rate": 20}])
+def test_leaving_early_closes_the_connection(
+    scripted_server: ScriptedServer, client: Client, script: dict[str, Any]
+) -> None:
+    scripted_server.reply(" ".join("word" for _ in range(200)), **script)
+    with client.chat(body()) as exchange:
+        began = time.monotonic()
+        for _ in exchange:
+            if time.monotonic() - began > 0.4:
+                break
+    assert scripted_server.requests[0].closed.wait(5)
+    readers = [t for t in threading.enumerate() if t.name == "kimi-magic reader"]
+    for reader in readers:
+        reader.join(5)
+        assert not reader.is_alive(), "the reader ends with its connection"
+
+
+def test_models(scripted_server: ScriptedServer, client: Client) -> None:
+    assert client.models() == ["kimi-k2-thinking"]
+
+
+def test_retry_after_in_each_of_its_forms() -> None:
+    assert retry_after({"retry-after": "1.5"}) == 1.5
+    assert retry_after({"retry-after-ms": "250"}) == 0.25
+    in_a_minute = retry_after({"retry-after": formatdate(time.time() + 60, usegmt=True)})
+    assert in_a_minute is not None
+    assert 50 < in_a_minute <= 60
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"error": "plain"}, "plain"),
+        ({"message": "m"}, "m"),
+        ({"title": "T", "detail": "D"}, "T: D"),
+        ({"detail": [{"msg": "field required"}]}, "field required"),
+        ("  two\n lines ", "two lines"),
+        (None, ""),
+    ],
+)
+def test_the_servers_words(answer: object, words: str) -> None:
+    assert words_of(answer) == words
+
+
+def test_an_answer_ends_at_done_though_the_connection_stays_open(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    events = [
+        b'data: {"choices":[{"delta":{"content":"9.9"},"finish_reason":"stop"}]}\n\n',
+        b"data: [DONE]\n\n",
+        b": never sent\n\n",
+    ]
+    scripted_server.raw(events, stall_after=2)
+    assert receive(client).message.text == "9.9"
+    assert scripted_server.requests[0].closed.wait(5), "the connection cannot serve again"
+
+
+def test_a_stream_that_ends_before_the_answer_may_be_asked_again(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw([b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n'])
+    with pytest.raises(ConnectionFailed, match="before it began") as caught:
+        receive(client)
+    assert caught.value.retriable
+
+
+def test_a_code_in_the_stream_counts_as_a_status(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw([b'data: {"error":{"code":429,"message":"slow down"}}\n\n'])
+    with pytest.raises(RateLimited, match="slow down"):
+        receive(client)
+
+
+def test_this_machines_servers_are_not_asked_through_a_proxy(
+    scripted_server: ScriptedServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    scripted_server.reply("OK")
+    assert receive(client).message.text == "OK"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_leaves_the_connections_to_its_parent(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.reply("warm")
+    receive(client)
+    assert len(client._idle) == 1
+    child = os.fork()
+    if not child:
+        os._exit(len(client._idle))
+    assert os.waitpid(child, 0)[1] == 0
+    scripted_server.reply("again")
+    assert receive(client).message.text == "again"
+
+
+NEAR = ["moonshotai/kimi-k2", "moonshotai/kimi-k2-thinking-0905"]
+
+
+def test_a_model_that_is_not_there_names_the_nearest() -> None:
+    with (
+        ScriptedServer("nvidia", models=[*NEAR, *(f"other-{n}" for n in range(40))]) as server,
+        at(server.base_url) as client,
+    ):
+        server.error(404, "page not found")
+        with pytest.raises(NotFound) as caught:
+            receive(client)
+    said = str(caught.value).splitlines()[1]
+    assert said.startswith(
+        "It has no model 'kimi-k2-thinking', but moonshotai/kimi-k2-thinking-0905, "
+        "moonshotai/kimi-k2, "
+    )
+    assert "and 37 more. `-m NAME` chooses, `%kimi models` lists all." in said
+    assert server.requests[1].path == "/v1/models"
+
+
+def test_a_model_that_is_listed_but_does_not_answer() -> None:
+    with ScriptedServer("nvidia") as server, at(server.base_url) as client:
+        server.error(404, "Function 'f': Not found for account 'a'")
+        with pytest.raises(NotFound, match=r"(?s)for account.*It lists 'kimi-k2-thinking', but"):
+            receive(client)
+
+
+@pytest.mark.parametrize("listing", [Answer(404), Answer(200, b"<html>"), Answer(200, b"{}"), None])
+def test_without_a_list_of_models_the_address_is_in_doubt(
+    listing: Answer | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "HINT_TIMEOUT", 0.2)
+    over = threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        if asked.method == "POST":
+            return Answer(404, b"nothing here")
+        return listing or Answer(500, b"" if over.wait(10) else b"late")
+
+    with (
+        answering(answer) as (url, _),
+        at(url) as client,
+        pytest.raises(NotFound, match=r"nothing here\n.*'kimi-k2-thinking'.*often /v1"),
+    ):
+        receive(client)
+    over.set()
+
+
+PENDING = "0a1b2c3d-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pending results are asked for often."""
+    monkeypatch.setattr(line_module, "POLL_EVERY", 0.05)
+
+
+@pytest.mark.usefixtures("often")
+def test_an_accepted_request_is_asked_for_until_it_is_done() -> None:
+    left = [Answer(202, headers={"NVCF-REQID": PENDING}), Answer(202)]
+    done = {"choices": [{"message": {"content": "9.9"}, "finish_reason": "stop"}]}
+    left.append(Answer(200, json.dumps(done).encode()))
+    with answering(lambda _: left.pop(0)) as (url, requests), at(url) as client:
+        completion = receive(client)
+    assert (completion.message.text, completion.finish_reason) == ("9.9", "stop")
+    assert [(asked.method, asked.path) for asked in requests] == [
+        ("POST", "/v1/chat/completions"),
+        ("GET", f"/v1/status/{PENDING}"),
+        ("GET", f"/v1/status/{PENDING}"),
+    ]
+    assert {asked.headers["Authorization"] for asked in requests} == {f"Bearer {SECRET}"}
+
+
+@pytest.mark.usefixtures("often")
+def test_an_accepted_request_that_fails_or_never_ends() -> None:
+    left = [Answer(202, headers={"NVCF-REQID": PENDING}), Answer(500, b'{"detail": "it broke"}')]
+    with (
+        answering(lambda _: left.pop(0)) as (url, _),
+        at(url) as client,
+        pytest.raises(ServerFailed, match="it broke"),
+    ):
+        receive(client)
+    pending = Answer(202, headers={"NVCF-REQID": PENDING})
+    with (
+        answering(lambda _: pending) as (url, requests),
+        at(url, first_token_timeout=0.3) as client,
+    ):
+        with pytest.raises(TimedOut, match="first_token_timeout"):
+            receive(client)
+        asked = len(requests)
+        time.sleep(0.3)
+        assert len(requests) <= asked + 1, "nobody goes on asking"
+
+
+@pytest.mark.parametrize("name", ["", "../../elsewhere"])
+def test_an_accepted_request_without_a_name_says_so(name: str) -> None:
+    with (
+        answering(lambda _: Answer(202, headers={"NVCF-REQID": name})) as (url, _),
+        at(url) as client,
+        pytest.raises(BadStream, match=r"\(202\) and did not say"),
+    ):
+        receive(client)
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_the_key_does_not_follow_to_another_host(status: int) -> None:
+    event = b'data: {"choices":[{"delta":{"content":"9.9"},"finish_reason":"stop"}]}\n\n'
+    with answering(lambda _: Answer(200, event, "text/event-stream")) as (other, there):
+        moved = Answer(status, headers={"Location": f"{other}/chat/completions"})
+        with answering(lambda _: moved) as (url, here), at(url) as client:
+            assert receive(client).message.text == "9.9"
+    assert here[0].headers["Authorization"] == f"Bearer {SECRET}"
+    assert "Authorization" not in there[0].headers
+    assert SECRET not in str(there[0].headers)
+
+
+def test_a_redirect_that_fails_names_the_other_host() -> None:
+    with answering(lambda _: Answer(401, b'{"error": "no key"}')) as (other, _):
+        elsewhere = other.replace("127.0.0.1", "localhost")
+        moved = Answer(307, headers={"Location": f"{elsewhere}/chat/completions"})
+        with (
+            answering(lambda _: moved) as (url, _),
+            at(url) as client,
+            pytest.raises(KeyRefused, match=r"redirected to localhost:\d+, which gets no key"),
+        ):
+            receive(client)
+
+
+def test_a_name_that_is_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def never(*_: Any, **__: Any) -> Any:
+        over.wait(10)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    monkeypatch.setattr(client_module, "CONNECT_GRACE", 0.1)
+    url = "http://lab.invalid/v1"
+    with at(url, connect_timeout=0.2) as client:
+        began = time.monotonic()
+        with pytest.raises(ConnectionFailed, match="no answer in time"):
+            receive(client)
+        assert time.monotonic() - began < 5
+        over.set()
+
+
+def failure(error: Exception, url: str = "https://lab.invalid/v1") -> EndpointError:
+    return ErrorMapper(Endpoint("lab", url), url, Key(SECRET, "x")).from_exception(error)
+
+
+def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:
+    told = failure(httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
+    assert "SSL_CERT_FILE" in str(told)
+    assert not told.retriable
+    other = failure(httpx2.ConnectError(str(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"))))
+    assert "WRONG_VERSION_NUMBER" in str(other)
+
+
+def test_a_proxy_in_between_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:word@127.0.0.1:9")
+    refused = httpx2.ConnectError("[Errno 111] Connection refused")
+    assert "HTTPS_PROXY puts a proxy in between" in str(failure(refused))
+    assert "word" not in str(failure(refused))
+    assert "PROXY" not in str(failure(refused, "https://127.0.0.1:8000/v1"))
+    monkeypatch.setenv("NO_PROXY", "lab.invalid")
+    assert "PROXY" not in str(failure(refused))
+
+
+KEY = "nv-0123456789abcdefghij/KLMNOP.qrstuvwxyz"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        (f"bad key {KEY}!", "bad key [key]!"),
+        (f"Bearer {KEY[:20]}… is wrong", "Bearer [key]… is wrong"),
+        (f"…{KEY[9:21]}", "…[key]"),
+        (f"…{KEY[9:20]}", f"…{KEY[9:20]}"),
+        (f"{KEY}{KEY}, {KEY[-12:]}", "[key][key], [key]"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_twelve_characters_of_a_key_are_a_leak(text: str, masked: str) -> None:
+    assert Key(KEY, "x").mask(text) == masked
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.text("ab0", max_size=3))))
+def test_no_mask_lets_twelve_characters_through(parts: list[tuple[int, int, str]]) -> None:
+    text = "".join(KEY[a:b] + between for a, b, between in parts)
+    masked = Key(KEY, "x").mask(text)
+    assert not any(KEY[at : at + 12] in masked for at in range(len(KEY) - 11))
+
+
+def test_a_short_key_is_masked_whole_and_a_shorter_one_is_no_secret() -> None:
+    assert Key("12345678", "x").mask("12345678 1234567") == "[key] 1234567"
+    assert Key("none", "x").mask("none of it") == "none of it"
