@@ -1,0 +1,73 @@
+"""Interrupts are held, and let through where they may come."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from kimi_magic.core.interrupts import holding_interrupts, interruptible
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_waits_for_an_open_place() -> None:
+    reached = []
+    with pytest.raises(KeyboardInterrupt), holding_interrupts() as hold:
+        interrupt()
+        reached.append("after the interrupt")
+        assert hold is not None
+        assert hold.pending == 1
+        with interruptible():
+            reached.append("never")
+    assert reached == ["after the interrupt"]
+
+
+def test_where_it_is_open_an_interrupt_comes_at_once_and_the_next_one_waits() -> None:
+    with holding_interrupts() as hold:
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            interrupt()
+            pytest.fail("it comes at once")
+        interrupt()
+        assert hold is not None
+        assert hold.pending == 1
+
+
+def test_what_hangs_can_be_stopped() -> None:
+    with pytest.raises(KeyboardInterrupt), holding_interrupts():
+        for _ in range(3):
+            interrupt()
+        pytest.fail("the third one is let through")
+
+
+def test_the_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with holding_interrupts(), interruptible(), holding_interrupts():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_turn_inside_a_tool_of_another_turn() -> None:
+    with holding_interrupts(), interruptible():
+        with holding_interrupts():
+            interrupt()
+            with pytest.raises(KeyboardInterrupt), interruptible():
+                pass
+        with pytest.raises(KeyboardInterrupt):  # the tool goes on, and can be stopped
+            interrupt()
+
+
+def test_in_another_thread_nothing_is_held() -> None:
+    seen = []
+
+    def work() -> None:
+        with holding_interrupts() as hold, interruptible():
+            seen.append(hold)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [None]
