@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kimi_magic.chats.chat import Chats, Place
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, mask_with
-from kimi_magic.core.events import Event
+from kimi_magic.core.events import Envelope, Event
 from kimi_magic.core.frontend import can_answer, cell_number, running_cell
 from kimi_magic.core.messages import Reply, ToolResult
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
@@ -84,11 +85,14 @@ class Session:
             raise TurnInterrupted("Stopped before anything was sent.") from None
         shown_in = cell_number() if show else None
         self._here.depth = depth + 1
+        began = time.monotonic()
+
+        def announce(event: Event) -> None:
+            view.handle(Envelope(time.monotonic() - began, event))
+
         try:
-            job = replace(
-                job, shown=show, shown_in=shown_in, announce=view.handle, ask=asking(view)
-            )
-            return watch(self._turn(job), view)
+            job = replace(job, shown=show, shown_in=shown_in, announce=announce, ask=asking(view))
+            return watch(self._turn(job), view, began)
         finally:
             self._here.depth = depth
             view.close()

@@ -1,4 +1,4 @@
-"""What the tests of the views play: how a turn begins and ends, and text as it streams in."""
+"""The beginning and the end of a turn for the tests of the views, and text in pieces."""
 
 from __future__ import annotations
 

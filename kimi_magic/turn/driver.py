@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 from kimi_magic.core.errors import EndpointError, ToolInterrupted, TurnInterrupted
-from kimi_magic.core.events import Event, ToolFinished, ToolStarted, TurnFinished
+from kimi_magic.core.events import Envelope, Event, ToolFinished, ToolStarted, TurnFinished
 from kimi_magic.core.messages import Completion, Reply, ToolCall
 from kimi_magic.display.view import View
 from kimi_magic.turn.loop import Pause, RunTools, Send, Turn
@@ -60,7 +60,7 @@ def drive(turn: Turn, open_exchange: OpenExchange, make_calls: MakeCalls) -> Ite
             return
 
 
-def watch(events: Generator[Event | None, None, None], view: View) -> Reply:
+def watch(events: Generator[Event | None, None, None], view: View, began: float) -> Reply:
     """Hand the events to the view; an interrupt that arrives in the view ends the turn as well."""
     reply: Reply | None = None
     interrupt: KeyboardInterrupt | None = None
@@ -72,7 +72,7 @@ def watch(events: Generator[Event | None, None, None], view: View) -> Reply:
             if event is None:
                 view.tick()
             else:
-                view.handle(event)
+                view.handle(Envelope(time.monotonic() - began, event))
         except StopIteration:
             assert reply is not None, "a turn ends with TurnFinished"
             if interrupt is not None:

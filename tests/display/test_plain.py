@@ -10,6 +10,7 @@ import pytest
 from kimi_magic.core.errors import TurnInterrupted
 from kimi_magic.core.events import (
     ContentDelta,
+    Envelope,
     Event,
     Notice,
     Preparing,
@@ -22,8 +23,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import Reply, Usage
 from kimi_magic.display.plain import PlainView
-from kimi_magic.display.throttle import Throttle
-from kimi_magic.display.view import ViewOptions
+from kimi_magic.display.view import Throttle, ViewOptions
 
 OPENING: tuple[Event, ...] = (TurnStarted("qwen3-0.6b", "local", practice=True), RequestStarted(1))
 
@@ -32,7 +32,7 @@ def printed(*events: Event, options: ViewOptions | None = None) -> str:
     with redirect_stdout(io.StringIO()) as out:
         view = PlainView(options or ViewOptions())
         for event in events:
-            view.handle(event)
+            view.handle(Envelope(0.0, event))
         view.close()
     return out.getvalue()
 
@@ -95,7 +95,7 @@ def test_text_is_flushed_twenty_times_a_second_at_most() -> None:
     with redirect_stdout(out):
         view = PlainView(ViewOptions(), Throttle(clock=lambda: now))
         for event in (*OPENING, *[ContentDelta("x")] * 1000):
-            view.handle(event)
+            view.handle(Envelope(0.0, event))
             now += 0.001
         now += 0.05
         view.tick()
@@ -109,7 +109,7 @@ def test_a_stream_that_cannot_show_a_letter_shows_another() -> None:
     with redirect_stdout(io.TextIOWrapper(raw, encoding="ascii")):
         view = PlainView(ViewOptions())
         for event in (*OPENING, ContentDelta("π = 3")):
-            view.handle(event)
+            view.handle(Envelope(0.0, event))
         view.close()
         assert b"? = 3" in raw.getvalue()
 
@@ -118,5 +118,5 @@ def test_without_a_standard_output_nothing_fails(monkeypatch: pytest.MonkeyPatch
     view = PlainView(ViewOptions())
     with monkeypatch.context() as patch:
         patch.setattr("sys.stdout", None)
-        view.handle(OPENING[0])
+        view.handle(Envelope(0.0, OPENING[0]))
         view.close()
