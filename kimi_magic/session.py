@@ -90,7 +90,7 @@ class Session:
             turn = replace(turn, shown_in=cell_number(), announces_practice=by_default)
         last = _Last(self)
         with self._inside_turn(), holding_interrupts() as hold:
-            for _ in turn.run([last, _ViewSink(view)], asking(view)):
+            for _ in turn.run([last, view], asking(view)):
                 pass
             assert last.reply is not None, "a turn ends with TurnFinished"
             if hold is not None and hold.pending:
@@ -214,15 +214,6 @@ class _Last:
 
     def close(self) -> None:
         """Do nothing: only the finished turn counts."""
-
-
-class _ViewSink:
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self.tick, self.close = view.tick, view.close
-
-    def handle(self, envelope: Envelope) -> None:
-        self._view.handle(envelope.event)
 
 
 _current: Session | None = None

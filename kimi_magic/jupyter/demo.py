@@ -286,13 +286,13 @@ class _Screen:
                 self._line(f"— {text} —", "dim bold")
             case {"op": "state", "text": text} if text != "Done":
                 self._line(text, "dim italic")
-            case {"op": "part", "part": part, "kind": kind}:
-                self._kinds[view, part] = kind
+            case {"op": "segment", "segment": index, "kind": kind}:
+                self._kinds[view, index] = kind
                 self.end_line()
                 if op.get("title"):
                     self._line(op["title"], "bold magenta")
-            case {"op": "append", "part": part, "text": text}:
-                self._write(text, STYLES.get(self._kinds.get((view, part), ""), ""))
+            case {"op": "append", "segment": index, "text": text}:
+                self._write(text, STYLES.get(self._kinds.get((view, index), ""), ""))
             case {"op": "done"}:
                 self.end_line()
 

@@ -166,8 +166,7 @@ class KimiMagics(Settings, Magics):
             self._shell.set_next_input(code)
 
     def _snippet(self, words: str) -> None:
-        from kimi_magic.display.record import publish
-        from kimi_magic.display.transcript import show_code
+        from kimi_magic.display.record import publish, show_code
         from kimi_magic.export import FORMS
 
         given = parse_snippet(words)
@@ -207,8 +206,7 @@ class KimiMagics(Settings, Magics):
         )
 
     def _chat(self, words: str) -> None:
-        from kimi_magic.display.record import publish
-        from kimi_magic.display.transcript import show_chat
+        from kimi_magic.display.record import publish, show_chat
 
         names = [word for word in words.split() if word != "--all"]
         if len(names) > 1:

@@ -20,6 +20,7 @@ from kimi_magic.core.events import (
     ApprovalAnswered,
     ApprovalAsked,
     ContentDelta,
+    Envelope,
     Event,
     Notice,
     Preparing,
@@ -38,10 +39,9 @@ from kimi_magic.core.messages import Output, Step, ToolCall, ToolResult
 from kimi_magic.display.live.approval_form import as_fields
 from kimi_magic.display.live.page import Page
 from kimi_magic.display.plain import PlainView
-from kimi_magic.display.record import make_record
+from kimi_magic.display.record import make_record, show_chat, show_code
 from kimi_magic.display.terminal import TerminalView
 from kimi_magic.display.timeline import Timeline
-from kimi_magic.display.transcript import show_chat, show_code
 from kimi_magic.display.view import Format, ViewOptions
 from kimi_magic.turn.approval import _shown
 from tests.hostile import HTML, VECTORS, Checked, check_plain
@@ -135,7 +135,7 @@ def test_a_record_holds_nothing_that_acts(
     check_plain(json.dumps(metadata, ensure_ascii=False))
     check_plain(data["text/plain"])
     page = Checked(data["text/html"])
-    assert len(page.children) == len(timeline.parts) + bool(timeline.left_out) + 1
+    assert len(page.children) == len(timeline.segments) + bool(timeline.left_out) + 1
 
 
 @given(turns(), FORMATS)
@@ -143,10 +143,10 @@ def test_nothing_that_a_page_is_sent_acts(turn: list[Event], shape: Format) -> N
     page = Page(ViewOptions(format=shape))
     blocks: dict[int, str] = {}
     for event in turn:
-        ops = [*page.apply(event), *page.draw(), page.snapshot()]
+        ops = [*page.apply(Envelope(0.0, event)), *page.draw(), page.snapshot()]
         for op in ops:
             if op["op"] == "block":
-                blocks[op["part"]] = blocks.get(op["part"], "") + op["html"]
+                blocks[op["segment"]] = blocks.get(op["segment"], "") + op["html"]
             check_operation(op)
     for html in blocks.values():
         Checked(f"<div>{html}</div>")
@@ -206,7 +206,7 @@ def test_a_terminal_and_a_pipe_are_told_nothing_that_they_obey(
     for view in (TerminalView(options, console), PlainView(options)):
         with redirect_stdout(pipe):
             for event in turn:
-                view.handle(event)
+                view.handle(Envelope(0.0, event))
             view.close()
     check_plain(screen.getvalue())
     check_plain(pipe.getvalue())

@@ -10,6 +10,7 @@ import pytest
 from kimi_magic.core.errors import TurnInterrupted
 from kimi_magic.core.events import (
     ContentDelta,
+    Envelope,
     Event,
     Notice,
     Preparing,
@@ -22,8 +23,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import Usage
 from kimi_magic.display.plain import PlainView
-from kimi_magic.display.throttle import Throttle
-from kimi_magic.display.view import ViewOptions
+from kimi_magic.display.view import Throttle, ViewOptions
 from tests.turns import make_reply
 
 OPENING: tuple[Event, ...] = (TurnStarted("qwen3-0.6b", "local", practice=True), RequestStarted(1))
@@ -33,7 +33,7 @@ def printed(*events: Event, options: ViewOptions | None = None) -> str:
     with redirect_stdout(io.StringIO()) as out:
         view = PlainView(options or ViewOptions())
         for event in events:
-            view.handle(event)
+            view.handle(Envelope(0.0, event))
         view.close()
     return out.getvalue()
 
@@ -96,7 +96,7 @@ def test_text_is_flushed_twenty_times_a_second_at_most() -> None:
     with redirect_stdout(out):
         view = PlainView(ViewOptions(), Throttle(clock=lambda: now))
         for event in (*OPENING, *[ContentDelta("x")] * 1000):
-            view.handle(event)
+            view.handle(Envelope(0.0, event))
             now += 0.001
         now += 0.05
         view.tick()
@@ -110,7 +110,7 @@ def test_a_stream_that_cannot_show_a_letter_shows_another() -> None:
     with redirect_stdout(io.TextIOWrapper(raw, encoding="ascii")):
         view = PlainView(ViewOptions())
         for event in (*OPENING, ContentDelta("π = 3")):
-            view.handle(event)
+            view.handle(Envelope(0.0, event))
         view.close()
         assert b"? = 3" in raw.getvalue()
 
@@ -119,5 +119,5 @@ def test_without_a_standard_output_nothing_fails(monkeypatch: pytest.MonkeyPatch
     view = PlainView(ViewOptions())
     with monkeypatch.context() as patch:
         patch.setattr("sys.stdout", None)
-        view.handle(OPENING[0])
+        view.handle(Envelope(0.0, OPENING[0]))
         view.close()

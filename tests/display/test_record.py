@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kimi_magic.core.errors import KeyRefused, TurnInterrupted
 from kimi_magic.core.events import (
     ContentDelta,
+    Envelope,
     Event,
     Notice,
     ReasoningDelta,
@@ -283,7 +284,7 @@ def test_times_are_in_the_metadata_alone() -> None:
 def test_without_a_shell_the_transcript_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     view = RecordView(ViewOptions())
     for event in (*OPENING, ContentDelta("yes"), finished()):
-        view.handle(event)
+        view.handle(Envelope(0.0, event))
         view.tick()
     assert capsys.readouterr().out == ""
     view.close()

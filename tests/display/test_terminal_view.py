@@ -10,6 +10,7 @@ from rich.console import Console
 
 from kimi_magic.core.events import (
     ContentDelta,
+    Envelope,
     Event,
     Notice,
     Preparing,
@@ -41,7 +42,7 @@ class Screen:
 
     def play(self, *events: Event) -> str:
         for event in events:
-            self.view.handle(event)
+            self.view.handle(Envelope(0.0, event))
         return self.file.getvalue()
 
 
@@ -110,7 +111,7 @@ def test_a_block_is_drawn_when_it_is_finished() -> None:
 def test_plain_text_streams_as_it_comes() -> None:
     screen = Screen(options=ViewOptions(format="text"))
     screen.play(*OPENING)
-    screen.view.handle(ContentDelta("**First**"))
+    screen.view.handle(Envelope(0.0, ContentDelta("**First**")))
     assert "**First**" in screen.file.getvalue()
 
 
