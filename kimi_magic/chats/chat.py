@@ -175,6 +175,10 @@ class Chats:
                 self._chats[name] = Chat(name, self._ask)
             return self._chats[name]
 
+    def find(self, name: str) -> Chat | None:
+        """Return the chat of that name, or None; nothing is created."""
+        return self._chats.get(name)
+
     def known(self, name: str) -> Chat:
         """The chat of that name.
 

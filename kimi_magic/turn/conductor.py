@@ -157,7 +157,9 @@ class Conductor:
 
     def _take(self, line: ResolvedEndpoint) -> Iterator[Event | None]:
         """Drive the turn; an answer's schema less and less strictly, where a server refuses it."""
-        schema = self._job.schema
+        schema, chat = self._job.schema, self._job.question.chat
+        if chat:  # a dry run, which does not come here, creates neither
+            self._chats.get(chat).learnt.setdefault((line.endpoint.name, line.model), Learnt())
         make_calls = caller(self._job.toolset, self._approve(), self._connector.known_keys)
         self._request = self._parameters(line.endpoint, line.model)
         ways = self._ways(line.endpoint)
@@ -181,10 +183,9 @@ class Conductor:
         question, schema = self._job.question, self._job.schema
         earlier: tuple[Message, ...] = ()
         learnt = Learnt()
-        if question.chat:
-            chat = self._chats.get(question.chat)
+        if question.chat and (chat := self._chats.find(question.chat)):
             earlier = chat.history(self._job.place, fresh=question.fresh)
-            learnt = chat.learnt.setdefault((endpoint.name, model), learnt)
+            learnt = chat.learnt.get((endpoint.name, model), learnt)
         return Turn(
             self._discreet((*system_prompt(question, self._settings, model), *earlier)),
             self._job.prompt.message,

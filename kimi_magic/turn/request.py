@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kimi_magic.chats.chat import Chat
-from kimi_magic.config import APPROVE, Settings
+from kimi_magic.config import APPROVE, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message
 from kimi_magic.wire.endpoints import KIMI_SYSTEM, Endpoint, is_kimi
@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "stop": (str, list, tuple),
     "max_steps": (int,),
+    "var_tokens": (int,),
     "approve": (str,),
 }
 
@@ -100,11 +101,11 @@ def make_request(prompt: Any, *, chat: str | Chat | None = None, **how: Any) -> 
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise KimiError(f"{name}= takes {wanted}; got {value!r:.60}.")
+        if problem := out_of_bounds(name, value, f"{name}="):
+            raise KimiError(problem)
     stop = how.get("stop")
     if stop is not None and not isinstance(stop, str) and not all(map(_is_text, stop)):
         raise KimiError(f"stop= takes a str or several; got {stop!r:.60}.")
-    if how.get("max_steps") is not None and how["max_steps"] < 1:
-        raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
     if how.get("approve") not in (None, *APPROVE):
         raise KimiError(f"approve= is one of {', '.join(APPROVE)}; not {how['approve']!r}.")
     if not isinstance(chat, str | Chat | None):

@@ -176,7 +176,7 @@ class Connector:
 
     def known_models(self) -> list[str]:
         """The ids of models that were heard of: of the endpoints, and what servers listed."""
-        own = [endpoint.model for endpoint in self.catalogue]
+        own = [endpoint.model for endpoint in self.catalogue.listing()[0]]
         return list(dict.fromkeys([*own, *self._listed]))
 
     def free(self, endpoint: Endpoint) -> None:

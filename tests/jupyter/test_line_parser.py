@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.core.errors import MagicError
-from kimi_magic.jupyter.line_parser import parse_line, split_verb
-from kimi_magic.jupyter.options import OPTIONS, VERBS, help_text
+from kimi_magic.jupyter.line_parser import parse_line
+from kimi_magic.jupyter.options import OPTIONS
 
 
 def given_in(line: str) -> dict[str, Any]:
@@ -85,26 +85,3 @@ def test_a_models_name_is_no_key(name: str) -> None:
 def test_any_line_is_understood_or_refused_in_our_words(line: str) -> None:
     with suppress(MagicError):
         assert set(parse_line(line)) == {option.name for option in OPTIONS}
-
-
-def test_the_rest_of_a_verb_is_raw() -> None:
-    assert split_verb("""ask What's "8 \\ 2"?""") == ("ask", """What's "8 \\ 2"?""")
-    assert split_verb("") == ("help", "")
-    assert split_verb("ask\ta  b ") == ("ask", "a  b")
-
-
-def test_an_unknown_verb_names_the_nearest() -> None:
-    with pytest.raises(MagicError, match="Did you mean `%kimi reset`"):
-        split_verb("rest")
-    with pytest.raises(MagicError, match="To ask one line: `%kimi ask"):
-        split_verb("why is it so")
-
-
-def test_help_names_every_option_and_verb() -> None:
-    text = help_text()
-    for option in OPTIONS:
-        assert option.usage in text
-        assert option.help in text
-    for verb in VERBS:
-        assert f"%kimi {verb.usage}" in text
-        assert verb.example in help_text(verb.name)
