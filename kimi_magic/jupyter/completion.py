@@ -13,7 +13,7 @@ from kimi_magic.jupyter.commands import REGISTRY
 from kimi_magic.jupyter.options import OPTIONS
 from kimi_magic.session import current
 
-__all__ = ["Names", "complete_kimi", "completions"]
+__all__ = ["Names", "callables", "complete_kimi", "completions"]
 
 _LINE = re.compile(r"\s*(?:[^\W\d]\w*\s*=\s*)?(%{1,2})kimi\s(.*)", re.DOTALL)
 
@@ -104,11 +104,11 @@ def _names() -> Names:
         "forms": lambda _: FORMS,
         "verbs": lambda _: REGISTRY,
         "variables": lambda _: own,
-        "callables": lambda typed: _callables(own, typed),
+        "callables": lambda typed: callables(own, typed),
     }
 
 
-def _callables(space: Mapping[str, Any], typed: str) -> list[str]:
+def callables(space: Mapping[str, Any], typed: str) -> list[str]:
     """Return the callables of the notebook or, after a dot, those of an object."""
     path, dot, _ = typed.rpartition(".")
     if not dot:

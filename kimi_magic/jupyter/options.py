@@ -108,7 +108,12 @@ OPTIONS = (
     Option(
         ("--temperature",), "0 for the likeliest tokens; Kimi's makers recommend 1", "NUMBER", float
     ),
-    Option(("--top-p",), "sample from the likeliest tokens up to this share", "NUMBER", float),
+    Option(
+        ("--top-p",),
+        "sample only from the likeliest tokens that add up to this share",
+        "NUMBER",
+        float,
+    ),
     Option(("--max-tokens",), "token limit for reasoning and answer together", "N", int),
     Option(("--seed",), "repeat the same sampling, if the server supports it", "N", int),
     Option(("--stop",), "end the answer at this text (may be repeated)", "TEXT", repeat=True),
@@ -116,7 +121,7 @@ OPTIONS = (
     Option(("--var-tokens",), "token limit for the summary of each variable", "N", int),
     Option(("--raw",), "leave `{{ … }}` unexpanded"),
     Option(("--dry-run",), "show what would be sent, and send nothing"),
-    Option(("--allow-secrets",), "send text that looks like a key unmasked"),
+    Option(("--allow-secrets",), "send what looks like a key, too, instead of masking it"),
     Option(("--fresh",), "restart the chat with this cell"),
     Option(("--no-history",), "ask outside of any chat; nothing is sent from it or added to it"),
     Option(("--no-stream",), "request the answer in one piece"),
