@@ -131,8 +131,8 @@ class Watched(metaclass=Meta):
         RAN.append("property over a field")
         return print
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         RAN.append("__class__")
         return int
 
@@ -181,7 +181,7 @@ class OwnDict:
 
 
 def lazy_module() -> ModuleType:
-    """A module that is loaded when an attribute is read, and one with ``__getattr__``."""
+    """A module that is loaded when one of its attributes is read."""
     spec = find_spec("colorsys")
     assert spec
     assert spec.loader
