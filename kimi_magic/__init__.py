@@ -105,7 +105,7 @@ def unload_ipython_extension(shell: Any) -> None:
 def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
     """Lists of IPython's, and what of ours belongs into each."""
     from kimi_magic.jupyter.completion import complete_kimi
-    from kimi_magic.jupyter.magics import QuestionLine, cell_without_body
+    from kimi_magic.jupyter.input_transforms import QuestionLine, cell_without_body
 
     manager = shell.input_transformer_manager
     return [

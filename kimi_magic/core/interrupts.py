@@ -10,11 +10,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["Hold", "holding_interrupts", "interruptible"]
+__all__ = ["Hold", "holding_interrupts", "interruptible", "waiting"]
 
 # An interrupt that nothing lets through must not make a hung view unstoppable.
 PATIENCE = 3
@@ -33,26 +33,35 @@ class Hold:
         self.pending = 0
         self._handler = handler
         self._open = False
+        self._raised = False
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGINT: raise where the hold is open, else remember it."""
         if self._open or self.pending + 1 >= PATIENCE:
             # Closed here, not in a handler of the exception: a second SIGINT may come before that.
-            self._open, self.pending = False, 0
+            self._open, self._raised, self.pending = False, True, 0
             self._handler(signum, frame)
         else:
             self.pending += 1
 
     @contextmanager
-    def open(self) -> Iterator[None]:
-        """Let interrupts through, those that are pending first."""
+    def open(self, *, recover: bool) -> Iterator[None]:
+        """Let interrupts through, those that are pending first.
+
+        Parameters
+        ----------
+        recover : bool
+            Raise again what was raised in the block and did not come out of it.
+        """
         try:
-            self._open = True
+            self._open, self._raised = True, False
             if self.pending:
                 self.receive(signal.SIGINT, None)
             yield
         finally:
             self._open = False
+        if self._raised and recover:
+            raise KeyboardInterrupt
 
 
 _holds: list[Hold] = []
@@ -86,13 +95,25 @@ def holding_interrupts() -> Iterator[Hold | None]:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Let interrupts through inside the block, as ``KeyboardInterrupt``."""
+def interruptible(*, recover: bool = False) -> Iterator[None]:
+    """Let interrupts through inside the block, as ``KeyboardInterrupt``.
+
+    For code of the user's, which may catch one on purpose.
+    """
     if _holds and _in_main_thread():
-        with _holds[-1].open():
+        with _holds[-1].open(recover=recover):
             yield
     else:
         yield
+
+
+def waiting() -> AbstractContextManager[None]:
+    """Let interrupts through while our own code waits.
+
+    None is lost: Python swallows an exception that a handler raises inside a finalizer or a
+    callback of the garbage collector, and prints it.
+    """
+    return interruptible(recover=True)
 
 
 def _in_main_thread() -> bool:

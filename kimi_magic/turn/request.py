@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kimi_magic.chats.chat import Chat, Place
-from kimi_magic.config import APPROVE, Settings
+from kimi_magic.config import APPROVE, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message
 from kimi_magic.wire.endpoints import KIMI_SYSTEM, Endpoint, is_kimi
@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "stop": (str, list, tuple),
     "max_steps": (int,),
+    "var_tokens": (int,),
     "approve": (str,),
 }
 
@@ -105,11 +106,11 @@ def make_request(prompt: Any, *, chat: str | Chat | None = None, **options: Any)
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise KimiError(f"{name}= takes {wanted}; got {value!r:.60}.")
+        if problem := out_of_bounds(name, value, f"{name}="):
+            raise KimiError(problem)
     stop = options.get("stop")
     if stop is not None and not all(isinstance(text, str) for text in stop):
         raise KimiError(f"stop= takes a str or several; got {stop!r:.60}.")
-    if options.get("max_steps") is not None and options["max_steps"] < 1:
-        raise KimiError(f"max_steps is at least 1; not {options['max_steps']}.")
     if options.get("approve") not in (None, *APPROVE):
         raise KimiError(f"approve= is one of {', '.join(APPROVE)}; not {options['approve']!r}.")
     if not isinstance(chat, str | Chat | None):

@@ -36,7 +36,7 @@ from kimi_magic.core.events import (
     TurnStarted,
 )
 from kimi_magic.core.frontend import can_answer
-from kimi_magic.core.interrupts import interruptible
+from kimi_magic.core.interrupts import interruptible, waiting
 from kimi_magic.core.messages import Message, ToolCall, as_content
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
@@ -488,7 +488,7 @@ def _request(running: Any, exchange: Exchange) -> Generator[Event | None, None, 
 def _arrivals(exchange: Exchange) -> Iterator[Event | None]:
     deltas = iter(exchange)
     while True:
-        with interruptible():
+        with waiting():
             try:
                 delta = next(deltas)
             except StopIteration:
@@ -523,7 +523,7 @@ def _stop(running: Any, stopped: Stopped) -> None:
 def _wait(seconds: float) -> Iterator[None]:
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
-        with interruptible():
+        with waiting():
             time.sleep(min(TICK, left))
         yield None
 

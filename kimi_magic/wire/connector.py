@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import ConfigError
-from kimi_magic.core.interrupts import interruptible
+from kimi_magic.core.interrupts import waiting
 from kimi_magic.secrets.keys import Key, KeyRing
 from kimi_magic.wire.endpoints import LOCAL, PREFERRED, Catalogue, Endpoint, from_environment
 
@@ -147,7 +147,7 @@ class Connector:
 
         with self._lock:
             self._engine = self._engine or LocalEngine()
-        with interruptible():
+        with waiting():
             running = self._engine.start(settings.local_model, notice=notice)
         if model not in (None, running.model):
             raise ConfigError(
@@ -184,7 +184,7 @@ class Connector:
 
     def known_models(self) -> list[str]:
         """The ids of models that were heard of: of the endpoints, and what servers listed."""
-        own = [endpoint.model for endpoint in self.catalogue]
+        own = [endpoint.model for endpoint in self.catalogue.listing()[0]]
         return list(dict.fromkeys([*own, *self._listed]))
 
     def free(self, endpoint: Endpoint) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable
 
 import pytest
 
-from kimi_magic.core.interrupts import holding_interrupts, interruptible
+from kimi_magic.core.interrupts import holding_interrupts, interruptible, waiting
 
 
 def interrupt() -> None:
@@ -61,6 +62,19 @@ def test_a_turn_inside_a_tool_of_another_turn() -> None:
                 let_through(int)
         with pytest.raises(KeyboardInterrupt):  # the tool goes on, and can be stopped
             interrupt()
+
+
+def swallow() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        interrupt()
+
+
+def test_an_interrupt_that_a_finalizer_swallows_comes_after_the_wait() -> None:
+    with holding_interrupts():
+        with pytest.raises(KeyboardInterrupt), waiting():
+            swallow()
+        with interruptible():  # what a tool catches is the tool's
+            swallow()
 
 
 def test_in_another_thread_nothing_is_held() -> None:

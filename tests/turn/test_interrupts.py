@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import signal
-import threading
 import time
 from collections.abc import Callable
 
@@ -19,6 +16,7 @@ from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer, check_messages
 from kimi_magic.turn.request import TurnRequest
 from kimi_magic.turn.sinks import ChatSink
+from tests.kernels import Kernel
 
 CALL = {"name": "add", "arguments": {"a": 1, "b": 2}}
 
@@ -101,48 +99,72 @@ def test_an_interrupt_at_each_event_of_a_long_turn(
     server._script.clear()
 
 
-def test_interrupts_at_random_times(
-    server: ScriptedServer, session: Session, watch: Callable[[Recorder], None]
-) -> None:
-    chance = random.Random(5)
-    main = threading.main_thread().ident
-    assert main is not None
-    until, interrupted, rounds = time.monotonic() + 20, 0, 0
-    while time.monotonic() < until:
-        rounds += 1
-        view = Recorder()
-        watch(view)
-        server._script.clear()
-        script(server)
-        stopping = threading.Event()
-        # Now and then two, a moment apart: the second comes while the first is dealt with.
-        pauses = [chance.uniform(0, 0.25), *([chance.uniform(0, 0.002)] if rounds % 3 == 0 else [])]
+RANDOM = """
+import contextlib, random, signal, threading, time
+from kimi_magic.testing import ScriptedServer, check_messages
+from kimi_magic.core.errors import TurnInterrupted
 
-        def interrupt(pauses: list[float] = pauses, stopping: threading.Event = stopping) -> None:
-            for pause in pauses:
-                if stopping.wait(pause):
-                    return
-                signal.pthread_kill(main, signal.SIGINT)
+chance, main = random.Random(5), threading.main_thread().ident
+rounds = interrupted = 0
 
-        thread = threading.Thread(target=interrupt)
+def add(a: int, b: int) -> int:
+    time.sleep(0.01)
+    return a + b
+
+def one_round(server):
+    global interrupted
+    server.error(503, "busy", headers={"Retry-After": "0.05"})
+    call = {"name": "add", "arguments": {"a": 1, "b": 2}}
+    server.reply("One moment.", reasoning="Add them.", tool_calls=[call, call])
+    server.reply("Three.", reasoning="So.")
+    over = threading.Event()
+    # Now and then two, a moment apart: the second comes while the first is dealt with.
+    pauses = [chance.uniform(0, 0.3)] + [chance.uniform(0, 0.002)] * (rounds % 3 == 0)
+
+    def interrupt():
+        for pause in pauses:
+            if over.wait(pause):
+                return
+            signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    began = False
+    with contextlib.suppress(KeyboardInterrupt):  # outside of the turn it is our own
+        thread.start()
         try:
-            # As IPython does, an interrupt outside the turn is somebody else's.
-            with contextlib.suppress(KeyboardInterrupt):
-                thread.start()
-                with contextlib.suppress(TurnInterrupted):
-                    ask(session)
-        finally:
-            stopping.set()
-            with contextlib.suppress(KeyboardInterrupt):
-                thread.join()
-        thread.join()
-        if view.events:  # else it came before the turn began
-            interrupted += session.last is not None and session.last.error is not None
-            assert view.events[-1] == "TurnFinished"
-            assert view.closed == 1
-        check_chat(session)
-    assert interrupted > rounds / 4, "most of them come while the turn runs"
+            kimi.ask("Add", tools=[add], chat="main", show=True)
+        except TurnInterrupted as error:
+            interrupted += 1
+            if error.reply is not None:
+                assert error.reply is kimi.last
+        over.set()
+    over.set()
+    while thread.is_alive():
+        with contextlib.suppress(KeyboardInterrupt):
+            thread.join()
+    assert check_messages([*kimi.chat().messages, {"role": "user", "content": "Next?"}]) == []
+
+until = time.monotonic() + 25
+server = ScriptedServer(strict=False).__enter__()
+kimi.settings.endpoint = server.base_url
+while time.monotonic() < until:
     server._script.clear()
+    one_round(server)
+    rounds += 1
+    kimi.chat().reset()
+server._script.clear()
+server.__exit__(None, None, None)
+print(rounds, interrupted)
+"""
+
+
+def test_interrupts_at_random_times(kernel: Kernel) -> None:
+    """In a real kernel, whose turns are shown; whatever is open is frozen."""
+    ran = kernel.run(RANDOM, timeout=100, allow_stdin=True)
+    rounds, interrupted = map(int, ran.stdout.split())
+    assert interrupted > rounds / 3, "most of them come while the turn runs"
+    shown = kernel.run("kimi.ask('Hi', endpoint='local', show=True, max_tokens=5)")
+    assert shown.record, "the kernel works on"
 
 
 def test_an_interrupt_under_stream(
