@@ -164,8 +164,7 @@ def _chats(notebook: Notebook, _: str) -> None:
     completes=("chats",),
 )
 def _chat(notebook: Notebook, words: str) -> None:
-    from kimi_magic.display.record import publish
-    from kimi_magic.display.transcript import show_chat
+    from kimi_magic.display.record import publish, show_chat
 
     names = [word for word in words.split() if word != "--all"]
     if len(names) > 1:
@@ -261,8 +260,7 @@ def _endpoints(notebook: Notebook, _: str) -> None:
     completes=("forms",),
 )
 def _snippet(notebook: Notebook, words: str) -> None:
-    from kimi_magic.display.record import publish
-    from kimi_magic.display.transcript import show_code
+    from kimi_magic.display.record import publish, show_code
     from kimi_magic.export import FORMS
 
     options = parse_snippet(words)

@@ -11,7 +11,7 @@ STATE = """
 import kimi_magic.session as _module
 def _state(session=_module.current()):
     chats = [(chat.name, len(chat.turns), len(chat.set_aside), len(chat.approved),
-              len(chat.learnt), chat.unanswered) for chat in session.chats]
+              len(chat.calibrations), chat.unanswered) for chat in session.chats]
     return chats, session.chats.current, id(session.last), session.settings.trait_values()
 """
 
@@ -48,13 +48,11 @@ def test_a_dry_run_begins_no_chat(kernel: Kernel, asked: ScriptedServer) -> None
     assert asked.requests == []
 
 
-def test_what_was_learnt_of_a_server_is_kept_with_the_chat(
-    kernel: Kernel, asked: ScriptedServer
-) -> None:
+def test_calibrations_are_kept_with_the_chat(kernel: Kernel, asked: ScriptedServer) -> None:
     asked.reply("OK.")
     kernel.run("%%kimi\nHi")
     kernel.run(
-        f"{STATE}\n(name, *_, learnt, _), = _state()[0]\nassert (name, learnt) == ('main', 1)"
+        f"{STATE}\n(name, *_, calibrations, _), = _state()[0]\nassert (name, calibrations) == ('main', 1)"
     )
 
 
