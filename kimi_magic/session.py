@@ -171,8 +171,7 @@ class Session:
         KimiError
             No such form, or nothing was sent.
         """
-        from kimi_magic.export import write
-        from kimi_magic.export.from_reply import program_of
+        from kimi_magic.export import program_of, write
 
         return self.without_keys(write(program_of(reply, self._connector.known_keys()), form))
 

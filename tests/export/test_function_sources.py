@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from kimi_magic.export.formatting import join_parts
 from kimi_magic.export.function_sources import Sources, gather
-from kimi_magic.export.layout import stacked
 from tests.snippets import cell, ruff
 
 
@@ -27,7 +27,7 @@ def alone(source: str, call: str, folder: Path) -> str:
     """What a call prints in a program that has only what was found; all must be found."""
     sources = found(source, call.partition("(")[0])
     assert not sources.missing
-    text = stacked([sources.imports.text(), *sources.blocks.values(), f"print({call})"])
+    text = join_parts([sources.imports.text(), *sources.blocks.values(), f"print({call})"])
     ruff(text, folder, "check", "--select=E4,E7,E9,F,I")
     program = folder / "alone.py"
     program.write_text(text, "utf-8")

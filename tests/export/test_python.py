@@ -190,7 +190,7 @@ def post(text: str) -> str:
     with ScriptedServer() as server:
         text = write(with_tools(server, *tools), "python")
     head = text.partition("\n\n")[0]
-    assert head.partition("# Not taken along from the notebook:\n")[2].splitlines() == [
+    assert head.partition("# Not exported from the notebook:\n")[2].splitlines() == [
         "# - PLANNED: it is not defined (used by report)",
         "# - ledger: it is a live object, of type Ledger (used by report)",
         "# - token: it may be a secret, and is read from the environment",
@@ -240,7 +240,7 @@ def test_hints_that_json_does_not_carry(notebook: dict[str, Any], tmp_path: Path
         text = write(with_tools(server, notebook["count"]), "python")
     assert (
         "functions = {\n"
-        "    # Its hints are not for JSON: it gets what the model sends.\n"
+        "    # Gets the arguments unchecked: its type hints are not for JSON.\n"
         '    "count": count,\n}\n'
     ) in text
     assert "Install: pip install openai pandas\n" in text
