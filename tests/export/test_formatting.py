@@ -1,4 +1,4 @@
-"""A value as source text is that value again, in the layout of the usual formatters."""
+"""Literals evaluate to their value, and are laid out as the usual formatters do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_json_reads_what_was_written(value: Any) -> None:
 
 
 def test_the_layout_is_the_formatters(tmp_path: Path) -> None:
-    """Of values of every length about the edge of the line."""
+    """Checked with values of every length around the line limit."""
     samples: list[Any] = [*map(mend_surrogates, NASTY)]
     for length in range(60, 95):
         word = "x" * length

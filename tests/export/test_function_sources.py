@@ -1,4 +1,4 @@
-"""What functions of the notebook need outside of it, and what of that is found."""
+"""Source gathered from notebook functions, run on its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def found(source: str, *tools: str) -> Sources:
 
 
 def alone(source: str, call: str, folder: Path) -> str:
-    """What a call prints in a program that has only what was found; all must be found."""
+    """Return what a call prints in a program of the gathered sources, which must be complete."""
     sources = found(source, call.partition("(")[0])
     assert not sources.missing
     text = join_parts([sources.imports.text(), *sources.blocks.values(), f"print({call})"])
