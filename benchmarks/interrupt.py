@@ -1,7 +1,7 @@
-"""How long Kernel → Interrupt takes: ``python -m benchmarks.interrupt``.
+"""Latency of Kernel → Interrupt: ``python -m benchmarks.interrupt``.
 
-From the signal to the idle kernel, in a real kernel with the live view on, at each moment of a
-turn; and to the closed connection at the server. The aim is 0.5 s.
+Measured from the signal to the idle kernel, and to the closed connection at the server, in a real
+kernel with the live view, at four moments of a turn. The target is 0.5 s.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOMENTS: dict[str, dict[str, Any]] = {
 
 
 def seconds(kernel: Kernel, moment: str) -> tuple[float, float | None]:
-    """From the interrupt to the idle kernel, and to the closed connection."""
+    """Return the seconds until the kernel is idle, and until the connection is closed."""
     with ScriptedServer(strict=False) as server:
         if moment == "waiting to retry":
             server.error(503, "busy", headers={"Retry-After": "60"})

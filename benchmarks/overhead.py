@@ -1,7 +1,7 @@
-"""What kimi-magic adds: ``python -m benchmarks.overhead``.
+"""Overhead of kimi-magic: ``python -m benchmarks.overhead``.
 
-Each figure is taken beside its floor in the same run, in fresh processes, as the median of
-several: CPU time, since wall time on a shared machine says little.
+Each figure is the median of several fresh processes, next to its floor from the same run. CPU
+time, since wall time on a shared machine says little.
 
 - ``%load_ext kimi_magic`` over IPython's own start
 - the first prompt over ``import openai``
@@ -27,7 +27,7 @@ def event(**delta: str) -> bytes:
     return f"data: {json.dumps(chunk | {'choices': [choice]})}\n\n".encode()
 
 
-# One HTTP chunk a token, as servers send them.
+# Servers send one HTTP chunk per token.
 EVENTS = [
     *[event(reasoning_content=" thought")] * (TOKENS // 2),
     *[event(content=" word")] * (TOKENS // 2),
@@ -81,7 +81,7 @@ with capture_output():
 
 
 def cpu_seconds(code: str, server: ScriptedServer | None = None, replies: int = 0) -> float:
-    """The median over fresh processes of what ``code`` prints."""
+    """Return the median of the numbers that ``code`` prints in fresh processes."""
     taken = []
     for _ in range(ROUNDS):
         if server:

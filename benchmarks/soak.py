@@ -1,7 +1,7 @@
-"""Whether a kernel stays level: ``python -m benchmarks.soak``.
+"""Resource use of a long-lived kernel: ``python -m benchmarks.soak``.
 
-2,000 turns in one kernel, each a ``%%kimi`` cell with the live view, a tool call and two requests;
-after each hundred the kernel's memory, threads, file handles, sockets among them, and open comms.
+2,000 turns in one kernel, each a ``%%kimi`` cell with the live view, a tool call and two requests.
+After every hundred it prints the kernel's memory, threads, file handles, sockets and open comms.
 Linux only.
 """
 
@@ -36,7 +36,7 @@ TURN = "%%kimi -T look --fresh -o answer\nLook at the number."
 
 
 def run(client: Any, code: str) -> str:
-    """Run a cell; what it printed."""
+    """Run a cell and return what it prints."""
     printed: list[str] = []
 
     def hear(message: dict[str, Any]) -> None:

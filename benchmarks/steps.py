@@ -1,8 +1,8 @@
-"""What a step of the tool loop costs: ``python -m benchmarks.steps``.
+"""Cost of a step of the tool loop: ``python -m benchmarks.steps``.
 
-A turn of 300 steps, each one call of a function that does nothing, beside a bare HTTP client that
-sends the same growing history and reads the same answers. CPU time of the client's process, each
-step for itself; the overhead of a step is what ours takes over the bare client's same step.
+A turn of 300 steps, each a call of a function that does nothing, next to a bare HTTP client that
+sends the same growing history and reads the same answers. The overhead of a step is its CPU time
+minus that of the bare client's same step.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ END = "\nimport json; print(json.dumps(times))"
 
 
 def step_times(code: str) -> list[float]:
-    """Seconds of CPU time of each step, the median over several processes."""
+    """Return the CPU seconds of each step, the median of several processes."""
     rounds = []
     for _ in range(ROUNDS):
         with ScriptedServer(strict=False) as server:

@@ -1,9 +1,8 @@
-"""How often an answer is data at the first try: ``python -m benchmarks.structured``.
+"""Rate of answers that fit a schema at the first try: ``python -m benchmarks.structured``.
 
-The practice model is asked to read a person out of each of twenty sentences, in each of the modes
-in which an endpoint can be asked for data. An answer counts as valid when it is read at once, and
-as right when it says what the sentence says. The model samples greedily: the figures are the same
-each time.
+The practice model extracts a person from each of twenty sentences, in each mode in which an
+endpoint can be asked for data. An answer is valid if it can be read, and right if it agrees with
+the sentence. The model samples greedily, so the figures do not change from run to run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a summary costs: ``python -m benchmarks.summaries``.
+"""Cost of a summary: ``python -m benchmarks.summaries``.
 
-Each figure is the fastest of several, beside a floor in the same run: what pandas or Python do to
-show as much of the same value.
+Each figure is the fastest of several runs, next to a floor from the same process: pandas or Python
+showing as much of the same value.
 
 - a frame of 10 million rows (target 1 s), over ``df.head().to_string()`` and ``df.describe()``
 - a frame of 10,000 columns, over its ``head().to_string()``
@@ -44,7 +44,7 @@ def tall() -> pd.DataFrame:
 
 
 def fastest(call: Callable[[], object]) -> float:
-    """Seconds of the fastest of several calls: what else the machine does makes them slower."""
+    """Return the seconds of the fastest call; other load only ever makes calls slower."""
     taken = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -1,8 +1,8 @@
-"""What the live view costs: ``python -m benchmarks.view_cost``.
+"""Cost of the live view: ``python -m benchmarks.view_cost``.
 
-The same stream is read in fresh processes, at full speed: by a bare HTTP read, by a turn whose
-widget's messages are counted, and by one that sends its whole text anew with each refresh. Each
-figure is the median of several; CPU time, since wall time on a shared machine says little.
+Fresh processes read the same stream at full speed: a bare HTTP read, a turn whose widget messages
+are counted, and a turn that sends its whole text with each refresh. Each figure is the median of
+several. CPU time, since wall time on a shared machine says little.
 
 - CPU of a turn with the live view over a bare read of its bytes (target 2 ×)
 - bytes to the front end over the text, without live.js and live.css (target 4 ×)
@@ -29,7 +29,7 @@ PARAGRAPH = (
 )
 CODE = "```python\nmarch = sales[sales.month == 3]\nmarch.groupby('region').sum()\n```\n\n"
 
-# A kernel's iopub thread without a kernel: what is published is packed and counted.
+# Without a kernel: messages for the iopub thread are packed and counted.
 TURN = """
 import json, os, sys, time
 os.environ["KIMI_BASE_URL"] = sys.argv[1]
@@ -67,7 +67,7 @@ BARE = BARE_READ + '\nimport json; print(json.dumps({"seconds": time.process_tim
 
 
 def stream(tokens: int) -> tuple[list[bytes], str]:
-    """Half reasoning, half an answer in Markdown, a token an event; and the text."""
+    """Return the events, one per token, and their text: half reasoning, half Markdown."""
     thought = [" thought"] * (tokens // 2)
     answer: list[str] = []
     while len(answer) < tokens // 2:
@@ -78,7 +78,7 @@ def stream(tokens: int) -> tuple[list[bytes], str]:
 
 
 def measure(code: str, events: list[bytes], *arguments: str) -> dict[str, Any]:
-    """The median run of a program that reads the stream twice and reports on the second time."""
+    """Return the median run of a program that reads the stream twice and measures the second."""
     runs: list[dict[str, Any]] = []
     with ScriptedServer(strict=False) as server:
         for _ in range(ROUNDS):

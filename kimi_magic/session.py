@@ -145,8 +145,7 @@ class Session:
         KimiError
             No such form, or nothing was sent.
         """
-        from kimi_magic.export import write
-        from kimi_magic.export.from_reply import program_of
+        from kimi_magic.export import program_of, write
 
         return self.redact(write(program_of(reply, self.connector.known_keys()), form))
 

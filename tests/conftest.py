@@ -1,4 +1,4 @@
-"""What all tests share: an environment without anybody's keys, a fresh session, a kernel."""
+"""Shared fixtures: an environment without keys, a fresh session, a kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["bench", "browser", "front_end", "open_bench", "scripted_server"]
 
 
 def forget_the_users_keys() -> None:
-    """Take every key and setting of whoever runs the tests out of the environment."""
+    """Remove all keys and settings of the person running the tests from the environment."""
     for name in list(os.environ):
         ours = name.startswith("KIMI_") and name != "KIMI_CACHE_DIR"
         if ours or name.endswith("_API_KEY"):
@@ -29,8 +29,8 @@ def forget_the_users_keys() -> None:
     os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 
 
-# How long an example takes depends on what else the machine does; CI tries the same ones each
-# time, so that a red run is about the change.
+# The time an example takes depends on the load of the machine. CI always tries the same examples,
+# so that a failure is due to the change under test.
 hypothesis.settings.register_profile(
     "patient",
     deadline=None,
@@ -39,17 +39,17 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 
-# A shell starts what runs in its background with interrupts ignored, and some tests raise one.
+# Shells start background jobs with SIGINT ignored, and some tests raise it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Before anything is collected: the notebooks' kernels inherit it as well.
+# At import, before the kernels of the notebooks inherit the environment.
 forget_the_users_keys()
 
 
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    """A session of its own behind ``kimi.ask`` and its kin, shown nowhere."""
+    """Put a fresh, silent session behind ``kimi.ask`` and the other functions."""
     own = Session()
     monkeypatch.setattr(session_module, "_current", own)
     yield own
@@ -60,7 +60,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
 def server(
     scripted_server: ScriptedServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> ScriptedServer:
-    """A scripted server that the session asks by default."""
+    """Start a scripted server, the session's default endpoint."""
     monkeypatch.setenv("KIMI_BASE_URL", scripted_server.base_url)
     return scripted_server
 
@@ -73,21 +73,21 @@ def _kernel_process() -> Iterator[Kernel]:
 
 @pytest.fixture
 def kernel(_kernel_process: Kernel) -> Kernel:
-    """A real kernel with the extension loaded; its namespace and chats are emptied before."""
+    """A real kernel with the extension loaded and an empty namespace, without chats."""
     _kernel_process.restart_session()
     return _kernel_process
 
 
 @pytest.fixture
 def asked(kernel: Kernel, scripted_server: ScriptedServer) -> ScriptedServer:
-    """A scripted server that the kernel asks by default."""
+    """Start a scripted server, the kernel's default endpoint."""
     kernel.run(f"%env KIMI_BASE_URL={scripted_server.base_url}")
     return scripted_server
 
 
 @pytest.fixture(scope="session")
 def node_folder() -> Iterator[Path]:
-    """Where programs for Node find the ``openai`` package."""
+    """A folder in which Node finds the ``openai`` package."""
     from tests.snippets import find_node_package
 
     try:

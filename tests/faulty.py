@@ -1,4 +1,4 @@
-"""Servers that do what no chat server should, for what `ScriptedServer` does not do."""
+"""Misbehaving servers, for faults that `ScriptedServer` cannot produce."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENTS = "text/event-stream"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer in one piece."""
+    """An HTTP response, sent in one piece."""
 
     status: int = 200
     body: bytes = b""
@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as it came."""
+    """A request as received."""
 
     method: str
     path: str
@@ -34,7 +34,7 @@ class Asked:
 
 @contextmanager
 def answering(answer: Callable[[Asked], Answer]) -> Iterator[tuple[str, list[Asked]]]:
-    """A server that gives what a function says; its base URL, and what it was asked."""
+    """Run a server that answers with a function; yields its base URL and the requests."""
     requests: list[Asked] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -73,7 +73,7 @@ def answering(answer: Callable[[Asked], Answer]) -> Iterator[tuple[str, list[Ask
 
 @contextmanager
 def resetting() -> Iterator[str]:
-    """A server that reads a request and resets the connection."""
+    """Run a server that reads a request, then resets the connection; yields its base URL."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -84,7 +84,7 @@ def resetting() -> Iterator[str]:
                     return
                 with connection:
                     connection.recv(65536)
-                    # To linger for no time makes close() send a reset.
+                    # With SO_LINGER at zero seconds, close() sends a reset.
                     linger = struct.pack("ii", 1, 0)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
@@ -99,7 +99,7 @@ def resetting() -> Iterator[str]:
 
 @contextmanager
 def refusing() -> Iterator[str]:
-    """The address of a port that nobody listens at."""
+    """Hold a port on which nothing listens; yields its base URL."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}/v1"

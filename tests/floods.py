@@ -1,4 +1,4 @@
-"""Turns that are far too much: what a model or a tool may send without end."""
+"""Turns with far too much output, from the model or from a tool."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""JupyterLab and Notebook 7 in a real browser: one server, one page and one kernel of each.
+"""JupyterLab and Notebook 7 in a real browser, each with one server, one page and one kernel.
 
-Screenshots go to ``tests/screenshots``; they are there to be looked at.
+Screenshots go to ``tests/screenshots``, for people to look at.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ in_a_browser = [
         not CHROMIUM and not os.environ.get("REQUIRE_BROWSER"),
         reason="no Chromium on this machine: what front ends show was not looked at",
     ),
-    # Playwright leaves its event loop to the end of the process.
+    # Playwright leaves its event loop open until the process ends.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-# For what does not depend on the front end, and takes its time.
+# For slow tests that do not depend on the front end.
 only_lab = pytest.mark.parametrize("front_end", ["lab"], indirect=True)
 
-# In the page: what the tests do to the notebook that is open.
+# Runs in the page, and drives the open notebook.
 HELPERS = """
 window.kimi = {
   get panel() {
@@ -75,7 +75,7 @@ window.kimi = {
 
 
 def as_notebook(*cells: dict[str, Any]) -> str:
-    """A notebook file; each cell gives its source, and outputs if it has some."""
+    """Return the text of a notebook file; each cell gives its source, and its outputs if any."""
     whole = [
         {"cell_type": "code", "id": f"cell-{i}", "metadata": {}, "outputs": []}
         | {"execution_count": None, **cell}
@@ -87,7 +87,7 @@ def as_notebook(*cells: dict[str, Any]) -> str:
 
 
 class FrontEnd:
-    """JupyterLab (``lab``) or Notebook 7 (``notebook``) on a free port, over its own folder."""
+    """JupyterLab (``lab``) or Notebook 7 (``notebook``), on a free port and in its own folder."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind, self.folder, self.token = kind, folder, secrets.token_hex(8)
@@ -136,7 +136,7 @@ class FrontEnd:
 
 
 class Bench:
-    """A notebook that is open in a front end, with one cell that is made anew for each test."""
+    """A notebook open in a front end, with one cell that each test replaces."""
 
     def __init__(self, front_end: FrontEnd, page: Any) -> None:
         self.front_end, self.page = front_end, page
@@ -162,12 +162,12 @@ class Bench:
         self.page.evaluate("([name, args]) => kimi.command(name, args)", [name, arguments])
 
     def python(self, code: str) -> str:
-        """Run code in the kernel without a cell; gives what it prints."""
+        """Run code in the kernel without a cell, and return what it prints."""
         printed: str = self.page.evaluate("code => kimi.python(code)", code)
         return printed
 
     def run(self, source: str, *, saved: bool = False) -> None:
-        """Run this as the notebook's only cell; ``saved`` is whether the file knows of it."""
+        """Run this as the notebook's only cell; ``saved`` saves the file first."""
         self.page.evaluate("source => kimi.write(source)", source)
         if saved:
             self.command("docmanager:save")
@@ -180,7 +180,7 @@ class Bench:
 
     @property
     def record(self) -> Any:
-        """What stays."""
+        """The frozen record."""
         return self.page.locator(".jp-OutputArea-output.jp-RenderedHTMLCommon").first
 
     def wait_for_record(self) -> None:
@@ -189,7 +189,7 @@ class Bench:
         self.wait_for_kernel()
 
     def saved(self) -> dict[str, Any]:
-        """The cell as it is in the file."""
+        """Save the notebook, and return the cell as it is in the file."""
         self.command("docmanager:save")
         cell: dict[str, Any] = json.loads(self.path.read_text("utf-8"))["cells"][0]
         return cell
@@ -239,7 +239,7 @@ def open_bench(front_end: FrontEnd, browser: Any) -> Iterator[Bench]:
 
 @pytest.fixture
 def bench(open_bench: Bench, scripted_server: ScriptedServer) -> Bench:
-    """The notebook, its kernel with the extension freshly loaded, and a server that it asks."""
+    """The open notebook, with the extension loaded and a scripted server as its endpoint."""
     open_bench.wait_for_kernel()
     set_up = f"import os; os.environ['KIMI_BASE_URL'] = {scripted_server.base_url!r}"
     open_bench.python(f"{RESET}\n{set_up}\n{TOOLS}")

@@ -1,9 +1,9 @@
-"""Text that has harmed readers of notebooks, chats and mail, and what may stand in our HTML.
+"""Attack vectors from notebooks, chats and mail, and an allow-list for our own HTML.
 
-Whatever of it runs sets ``window.ran``; whatever loads asks the host ``stranger.invalid``.
+A vector that runs sets ``window.ran``; one that loads asks the host ``stranger.invalid``.
 """
 
-# ruff: noqa: E501 - a vector a line
+# ruff: noqa: E501 - one vector per line
 
 from __future__ import annotations
 
@@ -146,14 +146,14 @@ _TEX = re.compile(
 
 
 class Checked(HTMLParser):
-    """Reads HTML of ours; fails on all that is not plainly harmless.
+    """Parser for our HTML that fails on anything not plainly harmless.
 
     Attributes
     ----------
     text : str
-        What a person reads.
+        The visible text.
     children : list of str
-        The tags that stand in the outermost element.
+        Tags of the elements directly within the outermost one.
     """
 
     def __init__(self, html: str) -> None:
@@ -202,7 +202,7 @@ class Checked(HTMLParser):
             self._run += data
 
     def _end_run(self) -> None:
-        """MathJax reads a run of text without elements in it."""
+        """Check a run of text without elements in it, the unit that MathJax reads."""
         if self._run not in ("$", "\\"):
             assert not _TEX.search(self._run), self._run
             assert "$" in self._run or "\\" not in self._run, self._run
@@ -222,5 +222,5 @@ class Checked(HTMLParser):
 
 
 def check_plain(text: str) -> None:
-    """Fail on text in which something is hidden, or that moves a cursor."""
+    """Fail on text with hidden characters, or that moves the cursor."""
     assert not _UNSEEN.search(text), repr(text)

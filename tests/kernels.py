@@ -1,4 +1,4 @@
-"""A real kernel, driven message by message as a front end does."""
+"""A real kernel, driven message by message like a front end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for _name, _trait in type(kimi.settings).class_traits(config=True).items():
 
 
 class OwnSpec(KernelSpecManager):
-    """The kernel of this very environment, whatever specs the machine has."""
+    """Start kernels in this environment, whatever kernelspecs are installed."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         return KernelSpec(
@@ -47,7 +47,7 @@ class OwnSpec(KernelSpecManager):
 
 @dataclass
 class Ran:
-    """What one cell brought, in the order in which a front end got it."""
+    """Messages and reply of one cell, in order of arrival."""
 
     status: str = ""
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -72,17 +72,17 @@ class Ran:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The bundle that stays."""
+        """The MIME bundle of the frozen record."""
         return self.displays[-1]
 
     @property
     def error(self) -> str:
-        """The error as it stands in the cell."""
+        """The error as shown in the cell."""
         return "\n".join("\n".join(c["traceback"]) for c in self.of("error"))
 
     @property
     def ops(self) -> list[dict[str, Any]]:
-        """What the live view was told."""
+        """The operations sent to the live view."""
         sent = [c["data"] for c in self.of("comm_msg")]
         return [
             op
@@ -93,7 +93,7 @@ class Ran:
 
 
 class Kernel:
-    """Runs cells; ``allow_stdin`` says whether a person could answer, as in JupyterLab."""
+    """A kernel that runs cells; ``allow_stdin`` means that a person can answer questions."""
 
     def __init__(self) -> None:
         self._manager = KernelManager(kernel_spec_manager=OwnSpec())
@@ -116,7 +116,7 @@ class Kernel:
         self._manager.cleanup_resources()
 
     def interrupt(self) -> None:
-        """What Kernel → Interrupt does, without the manager's event loop: any thread may call."""
+        """Interrupt the kernel; unlike the manager's method, any thread may call this one."""
         provisioner: Any = self._manager.provisioner
         os.killpg(provisioner.pid, signal.SIGINT)
 
@@ -136,8 +136,8 @@ class Kernel:
     ) -> Ran:
         """Run a cell to its end; ``watch`` sees each message as it arrives.
 
-        A person who is asked gives ``answer``, or its items one after the other. ``cell`` is the
-        cell's id, as front ends send it.
+        Questions are answered with ``answer``, or with one of its items each. ``cell`` is the
+        cell id that a front end would send.
         """
         ran = Ran()
         answers = iter(itertools.repeat(answer) if isinstance(answer, str) else answer or ())
@@ -169,18 +169,18 @@ class Kernel:
 
     def _answer(self, ran: Ran, asked: str, answers: Iterator[str]) -> None:
         question = self._client.get_stdin_msg(timeout=1)
-        if question["parent_header"].get("msg_id") == asked:  # else of one that was interrupted
+        if question["parent_header"].get("msg_id") == asked:  # otherwise of an interrupted cell
             ran.questions.append(question["content"]["prompt"])
             self._client.input(next(answers))
 
     def _reply_to(self, asked: str) -> dict[str, Any]:
         while True:
             reply: dict[str, Any] = self._client.get_shell_msg(timeout=10)
-            if reply["parent_header"]["msg_id"] == asked:  # else of a cell that was given up
+            if reply["parent_header"]["msg_id"] == asked:  # otherwise of an abandoned cell
                 return dict(reply["content"])
 
     def complete(self, code: str) -> dict[str, Any]:
-        """What a front end is told when the tab key is pressed at the end of the code."""
+        """Complete the code at its end, as the tab key does."""
         found: dict[str, Any] = self._client.complete(code, reply=True, timeout=30)["content"]
         return found
 

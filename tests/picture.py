@@ -1,4 +1,4 @@
-"""The README's picture: ``python -m tests.picture`` drives JupyterLab and writes it anew."""
+"""The README's screenshot, taken in JupyterLab: ``python -m tests.picture``."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def take(bench: Bench, server: ScriptedServer) -> None:
-    """Take the picture while the answer is written."""
+    """Take the screenshot while the answer streams."""
     bench.python(SET_UP.format(server.base_url))
     bench.command("application:toggle-left-area")
     calls = [

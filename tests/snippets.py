@@ -1,4 +1,4 @@
-"""Exported programs: how they are run, and what is compared of them."""
+"""Helpers that run exported programs and compare their requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPTIONS: dict[str, Any] = {
     "stream_options": {"include_usage": True},
 }
 
-# What breaks quoting somewhere, one language's at least.
+# Each breaks the quoting of at least one language, if done carelessly.
 NASTY = [
     "'EOF'",
     "EOF",
@@ -62,7 +62,7 @@ hostile = st.text(
     max_size=120,
 ) | st.sampled_from(NASTY)
 batches = st.lists(hostile, min_size=30, max_size=60)
-# Each example is a program that is run; the examples themselves are batches.
+# Each example runs a program, so an example is a batch of texts.
 by_batch = settings(
     max_examples=3,
     phases=[Phase.explicit, Phase.generate],
@@ -77,7 +77,7 @@ def ask(*texts: str) -> list[dict[str, Any]]:
 def program(
     server: ScriptedServer, messages: list[dict[str, Any]] | None = None, **how: Any
 ) -> Program:
-    """A program that asks the server; keywords of `Program`, the others go into the body."""
+    """Make a program that asks the server; keywords that `Program` lacks go into the body."""
     own = {name: how.pop(name) for name in ("functions", "notes", "provider") if name in how}
     body = {"model": MODEL, "messages": messages or ask("9.11 or 9.9?"), **OPTIONS, **how}
     body = {name: value for name, value in body.items() if value is not None}
@@ -85,7 +85,7 @@ def program(
 
 
 def run(text: str, form: str, folder: Path, **environment: str | None) -> str:
-    """Run a program as a user would, and give what it prints."""
+    """Run a program as a user would, and return what it prints."""
     path = folder / f"program{FORMS[form].suffix}"
     path.write_bytes(text.encode())
     command = {"node": "node", "curl": "sh"}.get(form, sys.executable)
@@ -111,12 +111,12 @@ def run(text: str, form: str, folder: Path, **environment: str | None) -> str:
 
 
 def find_node_package() -> Path:
-    """A folder in which Node finds the ``openai`` package, fetched once from its registry.
+    """Return a folder in which Node finds the ``openai`` package; it is installed once.
 
     Raises
     ------
     LookupError
-        There is no Node, or the package cannot be had.
+        Node is missing, or the package cannot be installed.
     """
     if missing := [program for program in ("node", "npm") if not shutil.which(program)]:
         raise LookupError(f"no {missing[0]} on this machine")
@@ -129,7 +129,7 @@ def find_node_package() -> Path:
             ran = subprocess.run(install, capture_output=True, text=True, timeout=300, check=False)
             if ran.returncode:
                 raise LookupError(f"npm cannot bring the openai package:\n{ran.stderr}")
-            with suppress(OSError):  # another run was faster
+            with suppress(OSError):  # another process was faster
                 Path(fresh).rename(folder)
                 Path(fresh).mkdir()
     return folder
@@ -140,7 +140,7 @@ def export_and_run(wanted: Program, form: str, folder: Path, **environment: str 
 
 
 def meaning(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a request says, in whatever form it says it."""
+    """Normalise a request, so that equivalent ones are equal."""
     plain = json.loads(json.dumps(body))
     plain["messages"] = [_meaning_of_message(message) for message in plain["messages"]]
     plain.setdefault("stream", False)
@@ -157,7 +157,7 @@ def _meaning_of_message(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def cell(source: str, namespace: dict[str, Any]) -> None:
-    """Run a cell as the notebook does: Python remembers its source."""
+    """Run a cell as IPython does, with its source in the line cache."""
     namespace.setdefault("__name__", "__main__")
     name = f"/tmp/ipykernel_0/{len(linecache.cache)}.py"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
@@ -165,7 +165,7 @@ def cell(source: str, namespace: dict[str, Any]) -> None:
 
 
 def check_layout(text: str, folder: Path) -> None:
-    """The formatter and the linter have nothing to say, at their defaults."""
+    """Check a program with ruff's formatter and linter at their defaults."""
     ruff(text, folder, "format", "--diff")
     ruff(text, folder, "check")
 

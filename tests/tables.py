@@ -1,4 +1,4 @@
-"""The README's tables, made from the code: ``python -m tests.tables`` writes them anew."""
+"""The README's tables, generated from the code: ``python -m tests.tables`` updates them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house is as DESIGN says: one way down, the public names, a light front door."""
+"""The architecture: imports point down, modules are few, importing is cheap."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import kimi_magic
 
 PACKAGE = Path(kimi_magic.__file__).parent
 
-# One way down: a room may import the rooms above it in this list, and no others. Rooms of one
-# storey do not know each other.
+# A room may import the rooms above it in this list, and no others. Rooms on one line do not import
+# each other.
 STOREYS = (
     {"core"},
     {"schema", "secrets"},
@@ -42,7 +42,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The rooms of ours that a module imports, anywhere in it."""
+    """Yield the rooms that a module imports, within functions as well."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The README says what is so: its tables come from the code, its Python runs."""
+"""The README is true: its tables come from the code, and its Python runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_two_commands_come_first() -> None:
 
 
 def test_every_python_block_runs(kernel: Kernel) -> None:
-    """In order, in one kernel, on the embedded engine."""
+    """All blocks run in order, in one kernel, with the practice model."""
     assert len(CELLS) > 8
     for cell in CELLS:
         kernel.run(cell, timeout=100)

@@ -1,7 +1,7 @@
-"""The turn through LangChain: ChatNVIDIA at NVIDIA's endpoint, ChatDeepSeek at any other.
+"""A program for LangChain: ChatNVIDIA for NVIDIA's endpoint, ChatDeepSeek for all others.
 
-LangChain's ChatOpenAI drops the reasoning. ChatDeepSeek, built on the same base, keeps it under
-each of its names.
+ChatOpenAI drops the reasoning. ChatDeepSeek is built on the same base class and keeps it,
+whichever of its two names the server uses.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
+from kimi_magic.export.formatting import PYTHON, comment, join_parts
 from kimi_magic.export.imports import Imports
-from kimi_magic.export.layout import comment, keywords, stacked
-from kimi_magic.export.literals import Python
 from kimi_magic.export.program import Program
 
 __all__ = ["write_langchain"]
 
-TAB = "    "
-PYTHON = Python()
-
-SENDS_ALL = '''
+COMPLETE_HISTORY = '''
 class ChatReasoner(ChatDeepSeek):
-    """Sends the history whole: LangChain leaves out its reasoning and the tools' names."""
+    """Sends the reasoning and tool names of the history, which LangChain leaves out."""
 
     def _get_request_payload(self, input_, *, stop=None, **kwargs):
         payload = super()._get_request_payload(input_, stop=stop, **kwargs)
-        said = self._convert_input(input_).to_messages()
-        for sent, message in zip(payload["messages"], said):
+        messages = self._convert_input(input_).to_messages()
+        for sent, message in zip(payload["messages"], messages):
             sent |= message.additional_kwargs
         return payload
 '''
@@ -48,7 +44,7 @@ ${gather}print()
 
 BEFORE = "reply = None\n"
 GATHER = """\
-    if chunk.tool_call_chunks:  # a call may come in pieces, which add up
+    if chunk.tool_call_chunks:  # a call may come in pieces; chunks add up
         reply = chunk if reply is None else reply + chunk
 """
 
@@ -66,24 +62,23 @@ for call in [*reply.tool_calls, *reply.invalid_tool_calls] if reply else []:
 
 
 def write_langchain(program: Program) -> str:
-    """Write the program."""
+    """Return the source of the program."""
     at_nvidia = program.provider == "nvidia" or ".nvidia.com/" in program.base_url
     package = "langchain-nvidia-ai-endpoints>=1.4.2" if at_nvidia else "langchain-deepseek>=1.1"
     messages = [_message(message, at_nvidia=at_nvidia) for message in program.messages]
-    whole = at_nvidia or not any("additional_kwargs" in message for message in messages)
-    kind = "ChatNVIDIA" if at_nvidia else "ChatDeepSeek" if whole else "ChatReasoner"
-    about = program.about("LangChain", f'pip install "{package}"')
+    complete = at_nvidia or not any("additional_kwargs" in message for message in messages)
+    kind = "ChatNVIDIA" if at_nvidia else "ChatDeepSeek" if complete else "ChatReasoner"
     parts = [
-        comment("#", [*about, *program.unrun()]),
+        comment("#", program.opening("LangChain", f'pip install "{package}"')),
         _imports(program, at_nvidia=at_nvidia),
-        "" if whole else SENDS_ALL,
+        "" if complete else COMPLETE_HISTORY,
         _model(program, kind),
         PYTHON.assign("tools", program.tools) if program.tools else "",
         PYTHON.assign("messages", messages),
         _reading(program, at_nvidia=at_nvidia),
         SHOW_CALLS if program.tools else "",
     ]
-    return stacked(filter(None, parts))
+    return join_parts(filter(None, parts))
 
 
 def _imports(program: Program, *, at_nvidia: bool) -> str:
@@ -98,50 +93,53 @@ def _imports(program: Program, *, at_nvidia: bool) -> str:
 
 
 def _message(message: Mapping[str, Any], *, at_nvidia: bool) -> dict[str, Any]:
-    """A message in which LangChain loses nothing: it passes on what it does not know apart."""
-    apart = ("role", "content", "tool_call_id")
+    """Return the message with unknown fields where LangChain passes them on untouched."""
     known = {"role": message["role"], "content": message.get("content") or ""}
     if "tool_call_id" in message:
         known["tool_call_id"] = message["tool_call_id"]
-    further = {key: value for key, value in message.items() if key not in apart}
-    reasoned = [key for key in ("reasoning_content", "reasoning") if key in further]
-    if at_nvidia and reasoned:
-        # ChatNVIDIA sends back what it has noted as the server's own.
-        further["_reasoning_api_fields"] = reasoned
-    return known | ({"additional_kwargs": further} if further else {})
+    extra = {
+        key: value
+        for key, value in message.items()
+        if key not in ("role", "content", "tool_call_id")
+    }
+    reasoning = [key for key in ("reasoning_content", "reasoning") if key in extra]
+    if at_nvidia and reasoning:
+        # ChatNVIDIA sends back only the reasoning fields that it has noted as the server's.
+        extra["_reasoning_api_fields"] = reasoning
+    return known | ({"additional_kwargs": extra} if extra else {})
 
 
 def _model(program: Program, kind: str) -> str:
-    """The client with its options, under the names that LangChain has for them."""
+    """Return the client with its options, under LangChain's names for them."""
     at_nvidia = kind == "ChatNVIDIA"
     names = {name: name for name in ("model", "temperature", "top_p", "max_tokens", "seed", "stop")}
     if at_nvidia:
         names["max_tokens"] = "max_completion_tokens"
-    own = {*names, "stream", "stream_options"}
     options = {names[key]: value for key, value in program.options.items() if key in names}
-    further = {key: value for key, value in program.options.items() if key not in own}
-    counted = program.options.get("stream_options")
+    known = {*names, "stream", "stream_options"}
+    extra = {key: value for key, value in program.options.items() if key not in known}
+    stream_options = program.options.get("stream_options")
     if not at_nvidia:
-        options["stream_usage"] = bool((counted or {}).get("include_usage"))
-    elif counted != {"include_usage": True}:
-        options["stream_options"] = counted
-    if further:
-        options["model_kwargs" if at_nvidia else "extra_body"] = further
+        options["stream_usage"] = bool((stream_options or {}).get("include_usage"))
+    elif stream_options != {"include_usage": True}:
+        options["stream_options"] = stream_options
+    if extra:
+        options["model_kwargs" if at_nvidia else "extra_body"] = extra
     key = f'os.environ["{program.key_env}"]' if program.key_env else '"none"'
-    patience = keywords({"timeout": program.seconds}, TAB)
+    timeout = PYTHON.keywords({"timeout": program.timeout})
     if at_nvidia:
-        patience = f"{patience.rstrip()}  # seconds; the default of 60 is short for reasoning\n"
+        timeout = f"{timeout.rstrip()}  # seconds; the default of 60 is short for reasoning\n"
     return (
-        f"llm = {kind}(\n{keywords({'base_url': program.base_url}, TAB)}{TAB}api_key={key},\n"
-        f"{keywords(options, TAB)}{patience})"
+        f"llm = {kind}(\n{PYTHON.keywords({'base_url': program.base_url})}"
+        f"{PYTHON.tab}api_key={key},\n{PYTHON.keywords(options)}{timeout})"
     )
 
 
 def _reading(program: Program, *, at_nvidia: bool) -> str:
-    asked = "llm.bind_tools(tools)" if program.tools else "llm"
-    # Left to the server, not to ChatNVIDIA's own default of 1,024.
+    llm = "llm.bind_tools(tools)" if program.tools else "llm"
+    # ChatNVIDIA would send a default of its own, 1,024; None leaves the limit to the server.
     limit = ", max_tokens=None" if at_nvidia and "max_tokens" not in program.options else ""
-    call = f"{asked}.{'stream' if program.streams else 'invoke'}(messages{limit})"
+    call = f"{llm}.{'stream' if program.streams else 'invoke'}(messages{limit})"
     before, gather = (BEFORE, GATHER) if program.tools else ("", "")
     reading = Template(READ_STREAM if program.streams else READ_WHOLE)
     return reading.substitute(call=call, before=before, gather=gather)

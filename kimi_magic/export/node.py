@@ -1,21 +1,17 @@
-"""The turn through Node's ``openai`` package, as an ES module."""
+"""A program for Node's ``openai`` package, as an ES module."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from string import Template
-from typing import Any
 
-from kimi_magic.export.layout import comment
-from kimi_magic.export.literals import JavaScript
+from kimi_magic.export.formatting import JAVASCRIPT, comment
 from kimi_magic.export.program import Program
 
 __all__ = ["write_node"]
 
-TAB = "  "
-JAVASCRIPT = JavaScript()
+TAB = JAVASCRIPT.tab
 
-# Without a key of its own the package would take OpenAI's from the environment.
+# Without a key the package would send OPENAI_API_KEY, which belongs to another server.
 KEY = """
 const apiKey = process.env.$variable;
 if (!apiKey) throw new Error("$variable is not set.");
@@ -25,7 +21,7 @@ READ_STREAM = """
 let reasoned = false;
 ${before}for await (const chunk of stream) {
   const delta = chunk.choices?.[0]?.delta ?? {};
-  // OpenAI's own API has no reasoning: servers call it one thing or the other.
+  // Not in OpenAI's own API; servers use one of two names.
   const reasoning = delta.reasoning_content || delta.reasoning;
   if (reasoning) {
     process.stdout.write(reasoning);
@@ -43,12 +39,12 @@ process.stdout.write("\\n");
 BEFORE = "const calls = new Map();\n"
 GATHER = """\
   for (const part of delta.tool_calls ?? []) {
-    // Some servers number no calls, and send each in one piece.
-    const place = part.index ?? part.id;
-    const call = calls.get(place) ?? { name: "", arguments: "" };
+    // Some servers send no index, but the id with every piece.
+    const key = part.index ?? part.id;
+    const call = calls.get(key) ?? { name: "", arguments: "" };
     call.name = part.function?.name || call.name;
     call.arguments += part.function?.arguments ?? "";
-    calls.set(place, call);
+    calls.set(key, call);
   }
 """
 SHOW_CALLS = """
@@ -59,7 +55,7 @@ for (const call of calls.values()) {
 
 READ_WHOLE = """
 const message = completion.choices[0].message;
-// OpenAI's own API has no reasoning: servers call it one thing or the other.
+// Not in OpenAI's own API; servers use one of two names.
 const reasoning = message.reasoning_content || message.reasoning;
 if (reasoning) console.log(reasoning + "\\n");
 if (message.content) console.log(message.content);
@@ -72,10 +68,9 @@ for (const { function: call } of message.tool_calls ?? []) {
 
 
 def write_node(program: Program) -> str:
-    """Write the program."""
-    about = program.about("Node", "npm install openai")
+    """Return the source of the program."""
     parts = [
-        comment("//", [*about, *program.unrun()]),
+        comment("//", program.opening("Node", "npm install openai")),
         'import OpenAI from "openai";',
         Template(KEY).substitute(variable=program.key_env) if program.key_env else "",
         _client(program),
@@ -88,22 +83,23 @@ def write_node(program: Program) -> str:
 
 
 def _client(program: Program) -> str:
-    options = _lines({"baseURL": program.base_url})
-    options += f"{TAB}apiKey,\n" if program.key_env else _lines({"apiKey": "none"})
+    options = JAVASCRIPT.keywords({"baseURL": program.base_url})
+    options += f"{TAB}apiKey,\n" if program.key_env else f'{TAB}apiKey: "none",\n'
     if not program.streams:
-        options += _lines({"timeout": round(program.seconds * 1000)})
+        options += JAVASCRIPT.keywords({"timeout": program.timeout * 1000})
     return f"const client = new OpenAI({{\n{options}}});"
 
 
 def _request(program: Program) -> str:
+    options = program.options
     parts = [
-        _lines({"model": program.model}),
+        JAVASCRIPT.keywords({"model": options.pop("model")}),
         f"{TAB}messages,\n",
-        _lines({name: value for name, value in program.options.items() if name != "model"}),
+        JAVASCRIPT.keywords(options),
         f"{TAB}tools,\n" if program.tools else "",
     ]
-    answer = "stream" if program.streams else "completion"
-    return f"const {answer} = await client.chat.completions.create({{\n{''.join(parts)}}});"
+    result = "stream" if program.streams else "completion"
+    return f"const {result} = await client.chat.completions.create({{\n{''.join(parts)}}});"
 
 
 def _reading(program: Program) -> str:
@@ -112,10 +108,3 @@ def _reading(program: Program) -> str:
     before, gather = (BEFORE, GATHER) if program.tools else ("", "")
     reading = Template(READ_STREAM).substitute(before=before, gather=gather)
     return reading + (SHOW_CALLS if program.tools else "")
-
-
-def _lines(values: Mapping[str, Any]) -> str:
-    return "".join(
-        f"{TAB}{name}: {JAVASCRIPT.write(value, TAB, len(name) + 3)},\n"
-        for name, value in values.items()
-    )

@@ -1,34 +1,42 @@
-"""What an exported program does, as a value."""
+"""The first request of a turn as data, ready to be written as a program."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_magic.core.messages import mend_surrogates
+from kimi_magic.core.errors import KimiError
+from kimi_magic.core.reply import Reply, mend_surrogates
+from kimi_magic.secrets.patterns import MASKED, mask
+from kimi_magic.secrets.redact import mapped
 
-__all__ = ["Program"]
+__all__ = ["Program", "program_of"]
+
+# The embedded engine has no address of its own; this is the default of llama.cpp's server.
+PLACEHOLDER_URL = "http://127.0.0.1:8080/v1"
+PRACTICE_MODEL = "The practice model lives in the kernel alone: set base_url and model to another."
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One turn, to be written down.
+    """A request, and what a program needs to send it.
 
     Parameters
     ----------
     body : Mapping
-        The turn's first request as the API knows it.
+        The request as the API knows it.
     base_url : str
         Up to and including ``/v1``.
     key_env : str or None
-        The environment variable that holds the key; None: the server wants none.
+        The environment variable that holds the key; None if the server needs none.
     provider : str
         The endpoint's name.
     functions : Mapping
-        The functions of the tools, by the tools' names.
+        The functions of the tools, by tool name.
     notes : tuple of str
-        What else the reader has to know, such as where a secret was masked.
+        Remarks for the opening comment, for example where a secret was masked.
     """
 
     body: Mapping[str, Any]
@@ -39,7 +47,9 @@ class Program:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "body", _mended(self.body))
+        # Through JSON, so that the writers meet no type that JSON lacks.
+        text = json.dumps(self.body, ensure_ascii=False, default=dict)
+        object.__setattr__(self, "body", json.loads(mend_surrogates(text)))
 
     @property
     def model(self) -> str:
@@ -59,36 +69,62 @@ class Program:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is asked for beside the messages and the tools."""
-        apart = ("messages", "tools")
-        return {key: value for key, value in self.body.items() if key not in apart}
+        """The fields of the body other than the messages and the tools."""
+        return {k: v for k, v in self.body.items() if k not in ("messages", "tools")}
 
     @property
-    def seconds(self) -> int:
-        """The longest silence to wait through: without a stream it lasts to the whole answer."""
+    def timeout(self) -> int:
+        """Seconds of silence to accept: an answer in one piece is silent until it is whole."""
         return 600 if self.streams else 3600
 
-    def about(self, way: str, install: str = "") -> list[str]:
-        """The program's opening words."""
-        said = [f"{self.model} through {way}."]
+    def opening(self, client: str, install: str = "", *, runs_tools: bool = False) -> list[str]:
+        """Return the paragraphs of the opening comment."""
+        paragraphs = [f"{self.model} through {client}."]
         if install:
-            said.append(f"Install: {install}")
+            paragraphs.append(f"Install: {install}")
         if self.key_env:
-            said.append(f"Key: from the environment variable {self.key_env}")
-        return [*said, *self.notes]
+            paragraphs.append(f"Key: from the environment variable {self.key_env}")
+        paragraphs += self.notes
+        if self.tools and not runs_tools:
+            names = ", ".join(tool["function"]["name"] for tool in self.tools)
+            paragraphs.append(
+                f"Tools: {names}. The model's calls are shown, and the program ends there."
+            )
+        return paragraphs
 
-    def unrun(self) -> list[str]:
-        """For forms that run no tools."""
-        names = ", ".join(tool["function"]["name"] for tool in self.tools)
-        said = [f"Tools: {names}. The model's calls are shown, and the program ends there."]
-        return said if names else []
 
+def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
+    """Return the program that sends the first request of a turn again.
 
-def _mended(value: Any) -> Any:
-    if isinstance(value, str):
-        return mend_surrogates(value)
-    if isinstance(value, Mapping):
-        return {_mended(key): _mended(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mended(item) for item in value]
-    return value
+    Partial mode is left out: the request ends with the words that asked to continue.
+
+    Parameters
+    ----------
+    reply : Reply
+    secrets : Mapping
+        Known keys, by the names of their variables. None of them is written.
+
+    Raises
+    ------
+    KimiError
+        The turn sent nothing.
+    """
+    record, endpoint = reply.record, reply.record.endpoint
+    if not record.parameters or endpoint is None:
+        raise KimiError("This turn sent nothing, so there is no program to write.")
+    notes = [] if endpoint.base_url else [PRACTICE_MODEL]
+    messages = [message.to_dict() for message in record.messages[: record.sent]]
+    messages = mapped(messages, lambda text: mask(text, secrets)[0])
+    notes += (
+        f"messages[{index}] holds {MASKED} in the place of a secret."
+        for index, message in enumerate(messages)
+        if MASKED in json.dumps(message)
+    )
+    return Program(
+        dict(record.parameters) | {"messages": messages},
+        endpoint.base_url or PLACEHOLDER_URL,
+        endpoint.key_env,
+        endpoint.name,
+        dict(reply.functions),
+        tuple(notes),
+    )

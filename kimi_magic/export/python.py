@@ -1,4 +1,4 @@
-"""The turn through OpenAI's Python SDK; with tools, their functions and the loop come along."""
+"""A program for OpenAI's Python SDK, with the tools' functions and the loop that calls them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from contextlib import suppress
 from string import Template
 from typing import Any
 
+from kimi_magic.export.formatting import PYTHON, comment, join_parts
 from kimi_magic.export.function_sources import Sources, gather
-from kimi_magic.export.layout import comment, keywords, stacked
-from kimi_magic.export.literals import Python
 from kimi_magic.export.program import Program
 
 __all__ = ["write_python"]
 
-TAB = "    "
-PYTHON = Python()
+TAB = PYTHON.tab
 
 CLIENT = """
 $client = OpenAI(
@@ -31,10 +29,10 @@ $request)
 
 reasoned = False
 for chunk in stream:
-    if not chunk.choices:  # the last one may count the tokens and say no more
+    if not chunk.choices:  # the last one may hold nothing but the usage
         continue
     delta = chunk.choices[0].delta
-    # OpenAI's own API has no reasoning: servers call it one thing or the other.
+    # Not in OpenAI's own API; servers use one of two names.
     reasoning = getattr(delta, "reasoning_content", None)
     reasoning = reasoning or getattr(delta, "reasoning", None)
     if reasoning:
@@ -53,7 +51,7 @@ completion = $client.chat.completions.create(
 $request)
 
 message = completion.choices[0].message
-# OpenAI's own API has no reasoning: servers call it one thing or the other.
+# Not in OpenAI's own API; servers use one of two names.
 reasoning = getattr(message, "reasoning_content", None)
 reasoning = reasoning or getattr(message, "reasoning", None)
 if reasoning:
@@ -63,17 +61,17 @@ print(message.content)
 
 ASK_STREAM = '''
 def $ask():
-    """Ask, print what streams in, and return the message for the history."""
+    """Ask, print the answer as it streams, and return it for the history."""
     reasoning, key, content, calls = "", "reasoning_content", "", {}
     finish_reason = None
     stream = $client.chat.completions.create(
 $request    )
     for chunk in stream:
-        if not chunk.choices:  # the last one may count the tokens and say no more
+        if not chunk.choices:  # the last one may hold nothing but the usage
             continue
         choice = chunk.choices[0]
         finish_reason = choice.finish_reason or finish_reason
-        # OpenAI's own API has no reasoning: servers call it one thing or the other.
+        # Not in OpenAI's own API; servers use one of two names.
         for name in ("reasoning_content", "reasoning"):
             if piece := getattr(choice.delta, name, None):
                 print(piece, end="", flush=True)
@@ -85,7 +83,7 @@ $request    )
             print(piece, end="", flush=True)
             content += piece
         for part in choice.delta.tool_calls or []:
-            # Some servers number no calls, and send each in one piece.
+            # Some servers send no index, but the id with every piece.
             index = getattr(part, "index", None)
             call = calls.setdefault(
                 part.id if index is None else index,
@@ -97,32 +95,32 @@ $request    )
     print()
     if finish_reason == "length":  # the last call may be cut off
         calls = {}
-    # The reasoning goes back under the name by which it came.
+    # Return the reasoning under the name it came with.
     message = {"role": "assistant", key: reasoning}
     message["tool_calls"] = [
         {"id": call.pop("id"), "type": "function", "function": call}
         for call in calls.values()
     ]
-    if content:  # beside calls an empty one is refused
+    if content:  # servers refuse empty content beside calls
         message["content"] = content
     return message
 '''
 
 ASK_WHOLE = '''
 def $ask():
-    """Ask, print the answer, and return it as a message for the history."""
+    """Ask, print the answer, and return it for the history."""
     completion = $client.chat.completions.create(
 $request    )
     answer = completion.choices[0].message.model_dump(exclude_none=True)
-    # OpenAI's own API has no reasoning: servers call it one thing or the other.
+    # Not in OpenAI's own API; servers use one of two names.
     key = "reasoning" if answer.get("reasoning") else "reasoning_content"
     reasoning, content = answer.get(key, ""), answer.get("content")
     calls = answer.get("tool_calls", [])
     if completion.choices[0].finish_reason == "length":  # the last call may be cut off
         calls = []
-    # The reasoning goes back under the name by which it came.
+    # Return the reasoning under the name it came with.
     message = {"role": "assistant", key: reasoning, "tool_calls": calls}
-    if content:  # beside calls an empty one is refused
+    if content:  # servers refuse empty content beside calls
         message["content"] = content
     print(*filter(None, (reasoning, content)), sep="\\n\\n")
     return message
@@ -130,7 +128,7 @@ $request    )
 
 RUN = '''
 def $run(call):
-    """Run a function that the model calls, and tell the model what came of it."""
+    """Run the function that the model calls, and return its result as a message."""
     function, given = call["function"], {}
     name = function["name"]
     try:
@@ -138,10 +136,10 @@ def $run(call):
         content = $functions[name](**given)
         if not isinstance(content, str):
             content = json.dumps(content, ensure_ascii=False, default=str)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the model is told
+    except Exception as error:  # noqa: BLE001 - the model is told of any failure
         content = f"Error: {type(error).__name__}: {error}"
     print(f"{name}({function['arguments']})\\n{content}\\n")
-    if not given:  # servers refuse what is no JSON, in the history as well
+    if not given:  # servers refuse broken JSON in the history
         function["arguments"] = "{}"
     return {
         "role": "tool",
@@ -160,7 +158,7 @@ while $message["tool_calls"]:
 
 IN_THREAD = '''
 def $in_thread(function):
-    """Let a coroutine run where no event loop runs yet: a notebook has one."""
+    """Run a coroutine in a thread, as a notebook already runs an event loop."""
 
     def call(**arguments):
         with ThreadPoolExecutor() as pool:
@@ -169,14 +167,14 @@ def $in_thread(function):
     return call
 '''
 
-OURS = ("client", "messages", "message", "functions", "tools", "ask", "run", "in_thread")
+NAMES = ("client", "messages", "message", "functions", "tools", "ask", "run", "in_thread")
 
 
 def write_python(program: Program) -> str:
-    """Write the program."""
+    """Return the source of the program."""
     tools = [tool["function"]["name"] for tool in program.tools]
     sources = gather({tool: f for tool, f in program.functions.items() if tool in tools})
-    names = _names(sources)
+    names = _free_names(sources)
     parts = [CLIENT, READ_STREAM if program.streams else READ_WHOLE]
     if program.tools:
         parts = [CLIENT, ASK_STREAM if program.streams else ASK_WHOLE, RUN, LOOP]
@@ -185,77 +183,79 @@ def write_python(program: Program) -> str:
         "messages_are": PYTHON.assign(names["messages"], program.messages),
         "request": _request(program, names),
     }
-    ours = [Template(part).substitute(names, **values) for part in parts]
-    bench = list(_bench(program, sources, names))
-    _import_what_is_ours(program, sources)
-    return stacked(
+    main = [Template(part).substitute(names, **values) for part in parts]
+    tool_definitions = list(_tool_definitions(program, sources, names))
+    _add_own_imports(program, sources)
+    return join_parts(
         [
-            comment("#", _about(program, sources)),
+            comment("#", _opening(program, sources)),
             sources.imports.text(),
             *sources.blocks.values(),
-            *bench,
-            *ours,
+            *tool_definitions,
+            *main,
         ]
     )
 
 
-def _names(sources: Sources) -> dict[str, str]:
-    """What is ours gets out of the way of the notebook's names."""
+def _free_names(sources: Sources) -> dict[str, str]:
+    """Choose names for our own variables and functions that the notebook's code does not use."""
     taken = {*sources.blocks, *sources.imports.names()}
     return {
         name: next(n for n in (name, f"kimi_{name}", f"_kimi_{name}") if n not in taken)
-        for name in OURS
+        for name in NAMES
     }
 
 
-def _import_what_is_ours(program: Program, sources: Sources) -> None:
-    imports = sources.imports
-    imports.add("openai", "OpenAI")
+def _add_own_imports(program: Program, sources: Sources) -> None:
+    sources.imports.add("openai", "OpenAI")
     if program.key_env:
-        imports.add("os")
+        sources.imports.add("os")
     if program.tools:
-        imports.add("json")
+        sources.imports.add("json")
 
 
-def _about(program: Program, sources: Sources) -> Iterator[str]:
+def _opening(program: Program, sources: Sources) -> Iterator[str]:
     packages = " ".join(sources.imports.packages())
-    yield from program.about("OpenAI's Python SDK", f"pip install {packages}")
-    left = [f"- {name}: {why}" for name, why in sources.missing.items()]
-    left += [
-        f"- {module}: a module of your own, to lie beside this file"
+    yield from program.opening("OpenAI's Python SDK", f"pip install {packages}", runs_tools=True)
+    missing = [f"- {name}: {reason}" for name, reason in sources.missing.items()]
+    missing += [
+        f"- {module}: a module of your own; put it beside this file"
         for module in sources.imports.own_modules()
     ]
-    if left:
-        yield "Not taken along from the notebook:"
-        yield from left
+    if missing:
+        yield "Not exported from the notebook:"
+        yield from missing
 
 
 def _access(program: Program) -> str:
     key = f'os.environ["{program.key_env}"]' if program.key_env else '"none"'
-    url, patience = {"base_url": program.base_url}, {"timeout": program.seconds}
-    waits = "" if program.streams else keywords(patience, TAB)
-    return f"{keywords(url, TAB)}{TAB}api_key={key},\n{waits}"
+    timeout = "" if program.streams else PYTHON.keywords({"timeout": program.timeout})
+    base_url = PYTHON.keywords({"base_url": program.base_url})
+    return f"{base_url}{TAB}api_key={key},\n{timeout}"
 
 
 def _request(program: Program, names: Mapping[str, str]) -> str:
     from openai.resources.chat.completions import Completions
 
     indent = TAB * (2 if program.tools else 1)
+    # The SDK takes what is not in the signature as extra_body alone.
     known = inspect.signature(Completions.create).parameters
     options = {name: value for name, value in program.options.items() if name in known}
-    further = {name: value for name, value in program.options.items() if name not in known}
+    extra = {name: value for name, value in program.options.items() if name not in known}
     parts = [
-        keywords({"model": options.pop("model")}, indent),
+        PYTHON.keywords({"model": options.pop("model")}, indent),
         f"{indent}messages={names['messages']},\n",
-        keywords(options, indent),
+        PYTHON.keywords(options, indent),
         f"{indent}tools={names['tools']},\n" if program.tools else "",
-        keywords({"extra_body": further}, indent) if further else "",
+        PYTHON.keywords({"extra_body": extra}, indent) if extra else "",
     ]
     return "".join(parts)
 
 
-def _bench(program: Program, sources: Sources, names: Mapping[str, str]) -> Iterator[str]:
-    """The tools: what runs and what the model is told of it."""
+def _tool_definitions(
+    program: Program, sources: Sources, names: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the dict of functions to run, and the schemas to send."""
     if not program.tools:
         return
     entries = [_entry(tool["function"]["name"], program, sources, names) for tool in program.tools]
@@ -268,35 +268,35 @@ def _bench(program: Program, sources: Sources, names: Mapping[str, str]) -> Iter
 
 
 def _entry(tool: str, program: Program, sources: Sources, names: Mapping[str, str]) -> str:
-    """A line of the dict of functions."""
+    """Return one line of the dict of functions."""
     key = PYTHON.flat(tool)
     if tool not in sources.functions:
-        return f"{TAB}# {key} stays in the notebook: put a function of yours here.\n"
-    function, called = program.functions[tool], sources.functions[tool]
+        return f"{TAB}# {key} stays in the notebook: add a function of your own here.\n"
+    function, expression = program.functions[tool], sources.functions[tool]
     remark = ""
-    if sources.has_hints_of(called) and _is_checkable(function):
+    if sources.has_hints_of(expression) and _can_validate(function):
         sources.imports.add("pydantic", "validate_call")
-        called = f"validate_call({called})"
-    elif _is_hinted(function):
-        remark = f"{TAB}# Its hints are not for JSON: it gets what the model sends.\n"
+        expression = f"validate_call({expression})"
+    elif _has_hints(function):
+        remark = f"{TAB}# Gets the arguments unchecked: its type hints are not for JSON.\n"
     if inspect.iscoroutinefunction(function):
-        called = f"{names['in_thread']}({called})"
+        expression = f"{names['in_thread']}({expression})"
     elif inspect.isgeneratorfunction(function):
-        called = f"lambda **given: list({called}(**given))"
-    return f"{remark}{TAB}{key}: {called},\n"
+        expression = f"lambda **given: list({expression}(**given))"
+    return f"{remark}{TAB}{key}: {expression},\n"
 
 
-def _is_checkable(function: Callable[..., Any]) -> bool:
-    """Whether pydantic can read JSON as the hints say, and refuse what does not fit them."""
+def _can_validate(function: Callable[..., Any]) -> bool:
+    """Return True if pydantic can read JSON arguments by the function's type hints."""
     import pydantic
 
-    with suppress(Exception):  # hints are code of others, evaluated
+    with suppress(Exception):  # evaluates type hints, which is user code
         pydantic.validate_call(function)
-        return _is_hinted(function)
+        return _has_hints(function)
     return False
 
 
-def _is_hinted(function: Callable[..., Any]) -> bool:
+def _has_hints(function: Callable[..., Any]) -> bool:
     with suppress(Exception):  # as above
         return bool(set(getattr(function, "__annotations__", {})) - {"return"})
     return True

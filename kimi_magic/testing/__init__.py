@@ -1,13 +1,13 @@
-"""A chat completions server for tests: scripted answers over real HTTP, strict about requests.
+"""A chat completions server for tests, with scripted answers over real HTTP.
 
-It speaks the dialect of one of the servers that host Kimi K2 Thinking, refuses what the real API
-refuses, and fails the test when a request was invalid or unexpected or an answer was left over::
+It speaks the dialect of one of the servers that host Kimi K2 Thinking and refuses what the real
+API refuses. The test fails if a request was invalid or unexpected, or if an answer is left over::
 
     with ScriptedServer() as server:
         server.reply("9.9 is bigger.", reasoning="Compare the tenths first.")
         answer = my_client(base_url=server.base_url).ask("Which one is bigger, 9.11 or 9.9?")
 
-In pytest, ``from kimi_magic.testing import scripted_server`` gives the same as a fixture.
+In pytest, ``from kimi_magic.testing import scripted_server`` provides it as a fixture.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ else:
 
     @pytest.fixture
     def scripted_server(request: pytest.FixtureRequest) -> Iterator[ScriptedServer]:
-        """A running `ScriptedServer`; an indirect parameter names its dialect."""
+        """Run a `ScriptedServer`; an indirect parameter names its dialect."""
         with ScriptedServer(getattr(request, "param", "moonshot")) as server:
             yield server

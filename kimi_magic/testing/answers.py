@@ -1,4 +1,4 @@
-"""A reply in the form that a request asks for, in the dialect of a server."""
+"""Scripted replies, in the form that a request asks for and the dialect of a server."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kimi_magic.testing.dialects import NOTHING, TEXT, Dialect, dig, dumps, item
 
 
 class Pace(TypedDict, total=False):
-    """When an answer is sent, and how far.
+    """Timing of an answer, and faults in it.
 
     Attributes
     ----------
     delay : float
-        Seconds before the headers.
+        Seconds to wait before the headers.
     rate : float or None
-        Deltas per second; None is the server's own rate.
+        Deltas per second; None for the rate of the server.
     stall_after : int or None
-        After this many deltas nothing more comes, and the connection stays open.
+        Send no more after this many deltas, but leave the connection open.
     cut_after : int or None
-        After this many deltas the connection is cut.
+        Cut the connection after this many deltas.
     """
 
     delay: float
@@ -34,14 +34,14 @@ class Pace(TypedDict, total=False):
 
 
 class Answer(NamedTuple):
-    """What goes over the wire; the deltas are what a `Pace` counts."""
+    """Bytes to send; a `Pace` counts the deltas."""
 
     deltas: Sequence[bytes] = ()
     opening: Sequence[bytes] = ()
     closing: Sequence[bytes] = ()
     status: int = 200
     headers: Mapping[str, str] = NOTHING
-    joined: bool = False  # at full speed, all in one write
+    joined: bool = False  # without a rate, everything goes out in one write
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] = NOTHING) -> Answer:
@@ -52,7 +52,7 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] = NOTH
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A completion, which takes the form that a request asks for."""
+    """A scripted completion, sent in the form that a request asks for."""
 
     flavour: Dialect
     text: str
@@ -62,7 +62,7 @@ class Reply:
     usage: Mapping[str, Any] | None
 
     def answer(self, body: Mapping[str, Any], number: int) -> Answer:
-        """The answer to a request with this body, the ``number``-th of its server."""
+        """Return the answer to the ``number``-th request of the server."""
         head = {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1762387200}
         head |= {"model": body.get("model"), **self.flavour.chunk}
         calls = self._tool_calls(body, number)
@@ -115,23 +115,23 @@ class Reply:
     def _thought(self) -> dict[str, Any]:
         return {self.flavour.reasoning: TEXT, **self.flavour.details}
 
-    def _choice(self, finish: str | None, **said: Any) -> dict[str, Any]:
-        choice = {"index": 0, **said, **self.flavour.choice, "finish_reason": finish}
+    def _choice(self, finish: str | None, **content: Any) -> dict[str, Any]:
+        choice = {"index": 0, **content, **self.flavour.choice, "finish_reason": finish}
         if "native_finish_reason" in choice:
             choice["native_finish_reason"] = finish
         return choice
 
     def _tool_calls(self, body: Mapping[str, Any], number: int) -> list[dict[str, Any]]:
-        # Kimi's ids count over the whole conversation.
-        said = [items(dig(m, "tool_calls")) for _, m in items(body.get("messages"))]
-        earlier = sum(1 for calls in said for _ in calls)
-        made = []
+        # Kimi numbers its calls through the whole conversation.
+        history = [items(dig(m, "tool_calls")) for _, m in items(body.get("messages"))]
+        earlier = sum(1 for calls in history for _ in calls)
+        numbered = []
         for index, (given, name, arguments) in enumerate(self.calls, earlier):
             unique = uuid.uuid5(uuid.NAMESPACE_OID, f"{number}:{index}").hex
             call_id = given or self.flavour.call_id.format(name=name, index=index, unique=unique)
             function = {"name": name, "arguments": arguments}
-            made.append({"id": call_id, "type": "function", "function": function})
-        return made
+            numbered.append({"id": call_id, "type": "function", "function": function})
+        return numbered
 
     def _call_deltas(self, calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if self.flavour.whole_calls:
@@ -147,10 +147,11 @@ class Reply:
                 yield {"index": index, **self.flavour.later_call, "function": function}
 
     def _count(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Usage, with words for tokens."""
+        """Count words in place of tokens."""
         prompt = len(dumps(body.get("messages")).split())
-        said = len(f"{self.reasoning or ''} {self.text} {dumps(self.calls)}".split())
-        usage = {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
+        answer = len(f"{self.reasoning or ''} {self.text} {dumps(self.calls)}".split())
+        total = prompt + answer
+        usage = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": total}
         return {**usage, **self.flavour.cached}
 
 

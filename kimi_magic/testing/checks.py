@@ -1,4 +1,4 @@
-"""What a server refuses in a request, in words."""
+"""The checks that a server makes of a request."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
 def check_request(body: Mapping[str, Any], *, dialect: str = "moonshot") -> list[str]:
-    """Say what a server would refuse in the body of a chat completions request.
+    """List what a server would refuse in the body of a chat completions request.
 
     Parameters
     ----------
     body : Mapping
-        The request as the API knows it.
+        The request, as sent to the API.
     dialect : str
         One of `DIALECTS`.
 
     Returns
     -------
     list of str
-        The problems in words; empty for a valid request.
+        One sentence a problem; empty for a valid request.
     """
     messages, tools = body.get("messages"), body.get("tools")
     problems = [f"unknown key {key!r}" for key in body if key not in _KEYS.split()]
@@ -42,7 +42,7 @@ def check_request(body: Mapping[str, Any], *, dialect: str = "moonshot") -> list
 
 
 def check_messages(messages: Any, *, dialect: str = "moonshot") -> list[str]:
-    """Say what a server would refuse in a history of messages, as `check_request` does."""
+    """List what a server would refuse in a history of messages, as `check_request` does."""
     return list(_history(messages, BY_NAME[dialect]))
 
 
@@ -73,7 +73,7 @@ def _parameters(body: Mapping[str, Any], max_temperature: float) -> Iterator[str
 
 
 def _ending(body: Mapping[str, Any], flavour: Dialect) -> Iterator[str]:
-    """Problems of the last message: whose it is, and whether the model may go on with it."""
+    """Check the role of the last message, and that the model may continue it if it is partial."""
     messages = body.get("messages")
     begun = [message for _, message in items(messages) if dig(message, "partial") is not None]
     last = messages[-1] if isinstance(messages, list) and messages else {"role": "user"}
@@ -95,7 +95,7 @@ def _history(messages: Any, flavour: Dialect) -> Iterator[str]:
         return
     roles = [dig(message, "role") for message in messages]
     calls = [dig(message, "tool_calls") for message in messages]
-    # The chat template drops the reasoning up to the last final answer and needs it after that.
+    # Kimi's chat template drops reasoning up to the last final answer, and needs it after that.
     answers = [i for i, role in enumerate(roles) if role == "assistant" and calls[i] is None]
     waiting: dict[str, Any] = {}  # call id → name
     seen: set[str] = set()
@@ -149,7 +149,7 @@ def _tool_message(message: Mapping[str, Any], waiting: dict[str, Any]) -> Iterat
 
 
 def _calls(calls: Any, waiting: dict[str, Any], seen: set[str]) -> Iterator[str]:
-    """Problems of an assistant message's calls, which join those waiting and seen."""
+    """Check the calls of an assistant message, and add them to those waiting and seen."""
     if calls is not None and (not isinstance(calls, list) or not calls):
         yield "tool_calls must be a list that is not empty"
         return
@@ -182,7 +182,7 @@ def _tools(tools: Any) -> Iterator[str]:
             yield from (f"{where}: {problem}" for problem in _schema(schema, schema, ""))
 
 
-# Moonshot's own validator (github.com/MoonshotAI/walle) has these rules, and these words.
+# These rules and messages are those of Moonshot's validator, github.com/MoonshotAI/walle.
 def _schema(schema: Any, root: Any, path: str, *, typed: bool = False) -> Iterator[str]:
     at = f"At path '{path.lstrip('.') or 'root'}'"
     if not isinstance(schema, Mapping):

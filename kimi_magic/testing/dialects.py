@@ -1,4 +1,4 @@
-"""What tells one server's wire from another's, as data."""
+"""The differences between the wire formats of servers, as data."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-TEXT = "\0text\0"  # stands for a piece of text in a template
+TEXT = "\0text\0"  # placeholder for a piece of text
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Dialect(NamedTuple):
-    """What tells one server's wire from another's."""
+    """The wire format of one server, where servers differ."""
 
     reasoning: str = "reasoning_content"
-    accepts: tuple[str, ...] = ("reasoning_content",)  # keys under which reasoning may come back
+    accepts: tuple[str, ...] = ("reasoning_content",)  # keys that may return reasoning
     opening: Mapping[str, Any] = MappingProxyType({"role": "assistant", "content": ""})
     delta: Mapping[str, Any] = NOTHING  # in each delta
     details: Mapping[str, Any] = NOTHING  # beside the reasoning
     choice: Mapping[str, Any] = NOTHING  # beside the delta
     chunk: Mapping[str, Any] = NOTHING  # beside the choices
-    later_call: Mapping[str, Any] = NOTHING  # in the deltas of a tool call after its first
+    later_call: Mapping[str, Any] = NOTHING  # in all deltas of a tool call but the first
     later_function: Mapping[str, Any] = NOTHING
     call_id: str = "functions.{name}:{index}"
-    whole_calls: bool = False  # one delta a call, without an index
-    eager_arguments: bool = False  # a call's first delta holds some of its arguments
+    whole_calls: bool = False  # each call in one delta, without an index
+    eager_arguments: bool = False  # the first delta of a call holds some arguments
     fused_finish: bool = False  # the last delta's chunk carries the finish_reason
     comment: bytes = b""
     cached: Mapping[str, Any] = MappingProxyType({"prompt_tokens_details": {"cached_tokens": 0}})
@@ -34,7 +34,7 @@ class Dialect(NamedTuple):
     request_id: str = "X-Request-Id"
     max_temperature: float = 2
     text_only: tuple[str, ...] = ()  # roles whose content may not be a list
-    partial_mode: bool = False  # a last message of the assistant's may be gone on with
+    partial_mode: bool = False  # a last assistant message may be continued
 
 
 BY_NAME = {
@@ -85,7 +85,7 @@ BY_NAME = {
     ),
 }
 DIALECTS = tuple(BY_NAME)
-"""Names of the dialects that a ScriptedServer speaks."""
+"""Names of the dialects of a `ScriptedServer`."""
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -112,7 +112,7 @@ def error_body(dialect: str, status: int, message: str, kind: str | None) -> dic
 
 
 def dig(value: Any, *keys: str) -> Any:
-    """The value under nested keys; None where the way ends."""
+    """Return the value under nested keys; None if one of them is missing."""
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value

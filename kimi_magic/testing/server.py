@@ -1,4 +1,4 @@
-"""The server: a script of answers, the requests that came, and the verdict."""
+"""The scripted server: answers to give, requests received, and the verdict."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Request:
     Attributes
     ----------
     number : int
-        Its place in the order of arrival, from 1.
+        Position in the order of arrival, from 1.
     method, path : str
     headers : Mapping
-        Their names are found in any case.
+        Case-insensitive.
     body : dict
-        The JSON object that was sent; empty where there was none.
+        The JSON object sent; empty if there was none.
     problems : list of str
-        Why it was refused as invalid.
+        Reasons why the server refused the request.
     arrived : float
-        When it arrived, in seconds of `time.monotonic`.
+        Time of arrival, as of `time.monotonic`.
     closed : threading.Event
-        Set when the client closed the connection before its answer was complete.
+        Set if the client closes the connection before the answer is complete.
     """
 
     number: int
@@ -53,13 +53,13 @@ class Request:
 
     @property
     def closed_early(self) -> bool:
-        """Whether the client closed the connection before its answer was complete."""
+        """True if the client closed the connection before the answer was complete."""
         return self.closed.is_set()
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A scripted answer and its pace."""
+    """A scripted answer and its `Pace`."""
 
     summary: str
     answer: Callable[[Mapping[str, Any], int], Answer]
@@ -72,34 +72,34 @@ class _Entry:
 class ScriptedServer:
     """An HTTP server on a loopback port that answers chat completions from a script.
 
-    It runs in a thread of its own inside a ``with`` block. Each scripted answer is for one
-    ``POST /v1/chat/completions``, first in, first out; ``GET /v1/models`` is always answered.
-    Answers may be scripted at any time, from any thread.
+    It runs in its own thread inside a ``with`` block. Each ``POST /v1/chat/completions`` takes
+    the next scripted answer; ``GET /v1/models`` is always answered. Answers may be scripted at
+    any time, from any thread.
 
     Parameters
     ----------
     dialect : str
-        Whose wire it speaks, one of `DIALECTS`.
+        The server to imitate, one of `DIALECTS`.
     rate : float, optional
-        Deltas per second of all answers; None is full speed.
+        Deltas per second, for all answers; None for full speed.
     key : str, optional
-        The key that requests must carry; those with another one are answered 401.
+        Key that requests must carry; any other is answered with 401.
     models : sequence of str
-        The ids that ``GET /v1/models`` lists.
+        Ids listed by ``GET /v1/models``.
     strict : bool
-        Whether `check_request` decides on requests; ``server.lenient`` is its opposite.
+        Refuse requests in which `check_request` finds problems; ``server.lenient`` is its opposite.
 
     Attributes
     ----------
     base_url : str
-        What a client takes as its base URL.
+        Base URL for clients.
     requests : list of Request
         All requests so far, in order of arrival.
 
     Raises
     ------
     AssertionError
-        At the end of a ``with`` block that no other exception ends; see `verify`.
+        On leaving the ``with`` block without another exception; see `verify`.
     """
 
     def __init__(
@@ -129,19 +129,19 @@ class ScriptedServer:
         usage: Mapping[str, Any] | None = None,
         **pace: Unpack[Pace],
     ) -> None:
-        """Script a completion, sent as a stream or as one JSON body, as the request asks.
+        """Script a completion, sent as a stream or as one JSON body, whichever is asked for.
 
         Parameters
         ----------
         text, reasoning : str
-            The answer and the thought before it; streamed in word-like pieces, one a delta.
+            The answer and the reasoning before it, streamed in word-like pieces, one to a delta.
         tool_calls : iterable of Mapping
-            Each with ``name`` and ``arguments`` (values, or a JSON text that is sent as it is),
-            and with ``id`` to have another one than the dialect's.
+            Each with ``name`` and ``arguments`` (values, or JSON text to send as it is), and with
+            ``id`` to override the dialect's.
         finish_reason : str, optional
-            By default ``tool_calls`` or ``stop``.
+            ``tool_calls`` or ``stop`` by default.
         usage : Mapping, optional
-            By default words are counted.
+            Word counts by default.
         **pace
             See `Pace`.
         """
@@ -159,16 +159,16 @@ class ScriptedServer:
         headers: Mapping[str, str] | None = None,
         **pace: Unpack[Pace],
     ) -> None:
-        """Script a refusal in the dialect's shape.
+        """Script an error response in the dialect's format.
 
         Parameters
         ----------
         status : int
-            The HTTP status.
+            HTTP status.
         message, type : str
-            What the body says; the type goes with the status by default.
+            Contents of the body; the type follows from the status by default.
         headers : Mapping, optional
-            More headers, such as ``Retry-After``.
+            Additional headers, such as ``Retry-After``.
         **pace
             See `Pace`.
         """
@@ -184,19 +184,19 @@ class ScriptedServer:
         headers: Mapping[str, str] | None = None,
         **pace: Unpack[Pace],
     ) -> None:
-        """Script bytes that are sent as they are, one write an item; `Pace` counts the items."""
+        """Script bytes to send as they are, one write per item; a `Pace` counts the items."""
         about = {"Content-Type": content_type, **(headers or {})}
         answer = Answer(list(items), status=status, headers=about)
         summary = f"raw({answer.deltas!r:.60})"
         self._script.append(_Entry(summary, lambda *_: answer, **pace))
 
     def render(self, body: Mapping[str, Any] | None = None) -> list[bytes]:
-        """Take the next answer off the script and give its bytes, one item an event.
+        """Take the next answer off the script and return its bytes, one item per event.
 
         Parameters
         ----------
         body : Mapping, optional
-            The request to answer; by default one for a stream with usage.
+            The request to answer; a stream with usage by default.
         """
         asked = {"model": self.models[0], "stream": True, "stream_options": {"include_usage": True}}
         answer = self._script.popleft().answer(body or asked, 1)
@@ -208,7 +208,7 @@ class ScriptedServer:
         Raises
         ------
         AssertionError
-            When a request was invalid or unexpected, or answers are left; it lists them all.
+            A request was invalid or unexpected, or answers are left; the message lists them all.
         """
         left = [f"not asked for: {entry.summary}" for entry in self._script]
         if problems := [*self._complaints, *left]:
@@ -235,7 +235,7 @@ class ScriptedServer:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=2**28)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        # Without handler_cancellation aiohttp does not tell a handler that its client is gone.
+        # Without handler_cancellation, aiohttp does not tell a handler that its client has gone.
         runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01
         )

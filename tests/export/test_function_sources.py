@@ -1,4 +1,4 @@
-"""What functions of the notebook need outside of it, and what of that is found."""
+"""Source gathered from notebook functions, run on its own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from kimi_magic.export.formatting import join_parts
 from kimi_magic.export.function_sources import Sources, gather
-from kimi_magic.export.layout import stacked
 from tests.snippets import cell, ruff
 
 
@@ -24,10 +24,10 @@ def found(source: str, *tools: str) -> Sources:
 
 
 def alone(source: str, call: str, folder: Path) -> str:
-    """What a call prints in a program that has only what was found; all must be found."""
+    """Return what a call prints in a program of the gathered sources, which must be complete."""
     sources = found(source, call.partition("(")[0])
     assert not sources.missing
-    text = stacked([sources.imports.text(), *sources.blocks.values(), f"print({call})"])
+    text = join_parts([sources.imports.text(), *sources.blocks.values(), f"print({call})"])
     ruff(text, folder, "check", "--select=E4,E7,E9,F,I")
     program = folder / "alone.py"
     program.write_text(text, "utf-8")

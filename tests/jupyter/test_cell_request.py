@@ -52,7 +52,7 @@ def test_calibrations_are_kept_with_the_chat(kernel: Kernel, asked: ScriptedServ
     asked.reply("OK.")
     kernel.run("%%kimi\nHi")
     kernel.run(
-        f"{STATE}\n(name, *_, calibrations, _), = _state()[0]\nassert (name, calibrations) == ('main', 1)"
+        f"{STATE}\n(name, *_, number, _), = _state()[0]\nassert (name, number) == ('main', 1)"
     )
 
 

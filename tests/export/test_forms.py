@@ -1,4 +1,4 @@
-"""A turn as a program: each form is run, and the request that arrives is the turn's own."""
+"""Programs of each form, run against a server: the request that arrives is the turn's own."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ HISTORY: list[dict[str, Any]] = [
 
 @dataclass
 class Way:
-    """A form, and where its programs run."""
+    """A form, and the folder in which its programs run."""
 
     form: str
     provider: str
@@ -91,7 +91,7 @@ def lab() -> Iterator[ScriptedServer]:
 
 
 def test_the_request_arrives_and_the_answer_is_printed(way: Way, lab: ScriptedServer) -> None:
-    """With a history of tools and reasoning, and every option."""
+    """Covers a history of tools and reasoning, and every option."""
     lab.reply("Rain, alas.", reasoning="Ask the clouds.")
     wanted = way.program(lab, *HISTORY)
     printed = way.run(wanted)
@@ -102,7 +102,7 @@ def test_the_request_arrives_and_the_answer_is_printed(way: Way, lab: ScriptedSe
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_reasoning_by_its_other_name(way: Way, stream: bool) -> None:
-    """And nothing is asked for that the turn did not ask for."""
+    """Covers a request without options: nothing is added to it."""
     with ScriptedServer("vllm") as server:
         server.reply("9.9", reasoning="Compare the tenths.")
         wanted = way.program(server, *ask("9.11 or 9.9?"), **dict.fromkeys(OPTIONS))
@@ -140,7 +140,7 @@ def test_hostile_prompts_survive(way: Way, lab: ScriptedServer, texts: list[str]
 
 
 def test_half_a_code_point_is_replaced() -> None:
-    """No server takes one; two halves that meet are joined."""
+    """No server accepts one; two halves that meet are joined."""
     wanted = Program({"messages": ask("a\ud83d, b\ude00, \ud83d\ude00")}, "")
     assert wanted.messages == ask("a\ufffd, b\ufffd, 😀")
 
@@ -153,7 +153,7 @@ def test_what_the_api_does_not_know_goes_along(way: Way, lab: ScriptedServer) ->
 
 
 def test_a_key_goes_to_its_own_endpoint_only(way: Way) -> None:
-    """A server that wants none is sent none, whatever keys are around."""
+    """A server that needs no key gets none, whatever the environment holds."""
     others = dict.fromkeys(KEYS_OF_OTHERS, "sk-of-another")
     with ScriptedServer() as server:
         server.reply("Hello.")
@@ -186,7 +186,7 @@ PAGE: dict[str, Any] = {
 
 
 def test_the_recipes_of_the_models_page(way: Way) -> None:
-    """What the page's own recipes send, in the form of the page's own clients."""
+    """The program sends the request of the page's recipe for the same client."""
     if way.form == "langchain" and way.provider != "nvidia":
         return
     with ScriptedServer("nvidia", key=KEY, models=[PAGE["model"]]) as server:
@@ -226,7 +226,7 @@ def test_the_layout_of_python(
 @given(batches)
 @example(NASTY)
 def test_a_cell_of_the_notebook_leaves_the_program_alone(texts: list[str]) -> None:
-    """Neither %%, ! and ? nor prompts in a text mean anything to the shell."""
+    """IPython transforms neither %%, ! and ? nor prompts within a string."""
     source = write(Program({"model": MODEL, "messages": ask(*texts)}, "http://lab/v1"), "python")
     shell: Any = TransformerManager
     assert shell().transform_cell(source) == source

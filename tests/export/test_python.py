@@ -1,4 +1,4 @@
-"""The program in Python carries the tools: their functions, what those use, and the loop."""
+"""Python programs with tools: the functions, what those use, and the loop."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def notebook() -> dict[str, Any]:
 
 
 def results(request: Request) -> list[str]:
-    """What the model is told of its calls."""
+    """Return the tool results in a request."""
     return [m["content"] for m in request.body["messages"] if m["role"] == "tool"]
 
 
@@ -88,7 +88,7 @@ def with_tools(server: ScriptedServer, *tools: Any, **how: Any) -> Program:
 def test_the_loop_runs_to_its_end(
     dialect: str, stream: bool, notebook: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The strict server refuses what each provider would: ids, reasoning, names, order."""
+    """The server checks what each provider would: ids, reasoning, names, order."""
     day = {"region": "north", "day": "2026-03-31"}
     with ScriptedServer(dialect) as server:
         server.reply(
@@ -120,7 +120,7 @@ def test_the_loop_runs_to_its_end(
 
 
 def test_what_goes_wrong_is_told_to_the_model(notebook: dict[str, Any], tmp_path: Path) -> None:
-    """A failing function, misfits, broken JSON, a function that is nowhere."""
+    """Covers a failing function, wrong arguments, broken JSON and a missing function."""
     with ScriptedServer() as server:
         server.reply(
             tool_calls=[
@@ -190,7 +190,7 @@ def post(text: str) -> str:
     with ScriptedServer() as server:
         text = write(with_tools(server, *tools), "python")
     head = text.partition("\n\n")[0]
-    assert head.partition("# Not taken along from the notebook:\n")[2].splitlines() == [
+    assert head.partition("# Not exported from the notebook:\n")[2].splitlines() == [
         "# - PLANNED: it is not defined (used by report)",
         "# - ledger: it is a live object, of type Ledger (used by report)",
         "# - token: it may be a secret, and is read from the environment",
@@ -206,7 +206,7 @@ def post(text: str) -> str:
 
 
 def test_names_of_the_notebook_are_left_to_it(tmp_path: Path) -> None:
-    """A function called run, a client, a message: ours get out of the way."""
+    """The notebook has a function called run, a client and a message of its own."""
     notebook: dict[str, Any] = {}
     cell(
         """
@@ -240,7 +240,7 @@ def test_hints_that_json_does_not_carry(notebook: dict[str, Any], tmp_path: Path
         text = write(with_tools(server, notebook["count"]), "python")
     assert (
         "functions = {\n"
-        "    # Its hints are not for JSON: it gets what the model sends.\n"
+        "    # Gets the arguments unchecked: its type hints are not for JSON.\n"
         '    "count": count,\n}\n'
     ) in text
     assert "Install: pip install openai pandas\n" in text
@@ -258,7 +258,7 @@ def test_the_layout_with_tools(notebook: dict[str, Any], tmp_path: Path) -> None
 def test_from_a_kernel_and_back_into_it(
     kernel: Kernel, scripted_server: ScriptedServer, tmp_path: Path
 ) -> None:
-    """As a file and as the next cell, where what stays behind is still there."""
+    """The program runs as a file, and as the next cell, where the live objects still exist."""
     kernel.run(CELLS)
     kernel.run(
         f"""

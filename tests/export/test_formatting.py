@@ -1,4 +1,4 @@
-"""A value as source text is that value again, in the layout of the usual formatters."""
+"""Literals evaluate to their value, and are laid out as the usual formatters do."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.core.messages import mend_surrogates
-from kimi_magic.export.literals import JavaScript, Python, as_json
+from kimi_magic.export.formatting import JAVASCRIPT, PYTHON, as_json
 from tests.snippets import NASTY, hostile, ruff
 
-PYTHON = Python()
 texts = hostile.map(mend_surrogates)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 data = st.recursive(
@@ -34,7 +33,7 @@ def test_python_reads_what_was_written(value: Any, used: int) -> None:
 
 @given(texts)
 def test_texts_of_many_lines(text: str) -> None:
-    written = PYTHON.lines(text)
+    written = PYTHON.multiline(text)
     assert ast.literal_eval(written) == text
     assert all(line == line.rstrip(" \t\r") for line in written.split("\n"))
 
@@ -48,7 +47,7 @@ def test_json_reads_what_was_written(value: Any) -> None:
 
 
 def test_the_layout_is_the_formatters(tmp_path: Path) -> None:
-    """Of values of every length about the edge of the line."""
+    """Checked with values of every length around the line limit."""
     samples: list[Any] = [*map(mend_surrogates, NASTY)]
     for length in range(60, 95):
         word = "x" * length
@@ -64,7 +63,7 @@ def test_the_layout_is_the_formatters(tmp_path: Path) -> None:
 
 def test_javascript_as_people_write_it() -> None:
     value = {"role": "user", "content-type": None, "n": [1, True], "long": "a\nb`${c}\\" * 9}
-    assert JavaScript().write(value) == (
+    assert JAVASCRIPT.write(value) == (
         '{\n  role: "user",\n  "content-type": null,\n  n: [1, true],\n'
         "  long: `" + "a\nb\\`\\${c}\\\\" * 9 + "`,\n}"
     )

@@ -1,0 +1,236 @@
+"""Values, comments and statements as source text, laid out as the usual formatters do.
+
+Invisible characters are escaped: control characters, every space but the ordinary one, and the
+marks that change the direction of writing. Nothing is lost when a program is copied or saved.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from unicodedata import category, east_asian_width
+
+__all__ = ["JAVASCRIPT", "PYTHON", "as_json", "comment", "join_parts"]
+
+# Zero-width joiners shape Persian and Hindi words and emoji; str.isprintable refuses them.
+_JOINERS = "\u200c\u200d"
+_DEFINITION = re.compile(r"@|(async )?def |class ")
+
+
+class Literals(ABC):
+    """Writer of JSON values as literals of a language.
+
+    Attributes
+    ----------
+    width : int
+        Longest line that is not broken up.
+    tab : str
+        One level of indentation.
+    separator : str
+        Text between a keyword and its value.
+    """
+
+    width: int
+    tab: str
+    separator: str
+
+    def write(self, value: Any, indent: str = "", used: int = 0) -> str:
+        """Return the literal of a value, broken into lines where it is too long for one.
+
+        Parameters
+        ----------
+        value : any
+        indent : str
+            Indentation of the line on which the literal begins.
+        used : int
+            Columns of that line taken by the text before and after the literal.
+        """
+        flat = self.flat(value)
+        if len(indent) + used + _columns(flat) <= self.width:
+            return flat
+        if isinstance(value, str):
+            return self.multiline(value) if "\n" in value else flat
+        if not isinstance(value, Mapping | list | tuple | set) or not value:
+            return flat
+        inner = indent + self.tab
+        return f"{flat[0]}\n{self._lines(self._items(value), inner)}{indent}{flat[-1]}"
+
+    def keywords(self, values: Mapping[str, Any], indent: str | None = None) -> str:
+        """Return the keyword arguments of a call or the fields of an object, one to a line."""
+        pairs = ((f"{name}{self.separator}", value) for name, value in values.items())
+        return self._lines(pairs, self.tab if indent is None else indent)
+
+    @abstractmethod
+    def flat(self, value: Any) -> str:
+        """Return the literal on one line."""
+
+    @abstractmethod
+    def multiline(self, text: str) -> str:
+        """Return a literal that shows a string's lines as lines."""
+
+    @abstractmethod
+    def _key(self, key: Any) -> str: ...
+
+    def _items(self, value: Any) -> Iterable[tuple[str, Any]]:
+        """Return the items of a container, each with the text that precedes it."""
+        if isinstance(value, Mapping):
+            return [(f"{self._key(key)}: ", item) for key, item in value.items()]
+        return [("", item) for item in value]
+
+    def _lines(self, items: Iterable[tuple[str, Any]], indent: str) -> str:
+        # The comma behind an item takes a column as well.
+        return "".join(
+            f"{indent}{key}{self.write(item, indent, len(key) + 1)},\n" for key, item in items
+        )
+
+    def _flat_items(self, value: Any) -> str:
+        return ", ".join(f"{key}{self.flat(item)}" for key, item in self._items(value))
+
+
+class _Python(Literals):
+    """Python in the layout of ruff and black; writes tuples, sets and bytes as well."""
+
+    width = 88
+    tab = "    "
+    separator = "="
+
+    def flat(self, value: Any) -> str:
+        if isinstance(value, str):
+            # Double quotes, unless single ones need fewer escapes.
+            quote = "'" if value.count('"') > value.count("'") else '"'
+            text = value.replace("\\", r"\\").replace(quote, f"\\{quote}")
+            return f"{quote}{_escape(text, _python_escape)}{quote}"
+        if isinstance(value, bytes):
+            text = repr(value)
+            return text if '"' in text else f'b"{text[2:-1]}"'
+        if isinstance(value, Mapping | list | tuple | set):
+            return self._bracketed(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            return f'float("{value}")'
+        return repr(value).replace("e+", "e")
+
+    def multiline(self, text: str) -> str:
+        text = _escape(text.replace("\\", r"\\"), _python_escape, keep="\n")
+        text = re.sub(r'"{2,}|"\Z', lambda quotes: r"\"" * len(quotes[0]), text)
+        return f'"""\\\n{_keep_trailing_spaces(text)}"""'
+
+    def assign(self, name: str, value: Any) -> str:
+        """Return the statement that binds a name to a value."""
+        text = self.write(value, used=len(name) + 3)
+        flat = f"{name} = {text}"
+        fits_below = "\n" not in text and len(self.tab) + _columns(text) <= self.width
+        if _columns(flat) > self.width and fits_below:
+            return f"{name} = (\n{self.tab}{text}\n)"
+        return flat
+
+    def _key(self, key: Any) -> str:
+        return self.flat(key)
+
+    def _bracketed(self, value: Any) -> str:
+        inside = self._flat_items(value)
+        if isinstance(value, tuple):
+            return f"({inside}{',' * (len(value) == 1)})"
+        if isinstance(value, list):
+            return f"[{inside}]"
+        return "set()" if value == set() else f"{{{inside}}}"
+
+
+class _JavaScript(Literals):
+    """JavaScript in the layout of prettier."""
+
+    width = 80
+    tab = "  "
+    separator = ": "
+
+    def flat(self, value: Any) -> str:
+        if isinstance(value, Mapping):
+            return f"{{ {self._flat_items(value)} }}" if value else "{}"
+        if isinstance(value, list | tuple):
+            return f"[{self._flat_items(value)}]"
+        return as_json(value)
+
+    def multiline(self, text: str) -> str:
+        text = re.sub(r"[\\`]|\$(?=\{)", r"\\\g<0>", text)
+        return f"`{_keep_trailing_spaces(_escape(text, _json_escape, keep=chr(10)))}`"
+
+    def _key(self, key: Any) -> str:
+        return key if re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII) else as_json(key)
+
+
+PYTHON, JAVASCRIPT = _Python(), _JavaScript()
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON that people can read: non-ASCII characters as they are, if they are visible."""
+    # json escapes newlines within strings, so those that are left belong to the layout.
+    return _escape(json.dumps(value, ensure_ascii=False, indent=indent), _json_escape, keep="\n")
+
+
+def comment(mark: str, paragraphs: Iterable[str]) -> str:
+    """Return paragraphs as a wrapped comment; one that begins with ``- `` is a list item."""
+    lines: list[str] = []
+    for paragraph in paragraphs:
+        # Quoted text could end the comment with a line break, a U+2028 included.
+        text = _escape(" ".join(paragraph.split()), _python_escape)
+        lines += textwrap.wrap(
+            text,
+            width=87,
+            initial_indent=f"{mark} ",
+            subsequent_indent=f"{mark}   " if text.startswith("- ") else f"{mark} ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+def join_parts(parts: Iterable[str]) -> str:
+    """Join the parts of a Python program with the blank lines that ruff and black expect."""
+    text = previous = ""
+    for part in (part.strip("\n") for part in parts):
+        if _DEFINITION.match(previous) or (previous and _DEFINITION.match(part)):
+            text += "\n\n"
+        elif previous and not (_is_short_binding(previous) and _is_short_binding(part)):
+            text += "\n"
+        text, previous = f"{text}{part}\n", part
+    return text
+
+
+def _is_short_binding(part: str) -> bool:
+    return re.match(r"\w+ = ", part) is not None and "\n" not in part
+
+
+def _escape(text: str, escape: Callable[[str], str], keep: str = "") -> str:
+    """Escape invisible characters; backslashes must be escaped already."""
+    return "".join(
+        char if char.isprintable() or char in _JOINERS or char in keep else escape(char)
+        for char in text
+    )
+
+
+def _python_escape(char: str) -> str:
+    return repr(char)[1:-1]
+
+
+def _json_escape(char: str) -> str:
+    if char in "\r\t":
+        return _python_escape(char)
+    units = char.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+def _keep_trailing_spaces(text: str) -> str:
+    # Many editors strip spaces from the ends of lines when they save.
+    return re.sub(r" (?=\n)", r"\\x20", text)
+
+
+def _columns(text: str) -> int:
+    """Return the width of a text as formatters count it."""
+    if text.isascii():
+        return len(text)
+    marks = sum(category(char) in ("Mn", "Me", "Cf") for char in text)
+    return len(text) - marks + sum(east_asian_width(char) in "WF" for char in text)

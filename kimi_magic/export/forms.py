@@ -1,0 +1,78 @@
+"""The forms in which a program can be written, as on the model's own page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kimi_magic.core.errors import KimiError
+from kimi_magic.export.formatting import as_json, comment
+from kimi_magic.export.langchain import write_langchain
+from kimi_magic.export.node import write_node
+from kimi_magic.export.program import Program
+from kimi_magic.export.python import write_python
+
+__all__ = ["FORMS", "Form", "write"]
+
+
+class Form(NamedTuple):
+    """A form of program.
+
+    Attributes
+    ----------
+    write : callable
+        Returns the source of a `Program`.
+    suffix : str
+        File name extension.
+    language : str
+        Name of the language, as syntax highlighters know it.
+    """
+
+    write: Callable[[Program], str]
+    suffix: str
+    language: str
+
+
+def write_curl(program: Program) -> str:
+    """Return the program as a call of curl, for any POSIX shell."""
+    opening = program.opening("curl")
+    if program.streams:
+        opening.append("Each line of data is a piece of the answer; -N prints it as it arrives.")
+    url = f"{program.base_url.rstrip('/')}/chat/completions"
+    options = ["-H 'Content-Type: application/json'"]
+    if program.key_env:
+        options.append(f'-H "Authorization: Bearer ${program.key_env}"')
+    # A quoted delimiter turns expansion off, and no line of JSON is EOF alone.
+    options.append("--data-binary @- <<'EOF'")
+    lines = [f"curl -sSN {shlex.quote(url)}", *(f"  {option}" for option in options)]
+    data = as_json(program.body, indent=2)
+    return "\n".join([comment("#", opening), "", " \\\n".join(lines), data, "EOF\n"])
+
+
+FORMS = {
+    "python": Form(write_python, ".py", "python"),
+    "langchain": Form(write_langchain, ".py", "python"),
+    "node": Form(write_node, ".mjs", "javascript"),
+    "curl": Form(write_curl, ".sh", "bash"),
+}
+"""The forms by name."""
+
+
+def write(program: Program, form: str = "python") -> str:
+    """Return the source of a program.
+
+    Parameters
+    ----------
+    program : Program
+    form : str
+        One of `FORMS`.
+
+    Raises
+    ------
+    KimiError
+        There is no such form.
+    """
+    if form not in FORMS:
+        raise KimiError(f"No form is called {form!r}: write {', '.join(FORMS)}.")
+    return FORMS[form].write(program)
