@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chats, Place
 from kimi_magic.config import Settings
-from kimi_magic.core.errors import KimiError, TurnInterrupted, mask_with
+from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
 from kimi_magic.core.events import Event
 from kimi_magic.core.frontend import can_answer, cell_number, running_cell
-from kimi_magic.core.messages import Reply, ToolResult
+from kimi_magic.core.messages import Reply
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.keys import Key
-from kimi_magic.secrets.redact import without_keys, without_secrets
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.tools.decorator import main
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.conductor import Conductor, Job
@@ -53,7 +53,7 @@ class Session:
         self.chats = Chats(self._ask_in_chat)
         self._connector = Connector()
         self._here = threading.local()
-        mask_with(self.without_keys)
+        redact_errors(self.redact)
 
     def ask(
         self,
@@ -174,7 +174,7 @@ class Session:
         from kimi_magic.export import write
         from kimi_magic.export.from_reply import program_of
 
-        return self.without_keys(write(program_of(reply, self._connector.known_keys()), form))
+        return self.redact(write(program_of(reply, self._connector.known_keys()), form))
 
     def to_go_on(self, chat: str) -> TurnRequest:
         """The question that goes on with a chat's latest turn.
@@ -212,13 +212,9 @@ class Session:
             expressions=(),
         )
 
-    def without_keys(self, value: T) -> T:
-        """The same without any key that is known: of a text, or of what holds texts."""
-        return without_keys(value, self._connector.known_keys())
-
-    def without_secrets(self, result: ToolResult) -> ToolResult:
-        """A tool's result as it may be shown and sent."""
-        return without_secrets(result, self._connector.known_keys())
+    def redact(self, value: T) -> T:
+        """Redact known keys from a text, a tool's result, or what holds these."""
+        return Redactor(self._connector.known_keys()).value(value)
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""

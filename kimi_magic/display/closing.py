@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kimi_magic.core.messages import Reply
-from kimi_magic.display.segments import Kind, clean
+from kimi_magic.core.text import clean
+from kimi_magic.display.segments import Kind
 
 __all__ = ["closing_of", "first_line"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kimi_magic.display.segments import Op, Segment, clean, without_blank_lines
+from kimi_magic.core.text import clean, without_blank_lines
+from kimi_magic.display.segments import Op, Segment
 from kimi_magic.display.size_budget import SizeBudget, cut_note
 
 __all__ = ["KeptSegments"]

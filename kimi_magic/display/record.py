@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 from kimi_magic.core.events import Event
 from kimi_magic.core.messages import Usage
+from kimi_magic.core.text import clean
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html, result_text
-from kimi_magic.display.segments import Segment, clean
+from kimi_magic.display.segments import Segment
 from kimi_magic.display.size_budget import cut_note
 from kimi_magic.display.timeline import MOST_NAME, Timeline
 from kimi_magic.display.view import ViewOptions

@@ -43,9 +43,10 @@ from kimi_magic.core.events import (
     TurnStarted,
 )
 from kimi_magic.core.messages import Reply, ToolResult, Usage
+from kimi_magic.core.text import clean, without_blank_lines
 from kimi_magic.display.closing import closing_of, first_line
 from kimi_magic.display.kept_segments import KeptSegments
-from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment, clean, without_blank_lines
+from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 from kimi_magic.display.size_budget import cut_note
 
 __all__ = ["MOST_NAME", "PRACTICE", "Op", "Timeline"]

@@ -7,10 +7,10 @@ from html import escape
 from typing import Protocol
 
 from kimi_magic.core.messages import Reply
+from kimi_magic.core.text import clean
 from kimi_magic.display.html.code import code_html
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.record import Bundle, details, pre
-from kimi_magic.display.segments import clean
 from kimi_magic.display.size_budget import cut_note
 
 __all__ = ["show_chat", "show_code"]

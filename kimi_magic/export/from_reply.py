@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Reply
 from kimi_magic.export import Program
-from kimi_magic.secrets.redact import mapped
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.patterns import MASKED
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.endpoints import LOCAL, Endpoint
 
 __all__ = ["program_of"]
@@ -18,13 +19,13 @@ SOME_ADDRESS = "http://127.0.0.1:8080/v1"
 NOT_OUTSIDE = "The practice model lives in the kernel alone: set base_url and model to another."
 
 
-def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
+def program_of(reply: Reply, keys: Sequence[Key]) -> Program:
     """What a turn sent first, in words where it was sent in partial mode, and what that needs.
 
     Parameters
     ----------
-    secrets : mapping
-        The keys that are known, by the names of their variables; none is written.
+    keys : sequence of Key
+        Redacted in the messages, as is all that looks like a key.
 
     Raises
     ------
@@ -37,9 +38,8 @@ def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
     notes: list[str] = [NOT_OUTSIDE] if endpoint is LOCAL else []
     messages = []
     for place, said in enumerate(reply.conversation[: reply.asked]):
-        message, is_masked = _masked(said.to_dict(), secrets)
-        messages.append(message)
-        if is_masked:
+        messages.append(Redactor(keys, shapes=True).value(said.to_dict()))
+        if MASKED in str(messages[-1]):  # it may have been masked when it was sent
             notes.append(f"messages[{place}] holds [masked] in the place of a secret.")
     return Program(
         dict(reply.request) | {"messages": messages},
@@ -49,17 +49,3 @@ def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
         dict(reply.functions),
         tuple(notes),
     )
-
-
-def _masked(message: dict[str, Any], secrets: Mapping[str, str]) -> tuple[dict[str, Any], bool]:
-    """The message with its texts masked; whether anything is, or was before."""
-    from kimi_magic.secrets.patterns import MASKED, mask
-
-    found = []
-
-    def clean(text: str) -> str:
-        text = mask(text, secrets)[0]
-        found.append(MASKED in text)
-        return text
-
-    return mapped(message, clean), any(found)

@@ -25,7 +25,7 @@ from kimi_magic.export.notebook_code import (
     statement_of,
     without_our_decorators,
 )
-from kimi_magic.secrets.keys import KEY_LIKE
+from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["Sources", "gather"]
 
@@ -36,9 +36,6 @@ _SCALARS = (str, bytes, int, float, bool, type(None))
 _SETTLED = (re.Pattern, PurePath, Decimal, date, time, timedelta, UnionType, GenericAlias)
 _SECRET_NAME = re.compile(
     r"(?i)((api|access|private|secret)[_-]?key|token|secret|password|passwd|authorization)$"
-)
-_SECRET_SHAPE = re.compile(
-    rf"\b({KEY_LIKE}|(gh[a-z]_|xox[a-z]-|AKIA|eyJ)[\w-]{{12,}})|(?i:bearer) [\w.-]{{12,}}"
 )
 # In a cell of the notebook it is there, and stays what it is.
 _AT_HAND = 'globals().get("{}")'
@@ -152,7 +149,7 @@ class _Gatherer:
 
     def _with_its_names(self, name: str, source: str, scope: Mapping[str, Any]) -> str:
         """The source itself, after what it names."""
-        if _SECRET_SHAPE.search(source):
+        if holds_key(source):
             raise _StaysBehind("it may hold a secret")
         try:
             used, paths = names_used(source), paths_used(source)
@@ -196,7 +193,7 @@ def _is_secret(name: Any, value: Any) -> bool:
     if not isinstance(value, str) or not value:
         return False
     named = isinstance(name, str) and _SECRET_NAME.search(name) is not None
-    return named or _SECRET_SHAPE.search(value) is not None
+    return named or holds_key(value)
 
 
 def _kind(value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_magic.core.messages import mend_surrogates
+from kimi_magic.core.text import mend_surrogates
 
 __all__ = ["Program"]
 

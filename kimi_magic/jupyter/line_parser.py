@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 
 from kimi_magic.core.errors import MagicError
 from kimi_magic.jupyter.options import OPTIONS, VERBS
-from kimi_magic.secrets.keys import KEY_LIKE
+from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["parse_line", "parse_snippet", "split_verb"]
 
 LISTS = ("--tool", "--var")
 _TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")
 _QUOTED = re.compile(r""""([^"]*)"|'([^']*)'""")
-_KEY = re.compile(rf"--?(api[-_]?)?key\b|.*\b{KEY_LIKE}", re.IGNORECASE)
+_KEY = re.compile(r"--?(api[-_]?)?key\b", re.IGNORECASE)
 NO_KEYS = (
     "A key does not belong on the magic line, where it would be saved with the notebook. "
     "Set the endpoint's environment variable (`%kimi endpoints` names it)."
@@ -46,7 +46,7 @@ def parse_line(line: str) -> dict[str, Any]:
     """
     into = _INTO.match(line)
     words = _split(line[into.end() :] if into else line)
-    if any(_KEY.match(word) for word in words):
+    if any(_KEY.match(word) or holds_key(word) for word in words):
         raise MagicError(NO_KEYS)
     given, rest = _parser().parse_known_args(_joined(words))
     if rest:

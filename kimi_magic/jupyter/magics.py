@@ -261,14 +261,14 @@ class KimiMagics(Settings, Magics):
         try:
             approve = approval if can_answer() else None
             result = toolset.call(tool.name, arguments[0], approve=approve)
-            _show(self.session.without_secrets(result))
+            _show(self.session.redact(result))
         except ToolInterrupted as interrupt:
-            _show(self.session.without_secrets(interrupt.result))
+            _show(self.session.redact(interrupt.result))
             raise
 
     def _say(self, text: str) -> None:
         """Print it; a name that somebody gave, or a server, may hold a key."""
-        print(self.session.without_keys(text))
+        print(self.session.redact(text))
 
     def _help(self, verb: str) -> None:
         print(help_text(split_verb(verb)[0] if verb else ""))

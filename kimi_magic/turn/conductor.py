@@ -18,7 +18,7 @@ from kimi_magic.core.events import Event, Notice, Preparing, TurnFinished, TurnS
 from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.messages import Message, Reply, as_content
 from kimi_magic.secrets.keys import Key
-from kimi_magic.secrets.redact import keys_of, without_keys
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input
 from kimi_magic.turn.driver import drive
 from kimi_magic.turn.loop import Send, Turn
@@ -217,7 +217,7 @@ class Conductor:
         """The same without keys, unless they may be sent."""
         if self._job.question.allow_secrets:
             return value
-        return without_keys(value, self._connector.known_keys())
+        return Redactor(self._connector.known_keys()).value(value)
 
     def _send(self, command: Send) -> Exchange:
         messages = [message.to_dict() for message in command.messages]
@@ -226,7 +226,7 @@ class Conductor:
             body["stream"] = False
             body.pop("stream_options", None)
         # Each time anew: the embedded engine may have been ended since.
-        return self._connect().client.chat(body, keys_of(self._connector.known_keys()))
+        return self._connect().client.chat(body, self._connector.known_keys())
 
     def _beside_messages(self, command: Send) -> dict[str, Any]:
         """What a request holds beside its messages."""
@@ -281,7 +281,7 @@ class Conductor:
             self._chats.get(reply.chat).unanswered = job.question
             return 0
         asked = Message("user", as_content(job.question.prompt)).text
-        asked = without_keys(asked, self._connector.known_keys())
+        asked = Redactor(self._connector.known_keys()).text(asked)
         made = ChatTurn(asked, reply, messages, job.place, job.question)
         return self._chats.get(reply.chat).append(made, fresh=job.question.fresh)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message, TextPart, as_content
-from kimi_magic.secrets.redact import Secrets, mapped
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.request import TurnRequest
 
 __all__ = ["Composed", "compose"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Composed:
 def compose(
     question: TurnRequest,
     namespace: Mapping[str, Any],
-    secrets: Secrets,
+    keys: Sequence[Key],
     *,
     tokens: int,
     closing: str = "",
@@ -48,7 +47,7 @@ def compose(
     ----------
     namespace : mapping
         Where the names of variables come from.
-    secrets : mapping
+    keys : sequence of Key
     tokens : int
         The longest summary of each variable, where the question says nothing else.
     closing : str
@@ -65,11 +64,11 @@ def compose(
     variables = _variables(question.variables, namespace)
     blocks = _blocks(question, variables, question.var_tokens or tokens)
     content = _between(f"{blocks}\n\n" if blocks else "", content, closing and f"\n\n{closing}")
-    masked: dict[str, None] = {}
+    redactor = Redactor(keys, shapes=True)
     if not question.allow_secrets:
-        content = _masked(content, secrets, masked)
+        content = redactor.value(content)
     held = dict.fromkeys([*variables, *question.expressions])
-    return Composed(Message("user", content), tuple(held), tuple(masked))
+    return Composed(Message("user", content), tuple(held), redactor.found)
 
 
 def _between(
@@ -102,14 +101,3 @@ def _blocks(question: TurnRequest, variables: Mapping[str, Any], tokens: int) ->
     cells = cell_blocks(list(question.cells), tokens=tokens) if question.cells else ""
     values = variable_blocks(variables, tokens=tokens) if variables else ""
     return "\n\n".join(filter(None, [cells, values]))
-
-
-def _masked(content: T, secrets: Secrets, found: dict[str, None]) -> T:
-    from kimi_magic.secrets.patterns import mask
-
-    def clean(text: str) -> str:
-        text, masked = mask(text, secrets)
-        found.update(dict.fromkeys(masked))
-        return text
-
-    return mapped(content, clean)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import ToolInterrupted
 from kimi_magic.core.events import Event, ToolFinished
 from kimi_magic.core.messages import ToolCall
-from kimi_magic.secrets.redact import without_secrets
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import confirming
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def offered_tools(tools: Any, approve: str) -> Toolset | None:
 
 
 def caller(
-    toolset: Toolset | None, approve: Approve | None, secrets: Callable[[], Mapping[str, str]]
+    toolset: Toolset | None, approve: Approve | None, keys: Callable[[], Sequence[Key]]
 ) -> Callable[[tuple[ToolCall, ...]], Iterator[Event | None]]:
     """Make the function that makes the calls of a step.
 
@@ -44,7 +45,7 @@ def caller(
     ----------
     approve : callable or None
         Who is asked; None where nobody can answer.
-    secrets : callable
+    keys : callable
         The keys that are known by then; no result holds one of them.
     """
 
@@ -55,10 +56,10 @@ def caller(
         try:
             for event in run_batch(toolset, calls, approve):
                 if isinstance(event, ToolFinished):
-                    yield replace(event, result=without_secrets(event.result, secrets()))
+                    yield replace(event, result=Redactor(keys()).value(event.result))
                 else:
                     yield event
         except ToolInterrupted as interrupt:
-            raise ToolInterrupted(without_secrets(interrupt.result, secrets())) from None
+            raise ToolInterrupted(Redactor(keys()).value(interrupt.result)) from None
 
     return call

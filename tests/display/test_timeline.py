@@ -23,7 +23,7 @@ from kimi_magic.core.events import (
     TurnFinished,
 )
 from kimi_magic.core.messages import Reply, Step
-from kimi_magic.display.segments import clean
+from kimi_magic.core.text import clean
 from kimi_magic.display.timeline import Timeline
 from tests.turns import OPENING, STOP, pieces
 
