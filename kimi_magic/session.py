@@ -159,7 +159,9 @@ class Session:
             The question would be refused.
         """
         self.settings.read_environment()
-        job = self._job(question)
+        endpoint = self.choose_endpoint(question.endpoint)
+        self.key_at_hand(endpoint)
+        job = self._job(question, endpoint)
         model = question.model or self.settings.model or job.endpoint.model
         return preview(job.endpoint, *self._conductor(job).first_request(model), job.prompt)
 
@@ -228,15 +230,15 @@ class Session:
     def _prepare(self, question: TurnRequest) -> Job:
         """All that can be refused before anything is shown."""
         self.settings.read_environment()
-        job = self._job(question)
-        key = self._connector.key(job.endpoint, getpass if can_answer() else None)
-        return replace(job, key=key)
+        endpoint = self.choose_endpoint(question.endpoint)
+        # Before the prompt is composed: the key is redacted in it from then on.
+        key = self._connector.key(endpoint, getpass if can_answer() else None)
+        return replace(self._job(question, endpoint), key=key)
 
-    def _job(self, question: TurnRequest) -> Job:
+    def _job(self, question: TurnRequest, endpoint: Endpoint) -> Job:
         schema = self._schema(question)
         prompt = self._composed(question, schema)
         toolset = offered_tools(question.tools, question.approve or self.settings.approve)
-        endpoint = self.choose_endpoint(question.endpoint)
         return Job(question, prompt, endpoint, None, toolset, schema, Place(*running_cell()))
 
     def _composed(self, question: TurnRequest, schema: OutputSchema | None) -> Composed:
