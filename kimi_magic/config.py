@@ -12,7 +12,7 @@ from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from kimi_magic.core.errors import ConfigError
-from kimi_magic.secrets.keys import without_key
+from kimi_magic.secrets.patterns import without_key
 
 __all__ = ["APPROVE", "BOUNDS", "VIEWS", "Bounds", "Settings", "out_of_bounds"]
 

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 from kimi_magic.config import out_of_bounds
 from kimi_magic.core.errors import MagicError
 from kimi_magic.jupyter.options import OPTIONS, SNIPPET_OPTIONS, Option
-from kimi_magic.secrets.keys import KEY_LIKE
+from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["parse_line", "parse_snippet"]
 
 _TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")
 _QUOTED = re.compile(r""""([^"]*)"|'([^']*)'""")
 _FLAG = re.compile(r"-{1,2}[^\W\d]")
-_KEY = re.compile(rf"--?(api[-_]?)?key\b|.*\b{KEY_LIKE}", re.IGNORECASE)
+_KEY = re.compile(r"--?(api[-_]?)?key\b", re.IGNORECASE)
 _INTO = re.compile(r"^\s*([^\W\d]\w*)\s*<<(?:\s|$)")
 
 NO_KEYS = (
@@ -111,7 +111,7 @@ class _Parser:
     def parse(self, line: str) -> tuple[dict[str, Any], list[str]]:
         """Return the options by name, and the words that belong to none."""
         words = _split(line)
-        if any(_KEY.match(word.text) for word in words):
+        if any(_KEY.match(word.text) or holds_key(word.text) for word in words):
             raise MagicError(NO_KEYS)
         found = {option.name: None if option.value else False for option in self._options}
         rest: list[str] = []

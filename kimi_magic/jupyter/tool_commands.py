@@ -46,9 +46,9 @@ def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
     try:
         result = toolset.call(tool.name, arguments, approve=approval if can_answer() else None)
     except ToolInterrupted as interrupt:
-        _show(notebook.redact(interrupt.result))
+        _show(notebook.session.redact(interrupt.result))
         raise
-    _show(notebook.redact(result))
+    _show(notebook.session.redact(result))
 
 
 def list_offered() -> str:

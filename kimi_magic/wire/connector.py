@@ -107,8 +107,8 @@ class Connector:
             return own or self._keys.find(endpoint.key_env)
         return self._keys.find(endpoint.key_env)
 
-    def known_keys(self) -> dict[str, str]:
-        """Every key that is known by now, by its variable: none of them may leave in a text."""
+    def known_keys(self) -> list[Key]:
+        """Return every key found so far, of endpoints that are not registered too, to redact."""
         return self._keys.known(self.catalogue.key_names)
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:

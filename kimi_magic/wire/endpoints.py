@@ -16,7 +16,7 @@ from typing import Literal
 
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.core.messages import Usage
-from kimi_magic.secrets.keys import without_key
+from kimi_magic.secrets.patterns import without_key
 
 __all__ = ["KIMI_SYSTEM", "LOCAL", "Catalogue", "Endpoint", "is_kimi"]
 

@@ -32,7 +32,9 @@ from kimi_magic.core.errors import (
     ServerFailed,
     TimedOut,
 )
+from kimi_magic.core.text import replace_unprintable
 from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.connection import LOOPBACK
 from kimi_magic.wire.endpoints import Endpoint
 
@@ -84,7 +86,7 @@ class ErrorMapper:
         self._base_url = base_url
         self._key = key
         self._model = model
-        self._others = others
+        self._redactor = Redactor([*others, key] if key else others)
 
     def from_exception(
         self, error: Exception, *, started: bool = False, models: Models | None = None
@@ -276,11 +278,9 @@ class ErrorMapper:
 
     def _clean(self, text: str) -> str:
         """One line without the key, of bearable length, with nothing that a terminal obeys."""
-        text = " ".join(text[:MAX_READ].split())
-        for key in (*self._others, *([self._key] if self._key else [])):
-            text = key.mask(text)
+        text = self._redactor.text(" ".join(text[:MAX_READ].split()))
         text = text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
-        return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+        return replace_unprintable(text)
 
 
 def _proxy_for(url: str) -> str | None:

@@ -10,8 +10,8 @@ import json
 from typing import Any
 
 from kimi_magic.core.tabular import to_json, to_table
+from kimi_magic.core.text import clean
 from kimi_magic.display.html.markdown import plain_html
-from kimi_magic.display.segments import clean
 
 __all__ = ["data_html", "data_text"]
 

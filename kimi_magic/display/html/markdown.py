@@ -15,8 +15,8 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
+from kimi_magic.core.text import clean
 from kimi_magic.display.html.code import CODE_STYLE, INKS, code_html
-from kimi_magic.display.segments import clean
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

@@ -12,9 +12,9 @@ import struct
 from html import escape
 
 from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.core.text import clean
 from kimi_magic.display.html.code import MONOSPACE
 from kimi_magic.display.html.markdown import foreign_html, to_html
-from kimi_magic.display.segments import clean
 
 __all__ = ["IMAGES", "has_image", "result_html", "result_text", "shown_as"]
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kimi_magic.core.events import ToolCallDelta, ToolCallStarted
-from kimi_magic.core.messages import ToolCall, mend_surrogates
+from kimi_magic.core.messages import ToolCall
+from kimi_magic.core.text import mend_surrogates
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 
