@@ -176,6 +176,6 @@ def _checked(value: str, variable: str) -> str:
     if value.isascii() and value.isprintable() and " " not in value:
         return value
     raise ConfigError(
-        f"The key {variable} holds a space, a line break or another character that no key has: "
+        f"The key {variable} holds a blank, a line break or another character that no key has: "
         "copy it again."
     )
