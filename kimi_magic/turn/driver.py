@@ -89,7 +89,11 @@ def watch(events: Generator[Event | None, None, None], view: View) -> Reply:
 def _receive(turn: Turn, exchange: Exchange) -> Generator[Event | None, None, Completion]:
     with exchange:
         try:
-            yield from exchange
+            while not exchange.finished:
+                arrived = exchange.inbox.take(TICK)
+                deltas = [delta for each, items in arrived for delta in each.receive(items)]
+                yield from deltas or (None,)
+                exchange.check()
         except BaseException:
             turn.partial = exchange.completion()
             raise

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import Completion, Message, ToolCall, Usage
-from kimi_magic.wire.openai.accumulator import Accumulator, Delta
+from kimi_magic.wire.openai.accumulator import Accumulator
+from kimi_magic.wire.protocols import Delta
 from kimi_magic.wire.sse import SSEDecoder
 
 WIRE = Path(__file__).parent

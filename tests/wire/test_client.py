@@ -37,11 +37,13 @@ from kimi_magic.core.messages import Completion
 from kimi_magic.secrets.keys import Key
 from kimi_magic.testing import DIALECTS, ScriptedServer
 from kimi_magic.wire import client as client_module
-from kimi_magic.wire import connection as line_module
+from kimi_magic.wire import connection as connection_module
 from kimi_magic.wire.client import Client
 from kimi_magic.wire.endpoints import Endpoint
-from kimi_magic.wire.error_mapping import ErrorMapper, retry_after, words_of
+from kimi_magic.wire.error_mapping import ErrorMapper, retry_after
+from kimi_magic.wire.openai.chat_completions import ChatCompletions, words_of
 from tests.faulty import Answer, Asked, answering, refusing
+from tests.wire.exchanges import deltas_of
 
 SECRET = "fake-key-0123456789abcdef"
 
@@ -61,7 +63,7 @@ def client(scripted_server: ScriptedServer) -> Iterator[Client]:
 
 def receive(client: Client, **more: Any) -> Completion:
     with client.chat(body(**more)) as exchange:
-        for _ in exchange:
+        for _ in deltas_of(exchange):
             pass
     return exchange.completion()
 
@@ -94,7 +96,7 @@ def test_a_connection_serves_again(scripted_server: ScriptedServer, client: Clie
     for _ in range(3):
         scripted_server.reply("OK")
         receive(client)
-    assert len(client._idle) == 1
+    assert len(client.transport._idle) == 1
 
 
 ANSWERS = [
@@ -261,7 +263,7 @@ def test_leaving_early_closes_the_connection(
     scripted_server.reply(" ".join("word" for _ in range(200)), **script)
     with client.chat(body()) as exchange:
         began = time.monotonic()
-        for _ in exchange:
+        for _ in deltas_of(exchange):
             if time.monotonic() - began > 0.4:
                 break
     assert scripted_server.requests[0].closed.wait(5)
@@ -348,10 +350,10 @@ def test_a_forked_process_leaves_the_connections_to_its_parent(
 ) -> None:
     scripted_server.reply("warm")
     receive(client)
-    assert len(client._idle) == 1
+    assert len(client.transport._idle) == 1
     child = os.fork()
     if not child:
-        os._exit(len(client._idle))
+        os._exit(len(client.transport._idle))
     assert os.waitpid(child, 0)[1] == 0
     scripted_server.reply("again")
     assert receive(client).message.text == "again"
@@ -411,7 +413,7 @@ PENDING = "0a1b2c3d-0000-4000-8000-000000000000"
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pending results are asked for often."""
-    monkeypatch.setattr(line_module, "POLL_EVERY", 0.05)
+    monkeypatch.setattr(connection_module, "POLL_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("often")
@@ -504,7 +506,8 @@ def test_a_name_that_is_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def failure(error: Exception, url: str = "https://lab.invalid/v1") -> EndpointError:
-    return ErrorMapper(Endpoint("lab", url), url, Key(SECRET, "x")).from_exception(error)
+    endpoint, key = Endpoint("lab", url), Key(SECRET, "x")
+    return ErrorMapper(endpoint, url, key, ChatCompletions()).from_exception(error)
 
 
 def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
+from kimi_magic.core.events import ContentDelta, ReasoningDelta
 from kimi_magic.core.messages import Completion, Message, Usage
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.think_tags import Piece, ThinkSplitter
 from kimi_magic.wire.openai.tool_call_deltas import CallTable
 from kimi_magic.wire.openai.tool_call_markers import CallArguments, CallBegun, MarkerSplitter
+from kimi_magic.wire.protocols import Delta
 
-__all__ = ["Accumulator", "Delta"]
+__all__ = ["Accumulator"]
 
-Delta = ReasoningDelta | ContentDelta | ToolCallStarted | ToolCallDelta
 Field = Literal["reasoning", "content"]
 _REASONING: Field = "reasoning"
 _CONTENT: Field = "content"
