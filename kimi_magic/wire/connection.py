@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.wire.protocols import Arrival, Deliver, Refused, Request
@@ -157,8 +158,10 @@ class Connection:
             with contextlib.closing(self._open("POST", request.path, limits, request.body)) as got:
                 pending = got.headers.get("nvcf-reqid", "") if got.status_code == 202 else ""
                 if not _REQUEST_ID.fullmatch(pending):
+                    body = got.iter_bytes()
+                    first = next(body, b"")  # the status alone would wake the driver for nothing
                     deliver(Arrival(time.monotonic(), got.status_code))
-                    for data in got.iter_bytes():
+                    for data in chain((first,), body):
                         deliver(Arrival(time.monotonic(), data))
             if _REQUEST_ID.fullmatch(pending):
                 self._poll(pending, deliver, limits)

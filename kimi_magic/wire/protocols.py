@@ -54,8 +54,8 @@ class Fold(Protocol):
     def started(self) -> bool:
         """True once a first token has arrived."""
 
-    def add(self, chunk: Mapping[str, Any]) -> list[Delta]:
-        """Fold one chunk in; return what it adds."""
+    def add(self, chunks: Sequence[Mapping[str, Any]]) -> list[Delta]:
+        """Fold in chunks that arrived together; return what they add."""
 
     def finish(self) -> list[Delta]:
         """Return the text that was held back; no more chunks follow."""
@@ -97,7 +97,7 @@ class Wire(Protocol):
         """Read the ids from the list of models."""
 
 
-class Refused(Exception):  # noqa: N818 - mapped to one of our errors before anybody sees it
+class Refused(Exception):
     """The server answered with an error status.
 
     Attributes

@@ -22,7 +22,7 @@ WIRE = Path(__file__).parent
 
 def fold(chunks: list[dict[str, Any]]) -> tuple[Completion, list[Delta]]:
     accumulator = Accumulator()
-    deltas = [delta for chunk in chunks for delta in accumulator.add(chunk)]
+    deltas = [delta for chunk in chunks for delta in accumulator.add([chunk])]
     deltas += accumulator.finish()
     return accumulator.completion(), deltas
 

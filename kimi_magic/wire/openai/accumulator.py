@@ -13,23 +13,26 @@ from kimi_magic.core.events import ContentDelta, ReasoningDelta
 from kimi_magic.core.messages import Completion, Message, Usage
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
-from kimi_magic.wire.openai.think_tags import Piece, ThinkSplitter
+from kimi_magic.wire.openai.inline_markup import (
+    CallArguments,
+    CallBegun,
+    MarkerSplitter,
+    Piece,
+    ThinkSplitter,
+)
 from kimi_magic.wire.openai.tool_call_deltas import CallTable
-from kimi_magic.wire.openai.tool_call_markers import CallArguments, CallBegun, MarkerSplitter
 from kimi_magic.wire.protocols import Delta
 
 __all__ = ["Accumulator"]
 
 Field = Literal["reasoning", "content"]
-_REASONING: Field = "reasoning"
-_CONTENT: Field = "content"
 
 
 class Accumulator:
     """The state of one model call, from its first chunk to its last.
 
     ``add`` may be followed by ``completion`` at any moment: what has arrived is always a message,
-    so an interrupt or a broken line loses nothing.
+    so an interrupt or a broken connection loses nothing.
 
     The deltas add up to the message but for one dialect: where only ``</think>`` arrives, its
     reasoning was handed on as content before anybody could know. The message has it as reasoning;
@@ -42,8 +45,8 @@ class Accumulator:
     """
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
-        self._text: dict[Field, list[str]] = {"reasoning": [], "content": []}
-        self._arriving: dict[Field, StreamRedactor] = {
+        self._texts: dict[Field, list[str]] = {"reasoning": [], "content": []}
+        self._redactors: dict[Field, StreamRedactor] = {
             "reasoning": StreamRedactor(keys),
             "content": StreamRedactor(keys),
         }
@@ -60,35 +63,40 @@ class Accumulator:
 
     @property
     def started(self) -> bool:
-        """Whether a first token has arrived."""
-        return bool(self._text["reasoning"] or self._text["content"] or self._calls)
+        return bool(self._texts["reasoning"] or self._texts["content"] or self._calls)
 
-    def add(self, chunk: Mapping[str, Any]) -> list[Delta]:
-        """Fold one chunk in; return what it adds."""
-        if (plain := self._plain(chunk)) is not None:
-            return plain
-        self.model = _string(chunk.get("model")) or self.model
-        choice = _first_choice(chunk.get("choices"))
-        if usage := _mapping(chunk.get("usage")) or _mapping(choice.get("usage")):
-            self._usage = read_usage(usage)
-        # The usage chunk may repeat the reason, and a late chunk may carry null.
-        self.finish_reason = _string(choice.get("finish_reason")) or self.finish_reason
-        delta = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
-        return list(self._delta(delta))
+    def add(self, chunks: Sequence[Mapping[str, Any]]) -> list[Delta]:
+        deltas: list[Delta] = []
+        run: list[str] = []
+        run_field: Field = "content"
+        for chunk in chunks:
+            plain = self._plain_text(chunk)
+            if run and (plain is None or plain[0] != run_field):
+                deltas += self._text(run_field, "".join(run))
+                run.clear()
+            if plain is None:
+                deltas += self._chunk(chunk)
+            else:
+                run_field, text = plain
+                run.append(text)
+        return deltas + self._text(run_field, "".join(run)) if run else deltas
 
     def finish(self) -> list[Delta]:
-        """No more chunks: release text that was held back as the possible start of something."""
-        ends = [*self._end_of("reasoning"), *self._end_of("content")]
-        ends += self._keep(self._think.finish())
-        return [*ends, *self._rest("reasoning"), *self._rest("content"), *self._calls.finish()]
+        deltas: list[Delta] = []
+        for field, markers in self._markers.items():
+            for found in markers.finish():
+                deltas += self._found(field, found)
+        deltas += self._pieces(self._think.finish())
+        for field in self._redactors:
+            deltas += self._rest(field)
+        return [*deltas, *self._calls.finish()]
 
     def completion(self, seconds: float = 0.0) -> Completion:
-        """What has arrived so far, whole or cut."""
         return Completion(
             Message(
                 "assistant",
-                "".join(self._text["content"]),
-                reasoning="".join(self._text["reasoning"]) or None,
+                "".join(self._texts["content"]),
+                reasoning="".join(self._texts["reasoning"]) or None,
                 reasoning_key=self._reasoning_key
                 or ("content" if self._think.found else "reasoning_content"),
                 tool_calls=self._calls.calls(),
@@ -98,8 +106,8 @@ class Accumulator:
             model=self.model,
         )
 
-    def _plain(self, chunk: Mapping[str, Any]) -> list[Delta] | None:
-        """What nearly every chunk is, a piece of text and nothing else, at a third of the cost.
+    def _plain_text(self, chunk: Mapping[str, Any]) -> tuple[Field, str] | None:
+        """Read a chunk that is a piece of text and nothing else, as nearly every one is.
 
         None for all others, and as long as a tag or a marker may be on its way.
         """
@@ -113,25 +121,31 @@ class Accumulator:
         if not isinstance(delta, dict) or delta.get("tool_calls") or "reasoning_details" in delta:
             return None
         reasoning, content = delta.get(self._reasoning_key), delta.get("content")
-        text, field = (content, _CONTENT) if not reasoning else (reasoning, _REASONING)
+        field: Field = "reasoning" if reasoning else "content"
+        text = reasoning or content
         if not isinstance(text, str) or not text or (reasoning and content) or "<" in text:
             return None
-        if not self._markers[field].idle:
-            return None
-        return list(self._told(field, self._arriving[field].feed(text)))
+        return (field, text) if self._markers[field].idle else None
 
-    def _delta(self, delta: Mapping[str, Any]) -> Iterator[Delta]:
+    def _chunk(self, chunk: Mapping[str, Any]) -> Iterator[Delta]:
+        self.model = _string(chunk.get("model")) or self.model
+        choice = _first_choice(chunk.get("choices"))
+        if usage := _mapping(chunk.get("usage")) or _mapping(choice.get("usage")):
+            self._usage = _read_usage(usage)
+        # The usage chunk may repeat the reason, and a late chunk may carry null.
+        self.finish_reason = _string(choice.get("finish_reason")) or self.finish_reason
+        delta = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
         if reasoning := self._reasoning_of(delta):
-            yield from self._keep(self._think.finish())
-            yield from self._field("reasoning", reasoning)
+            yield from self._pieces(self._think.finish())
+            yield from self._marked_text("reasoning", reasoning)
         content = delta.get("content")
         if isinstance(content, list):  # parts, as the API has them for messages
             content = "".join(_string(_mapping(part).get("text")) for part in content)
         if content := _string(content):
-            yield from self._field("content", content)
+            yield from self._marked_text("content", content)
         calls = delta.get("tool_calls")
-        for fragment in calls if isinstance(calls, list) else ():
-            yield from self._calls.fragment(_mapping(fragment))
+        for entry in calls if isinstance(calls, list) else ():
+            yield from self._calls.add(_mapping(entry))
 
     def _reasoning_of(self, delta: Mapping[str, Any]) -> str:
         """Take the reasoning under one of its names: servers that send two send the same twice."""
@@ -145,53 +159,53 @@ class Accumulator:
                 return value
         return ""
 
-    def _field(self, field: Field, text: str) -> Iterator[Delta]:
+    def _marked_text(self, field: Field, text: str) -> Iterator[Delta]:
         for found in self._markers[field].feed(text):
             yield from self._found(field, found)
 
-    def _end_of(self, field: Field) -> Iterator[Delta]:
-        for found in self._markers[field].finish():
-            yield from self._found(field, found)
-
     def _found(self, field: Field, found: str | CallBegun | CallArguments) -> Iterator[Delta]:
-        """A text between markers, or a part of a call written with them."""
+        """Take a text between markers, or a part of a call written with them."""
         if isinstance(found, CallBegun):
             yield from self._calls.begin(found.id, found.name)
         elif isinstance(found, CallArguments):
-            yield from self._calls.more(found.text)
+            yield from self._calls.extend(found.text)
         elif field == "content" and self._reasoning_key is None:
-            yield from self._keep(self._think.feed(found))
+            yield from self._pieces(self._think.feed(found))
         else:  # a server that parses the reasoning itself leaves no tags in the content
-            yield from self._keep([(field, found)])
+            yield from self._text(field, found)
 
-    def _keep(self, pieces: list[Piece]) -> Iterator[Delta]:
+    def _pieces(self, pieces: list[Piece]) -> Iterator[Delta]:
         for kind, piece in pieces:
             if kind == "retract":
                 yield from self._rest("content")
-                if content := self._text["content"]:
+                if content := self._texts["content"]:
                     yield ContentDelta("\n\n")
-                self._text = {"reasoning": content, "content": []}
+                self._texts = {"reasoning": content, "content": []}
             else:
-                yield from self._told(kind, self._arriving[kind].feed(piece))
+                yield from self._text(kind, piece)
 
-    def _rest(self, kind: Field) -> Iterator[Delta]:
-        return self._told(kind, self._arriving[kind].finish())
+    def _text(self, field: Field, text: str) -> list[Delta]:
+        return self._masked(field, self._redactors[field].feed(text))
 
-    def _told(self, kind: Field, text: str) -> Iterator[Delta]:
-        if text:
-            self._text[kind].append(text)
-            yield ReasoningDelta(text) if kind == "reasoning" else ContentDelta(text)
+    def _rest(self, field: Field) -> list[Delta]:
+        return self._masked(field, self._redactors[field].finish())
+
+    def _masked(self, field: Field, text: str) -> list[Delta]:
+        if not text:
+            return []
+        self._texts[field].append(text)
+        return [ReasoningDelta(text) if field == "reasoning" else ContentDelta(text)]
 
 
 def _first_choice(choices: Any) -> Mapping[str, Any]:
-    """The choice of index 0: nobody asked for another one."""
+    """Return the choice of index 0: nobody asked for another one."""
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict) and not choice.get("index"):
             return choice
     return {}
 
 
-def read_usage(usage: Mapping[str, Any]) -> Usage:
+def _read_usage(usage: Mapping[str, Any]) -> Usage:
     """Read the counts from each of the places where servers put them."""
     return Usage(
         prompt_tokens=_count(usage, "prompt_tokens"),
