@@ -357,4 +357,6 @@ def _chunks(data: bytes) -> list[Mapping[str, Any]]:
     value, end = _PARSE(text)  # json.loads takes half as long again
     if end != len(text):
         raise ValueError("more than one JSON value")
-    return [chunk for chunk in (value if isinstance(value, list) else [value]) if type(chunk) is dict]
+    return [
+        chunk for chunk in (value if isinstance(value, list) else [value]) if type(chunk) is dict
+    ]

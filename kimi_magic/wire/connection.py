@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class HTTPTransport:
         self._base_url = base_url
         self._headers = headers
         self._idle: list[Connection] = []
+        self._closed = False
         _TRANSPORTS.add(self)
 
     def send(self, request: Request, deliver: Deliver, connect_timeout: float) -> Connection:
@@ -58,6 +59,7 @@ class HTTPTransport:
             return _checked(http.get(self._base_url + path, timeout=timeout)).json()
 
     def close(self) -> None:
+        self._closed = True
         while self._idle:
             self._idle.pop().close()
 
@@ -66,7 +68,7 @@ class HTTPTransport:
         self._idle.clear()
 
     def _rest(self, connection: Connection) -> None:
-        if len(self._idle) < MOST_IDLE:
+        if len(self._idle) < MOST_IDLE and not self._closed:
             self._idle.append(connection)
         else:
             connection.close()
@@ -112,11 +114,14 @@ class Connection:
         self._socket: socket.socket | None = None
         self._stopped = threading.Event()
         self._reusable = True
-        # A parked thread takes a third of the time that a new one takes to start.
-        self._requests: queue.SimpleQueue[tuple[Request, Deliver, float] | None] = (
-            queue.SimpleQueue()
-        )
-        threading.Thread(target=self._read, name="kimi-magic reader", daemon=True).start()
+        # A parked thread takes a third of the time that a new one takes to start. Between requests
+        # it knows no connection, so that one which is forgotten ends it.
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(
+            target=_work, args=(self._jobs, http.close), name="kimi-magic reader", daemon=True
+        ).start()
+        self._end_reader = weakref.finalize(self, self._jobs.put, None)
+        self._end_reader.atexit = False
 
     @property
     def connected(self) -> bool:
@@ -128,7 +133,7 @@ class Connection:
         Only connecting has a time limit: whoever waits for the bytes judges silence.
         """
         self._reusable = False
-        self._requests.put((request, deliver, connect_timeout))
+        self._jobs.put(partial(self._carry, request, deliver, connect_timeout))
 
     def end(self) -> None:
         """Rest until the next request, or wake the reader and close where one is under way."""
@@ -140,16 +145,10 @@ class Connection:
     def close(self) -> None:
         self._stopped.set()
         self._shut_down()
-        self._requests.put(None)
-
-    def _read(self) -> None:
-        """In the reader's thread, which alone touches the HTTP client."""
-        while (job := self._requests.get()) is not None:
-            self._carry(*job)
-            del job  # or the answer would live until the next request
-        self._http.close()
+        self._end_reader()
 
     def _carry(self, request: Request, deliver: Deliver, connect_timeout: float) -> None:
+        """In the reader's thread: send a request and deliver what comes."""
         import httpx2
 
         limits = httpx2.Timeout(None, connect=connect_timeout)
@@ -204,6 +203,13 @@ class Connection:
         if self._socket is not None:
             with contextlib.suppress(OSError):  # it is closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], close: Callable[[], None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job
+    close()
 
 
 def _checked(response: httpx2.Response) -> httpx2.Response:
