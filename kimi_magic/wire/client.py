@@ -117,7 +117,8 @@ class Client:
 
     def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
         """Return what maps failures, those of one model where it is named."""
-        return ErrorMapper(self.endpoint, self.base_url, self.key, self.wire, model, keys)
+        here = self.endpoint, self.base_url, self.key, self.wire
+        return ErrorMapper(*here, model=model, others=keys)
 
     @property
     def busy(self) -> bool:

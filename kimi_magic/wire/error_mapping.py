@@ -77,6 +77,7 @@ class ErrorMapper:
         base_url: str,
         key: Key | None,
         wire: Wire,
+        *,
         model: str = "",
         others: Sequence[Key] = (),
     ) -> None:

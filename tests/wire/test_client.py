@@ -389,12 +389,11 @@ def test_text_that_was_held_back_comes_before_the_time_out(
 ) -> None:
     scripted_server.raw([WORD.replace(b"9.9", b"9.9 <|tool"), PING], stall_after=1)
     client.settings.stall_timeout = 0.3
-    seen = ""
+    seen: list[str] = []
     with client.chat(body()) as exchange, pytest.raises(TimedOut) as caught:
-        for delta in deltas_of(exchange):
-            seen += getattr(delta, "text", "")
+        seen.extend(getattr(delta, "text", "") for delta in deltas_of(exchange))
     assert caught.value.partial
-    assert seen == caught.value.partial.message.text == "9.9 <|tool"
+    assert "".join(seen) == caught.value.partial.message.text == "9.9 <|tool"
 
 
 def test_nothing_of_openais_environment_goes_along(

@@ -86,8 +86,9 @@ def test_eight_exchanges_on_one_inbox() -> None:
     assert texts[stalls] == "0 1 "
     assert isinstance(failures[stalls], TimedOut)
     assert isinstance(failures[errs], ServerFailed)
-    assert failures[stalls].partial is not None
-    assert failures[stalls].partial.message.text == "0 1 "
+    partial = failures[stalls].partial
+    assert partial is not None
+    assert partial.message.text == "0 1 "
     assert set(failures) == {stalls, errs}
     assert max(finished_at[e] for e in fast) < min(finished_at[e] for e in slow)
     # One wait for all of them: eight waits of a tick each would take four times as long.

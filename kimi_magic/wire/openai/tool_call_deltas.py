@@ -1,8 +1,8 @@
 """Deltas of tool calls → whole calls, in every form that servers send them.
 
 In the API's documentation the first delta of a call has its index, id and name, the later ones
-have the index and more of the arguments. In the wild the index is missing or the same for all, ids are
-repeated or come late, names are empty or null, and arguments are an object or precede the name.
+have the index and more of the arguments. In the wild the index is missing or the same for all, ids
+are repeated or come late, names are empty or null, and arguments are an object or precede the name.
 """
 
 from __future__ import annotations
