@@ -163,6 +163,9 @@ class Reply:
         # The error as state, which is read after the object is there: it holds the reply.
         return Reply, (self.record, self.data), {"error": self.error}
 
+    def __copy__(self) -> Reply:
+        return replace(self)
+
     def __str__(self) -> str:
         return self.text
 

@@ -238,9 +238,8 @@ def _endpoints(notebook: Notebook, _: str) -> None:
     chosen = None
     with suppress(ConfigError):  # nobody to ask yet, or a bad variable: the list helps out of both
         chosen = session.connector.choose(None, session.settings)
-    endpoints, problem = session.connector.catalogue.listing()
     rows = [("", "endpoint", "key", "model", "address")]
-    for endpoint in endpoints:
+    for endpoint in session.connector.catalogue:
         key = "none needed"
         if endpoint.key_env:
             try:
@@ -250,7 +249,7 @@ def _endpoints(notebook: Notebook, _: str) -> None:
             key = f"{endpoint.key_env}: {present}"
         mark = "→" if endpoint == chosen else ""
         rows.append((mark, endpoint.name, key, endpoint.model, endpoint.base_url or "embedded"))
-    notebook.say("\n".join(filter(None, [_columns(rows), problem])))
+    notebook.say("\n".join(filter(None, [_columns(rows), session.connector.catalogue.problem])))
 
 
 @verb(

@@ -99,9 +99,7 @@ def _names() -> Names:
     own = {name: value for name, value in space.items() if name not in hidden and name[:1] != "_"}
     return {
         "chats": lambda _: [chat.name for chat in session.chats],
-        "endpoints": lambda _: [
-            endpoint.name for endpoint in session.connector.catalogue.listing()[0]
-        ],
+        "endpoints": lambda _: [endpoint.name for endpoint in session.connector.catalogue],
         "models": lambda _: session.connector.known_models(),
         "forms": lambda _: FORMS,
         "verbs": lambda _: REGISTRY,

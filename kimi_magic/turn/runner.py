@@ -48,6 +48,7 @@ from kimi_magic.turn.request import TurnRequest, parameters, system_prompt
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks
 from kimi_magic.wire.connector import Connector, ResolvedEndpoint
 from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.inbox import Inbox
 
 if TYPE_CHECKING:
     from kimi_magic.schema.output import OutputSchema
@@ -234,6 +235,7 @@ class _Run:
         self._loop: Loop | None = None
         self._body: _Body | None = None
         self._data: Any = None
+        self._inbox = Inbox()
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None
@@ -352,7 +354,8 @@ class _Run:
             body["stream"] = False
             body.pop("stream_options", None)
         # Connected anew each time: the embedded engine may have been ended since.
-        return self._connect().client.chat(body, self._turn.connector.known_keys())
+        known_keys = self._turn.connector.known_keys()
+        return self._connect().client.chat(body, known_keys, self._inbox)
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
@@ -484,14 +487,12 @@ def _request(running: Any, exchange: Exchange) -> Generator[Event | None, None, 
 
 
 def _arrivals(exchange: Exchange) -> Iterator[Event | None]:
-    deltas = iter(exchange)
-    while True:
+    while not exchange.finished:
         with waiting():
-            try:
-                delta = next(deltas)
-            except StopIteration:
-                return
-        yield delta
+            taken = exchange.inbox.take(TICK)
+        deltas = [delta for each, arrivals in taken for delta in each.receive(arrivals)]
+        yield from deltas or (None,)
+        exchange.check()
 
 
 def _call(

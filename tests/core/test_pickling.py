@@ -117,6 +117,10 @@ def make_error(kind: type[BaseException]) -> Any:
     return error
 
 
+# Objects of any kind, which stay behind where the reply is pickled.
+LIVE = {"functions", "shown_in", "values"}
+
+
 def held(value: Any, depth: int = 6) -> Any:
     """What a value holds, as something that can be compared."""
     if not depth:
@@ -125,8 +129,8 @@ def held(value: Any, depth: int = 6) -> Any:
         inside = {name: held(item, depth - 1) for name, item in vars(value).items()}
         return type(value), str(value), repr(value), inside
     if is_dataclass(value) and not isinstance(value, type):
-        inside = {f.name: held(getattr(value, f.name), depth - 1) for f in fields(value)}
-        return type(value), inside
+        names = {f.name for f in fields(value)} - (LIVE if isinstance(value, Reply) else set())
+        return type(value), {name: held(getattr(value, name), depth - 1) for name in names}
     if isinstance(value, Mapping):
         return {name: held(item, depth - 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
