@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kimi_magic.context.summaries.arrays import distribution
-from kimi_magic.context.summaries.reprs import type_name
 from kimi_magic.context.summaries.tables import cell
+from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import clip, count
 
 __all__ = ["describe_figure"]

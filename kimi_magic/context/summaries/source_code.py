@@ -9,9 +9,9 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
-from kimi_magic.context.guard import ANYTHING
 from kimi_magic.core.cell_sources import cell_sources, lines_of
 from kimi_magic.core.text import clip, cut_middle
+from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = ["describe_code", "describe_module"]
 
@@ -41,7 +41,7 @@ def describe_code(value: Any, limit: int) -> str | None:
 def _source(value: Any) -> str:
     try:
         source = inspect.getsource(value)
-    except ANYTHING:  # built in, its file is gone, or a class of the notebook
+    except USER_ERRORS:  # built in, its file is gone, or a class of the notebook
         source = _source_in_cells(value) if isinstance(value, type) else ""
     return textwrap.dedent(source).rstrip()
 
@@ -53,7 +53,7 @@ def _source_in_cells(value: type) -> str:
     for source in cell_sources():
         if f"class {value.__name__}" not in source:
             continue
-        with suppress(*ANYTHING):
+        with suppress(*USER_ERRORS):
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.ClassDef) and node.name == value.__name__:
                     return lines_of(source, node)
@@ -63,7 +63,7 @@ def _source_in_cells(value: type) -> str:
 def _signature(value: Any) -> str:
     try:
         return str(inspect.signature(value))
-    except ANYTHING:  # of some built-in functions nothing is known
+    except USER_ERRORS:  # of some built-in functions nothing is known
         return "(…)"
 
 
