@@ -83,6 +83,7 @@ class Members:
     opening: str
     closing: str
     keys: str = ""  # between a key and its value; "" where there are no keys
+    spare: int = LEAST  # room that the note on members left out needs beside their number
 
 
 class Walker(ABC):
@@ -117,7 +118,7 @@ class Walker(ABC):
 
     @abstractmethod
     def mark(self, value: object, reason: str) -> str:
-        """Write what stands for a value that cannot be opened; the reason is a constant above."""
+        """Write what stands for a value that is not opened, for one of the reasons above."""
 
     @abstractmethod
     def note(self, members: Members, left: int, keys: Iterator[Any], room: int) -> str:
@@ -162,7 +163,7 @@ class Walker(ABC):
             left, share = members.total - index, room
             if left > 1 and not self.whole:
                 reserved = len(f"… {left:,} more")
-                if room < reserved + LEAST or index == self.most:
+                if room < reserved + members.spare or index == self.most:
                     keys = chain([key], (later for later, _ in pairs))
                     shown.append(self.note(members, left, keys, room))
                     break

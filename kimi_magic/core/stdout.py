@@ -33,7 +33,11 @@ class _Redirection:
 
     def __init__(self, target: Writable) -> None:
         self.target = target
-        self.ended = False
+        self.left = False
+
+    @property
+    def ended(self) -> bool:
+        return self.left or getattr(self.target, "closed", False)
 
 
 _Chain = tuple[weakref.ref[_Redirection], ...]
@@ -47,8 +51,7 @@ def _target(chain: _Chain) -> Writable | None:
     for reference in reversed(chain):
         redirection = reference()
         if redirection is not None and not redirection.ended:
-            if not getattr(redirection.target, "closed", False):
-                return redirection.target
+            return redirection.target
     return None
 
 
@@ -64,7 +67,7 @@ def redirected(stream: Literal["stdout", "stderr"], target: Writable) -> Iterato
             variable.set((*outer, weakref.ref(redirection)))
             yield
         finally:
-            redirection.ended = True
+            redirection.left = True
             variable.set(outer)
 
 

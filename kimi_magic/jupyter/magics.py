@@ -94,7 +94,9 @@ class KimiMagics(Settings, Magics):
             pieces = parse(prompt)
             expressions = (piece for piece in pieces if isinstance(piece, Expression))
             given["expressions"] = tuple(expression.source for expression in expressions)
-            prompt = fill(pieces, in_namespace(self._shell.user_ns, Err=self.cell_errors))
+            tokens = given["var_tokens"] or self.session.settings.summary_tokens
+            evaluate = in_namespace(self._shell.user_ns, Err=self.cell_errors)
+            prompt = fill(pieces, evaluate, tokens=tokens)
         if shape == "json" and given["schema"] is None:
             given["schema"] = ANY_JSON
         if shape == "code":

@@ -25,10 +25,18 @@ from uuid import UUID
 from kimi_magic.context.cell_errors import name_cells, trimmed
 from kimi_magic.context.summaries.reprs import bounded_repr
 from kimi_magic.context.summaries.summary import summarize
-from kimi_magic.context.walker import MAX_BITS, DoesNotFit, Members, Walker, fields_of, in_order
+from kimi_magic.context.walker import (
+    MAX_BITS,
+    DoesNotFit,
+    Members,
+    Walker,
+    fields_of,
+    in_order,
+    type_name,
+)
 from kimi_magic.core import time_limit
 from kimi_magic.core.messages import Output
-from kimi_magic.core.text import cut
+from kimi_magic.core.text import clip, cut
 from kimi_magic.core.time_limit import USER_ERRORS
 from kimi_magic.tools.capture import capturing, current_shell
 from kimi_magic.tools.invocation import MAX_ITEMS, Drained
@@ -48,7 +56,7 @@ __all__ = [
 HINT = "call again for a smaller part to see the rest"
 LEAST = 200
 MAX_KEY = 60
-MAX_KEYS_LEFT_OUT = 200
+LEAST_KEYS, MAX_KEYS = 30, 200  # of the keys of members that are left out
 LEAF_TOKENS = 100
 MAX_DISPLAYS = 5
 MAX_DISPLAY = 1000
@@ -152,19 +160,21 @@ class _Json(Walker):
         # No more is taken of it than there is room for: it may have no end.
         if inner is not None:
             items = _named(islice(inner.items(), room + 1))
-            return Members(items, len(inner), "{", "}", ":")
+            return Members(
+                items, len(inner), "{", "}", ":", max(min(room // 4, MAX_KEYS), LEAST_KEYS)
+            )
         if issubclass(kind, AbstractSet):
             return _array(in_order(iter(value), len(value)), len(value), room)
         return _array(value, len(value), room) if issubclass(kind, Sequence) else None
 
-    def mark(self, value: object, reason: str) -> str:
+    def mark(self, _value: object, reason: str) -> str:
         return json.dumps(f"… ({reason})", ensure_ascii=False)
 
     def note(self, members: Members, left: int, keys: Iterator[Any], room: int) -> str:
         text = f"{left:,} more"
         if not members.keys:
             return f'"… {text}"'
-        names = cut(", ".join(islice(keys, MAX_KEYS_LEFT_OUT // 2)), MAX_KEYS_LEFT_OUT)
+        names = clip(", ".join(islice(keys, MAX_KEYS)), min(room - len(text) - 10, MAX_KEYS))
         return f'"…":{_dumps(f"{text}: {names}")}'
 
     def key(self, key: str, room: int, _depth: int, separator: str) -> str:
@@ -204,7 +214,7 @@ def _record(value: Any) -> Mapping[str, Any] | None:
 
 
 def _named(items: Iterator[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
-    """Name members as JSON would; keys that JSON lacks, or that would be the same, by their repr."""
+    """Name members as JSON does; other keys, and those of an equal name, by their repr."""
     names: set[str] = set()
     for key, item in items:
         scalar = _scalar(key)
@@ -213,6 +223,8 @@ def _named(items: Iterator[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
         )
         if name in names or scalar is _UNKNOWN:
             name = bounded_repr(key, MAX_KEY)
+        if name in names:
+            name = f"{type_name(key)} {name}"
         names.add(name)
         yield name, item
 
@@ -220,21 +232,13 @@ def _named(items: Iterator[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
 def _scalar(value: Any) -> Any:
     """Return a value's JSON scalar, or ``_UNKNOWN``."""
     try:
-        return _to_scalar(value)
+        return _UNKNOWN if hasattr(type(value), "_repr_llm_") else _to_scalar(value)
     except USER_ERRORS:
         return _UNKNOWN
 
 
 def _to_scalar(value: Any) -> Any:
-    if hasattr(type(value), "_repr_llm_"):
-        return _UNKNOWN
-    if issubclass(type(value), Enum):
-        value = value._value_
-    generic = getattr(sys.modules.get("numpy"), "generic", ())
-    if issubclass(type(value), generic):
-        value = value.item() if value.dtype.kind in "biufSU" else value
-        if issubclass(type(value), generic):  # a long double is its own item
-            return str(value)
+    value = _unboxed(value)
     kind = type(value)
     if value is None or kind is bool:
         return value
@@ -249,6 +253,18 @@ def _to_scalar(value: Any) -> Any:
     if issubclass(kind, _SCALARS):
         return value.isoformat() if issubclass(kind, date | time) else str(value)
     return _UNKNOWN
+
+
+def _unboxed(value: Any) -> Any:
+    """Take the value out of an Enum's member or a NumPy scalar."""
+    if issubclass(type(value), Enum):
+        value = value._value_  # not `value`, which may be a property of the class
+    generic = getattr(sys.modules.get("numpy"), "generic", ())
+    if issubclass(type(value), generic):
+        item = value.item() if value.dtype.kind in "biufSU" else value
+        # A long double is its own item.
+        return str(item) if issubclass(type(item), generic) else item
+    return value
 
 
 def _constant(number: float) -> str:

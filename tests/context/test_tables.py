@@ -321,8 +321,9 @@ IMPORTS = """
 import sys
 import pandas
 from kimi_magic.context.summaries.summary import summarize
+frame = pandas.DataFrame({"a": [1]})
 before = set(sys.modules)
-summarize(pandas.DataFrame({"a": [1]}))
+summarize(frame)
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(*sorted(new & {"polars", "pyarrow", "dask", "duckdb", "ibis", "pyspark", "modin", "cudf"}))
 """

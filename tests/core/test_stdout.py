@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ class Owner:
 
 
 def test_a_replacement_is_shared_and_leaves_no_trace() -> None:
-    owner = Owner()
+    owner: Any = Owner()
     made: list[object] = []
 
     def make(original: object) -> object:

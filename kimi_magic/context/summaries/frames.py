@@ -55,29 +55,32 @@ def as_table(value: Any) -> Table | None:
     try:
         frame: Any = nw.from_native(value, pass_through=True, allow_series=True)
     except nw.exceptions.DuplicateError:
-        names = list(value.columns if hasattr(kind, "iloc") else value.column_names)
-        frame = nw.from_native(_numbered(value, len(names)))
+        names, value = _numbered(value)
+        frame = nw.from_native(value)
     if isinstance(frame, nw.Series):
         return _column(frame, kind.__name__)
     if isinstance(frame, nw.DataFrame):
-        return _frame(frame, _of_library(frame, kind.__name__), names or frame.columns)
+        return _frame(frame, _of_library(frame, kind.__name__), names)
+    backend: Any = arrow or sys.modules.get("polars")
     # Without a length it may be a stream that can be read only once.
-    if not (hasattr(kind, "__arrow_c_stream__") and hasattr(kind, "__len__")) or _computes(kind):
+    reads = hasattr(kind, "__arrow_c_stream__") and hasattr(kind, "__len__") and backend
+    if not reads or _computes(kind):
         return None
-    backend = arrow or sys.modules.get("polars")
-    if backend is None:
-        return None
-    frame = nw.DataFrame.from_arrow(value, backend=backend)
-    return _frame(frame, kind.__name__, frame.columns)
+    return _frame(nw.DataFrame.from_arrow(value, backend=backend), kind.__name__)
 
 
-def _numbered(frame: Any, width: int) -> Any:
-    """Give a frame's columns numbers for names: narwhals refuses a name that occurs twice."""
+def _numbered(frame: Any) -> tuple[list[Any], Any]:
+    """Return a frame's names, and the frame with numbers for names.
+
+    narwhals refuses a frame in which a name occurs twice.
+    """
     if hasattr(frame, "rename_columns"):
-        return frame.rename_columns([str(n) for n in range(width)])
+        names = frame.column_names
+        return names, frame.rename_columns([str(n) for n in range(len(names))])
+    names = list(frame.columns)
     frame = frame.copy(deep=False)
-    frame.columns = range(width)
-    return frame
+    frame.columns = range(len(names))
+    return names, frame
 
 
 def _of_library(frame: Any, name: str) -> str:
@@ -86,10 +89,10 @@ def _of_library(frame: Any, name: str) -> str:
     return name if implementation.is_pandas() else f"{implementation.value} {name}"
 
 
-def _frame(frame: Any, title: str, names: Sequence[object]) -> Table:
+def _frame(frame: Any, title: str, names: Sequence[object] | None = None) -> Table:
     native = frame.to_native()
     dtypes = native.dtypes if hasattr(native, "dtypes") else native.schema.types
-    return _table(frame, title, list(zip(names, dtypes, strict=True)))
+    return _table(frame, title, list(zip(names or frame.columns, dtypes, strict=True)))
 
 
 def _column(series: Any, name: str) -> Table:
@@ -107,12 +110,12 @@ def _table(
     import narwhals as nw
 
     index: Any = nw.maybe_get_index(data)  # only pandas and its kin have one
-    name, notes = "", ()
-    if index is not None:
-        name = ", ".join(label(name) for name in index.names if name is not None)
-    if index is not None and len(index) and (name or type(index).__name__ != "RangeIndex"):
-        said = f"index: {name}, " if name else "index: "
-        notes = (f"{said}from {cell(index[0])} to {cell(index[-1])}",)
+    names = () if index is None else index.names
+    named = ", ".join(label(name) for name in names if name is not None)
+    notes: tuple[str, ...] = ()
+    if names and len(index) and (named or type(index).__name__ != "RangeIndex"):
+        heading = f"index: {named}, " if named else "index: "
+        notes = (f"{heading}from {cell(index[0])} to {cell(index[-1])}",)
 
     def take(positions: Sequence[int], width: int) -> Rows:
         at = list(positions)
@@ -120,7 +123,7 @@ def _table(
         taken = [data] if single else islice(data.iter_columns(), width)
         return Rows(labels, [_values(column, at) for column in taken])
 
-    return Table(title, len(data), columns, take, name, notes, single)
+    return Table(title, len(data), columns, take, named, notes, single)
 
 
 def _values(column: Any, at: list[int]) -> list[object]:
