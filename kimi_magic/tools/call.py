@@ -16,10 +16,16 @@ from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.core.text import cut
 from kimi_magic.schema.arguments import parse_arguments
 from kimi_magic.tools.capture import capturing, open_figures, show_new_figures
-from kimi_magic.tools.failures import describe
-from kimi_magic.tools.invocation import CallTimedOut, Ring, run
-from kimi_magic.tools.outputs import as_outputs, fit_for_notebooks
-from kimi_magic.tools.results import compose, encodable, is_image, to_text
+from kimi_magic.tools.invocation import CallTimedOut, DeadlineReached, run
+from kimi_magic.tools.results import (
+    as_outputs,
+    compose,
+    describe,
+    encodable,
+    fit_for_notebooks,
+    is_image,
+    to_text,
+)
 from kimi_magic.tools.tool import ArgumentsError, Tool
 
 __all__ = ["Approve", "parse_arguments", "run_call"]
@@ -82,7 +88,7 @@ def run_call(
         return result if edited is None else _edited(result, edited)
     except ArgumentsError as error:
         return _misfit(tool, call_id, error)
-    except (KeyboardInterrupt, Ring):
+    except (KeyboardInterrupt, DeadlineReached):
         raise
     except BaseException as error:  # noqa: BLE001 - a validator or an approver may raise anything
         message = describe(error).message
@@ -118,7 +124,7 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
         began = time.perf_counter()
         try:
             value = run(call, timeout=tool.options.timeout, in_thread=tool.options.parallel)
-        except Ring:
+        except DeadlineReached:
             raise
         except BaseException as raised:  # noqa: BLE001 - SystemExit would end the kernel
             error = raised
@@ -156,7 +162,7 @@ def _ended_well(
             text = "" if seen["stdout"].strip() or displays else "Done; it returned None."
         else:
             text = to_text(value, room)
-    except (KeyboardInterrupt, Ring):
+    except (KeyboardInterrupt, DeadlineReached):
         raise
     except BaseException as error:  # noqa: BLE001 - the value's own code may raise anything
         shown = ()
