@@ -326,7 +326,7 @@ def _tools(names: list[str] | None, space: Mapping[str, Any]) -> list[Any]:
     """The tools of these names; without any, all that are offered to every cell."""
     from kimi_magic.tools.decorator import offered
 
-    return [offered.meant(name, space) for name in names] if names else list(offered)
+    return [offered.resolve(name, space) for name in names] if names else list(offered)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -23,7 +23,7 @@ def tool_named(name: str, namespace: Mapping[str, Any]) -> Toolset:
     KimiError
         There is none, or it cannot be a tool.
     """
-    return Toolset([offered.meant(name, namespace)], namespace=namespace)
+    return Toolset([offered.resolve(name, namespace)], namespace=namespace)
 
 
 def describe(tool: Tool) -> str:

@@ -265,7 +265,7 @@ class Conductor:
             shown_in=job.shown_in,
             request=self._request,
             endpoint=job.endpoint,
-            functions={t.name: t.function for t in job.toolset.tools} if job.toolset else {},
+            functions=job.toolset.functions if job.toolset else {},
         )
         if error is not None:
             error.reply = reply

@@ -20,8 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.core.messages import ToolResult
-from kimi_magic.tools.call import parse_arguments, run_call
-from kimi_magic.tools.tool import ArgumentsError, ToolOptions, make_tool
+from kimi_magic.schema.json_in_text import parse_arguments
+from kimi_magic.schema.problems import ArgumentsError
+from kimi_magic.tools.call import run_call
+from kimi_magic.tools.function_tool import make_tool
+from kimi_magic.tools.tool import ToolOptions
 
 PARAMETERS = {
     "type": "object",
@@ -509,7 +512,7 @@ RAISED = [
     (Unprintable(), "Unprintable: <exception str() failed>"),
     (Noted(), "Noted: first\nand a note"),
     (ValueError("x" * 10**6), "characters are missing]"),
-    (ArgumentsError("own"), "own"),
+    (ArgumentsError({(): "own"}), "own"),
 ]
 
 

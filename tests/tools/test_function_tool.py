@@ -45,13 +45,14 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.schema.docstrings import read_docstring
+from kimi_magic.schema.problems import ArgumentsError
+from kimi_magic.schema.signature import read_docstring
 from kimi_magic.schema.type_hints import dict_of, either, list_of, typed_dict
 from kimi_magic.testing import check_request
-from kimi_magic.tools.tool import ArgumentsError, Tool, make_tool
+from kimi_magic.tools.function_tool import FunctionTool, make_tool
 
 
-def checked(fn: Callable[..., Any], **options: Any) -> Tool:
+def checked(fn: Callable[..., Any], **options: Any) -> FunctionTool:
     """A tool whose schema every server takes."""
     tool = make_tool(fn, **options)
     message = {"role": "user", "content": "x"}
@@ -61,11 +62,13 @@ def checked(fn: Callable[..., Any], **options: Any) -> Tool:
     return tool
 
 
-def properties(tool: Tool) -> dict[str, Any]:
+def properties(tool: FunctionTool) -> dict[str, Any]:
     return dict(tool.parameters["properties"])
 
 
-def received(tool: Tool, arguments: dict[str, Any], namespace: Mapping[str, Any] = {}) -> Any:
+def received(
+    tool: FunctionTool, arguments: dict[str, Any], namespace: Mapping[str, Any] = {}
+) -> Any:
     """What the body gets; the functions here give back what they got."""
     args, kwargs = tool.bind(arguments, namespace)
     return tool.function(*args, **kwargs)
@@ -1339,7 +1342,7 @@ def test_what_no_reader_takes_is_refused() -> None:
 def test_docstrings_are_parsed_only_when_there_is_need() -> None:
     code = """
 import sys
-from kimi_magic.tools.tool import make_tool
+from kimi_magic.tools.function_tool import make_tool
 def f(a: int):
     "Do it."
 make_tool(f)
