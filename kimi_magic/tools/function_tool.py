@@ -431,15 +431,13 @@ def _identity(value: Any, seen: list[Any]) -> Hashable:
             return "seen", i
     if isinstance(value, types.FunctionType):
         seen.append(value)
-    key, parts = _dissected(value)
+    key, parts = (tuple, value) if type(value) is tuple else _dissected(value)
     return (key, *(_identity(part, seen) for part in parts))
 
 
 def _dissected(value: Any) -> tuple[Hashable, Iterable[Any]]:
     """Return a key, and further values that belong to the identity."""
     match value:
-        case tuple() if type(value) is tuple:
-            return tuple, value
         case types.FunctionType():
             return (value.__code__, _Same(value.__globals__)), _state_of(value)
         case types.MethodType():

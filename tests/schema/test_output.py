@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime as dt
 import enum
 import json
+import pickle
 import subprocess
 import sys
 import typing
@@ -550,6 +552,20 @@ def test_the_models_correction_and_the_users_message() -> None:
         "- d: missing, want an integer\n"
         "Answer again with the whole JSON only."
     )
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_a_mismatch_can_be_copied_and_sent_elsewhere(again: Callable[[Any], Any]) -> None:
+    with pytest.raises(SchemaMismatch) as caught:
+        output_schema("a int, b int, c int, d int").read('{"a": 1}')
+    error = caught.value
+    error.add_note("seen")
+    made = again(error)
+    assert type(made) is SchemaMismatch
+    assert (str(made), made.problems, made.text) == (str(error), error.problems, error.text)
+    assert (made.correction, made.reply, made.__notes__) == (error.correction, None, ["seen"])
 
 
 def test_a_validator_that_breaks_is_a_problem_and_no_crash() -> None:

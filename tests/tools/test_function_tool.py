@@ -46,7 +46,6 @@ from pydantic import BaseModel, Field
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.schema.problems import ArgumentsError
-from kimi_magic.schema.signature import read_docstring
 from kimi_magic.schema.type_hints import dict_of, either, list_of, typed_dict
 from kimi_magic.testing import check_request
 from kimi_magic.tools.function_tool import FunctionTool, make_tool
@@ -953,87 +952,6 @@ def test_a_description_stays_beside_the_reference() -> None:
 
 
 # Descriptions.
-GOOGLE = """Forecast the sales.
-
-Looks at past years.
-Args:
-    region (str): Where
-        it is.
-    months: How many.
-    *more: Others.
-
-Keyword Args:
-    exact: To the cent.
-
-Returns:
-    The sales.
-"""
-NUMPY = """Forecast the sales.
-
-Looks at past years.
-Parameters
-----------
-region : str
-    Where
-    it is.
-months
-    How many.
-*more
-    Others.
-
-Other Parameters
-----------------
-exact : bool, optional
-    To the cent.
-
-Returns
--------
-float
-"""
-SPHINX = """Forecast the sales.
-
-Looks at past years.
-:param str region: Where
-    it is.
-:param months: How many.
-:param more: Others.
-:keyword exact: To the cent.
-:returns: The sales.
-"""
-
-
-@pytest.mark.parametrize("text", [GOOGLE, NUMPY, SPHINX], ids=["google", "numpy", "sphinx"])
-@pytest.mark.parametrize("indent", ["", "        "])
-def test_docstrings(text: str, indent: str) -> None:
-    first, _, others = text.partition("\n")
-    purpose, described = read_docstring(first + "\n" + textwrap.indent(others, indent))
-    assert purpose == "Forecast the sales.\n\nLooks at past years."
-    assert described == {
-        "region": "Where it is.",
-        "months": "How many.",
-        "more": "Others.",
-        "exact": "To the cent.",
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "purpose", "described"),
-    [
-        (None, "", {}),
-        ("", "", {}),
-        ("Do: it.\n\nNote that: this.", "Do: it.\n\nNote that: this.", {}),
-        ("Args:\n        x: only", "", {"x": "only"}),
-        ("Do.\nParams:\n    x: it", "Do.", {"x": "it"}),
-        ("Do.\nOther Parameters:\n    x: it", "Do.", {"x": "it"}),
-        ("Do.\n:param x: it", "Do.", {"x": "it"}),
-        ("Do.\n\nParameters\n----------\nx, y : int\n    both", "Do.", {"x": "both", "y": "both"}),
-        ("Do.\n\nReturns:\n    int: it", "Do.", {}),
-    ],
-)
-def test_other_docstrings(text: str | None, purpose: str, described: dict[str, str]) -> None:
-    assert read_docstring(text) == (purpose, described)
-
-
 def test_where_descriptions_come_from() -> None:
     def f(
         a: Annotated[int, "from a"],
@@ -1352,3 +1270,224 @@ assert make_tool(f).parameters["properties"]["a"]["description"] == "this"
 assert "griffe" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Identity: what makes a function the one that was approved.
+EQUAL = [
+    "def f(x: int): return x",
+    "def f(x, y=1, z='a', w=None, v=(1, 2.5)): return x",
+    "def f(*, key=1): return key",
+    "def f(x: list[int], y: dict[str, int] | None = None): return x",
+    "def f(x: typing.Callable[[int], str]): return x",
+    "def f(x: typing.Literal['a', 1], y: typing.Optional[int] = 3): return x",
+    "f = lambda x: x + 1",
+    "def make(n):\n def f(x): return x + n\n return f\nf = make(3)",
+    "def make():\n def f(x): return x and f(x - 1)\n return f\nf = make()",
+    "def make():\n def f(x): return later\n return f\n later = 1\nf = make()",
+    "def wrap(g):\n @functools.wraps(g)\n def f(*a): return g(*a)\n return f\n"
+    "@wrap\ndef f(x, y=2): return x",
+    "def g(x, y): return x\nf = functools.partial(g, 1, y=2)",
+    "f = box.predict",
+    "f = box",
+    "f = len",
+    "f = text.split",
+    "async def f(x): return x",
+    "def f(x):\n yield x",
+]
+# a definition · each of which is another function
+REDEFINED = [
+    ("def f(x): return x", "def f(x): return -x"),
+    ("def f(x): return 1", "def f(x): return True"),
+    ("def f(x=1): return x", "def f(x=2): return x"),
+    ("def f(x=1): return x", "def f(x): return x"),
+    ("def f(x=1): return x", "def f(x=1.0): return x"),
+    ("def f(x=1): return x", "def f(x=True): return x"),
+    ("def f(x=0.0): return x", "def f(x=-0.0): return x"),
+    ("def f(x='a'): return x", "def f(x=b'a'): return x"),
+    ("def f(x=(1, 2)): return x", "def f(x=(1, 3)): return x"),
+    ("def f(x=['safe']): return x", "def f(x=['all']): return x"),
+    ("def f(x=len): return x", "def f(x=max): return x"),
+    ("def f(x, y=1): return x", "def f(x=1, y=1): return x"),
+    ("def f(*, key='a'): return key", "def f(*, key='b'): return key"),
+    ("def f(*, key='a'): return key", "def f(*, key): return key"),
+    ("def f(x: int): return x", "def f(x: float): return x"),
+    ("def f(x: int): return x", "def f(x): return x"),
+    ("def f(x: list[int]): return x", "def f(x: list[str]): return x"),
+    ("def f(x: 'int'): return x", "def f(x: 'str'): return x"),
+    (
+        "def f(x: typing.Annotated[int, max]): return x",
+        "def f(x: typing.Annotated[int, min]): return x",
+    ),
+    (
+        "class A: pass\ndef f(x: A): return x",
+        "class A: pass\n\ndef f(x: A): return x",
+    ),
+    (
+        "def make(n):\n def f(x): return n\n return f\nf = make(1)",
+        "def make(n):\n def f(x): return n\n return f\nf = make(2)",
+    ),
+    (
+        "def make(n):\n def f(x): return n\n return f\nf = make(object())",
+        "def make(n):\n def f(x): return n\n return f\nf = make(object())",
+    ),
+    (
+        "def make():\n def f(x): return later\n return f\n later = 1\nf = make()",
+        "def make():\n def f(x): return later\n later = 2\n return f\nf = make()",
+    ),
+    (
+        "def make():\n def f(x): return later\n later = None\n return f\nf = make()",
+        "def make():\n def f(x): return later\n later = 1\n del later\n return f\nf = make()",
+    ),
+    (
+        "def wrap(g):\n def f(*a): return g(*a)\n return f\n@wrap\ndef f(x, y=2): return x",
+        "def wrap(g):\n def f(*a): return g(*a)\n return f\n@wrap\ndef f(x, y=3): return x",
+    ),
+    (
+        "def g(x, y): return x\nf = functools.partial(g, y=1)",
+        "def g(x, y): return x\nf = functools.partial(g, y=2)",
+    ),
+    (
+        "def g(x, y): return x\nf = functools.partial(g, 1)",
+        "def g(x, y): return x\nf = functools.partial(g, 2)",
+    ),
+    (
+        "def g(x, y): return x\nf = functools.partial(g, 1)",
+        "def g(x, y): return y\nf = functools.partial(g, 1)",
+    ),
+    ("f = box.predict", "f = other_box.predict"),
+    ("f = box.predict", "f = type('Sub', (type(box),), {})().predict"),
+    ("f = box", "f = other_box"),
+    ("f = text.split", "f = text.strip"),
+    ("f = text.split", "f = ''.join(['an', 'other']).split"),
+    ("f = len", "f = max"),
+    ("class f: pass", "class f: pass"),
+    ("def f(x): return x", "class f:\n def __init__(self, x): pass"),
+    ("def f(x): return x", "async def f(x): return x"),
+    ("def f(x): return x", "def f(x):\n yield x"),
+]
+
+
+class Box:
+    def predict(self, x: int) -> int:
+        return x
+
+    def __call__(self, x: int) -> int:
+        return x
+
+
+CELL = {
+    "functools": functools,
+    "typing": typing,
+    "box": Box(),
+    "other_box": Box(),
+    "text": "a text",
+    "__name__": "__main__",
+}
+
+
+def identities(*sources: str, scope: dict[str, Any] | None = None) -> list[Any]:
+    """The identity of the function f after each cell of one notebook, all kept alive."""
+    scope = dict(CELL) if scope is None else scope
+    found = []
+    for source in sources:
+        exec(compile(source, "cell", "exec", dont_inherit=True), scope)
+        found.append(make_tool(scope["f"]).identity())
+        hash(found[-1])
+    return found
+
+
+@pytest.mark.parametrize("source", EQUAL)
+def test_a_cell_that_runs_again_defines_the_same_function(source: str) -> None:
+    first, second = identities(source, source)
+    assert first == second
+    assert hash(first) == hash(second)
+
+
+@pytest.mark.parametrize(("first", "second"), REDEFINED)
+def test_a_function_that_is_redefined_is_another(first: str, second: str) -> None:
+    one, other = identities(first, second)
+    assert one != other
+
+
+def test_the_same_code_in_another_module_is_another_function() -> None:
+    source = "def f(x): return helper(x)"
+    (one,), (other,) = identities(source), identities(source, scope=dict(CELL))
+    assert one != other
+
+
+def test_a_function_whose_parts_are_replaced_is_another() -> None:
+    def f(x: int = 1, *, y: int = 2) -> int:
+        return x + y
+
+    tool, seen = make_tool(f), [make_tool(f).identity()]
+    changes: list[tuple[str, Any]] = [
+        ("__defaults__", (5,)),
+        ("__kwdefaults__", {"y": 5}),
+        ("__annotations__", {"x": str}),
+        ("__code__", (lambda x=1, *, y=2: x - y).__code__),
+    ]
+    for name, new in changes:
+        setattr(f, name, new)
+        assert tool.identity() not in seen
+        seen.append(tool.identity())
+
+
+def test_a_cell_that_is_not_filled_yet_is_no_error() -> None:
+    def make() -> tuple[Any, Any]:
+        def f(x: int) -> Any:
+            return later
+
+        empty = make_tool(f).identity()
+        later = x = 1
+        return empty, make_tool(f).identity() if x else later
+
+    empty, filled = make()
+    assert empty != filled
+
+
+def test_state_of_a_function_does_not_change_its_identity() -> None:
+    log: list[int] = []
+
+    def f(x: int, cache: list[int] = []) -> None:  # noqa: B006
+        cache.append(x)
+        log.append(x)
+
+    tool = make_tool(f)
+    before = tool.identity()
+    f(1)
+    assert tool.identity() == before
+
+
+def test_functions_that_refer_to_each_other_have_an_identity() -> None:
+    """Each path through many functions must not be walked anew."""
+
+    def make() -> Any:
+        functions: list[Any] = []
+        names = [f"f{i}" for i in range(12)]
+        bodies = "\n".join(f" def {n}(x): return {', '.join(names)}" for n in names)
+        scope: dict[str, Any] = {}
+        exec(f"def make():\n{bodies}\n return f0", scope)
+        functions.append(scope["make"]())
+        return functions[0]
+
+    assert len(repr(make_tool(make()).identity())) < 100_000
+
+
+def test_values_are_not_compared_by_their_own_code() -> None:
+    class Sly:
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError
+
+        def __hash__(self) -> int:
+            raise AssertionError
+
+    def make(value: Any) -> Any:
+        def f(x: Any = value) -> Any:
+            return value
+
+        return f
+
+    sly = Sly()
+    assert make_tool(make(sly)).identity() == make_tool(make(sly)).identity()
+    assert make_tool(make(sly)).identity() != make_tool(make(Sly())).identity()
+    assert make_tool(make(FRAME)).identity() == make_tool(make(FRAME)).identity()
