@@ -57,15 +57,14 @@ def parse_arguments(text: str, parameters: Mapping[str, Any] | None = None) -> d
     wanted = f"want {object_in_words(parameters)}"
     try:
         arguments = _unwrapped(text)
-        decoded = _decoded(arguments, parameters, parameters)
+        if isinstance(arguments, dict):
+            return dict(_decoded(arguments, parameters, parameters))
     except RecursionError:
         raise ArgumentsError({(): f"nested too deeply; {wanted}"}) from None
     except InvalidValue as error:
         places = {p: words if p else f"{words}; {wanted}" for p, words in error.places.items()}
         raise ArgumentsError(places) from None
-    if not isinstance(decoded, dict):
-        raise ArgumentsError({(): f"{got(arguments)}, {wanted}"})
-    return decoded
+    raise ArgumentsError({(): f"{got(arguments)}, {wanted}"})
 
 
 def json_values(text: str) -> Iterator[Any]:
@@ -156,11 +155,14 @@ def _decoded(value: Any, schema: Any, root: Mapping[str, Any]) -> Any:
     """Decode strings where the schema wants an array or an object."""
     if isinstance(value, str):
         return _decoded_text(value, schema, root)
+
+    def decoded(step: int | str, inner: Any) -> Any:
+        is_decodable = isinstance(inner, str | dict | list)
+        return _decoded(inner, subschema(schema, step, root), root) if is_decodable else inner
+
     if isinstance(value, dict):
-        return {k: _decoded(v, subschema(schema, k, root), root) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_decoded(v, subschema(schema, i, root), root) for i, v in enumerate(value)]
-    return value
+        return {name: decoded(name, inner) for name, inner in value.items()}
+    return [decoded(i, inner) for i, inner in enumerate(value)]
 
 
 def _decoded_text(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
