@@ -78,7 +78,7 @@ def _tools(notebook: Notebook, options: Mapping[str, Any]) -> list[Any] | None:
     if options["no_tools"]:
         return None
     names = options["tool"]
-    return [offered.meant(name, notebook.variables) for name in names] if names else list(offered)
+    return [offered.resolve(name, notebook.variables) for name in names] if names else list(offered)
 
 
 def _schema(options: Mapping[str, Any]) -> Any:

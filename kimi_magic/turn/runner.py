@@ -378,7 +378,7 @@ class _Run:
             return lambda *_: False
         if turn.toolset is None or not can_answer():
             return None
-        approved = self._chat.approved if self._chat else {}
+        approved = self._chat.approved if self._chat else set()
         return Approval(turn.toolset.namespace, approved, self._ask, self._announce)
 
     def _reply(self, error: KimiError | TurnInterrupted | None) -> Reply:
@@ -404,7 +404,7 @@ class _Run:
             endpoint=EndpointFacts(endpoint.name, endpoint.base_url, endpoint.key_env),
             failure=Failure(type(error).__name__, str(error)) if error else None,
         )
-        functions = {t.name: t.function for t in turn.toolset.tools} if turn.toolset else {}
+        functions = turn.toolset.functions if turn.toolset else {}
         reply = Reply(record, self._data, error, functions, turn.shown_in, tuple(values))
         if error is not None:
             error.reply = reply

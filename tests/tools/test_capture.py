@@ -15,7 +15,8 @@ import pytest
 from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.tools.call import run_call
 from kimi_magic.tools.capture import MAX_TEXT, Capture, capturing
-from kimi_magic.tools.tool import ToolOptions, make_tool
+from kimi_magic.tools.function_tool import make_tool
+from kimi_magic.tools.tool import ToolOptions
 from tests.kernels import Kernel, Ran
 
 
@@ -208,7 +209,8 @@ def test_an_update_replaces_what_it_updates() -> None:
 SETUP = """
 from IPython.display import HTML, clear_output, display, update_display
 from kimi_magic.tools.call import run_call
-from kimi_magic.tools.tool import ToolOptions, make_tool
+from kimi_magic.tools.function_tool import make_tool
+from kimi_magic.tools.tool import ToolOptions
 
 def call(function, **options):
     global result
