@@ -148,6 +148,12 @@ class Settings(Configurable):
             raise TraitError(problem)
         return value
 
+    def adopt(self, other: Settings) -> None:
+        """Take over the settings that were changed in another object."""
+        for name, trait in Settings.class_traits(config=True).items():
+            if (value := getattr(other, name)) != trait.default(other):
+                setattr(self, name, value)
+
     def read_environment(self) -> None:
         """Apply each ``KIMI_NAME`` variable that appeared or changed since the last call.
 
