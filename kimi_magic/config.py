@@ -80,8 +80,7 @@ class Settings(Configurable):
     """
 
     endpoint = Unicode(
-        "",
-        help="Name or URL of the endpoint; empty: the first one with a key, else `local`.",
+        "", help="Name or URL of the endpoint; empty: the first one with a key, else `local`."
     ).tag(config=True)
     model = Unicode("", help="Model id; empty: the endpoint's default.").tag(config=True)
     local_model = Unicode(

@@ -111,14 +111,9 @@ def help_text(name: str = "") -> str:
     """Return the help for one verb, or for all options and verbs."""
     if name:
         known = REGISTRY[name]
-        rows = [(f"    {option.usage}", option.help) for option in known.options]
-        return "\n".join(
-            [
-                f"%kimi {known.usage}\n    {known.help}",
-                *([_columns(rows)] if rows else []),
-                f"    for example: {known.example}",
-            ]
-        )
+        options = _columns([(f"    {option.usage}", option.help) for option in known.options])
+        lines = [f"%kimi {known.usage}", f"    {known.help}", options]
+        return "\n".join([*filter(None, lines), f"    for example: {known.example}"])
     return "\n".join(
         [
             "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.",
@@ -132,9 +127,7 @@ def help_text(name: str = "") -> str:
 
 
 @verb(
-    "ask PROMPT",
-    "ask one line; the rest of the line is the prompt",
-    example="ask What is 7 × 8?",
+    "ask PROMPT", "ask one line; the rest of the line is the prompt", example="ask What is 7 × 8?"
 )
 def _ask(notebook: Notebook, prompt: str) -> Reply:
     from kimi_magic.tools.decorator import offered
@@ -165,9 +158,7 @@ def _explain(notebook: Notebook, number: str) -> Reply:
 
 
 @verb(
-    "continue [CHAT]",
-    "continue a turn that was stopped, cut off or failed",
-    completes=("chats",),
+    "continue [CHAT]", "continue a turn that was stopped, cut off or failed", completes=("chats",)
 )
 def _continue(notebook: Notebook, chat: str) -> Reply:
     return notebook.ask(notebook.session.to_go_on(chat or notebook.current_chat))
@@ -198,13 +189,11 @@ def _chat(notebook: Notebook, line: str) -> None:
     chats.current = names[0] if names else chats.current
     chat = chats.get(chats.current)
     aside = chat.set_aside if options["all"] else ()
-    publish(show_chat(chat.turns, aside, max_chars=notebook.settings.max_output_chars))
+    publish(show_chat(chat.turns, aside, max_chars=notebook.session.settings.max_output_chars))
 
 
 @verb(
-    "reset [CHAT]",
-    "forget the turns of a chat, by default the current one",
-    completes=("chats",),
+    "reset [CHAT]", "forget the turns of a chat, by default the current one", completes=("chats",)
 )
 def _reset(notebook: Notebook, name: str) -> None:
     chat = notebook.session.chats.known(name or notebook.current_chat)

@@ -121,7 +121,7 @@ def callables(space: Mapping[str, Any], typed: str) -> list[str]:
         return [name for name, value in space.items() if callable(value)] + ["run_python"]
     members = space
     for part in path.split("."):
-        if part not in members or _is_descriptor(members[part]):
+        if part not in members or _defines(type(members[part]), "__get__"):
             return []
         members = _members(members[part])
     return [
@@ -148,13 +148,10 @@ def _members(owner: object) -> dict[str, Any]:
     slot: Any = None if is_class else found.get("__dict__")
     if type(slot) in (GetSetDescriptorType, MemberDescriptorType):
         own = slot.__get__(owner)
-        properties = {n for n in own if _defines(type(found.get(n)), "__set__")}
-        found |= {name: value for name, value in own.items() if name not in properties}
+        for name, value in own.items():
+            if type(name) is str and not _defines(type(found.get(name)), "__set__"):
+                found[name] = value
     return found
-
-
-def _is_descriptor(value: object) -> bool:
-    return _defines(type(value), "__get__")
 
 
 def _defines(kind: type, name: str) -> bool:

@@ -128,7 +128,7 @@ class Watched(metaclass=Meta):
 
     def __init__(self) -> None:
         fields = object.__getattribute__(self, "__dict__")
-        fields |= {"hook": print, "size": 3, "guarded": print}
+        fields |= {"hook": print, "size": 3, "guarded": print, 7: print}
 
     @property
     def lazy(self) -> Any:
