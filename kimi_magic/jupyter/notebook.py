@@ -80,7 +80,7 @@ class Notebook:
                 raise MagicError("There is no turn yet: a %%kimi cell makes one.")
             return self.session.last
         turns = self.session.chats.known(chat or self.current_chat).turns
-        number = turn or len(turns)
+        number = len(turns) if turn is None else turn
         if not 1 <= number <= len(turns):
             raise MagicError(f"That chat has {len(turns)} turns; --turn counts from 1.")
         return turns[number - 1].reply

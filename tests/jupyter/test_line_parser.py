@@ -200,8 +200,9 @@ def written(draw: st.DrawFn, option: Option, value: Any) -> str:
         comma = draw(st.sampled_from([",", ", ", " ,", " , ", ",,"]))
         return f"{flag}{by}{comma.join(value)}{draw(st.sampled_from(['', ',', ' ,']))}"
     several = value if option.repeat else [value]
-    is_word = r"[\w.]+" if by.strip() or not by else r"-?[\w.]+"
-    bare = (v if re.fullmatch(is_word, v) else f'"{v}"' for v in map(str, several))
+    if any(str(v)[:1] in ("", "=") for v in several):
+        by = by or "="  # `-m""` is `-m`, and `-m"=x"` is `-m=x`, as in a shell
+    bare = (v if re.fullmatch(r"[\w.]+|-\d+", v) else f'"{v}"' for v in map(str, several))
     return " ".join(f"{flag}{by}{v}" for v in bare)
 
 

@@ -151,7 +151,7 @@ def test_approval_for_the_chat_holds_for_an_equal_identity() -> None:
         asked.append(tool)
         return "chat"
 
-    approved: Approved = {}
+    approved: Approved = set()
     approval = Approval({}, approved, ask, lambda _: None)
     arguments = json.loads(CITIES)
     for each in (RemoteTool(), RemoteTool(), RemoteTool(address="http://evil")):
