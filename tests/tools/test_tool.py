@@ -164,7 +164,7 @@ def test_approval_for_the_chat_holds_for_an_equal_identity() -> None:
 @pytest.mark.parametrize(
     "value",
     [len, RemoteTool, make_tool, MagicMock(), SimpleNamespace(call=1), "weather", None, {}, 3],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_tool_is_not_taken_for_one(value: Any) -> None:
     assert not is_tool(value)
