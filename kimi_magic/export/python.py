@@ -24,6 +24,7 @@ $access)
 $messages_are
 """
 
+# The templates below are string.Template: $name, and no escaping of braces.
 READ_STREAM = """
 stream = $client.chat.completions.create(
 $request)
@@ -283,6 +284,7 @@ def _entry(tool: str, functions: Functions, sources: Sources, names: Mapping[str
         expression = f"validate_call({expression})"
     elif _has_hints(function):
         remark = f"{TAB}# Gets the arguments unchecked: its type hints are not for JSON.\n"
+    # The loop of the program is synchronous, and a result has to be JSON.
     if inspect.iscoroutinefunction(function):
         expression = f"{names['in_thread']}({expression})"
     elif inspect.isgeneratorfunction(function):
