@@ -35,7 +35,8 @@ import json, os, sys, time
 os.environ["KIMI_BASE_URL"] = sys.argv[1]
 import kimi_magic as kimi
 from IPython.core.interactiveshell import InteractiveShell
-from kimi_magic.display.view import ViewOptions, live
+from kimi_magic.display.view import ViewOptions
+from kimi_magic.display.live import live_view as live
 from kimi_magic.display.record import publish
 shell = InteractiveShell.instance()
 sizes = {"messages": 0, "bytes": 0}

@@ -1,52 +1,105 @@
-"""Settings, the environment, and where a key comes from."""
+"""Settings, their bounds, and the environment variables that set them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from traitlets import Bool, Enum, Float, Int, TraitError, Unicode
+from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.secrets.keys import without_key
 
-__all__ = ["APPROVE", "VIEWS", "Settings"]
+__all__ = ["APPROVE", "BOUNDS", "VIEWS", "Bounds", "Settings", "out_of_bounds"]
 
 APPROVE = ("auto", "ask", "yes", "no")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The smallest and the largest value of a number; None for no upper limit."""
+
+    least: float
+    most: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        # Written so that NaN, which compares false with everything, is outside.
+        return value >= self.least and (self.most is None or value <= self.most)
+
+    def __str__(self) -> str:
+        if self.most is None:
+            return f"a number of at least {self.least:g}"
+        return f"a number from {self.least:g} to {self.most:g}"
+
+
+BOUNDS: Mapping[str, Bounds] = {
+    "temperature": Bounds(0, 2),
+    "top_p": Bounds(0, 1),
+    "max_tokens": Bounds(1),
+    "max_steps": Bounds(1),
+    "var_tokens": Bounds(1),
+    "summary_tokens": Bounds(50),
+    "max_output_chars": Bounds(1000),
+    "retries": Bounds(0),
+    "connect_timeout": Bounds(0.1),
+    "first_token_timeout": Bounds(0.1),
+    "stall_timeout": Bounds(0.1),
+}
+"""Bounds by the name of a setting, a keyword of ``kimi.ask`` or an option of ``%%kimi``."""
+
+
+def out_of_bounds(name: str, value: Any, called: str) -> str:
+    """Return the complaint about a number outside its bounds, or "" if it is inside.
+
+    Parameters
+    ----------
+    name : str
+        Key of `BOUNDS`; a name without bounds passes.
+    value : int, float or None
+        None, which leaves the choice to someone else, passes.
+    called : str
+        The name as the user wrote it, such as ``--top-p`` or ``top_p=``.
+    """
+    bounds = BOUNDS.get(name)
+    if bounds is None or value is None or value in bounds:
+        return ""
+    return f"{called} is {bounds}; got {value!s:.40}."
+
+
 class Settings(Configurable):
-    """What holds for every turn until it is changed.
+    """Defaults for every turn.
 
     Set a trait with ``%config KimiMagics.NAME = value``, ``c.KimiMagics.NAME`` in an IPython
     profile, ``kimi.settings.NAME = value``, or the environment variable ``KIMI_NAME``. The
-    environment goes before the profile; a variable that changes later is seen at the next turn.
+    environment overrides the profile; a variable that changes later takes effect at the next turn.
     """
 
     endpoint = Unicode(
-        "", help="Name or URL of the endpoint; empty: the first whose key is present, else local."
+        "",
+        help="Name or URL of the endpoint; empty: the first one with a key, else `local`.",
     ).tag(config=True)
     model = Unicode("", help="Model id; empty: the endpoint's default.").tag(config=True)
     local_model = Unicode(
-        "", help="A GGUF file for the endpoint `local`; empty: the practice model."
+        "", help="GGUF file for the endpoint `local`; empty: the practice model."
     ).tag(config=True)
     system = Unicode(
         None, allow_none=True, help="System prompt; unset: Kimi's own for Kimi models, else none."
     ).tag(config=True)
     temperature = Float(
-        None, allow_none=True, min=0.0, max=2.0, help="Unset: the endpoint's default."
+        None, allow_none=True, help="Sampling temperature, 0 to 2; unset: the endpoint's default."
     ).tag(config=True)
     top_p = Float(
-        None, allow_none=True, min=0.0, max=1.0, help="Unset: the endpoint's default."
+        None, allow_none=True, help="Nucleus sampling, 0 to 1; unset: the endpoint's default."
     ).tag(config=True)
     max_tokens = Int(
         None,
         allow_none=True,
-        min=1,
-        help="Tokens for reasoning and answer together; unset: the endpoint's default.",
+        help="Token limit for reasoning and answer together; unset: the endpoint's default.",
     ).tag(config=True)
     view = Enum(
         VIEWS,
@@ -54,62 +107,68 @@ class Settings(Configurable):
         help="How a turn is shown: auto, live, record, terminal or plain (flushed text).",
     ).tag(config=True)
     keep_reasoning_open = Bool(
-        default_value=False, help="Leave the reasoning open when something else starts."
+        default_value=False, help="Leave the reasoning open after the answer begins."
     ).tag(config=True)
     max_output_chars = Int(
         200_000,
-        min=1000,
-        help="Characters of one turn that the notebook keeps, and 20 times as many of images; the "
-        "reply has all of it.",
+        help="Characters of one turn that the notebook keeps, and 20 times as many for images; "
+        "the reply has everything.",
     ).tag(config=True)
     max_steps = Int(
-        50, min=1, help="After how many rounds of tool calls the model must conclude."
+        50, help="Rounds of tool calls after which the model must give its answer."
     ).tag(config=True)
     approve = Enum(
         APPROVE,
         "auto",
-        help="Who says yes to tool calls: auto (what you offered runs, confirm=True asks), ask "
-        "(each call asks), yes (nothing asks), no (nothing runs).",
+        help="Approval of tool calls: auto (asks for tools with confirm=True), ask (asks for "
+        "every call), yes (runs every call), no (refuses every call).",
     ).tag(config=True)
-    retries = Int(3, min=0, help="How often a failed request goes out again.").tag(config=True)
-    connect_timeout = Float(10.0, min=0.1, help="Seconds to reach the server.").tag(config=True)
-    first_token_timeout = Float(
-        300.0, min=0.1, help="Seconds to wait for the first token of an answer."
-    ).tag(config=True)
+    retries = Int(3, help="How many times a failed request is sent again.").tag(config=True)
+    connect_timeout = Float(10.0, help="Seconds to reach the server.").tag(config=True)
+    first_token_timeout = Float(300.0, help="Seconds to wait for the first token.").tag(config=True)
     stall_timeout = Float(
-        120.0, min=0.1, help="Seconds without a byte before a stream counts as dead."
+        120.0, help="Seconds without a byte after which a stream counts as dead."
     ).tag(config=True)
-
     summary_tokens = Int(
-        1500, min=50, help="Tokens for the summary of a variable that goes into a prompt."
+        1500, help="Token limit for the summary of each variable in a prompt."
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._seen: dict[str, str] = {}
         self._without: dict[str, Any] = {}
-        with suppress(ConfigError):  # said at the first turn: a bad variable must not bar the door
+        # Raised again at the first turn: a bad variable must not stop the extension from loading.
+        with suppress(ConfigError):
             self.read_environment()
 
+    @validate(*(name for name in BOUNDS if name != "var_tokens"))
+    def _validate_bounds(self, proposal: Any) -> Any:
+        name, value = proposal["trait"].name, proposal["value"]
+        if problem := out_of_bounds(name, value, name):
+            raise TraitError(problem)
+        return value
+
     def read_environment(self) -> None:
-        """Take over each ``KIMI_NAME`` variable that appeared or changed since last time; where
-        one went, what was set before it came holds again.
+        """Apply each ``KIMI_NAME`` variable that appeared or changed since the last call.
+
+        A variable that was removed gives way to the value from before it was set.
 
         Raises
         ------
         ConfigError
-            A variable's text does not fit its setting.
+            The text of a variable does not fit its setting.
         """
         for name, trait in Settings.class_traits(config=True).items():
-            text = os.environ.get(f"KIMI_{name.upper()}", "")
+            variable = f"KIMI_{name.upper()}"
+            text = os.environ.get(variable, "")
             if text == self._seen.get(name, ""):
                 continue
             before = self._without.setdefault(name, getattr(self, name))
             try:
                 setattr(self, name, trait.from_string(text) if text else before)
             except (TraitError, ValueError) as error:
-                said = f"KIMI_{name.upper()}={text!r} does not fit the setting {name}: {error}"
-                raise ConfigError(without_key(said, text)) from None
+                message = f"{variable}={text!r} does not fit the setting {name}: {error}"
+                raise ConfigError(without_key(message, text)) from None
             self._seen[name] = text
             if not text:
                 del self._without[name]

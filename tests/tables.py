@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kimi_magic.config import Settings
-from kimi_magic.jupyter.options import OPTIONS, VERBS
+from kimi_magic.jupyter.commands import REGISTRY
+from kimi_magic.jupyter.options import OPTIONS
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -28,7 +29,7 @@ def tables() -> dict[str, str]:
         ),
         "verbs": table(
             ["verb", "what it does", "for example"],
-            [[code(f"%kimi {v.usage}"), v.help, code(v.example)] for v in VERBS],
+            [[code(f"%kimi {v.usage}"), v.help, code(v.example)] for v in REGISTRY.values()],
         ),
         "settings": table(
             ["setting", "default", "what it is"],

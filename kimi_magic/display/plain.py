@@ -1,33 +1,32 @@
-"""A turn as flushed text on standard output, for front ends without widgets and for pipes."""
+"""A turn as flushed text on standard output, for pipes and front ends without widgets."""
 
 from __future__ import annotations
 
 import sys
 
-from kimi_magic.core.events import Event, Preparing
+from kimi_magic.core.events import Envelope, Preparing
 from kimi_magic.display.record import call_text, tokens_line
 from kimi_magic.display.segments import Segment, clean
-from kimi_magic.display.throttle import Throttle
 from kimi_magic.display.timeline import Op, Timeline
-from kimi_magic.display.view import ViewOptions
+from kimi_magic.display.view import Throttle, ViewOptions
 
 __all__ = ["PlainView"]
-
 
 _OPENING = {"reasoning": "\nReasoning:\n", "answer": "\n", "notice": "\n[", "tool": ""}
 
 
 class PlainView:
-    """Writes what is new as it comes; no colours, no cursor movements."""
+    """Writes text as it comes, without colours and cursor movements."""
 
-    def __init__(self, options: ViewOptions, pace: Throttle | None = None) -> None:
+    def __init__(self, options: ViewOptions, throttle: Throttle | None = None) -> None:
         self._options = options
         self._timeline = Timeline(hide_reasoning=options.hide_reasoning)
-        self._pace = pace or Throttle()
+        self._throttle = throttle or Throttle()
         self._pending: list[str] = []
-        self._prepared = ""
+        self._preparing = ""
 
-    def handle(self, event: Event) -> None:
+    def handle(self, envelope: Envelope) -> None:
+        event = envelope.event
         if isinstance(event, Preparing):
             self._prepare(clean(event.text))
         for op in self._timeline.apply(event):
@@ -35,7 +34,7 @@ class PlainView:
         self.tick()
 
     def tick(self) -> None:
-        if self._pending and self._pace.due():
+        if self._pending and self._throttle.due():
             self._flush()
 
     def close(self) -> None:
@@ -47,42 +46,42 @@ class PlainView:
         self._flush()
 
     def _prepare(self, text: str) -> None:
-        """One line for each thing that is waited for, not one for each per cent of it."""
-        begins = text.partition("…")[0]
-        if begins != self._prepared:
-            self._prepared = begins
+        """Print one line for each stage, and leave its percentages out."""
+        stage = text.partition("…")[0]
+        if stage != self._preparing:
+            self._preparing = stage
             self._pending.append(f"[{text}]\n")
 
     def _take(self, op: Op) -> None:
         if op["op"] == "head":
             self._pending.append(f"[{op['text'].replace(' · ', ' — ')}]\n")
             return
-        if "part" not in op:
+        if "segment" not in op:
             return
-        part = self._timeline.parts[op["part"]]
-        if op["op"] == "part":
-            self._pending.append(_OPENING[part.kind])
+        segment = self._timeline.segments[op["segment"]]
+        if op["op"] == "segment":
+            self._pending.append(_OPENING[segment.kind])
         elif op["op"] == "done":
-            self._pending.append(_closing(part))
-        elif op["op"] == "append" and part.kind != "tool":  # calls may come interleaved
+            self._pending.append(_closing(segment))
+        elif op["op"] == "append" and segment.kind != "tool":  # calls may arrive interleaved
             self._pending.append(op["text"])
 
     def _flush(self) -> None:
         text, self._pending = "".join(self._pending), []
         out = sys.stdout
-        if not text or out is None:
+        if not text or out is None:  # pythonw has no standard output
             return
         try:
             out.write(text)
-        except UnicodeEncodeError:
+        except UnicodeEncodeError:  # Windows code pages, LANG=C
             encoding = out.encoding or "ascii"
             out.write(text.encode(encoding, "replace").decode(encoding))
         out.flush()
 
 
-def _closing(part: Segment) -> str:
-    if part.kind == "tool":
-        return f"\n{call_text(part)}\n"
-    if part.kind == "notice":
+def _closing(segment: Segment) -> str:
+    if segment.kind == "tool":
+        return f"\n{call_text(segment)}\n"
+    if segment.kind == "notice":
         return "]\n"
-    return "" if part.ends_line else "\n"
+    return "" if segment.ends_line else "\n"

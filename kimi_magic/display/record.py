@@ -1,28 +1,32 @@
-"""The frozen record of a turn: one static bundle that needs no kernel, widget or script.
+"""Static outputs: the frozen record of a turn, a chat, a program.
 
-Declarations with ``var(--…)`` are dropped in untrusted notebooks, and so is ``<style>``: the
-record is made of plain elements with inline styles whose colours suit light and dark pages alike.
-Durations live in the metadata, so that a turn that says the same again gives the same output.
+They need no kernel, widget or script. Untrusted notebooks drop ``<style>`` and declarations with
+``var(--…)``, so a record is made of plain elements with inline styles, in colours that suit light
+and dark pages. Durations go into the metadata: a turn that is run again with the same answer
+leaves the same output.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from html import escape
 from textwrap import indent
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from kimi_magic.core.events import Event
+from kimi_magic.core.events import Envelope
 from kimi_magic.core.messages import Usage
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import count
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html, result_text
 from kimi_magic.display.segments import Segment, clean
 from kimi_magic.display.size_budget import cut_note
-from kimi_magic.display.timeline import MOST_NAME, Timeline
+from kimi_magic.display.timeline import MAX_NAME, Timeline
 from kimi_magic.display.view import ViewOptions
 
 __all__ = [
@@ -31,40 +35,45 @@ __all__ = [
     "arguments_html",
     "call_line",
     "call_text",
-    "details",
     "make_record",
-    "pre",
     "publish",
+    "show_chat",
+    "show_code",
     "tokens_line",
 ]
 
-# live.css says the same of the live view.
+# live.css has the same declarations: nothing may move when the record replaces the live view.
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
 _PROSE = "font-family:inherit;font-size:inherit"
-_PART = "margin:0 0 .8em"
+_BLOCK = "margin:0 0 .8em"
 _SUMMARY = "cursor:pointer;opacity:.8;font-size:90%"
 _PANEL = (
     "margin:.3em 0 0 .3em;padding:0 0 0 .9em;border-left:2px solid rgba(127,127,127,.4);"
     "max-height:24em;overflow:auto"
 )
-_CARD = f"{_PART};padding:.4em .8em;border:1px solid rgba(127,127,127,.35);border-radius:6px"
+_CARD = f"{_BLOCK};padding:.4em .8em;border:1px solid rgba(127,127,127,.35);border-radius:6px"
 _INSIDE = "margin:.4em 0 0"
 _RESULT = "margin:.5em 0 0;padding:.5em 0 0;border-top:1px dashed rgba(127,127,127,.4)"
 _CUT = "opacity:.65;font-size:90%"
-_NOTICE = f"{_PART};padding:.1em 0 .1em .8em;border-left:2px solid #b58100"
+_NOTICE = f"{_BLOCK};padding:.1em 0 .1em .8em;border-left:2px solid #b58100"
 _FOOTER = "margin:.8em 0 0;opacity:.8;font-size:85%"
-_CALL_WIDTH = 70
+_PROMPT = "margin:1em 0 .5em;font-weight:600;white-space:pre-wrap"
+_ASIDE = "opacity:.65"
+CALL_WIDTH = 70
+MIN_TURN = 2000  # characters of a turn in a chat
+EMPTY = "The chat is empty."
+ASIDE = "Set aside by cells that were run again"
 
 
 class Bundle(NamedTuple):
-    """What is published as a cell's output."""
+    """An output of a cell: its representations by MIME type, and metadata."""
 
     data: dict[str, Any]
     metadata: dict[str, Any]
 
 
 def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundle:
-    """Freeze a turn as it stands.
+    """Freeze a turn in its present state.
 
     Returns
     -------
@@ -78,12 +87,12 @@ def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundl
 
 
 def tokens_line(usage: Usage) -> str:
-    """The usage without its seconds."""
+    """Return the usage without its seconds."""
     return str(usage).rpartition(" · ")[0]
 
 
 class RecordView:
-    """Shows nothing until the turn has ended, then its record."""
+    """Shows the record of a turn when it has ended."""
 
     def __init__(self, options: ViewOptions) -> None:
         self._options = options
@@ -91,11 +100,11 @@ class RecordView:
             hide_reasoning=options.hide_reasoning, max_chars=options.max_chars
         )
 
-    def handle(self, event: Event) -> None:
-        self._timeline.apply(event)
+    def handle(self, envelope: Envelope) -> None:
+        self._timeline.apply(envelope.event)
 
     def tick(self) -> None:
-        """There is nothing to refresh."""
+        pass
 
     def close(self) -> None:
         self._timeline.end()
@@ -103,7 +112,7 @@ class RecordView:
 
 
 def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = False) -> None:
-    """Make a bundle an output of the running cell; without IPython, print its text."""
+    """Show a bundle as an output of the running cell; without IPython, print its text."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.display import publish_display_data
 
@@ -116,102 +125,101 @@ def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = Fal
 
 
 def _html(timeline: Timeline, options: ViewOptions) -> str:
-    answer = _data_part(timeline)
-    parts = [
+    answer = _data_segment(timeline)
+    segments = [
         f"<div>\n{data_html(timeline.reply.data)}</div>"
-        if part is answer and timeline.reply
-        else _part(part, options)
-        for part in timeline.parts
+        if segment is answer and timeline.reply
+        else _segment_html(segment, options)
+        for segment in timeline.segments
     ]
     left_out = _cut(timeline.left_out)
-    return "\n".join(["<div>", *parts, *left_out, _footer(timeline, options), "</div>"])
+    return "\n".join(["<div>", *segments, *left_out, _footer(timeline, options), "</div>"])
 
 
-def _data_part(timeline: Timeline) -> Segment | None:
-    """The answer that the turn's data stand in for; not for one of which there is too much."""
+def _data_segment(timeline: Timeline) -> Segment | None:
+    """Return the answer that is shown as data; None if there are no data, or the text was cut."""
     if timeline.reply is None or timeline.reply.data is None:
         return None
-    last = next((part for part in reversed(timeline.parts) if part.kind == "answer"), None)
+    answers = [segment for segment in timeline.segments if segment.kind == "answer"]
+    last = answers[-1] if answers else None
     return None if last is None or last.missing else last
 
 
-def _part(part: Segment, options: ViewOptions) -> str:
-    cut = "".join(_cut(cut_note(part.missing)))
-    whole = _whole(part) if part.missing else part.text
-    if part.kind == "reasoning":
-        is_open = options.keep_reasoning if part.open is None else part.open
-        return details("Reasoning", pre(escape(part.text.rstrip())) + cut, is_open=is_open)
-    if part.kind == "tool":
-        return _card(part)
-    if part.kind == "notice":
-        return f'<div style="{_NOTICE}">{plain_html(part.text)}{cut}</div>'
+def _segment_html(segment: Segment, options: ViewOptions) -> str:
+    cut = "".join(_cut(cut_note(segment.missing)))
+    whole = _whole(segment) if segment.missing else segment.text
+    if segment.kind == "reasoning":
+        is_open = options.keep_reasoning if segment.open is None else segment.open
+        return _details("Reasoning", _pre(escape(segment.text.rstrip())) + cut, is_open=is_open)
+    if segment.kind == "tool":
+        return _card(segment)
+    if segment.kind == "notice":
+        return f'<div style="{_NOTICE}">{plain_html(segment.text)}{cut}</div>'
     if options.format in ("text", "json"):
         return f'<pre style="{_WRAP};{_PROSE}">{escape(whole)}</pre>'
-    if options.format == "code" and "```" not in part.text:
+    if options.format == "code" and "```" not in segment.text:
         return code_html(whole, "python")
-    return f"<div>\n{to_html(part.text)}{cut}</div>"
+    return f"<div>\n{to_html(segment.text)}{cut}</div>"
 
 
 def _cut(note: str) -> list[str]:
     return [f'<div style="{_CUT}">{plain_html(note)}</div>'] if note else []
 
 
-def _card(part: Segment) -> str:
-    """A tool call: what it was called with, and below it what it gave."""
-    result = part.result
-    inner = [f'<div style="{_INSIDE}">{pre(arguments_html(part), MONOSPACE)}</div>']
-    inner += _cut(cut_note(part.missing))
+def _card(segment: Segment) -> str:
+    """Show a tool call: its arguments, and its result below them."""
+    result = segment.result
+    inner = [f'<div style="{_INSIDE}">{_pre(arguments_html(segment), MONOSPACE)}</div>']
+    inner += _cut(cut_note(segment.missing))
     if result is not None:
         inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
     shows = result is not None and has_image(result)
-    notes = [" · arguments changed"] if part.edited else []
-    notes += [" · failed"] if part.state == "failed" else []
-    title = f"<code>{escape(call_line(part))}</code>{''.join(notes)}"
-    is_open = shows if part.open is None else part.open
+    notes = [" · arguments changed"] if segment.edited else []
+    notes += [" · failed"] if segment.state == "failed" else []
+    title = f"<code>{escape(call_line(segment))}</code>{''.join(notes)}"
+    is_open = shows if segment.open is None else segment.open
     return _folding(title, "\n".join(inner), _CARD, is_open=is_open)
 
 
-def call_line(part: Segment) -> str:
-    """A tool call in one line: ``forecast(month="April")``."""
-    inside = part.arguments
+def call_line(segment: Segment) -> str:
+    """Return a tool call in one line: ``forecast(month="April")``."""
+    inside = segment.arguments
     with suppress(ValueError, RecursionError):
-        arguments = json.loads(part.arguments)
+        arguments = json.loads(segment.arguments)
         if isinstance(arguments, dict):
             inside = ", ".join(
                 f"{clean(name)}={clean(json.dumps(value, ensure_ascii=False))}"
                 for name, value in arguments.items()
             )
     inside = " ".join(inside.split())
-    if len(inside) > _CALL_WIDTH:
-        inside = f"{inside[: _CALL_WIDTH - 1]}…"
-    return f"{part.title}({inside})"
+    if len(inside) > CALL_WIDTH:
+        inside = f"{inside[: CALL_WIDTH - 1]}…"
+    return f"{segment.title}({inside})"
 
 
-def arguments_html(part: Segment) -> str:
-    """What a tool is called with, for a ``<pre>``; code in its colours."""
-    code = python_code(part)
-    return escape(part.arguments.rstrip()) if code is None else highlight(code, "python")
+def arguments_html(segment: Segment) -> str:
+    """Return a call's arguments for a ``<pre>``, code highlighted."""
+    code = _python_code(segment)
+    return escape(segment.arguments.rstrip()) if code is None else highlight(code, "python")
 
 
-def python_code(part: Segment) -> str | None:
-    """The code that ``run_python`` is called with; None for other calls."""
+def _python_code(segment: Segment) -> str | None:
+    """Return the code that ``run_python`` is called with; None for other calls."""
     try:
-        code = json.loads(part.arguments)["code"] if part.title == "run_python" else None
+        code = json.loads(segment.arguments)["code"] if segment.title == "run_python" else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return clean(code).rstrip() if isinstance(code, str) else None
 
 
-def pre(html: str, font: str = _PROSE) -> str:
-    """Text, escaped already, with its line breaks."""
+def _pre(html: str, font: str = _PROSE) -> str:
     return f'<pre style="margin:0;opacity:.8;{_WRAP};{font}">{html}</pre>'
 
 
-def details(title: str, html: str, *, is_open: bool = False) -> str:
-    """A panel that folds away."""
-    # A key scrolls only what can have the focus.
+def _details(title: str, html: str, *, is_open: bool = False) -> str:
+    # Keys scroll only an element that can have the focus.
     panel = f'<div tabindex="0" style="{_PANEL}">{html}</div>'
-    return _folding(title, panel, _PART, is_open=is_open)
+    return _folding(title, panel, _BLOCK, is_open=is_open)
 
 
 def _folding(title: str, html: str, style: str, *, is_open: bool) -> str:
@@ -234,16 +242,16 @@ def _footer(timeline: Timeline, options: ViewOptions) -> str:
 
 def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     paragraphs = []
-    answer = _data_part(timeline)
-    for part in timeline.parts:
-        text = _whole(part)
-        if part is answer and timeline.reply:
+    answer = _data_segment(timeline)
+    for segment in timeline.segments:
+        text = _whole(segment)
+        if segment is answer and timeline.reply:
             text = data_text(timeline.reply.data)
-        elif part.kind == "reasoning":
+        elif segment.kind == "reasoning":
             text = f"Reasoning:\n{text}"
-        elif part.kind == "tool":
-            text = call_text(part)
-        elif part.kind == "notice":
+        elif segment.kind == "tool":
+            text = call_text(segment)
+        elif segment.kind == "notice":
             text = f"[{text}]"
         paragraphs.append(text)
     paragraphs += [timeline.left_out] if timeline.left_out else []
@@ -253,19 +261,19 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _whole(part: Segment) -> str:
-    """A part's text, with a word on what is missing."""
-    text = part.text.rstrip()
-    return f"{text}\n{cut_note(part.missing)}" if part.missing else text
+def _whole(segment: Segment) -> str:
+    """Return a segment's text with a note on what is missing."""
+    text = segment.text.rstrip()
+    return f"{text}\n{cut_note(segment.missing)}" if segment.missing else text
 
 
-def call_text(part: Segment) -> str:
-    """A tool call in a transcript."""
-    lines = [f"Tool call: {part.title}({part.edited.rstrip() or _whole(part)})"]
-    if (code := python_code(part)) is not None:
-        lines = [f"Tool call: {part.title}", indent(code, "    ")]
-    if part.result is not None:
-        lines.append(indent(result_text(part.result), "  "))
+def call_text(segment: Segment) -> str:
+    """Return a tool call and its result as plain text."""
+    lines = [f"Tool call: {segment.title}({segment.edited.rstrip() or _whole(segment)})"]
+    if (code := _python_code(segment)) is not None:
+        lines = [f"Tool call: {segment.title}", indent(code, "    ")]
+    if segment.result is not None:
+        lines.append(indent(result_text(segment.result), "  "))
     return "\n".join(lines)
 
 
@@ -289,4 +297,68 @@ def _facts(timeline: Timeline) -> dict[str, Any]:
 
 
 def _name(text: str | None) -> str | None:
-    return clean(text)[:MOST_NAME] if text else text
+    return clean(text)[:MAX_NAME] if text else text
+
+
+def show_code(code: str, language: str) -> Bundle:
+    """Show a program, highlighted."""
+    code = clean(code)
+    return Bundle({"text/plain": code, "text/html": code_html(code, language)}, {})
+
+
+class _Turn(Protocol):
+    """A turn of a chat."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def reply(self) -> Reply: ...
+
+
+def show_chat(
+    turns: Iterable[_Turn], set_aside: Iterable[_Turn] = (), *, max_chars: int = 200_000
+) -> Bundle:
+    """Show the turns of a chat one after the other, and those that were set aside below them.
+
+    In a long chat each turn is cut to its beginning.
+    """
+    shown, aside = list(turns), list(set_aside)
+    limit = max(max_chars // (len(shown) + len(aside) or 1), MIN_TURN)
+    html = [_turn_html(turn, limit) for turn in shown] or [f"<p>{EMPTY}</p>"]
+    text = [_turn_text(turn, limit) for turn in shown] or [EMPTY]
+    if aside:
+        below = [_turn_html(turn, limit) for turn in aside]
+        html += [f'<div style="{_ASIDE}"><p>{ASIDE}:</p>', *below, "</div>"]
+        text += [f"[{ASIDE}:]", *(_turn_text(turn, limit) for turn in aside)]
+    page = "\n".join(["<div>", *html, "</div>"])
+    return Bundle({"text/plain": "\n\n".join(text), "text/html": page}, {})
+
+
+def _turn_html(turn: _Turn, limit: int) -> str:
+    reply = turn.reply
+    pieces = [f'<div style="{_PROMPT}">{plain_html(_cut_to(turn.prompt, limit // 4))}</div>']
+    if reply.reasoning:
+        pieces.append(_details("Reasoning", _pre(escape(_cut_to(reply.reasoning, limit // 4)))))
+    pieces += [
+        f"<div>{to_html(_cut_to(reply.text, limit // 2))}</div>",
+        f"<div>{_end(reply)}</div>",
+    ]
+    return "\n".join(pieces)
+
+
+def _turn_text(turn: _Turn, limit: int) -> str:
+    prompt, answer = _cut_to(turn.prompt, limit // 4), _cut_to(turn.reply.text, limit // 2)
+    return f"> {prompt}\n\n{answer}\n{_end(turn.reply)}".rstrip()
+
+
+def _cut_to(text: str, limit: int) -> str:
+    missing = len(text) - limit
+    return clean(text) if missing <= 0 else f"{clean(text[:limit])}\n\n{cut_note(missing)}"
+
+
+def _end(reply: Reply) -> str:
+    """Return the number of tool calls and the error, if there are any."""
+    facts = [count(len(reply.tool_calls), "tool call")] if reply.tool_calls else []
+    if reply.error is not None:
+        facts.append(type(reply.error).__name__)
+    return f"[{', '.join(facts)}]" if facts else ""

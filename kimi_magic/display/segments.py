@@ -1,4 +1,4 @@
-"""A stretch of a turn as it is shown, and text that is safe to show."""
+"""Segments of a turn, and text that is safe to show."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def reveal(text: str) -> str:
 
 
 def without_blank_lines(text: str) -> str:
-    """The text from its first line with something on it; the indentation of that line stays."""
+    """Drop blank lines at the beginning, but keep the indentation of the first line with text."""
     body = text.lstrip()
     blank = text[: len(text) - len(body)]
     return blank.rpartition("\n")[2][-INDENT:] + body
@@ -68,14 +68,33 @@ def _visible(match: re.Match[str]) -> str:
 
 @dataclass(slots=True)
 class Segment:
-    """One stretch of one kind.
+    """A stretch of a turn that is of one kind.
 
-    Of a tool call ``title`` is the tool's name, ``text`` its arguments, ``state`` empty until it
-    is made, then ``running`` (``asked`` while a person is), then ``done`` or ``failed``;
-    ``edited`` are the arguments that a person put in their place. Of
-    reasoning ``tokens`` is its count where the server told it. ``open`` is what the reader chose,
-    None before. ``most`` is how much of its text is kept, ``missing`` what came beyond that;
-    what is ``assured`` is kept whatever else there is.
+    Attributes
+    ----------
+    kind : str
+    title : str
+        Name of the tool that is called.
+    done : bool
+        Nothing more comes.
+    length : int
+        Characters of ``text``.
+    state : str
+        State of a tool call: empty until it is made, ``asked`` while a person is asked about it,
+        then ``running``, then ``done`` or ``failed``.
+    edited : str
+        Arguments that a person put in the place of the model's.
+    result : ToolResult or None
+    tokens : int
+        Count of reasoning tokens, if the server reported it.
+    open : bool or None
+        The reader's choice to unfold or fold it; None before there was one.
+    limit : int
+        Characters of the text that are kept at most.
+    missing : int
+        Characters that came beyond that.
+    guaranteed : bool
+        It is kept even if the size budget of the turn is used up.
     """
 
     kind: Kind
@@ -87,24 +106,25 @@ class Segment:
     result: ToolResult | None = None
     tokens: int = 0
     open: bool | None = None
-    most: int = UNBOUNDED
+    limit: int = UNBOUNDED
     missing: int = 0
-    assured: bool = False
+    guaranteed: bool = False
     _pieces: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
+        """The text of an answer, reasoning or notice; the arguments of a tool call as JSON."""
         if len(self._pieces) > 1:
             self._pieces[:] = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
 
     def peek(self) -> str:
-        """The text, without a touch on it: its own thread may be adding to it."""
+        """Return the text without joining it in place: another thread may be adding to it."""
         return "".join(tuple(self._pieces))
 
     @property
     def arguments(self) -> str:
-        """Of a tool call, what it is made with."""
+        """Arguments that a tool call is made with."""
         return self.edited or self.text
 
     @property
@@ -112,7 +132,7 @@ class Segment:
         return bool(self._pieces) and self._pieces[-1].endswith("\n")
 
     def append(self, text: str) -> int:
-        """Add text; gives the offset where it begins."""
+        """Add text and return the offset at which it begins."""
         at = self.length
         self._pieces.append(text)
         self.length += len(text)

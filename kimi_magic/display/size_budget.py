@@ -1,7 +1,7 @@
-"""What a notebook keeps of one turn, whatever a model or a tool sends.
+"""The segments of a turn, cut to the size that a notebook keeps.
 
-Half of the characters are for answers, a quarter is for reasoning, and a quarter for calls, their
-results and notices. Images are counted apart.
+Half of the characters are for answers, a quarter is for reasoning, and a quarter for tool calls,
+their results and notices. Images are counted apart.
 """
 
 from __future__ import annotations
@@ -12,108 +12,162 @@ from dataclasses import replace
 
 from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.display.html.tool_results import IMAGES, shown_as
-from kimi_magic.display.segments import UNBOUNDED, Kind
+from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment, clean, without_blank_lines
 
-__all__ = ["SizeBudget", "cut_note"]
+__all__ = ["BoundedSegments", "cut_note"]
 
-PART = 50  # characters that a part takes for what stands around it
-IMAGE_SHARE = 20  # characters of images in base64 for one of text
-# The HTML parser's time grows with the square of the depth of elements.
-MOST_HTML = 50_000
+SEGMENT_CHARS = 50  # what the markup around a segment counts
+IMAGE_SHARE = 20  # base64 characters of images for one of text
+# An HTML parser's time grows with the square of the depth of elements.
+MAX_HTML = 50_000
 SETTING = "(setting max_output_chars)"
 
 
 def cut_note(missing: int) -> str:
-    """Say how much is missing; "" for nothing."""
+    """Say how many characters are missing; "" if none are."""
     return f"… and {missing:,} more characters, which are not kept {SETTING}" if missing else ""
 
 
-class SizeBudget:
-    """The room that is left.
+class BoundedSegments:
+    """A list of segments that share a budget of characters.
+
+    Methods that change a segment append the operations for it to ``ops``.
 
     Parameters
     ----------
-    chars : int
-        How many characters the turn may take.
+    max_chars : int
+
+    Attributes
+    ----------
+    segments : list of Segment
+    left_out : str
+        Sentence that counts the segments that did not fit, "" if all did.
     """
 
-    def __init__(self, chars: int = UNBOUNDED) -> None:
-        quarter = chars // 4
+    def __init__(self, max_chars: int = UNBOUNDED) -> None:
+        quarter = max_chars // 4
+        self.segments: list[Segment] = []
+        self.left_out = ""
         self._left = {"answer": 2 * quarter, "reasoning": quarter, "": quarter}
-        self._images = chars * IMAGE_SHARE
-        self._left_out: Counter[Kind] = Counter()
-        self.of_the_last_answer = quarter
+        self._images_left = max_chars * IMAGE_SHARE
+        self._max_last_answer = quarter
+        self._refused: Counter[Kind] = Counter()
 
-    def admits(self, kind: Kind) -> bool:
-        """Whether one more part has room; those that have none are counted."""
-        pool = _pool(kind)
-        if self._left[pool] < PART:
-            self._left_out[kind] += 1
-            return False
-        self._left[pool] -= PART
-        return True
-
-    def lacks(self, kind: Kind) -> bool:
-        """Whether a part of this kind had no room."""
-        return kind in self._left_out
-
-    def left_out(self) -> str:
-        """Say which parts had no room; "" for none."""
-        counted = ", ".join(
-            f"{count:,} × {'tool call' if kind == 'tool' else kind}"
-            for kind, count in self._left_out.items()
-        )
-        return f"Not kept {SETTING}: {counted}." if counted else ""
-
-    def half(self) -> int:
-        """What a call's arguments or one of its outputs may take: others want room too."""
+    @property
+    def tool_limit(self) -> int:
+        """Characters that a call's arguments or one of its outputs may take: half of what is left,
+        since others follow."""
         return self._left[""] // 2
 
-    def take(self, kind: Kind, text: str, most: int = UNBOUNDED) -> str:
-        """As much of the text as there is room for."""
-        pool = _pool(kind)
-        kept = text[: max(min(self._left[pool], most), 0)]
-        self._left[pool] -= len(kept)
-        return kept
+    def admit(self, segment: Segment, ops: list[Op]) -> int | None:
+        """Begin a segment if the budget allows, and return its index."""
+        pool = _pool(segment.kind)
+        if self._left[pool] >= SEGMENT_CHARS:
+            self._left[pool] -= SEGMENT_CHARS
+            return self.begin(segment, ops)
+        self._refused[segment.kind] += 1
+        counts = ", ".join(
+            f"{count:,} × {'tool call' if kind == 'tool' else kind}"
+            for kind, count in self._refused.items()
+        )
+        self.left_out = f"Not kept {SETTING}: {counts}."
+        ops.append({"op": "cut", "text": self.left_out})
+        return None
 
-    def text(self, text: str) -> str:
-        """A text of a call, with a word on what is missing."""
-        kept = self.take("tool", text, self.half())
+    def begin(self, segment: Segment, ops: list[Op]) -> int:
+        """Begin a segment whatever the budget is, and return its index."""
+        self.segments.append(segment)
+        index = len(self.segments) - 1
+        ops.append(
+            {"op": "segment", "segment": index, "kind": segment.kind, "title": segment.title}
+        )
+        return index
+
+    def append(self, index: int, text: str, ops: list[Op]) -> None:
+        """Add as much of a text as fits."""
+        segment = self.segments[index]
+        limit = segment.limit - segment.length
+        kept = text[:limit] if segment.guaranteed else self._take(segment.kind, text, limit)
+        if kept:
+            at = segment.append(kept)
+            ops.append({"op": "append", "segment": index, "at": at, "text": kept})
+        if len(kept) < len(text):
+            segment.missing += len(text) - len(kept)
+            ops.append({"op": "cut", "segment": index, "text": cut_note(segment.missing)})
+
+    def complete(self, index: int, text: str, ops: list[Op]) -> None:
+        """Add the rest of a text whose beginning the segment has."""
+        segment = self.segments[index]
+        received = segment.length + segment.missing
+        if received < len(text) and text.startswith(segment.text):
+            self.append(index, text[received:], ops)
+
+    def finish(self, index: int, ops: list[Op]) -> None:
+        self.segments[index].done = True
+        ops.append({"op": "done", "segment": index})
+
+    def restore_last_answer(self, text: str, ops: list[Op]) -> None:
+        """Show the final answer even if earlier ones have used the budget up."""
+        text = without_blank_lines(clean(text))[: self._max_last_answer]
+        answers = [i for i, segment in enumerate(self.segments) if segment.kind == "answer"]
+        last = self.segments[answers[-1]] if answers else None
+        if last and last.missing and text.startswith(last.text):
+            index = answers[-1]
+        elif self._refused["answer"] and text:
+            index = self.begin(Segment("answer"), ops)
+        else:
+            return
+        segment = self.segments[index]
+        if rest := text[segment.length :]:
+            segment.missing = max(segment.missing - len(rest), 0)
+            at = segment.append(rest)
+            ops.append({"op": "append", "segment": index, "at": at, "text": rest})
+            ops.append({"op": "cut", "segment": index, "text": cut_note(segment.missing)})
+            self.finish(index, ops)
+
+    def cut_text(self, text: str) -> str:
+        """Cut a text that belongs to a tool call, with a note on what is missing."""
+        kept = self._take("tool", text, self.tool_limit)
         return kept if len(kept) == len(text) else f"{kept}\n{cut_note(len(text) - len(kept))}"
 
-    def result(self, result: ToolResult) -> ToolResult:
-        """A call's result as far as it is shown."""
+    def cut_result(self, result: ToolResult) -> ToolResult:
+        """Cut a tool's result to what is shown of it."""
         shown = result.stdout.strip() or result.outputs or result.error
         return replace(
             result,
             value=None,
-            content="" if shown else self.text(result.content),
-            error=result.error and self.text(result.error),
-            traceback=self.text(result.traceback),
-            outputs=tuple(kept for output in result.outputs for kept in self._outputs(output)),
-            stdout=self.text(result.stdout),
+            content="" if shown else self.cut_text(result.content),
+            error=result.error and self.cut_text(result.error),
+            traceback=self.cut_text(result.traceback),
+            outputs=tuple(cut for output in result.outputs for cut in self._cut_output(output)),
+            stdout=self.cut_text(result.stdout),
         )
 
-    def _outputs(self, output: Output) -> Iterator[Output]:
-        """What is shown of an output, and a word on what is missing."""
+    def _cut_output(self, output: Output) -> Iterator[Output]:
         kind, content = shown_as(output)
         if kind in IMAGES:
-            if len(content) > self._images:
+            if len(content) > self._images_left:
                 note = f"An image of {len(content) * 3 // 4:,} bytes is not kept {SETTING}."
                 yield Output({"text/plain": note}, {})
                 return
-            self._images -= len(content)
+            self._images_left -= len(content)
             label = str(output.data.get("text/plain", "Image"))
-            yield Output({kind: content, "text/plain": self.text(label)}, output.metadata)
+            yield Output({kind: content, "text/plain": self.cut_text(label)}, output.metadata)
             return
         if kind == "text/plain":
-            yield Output({kind: self.text(content)}, {})
+            yield Output({kind: self.cut_text(content)}, {})
             return
-        kept = self.take("tool", content, min(self.half(), MOST_HTML))
+        kept = self._take("tool", content, min(self.tool_limit, MAX_HTML))
         plain = output.data.get("text/plain", f"({kind})")
         yield Output({kind: kept, "text/plain": str(plain)[: len(kept)]}, {})
         if len(kept) < len(content):
             yield Output({"text/plain": cut_note(len(content) - len(kept))}, {})
+
+    def _take(self, kind: Kind, text: str, limit: int) -> str:
+        pool = _pool(kind)
+        kept = text[: max(min(self._left[pool], limit), 0)]
+        self._left[pool] -= len(kept)
+        return kept
 
 
 def _pool(kind: Kind) -> str:

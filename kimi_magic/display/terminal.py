@@ -12,13 +12,12 @@ from rich.segment import Segments
 from rich.status import Status
 from rich.text import Text
 
-from kimi_magic.core.events import Event, Preparing
+from kimi_magic.core.events import Envelope, Preparing
 from kimi_magic.display.html.markdown import Blocks, parser
 from kimi_magic.display.record import call_text
 from kimi_magic.display.segments import Segment, clean
-from kimi_magic.display.throttle import Throttle
 from kimi_magic.display.timeline import Op, Timeline
-from kimi_magic.display.view import ViewOptions
+from kimi_magic.display.view import Throttle, ViewOptions
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -27,39 +26,40 @@ __all__ = ["TerminalView"]
 
 
 class TerminalView:
-    """Prints what is new as it comes; Markdown as soon as a block of it is finished."""
+    """Prints text as it comes, and Markdown as soon as a block is finished."""
 
     def __init__(
-        self, options: ViewOptions, console: Console | None = None, pace: Throttle | None = None
+        self, options: ViewOptions, console: Console | None = None, throttle: Throttle | None = None
     ) -> None:
         self._options = options
         self._console = console or Console(force_jupyter=False)
         self._timeline = Timeline(hide_reasoning=options.hide_reasoning)
-        self._pace = pace or Throttle()
+        self._throttle = throttle or Throttle()
         self._pending: list[str] = []
         self._style = ""
         self._blocks: Blocks | None = None
         self._status: Status | None = None
 
-    def handle(self, event: Event) -> None:
-        self._wait_with(clean(event.text) if isinstance(event, Preparing) else "")
+    def handle(self, envelope: Envelope) -> None:
+        event = envelope.event
+        self._show_status(clean(event.text) if isinstance(event, Preparing) else "")
         for op in self._timeline.apply(event):
             self._take(op)
         self.tick()
 
     def tick(self) -> None:
-        if self._pending and self._pace.due():
+        if self._pending and self._throttle.due():
             self._flush()
 
     def close(self) -> None:
-        self._wait_with("")
+        self._show_status("")
         for op in self._timeline.end():
             self._take(op)
         self._flush()
         self._footer()
 
-    def _wait_with(self, text: str) -> None:
-        """Say what is waited for in a line that goes when the waiting ends."""
+    def _show_status(self, text: str) -> None:
+        """Show a status line; an empty text removes it."""
         if text and self._status is None:
             self._status = self._console.status(Text(text))
             self._status.start()
@@ -73,23 +73,23 @@ class TerminalView:
         if op["op"] == "head":
             self._console.print(Rule(Text(op["text"]), align="left", style="dim"))
             return
-        if "part" not in op:
+        if "segment" not in op:
             return
-        part = self._timeline.parts[op["part"]]
+        segment = self._timeline.segments[op["segment"]]
         if op["op"] == "run":
-            self._wait_with(self._timeline.state)
-        elif op["op"] == "part":
-            self._begin(part)
+            self._show_status(self._timeline.state)
+        elif op["op"] == "segment":
+            self._begin(segment)
         elif op["op"] == "done":
-            self._end(part)
-        elif op["op"] == "append" and part.kind in {"reasoning", "answer"}:
+            self._end(segment)
+        elif op["op"] == "append" and segment.kind in {"reasoning", "answer"}:
             self._grow(op["text"])
 
-    def _begin(self, part: Segment) -> None:
-        rendered = part.kind == "answer" and self._options.format == "markdown"
+    def _begin(self, segment: Segment) -> None:
+        rendered = segment.kind == "answer" and self._options.format == "markdown"
         self._blocks = Blocks() if rendered else None
-        self._style = "dim" if part.kind == "reasoning" else ""
-        if part.kind == "reasoning":
+        self._style = "dim" if segment.kind == "reasoning" else ""
+        if segment.kind == "reasoning":
             self._console.print(Text("Reasoning", style="dim bold"))
 
     def _grow(self, text: str) -> None:
@@ -99,18 +99,18 @@ class TerminalView:
         for block in self._blocks.feed(text):
             self._render(block)
 
-    def _end(self, part: Segment) -> None:
+    def _end(self, segment: Segment) -> None:
         self._flush()
         if self._blocks is not None:
             for block in self._blocks.finish():
                 self._render(block)
             self._blocks = None
-        elif part.kind == "notice":
-            self._console.print(Text(part.text, style="yellow"), end="\n\n")
-        elif part.kind == "tool":
-            self._console.print(Text(call_text(part), "cyan"), end="\n\n")
+        elif segment.kind == "notice":
+            self._console.print(Text(segment.text, style="yellow"), end="\n\n")
+        elif segment.kind == "tool":
+            self._console.print(Text(call_text(segment), "cyan"), end="\n\n")
         else:
-            self._console.print("" if part.ends_line else "\n")
+            self._console.print("" if segment.ends_line else "\n")
 
     def _flush(self) -> None:
         text, self._pending = "".join(self._pending), []
@@ -118,7 +118,7 @@ class TerminalView:
             self._console.print(Text(text, self._style), end="", soft_wrap=True)
 
     def _render(self, block: str) -> None:
-        # An ansi_… theme uses the terminal's own colours, on its own background.
+        # An ansi_… theme uses the terminal's own colours on its own background.
         markdown = Markdown("", code_theme="ansi_dark", hyperlinks=False)
         markdown.parsed = _visible_tokens(parser().parse(block))
         lines = [_without_padding(line) for line in self._console.render_lines(markdown, pad=False)]
@@ -145,14 +145,14 @@ class TerminalView:
 
 
 def _without_padding(line: list[RichSegment]) -> list[RichSegment]:
-    """Take the spaces off a line's end that rich puts there to fill it."""
+    """Remove the spaces that rich appends to fill the line."""
     while line and not line[-1].text.strip() and not (line[-1].style and line[-1].style.bgcolor):
         line = line[:-1]
     return line
 
 
 def _visible_tokens(tokens: list[Token]) -> list[Token]:
-    """Let stand as text, or as code, what rich draws elsewhere or not at all."""
+    """Turn maths and images, which rich drops, into code and text."""
     for token in tokens:
         if token.type == "math_block":
             token.type, token.info = "fence", "latex"
@@ -162,5 +162,5 @@ def _visible_tokens(tokens: list[Token]) -> list[Token]:
                 child.type, child.content = "text", f"{dollars}{child.content}{dollars}"
             elif child.type == "image":
                 child.type, child.content = "text", f"{child.content} ({child.attrs['src']})"
-            child.content = clean(child.content)  # entities are characters by now
+            child.content = clean(child.content)  # entities have become characters
     return tokens

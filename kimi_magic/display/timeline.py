@@ -1,28 +1,28 @@
-"""Events folded into the one model that every view draws.
+"""The fold from a turn's events to the model that every view draws.
 
-A timeline is a sequence of parts (reasoning, answers, notices, tool calls) and one line of state.
-Each event gives a few small operations on it, so that a view sends or prints only what is new::
+A timeline is a list of segments (reasoning, answers, notices, tool calls) and a state line. Each
+event yields small operations on it, so that a view sends or prints no more than the change::
 
-    {"op": "head", "text": …}                               who answers
-    {"op": "state", "text": …}                              what is going on
-    {"op": "part", "part": i, "kind": …, "title": …}        a part begins
-    {"op": "append", "part": i, "at": offset, "text": …}    more of its text
-    {"op": "cut", "part": i, "text": …}                     how much of it is not kept; without a
-                                                            part: which ones are not kept
-    {"op": "ask", "part": i}                                a person is asked about a call
-    {"op": "run", "part": i}                                a tool call is made
-    {"op": "result", "part": i, "state": …}                 it is done, or has failed
-    {"op": "done", "part": i}                               nothing more comes
-    {"op": "tokens", "part": i, "tokens": n}                how much reasoning it was
-    {"op": "usage", "steps": n, "in": …, "out": …}          tokens of the steps that have ended
+    {"op": "head", "text": …}                                   the model that answers
+    {"op": "state", "text": …}                                  the state line
+    {"op": "segment", "segment": i, "kind": …, "title": …}      a segment begins
+    {"op": "append", "segment": i, "at": offset, "text": …}     more of its text
+    {"op": "cut", "segment": i, "text": …}                      a note on text that is not kept;
+                                                                without an index, on segments
+    {"op": "ask", "segment": i}                                 a person is asked about a call
+    {"op": "run", "segment": i}                                 a tool call is made
+    {"op": "result", "segment": i, "state": …}                  the call is done, or has failed
+    {"op": "done", "segment": i}                                the segment is complete
+    {"op": "tokens", "segment": i, "tokens": n}                 tokens of the reasoning
+    {"op": "usage", "steps": n, "in": …, "out": …}              tokens of the finished steps
 
 Offsets and lengths count code points.
 """
 
 from __future__ import annotations
 
-from functools import singledispatchmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from kimi_magic.core.events import (
     ApprovalAnswered,
@@ -42,41 +42,43 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Reply, ToolResult, Usage
-from kimi_magic.display.closing import closing_of, first_line
-from kimi_magic.display.kept_segments import KeptSegments
+from kimi_magic.core.messages import ToolResult, Usage
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import clip
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment, clean, without_blank_lines
-from kimi_magic.display.size_budget import cut_note
+from kimi_magic.display.size_budget import BoundedSegments, cut_note
 
-__all__ = ["MOST_NAME", "PRACTICE", "Op", "Timeline"]
+__all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline"]
 
 PRACTICE = "practice model"
-# Characters of a name, of a notice, and of a call that a person is asked about.
-MOST_NAME, MOST_NOTICE, ASSURED = 200, 2000, 20_000
+# Characters of a name, of a notice, of a call that a person is asked about, of an error's first
+# line.
+MAX_NAME, MAX_NOTICE, MAX_ASKED, MAX_LINE = 200, 2000, 20_000, 300
 
 
 class Timeline:
-    """The turn as it is shown.
+    """The turn as views show it.
 
     Parameters
     ----------
+    hide_reasoning : bool
     max_chars : int
-        How many characters are kept.
+        Characters that are kept.
 
     Attributes
     ----------
-    parts : list of Segment
+    segments : list of Segment
     state : str
-        What is going on: ``Reasoning…``, ``Done`` …
+        The state line: ``Reasoning…``, ``Done`` …
     model, endpoint : str
     practice : bool
-        Whether the embedded practice model answers.
+        The embedded practice model answers.
     reply : Reply or None
-        What the turn gave, once it has ended.
+        The result of the turn, once it has ended.
     steps, usage : int, Usage
-        Of the steps that have ended.
+        Count and tokens of the finished steps.
     running : int
-        The part of the latest tool call that was made, or is to be.
+        Index of the latest tool call that was made or asked about.
     """
 
     def __init__(self, *, hide_reasoning: bool = False, max_chars: int = UNBOUNDED) -> None:
@@ -89,34 +91,37 @@ class Timeline:
         self.usage = Usage()
         self.running = 0
         self._hide_reasoning = hide_reasoning
-        self._kept = KeptSegments(max_chars)
+        self._bounded = BoundedSegments(max_chars)
+        self.segments = self._bounded.segments
         self._open: int | None = None
         self._skipped: Kind | None = None
-        # By the server's number of a call: its part, None where that is not kept.
+        # The step's calls by the server's index: their segments, None for those not kept.
         self._tools: dict[int, int | None] = {}
-        self._called = 0
-        self._reasoned: list[int] = []
+        self._latest_call = 0
+        self._reasoning_of_step: list[int] = []
         self._step = 0
-        self._held: tuple[Kind, str] = ("answer", "")
-
-    @property
-    def parts(self) -> list[Segment]:
-        return self._kept.parts
+        # Blank text does not open a segment: it is held back until more of its kind comes.
+        self._held_back: tuple[Kind, str] = ("answer", "")
 
     @property
     def left_out(self) -> str:
-        """Which parts had no room; "" for none."""
-        return self._kept.left_out
+        """Sentence that counts the segments that did not fit, "" if all did."""
+        return self._bounded.left_out
 
     @property
     def head(self) -> str:
-        """Who answers."""
+        """Name of the model that answers."""
         return f"{self.model} · {PRACTICE}" if self.practice else self.model
 
     def apply(self, event: Event) -> list[Op]:
-        """Take the next event; gives what changed."""
+        """Take the next event and return the operations that it makes.
+
+        Events of an unknown type change nothing.
+        """
         ops: list[Op] = []
-        self._apply(event, ops)
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(self, event, ops)
         return ops
 
     def end(self) -> list[Op]:
@@ -124,238 +129,264 @@ class Timeline:
         if self.reply is not None or self.state in {"Stopped", ""}:
             return []
         ops: list[Op] = []
-        self._close_parts(ops)
-        said = "Stopped before the end of the turn; what had arrived is kept."
-        self._notice(said, ops, assured=True)
+        self._finish_all(ops)
+        text = "Stopped before the end of the turn; what had arrived is kept."
+        self._add_notice(text, ops, guaranteed=True)
         self._set_state("Stopped", ops)
         return ops
 
     def answer(self) -> str:
-        """The answer so far; another thread may ask."""
-        answers = [part for part in self.parts if part.kind == "answer"]
+        """Return the answer so far; safe to call from another thread."""
+        answers = [segment for segment in self.segments if segment.kind == "answer"]
         return answers[-1].peek() if answers else ""
 
     def snapshot(self) -> Op:
-        """The whole of it as one operation, for a front end that missed something."""
-        parts = [
+        """Return the whole timeline as one operation, for a front end that missed something."""
+        segments = [
             {
-                "kind": part.kind,
-                "title": part.title,
-                "text": part.text,
-                "done": part.done,
-                "state": part.state,
-                "tokens": part.tokens,
-                "cut": cut_note(part.missing),
+                "kind": segment.kind,
+                "title": segment.title,
+                "text": segment.text,
+                "done": segment.done,
+                "state": segment.state,
+                "tokens": segment.tokens,
+                "cut": cut_note(segment.missing),
             }
-            for part in self.parts
+            for segment in self.segments
         ]
-        reset = {"op": "reset", "head": self.head, "state": self.state, "parts": parts}
-        reset["cut"] = self.left_out
-        return reset | {"usage": self._usage_op()}
+        reset = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}
+        return reset | {"cut": self.left_out, "usage": self._usage_op()}
 
-    @singledispatchmethod
-    def _apply(self, event: Any, ops: list[Op]) -> None:
-        """Events that this version does not know change nothing."""
-
-    @_apply.register
-    def _(self, event: TurnStarted, ops: list[Op]) -> None:
-        self.model = clean(event.model)[:MOST_NAME]
-        self.endpoint = clean(event.endpoint)[:MOST_NAME]
+    def _turn_started(self, event: TurnStarted, ops: list[Op]) -> None:
+        self.model = clean(event.model)[:MAX_NAME]
+        self.endpoint = clean(event.endpoint)[:MAX_NAME]
         self.practice = event.practice
         ops.append({"op": "head", "text": self.head})
         self._set_state(f"Waiting for {self.model}…", ops)
 
-    @_apply.register
-    def _(self, event: RequestStarted, ops: list[Op]) -> None:
+    def _request_started(self, event: RequestStarted, ops: list[Op]) -> None:
         if event.step != self._step:
             self._step = event.step
-            self._close_parts(ops)
+            self._finish_all(ops)
         self._set_state(f"Waiting for {self.model}…", ops)
 
-    @_apply.register
-    def _(self, event: Notice, ops: list[Op]) -> None:
-        self._notice(event.text, ops)
+    def _notice(self, event: Notice, ops: list[Op]) -> None:
+        self._add_notice(event.text, ops)
 
-    @_apply.register
-    def _(self, event: Preparing, ops: list[Op]) -> None:
+    def _preparing(self, event: Preparing, ops: list[Op]) -> None:
         self._set_state(clean(event.text), ops)
 
-    @_apply.register
-    def _(self, event: Retrying, ops: list[Op]) -> None:
-        reason = clean(first_line(event.reason))
-        self._notice(f"Retry {event.attempt} of {event.retries}: {reason}", ops)
-        self._set_state(f"Retrying in {_seconds(event.delay)}: {reason}", ops)
+    def _retrying(self, event: Retrying, ops: list[Op]) -> None:
+        reason = clean(_first_line(event.reason))
+        delay = f"{event.delay:.0f} s" if event.delay >= 1 else f"{event.delay:.1f} s"
+        self._add_notice(f"Retry {event.attempt} of {event.retries}: {reason}", ops)
+        self._set_state(f"Retrying in {delay}: {reason}", ops)
 
-    @_apply.register
-    def _(self, event: ReasoningDelta, ops: list[Op]) -> None:
-        self._text("reasoning", event.text, ops)
+    def _reasoning(self, event: ReasoningDelta, ops: list[Op]) -> None:
+        self._add_text("reasoning", event.text, ops)
 
-    @_apply.register
-    def _(self, event: ContentDelta, ops: list[Op]) -> None:
-        self._text("answer", event.text, ops)
+    def _content(self, event: ContentDelta, ops: list[Op]) -> None:
+        self._add_text("answer", event.text, ops)
 
-    @_apply.register
-    def _(self, event: ToolCallStarted, ops: list[Op]) -> None:
-        self._close_open(ops)
-        self._tools[event.index] = self._new_tool(event.name, ops)
-        self._set_state(f"Calling {clean(event.name)[:MOST_NAME]}…", ops)
+    def _call_started(self, event: ToolCallStarted, ops: list[Op]) -> None:
+        self._finish_open(ops)
+        self._tools[event.index] = self._begin_tool(event.name, ops)
+        self._set_state(f"Calling {clean(event.name)[:MAX_NAME]}…", ops)
 
-    @_apply.register
-    def _(self, event: ToolCallDelta, ops: list[Op]) -> None:
+    def _call_delta(self, event: ToolCallDelta, ops: list[Op]) -> None:
         index = self._tools.get(event.index)
         if index is not None:
-            self._kept.append(index, clean(event.arguments), ops)
+            self._bounded.append(index, clean(event.arguments), ops)
 
-    @_apply.register
-    def _(self, event: ToolStarted, ops: list[Op]) -> None:
-        self._close_open(ops)
-        numbers = sorted(self._tools)
-        if event.index < len(numbers):
-            self._called = numbers[event.index]
-        else:  # nothing of it was streamed
-            self._called = max(numbers, default=-1) + 1
-            self._tools[self._called] = self._new_tool(event.call.name, ops)
-        index = self._tools[self._called]
+    def _tool_started(self, event: ToolStarted, ops: list[Op]) -> None:
+        self._finish_open(ops)
+        streamed = sorted(self._tools)
+        if event.index < len(streamed):
+            self._latest_call = streamed[event.index]
+        else:  # a server that does not stream calls
+            self._latest_call = max(streamed, default=-1) + 1
+            self._tools[self._latest_call] = self._begin_tool(event.call.name, ops)
+        index = self._tools[self._latest_call]
         if index is not None:
-            self._kept.complete(index, clean(event.call.arguments), ops)
+            self._bounded.complete(index, clean(event.call.arguments), ops)
         self._run(event.call.name, ops)
 
-    @_apply.register
-    def _(self, event: ApprovalAsked, ops: list[Op]) -> None:
-        index = self._tools.get(self._called)
-        if index is None:  # what a person is asked about is always shown
-            part = Segment("tool", clean(event.name)[:MOST_NAME], most=ASSURED, assured=True)
-            index = self._tools[self._called] = self._kept.begin(part, ops)
-            self._kept.append(index, clean(event.arguments), ops)
+    def _approval_asked(self, event: ApprovalAsked, ops: list[Op]) -> None:
+        index = self._tools.get(self._latest_call)
+        if index is None:  # a person must see what the question is about
+            title = clean(event.name)[:MAX_NAME]
+            segment = Segment("tool", title, limit=MAX_ASKED, guaranteed=True)
+            index = self._tools[self._latest_call] = self._bounded.begin(segment, ops)
+            self._bounded.append(index, clean(event.arguments), ops)
         self.running = index
-        self.parts[index].state = "asked"
-        ops.append({"op": "ask", "part": index})
+        self.segments[index].state = "asked"
+        ops.append({"op": "ask", "segment": index})
         self._set_state(f"Waiting for your yes or no to {clean(event.name)}…", ops)
 
-    @_apply.register
-    def _(self, event: ApprovalAnswered, ops: list[Op]) -> None:
-        self.parts[self.running].edited = self._kept.room.text(clean(event.arguments))
+    def _approval_answered(self, event: ApprovalAnswered, ops: list[Op]) -> None:
+        self.segments[self.running].edited = self._bounded.cut_text(clean(event.arguments))
         self._run(event.name, ops)
 
-    @_apply.register
-    def _(self, event: ToolFinished, ops: list[Op]) -> None:
-        index = self._tool(event.index)
+    def _tool_finished(self, event: ToolFinished, ops: list[Op]) -> None:
+        index = self._call_at(event.index)
         if index is not None:
-            self._show_result(index, event.result, ops)
+            self._add_result(index, event.result, ops)
 
-    @_apply.register
-    def _(self, event: StepFinished, ops: list[Op]) -> None:
-        self._close_parts(ops)
+    def _step_finished(self, event: StepFinished, ops: list[Op]) -> None:
+        self._finish_all(ops)
         self.steps += 1
         self.usage += event.step.usage
         tokens = event.step.usage.reasoning_tokens
-        if tokens and len(self._reasoned) == 1:
-            (index,) = self._reasoned
-            self.parts[index].tokens = tokens
-            ops.append({"op": "tokens", "part": index, "tokens": tokens})
-        self._reasoned.clear()
+        if tokens and len(self._reasoning_of_step) == 1:
+            (index,) = self._reasoning_of_step
+            self.segments[index].tokens = tokens
+            ops.append({"op": "tokens", "segment": index, "tokens": tokens})
+        self._reasoning_of_step.clear()
         ops.append(self._usage_op())
 
-    @_apply.register
-    def _(self, event: TurnFinished, ops: list[Op]) -> None:
+    def _turn_finished(self, event: TurnFinished, ops: list[Op]) -> None:
         self.reply = event.reply
         if self._tools and event.reply.steps:  # stopped while tools ran
             for place, result in enumerate(event.reply.steps[-1].tool_results):
-                index = self._tool(place)
-                if index is not None and self.parts[index].result is None:
-                    self._show_result(index, result, ops)
-        self._kept.keep_last_answer(event.reply.text, ops)
-        self._close_parts(ops)
-        closing, state = closing_of(event.reply, {part.kind for part in self.parts})
-        if closing:
-            self._notice(closing, ops, assured=True)
+                index = self._call_at(place)
+                if index is not None and self.segments[index].result is None:
+                    self._add_result(index, result, ops)
+        self._bounded.restore_last_answer(event.reply.text, ops)
+        self._finish_all(ops)
+        notice, state = _ending(event.reply, {segment.kind for segment in self.segments})
+        if notice:
+            self._add_notice(notice, ops, guaranteed=True)
         self._set_state(state, ops)
 
-    def _text(self, kind: Kind, text: str, ops: list[Op]) -> None:
-        """Add to the open part, or open one as soon as there is something to see."""
+    def _add_text(self, kind: Kind, text: str, ops: list[Op]) -> None:
         text = clean(text)
         if self._skipped == kind:
             return
-        if self._open is not None and self.parts[self._open].kind == kind:
-            self._kept.append(self._open, text, ops)
+        if self._open is not None and self.segments[self._open].kind == kind:
+            self._bounded.append(self._open, text, ops)
             return
-        held_kind, held = self._held
+        held_kind, held = self._held_back
         text = without_blank_lines(held + text if held_kind == kind else text)
         if not text.strip():
-            self._held = (kind, text)
+            self._held_back = (kind, text)
             return
-        self._held = (kind, "")
+        self._held_back = (kind, "")
         self._set_state("Reasoning…" if kind == "reasoning" else "Answering…", ops)
-        self._close_open(ops)
+        self._finish_open(ops)
         if kind == "reasoning" and self._hide_reasoning:
             return
-        self._open = self._kept.admit(Segment(kind), ops)
+        self._open = self._bounded.admit(Segment(kind), ops)
         if self._open is None:
             self._skipped = kind
             return
         if kind == "reasoning":
-            self._reasoned.append(self._open)
-        self._kept.append(self._open, text, ops)
+            self._reasoning_of_step.append(self._open)
+        self._bounded.append(self._open, text, ops)
 
-    def _tool(self, place: int) -> int | None:
-        """The part of the step's call at this place: servers number calls as they like."""
-        numbers = sorted(self._tools)
-        return self._tools[numbers[place]] if place < len(numbers) else None
+    def _call_at(self, place: int) -> int | None:
+        """Return the segment of the step's n-th call: servers number calls as they like."""
+        streamed = sorted(self._tools)
+        return self._tools[streamed[place]] if place < len(streamed) else None
 
     def _run(self, name: str, ops: list[Op]) -> None:
-        index = self._tools.get(self._called)
+        index = self._tools.get(self._latest_call)
         if index is not None:
             self.running = index
-            self.parts[index].state = "running"
-            ops.append({"op": "run", "part": index})
-        self._set_state(f"Calling {clean(name)[:MOST_NAME]}…", ops)
+            self.segments[index].state = "running"
+            ops.append({"op": "run", "segment": index})
+        self._set_state(f"Calling {clean(name)[:MAX_NAME]}…", ops)
 
     def _usage_op(self) -> Op:
         usage = self.usage
-        return {
-            "op": "usage",
-            "steps": self.steps,
-            "in": usage.prompt_tokens,
-            "out": usage.completion_tokens,
-        }
+        tokens = {"in": usage.prompt_tokens, "out": usage.completion_tokens}
+        return {"op": "usage", "steps": self.steps, **tokens}
 
-    def _show_result(self, index: int, result: ToolResult, ops: list[Op]) -> None:
-        part = self.parts[index]
-        part.result = self._kept.room.result(result)
-        part.state = "failed" if result.error else "done"
-        ops.append({"op": "result", "part": index, "state": part.state})
+    def _add_result(self, index: int, result: ToolResult, ops: list[Op]) -> None:
+        segment = self.segments[index]
+        segment.result = self._bounded.cut_result(result)
+        segment.state = "failed" if result.error else "done"
+        ops.append({"op": "result", "segment": index, "state": segment.state})
 
-    def _notice(self, text: str, ops: list[Op], *, assured: bool = False) -> None:
-        self._close_open(ops)
-        part = Segment("notice", most=MOST_NOTICE, assured=assured)
-        index = self._kept.begin(part, ops) if assured else self._kept.admit(part, ops)
+    def _add_notice(self, text: str, ops: list[Op], *, guaranteed: bool = False) -> None:
+        self._finish_open(ops)
+        segment = Segment("notice", limit=MAX_NOTICE, guaranteed=guaranteed)
+        add = self._bounded.begin if guaranteed else self._bounded.admit
+        index = add(segment, ops)
         if index is not None:
-            self._kept.append(index, clean(text.strip()), ops)
-            self._kept.finish(index, ops)
+            self._bounded.append(index, clean(text.strip()), ops)
+            self._bounded.finish(index, ops)
 
     def _set_state(self, text: str, ops: list[Op]) -> None:
         if text != self.state:
             self.state = text
             ops.append({"op": "state", "text": text})
 
-    def _new_tool(self, name: str, ops: list[Op]) -> int | None:
-        part = Segment("tool", clean(name)[:MOST_NAME], most=self._kept.room.half())
-        return self._kept.admit(part, ops)
+    def _begin_tool(self, name: str, ops: list[Op]) -> int | None:
+        segment = Segment("tool", clean(name)[:MAX_NAME], limit=self._bounded.tool_limit)
+        return self._bounded.admit(segment, ops)
 
-    def _close_open(self, ops: list[Op]) -> None:
+    def _finish_open(self, ops: list[Op]) -> None:
         self._skipped = None
         if self._open is not None:
-            self._kept.finish(self._open, ops)
+            self._bounded.finish(self._open, ops)
             self._open = None
 
-    def _close_parts(self, ops: list[Op]) -> None:
-        self._close_open(ops)
-        self._held = ("answer", "")
+    def _finish_all(self, ops: list[Op]) -> None:
+        self._finish_open(ops)
+        self._held_back = ("answer", "")
         for index in self._tools.values():
             if index is not None:
-                self._kept.finish(index, ops)
+                self._bounded.finish(index, ops)
         self._tools.clear()
 
+    # A table: singledispatchmethod costs more than the work on a delta.
+    _handlers: ClassVar[dict[type, Callable[[Timeline, Any, list[Op]], None]]] = {
+        ReasoningDelta: _reasoning,
+        ContentDelta: _content,
+        ToolCallDelta: _call_delta,
+        ToolCallStarted: _call_started,
+        TurnStarted: _turn_started,
+        RequestStarted: _request_started,
+        Notice: _notice,
+        Preparing: _preparing,
+        Retrying: _retrying,
+        ToolStarted: _tool_started,
+        ApprovalAsked: _approval_asked,
+        ApprovalAnswered: _approval_answered,
+        ToolFinished: _tool_finished,
+        StepFinished: _step_finished,
+        TurnFinished: _turn_finished,
+    }
 
-def _seconds(delay: float) -> str:
-    return f"{delay:.0f} s" if delay >= 1 else f"{delay:.1f} s"
+
+def _ending(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
+    """Return the turn's last notice, "" for none, and its last state."""
+    answered = "answer" in kinds
+    arrived = bool(kinds - {"notice"})
+    advice = _how_to_continue(reply) if arrived else ""
+    if isinstance(reply.error, KeyboardInterrupt):
+        kept = "what had arrived is kept" if arrived else "nothing had arrived"
+        return f"Stopped: {kept}.{advice}", "Stopped"
+    if reply.error is not None:
+        name, line = type(reply.error).__name__, _first_line(str(reply.error))
+        return (f"{name}: {line}" if line else name) + advice, "Failed"
+    if reply.finish_reason == "length":
+        cut = "The answer was cut" if answered else "Cut before an answer began, the limit reached"
+        return f"{cut} at max_tokens; raise it with --max-tokens.{advice}", "Done"
+    if reply.finish_reason == "content_filter":
+        return f"The provider's content filter ended the answer.{advice}", "Done"
+    if reply.finish_reason not in ("stop", "tool_calls", "max_steps", "repetition"):
+        reason = clean(_first_line(reply.finish_reason or "it gave no reason"))
+        return f"The server ended the answer early ({reason}).{advice}", "Done"
+    return ("" if answered else "The answer is empty."), "Done"
+
+
+def _how_to_continue(reply: Reply) -> str:
+    if reply.chat is None:
+        return ""
+    name = "" if reply.chat == "main" else f" {clean(_first_line(reply.chat))}"
+    return f" (%kimi continue{name} goes on.)"
+
+
+def _first_line(text: str) -> str:
+    return clip((text.strip().splitlines() or [""])[0], MAX_LINE)

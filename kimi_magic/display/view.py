@@ -1,45 +1,41 @@
-"""How a turn is shown: live in a notebook, as a frozen record, in a terminal, as plain text.
+"""Views of a turn: live in a notebook, a frozen record, a terminal, plain text.
 
-One fold (``timeline``) turns events into the model that every view draws.
+Each draws the same model, the ``Timeline`` that a turn's events fold into.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from kimi_magic.config import VIEWS
 from kimi_magic.core import frontend
-from kimi_magic.core.events import Event
+from kimi_magic.core.events import Envelope, Sink
 
 __all__ = [
+    "PER_SECOND",
     "Answer",
     "AsksPerson",
+    "Throttle",
     "Unseen",
     "View",
     "ViewOptions",
     "open_view",
 ]
 
+# Past about 25 messages a second front ends lose some (the PUB socket's high-water mark).
+PER_SECOND = 20
 Format = Literal["markdown", "text", "json", "code"]
 Answer = Literal["once", "chat", "no"] | dict[str, Any]
-"""To a tool call: ``chat`` goes for the tool's later calls in this chat as well; a dict means yes,
-with these arguments."""
+"""A person's answer to a tool call: ``chat`` allows the tool's later calls in the chat as well, a
+dict is a yes with other arguments."""
 
 
-class View(Protocol):
-    """Watches one turn and shows it."""
-
-    def handle(self, event: Event) -> None:
-        """Take the turn's next event; the last one is ``TurnFinished``."""
-
-    def tick(self) -> None:
-        """Show what is held back; called every 50 ms or so while a stream is open."""
-
-    def close(self) -> None:
-        """Leave the output as it will stay; called once, whatever happened before."""
+class View(Sink, Protocol):
+    """A sink that shows its turn; ``close`` leaves the output as it will stay."""
 
 
 @runtime_checkable
@@ -49,34 +45,34 @@ class AsksPerson(Protocol):
     def ask_person(
         self, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
     ) -> Answer | None:
-        """Ask whether the call that was announced may be made; None where nothing can be clicked.
+        """Ask if the announced tool call may be made; None if nothing can be clicked.
 
         Parameters
         ----------
         arguments : dict
-            Of the call; the person may change them.
+            Arguments of the call, which the person may change.
         problem : callable
-            Says what is wrong with other arguments, "" for nothing.
+            Returns the problem with changed arguments, "" if there is none.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """What the reader wants to see.
+    """Choices of the reader.
 
     Attributes
     ----------
     format : str
         ``markdown`` renders the answer, ``text`` leaves it as it came, ``json`` shows data,
-        ``code`` shows it as Python where it is not fenced.
+        ``code`` shows an answer without fences as Python.
     hide_reasoning : bool
         Leave the reasoning out.
     usage : bool
-        Show the tokens below the answer.
+        Show token counts below the answer.
     keep_reasoning : bool
-        Leave the reasoning open when it has ended.
+        Leave the reasoning unfolded when it has ended.
     max_chars : int
-        How much of the turn a notebook keeps.
+        Size of the turn in a notebook.
     """
 
     format: Format = "markdown"
@@ -86,10 +82,41 @@ class ViewOptions:
     max_chars: int = 200_000
 
 
-class Unseen:
-    """The view of a turn that is not shown."""
+class Throttle:
+    """Limits how often a growing output is refreshed; the first refresh is due at once.
 
-    def handle(self, event: Event) -> None:
+    Parameters
+    ----------
+    per_second : float
+    clock : callable
+        Returns seconds.
+    """
+
+    __slots__ = ("_clock", "_gap", "_next")
+
+    def __init__(
+        self, per_second: float = PER_SECOND, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._gap = 1 / per_second
+        self._next = float("-inf")
+
+    @property
+    def ready(self) -> bool:
+        return self._clock() >= self._next
+
+    def due(self) -> bool:
+        """Return True if it is time to refresh, and start the next interval."""
+        if not self.ready:
+            return False
+        self._next = self._clock() + self._gap
+        return True
+
+
+class Unseen:
+    """View of a turn that is not shown."""
+
+    def handle(self, envelope: Envelope) -> None:
         pass
 
     def tick(self) -> None:
@@ -114,11 +141,11 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
         There is no such view.
     """
     if kind not in VIEWS:
-        raise ValueError(f"view is one of {', '.join(VIEWS)}; got {kind!r}")
+        raise ValueError(f"view must be one of {', '.join(VIEWS)}; got {kind!r}")
     options = options or ViewOptions()
     shell = frontend.running_shell()
     if kind == "auto":
-        kind = _fitting(shell)
+        kind = _suitable_kind(shell)
     if kind == "terminal":
         from kimi_magic.display.terminal import TerminalView
 
@@ -127,6 +154,7 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
         from kimi_magic.display.plain import PlainView
 
         return PlainView(options)
+    # %%capture would show both the widget and the record that replaces it.
     if kind == "live" and frontend.has_kernel(shell) and not frontend.is_captured(shell):
         try:
             from kimi_magic.display.live.live_view import LiveView
@@ -139,7 +167,7 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
     return RecordView(options)
 
 
-def _fitting(shell: Any) -> str:
+def _suitable_kind(shell: Any) -> str:
     if not frontend.has_kernel(shell):
         return "terminal" if sys.stdout is not None and sys.stdout.isatty() else "plain"
     return "record" if frontend.is_captured(shell) or not frontend.takes_questions() else "live"

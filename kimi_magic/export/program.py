@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.messages import Reply, mend_surrogates
+from kimi_magic.core.messages import mend_surrogates
+from kimi_magic.core.reply import Reply
 from kimi_magic.secrets.patterns import MASKED, mask
 from kimi_magic.secrets.redact import mapped
 
@@ -109,9 +110,11 @@ def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
     KimiError
         The turn sent nothing.
     """
-    name, base_url, key_env = _endpoint_of(reply)
-    notes = [] if base_url else [PRACTICE_MODEL]
-    messages = [message.to_dict() for message in reply.conversation[: reply.asked]]
+    record, endpoint = reply.record, reply.record.endpoint
+    if not record.parameters or endpoint is None:
+        raise KimiError("This turn sent nothing, so there is no program to write.")
+    notes = [] if endpoint.base_url else [PRACTICE_MODEL]
+    messages = [message.to_dict() for message in record.messages[: record.sent]]
     messages = mapped(messages, lambda text: mask(text, secrets)[0])
     notes += (
         f"messages[{index}] holds {MASKED} in the place of a secret."
@@ -119,18 +122,10 @@ def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
         if MASKED in json.dumps(message)
     )
     return Program(
-        dict(reply.request) | {"messages": messages},
-        base_url or PLACEHOLDER_URL,
-        key_env,
-        name,
+        dict(record.parameters) | {"messages": messages},
+        endpoint.base_url or PLACEHOLDER_URL,
+        endpoint.key_env,
+        endpoint.name,
         dict(reply.functions),
         tuple(notes),
     )
-
-
-def _endpoint_of(reply: Reply) -> tuple[str, str, str | None]:
-    """Return the endpoint's name, base URL ("" for the embedded engine) and key variable."""
-    endpoint = reply.endpoint
-    if not reply.request or endpoint is None:
-        raise KimiError("This turn sent nothing, so there is no program to write.")
-    return endpoint.name, endpoint.base_url, endpoint.key_env

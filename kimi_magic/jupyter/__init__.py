@@ -1,1 +1,1 @@
-"""The doors of the notebook: magics, their options and verbs, completion, and the command line."""
+"""The notebook's entry points: magics, options, verbs, tab completion, and the command line."""

@@ -1,4 +1,4 @@
-"""The command ``kimi-magic``: the demo, and the practice model's download ahead of time."""
+"""The command ``kimi-magic``: run the demo, or download the practice model ahead of time."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The words after ``kimi-magic``; by default those of this process.
+        Arguments after ``kimi-magic``; by default those of this process.
 
     Returns
     -------
     int
-        The exit code: 0, 1 after a failure that was explained, 130 after Ctrl-C.
+        Exit code: 0, 1 after a failure that was explained, 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console of few letters shows «?» for others
+        # A Windows console with a legacy code page cannot encode every character of an answer.
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     given = _parser().parse_args(argv)
     console = Console(highlight=False)
@@ -59,24 +60,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
-        help="run a notebook with the practice model, and watch it in the terminal",
-        description="Run a notebook in a kernel of this environment. The practice model answers, "
+        help="run a notebook with the practice model and watch it in the terminal",
+        description="Run a notebook in a kernel of this environment. The practice model answers "
         "on this machine; no key is used.",
         allow_abbrev=False,
     )
-    demo.add_argument("--lab", action="store_true", help="open JupyterLab on the result")
-    demo.add_argument("--notebook", type=Path, metavar="PATH", help="instead of the quickstart")
-    demo.add_argument("--output", type=Path, metavar="PATH", help="where to save what was run")
+    demo.add_argument("--lab", action="store_true", help="open the result in JupyterLab")
+    demo.add_argument(
+        "--notebook", type=Path, metavar="PATH", help="notebook to run instead of the quickstart"
+    )
+    demo.add_argument("--output", type=Path, metavar="PATH", help="file for the executed notebook")
     commands.add_parser(
         "fetch",
-        help="download the practice model now, for a machine that goes offline",
+        help="download the practice model now, for use offline",
         allow_abbrev=False,
     )
     return parser
 
 
 def _fetch(console: Console) -> None:
-    """Have the practice model's weights on this machine."""
+    """Download the practice model's weights unless they are here."""
     path = find_weights()
     if path is None:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())

@@ -1,36 +1,38 @@
-"""What the tab key completes on ``%%kimi`` and ``%kimi`` lines."""
+"""Tab completion on ``%%kimi`` and ``%kimi`` lines."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
-from kimi_magic.jupyter.options import OPTIONS, VERBS
+from kimi_magic.jupyter.commands import REGISTRY
+from kimi_magic.jupyter.options import OPTIONS
 from kimi_magic.session import current
 
-__all__ = ["complete_kimi", "completions"]
+__all__ = ["Names", "callables", "complete_kimi", "completions"]
 
 _LINE = re.compile(r"\s*(?:[^\W\d]\w*\s*=\s*)?(%{1,2})kimi\s(.*)", re.DOTALL)
 
 Names = Mapping[str, Callable[[str], Iterable[str]]]
-"""The names of each kind that ``Option.completes`` tells; each function takes what was typed."""
+"""Functions from the text typed so far to the names of each kind in ``Option.completes``."""
 
 
 @context_matcher(identifier="kimi_magic")  # type: ignore[untyped-decorator]
 def complete_kimi(context: CompletionContext) -> dict[str, Any]:
-    """IPython's matcher: it answers on our lines alone, and there alone."""
+    """Complete our lines, and suppress the other matchers of IPython there."""
     lines = context.full_text.splitlines()[: context.cursor_line + 1] or [""]
     line = lines[-1][: context.cursor_position]
     is_cell = line.lstrip().startswith("%%")
-    if is_cell and context.cursor_line:  # a cell magic stands in the first line
+    if is_cell and context.cursor_line:  # a cell magic is only one in the first line
         return {"completions": []}
     found = completions(line, _names())
     if found is None:
         return {"completions": []}
-    # What is replaced is the token, which begins after the last delimiter, a comma for one.
+    # IPython replaces its token, which begins after the last delimiter, such as the dot of a path.
     typed = re.split(r"[\s,]", line)[-1]
     before = len(typed) - len(context.token)
     texts = [SimpleCompletion(name[max(before, 0) :], type="kimi") for name in found]
@@ -38,53 +40,52 @@ def complete_kimi(context: CompletionContext) -> dict[str, Any]:
 
 
 def completions(line: str, names: Names) -> list[str] | None:
-    """What may stand where a line ends.
+    """Return the words that may end a line.
 
     Parameters
     ----------
     line : str
         The text up to the cursor.
     names : mapping
-        What there is of each kind.
+        Sources of names, by kind.
 
     Returns
     -------
     list of str or None
-        None where the line is none of ours, or free text.
+        None where the line is not one of ours, or free text.
     """
     match = _LINE.match(line)
     if match is None:
         return None
     words = re.split(r"\s+", match[2])
     typed = words.pop()
-    found = _of_cell(words, typed) if match[1] == "%%" else _of_verb(words)
-    if found is None or isinstance(found, str):
-        last = typed.rpartition(",")[2]
-        found = names[found](last) if found else None
-        typed = last
+    found = _after_option(words, typed) if match[1] == "%%" else _after_verb(words)
+    if isinstance(found, str):
+        typed = typed.rpartition(",")[2]
+        found = names[found](typed)
     return None if found is None else sorted({name for name in found if name.startswith(typed)})
 
 
-def _of_cell(words: list[str], typed: str) -> Iterable[str] | str | None:
-    """The values of the option before the cursor, else the options; or the kind of the values."""
+def _after_option(words: list[str], typed: str) -> Iterable[str] | str | None:
+    """Return the words that fit, or the kind of names, or None for free text."""
     flags = {flag: option for option in OPTIONS for flag in option.flags}
+    while words and words[-1].endswith(","):  # a list goes on: `-T mean, med`
+        words = words[:-1]
     option = flags.get(words[-1]) if words else None
     if option is not None and option.value:
         return option.choices or option.completes or None
     return flags if not typed or typed.startswith("-") else None
 
 
-def _of_verb(words: list[str]) -> Iterable[str] | str | None:
-    verbs = {verb.name: verb for verb in VERBS}
+def _after_verb(words: list[str]) -> Iterable[str] | str | None:
+    """Return the words that fit, or the kind of names, or None for free text."""
     if not words:
-        return verbs
+        return REGISTRY
     name, *more = words
-    if name == "tools":
-        if not more:
-            return ("add", "remove")
-        del more[0]
-    verb = verbs.get(name)
-    return (verb.completes or None) if verb and not more else None
+    kinds = REGISTRY[name].completes[len(more) :] if name in REGISTRY else ()
+    if not kinds:
+        return None
+    return kinds[0].split("|") if "|" in kinds[0] else kinds[0]
 
 
 def _names() -> Names:
@@ -98,26 +99,59 @@ def _names() -> Names:
     own = {name: value for name, value in space.items() if name not in hidden and name[:1] != "_"}
     return {
         "chats": lambda _: [chat.name for chat in session.chats],
-        "endpoints": lambda _: [endpoint.name for endpoint in session.catalogue],
-        "models": lambda _: session.known_models(),
+        "endpoints": lambda _: [
+            endpoint.name for endpoint in session.connector.catalogue.listing()[0]
+        ],
+        "models": lambda _: session.connector.known_models(),
         "forms": lambda _: FORMS,
-        "verbs": lambda _: [verb.name for verb in VERBS],
+        "verbs": lambda _: REGISTRY,
         "variables": lambda _: own,
-        "callables": lambda typed: _callables(own, typed),
+        "callables": lambda typed: callables(own, typed),
     }
 
 
-def _callables(space: Mapping[str, Any], typed: str) -> list[str]:
-    """Functions and, where a name is being spelled out after a dot, methods of that object."""
+def callables(space: Mapping[str, Any], typed: str) -> list[str]:
+    """Return the callables of the notebook or, after a dot, those of an object."""
     path, dot, _ = typed.rpartition(".")
     if not dot:
         return [name for name, value in space.items() if callable(value)] + ["run_python"]
-    first, *rest = path.split(".")
-    try:
-        owner = space[first]
-        for part in rest:
-            owner = getattr(owner, part)
-        members = [name for name in dir(owner) if not name.startswith("_")]
-        return [f"{path}.{name}" for name in members if callable(getattr(type(owner), name, None))]
-    except Exception:  # noqa: BLE001 - an attribute's own code may raise anything
-        return []
+    members = space
+    for part in path.split("."):
+        if part not in members or _is_descriptor(members[part]):
+            return []
+        members = _members(members[part])
+    return [
+        f"{path}.{name}"
+        for name, value in members.items()
+        # On the class itself, a class method is an object that cannot be called.
+        if not name.startswith("_") and (callable(value) or issubclass(type(value), classmethod))
+    ]
+
+
+# ``getattr`` and ``dir`` run properties, ``__getattr__``, ``__dir__`` and the loading of lazy
+# modules: a tab key must do none of it. Even ``vars`` and ``isinstance`` ask the object. So the
+# dictionaries are read through the descriptors of ``type``, which no class can override.
+_mro = type.__dict__["__mro__"].__get__
+_class_dict = type.__dict__["__dict__"].__get__
+
+
+def _members(owner: object) -> dict[str, Any]:
+    """Return an object's attributes by name, as they lie in it and its classes."""
+    is_class = issubclass(type(owner), type)
+    found: dict[str, Any] = {}
+    for base in reversed(_mro(owner if is_class else type(owner))):
+        found |= _class_dict(base)
+    slot: Any = None if is_class else found.get("__dict__")
+    if type(slot) in (GetSetDescriptorType, MemberDescriptorType):
+        own = slot.__get__(owner)
+        properties = {n for n in own if _defines(type(found.get(n)), "__set__")}
+        found |= {name: value for name, value in own.items() if name not in properties}
+    return found
+
+
+def _is_descriptor(value: object) -> bool:
+    return _defines(type(value), "__get__")
+
+
+def _defines(kind: type, name: str) -> bool:
+    return any(name in _class_dict(base) for base in _mro(kind))

@@ -1,7 +1,7 @@
-"""``kimi-magic demo``: run a notebook in a real kernel and show in the terminal what happens.
+"""``kimi-magic demo``: run a notebook in a real kernel and show the run in the terminal.
 
-It is a front end of its own. nbclient runs the cells; the live view sends its operations to this
-client as it does to a browser, and they are printed as they come.
+This is a front end of its own: nbclient runs the cells, the live view sends its operations here as
+it does to a browser, and they are printed as they arrive.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kimi_magic.wire.local.process import available
 __all__ = ["Plan", "make_plan", "open_lab", "run"]
 
 QUICKSTART = Path("notebooks") / "quickstart.ipynb"
-# The practice model answers, whatever keys and settings there are.
+# Overrides keys and settings, so that the practice model answers.
 ENVIRONMENT = {"KIMI_ENDPOINT": "local", "KIMI_LOCAL_MODEL": ""}
 CELL_SECONDS = 600
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -43,7 +43,7 @@ STYLES = {"reasoning": "dim", "answer": "", "notice": "yellow", "tool": "magenta
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which notebook is run, in which folder, and where the result goes."""
+    """A notebook, the folder it runs in, and the file for the result."""
 
     notebook: Path
     folder: Path
@@ -53,22 +53,22 @@ class Plan:
 def make_plan(
     notebook: Path | None = None, output: Path | None = None, *, lab: bool = False
 ) -> Plan:
-    """Decide what is run and find out what is missing before anything takes time.
+    """Choose the notebook and the output file, and check that everything needed is installed.
 
     Parameters
     ----------
     notebook : Path, optional
-        By default the quickstart, of the clone or of the installed package.
+        By default the quickstart of the clone or of the installed package.
     output : Path, optional
-        By default ``NAME.executed.ipynb`` beside the notebook, or in the current folder where that
-        is the package's own folder or cannot be written to.
+        By default ``NAME.executed.ipynb`` beside the notebook, or in the current folder if the
+        notebook is the package's own or its folder is read-only.
     lab : bool
-        Whether JupyterLab will be wanted.
+        Check for JupyterLab, too.
 
     Raises
     ------
     KimiError
-        No such notebook, or something is not installed.
+        The notebook does not exist, or something is not installed.
     """
     missing = [
         name for name in ("ipykernel", *(["jupyterlab"] if lab else [])) if not find_spec(name)
@@ -85,30 +85,30 @@ def make_plan(
         packaged = package / QUICKSTART
         notebook = packaged if packaged.is_file() else package.parent / QUICKSTART
     if not notebook.is_file():
-        raise KimiError(f"There is no notebook {notebook}: name one with --notebook.")
+        raise KimiError(f"There is no notebook {notebook}. Name another with --notebook.")
     folder = Path.cwd() if package in notebook.resolve().parents else notebook.resolve().parent
     if output is None:
         place = folder if os.access(folder, os.W_OK) else Path.cwd()
         output = place / f"{notebook.stem}.executed.ipynb"
     if not output.absolute().parent.is_dir():
-        raise KimiError(f"There is no folder {output.parent}: name a place with --output.")
+        raise KimiError(f"There is no folder {output.parent}. Name another file with --output.")
     return Plan(notebook, folder, output)
 
 
 def run(plan: Plan, console: Console) -> int:
-    """Run the notebook, show it as it goes, and save the result.
+    """Run the notebook, print it as it runs, and save the result.
 
     Returns
     -------
     int
-        0, or 1 where a cell failed.
+        Exit code: 0, or 1 after a failed cell.
 
     Raises
     ------
     KimiError
         The notebook cannot be read, run or saved.
     KeyboardInterrupt
-        Ctrl-C; what was run until then is saved.
+        Ctrl-C; the cells that ran are saved.
     """
     try:
         notebook = nbformat.read(plan.notebook, as_version=4)  # type: ignore[no-untyped-call]
@@ -124,10 +124,10 @@ def run(plan: Plan, console: Console) -> int:
     screen = _Screen(console, len(notebook.cells))
     client = _Client(notebook, screen)
     failure = ""
-    with tempfile.TemporaryFile() as log:  # what kernels log of themselves is for nobody here
-        where: dict[str, Any] = {"cwd": str(plan.folder), "stderr": log}
+    with tempfile.TemporaryFile() as log:  # the kernel's own log, shown only when it dies
+        options: dict[str, Any] = {"cwd": str(plan.folder), "stderr": log}
         try:
-            asyncio.run(client.async_execute(env=os.environ | ENVIRONMENT, **where))
+            asyncio.run(client.async_execute(env=os.environ | ENVIRONMENT, **options))
         except CellExecutionError:
             failure = "A cell failed; the notebook stops there."
         except CellTimeoutError:
@@ -148,10 +148,10 @@ def run(plan: Plan, console: Console) -> int:
 
 
 def open_lab(plan: Plan, console: Console) -> int:
-    """Open JupyterLab on the result, with this environment's kernel; returns its exit code."""
-    console.print("Opening JupyterLab; Ctrl-C here ends it.")
+    """Open the result in JupyterLab with this environment's kernel; return its exit code."""
+    console.print("Opening JupyterLab. Press Ctrl-C here to stop it.")
     command = [sys.executable, "-m", "jupyterlab", str(plan.output.resolve())]
-    # Else a kernelspec of the same name in the user's folder goes before this environment's.
+    # Otherwise a kernelspec of the same name in the user's folder takes precedence.
     return subprocess.call(command, env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"})
 
 
@@ -165,19 +165,19 @@ def _save(notebook: nbformat.NotebookNode, output: Path) -> None:
         nbformat.write(notebook, output)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise KimiError(
-            f"{output} cannot be written: {error.strerror or error}. Name a place with --output."
+            f"{output} cannot be written: {error.strerror or error}. Name another with --output."
         ) from None
 
 
 def _short(path: Path) -> str:
-    """The path as one would type it here."""
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would leave a venv's python
+    """Return the path as one would type it in the current folder."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows a venv's python
     here = Path.cwd()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 class _OwnKernel(KernelSpecManager):
-    """The kernel of this very environment, whatever kernelspecs the machine has."""
+    """Offers this environment's kernel, whichever kernelspecs the machine has."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002 - its interface
         from ipykernel.kernelspec import get_kernel_dict
@@ -186,14 +186,14 @@ class _OwnKernel(KernelSpecManager):
 
 
 class _Client(NotebookClient):
-    """Runs cells as a front end that shows live views, and shows them on a screen."""
+    """Runs cells as a front end with live views, and passes what they send to a screen."""
 
     def __init__(self, notebook: nbformat.NotebookNode, screen: _Screen) -> None:
         super().__init__(
             notebook,
             timeout=CELL_SECONDS,
             record_timing=False,
-            store_widget_state=False,  # the frozen record is what stays
+            store_widget_state=False,  # the live view is replaced by its frozen record
             on_cell_start=screen.show_cell,
         )
         self.stopped = False
@@ -206,13 +206,13 @@ class _Client(NotebookClient):
     @asynccontextmanager
     async def async_setup_kernel(self, **kwargs: Any) -> AsyncIterator[None]:
         async with super().async_setup_kernel(**kwargs):
-            # «Somebody can answer»: that is how the kernel knows that a live view is seen.
+            # The kernel shows a live view only to front ends that accept questions.
             kernel: Any = self.kc
             kernel.allow_stdin = True
             answering = asyncio.create_task(_answer_nothing(kernel))
             task = asyncio.current_task()
             assert task
-            # nbclient's own handler would end the kernel and report that it died.
+            # nbclient's own handler kills the kernel and reports that it died.
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._stop, task)
             try:
@@ -233,14 +233,14 @@ class _Client(NotebookClient):
 
 
 async def _answer_nothing(kernel: Any) -> None:
-    """Whoever asks gets an empty line: nobody sits here, and nothing may hang."""
+    """Answer every question with an empty line, so that no cell waits for a person."""
     while True:
         await kernel.get_stdin_msg(timeout=None)
         kernel.input("")
 
 
 class _Screen:
-    """Prints cells, operations of the live view and ordinary output, as they come."""
+    """Prints cells, operations of the live view and ordinary output as they arrive."""
 
     def __init__(self, console: Console, cells: int) -> None:
         self._console = console
@@ -249,7 +249,7 @@ class _Screen:
         self._mid_line = False
 
     def show_cell(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
-        """Print what is run next."""
+        """Print the cell that runs next."""
         self.end_line()
         if cell.cell_type == "markdown":
             self._console.print()
@@ -260,7 +260,7 @@ class _Screen:
             self._console.print()
 
     def show_message(self, kind: str, content: dict[str, Any]) -> None:
-        """Print what a message of the kernel brings, if it is something to see."""
+        """Print the visible content of a message from the kernel."""
         if kind == "comm_msg" and content["data"].get("method") == "custom":
             message = content["data"].get("content")
             for op in message.get("ops", []) if isinstance(message, dict) else []:
@@ -275,7 +275,7 @@ class _Screen:
             self._ansi(content["data"].get("text/plain", ""))
 
     def end_line(self) -> None:
-        """Begin a new line, if there is something on this one."""
+        """Start a new line unless the current one is empty."""
         if self._mid_line:
             self._console.print()
             self._mid_line = False
@@ -286,13 +286,13 @@ class _Screen:
                 self._line(f"— {text} —", "dim bold")
             case {"op": "state", "text": text} if text != "Done":
                 self._line(text, "dim italic")
-            case {"op": "part", "part": part, "kind": kind}:
-                self._kinds[view, part] = kind
+            case {"op": "segment", "segment": index, "kind": kind}:
+                self._kinds[view, index] = kind
                 self.end_line()
                 if op.get("title"):
                     self._line(op["title"], "bold magenta")
-            case {"op": "append", "part": part, "text": text}:
-                self._write(text, STYLES.get(self._kinds.get((view, part), ""), ""))
+            case {"op": "append", "segment": index, "text": text}:
+                self._write(text, STYLES.get(self._kinds.get((view, index), ""), ""))
             case {"op": "done"}:
                 self.end_line()
 
@@ -305,7 +305,7 @@ class _Screen:
         self._mid_line = not text.endswith("\n")
 
     def _ansi(self, text: str, end: str = "\n") -> None:
-        """Print the kernel's text: its colours are kept, other terminal sequences are not."""
+        """Print text from the kernel with its colours, but no other terminal sequences."""
         end = "\n" if text.endswith("\n") else end
         self._console.print(Text.from_ansi(text.removesuffix("\n")), end=end, soft_wrap=True)
         self._mid_line = not end

@@ -1,4 +1,4 @@
-"""``%kimi fix`` and ``%kimi explain``: a question about a cell, and the code of an answer."""
+"""Questions about a cell of the notebook, and the code in their answers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
+from kimi_magic.jupyter.notebook import Notebook
+from kimi_magic.turn.request import TurnRequest
 
-__all__ = ["EXPLAIN", "FIX", "ONLY_CODE", "code_of", "variables_of"]
+__all__ = ["EXPLAIN", "FIX", "ONLY_CODE", "ask_about", "code_of"]
 
 FIX = (
     "The cell In[{0}] above failed. Say in a few sentences why. Then give the whole corrected "
@@ -19,11 +21,45 @@ FIX = (
 EXPLAIN = "Explain what the cell In[{0}] above does and what its output says."
 ONLY_CODE = "Answer with one Python code block and nothing else."
 MOST_VARIABLES = 8
+MOST_TOKENS = 600
 PYTHON = ("python", "py", "python3", "ipython")
 
 
-def variables_of(source: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables that code reads, with their values; not its modules and functions."""
+def ask_about(notebook: Notebook, number: int, question: str) -> Reply:
+    """Ask about a cell, with the cell and the variables that it reads attached.
+
+    Parameters
+    ----------
+    notebook : Notebook
+    number : int
+        Number of the cell.
+    question : str
+        `FIX` or `EXPLAIN`.
+    """
+    (cell,) = notebook.read_cells([number])
+    request = TurnRequest(
+        question.format(number),
+        chat=notebook.current_chat,
+        cells=(cell,),
+        variables=_variables(notebook.shell.transform_cell(cell.source), notebook.variables),
+        var_tokens=min(notebook.settings.summary_tokens, MOST_TOKENS),
+    )
+    return notebook.ask(request)
+
+
+def code_of(reply: Reply) -> str:
+    """Return the answer's last block of Python, or all of it if it is code; "" for prose."""
+    blocks = reply.code_blocks
+    tagged = [block.text for block in blocks if block.language.lower() in PYTHON]
+    untagged = [block.text for block in blocks if not block.language]
+    found = tagged or untagged
+    if found:
+        return found[-1].rstrip("\n")
+    return reply.text.strip() if _is_program(reply.text) else ""
+
+
+def _variables(source: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data that code reads, by name: no modules, classes or functions."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -34,19 +70,8 @@ def variables_of(source: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     return dict(list(data.items())[:MOST_VARIABLES])
 
 
-def code_of(reply: Reply) -> str:
-    """The Python code of an answer: its last block, or all of it; "" where it is prose."""
-    blocks = reply.code_blocks
-    tagged = [block.text for block in blocks if block.language.lower() in PYTHON]
-    untagged = [block.text for block in blocks if not block.language]
-    found = tagged or untagged
-    if found:
-        return found[-1].rstrip("\n")
-    return reply.text.strip() if _is_program(reply.text) else ""
-
-
 def _is_program(text: str) -> bool:
-    """Whether a text without fences is code, and no single word that could be."""
+    """Return True for code; a lone word such as «Yes» parses as Python, too, and is none."""
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError):

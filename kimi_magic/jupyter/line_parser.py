@@ -1,173 +1,214 @@
-"""A line of ``%%kimi`` or ``%kimi`` → its options, or its verb and the rest."""
+"""Parse the line of a ``%%kimi`` cell, or the words after a ``%kimi`` verb, into options.
+
+Not argparse: it takes values that begin with a dash for flags, knows nothing of lists with commas
+and spaces, and cannot tell a quoted word from a bare one. ``shlex`` raises on an apostrophe and
+drops the backslashes of a path.
+"""
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from keyword import iskeyword
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
+from kimi_magic.config import out_of_bounds
 from kimi_magic.core.errors import MagicError
-from kimi_magic.jupyter.options import OPTIONS, VERBS
+from kimi_magic.jupyter.options import OPTIONS, SNIPPET_OPTIONS, Option
 from kimi_magic.secrets.keys import KEY_LIKE
 
-__all__ = ["parse_line", "parse_snippet", "split_verb"]
+__all__ = ["parse_line", "parse_snippet"]
 
-LISTS = ("--tool", "--var")
 _TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")
 _QUOTED = re.compile(r""""([^"]*)"|'([^']*)'""")
+_FLAG = re.compile(r"-{1,2}[^\W\d]")
 _KEY = re.compile(rf"--?(api[-_]?)?key\b|.*\b{KEY_LIKE}", re.IGNORECASE)
+_INTO = re.compile(r"^\s*([^\W\d]\w*)\s*<<(?:\s|$)")
+
 NO_KEYS = (
     "A key does not belong on the magic line, where it would be saved with the notebook. "
     "Set the endpoint's environment variable (`%kimi endpoints` names it)."
 )
-_INTO = re.compile(r"^\s*([^\W\d]\w*)\s*<<(?:\s|$)")
+KINDS = {int: "a whole number", float: "a number"}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise MagicError(f"{message[:1].upper()}{message[1:]}. `%%kimi -h` lists the options.")
+class _Word(NamedTuple):
+    """A word of the line without its quotes; a word that begins with a quote is never a flag."""
+
+    text: str
+    is_flag: bool
 
 
 def parse_line(line: str) -> dict[str, Any]:
-    """Read the line of a ``%%kimi`` cell.
+    """Parse the line of a ``%%kimi`` cell.
 
     Returns
     -------
     dict
-        Each option by its long name with ``_`` for ``-``; None or False where it was not given.
+        Value of each option of the table by its name; None or False for those not given.
 
     Raises
     ------
     MagicError
-        An unknown option, a value that does not fit, a key, or text that is no option.
+        An unknown option, an unsuitable value, a key, or text that is not an option.
     """
     into = _INTO.match(line)
-    words = _split(line[into.end() :] if into else line)
-    if any(_KEY.match(word) for word in words):
-        raise MagicError(NO_KEYS)
-    given, rest = _parser().parse_known_args(_joined(words))
+    found, rest = _Parser("%%kimi", "`%%kimi -h` lists the options.", OPTIONS).parse(
+        line[into.end() :] if into else line
+    )
     if rest:
-        raise MagicError(_complaint(rest[0]))
-    found = vars(given)
+        raise MagicError(
+            f"{rest[0]!r} is not an option: the prompt goes into the cell's body, below the "
+            "%%kimi line."
+        )
     if into:
         found["out"] = into[1]
-    if found["tool"]:
-        found["tool"] = [name for names in found["tool"] for name in _listed(names)]
-    for complaint in _complaints(found):
-        raise MagicError(complaint)
+    for problem in _problems(found):
+        raise MagicError(problem)
     return found
 
 
-def _complaints(found: dict[str, Any]) -> Iterator[str]:
-    """What does not fit of options that are well formed, each for itself or together."""
+def parse_snippet(words: str) -> dict[str, Any]:
+    """Parse the words after ``%kimi snippet`` into ``form``, ``turn``, ``chat`` and ``out``.
+
+    Raises
+    ------
+    MagicError
+        An unknown option, an unsuitable value, or a second form.
+    """
+    name = "%kimi snippet"
+    found, rest = _Parser(name, "`%kimi help snippet` shows its options.", SNIPPET_OPTIONS).parse(
+        words
+    )
+    if rest[1:]:
+        raise MagicError(
+            f"{rest[1]!r} is not an option of `{name}`. `%kimi help snippet` shows it."
+        )
+    return found | {"form": rest[0] if rest else "python"}
+
+
+def _problems(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with options that are well formed one by one."""
     out = found["out"]
     if out and (not out.isidentifier() or iskeyword(out)):
         yield f"-o takes the name of a variable; {out!r} is none."
-    for name in ("temperature", "top_p"):
-        if found[name] is not None and not 0 <= found[name] <= 2:
-            yield f"--{name.replace('_', '-')} is a number from 0 on; not {found[name]}."
-    if found["max_steps"] is not None and found["max_steps"] < 1:
-        yield f"--max-steps is at least 1; not {found['max_steps']}."
     if found["tool"] and found["no_tools"]:
-        yield "-T offers tools and --no-tools none: leave one of them out."
-    if found["var_tokens"] is not None and found["var_tokens"] < 1:
-        yield f"--var-tokens is at least 1; not {found['var_tokens']}."
+        yield "-T offers tools and --no-tools offers none: leave one of them out."
     if found["no_history"] and (found["chat"] or found["fresh"]):
         yield "--no-history asks outside of any chat: leave out -c and --fresh."
 
 
-def _listed(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
+class _Parser:
+    """Reads the words of one line against a table of options."""
+
+    def __init__(self, name: str, hint: str, options: Sequence[Option]) -> None:
+        self._name = name
+        self._hint = hint
+        self._options = options
+        self._flags = {flag: option for option in options for flag in option.flags}
+
+    def parse(self, line: str) -> tuple[dict[str, Any], list[str]]:
+        """Return the options by name, and the words that belong to none."""
+        words = _split(line)
+        if any(_KEY.match(word.text) for word in words):
+            raise MagicError(NO_KEYS)
+        found = {option.name: None if option.value else False for option in self._options}
+        rest: list[str] = []
+        words.reverse()  # a stack: the next word is the last item
+        while words:
+            word = words.pop()
+            if not word.is_flag:
+                rest.append(word.text)
+                continue
+            flag, option, attached = self._read_flag(word.text, found)
+            if option.value:
+                text = self._take_value(flag, option, attached, words)
+                self._store(flag, option, text, found)
+            elif attached is not None:
+                raise self._error(f"{flag} takes no value.")
+            else:
+                found[option.name] = True
+        return found, rest
+
+    def _read_flag(self, word: str, found: dict[str, Any]) -> tuple[str, Option, str | None]:
+        """Split a word into its flag and the value attached to it: ``--seed=7``, ``-mID``.
+
+        The switches before the last flag of ``-RuT`` are stored on the way.
+        """
+        flag, equals, value = word.partition("=")
+        if flag in self._flags:
+            return flag, self._flags[flag], value if equals else None
+        if word.startswith("--"):
+            raise self._unknown(flag)
+        for at, letter in enumerate(word[1:], 2):
+            option = self._flags.get(f"-{letter}")
+            if option is None:
+                raise self._unknown(flag)
+            if option.value or at == len(word):
+                return f"-{letter}", option, word[at:].removeprefix("=") or None
+            found[option.name] = True
+        raise self._unknown(flag)
+
+    def _take_value(
+        self, flag: str, option: Option, attached: str | None, words: list[_Word]
+    ) -> str:
+        """Take an option's value off the stack; a list ends at the next flag."""
+        if attached is None:
+            if not words or words[-1].is_flag:
+                quote = "; quote one that begins with a dash" if words else ""
+                raise self._error(f"{flag} takes a value ({option.value}){quote}.")
+            attached = words.pop().text
+        while option.listed and words and not words[-1].is_flag:
+            if not (attached.endswith(",") or words[-1].text.startswith(",")):
+                break
+            attached += words.pop().text
+        return attached
+
+    def _store(self, flag: str, option: Option, text: str, found: dict[str, Any]) -> None:
+        try:
+            value = option.type(text)
+        except ValueError:
+            raise self._error(f"{flag} takes {KINDS[option.type]}; got {text!r:.60}.") from None
+        if option.choices and value not in option.choices:
+            raise self._error(f"{flag} is one of {', '.join(option.choices)}; got {text!r:.60}.")
+        if problem := out_of_bounds(option.name, value, flag):
+            raise self._error(problem)
+        if not option.repeat:
+            found[option.name] = value
+            return
+        values = _names(text) if option.listed else [value]
+        if not values:
+            raise self._error(f"{flag} takes names with commas between them; got {text!r:.60}.")
+        found[option.name] = [*(found[option.name] or ()), *values]
+
+    def _unknown(self, flag: str) -> MagicError:
+        near = get_close_matches(flag, self._flags, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        return self._error(f"{self._name} has no option {flag:.60}.{guess}")
+
+    def _error(self, message: str) -> MagicError:
+        return MagicError(f"{message} {self._hint}")
 
 
-def split_verb(line: str) -> tuple[str, str]:
-    """Split a ``%kimi`` line into its verb and the raw rest; the rest keeps quotes and all.
-
-    Raises
-    ------
-    MagicError
-        There is no such verb; the message names the nearest.
-    """
-    if not line.strip():
-        return "help", ""
-    verb, *more = line.split(None, 1)
-    rest = more[0] if more else ""
-    names = [known.name for known in VERBS]
-    if verb in names:
-        return verb, rest.strip()
-    if verb in ("-h", "--help"):
-        return "help", rest.strip()
-    near = get_close_matches(verb, names, n=1)
-    guess = f"Did you mean `%kimi {near[0]}`?" if near else "To ask one line: `%kimi ask …`."
-    raise MagicError(f"%kimi has no verb {verb!r}. {guess} `%kimi help` lists them.")
-
-
-def parse_snippet(words: str) -> dict[str, Any]:
-    """Read what follows ``%kimi snippet``: ``form``, ``turn``, ``chat`` and ``out``.
-
-    Raises
-    ------
-    MagicError
-        It is something else.
-    """
-    parser = _Parser(add_help=False, allow_abbrev=False, prog="%kimi snippet")
-    parser.add_argument("form", nargs="?", default="python")
-    parser.add_argument("--turn", type=int)
-    parser.add_argument("-c", "--chat")
-    parser.add_argument("-o", "--out")
-    return vars(parser.parse_args(_split(words)))
-
-
-def _parser() -> _Parser:
-    parser = _Parser(add_help=False, allow_abbrev=False, prog="%%kimi")
-    for option in OPTIONS:
-        if option.value:
-            parser.add_argument(
-                *option.flags,
-                dest=option.name,
-                type=option.type,
-                choices=option.choices or None,
-                action="append" if option.repeat else "store",
-            )
+def _names(text: str) -> list[str]:
+    """Split at commas, except those inside of an index: ``table[0, 1]``."""
+    names, depth = [""], 0
+    for char in text:
+        depth += (char in "([{") - (char in ")]}")
+        if char == "," and depth <= 0:
+            names.append("")
         else:
-            parser.add_argument(*option.flags, dest=option.name, action="store_true")
-    return parser
+            names[-1] += char
+    return [name.strip() for name in names if name.strip()]
 
 
-def _split(line: str) -> list[str]:
-    """Words of the line: quotes group, backslashes are plain, ``# …`` is a comment.
-
-    ``shlex`` would raise on an apostrophe and drop the backslashes of a path.
-    """
+def _split(line: str) -> list[_Word]:
+    """Split a line into words: quotes group, backslashes are literal, ``# …`` is a comment."""
     words = []
-    for word in _TOKEN.findall(line):
-        if word.startswith("#"):
+    for token in _TOKEN.findall(line):
+        if token.startswith("#"):
             break
-        words.append(_QUOTED.sub(lambda found: found[1] or found[2] or "", word))
+        text = _QUOTED.sub(lambda found: found[1] or found[2] or "", token)
+        words.append(_Word(text, bool(_FLAG.match(token))))
     return words
-
-
-def _joined(words: Sequence[str]) -> list[str]:
-    """Tie each value to its flag: argparse takes a value that begins with ``-`` for a flag."""
-    taking = {flag: option.flags[-1] for option in OPTIONS if option.value for flag in option.flags}
-    joined, rest = [], iter(words)
-    for word in rest:
-        value = next(rest, None) if word in taking else None
-        while value is not None and value.endswith(",") and taking.get(word) in LISTS:
-            value += next(rest, "")  # `-v a, b`
-        joined.append(word if value is None else f"{taking[word]}={value}")
-    return joined
-
-
-def _complaint(word: str) -> str:
-    if not word.startswith("-"):
-        return (
-            f"{word!r} is no option: the prompt goes into the cell's body, below the %%kimi line."
-        )
-    name = word.partition("=")[0]
-    near = get_close_matches(name, [flag for option in OPTIONS for flag in option.flags], n=1)
-    guess = f" Did you mean {near[0]}?" if near else ""
-    return f"%%kimi has no option {name}.{guess} `%%kimi -h` lists them."

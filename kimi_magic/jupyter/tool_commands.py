@@ -1,4 +1,4 @@
-"""The tool bench: a function as the model will see it, and called as the model would call it."""
+"""The tool bench: show a function as the model sees it, and call it as the model would."""
 
 from __future__ import annotations
 
@@ -6,67 +6,99 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kimi_magic.core.errors import KimiError, MagicError
+from kimi_magic.core.errors import KimiError, MagicError, ToolInterrupted
+from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.messages import ToolResult
+from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.tools.decorator import offered
-from kimi_magic.tools.tool import Tool
 from kimi_magic.tools.toolset import Toolset, find
 
-__all__ = ["change_offer", "describe", "list_offered", "told_to_the_model", "tool_named"]
+__all__ = ["call_tool", "change_offer", "describe_tool", "list_offered"]
 
 
-def tool_named(name: str, namespace: Mapping[str, Any]) -> Toolset:
-    """The tool that a name means, as in a ``%%kimi`` cell that names it.
+def describe_tool(name: str, namespace: Mapping[str, Any]) -> str:
+    """Return a tool's schema as it is sent, and notes on what was guessed, renamed or dropped.
 
     Raises
     ------
     KimiError
-        There is none, or it cannot be a tool.
+        There is no such function, or it cannot be a tool.
     """
-    return Toolset([offered.meant(name, namespace)], namespace=namespace)
-
-
-def describe(tool: Tool) -> str:
-    """The schema as it would be sent, and what was guessed, renamed or dropped."""
+    (tool,) = _find_tool(name, namespace).tools
     schema = json.dumps(tool.schema(), indent=2, ensure_ascii=False)
     return "\n".join([schema, *(f"- {note}" for note in tool.notes)])
 
 
-def told_to_the_model(result: ToolResult) -> str:
-    """What the model would get, after how long."""
-    state = "refused or failed" if result.error else "returned"
-    return (
-        f"[{result.name} {state} after {result.seconds:.2f} s; the model gets:]\n{result.content}"
-    )
+def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
+    """Call a tool with arguments as the model writes them, and show all that comes of it.
+
+    Raises
+    ------
+    KimiError
+        There is no such function, or it cannot be a tool. A call that fails raises nothing.
+    ToolInterrupted
+    """
+    from kimi_magic.turn.approval import Approval, ask_with_input
+
+    toolset = _find_tool(name, notebook.variables)
+    (tool,) = toolset.tools
+    approval = Approval(toolset.namespace, {}, ask_with_input, lambda _: None)
+    try:
+        result = toolset.call(tool.name, arguments, approve=approval if can_answer() else None)
+    except ToolInterrupted as interrupt:
+        _show(notebook.redact(interrupt.result))
+        raise
+    _show(notebook.redact(result))
 
 
 def list_offered() -> str:
-    """The tools that are offered to every cell, a line each."""
+    """Return the tools that are offered to every cell, one per line."""
     rows = [
         f"{tool.name}: {tool.description.partition(chr(10))[0] or '(no description)'}"
         for tool in Toolset(list(offered)).tools
     ]
     return (
-        "\n".join(rows) or "No tools are offered. `%kimi tools add NAME`, or decorate: @kimi.tool"
+        "\n".join(rows)
+        or "No tools are offered. Offer one with `%kimi tools add NAME` or @kimi.tool."
     )
 
 
-def change_offer(words: str, namespace: Mapping[str, Any]) -> str:
-    """Carry out ``add NAME`` or ``remove NAME``; what was done, in a line.
+def change_offer(change: str, namespace: Mapping[str, Any]) -> str:
+    """Carry out ``add NAME`` or ``remove NAME``, and return a line that says so.
 
     Raises
     ------
     KimiError
-        No such function or tool.
+        There is no such function or tool.
     """
-    what, _, name = words.partition(" ")
+    action, _, name = change.partition(" ")
     name = name.strip()
-    if what not in ("add", "remove") or not name:
+    if action not in ("add", "remove") or not name:
         raise MagicError("`%kimi tools` lists; `%kimi tools add NAME` and `remove NAME` change it.")
-    if what == "remove":
+    if action == "remove":
         offered.remove(name)
-        return f"{name} is not offered any more."
+        return f"{name} is no longer offered."
     try:
         return f"{offered.add(find(name, namespace))} is offered to every cell."
     except KimiError as error:
         raise MagicError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+
+
+def _find_tool(name: str, namespace: Mapping[str, Any]) -> Toolset:
+    """Return the tool that a ``%%kimi`` cell means by a name."""
+    return Toolset([offered.meant(name, namespace)], namespace=namespace)
+
+
+def _show(result: ToolResult) -> None:
+    """Show a call's output as if a cell had made the call, then the text for the model."""
+    from IPython.display import display
+
+    if result.stdout:
+        print(result.stdout, end="" if result.stdout.endswith("\n") else "\n")
+    for output in result.outputs:
+        display(output.data, raw=True, metadata=output.metadata)  # type: ignore[no-untyped-call]
+    if result.traceback:
+        print(result.traceback.rstrip())
+    outcome = "refused or failed" if result.error else "returned"
+    print(f"[{result.name} {outcome} after {result.seconds:.2f} s; the model gets:]")
+    print(result.content)

@@ -213,6 +213,13 @@ class Catalogue:
         own = from_environment()
         return iter([*([own] if own else []), *self._known().values()])
 
+    def listing(self) -> tuple[list[Endpoint], str]:
+        """Return the endpoints, and the complaint about ``KIMI_BASE_URL`` if it is unusable."""
+        try:
+            return list(self), ""
+        except ConfigError as error:
+            return list(self._known().values()), str(error)
+
     @property
     def key_names(self) -> list[str]:
         """The variables that hold keys, of every endpoint."""

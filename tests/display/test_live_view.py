@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,18 +14,20 @@ import pytest
 from kimi_magic.core.errors import TurnInterrupted
 from kimi_magic.core.events import (
     ContentDelta,
+    Envelope,
     Event,
     ReasoningDelta,
     ToolStarted,
     TurnFinished,
 )
-from kimi_magic.core.messages import Reply, ToolCall
+from kimi_magic.core.messages import ToolCall
 from kimi_magic.display.live import detached
 from kimi_magic.display.live import live_view as live
+from kimi_magic.display.live.widget import SCRIPT, TurnWidget, listen_at_once
 from kimi_magic.display.record import Bundle, make_record
 from kimi_magic.display.timeline import Timeline
 from kimi_magic.display.view import Answer, ViewOptions
-from tests.turns import OPENING, STOP
+from tests.turns import OPENING, STOP, make_reply
 
 CALL = ToolCall("functions.order:0", "order", '{"amount": 130}')
 PARENT = {"header": {"session": "lab-1"}, "metadata": {"cellId": "cell-7"}}
@@ -40,7 +44,7 @@ class Stage:
         monkeypatch.setattr(live, "publish", self._publish)
         monkeypatch.setattr(live, "request", lambda: PARENT)
         monkeypatch.setattr(live, "HERE_WITHIN", 0.01)
-        monkeypatch.setattr(live.TurnWidget, "send", self._send)
+        monkeypatch.setattr(TurnWidget, "send", self._send)
         self.open()
 
     def open(self) -> None:
@@ -62,7 +66,7 @@ class Stage:
 
     def play(self, *events: Event, gap: float = 0.0) -> None:
         for event in events:
-            self.view.handle(event)
+            self.view.handle(Envelope(self.now, event))
             self.now += gap
             self.view.tick()
 
@@ -72,18 +76,18 @@ class Stage:
 
     @property
     def texts(self) -> list[str]:
-        """The parts as the browser rebuilds them; offsets must fit."""
+        """The segments as the browser rebuilds them; offsets must fit."""
         texts: list[str] = []
         for op in (op for ops in self.sent for op in ops):
             if op["op"] == "reset":
-                texts = [part["text"] for part in op["parts"]]
-            elif op["op"] == "part":
+                texts = [segment["text"] for segment in op["segments"]]
+            elif op["op"] == "segment":
                 texts.append("")
             elif op["op"] == "append":
-                assert op["at"] == len(texts[op["part"]])
-                texts[op["part"]] += op["text"]
+                assert op["at"] == len(texts[op["segment"]])
+                texts[op["segment"]] += op["text"]
             elif op["op"] == "block":  # what of it was not sent comes as HTML only
-                texts[op["part"]] = texts[op["part"]].ljust(op["to"], "…")
+                texts[op["segment"]] = texts[op["segment"]].ljust(op["to"], "…")
         return texts
 
     def shown(self, kind: str) -> list[dict[str, Any]]:
@@ -97,11 +101,13 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 
 def test_the_first_message_goes_at_once(stage: Stage) -> None:
-    stage.view.handle(OPENING[0])
+    stage.view.handle(Envelope(0.0, OPENING[0]))
     assert [op["op"] for op in stage.sent[0]] == ["head", "state"]
 
 
 def test_a_thousand_deltas_a_second_are_twenty_messages(stage: Stage) -> None:
+    stage.hears(ready="page-1")
+    stage.messages.clear()
     stage.play(*OPENING, *(ReasoningDelta(f"{i} ") for i in range(500)), gap=0.001)
     stage.play(*(ContentDelta(f"{i} ") for i in range(500)), gap=0.001)
     stage.play(STOP, gap=0.1)
@@ -155,7 +161,7 @@ def test_a_gap_is_mended_by_the_whole(stage: Stage) -> None:
     stage.play(ContentDelta("and found"), gap=0.1)
     append, reset = stage.sent[0]
     assert append["op"] == "append", "who has missed nothing goes on with what is new"
-    assert reset["parts"][0]["text"] == "lost and found"
+    assert reset["segments"][0]["text"] == "lost and found"
 
 
 def test_a_page_that_cannot_ask_is_sent_the_whole_now_and_then(stage: Stage) -> None:
@@ -171,7 +177,7 @@ def test_a_page_that_is_heard_gets_its_buttons_at_once_and_nothing_twice(stage: 
 
 
 @pytest.mark.parametrize(
-    "ending", [STOP, TurnFinished(Reply("x", error=TurnInterrupted("Stopped."))), None]
+    "ending", [STOP, TurnFinished(make_reply("x", error=TurnInterrupted("Stopped."))), None]
 )
 def test_the_record_takes_the_place_of_the_widget(
     stage: Stage, ending: TurnFinished | None
@@ -261,7 +267,7 @@ def test_arguments_are_asked_for_until_they_fit(stage: Stage) -> None:
         stage.now += 0.1
         return stage.now
 
-    stage.view._pace._clock = clock
+    stage.view._throttle._clock = clock
     stage.hears(ready="page-1")
     answers = [{"number": 1, "say": "once", "fields": [text]} for text in ("lots", "-1", "50")]
     assert ask(stage, *answers) == {"amount": 50}
@@ -284,7 +290,7 @@ def test_a_page_that_was_closed_says_no(stage: Stage, monkeypatch: pytest.Monkey
     assert ask(stage, {"number": 1, "say": "once", "fields": ["130"]}) == "once"
     stage.hears(leaving="page-2")
     assert ask(stage) == "no"
-    assert "closed" in stage.view._page.timeline.parts[-1].text
+    assert "closed" in stage.view._page.timeline.segments[-1].text
 
 
 def test_the_record_waits_for_a_page_that_went(stage: Stage) -> None:
@@ -316,7 +322,7 @@ def test_a_page_that_is_there_takes_the_record(stage: Stage) -> None:
 def test_a_page_that_comes_after_a_fast_turn_is_there(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detached.was_heard("lab-1")
+    detached.note_heard("lab-1")
     monkeypatch.setattr(live, "HERE_WITHIN", 10)
     stage.play(*OPENING, ContentDelta("yes"), STOP)
     threading.Timer(0.05, stage.hears, kwargs={"ready": "page-1"}).start()
@@ -336,15 +342,52 @@ def test_after_500_turns_next_to_nothing_is_left(stage: Stage, heard: bool) -> N
             stage.hears(ready="page-1")
         stage.view.close()
     assert len(ipywidgets.widgets.widget._instances) <= before
-    assert len(detached._widgets) <= detached.KEPT
+    assert len(detached._widgets) <= detached.MAX_WIDGETS
 
 
 def test_the_script_travels_with_the_widget(stage: Stage) -> None:
     state = stage.view._widget.get_state()
     assert "initialize" in state["_esm"]
-    assert len(state["_esm"]) + len(state["_css"]) < 40_000
-    for sink in ("innerHTML", "insertAdjacentHTML", "outerHTML", "document.write", "import "):
-        assert sink not in state["_esm"]
+    assert len(state["_esm"]) < 2000
+    assert len(state["script"]) < 12_000
+    unpacked = json.loads(zlib.decompress(state["script"]))
+    assert ".kimi-turn" in unpacked["style"]
+    for script in (state["_esm"], unpacked["script"]):
+        for sink in ("innerHTML", "insertAdjacentHTML", "outerHTML", "document.write", "import "):
+            assert sink not in script
+
+
+def test_a_page_that_has_the_script_is_not_sent_it_again(stage: Stage) -> None:
+    assert stage.view._widget.script == SCRIPT
+    stage.hears(ready="page-1")
+    stage.is_there = True
+    stage.view.close()
+    stage.open()
+    assert stage.view._widget.script == b""
+    stage.hears(script=True)
+    assert stage.view._widget.script == SCRIPT, "another window asks for it"
+
+
+def test_a_page_that_was_not_heard_is_sent_the_script_each_time(stage: Stage) -> None:
+    stage.view.close()
+    stage.open()
+    assert stage.view._widget.script == SCRIPT
+
+
+def test_html_is_drawn_once_a_page_listens_or_will_not_tell(stage: Stage) -> None:
+    stage.play(*OPENING, ContentDelta("one\n\ntwo\n\n"), gap=0.1)
+    assert stage.shown("block") == []
+    stage.now = live.READY_WITHIN + 0.1
+    stage.view.tick()
+    assert "<p>one</p>" in stage.shown("block")[0]["html"]
+
+
+def test_durations_come_from_the_envelopes(stage: Stage) -> None:
+    for seconds, event in enumerate((*OPENING, ReasoningDelta("hm"), ContentDelta("yes"))):
+        stage.view.handle(Envelope(3.0 * seconds, event))
+    stage.now += 0.1
+    stage.view.tick()
+    assert stage.shown("done")[0]["seconds"] == 3.0
 
 
 def test_messages_of_the_browser_come_in_while_the_cell_runs() -> None:
@@ -353,7 +396,7 @@ def test_messages_of_the_browser_come_in_while_the_cell_runs() -> None:
             return None
 
     comm = Comm()
-    live._listen_at_once(comm)
+    listen_at_once(comm)
     assert comm._reply_subshell_for({}, "subshell-1") == "subshell-1"
     other = object()
-    live._listen_at_once(other)  # an older kernel has nothing to mend
+    listen_at_once(other)  # an older kernel has nothing to mend

@@ -11,6 +11,7 @@ from kimi_magic.core.events import (
     ApprovalAnswered,
     ApprovalAsked,
     ContentDelta,
+    Envelope,
     Event,
     ReasoningDelta,
     RequestStarted,
@@ -22,7 +23,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import Output, Step, ToolCall, ToolResult, Usage
 from kimi_magic.display.html.markdown import to_html
-from kimi_magic.display.live.page import SMALL, Page
+from kimi_magic.display.live.page import MAX_OPEN, Page
 from kimi_magic.display.view import ViewOptions
 from tests.turns import OPENING, STOP
 
@@ -37,9 +38,10 @@ class Clock:
         return self.now
 
 
-def played(page: Page, *events: Event) -> list[dict[str, Any]]:
+def played(page: Page, *events: Event, seconds: float = 0.0) -> list[dict[str, Any]]:
     """The operations, each event sent for itself."""
-    return [op for event in events for op in (*page.apply(event), *page.draw())]
+    envelopes = (Envelope(seconds, event) for event in events)
+    return [op for envelope in envelopes for op in (*page.apply(envelope), *page.draw())]
 
 
 def of(ops: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
@@ -55,7 +57,7 @@ def test_a_block_is_html_once_when_a_later_one_has_begun() -> None:
     (rest,) = of(played(page, STOP), "block")
     assert page.draw() == []
     assert rest["html"] == to_html("two\n")
-    assert rest["to"] == page.timeline.parts[0].length
+    assert rest["to"] == page.timeline.segments[0].length
 
 
 def test_the_open_block_is_drawn_anew_twice_a_second_while_it_is_small() -> None:
@@ -74,7 +76,7 @@ def test_the_open_block_is_drawn_anew_twice_a_second_while_it_is_small() -> None
     clock.now += 1
     assert not page.wants_drawing
     assert page.draw() == [], "nothing new, nothing drawn"
-    page.apply(ContentDelta("x" * SMALL))
+    page.apply(Envelope(0.0, ContentDelta("x" * MAX_OPEN)))
     assert not page.wants_drawing
     assert page.draw() == []
 
@@ -83,7 +85,7 @@ def test_plain_text_has_no_blocks() -> None:
     page = Page(ViewOptions(format="text"))
     ops = played(page, *OPENING, ContentDelta("# One\n\ntwo\n"), STOP)
     assert of(ops, "block", "open") == page.draw() == []
-    assert of(ops, "part")[0]["plain"]
+    assert of(ops, "segment")[0]["plain"]
 
 
 def test_a_call_shows_its_arguments_then_what_it_gave_and_how_long_it_took() -> None:
@@ -119,16 +121,14 @@ def test_arguments_that_the_person_changed_take_the_place_of_the_models() -> Non
 
 
 def test_reasoning_says_how_long_and_how_much_it_was() -> None:
-    clock = Clock()
-    page = Page(ViewOptions(keep_reasoning=True), clock)
+    page = Page(ViewOptions(keep_reasoning=True), Clock())
     ops = played(page, *OPENING, ReasoningDelta("hm"))
-    assert of(ops, "part")[0]["keep"]
-    clock.now = 12.0
-    done = of(played(page, ContentDelta("yes")), "done")[0]
+    assert of(ops, "segment")[0]["keep"]
+    done = of(played(page, ContentDelta("yes"), seconds=12.0), "done")[0]
     assert done["seconds"] == 12
     usage = Usage(90, 50, reasoning_tokens=40)
     ops = played(page, StepFinished(Step(usage=usage)))
-    assert of(ops, "tokens") == [{"op": "tokens", "part": 0, "tokens": 40}]
+    assert of(ops, "tokens") == [{"op": "tokens", "segment": 0, "tokens": 40}]
     assert of(ops, "usage") == [{"op": "usage", "steps": 1, "in": 90, "out": 50}]
 
 
@@ -155,25 +155,25 @@ def test_who_heard_everything_and_who_asks_for_the_whole_see_the_same(
     happenings: list[tuple[Event, ...]],
 ) -> None:
     page = Page(ViewOptions(), Clock())
-    parts: list[dict[str, Any]] = []
+    segments: list[dict[str, Any]] = []
     for op in played(page, *OPENING, *(event for events in happenings for event in events)):
-        if op["op"] == "part":
-            parts.append({"text": "", "blocks": "", "to": 0, "run": None, "result": None})
+        if op["op"] == "segment":
+            segments.append({"text": "", "blocks": "", "to": 0, "run": None, "result": None})
             continue
-        if "part" not in op:
+        if "segment" not in op:
             continue
-        part = parts[op["part"]]
+        segment = segments[op["segment"]]
         if op["op"] == "append":
-            part["text"] += op["text"]
+            segment["text"] += op["text"]
         elif op["op"] == "block":
-            part["blocks"] += op["html"]
-            part["to"] = op["to"]
+            segment["blocks"] += op["html"]
+            segment["to"] = op["to"]
         elif op["op"] in ("run", "result"):
-            part[op["op"]] = op
-            part["run"] = op.get("given", part["run"])
-    whole = page.snapshot()["parts"]
-    assert len(whole) == len(parts)
-    for mine, theirs in zip(parts, whole, strict=True):
+            segment[op["op"]] = op
+            segment["run"] = op.get("given", segment["run"])
+    whole = page.snapshot()["segments"]
+    assert len(whole) == len(segments)
+    for mine, theirs in zip(segments, whole, strict=True):
         assert mine["text"] == theirs["text"]
         assert mine["blocks"] == theirs.get("blocks", "")
         assert mine["to"] == theirs.get("to", 0)

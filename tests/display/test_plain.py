@@ -10,6 +10,7 @@ import pytest
 from kimi_magic.core.errors import TurnInterrupted
 from kimi_magic.core.events import (
     ContentDelta,
+    Envelope,
     Event,
     Notice,
     Preparing,
@@ -20,10 +21,10 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Reply, Usage
+from kimi_magic.core.messages import Usage
 from kimi_magic.display.plain import PlainView
-from kimi_magic.display.throttle import Throttle
-from kimi_magic.display.view import ViewOptions
+from kimi_magic.display.view import Throttle, ViewOptions
+from tests.turns import make_reply
 
 OPENING: tuple[Event, ...] = (TurnStarted("qwen3-0.6b", "local", practice=True), RequestStarted(1))
 
@@ -32,7 +33,7 @@ def printed(*events: Event, options: ViewOptions | None = None) -> str:
     with redirect_stdout(io.StringIO()) as out:
         view = PlainView(options or ViewOptions())
         for event in events:
-            view.handle(event)
+            view.handle(Envelope(0.0, event))
         view.close()
     return out.getvalue()
 
@@ -47,7 +48,7 @@ def test_a_turn_as_text() -> None:
         ToolCallStarted(0, "add"),
         ToolCallDelta(0, '{"a": 1}'),
         ContentDelta("\x1b[31m**yes**\n"),
-        TurnFinished(Reply("x", finish_reason="length", usage=usage)),
+        TurnFinished(make_reply("x", finish_reason="length", usage=usage)),
         options=ViewOptions(usage=True),
     )
     assert text == (
@@ -76,14 +77,14 @@ def test_progress_is_one_line_for_each_thing_that_is_waited_for() -> None:
 
 def test_hidden_reasoning_is_not_printed() -> None:
     events = (*OPENING, ReasoningDelta("thought"), ContentDelta("yes"))
-    end = TurnFinished(Reply("yes", finish_reason="stop"))
+    end = TurnFinished(make_reply("yes", finish_reason="stop"))
     text = printed(*events, end, options=ViewOptions(hide_reasoning=True))
     assert text == "[qwen3-0.6b — practice model]\n\nyes\n"
 
 
 def test_what_arrived_stays_when_the_turn_breaks_off() -> None:
     assert "so far\n\n[Stopped" in printed(*OPENING, ContentDelta("so far"))
-    stopped = TurnFinished(Reply("so far", error=TurnInterrupted("Stopped.")))
+    stopped = TurnFinished(make_reply("so far", error=TurnInterrupted("Stopped.")))
     assert "so far\n\n[Stopped: what had" in printed(*OPENING, ContentDelta("so far"), stopped)
 
 
@@ -95,7 +96,7 @@ def test_text_is_flushed_twenty_times_a_second_at_most() -> None:
     with redirect_stdout(out):
         view = PlainView(ViewOptions(), Throttle(clock=lambda: now))
         for event in (*OPENING, *[ContentDelta("x")] * 1000):
-            view.handle(event)
+            view.handle(Envelope(0.0, event))
             now += 0.001
         now += 0.05
         view.tick()
@@ -109,7 +110,7 @@ def test_a_stream_that_cannot_show_a_letter_shows_another() -> None:
     with redirect_stdout(io.TextIOWrapper(raw, encoding="ascii")):
         view = PlainView(ViewOptions())
         for event in (*OPENING, ContentDelta("π = 3")):
-            view.handle(event)
+            view.handle(Envelope(0.0, event))
         view.close()
         assert b"? = 3" in raw.getvalue()
 
@@ -118,5 +119,5 @@ def test_without_a_standard_output_nothing_fails(monkeypatch: pytest.MonkeyPatch
     view = PlainView(ViewOptions())
     with monkeypatch.context() as patch:
         patch.setattr("sys.stdout", None)
-        view.handle(OPENING[0])
+        view.handle(Envelope(0.0, OPENING[0]))
         view.close()

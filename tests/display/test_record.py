@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kimi_magic.core.errors import KeyRefused, TurnInterrupted
 from kimi_magic.core.events import (
     ContentDelta,
+    Envelope,
     Event,
     Notice,
     ReasoningDelta,
@@ -26,11 +27,11 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Reply, Step, Usage
+from kimi_magic.core.messages import Step, Usage
 from kimi_magic.display.record import Bundle, RecordView, make_record
 from kimi_magic.display.timeline import Timeline
 from kimi_magic.display.view import ViewOptions
-from tests.turns import OPENING, pieces
+from tests.turns import OPENING, make_reply, pieces
 
 RECORDS = Path(__file__).parents[1] / "records"
 USAGE = Usage(1200, 345, 300, 0, 1, 12.5)
@@ -49,7 +50,7 @@ print(max(9.11, 9.9))  # 9.9
 
 def finished(text: str = "x", **facts: object) -> TurnFinished:
     reply = {"finish_reason": "stop", "model": "kimi-k2-thinking", "chat": "main", "usage": USAGE}
-    return TurnFinished(Reply(text, **(reply | facts)))  # type: ignore[arg-type]
+    return TurnFinished(make_reply(text, **(reply | facts)))  # type: ignore[arg-type]
 
 
 def record(*events: Event, options: ViewOptions | None = None) -> Bundle:
@@ -283,7 +284,7 @@ def test_times_are_in_the_metadata_alone() -> None:
 def test_without_a_shell_the_transcript_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     view = RecordView(ViewOptions())
     for event in (*OPENING, ContentDelta("yes"), finished()):
-        view.handle(event)
+        view.handle(Envelope(0.0, event))
         view.tick()
     assert capsys.readouterr().out == ""
     view.close()

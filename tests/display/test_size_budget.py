@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from kimi_magic.core.events import (
     ApprovalAsked,
     ContentDelta,
+    Envelope,
     Event,
     Notice,
     ReasoningDelta,
@@ -27,14 +28,14 @@ from kimi_magic.core.events import (
     ToolStarted,
     TurnFinished,
 )
-from kimi_magic.core.messages import Output, Reply, Step, ToolCall, ToolResult
+from kimi_magic.core.messages import Output, Step, ToolCall, ToolResult
 from kimi_magic.display.html.markdown import DEEPEST_HTML, foreign_html, to_html
 from kimi_magic.display.live.live_view import Outbox
 from kimi_magic.display.live.page import Page
 from kimi_magic.display.record import Bundle, make_record
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import ViewOptions
-from tests.turns import OPENING
+from tests.turns import OPENING, make_reply
 
 MOST = 20_000
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 3000).decode()
@@ -44,7 +45,7 @@ MARKUP = 30
 
 
 def end(text: str = "", **facts: Any) -> TurnFinished:
-    return TurnFinished(Reply(text, **({"finish_reason": "stop"} | facts)))
+    return TurnFinished(make_reply(text, **({"finish_reason": "stop"} | facts)))
 
 
 def played(*events: Event, most: int = MOST) -> Timeline:
@@ -129,7 +130,7 @@ def test_what_a_page_is_sent_is_bounded(flood: str) -> None:
     page, outbox = Page(ViewOptions(max_chars=MOST), lambda: 0.0), Outbox()
     ops: list[Op] = []
     for i, event in enumerate((*OPENING, *FLOODS[flood][0])):
-        for op in page.apply(event):
+        for op in page.apply(Envelope(0.0, event)):
             outbox.add(op)
         if i % 50 == 0:
             ops += outbox.take(page.draw())
@@ -145,36 +146,36 @@ def test_a_turn_within_the_bound_loses_nothing() -> None:
     answer, thought = "word " * 3000, "hm " * 4000
     events = (ReasoningDelta(thought), *call(stdout="x" * 4000), ContentDelta(answer), end(answer))
     timeline = played(*events, most=200_000)
-    assert [part.missing for part in timeline.parts] == [0, 0, 0]
+    assert [part.missing for part in timeline.segments] == [0, 0, 0]
     assert "max_output_chars" not in str(make_record(timeline, ViewOptions()))
 
 
 def test_the_last_answer_is_kept_whatever_came_before() -> None:
     chatter = [e for i in range(900) for e in (ContentDelta(f"Now step {i}. "), *call(step=i))]
     text = "The answer is 42."
-    last = played(*chatter, RequestStarted(901), ContentDelta(text), end(text)).parts[-1]
+    last = played(*chatter, RequestStarted(901), ContentDelta(text), end(text)).segments[-1]
     assert (last.kind, last.text, last.missing) == ("answer", text, 0)
     first = "word " * 8000
     timeline = played(
         ContentDelta(first), *call(), RequestStarted(2), ContentDelta(text), end(text)
     )
-    assert timeline.parts[-1].text == text
+    assert timeline.segments[-1].text == text
 
 
 def test_what_a_person_is_asked_about_is_always_shown() -> None:
     notices = [Notice("x" * 500) for _ in range(500)]
     timeline = played(*notices, *call('{"code": "print(1)"}', asked=True, stdout="1\n"))
-    (card,) = [part for part in timeline.parts if part.kind == "tool"]
+    (card,) = [part for part in timeline.segments if part.kind == "tool"]
     assert card.text == '{"code": "print(1)"}'
-    assert timeline.parts[timeline.running] is card
+    assert timeline.segments[timeline.running] is card
 
 
 def test_how_a_turn_ended_is_always_told() -> None:
     notices = [Notice("x" * 500) for _ in range(500)]
-    assert "max_tokens" in played(*notices, end("x", finish_reason="length")).parts[-1].text
+    assert "max_tokens" in played(*notices, end("x", finish_reason="length")).segments[-1].text
     stopped = played(*notices)
     stopped.end()
-    assert stopped.parts[-1].text.startswith("Stopped")
+    assert stopped.segments[-1].text.startswith("Stopped")
 
 
 def test_later_calls_have_room_after_a_flood() -> None:
@@ -199,11 +200,11 @@ def test_how_a_text_arrives_makes_no_difference(
 
     most = data.draw(st.integers(0, 4000))
     whole, pieces = played(*events(10_000), most=most), played(*events(size), most=most)
-    assert [(p.kind, p.text, p.missing) for p in whole.parts] == [
-        (p.kind, p.text, p.missing) for p in pieces.parts
+    assert [(p.kind, p.text, p.missing) for p in whole.segments] == [
+        (p.kind, p.text, p.missing) for p in pieces.segments
     ]
     assert whole.left_out == pieces.left_out
-    assert sum(part.length for part in whole.parts) <= most
+    assert sum(part.length for part in whole.segments) <= most
 
 
 def depth(html: str) -> int:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from kimi_magic.core.events import (
     ContentDelta,
+    Envelope,
     Event,
     Notice,
     Preparing,
@@ -19,12 +20,12 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Reply, Usage
+from kimi_magic.core.messages import Usage
 from kimi_magic.display.terminal import TerminalView
 from kimi_magic.display.view import ViewOptions
-from tests.turns import OPENING
+from tests.turns import OPENING, make_reply
 
-STOP = TurnFinished(Reply("x", finish_reason="stop", usage=Usage(1000, 234, 0, 0, 1, 5.0)))
+STOP = TurnFinished(make_reply("x", finish_reason="stop", usage=Usage(1000, 234, 0, 0, 1, 5.0)))
 
 
 class Screen:
@@ -41,7 +42,7 @@ class Screen:
 
     def play(self, *events: Event) -> str:
         for event in events:
-            self.view.handle(event)
+            self.view.handle(Envelope(0.0, event))
         return self.file.getvalue()
 
 
@@ -110,7 +111,7 @@ def test_a_block_is_drawn_when_it_is_finished() -> None:
 def test_plain_text_streams_as_it_comes() -> None:
     screen = Screen(options=ViewOptions(format="text"))
     screen.play(*OPENING)
-    screen.view.handle(ContentDelta("**First**"))
+    screen.view.handle(Envelope(0.0, ContentDelta("**First**")))
     assert "**First**" in screen.file.getvalue()
 
 

@@ -22,10 +22,11 @@ from kimi_magic.core.events import (
     ToolCallStarted,
     TurnFinished,
 )
-from kimi_magic.core.messages import Reply, Step
+from kimi_magic.core.messages import Step
+from kimi_magic.core.reply import Reply
 from kimi_magic.display.segments import clean
 from kimi_magic.display.timeline import Timeline
-from tests.turns import OPENING, STOP, pieces
+from tests.turns import OPENING, STOP, make_reply, pieces
 
 
 def fold(*events: Event, **options: Any) -> Timeline:
@@ -36,7 +37,7 @@ def fold(*events: Event, **options: Any) -> Timeline:
 
 
 def shown(timeline: Timeline) -> list[tuple[str, str]]:
-    return [(part.kind, part.text) for part in timeline.parts]
+    return [(segment.kind, segment.text) for segment in timeline.segments]
 
 
 def test_states_follow_the_turn() -> None:
@@ -110,7 +111,7 @@ def test_tool_calls_side_by_side_keep_their_arguments() -> None:
         ToolCallDelta(1, "2}"),
         StepFinished(Step()),
     )
-    assert [(p.title, p.text, p.done) for p in timeline.parts] == [
+    assert [(p.title, p.text, p.done) for p in timeline.segments] == [
         ("one", '{"a":1}', True),
         ("two", '{"b":2}', True),
     ]
@@ -142,28 +143,28 @@ def test_hidden_reasoning_leaves_its_state_only() -> None:
 @pytest.mark.parametrize(
     ("reply", "answered", "notice", "state"),
     [
-        (Reply("x", finish_reason="length"), True, "--max-tokens", "Done"),
-        (Reply("", finish_reason="length"), False, "before an answer began", "Done"),
-        (Reply("x", finish_reason="content_filter"), True, "content filter", "Done"),
-        (Reply("", finish_reason="stop"), False, "empty", "Done"),
-        (Reply("x", error=TurnInterrupted("stop")), True, "kept", "Stopped"),
-        (Reply("", error=TurnInterrupted("stop")), False, "nothing had arrived", "Stopped"),
-        (Reply("", error=KeyRefused("No.\nDo this.")), False, "KeyRefused: No.", "Failed"),
+        (make_reply("x", finish_reason="length"), True, "--max-tokens", "Done"),
+        (make_reply("", finish_reason="length"), False, "before an answer began", "Done"),
+        (make_reply("x", finish_reason="content_filter"), True, "content filter", "Done"),
+        (make_reply("", finish_reason="stop"), False, "empty", "Done"),
+        (make_reply("x", error=TurnInterrupted("stop")), True, "kept", "Stopped"),
+        (make_reply("", error=TurnInterrupted("stop")), False, "nothing had arrived", "Stopped"),
+        (make_reply("", error=KeyRefused("No.\nDo this.")), False, "KeyRefused: No.", "Failed"),
     ],
 )
 def test_the_end_says_what_is_amiss(reply: Reply, answered: bool, notice: str, state: str) -> None:
     timeline = fold(*OPENING, *([ContentDelta("x")] if answered else []), TurnFinished(reply))
     assert timeline.state == state
-    assert [part.kind for part in timeline.parts].count("notice") == 1
-    assert notice in timeline.parts[-1].text
-    assert all(part.done for part in timeline.parts)
+    assert [segment.kind for segment in timeline.segments].count("notice") == 1
+    assert notice in timeline.segments[-1].text
+    assert all(segment.done for segment in timeline.segments)
 
 
 def test_a_turn_without_its_last_event_ends_stopped() -> None:
     timeline = fold(*OPENING, ReasoningDelta("hm"))
     assert timeline.end()
     assert timeline.state == "Stopped"
-    assert [part.kind for part in timeline.parts] == ["reasoning", "notice"]
+    assert [segment.kind for segment in timeline.segments] == ["reasoning", "notice"]
     assert not timeline.end(), "ending twice says it once"
     assert not fold(*OPENING, ContentDelta("x"), STOP).end()
 
@@ -185,21 +186,21 @@ def test_any_split_gives_the_same_timeline(
 @given(st.lists(st.sampled_from([ReasoningDelta("r 😀"), ContentDelta("a\n"), Notice("n")])))
 def test_the_operations_alone_rebuild_the_timeline(events: list[Event]) -> None:
     timeline = Timeline()
-    parts: list[dict[str, Any]] = []
+    segments: list[dict[str, Any]] = []
     for event in (*OPENING, *events, STOP):
         for op in timeline.apply(event):
-            if op["op"] == "part":
-                assert op["part"] == len(parts)
+            if op["op"] == "segment":
+                assert op["segment"] == len(segments)
                 new = {"kind": op["kind"], "title": op["title"], "text": "", "done": False}
-                parts.append(new | {"state": "", "tokens": 0, "cut": ""})
+                segments.append(new | {"state": "", "tokens": 0, "cut": ""})
             elif op["op"] == "append":
-                part = parts[op["part"]]
-                assert not part["done"]
-                assert op["at"] == len(part["text"])
-                part["text"] += op["text"]
+                segment = segments[op["segment"]]
+                assert not segment["done"]
+                assert op["at"] == len(segment["text"])
+                segment["text"] += op["text"]
             elif op["op"] == "done":
-                parts[op["part"]]["done"] = True
-    assert parts == timeline.snapshot()["parts"]
+                segments[op["segment"]]["done"] = True
+    assert segments == timeline.snapshot()["segments"]
 
 
 def test_control_characters_become_visible() -> None:
@@ -214,7 +215,7 @@ def test_200_000_deltas_take_linear_time(text: str) -> None:
         began = time.process_time()
         for _ in range(n):
             timeline.apply(ContentDelta(text))
-        assert len(timeline.parts) == (text != "\n")
+        assert len(timeline.segments) == (text != "\n")
         return time.process_time() - began
 
     short, long = seconds(20_000), seconds(200_000)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from types import MappingProxyType
 
 import pytest
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.messages import Message, Reply
+from kimi_magic.core.messages import Message
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import EndpointFacts, TurnRecord
 from kimi_magic.export import Program, program_of
 from tests.snippets import MODEL, ask
 
-LAB = SimpleNamespace(name="lab", base_url="http://lab/v1", key_env="LAB_API_KEY")
-EMBEDDED = SimpleNamespace(name="local", base_url="", key_env=None)
+LAB = EndpointFacts("lab", "http://lab/v1", "LAB_API_KEY")
 
 
-def reply_of(*texts: str, endpoint: Any = LAB) -> Reply:
+def reply_of(*texts: str, endpoint: EndpointFacts | None = LAB) -> Reply:
     """Return the reply of a turn that sent these texts first, and one more later."""
-    return Reply(
-        "Yes.",
-        conversation=tuple(Message("user", text) for text in (*texts, "Later?")),
-        request={"model": MODEL, "stream": True},
-        asked=len(texts),
+    record = TurnRecord(
+        messages=tuple(Message("user", text) for text in (*texts, "Later?")),
+        sent=len(texts),
+        parameters={"model": MODEL, "stream": True},
         endpoint=endpoint,
-        functions={"len": len},
     )
+    return Reply(record, functions={"len": len})
 
 
 def test_the_first_request_and_the_facts_of_its_endpoint() -> None:
@@ -49,7 +48,7 @@ def test_keys_and_what_looks_like_one_are_masked() -> None:
 
 
 def test_the_embedded_engine_has_no_address() -> None:
-    program = program_of(reply_of("Hi", endpoint=EMBEDDED), {})
+    program = program_of(reply_of("Hi", endpoint=EndpointFacts("local")), {})
     assert program.base_url.startswith("http://127.0.0.1")
     assert "practice model" in program.notes[0]
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from importlib.util import LazyLoader, find_spec, module_from_spec
+from types import ModuleType
+from typing import Any
+
 import pytest
 
-from kimi_magic.jupyter.completion import Names, completions
+from kimi_magic.jupyter.completion import Names, callables, completions
 from tests.kernels import Kernel
 
 NAMES: Names = {
@@ -25,6 +31,9 @@ NAMES: Names = {
         ("%%kimi -R -m moon", ["moonshotai/kimi-k2-thinking"]),
         ("%%kimi -c ", ["main", "review"]),
         ("%%kimi -T forecast,pl", ["plot", "plx"]),
+        ("%%kimi -T forecast, pl", ["plot", "plx"]),
+        ("%%kimi -v a, b, s", ["sales"]),
+        ("%%kimi -v a, b, -R --ra", ["--raw"]),
         ("%%kimi -f t", ["text"]),
         ("%%kimi --approve a", ["ask", "auto"]),
         ("answer = %kimi ch", ["chat", "chats"]),
@@ -77,3 +86,152 @@ def test_in_a_kernel(kernel: Kernel, code: str, matches: list[str]) -> None:
     assert found["matches"] == matches
     if matches:
         assert matches[0].startswith(code[found["cursor_start"] :])
+
+
+RAN: list[str] = []
+
+
+class Descriptor:
+    """Records that its code was run, as one would that reads a table from a server."""
+
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        RAN.append("descriptor")
+        return print
+
+
+class Meta(type):
+    def __getattribute__(cls, name: str) -> Any:
+        RAN.append(f"metaclass: {name}")
+        return super().__getattribute__(name)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        RAN.append("isinstance")
+        return False
+
+
+class Watched(metaclass=Meta):
+    """An object on which nothing can be asked without its noticing."""
+
+    slow = Descriptor()
+
+    class Inner:
+        def deep(self) -> None: ...
+
+    def __init__(self) -> None:
+        fields = object.__getattribute__(self, "__dict__")
+        fields |= {"hook": print, "size": 3, "guarded": print}
+
+    @property
+    def lazy(self) -> Any:
+        RAN.append("property")
+        return self
+
+    @property
+    def guarded(self) -> Any:
+        RAN.append("property over a field")
+        return print
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        RAN.append("__class__")
+        return int
+
+    def __getattr__(self, name: str) -> Any:
+        RAN.append(f"__getattr__: {name}")
+        raise AttributeError
+
+    def __getattribute__(self, name: str) -> Any:
+        RAN.append(f"__getattribute__: {name}")
+        return object.__getattribute__(self, name)
+
+    def __dir__(self) -> Iterator[str]:
+        RAN.append("__dir__")
+        return iter(())
+
+    def __eq__(self, other: object) -> bool:
+        RAN.append("__eq__")
+        return False
+
+    def __hash__(self) -> int:
+        RAN.append("__hash__")
+        return 0
+
+    def method(self) -> None: ...
+
+    @classmethod
+    def of_class(cls) -> None: ...
+
+    @staticmethod
+    def static() -> None: ...
+
+
+class Slots:
+    __slots__ = ("field",)
+
+    def method(self) -> None: ...
+
+
+class OwnDict:
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        RAN.append("__dict__")
+        return {}
+
+    def method(self) -> None: ...
+
+
+def lazy_module() -> ModuleType:
+    """A module that is loaded when one of its attributes is read."""
+    spec = find_spec("colorsys")
+    assert spec
+    assert spec.loader
+    spec.loader = LazyLoader(spec.loader)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+METHODS = ["method", "of_class", "static"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("watched.", ["Inner", "hook", *METHODS]),
+        ("Watched.", ["Inner", *METHODS]),
+        ("watched.Inner.", ["deep"]),
+        ("watched.lazy.", []),
+        ("watched.slow.", []),
+        ("watched.guarded.", []),
+        ("watched.nothing.", []),
+        ("slots.", ["method"]),
+        ("slots.field.", []),
+        ("own_dict.", ["method"]),
+        ("module.", ["called"]),
+        ("module.missing.", []),
+        ("lazy.", []),
+        ("nothing.", []),
+        ("watched..", []),
+        (".", []),
+    ],
+)
+def test_completion_runs_no_code_of_the_notebook(typed: str, found: list[str]) -> None:
+    module = ModuleType("module")
+    vars(module).update(called=print, RAN=RAN, __getattr__=RAN.append)
+    space = {
+        "watched": Watched(),
+        "Watched": Watched,
+        "slots": Slots(),
+        "own_dict": OwnDict(),
+        "module": module,
+        "lazy": lazy_module(),
+    }
+    before = set(sys.modules)
+    RAN.clear()
+    offered = callables(space, typed)
+    assert RAN == []
+    path = typed.rpartition(".")[0]
+    names = sorted(name.removeprefix(f"{path}.") for name in offered)
+    assert names == found
+    assert set(sys.modules) == before
+    assert type(space["lazy"]).__name__ == "_LazyModule", "it was not loaded"

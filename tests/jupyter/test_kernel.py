@@ -16,9 +16,9 @@ SECRET = "fake-key-0123456789abcdef"
 
 
 def streamed(ran: Ran, kind: str) -> str:
-    """The text that the live view was given for the parts of a kind."""
-    parts = {op["part"] for op in ran.ops if op["op"] == "part" and op["kind"] == kind}
-    return "".join(op["text"] for op in ran.ops if op["op"] == "append" and op["part"] in parts)
+    """The text that the live view was given for the segments of a kind."""
+    found = {op["segment"] for op in ran.ops if op["op"] == "segment" and op["kind"] == kind}
+    return "".join(op["text"] for op in ran.ops if op["op"] == "append" and op["segment"] in found)
 
 
 def test_reasoning_then_answer_stream_and_are_replaced_by_the_record(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from keyword import iskeyword
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from kimi_magic.config import BOUNDS, Bounds
 from kimi_magic.core.errors import MagicError
-from kimi_magic.jupyter.line_parser import parse_line, split_verb
-from kimi_magic.jupyter.options import OPTIONS, VERBS, help_text
+from kimi_magic.jupyter.line_parser import parse_line
+from kimi_magic.jupyter.options import OPTIONS, Option
+from kimi_magic.secrets.keys import KEY_LIKE
 
 
 def given_in(line: str) -> dict[str, Any]:
@@ -40,6 +46,20 @@ def given_in(line: str) -> dict[str, Any]:
         ("-f text # a comment -m x", {"format": "text"}),
         ("# don't", {}),
         ('-s "# no comment"', {"system": "# no comment"}),
+        ("-v a,", {"var": ["a"]}),
+        ("-T f,", {"tool": ["f"]}),
+        ("-v a, -m x", {"var": ["a"], "model": "x"}),
+        ("-v a, b , c ,d", {"var": ["a", "b", "c", "d"]}),
+        ("-v a,,b -v c", {"var": ["a", "b", "c"]}),
+        ("-va,b -Tf", {"var": ["a", "b"], "tool": ["f"]}),
+        ("--tool=f, g", {"tool": ["f", "g"]}),
+        ('-T "f, g"', {"tool": ["f", "g"]}),
+        ("-v m[0, 1], runs['a,b'].x", {"var": ["m[0,1]", "runs[a,b].x"]}),
+        ("-Ru", {"hide_reasoning": True, "usage": True}),
+        ("-Rm x", {"hide_reasoning": True, "model": "x"}),
+        ("-mx -m=y", {"model": "y"}),
+        ('--system="-x"', {"system": "-x"}),
+        ("--stop --- --seed -7", {"stop": ["---"], "seed": -7}),
     ],
 )
 def test_lines(line: str, expected: dict[str, Any]) -> None:
@@ -66,6 +86,15 @@ def test_an_empty_system_prompt_is_one() -> None:
         ("-o class", "name of a variable"),
         ("--temperature nan", "--temperature is a number"),
         ("--temp 1", "no option --temp"),
+        ("-m -R", "-m takes a value (ID)"),
+        ("-s --dry-run", "quote one that begins with a dash"),
+        ("-m --temprature 1", "-m takes a value"),
+        ("-v , -R", "-v takes names"),
+        ("-v a b", "'b' is not an option"),
+        ("--raw=yes", "--raw takes no value"),
+        ("-Rx", "no option -Rx"),
+        ("--seed 1.5", "--seed takes a whole number"),
+        ("--temperature hot", "--temperature takes a number"),
     ],
 )
 def test_complaints_take_one_line(line: str, words: str) -> None:
@@ -81,30 +110,116 @@ def test_a_models_name_is_no_key(name: str) -> None:
     assert parse_line(f"-m {name}")["model"] == name
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
+WORDS = [flag for option in OPTIONS for flag in option.flags]
+WORDS += [
+    "",
+    ",",
+    ",,",
+    "a",
+    "a,",
+    ",b",
+    "=",
+    "'",
+    '"',
+    "''",
+    '" "',
+    "<<",
+    "#",
+    "-",
+    "--",
+    "-1",
+    "x[0",
+    "]",
+]
+ANY_LINE = st.text(st.characters(exclude_categories=["Cs"])) | st.lists(
+    st.sampled_from(WORDS) | st.text("-=, 'x\"", max_size=3)
+).flatmap(lambda words: st.sampled_from([" ", "=", ",", ""]).map(lambda by: by.join(words)))
+
+
+@given(ANY_LINE)
 def test_any_line_is_understood_or_refused_in_our_words(line: str) -> None:
-    with suppress(MagicError):
+    with at_most(5.0), suppress(MagicError):
         assert set(parse_line(line)) == {option.name for option in OPTIONS}
 
 
-def test_the_rest_of_a_verb_is_raw() -> None:
-    assert split_verb("""ask What's "8 \\ 2"?""") == ("ask", """What's "8 \\ 2"?""")
-    assert split_verb("") == ("help", "")
-    assert split_verb("ask\ta  b ") == ("ask", "a  b")
+@pytest.mark.parametrize("line", ["'" * 20_001, "-v" + " a," * 20_000, "-v " + "[" * 20_000,
+                                  "sk-" * 10_000, "-" * 20_000, "--x" * 10_000])  # fmt: skip
+def test_long_lines_take_no_time(line: str) -> None:
+    with at_most(5.0), suppress(MagicError):
+        parse_line(line)
 
 
-def test_an_unknown_verb_names_the_nearest() -> None:
-    with pytest.raises(MagicError, match="Did you mean `%kimi reset`"):
-        split_verb("rest")
-    with pytest.raises(MagicError, match="To ask one line: `%kimi ask"):
-        split_verb("why is it so")
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Fail after a time, also what never returns."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError(f"still parsing after {seconds} s")
+
+    signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def test_help_names_every_option_and_verb() -> None:
-    text = help_text()
-    for option in OPTIONS:
-        assert option.usage in text
-        assert option.help in text
-    for verb in VERBS:
-        assert f"%kimi {verb.usage}" in text
-        assert verb.example in help_text(verb.name)
+NAME = st.from_regex(r"[a-z_]{1,5}(\.[a-z]{1,3})?", fullmatch=True)
+TEXT = st.text(st.characters(exclude_categories=["C"], exclude_characters='"#'), max_size=12)
+NEVER_TOGETHER = [{"tool", "no_tools"}, {"no_history", "chat"}, {"no_history", "fresh"}]
+
+
+@st.composite
+def values(draw: st.DrawFn, option: Option) -> Any:
+    if not option.value:
+        return True
+    if option.listed:
+        return draw(st.lists(NAME, min_size=1, max_size=4))
+    if option.choices:
+        return draw(st.sampled_from(option.choices))
+    if option.name == "out":
+        return draw(NAME.filter(lambda name: name.isidentifier() and not iskeyword(name)))
+    if option.type is str:
+        text = draw(TEXT)
+        return [text, draw(TEXT)] if option.repeat else text
+    bounds = BOUNDS.get(option.name, Bounds(-1000))
+    least, most = bounds.least, 10_000 if bounds.most is None else bounds.most
+    if option.type is int:
+        return draw(st.integers(int(least), int(most)))
+    return draw(st.floats(least, most))
+
+
+@st.composite
+def written(draw: st.DrawFn, option: Option, value: Any) -> str:
+    """One of the ways to write an option on a line."""
+    flag = draw(st.sampled_from(option.flags))
+    if value is True:
+        return flag
+    by = draw(st.sampled_from([" ", "  ", "="] + ([] if flag.startswith("--") else [""])))
+    if option.listed and not draw(st.booleans()):
+        comma = draw(st.sampled_from([",", ", ", " ,", " , ", ",,"]))
+        return f"{flag}{by}{comma.join(value)}{draw(st.sampled_from(['', ',', ' ,']))}"
+    several = value if option.repeat else [value]
+    is_word = r"[\w.]+" if by.strip() or not by else r"-?[\w.]+"
+    bare = (v if re.fullmatch(is_word, v) else f'"{v}"' for v in map(str, several))
+    return " ".join(f"{flag}{by}{v}" for v in bare)
+
+
+@given(st.data())
+def test_what_is_written_is_what_is_read(data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.sampled_from(OPTIONS), unique=True))
+    names = {option.name for option in chosen}
+    assume(not any(pair <= names for pair in NEVER_TOGETHER))
+    wanted = {option.name: data.draw(values(option)) for option in chosen}
+    line = " ".join(data.draw(written(option, wanted[option.name])) for option in chosen)
+    assume(not re.search(rf"--?(api[-_]?)?key\b|{KEY_LIKE}", line, re.IGNORECASE))
+    everything = {option.name: None if option.value else False for option in OPTIONS}
+    assert parse_line(line) == everything | wanted
+
+
+@given(st.sampled_from([o for o in OPTIONS if o.value]), st.sampled_from(OPTIONS), st.data())
+def test_no_value_is_the_next_option(one: Option, other: Option, data: st.DataObject) -> None:
+    flag = data.draw(st.sampled_from(one.flags))
+    follows = data.draw(written(other, data.draw(values(other))))
+    with pytest.raises(MagicError, match=f"^{flag} takes a value"):
+        parse_line(f"{flag} {follows}")

@@ -1,7 +1,7 @@
-"""What comes back from the page while a turn runs.
+"""Messages from the pages that show a turn.
 
-It arrives in another thread, or, where the kernel is of the older kind, when the cell has ended.
-So nothing is done here but to note it; only Stop acts at once, as Kernel → Interrupt does.
+They arrive in another thread, or, with ipykernel 6, when the cell has ended. So they are only noted
+here; Stop alone acts at once, as Kernel → Interrupt does.
 """
 
 from __future__ import annotations
@@ -18,16 +18,23 @@ __all__ = ["Clicks"]
 
 
 class Clicks:
-    """Hears the pages that show a turn.
+    """Receives the messages of the pages that show a turn.
+
+    Parameters
+    ----------
+    on_ready : callable
+        Called when a page has come.
+    on_open : callable
+        Called with the index of a segment that the reader unfolds or folds, and the state.
 
     Attributes
     ----------
     ready : threading.Event
-        Set when a page was heard in time: what is clicked there reaches the turn.
+        Set when a page was heard while the cell ran: its clicks reach the turn.
     here : threading.Event
         Set when a page has come, or has answered that it is still there.
     resync : bool
-        Whether a page has missed something.
+        True if a page has missed something.
     """
 
     def __init__(
@@ -45,7 +52,7 @@ class Clicks:
         self._over = False
 
     def hear(self, content: dict[str, Any]) -> None:
-        """Take a message of a page."""
+        """Take a message from a page."""
         match content:
             case {"ready": str(page)}:
                 self._pages.add(page)
@@ -60,27 +67,27 @@ class Clicks:
                 self.here.set()
             case {"resync": _}:
                 self.resync = True
-            case {"open": [int(part), bool(is_open)]}:
-                self._on_open(part, is_open)
+            case {"open": [int(index), bool(is_open)]}:
+                self._on_open(index, is_open)
             case {"answer": dict(answer)}:
                 self._answers.put(answer)
             case {"stop": _}:
                 self._interrupt()
 
     def answer(self, timeout: float) -> dict[str, Any] | None:
-        """The next answer to a question; None where none comes in time."""
+        """Wait for the next answer to a question; None if none comes in time."""
         try:
             return self._answers.get(timeout=timeout)
         except queue.Empty:
             return None
 
     def nobody_for(self, seconds: float) -> bool:
-        """Whether every page was closed that long ago."""
+        """Return True if the last page was closed that long ago."""
         left_at = self._left_at
         return left_at is not None and time.monotonic() - left_at > seconds
 
     def end(self) -> None:
-        """From now on nothing interrupts any more."""
+        """Ignore Stop from now on: the turn is over."""
         with self._lock:
             self._over = True
 
@@ -91,7 +98,9 @@ class Clicks:
 
 
 def _interrupt_main_thread() -> None:
-    if hasattr(signal, "pthread_kill"):  # this ends a call that waits as well
+    # interrupt_main() only sets a flag: a main thread that waits in a system call sleeps on. A
+    # signal to that thread ends the call; Windows has none.
+    if hasattr(signal, "pthread_kill"):
         ident = threading.main_thread().ident
         assert ident is not None, "it runs"
         signal.pthread_kill(ident, signal.SIGINT)

@@ -1,7 +1,7 @@
-"""Records that no page has taken.
+"""Widgets whose record no page has taken.
 
 A page that is reloaded while the kernel works hears nothing until the kernel is idle, and forgets
-which outputs it had. Then it asks for the widgets that are still there, and ours gives it the
+which outputs it had. Then it asks for the widgets that are still open, and ours gives it the
 record, to be put into the cell that ran.
 """
 
@@ -10,50 +10,48 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-__all__ = ["client_of", "expects", "forget", "forget_all", "keep", "was_heard"]
+__all__ = ["client_of", "forget", "forget_all", "keep", "note_heard", "was_heard"]
 
-KEPT = 20
+MAX_WIDGETS = 20
 
 _widgets: deque[Any] = deque()
 _heard: set[str] = set()
 
 
 def client_of(parent: dict[str, Any]) -> str:
-    """The front end that asked for the cell."""
+    """Return the front end that asked for the cell: its id changes when a page is reloaded."""
     return str((parent.get("header") or {}).get("session", ""))
 
 
-def was_heard(client: str) -> None:
-    """Note that this front end's pages are heard while a cell runs."""
+def note_heard(client: str) -> None:
+    """Note that a page of this front end has loaded the script, and is heard while a cell runs."""
     _heard.add(client)
 
 
-def expects(client: str) -> bool:
-    """Whether this front end's pages would be heard if they were there."""
+def was_heard(client: str) -> bool:
     return client in _heard
 
 
 def keep(widget: Any) -> None:
-    """Leave a widget open until its record is taken, but not many of them."""
+    """Leave a widget open until its record is taken; the oldest ones are given up."""
     _widgets.append(widget)
-    while len(_widgets) > KEPT:
+    while len(_widgets) > MAX_WIDGETS:
         _close(_widgets.popleft())
 
 
 def forget(widget: Any) -> None:
-    """The record has found its place."""
+    """Close a widget whose record is in its place."""
     if widget in _widgets:
         _widgets.remove(widget)
     _close(widget)
 
 
 def forget_all() -> None:
-    """Give up what no page has taken, and who was heard."""
     while _widgets:
         _close(_widgets.popleft())
     _heard.clear()
 
 
 def _close(widget: Any) -> None:
-    widget.layout.close()
+    widget.layout.close()  # close() of a widget leaves its layout open
     widget.close()

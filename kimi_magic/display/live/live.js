@@ -1,27 +1,31 @@
 // Draws a turn while it happens. The kernel sends small operations (timeline.py and page.py list
-// them); text reaches the page as text nodes, HTML only as the kernel made it safe.
+// them). Text reaches the page as text nodes, and the only HTML is what the kernel made safe: in a
+// trusted notebook nothing is sanitised.
 
-const BLOCK = 2048; // characters in a block that is laid out for itself
-const LONGEST = 4 * BLOCK; // where a block is cut although its line goes on
+const BLOCK = 2048; // characters in a block with a layout of its own
+const MAX_BLOCK = 4 * BLOCK; // a block is cut here even within a line
 const ROWS = 16; // lines of an argument that are seen without scrolling
-const SETTLES = 400; // ms in which a form that has just come takes no clicks
-const UNSURE = 2000; // ms without a word from the kernel until the reader is told of the menu
+const SETTLE = 400; // ms for which a new form takes no clicks
+const UNSURE = 2000; // ms without a word from the kernel until the hint at its menu is shown
 const MOUNT = "application/vnd.jupyter.widget-view+json";
+const COPY_ANSWER = "Copy the answer";
+const COPY_CODE = "Copy the code";
+const CONTINUABLE = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
 
 /**
- * @typedef {object} Part
+ * @typedef {object} Segment
  * @property {"reasoning" | "answer" | "notice" | "tool"} kind
- * @property {string} title
- * @property {string[]} text as it came, in pieces; of Markdown there is only a tail
+ * @property {string} title name of the tool
+ * @property {string[]} text pieces of the text as they came; Markdown has only a tail
  * @property {number} length in code points
- * @property {string} blocks HTML of what is finished
- * @property {number} to where that ends
+ * @property {string} blocks HTML of the finished blocks
+ * @property {number} to end of the text in them
  * @property {string} tail the text after that
- * @property {{html: string, to: number} | null} drawn the tail's beginning as it stood
+ * @property {{html: string, to: number} | null} drawn the last drawing of the tail's beginning
  * @property {boolean} done
- * @property {boolean} plain whether an answer is no Markdown
- * @property {boolean} keep whether it stays open when it ends
- * @property {boolean | null} open what the reader chose, null before
+ * @property {boolean} plain an answer that is not Markdown
+ * @property {boolean} keep stays unfolded when it ends
+ * @property {boolean | null} open the reader's choice, null before there is one
  * @property {number} began
  * @property {number | null} seconds
  * @property {number} tokens
@@ -29,16 +33,12 @@ const MOUNT = "application/vnd.jupyter.widget-view+json";
  * @property {{call: string, html: string, edited: boolean} | null} run
  * @property {{html: string, seconds: number, shows: boolean} | null} result
  * @property {object | null} form
- * @property {string} cut how much of its text is not kept
+ * @property {string} cut note on text that is not kept
  */
-
-const COPY_ANSWER = "Copy the answer";
-const COPY_CODE = "Copy the code";
-const GOES_ON = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
 
 const now = () => performance.now() / 1000;
 
-/** Offsets count code points, a JavaScript string counts UTF-16 units. */
+/** Count code points, as offsets do; the length of a string counts UTF-16 units. */
 const codePoints = (text) => {
   let count = text.length;
   for (let i = 0; i < text.length; i++) {
@@ -47,14 +47,14 @@ const codePoints = (text) => {
   return count;
 };
 
-/** The text without its first `count` code points. */
+/** Drop the first `count` code points. */
 const skip = (text, count) => {
   let i = 0;
   for (; count > 0 && i < text.length; count--) i += text.codePointAt(i) > 0xffff ? 2 : 1;
   return text.slice(i);
 };
 
-/** About as many tokens as a text has: a token is some four bytes of UTF-8 in most languages. */
+/** Estimate the tokens of a text: in most languages a token is about four bytes of UTF-8. */
 const tokensOf = (text) => {
   let bytes = 0;
   for (let i = 0; i < text.length; i++) {
@@ -90,12 +90,12 @@ const make = (tag, name, text = "") => {
 const button = (text, act, name = "button") => {
   const element = make("button", name, text);
   element.type = "button";
-  element.setAttribute("data-lm-suppress-shortcuts", "true"); // Lab's Enter would edit the cell
+  element.setAttribute("data-lm-suppress-shortcuts", "true"); // or Lab's Enter would edit the cell
   element.addEventListener("click", act);
   return element;
 };
 
-/** HTML that the kernel made safe, as nodes. */
+/** Parse HTML that the kernel made safe. DOMParser runs no script and loads no image. */
 const nodes = (html) => {
   const fragment = document.createDocumentFragment();
   fragment.append(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
@@ -112,7 +112,7 @@ const copy = async (text, element, name) => {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const area = document.createElement("textarea"); // http pages have no clipboard
+    const area = document.createElement("textarea"); // only secure contexts have a clipboard
     area.value = text;
     element.after(area);
     area.select();
@@ -124,26 +124,26 @@ const copy = async (text, element, name) => {
   setTimeout(label, 1500, element, "Copy", name);
 };
 
-/** The turn as the browser knows it: a fold over operations. */
+/** The state of a turn in the browser: a fold over operations. */
 class Turn {
   head = "";
   state = "";
-  /** @type {Part[]} */ parts = [];
+  /** @type {Segment[]} */ segments = [];
   usage = { steps: 0, in: 0, out: 0 };
   began = now();
-  cut = ""; // which parts are not kept
-  waits = now(); // since when the state is what it is
-  fresh = { tokens: 0, began: 0, last: 0 }; // of the step under way, by estimate
-  clicks = false; // whether clicks reach the kernel
-  next = 0; // the number of the next message
-  lost = false; // something did not arrive
-  asked = false; // for the whole
+  cut = ""; // note on segments that are not kept
+  waits = now(); // since the last change of state
+  fresh = { tokens: 0, began: 0, last: 0 }; // estimate for the current step
+  clicks = false; // they reach the kernel
+  next = 0; // number of the next message
+  lost = false; // a message did not arrive
+  asked = false; // the whole was asked for
   /** @type {HTMLElement | null} */ copier = null; // the button that waits for the answer's text
 
-  /** Take one operation and say what is left to draw of it, null where its part is unknown. */
+  /** Apply an operation; returns it for drawing, or null if its segment is unknown. */
   apply(op) {
-    const part = this.parts[op.part];
-    if (op.part !== undefined && !part && op.op !== "part") {
+    const segment = this.segments[op.segment];
+    if (op.segment !== undefined && !segment && op.op !== "segment") {
       this.lost = true;
       return null;
     }
@@ -162,55 +162,55 @@ class Turn {
         this.usage = op;
         this.fresh = { tokens: 0, began: 0, last: 0 };
         break;
-      case "part":
-        this.lost ||= op.part !== this.parts.length;
-        this.parts[op.part] = this.part(op);
+      case "segment":
+        this.lost ||= op.segment !== this.segments.length;
+        this.segments[op.segment] = this.segment(op);
         break;
       case "append":
-        this.append(part, op);
+        this.append(segment, op);
         break;
       case "block":
-        part.tail = skip(part.tail, op.to - part.to);
-        this.count(Math.max(0, op.to - part.length) / 4); // its text was not sent
-        part.length = Math.max(part.length, op.to);
-        Object.assign(part, { blocks: part.blocks + op.html, to: op.to, drawn: null });
+        segment.tail = skip(segment.tail, op.to - segment.to);
+        this.count(Math.max(0, op.to - segment.length) / 4); // its text was not sent
+        segment.length = Math.max(segment.length, op.to);
+        Object.assign(segment, { blocks: segment.blocks + op.html, to: op.to, drawn: null });
         break;
       case "open":
-        part.drawn = op;
+        segment.drawn = op;
         break;
       case "cut":
-        (part ?? this).cut = op.text;
+        (segment ?? this).cut = op.text;
         break;
       case "run":
-        Object.assign(part, { state: "running", began: now(), run: op, form: null });
+        Object.assign(segment, { state: "running", began: now(), run: op, form: null });
         break;
       case "ask":
-        part.state = "asked";
+        segment.state = "asked";
         break;
       case "form":
-        part.form = op;
+        segment.form = op;
         break;
       case "result":
-        Object.assign(part, { state: op.state, seconds: op.seconds, result: op, form: null });
-        part.run ??= op.given ?? null;
+        Object.assign(segment, { state: op.state, seconds: op.seconds, result: op, form: null });
+        segment.run ??= op.given ?? null;
         break;
       case "tokens":
-        part.tokens = op.tokens;
+        segment.tokens = op.tokens;
         break;
       case "done":
-        part.done = true;
-        part.seconds ??= op.seconds;
+        segment.done = true;
+        segment.seconds ??= op.seconds;
         break;
       case "clicks":
         this.clicks = true;
         break;
       default:
-        return null; // a newer kernel side may say more
+        return null; // of a newer kernel side
     }
     return op;
   }
 
-  part(op, text = "") {
+  segment(op, text = "") {
     const { age = 0, to = 0, blocks = "", tokens = 0, state = "", seconds = null } = op;
     const { run = null, result = null, form = null, open = null, cut = "" } = op;
     return {
@@ -221,15 +221,15 @@ class Turn {
     };
   }
 
-  append(part, op) {
+  append(segment, op) {
     let { text } = op;
-    if (part.length !== op.at) {
+    if (segment.length !== op.at) {
       this.lost = true;
       text = ` […] ${text}`;
     }
-    part.length = op.at + codePoints(op.text);
-    if (part.kind === "answer" && !part.plain) part.tail += text;
-    else part.text.push(text);
+    segment.length = op.at + codePoints(op.text);
+    if (segment.kind === "answer" && !segment.plain) segment.tail += text;
+    else segment.text.push(text);
     op.text = text;
     this.count(tokensOf(text));
   }
@@ -241,14 +241,14 @@ class Turn {
     fresh.tokens += tokens;
   }
 
-  reset({ head, state, usage, parts, cut, age, waits }) {
-    const before = this.parts;
+  reset({ head, state, usage, segments, cut, age, waits }) {
+    const before = this.segments;
     Object.assign(this, { head, state, usage, cut, lost: false, asked: false });
     this.began = now() - age;
     this.waits = now() - waits;
-    this.parts = parts.map((part, i) => {
-      const open = before[i]?.open ?? part.open;
-      return { ...this.part(part, part.text), open };
+    this.segments = segments.map((segment, i) => {
+      const open = before[i]?.open ?? segment.open;
+      return { ...this.segment(segment, segment.text), open };
     });
   }
 
@@ -267,7 +267,8 @@ class Turn {
   }
 }
 
-/** Text that only grows, in blocks, so that the browser lays out the last one alone. */
+/** Text that grows in blocks with `contain: content`: the browser lays out the last one alone. In
+ *  one node 50,000 tokens kept the main thread busy for 12 s instead of 5 s. */
 class Growing {
   constructor(element) {
     this.element = element;
@@ -282,17 +283,17 @@ class Growing {
         block.append(this.last);
         this.element.append(block);
       }
-      const room = BLOCK - this.last.length;
-      let cut = text.indexOf("\n", Math.max(room, 0));
-      if (cut < 0 && this.last.length + text.length > LONGEST) {
-        cut = text.lastIndexOf(" ", LONGEST - this.last.length);
+      const left = BLOCK - this.last.length;
+      let cut = text.indexOf("\n", Math.max(left, 0));
+      if (cut < 0 && this.last.length + text.length > MAX_BLOCK) {
+        cut = text.lastIndexOf(" ", MAX_BLOCK - this.last.length);
         if (cut < 0) cut = text.indexOf(" ");
       }
       if (cut < 0) {
         this.last.appendData(text);
         return;
       }
-      // The line break or space at the cut becomes the block's own end.
+      // Blocks are lines of their own: the line break or space at the cut is the block's end.
       this.last.appendData(text.slice(0, cut + 1));
       text = text.slice(cut + 1);
       this.last = null;
@@ -300,21 +301,20 @@ class Growing {
   }
 }
 
-/** One part as it is drawn: what is common to all kinds. */
+/** The drawing of a segment, whatever its kind. */
 class Shown {
-  constructor(drawing, part, index, element) {
-    Object.assign(this, { drawing, part, index, element });
+  constructor(drawing, segment, index, element) {
+    Object.assign(this, { drawing, segment, index, element });
   }
-  /** Take an operation on this part. */
   draw(op) {
     if (op.op === "append") this.grow(op.text);
     if (op.op === "cut") this.cut();
   }
-  /** Say how much more there is than is kept. */
+  /** Show the note on text that is not kept. */
   cut() {
-    if (!this.part.cut) return;
+    if (!this.segment.cut) return;
     this.more ??= this.place(make("div", "cut"));
-    this.more.textContent = this.part.cut;
+    this.more.textContent = this.segment.cut;
   }
   place(more) {
     return (this.panel ?? this.element).appendChild(more);
@@ -323,40 +323,40 @@ class Shown {
 }
 
 class Notice extends Shown {
-  constructor(drawing, part, index) {
-    super(drawing, part, index, make("div", "part kimi-notice"));
-    this.grow(part.text.join(""));
+  constructor(drawing, segment, index) {
+    super(drawing, segment, index, make("div", "segment kimi-notice"));
+    this.grow(segment.text.join(""));
   }
   grow(text) {
     this.element.append(text);
   }
 }
 
-/** What can be folded: open while it grows, then closed, unless the reader chose. */
+/** A segment that folds: open while it grows, then closed, unless the reader chose. */
 class Folding extends Shown {
-  constructor(drawing, part, index, kind) {
-    super(drawing, part, index, make("details", `part kimi-${kind}`));
+  constructor(drawing, segment, index, kind) {
+    super(drawing, segment, index, make("details", `segment kimi-${kind}`));
     this.summary = make("summary", "summary");
     this.panel = make("div", kind === "tool" ? "inside" : "panel");
     this.element.append(this.summary, this.panel);
-    // "toggle" fires for our own folding too; a click (or a key) is the reader's.
+    // "toggle" fires for our own folding too; a click, which keys make as well, is the reader's.
     this.summary.addEventListener("click", () => {
-      part.open = !this.element.open;
-      drawing.send({ open: [index, part.open] });
+      segment.open = !this.element.open;
+      drawing.send({ open: [index, segment.open] });
     });
   }
   fold(open) {
-    this.element.open = this.part.open ?? open;
+    this.element.open = this.segment.open ?? open;
   }
 }
 
 class Reasoning extends Folding {
-  constructor(drawing, part, index) {
-    super(drawing, part, index, "reasoning");
-    this.panel.tabIndex = 0; // keys scroll it
+  constructor(drawing, segment, index) {
+    super(drawing, segment, index, "reasoning");
+    this.panel.tabIndex = 0; // or keys could not scroll it
     this.growing = new Growing(this.panel);
-    this.growing.append(part.text.join(""));
-    this.fold(part.keep || !part.done);
+    this.growing.append(segment.text.join(""));
+    this.fold(segment.keep || !segment.done);
     this.tick();
   }
   get atEnd() {
@@ -370,12 +370,12 @@ class Reasoning extends Folding {
   }
   draw(op) {
     super.draw(op);
-    // Who has scrolled up is reading.
-    if (op.op === "done") this.fold(this.part.keep || !this.atEnd);
+    // A reader who has scrolled up is reading: leave it open.
+    if (op.op === "done") this.fold(this.segment.keep || !this.atEnd);
     if (op.op !== "append") this.tick();
   }
   tick() {
-    const { done, seconds, began, tokens } = this.part;
+    const { done, seconds, began, tokens } = this.segment;
     const known = tokens ? ` · ${count(tokens)} tokens` : "";
     const text = done
       ? `Reasoned for ${duration(seconds)}${known}`
@@ -385,9 +385,9 @@ class Reasoning extends Folding {
 }
 
 class Tool extends Folding {
-  constructor(drawing, part, index) {
-    super(drawing, part, index, "tool");
-    this.name = make("code", "", part.title);
+  constructor(drawing, segment, index) {
+    super(drawing, segment, index, "tool");
+    this.name = make("code", "", segment.title);
     this.state = make("span", "note");
     this.summary.append(this.name, this.state);
     this.given = make("pre", "arguments");
@@ -395,11 +395,11 @@ class Tool extends Folding {
     this.gives = null;
     this.form = null;
     this.growing = new Growing(this.given);
-    this.growing.append(part.text.join(""));
-    this.element.open = part.open ?? true;
-    if (part.run) this.run();
-    if (part.form) this.ask();
-    if (part.result) this.finish();
+    this.growing.append(segment.text.join(""));
+    this.element.open = segment.open ?? true;
+    if (segment.run) this.run();
+    if (segment.form) this.ask();
+    if (segment.result) this.finish();
     this.tick();
   }
   grow(text) {
@@ -417,20 +417,20 @@ class Tool extends Folding {
     if (op.op !== "append") this.tick();
   }
   run() {
-    this.name.textContent = this.part.run.call;
-    this.given.replaceChildren(nodes(this.part.run.html));
+    this.name.textContent = this.segment.run.call;
+    this.given.replaceChildren(nodes(this.segment.run.html));
     this.given.hidden = false;
     this.form?.remove();
     this.form = null;
   }
   ask() {
-    const { part } = this;
-    if (this.form?.number === part.form.number) {
-      this.form.say(part.form.wrong);
+    const { segment } = this;
+    if (this.form?.number === segment.form.number) {
+      this.form.say(segment.form.wrong);
       return;
     }
     this.form?.remove();
-    this.form = new Form(part, (answer) => this.drawing.send(answer));
+    this.form = new Form(segment, (answer) => this.drawing.send(answer));
     this.given.hidden = true;
     this.given.after(this.form.element);
     this.element.open = true;
@@ -439,12 +439,12 @@ class Tool extends Folding {
     this.form?.remove();
     this.given.hidden = false;
     this.gives ??= make("div", "result");
-    this.gives.replaceChildren(nodes(this.part.result.html));
+    this.gives.replaceChildren(nodes(this.segment.result.html));
     this.panel.append(this.gives);
-    this.fold(this.part.result.shows);
+    this.fold(this.segment.result.shows);
   }
   tick() {
-    const { state, began, seconds, run } = this.part;
+    const { state, began, seconds, run } = this.segment;
     const notes = {
       running: ` · running…${clock(now() - began)}`,
       asked: " · waits for your answer",
@@ -456,7 +456,7 @@ class Tool extends Folding {
   }
 }
 
-/** Asks whether a call may be made; its arguments can be changed. */
+/** The question if a call may be made, with its arguments to change. */
 class Form {
   constructor({ title, form }, send) {
     this.number = form.number;
@@ -495,8 +495,8 @@ class Form {
     const row = make("div", "row");
     row.append(...this.buttons);
     this.element.append(this.wrong, row);
-    this.enable(false); // a click may be on its way to what stood here before
-    setTimeout(() => this.say(form.wrong), SETTLES);
+    this.enable(false); // a click may be on its way to what stood here before it
+    setTimeout(() => this.say(form.wrong), SETTLE);
   }
   changed(form) {
     return this.fields.some((area, i) => area.value !== form.fields[i][1]);
@@ -514,13 +514,13 @@ class Form {
   }
 }
 
-/** Finished blocks as HTML, then the open one: as it last stood, and the text since. */
+/** Finished blocks as HTML, then the open one: its last drawing, and the text since. */
 class Answer extends Shown {
-  constructor(drawing, part, index) {
-    super(drawing, part, index, make("div", "answer"));
+  constructor(drawing, segment, index) {
+    super(drawing, segment, index, make("div", "answer"));
     this.open = make("div", "open");
     this.element.append(this.open);
-    this.add(part.blocks);
+    this.add(segment.blocks);
     this.reopen();
   }
   grow(text) {
@@ -544,15 +544,15 @@ class Answer extends Shown {
     for (const element of elements) this.drawing.typeset(element);
   }
   reopen() {
-    const { drawn, tail, to } = this.part;
+    const { drawn, tail, to } = this.segment;
     this.open.replaceChildren(drawn ? nodes(drawn.html) : "");
     let rest = drawn ? skip(tail, drawn.to - to) : tail;
     this.rest = null;
     this.inCode = false;
     if (drawn) {
-      // Into the paragraph, the item or the code that goes on, up to where that seems to end.
+      // Continue the last paragraph, item or code, up to its likely end.
       let place = this.open;
-      while (GOES_ON.test(place.lastElementChild?.tagName) && place.tagName !== "PRE") {
+      while (CONTINUABLE.test(place.lastElementChild?.tagName) && place.tagName !== "PRE") {
         place = place.lastElementChild;
       }
       if (place !== this.open) {
@@ -571,12 +571,11 @@ class Answer extends Shown {
   }
 }
 
-/** Plain text is shown as it comes. */
 class Plain extends Shown {
-  constructor(drawing, part, index) {
-    super(drawing, part, index, make("pre", "plain"));
+  constructor(drawing, segment, index) {
+    super(drawing, segment, index, make("pre", "plain"));
     this.growing = new Growing(this.element);
-    this.grow(part.text.join(""));
+    this.grow(segment.text.join(""));
   }
   grow(text) {
     this.growing.append(text);
@@ -594,12 +593,12 @@ const withCopy = (code) => {
 
 const KINDS = { reasoning: Reasoning, tool: Tool, notice: Notice, answer: Answer };
 
-/** One drawing of a turn; a notebook can show the same widget in several places. */
+/** A drawing of a turn: Lab can show the same output in several places. */
 class Drawing {
   constructor(turn, el, model) {
     Object.assign(this, { turn, model });
     this.root = make("div", "turn jp-RenderedHTMLCommon");
-    this.body = make("div", "parts");
+    this.body = make("div", "segments");
     this.cut = make("div", "cut");
     this.dot = make("span", "dot");
     this.state = make("span", "state");
@@ -609,7 +608,7 @@ class Drawing {
     this.buttons = make("span", "row");
     this.copy = button("Copy", () => {
       turn.copier = this.copy;
-      this.send({ copy: true }); // of a fast answer the text is not here
+      this.send({ copy: true }); // text that came as HTML is not here
     });
     label(this.copy, "Copy", COPY_ANSWER);
     this.stop = button("Stop", () => {
@@ -639,22 +638,23 @@ class Drawing {
   drawAll() {
     this.body.replaceChildren();
     /** @type {Shown[]} */ this.shown = [];
-    this.turn.parts.forEach((_, i) => this.add(i));
+    this.turn.segments.forEach((_, i) => this.add(i));
     this.drawFooting();
   }
 
   draw(op) {
     if (op.op === "reset") this.drawAll();
-    else if (op.op === "part") this.add(op.part);
-    else if (op.part === undefined) this.drawFooting();
-    else this.shown[op.part]?.draw(op);
+    else if (op.op === "segment") this.add(op.segment);
+    else if (op.segment === undefined) this.drawFooting();
+    else this.shown[op.segment]?.draw(op);
   }
 
   add(i) {
-    const part = this.turn.parts[i];
-    if (!part) return;
-    const kind = part.kind === "answer" && part.plain ? Plain : (KINDS[part.kind] ?? Notice);
-    this.shown[i] = new kind(this, part, i);
+    const segment = this.turn.segments[i];
+    if (!segment) return;
+    const { kind, plain } = segment;
+    const drawn = kind === "answer" && plain ? Plain : (KINDS[kind] ?? Notice);
+    this.shown[i] = new drawn(this, segment, i);
     this.shown[i].cut();
     this.body.append(this.shown[i].element);
   }
@@ -663,10 +663,10 @@ class Drawing {
     const { turn } = this;
     if (this.state.textContent !== turn.state) this.state.textContent = turn.state;
     if (this.cut.textContent !== turn.cut) this.cut.textContent = turn.cut;
-    this.copy.hidden = !turn.clicks || !turn.parts.some((part) => part.kind === "answer");
+    this.copy.hidden = !turn.clicks || !turn.segments.some((segment) => segment.kind === "answer");
     this.stop.hidden = !turn.clicks;
     this.hint.hidden = turn.clicks || (now() - this.made) * 1000 < UNSURE;
-    const counted = turn.parts.some((part) => !part.done && part.kind !== "notice");
+    const counted = turn.segments.some((segment) => !segment.done && segment.kind !== "notice");
     const waiting = turn.state.endsWith("…") && !counted;
     this.clock.textContent = waiting ? clock(now() - turn.waits) : "";
     const figures = turn.figures().map((figure) => figure.replaceAll(" ", "\u00a0"));
@@ -678,13 +678,13 @@ class Drawing {
     this.drawFooting();
   }
 
-  /** Maths, by the front end's own typesetter where it has one. */
+  /** Typeset maths with the front end's own typesetter, if there is one. */
   typeset(element) {
     if (!element.textContent.includes("$")) return;
     try {
       this.model.widget_manager?.rendermime?.latexTypesetter?.typeset(element);
     } catch {
-      // An undocumented way in: where it is another, dollars stay.
+      // This way in is undocumented: without it dollars stay.
     }
   }
 
@@ -704,11 +704,11 @@ class Drawing {
 
   remove() {
     clearInterval(this.timer);
-    this.root.remove(); // front ends keep the element that it was drawn into
+    this.root.remove(); // front ends keep the parent element
   }
 }
 
-/** Since when this page knows a notebook: the scripts of all turns share it. */
+/** The times at which this page first met its notebooks; the scripts of all kernels share it. */
 const known = (globalThis[Symbol.for("kimi_magic")] ??= new WeakMap());
 
 const meet = (model) => {
@@ -716,10 +716,10 @@ const meet = (model) => {
   if (notebook && !known.has(notebook)) known.set(notebook, now());
 };
 
-/** Put the record of a turn that ended while no page listened into its cell. */
+/** Put the record of a turn that ended while no page listened into its cell; false if none. */
 const place = (model, { cell, mount, age, data, metadata }) => {
   const notebook = model.widget_manager?.context;
-  if (now() - known.get(notebook) > age) return true; // it was open, and was given the record
+  if (now() - known.get(notebook) > age) return true; // it was open then, and got the record
   const cells = notebook?.model?.cells;
   const output = { output_type: "display_data", data, metadata };
   for (let i = 0; cell && i < (cells?.length ?? 0); i++) {
@@ -729,7 +729,7 @@ const place = (model, { cell, mount, age, data, metadata }) => {
     for (let j = 0; j < outputs.length; j++) {
       const saved = outputs.get(j);
       if (saved.data?.["text/html"] === data["text/html"]) return true;
-      // The widget as it was saved in mid-stream, or what an earlier run of the cell left.
+      // The widget as it was saved in mid-stream, or the record of an earlier run.
       if (saved.data?.[MOUNT]?.model_id === mount || saved.metadata?.kimi_magic) at = j;
     }
     if (at < 0) outputs.add(output);
@@ -759,7 +759,7 @@ export default () => {
     if (message.number > turn.next) turn.lost = true;
     if (message.number !== undefined) turn.next = message.number + 1;
     for (const op of message.ops ?? []) {
-      if (op.op === "reset" && !turn.lost && turn.parts.length) continue; // nothing is missed
+      if (op.op === "reset" && !turn.lost && turn.segments.length) continue; // nothing was missed
       const known = turn.apply(op);
       if (known) for (const drawing of drawings) drawing.draw(known);
     }
@@ -771,11 +771,12 @@ export default () => {
   };
 
   return {
-    // Messages that come before a listener is attached are lost, and render() comes late.
-    initialize({ model }) {
+    // render() is too late for a listener: messages that come before it are lost.
+    initialize({ model, early }) {
       model.on("msg:custom", (message) => hear(model, message));
+      for (const message of early) hear(model, message);
       meet(model);
-      // The first may wait for a channel that is not there yet: until one is answered, again.
+      // The channel may not be open yet, and a message into it is lost: repeat until the answer.
       const ready = (pause) => {
         if (turn.clicks || pause > 8000 || over.signal.aborted) return;
         model.send({ ready: page });
@@ -791,7 +792,7 @@ export default () => {
       return () => {
         drawings.delete(drawing);
         drawing.remove();
-        if (over.signal.aborted && !drawings.size) turn.parts = [];
+        if (over.signal.aborted && !drawings.size) turn.segments = [];
       };
     },
   };

@@ -1,18 +1,18 @@
-"""A turn as a page draws it: the timeline's operations, with what only a page needs.
+"""The operations that a page draws: the timeline's, with HTML and times.
 
-Text is sent as it comes. Of an answer in Markdown each block follows as safe HTML when it is
-finished, or comes in place of its text where that was not sent yet; the open block is drawn anew
-now and then while it is small::
+Text is sent as it comes. Markdown follows as safe HTML, a block at a time, when the block is
+finished; HTML takes the place of text that was not sent yet. The open block is redrawn now and
+then while it is small::
 
-    {"op": "part", …, "keep": …, "plain": …}                whether it stays open when it ends,
-                                                            whether an answer is no Markdown
-    {"op": "block", "part": i, "to": offset, "html": …}     the text up to there, finished
-    {"op": "open", "part": i, "to": offset, "html": …}      the text up to there, as it stands
-    {"op": "run", …, "call": …, "html": …}                  the call in a line, its arguments
+    {"op": "segment", …, "keep": …, "plain": …}                it stays open when it ends;
+                                                               the answer is not Markdown
+    {"op": "block", "segment": i, "to": offset, "html": …}     the text up to there, finished
+    {"op": "open", "segment": i, "to": offset, "html": …}      the text up to there, unfinished
+    {"op": "run", …, "call": …, "html": …}                     the call in a line, its arguments
     {"op": "result", …, "html": …, "seconds": …, "shows": …, "given": …}
     {"op": "done", …, "seconds": …}
 
-Times are seconds; an ``age`` is how long ago something began.
+Times are seconds. An ``age`` is the time since something began, as the page's clock is another.
 """
 
 from __future__ import annotations
@@ -20,171 +20,221 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from kimi_magic.core.events import Event
+from kimi_magic.core.events import Envelope
 from kimi_magic.display.html.markdown import Blocks, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html
 from kimi_magic.display.record import arguments_html, call_line
 from kimi_magic.display.segments import Segment
-from kimi_magic.display.throttle import Throttle
 from kimi_magic.display.timeline import Op, Timeline
-from kimi_magic.display.view import ViewOptions
+from kimi_magic.display.view import Throttle, ViewOptions
 
 __all__ = ["Page"]
 
-REDRAWN = 2.0  # times a second
-SMALL = 4000
+REDRAWS_PER_SECOND = 2.0
+MAX_OPEN = 4000  # characters of an open block that is redrawn
 
 
 @dataclass(slots=True)
 class _Answer:
-    """Markdown that arrives: its finished blocks, those that are HTML, and how far it is drawn."""
+    """Markdown on its way to HTML.
+
+    Attributes
+    ----------
+    unread : list of str
+        Text that was not given to ``blocks`` yet: splitting a batch is cheaper than its deltas.
+    ended : bool
+        No text follows.
+    finished : list of str
+        Finished blocks that were not drawn.
+    html : list of str
+    to : int
+        End of the text in ``html``.
+    open_to : int
+        End of the text that the open block was last drawn with.
+    """
 
     blocks: Blocks = field(default_factory=Blocks)
+    unread: list[str] = field(default_factory=list)
+    ended: bool = False
     finished: list[str] = field(default_factory=list)
     html: list[str] = field(default_factory=list)
     to: int = 0
-    drawn: int = 0
+    open_to: int = 0
+
+    def split(self) -> list[str]:
+        """Split the text so far, and return the finished blocks that were not drawn."""
+        if self.unread:
+            self.finished += self.blocks.feed("".join(self.unread))
+            self.unread.clear()
+        if self.ended:
+            self.finished += self.blocks.finish()
+            self.ended = False
+        return self.finished
+
+    def draw(self) -> str:
+        """Draw the finished blocks together: one parse costs less than one for each."""
+        text = "".join(self.finished)
+        self.finished.clear()
+        self.to += len(text)
+        self.html.append(to_html(text))
+        return self.html[-1]
 
 
 class Page:
-    """Folds a turn's events to the operations that its page draws."""
+    """Folds a turn's events into the operations that its page draws."""
 
     def __init__(self, options: ViewOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self.timeline = Timeline(hide_reasoning=options.hide_reasoning, max_chars=options.max_chars)
         self._options = options
         self._clock = clock
-        self._redraw = Throttle(REDRAWN, clock)
+        self._redraw = Throttle(REDRAWS_PER_SECOND, clock)
         self._answers: dict[int, _Answer] = {}
+        self._undrawn: dict[int, _Answer] = {}
         self._called: set[int] = set()
         self._began: dict[int, float] = {}
-        self._seconds: dict[int, float] = {}
-        self._turn_began = self._state_began = clock()
+        self._durations: dict[int, float] = {}
+        self._state_began = 0.0
+        self._seconds = 0.0
+        self._received_at = clock()
 
-    def apply(self, event: Event) -> list[Op]:
-        return [drawn for op in self.timeline.apply(event) for drawn in self._draw(op)]
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the turn began: the last event's, and the time since it came."""
+        return self._seconds + self._clock() - self._received_at
+
+    def apply(self, envelope: Envelope) -> list[Op]:
+        self._seconds = envelope.seconds
+        self._received_at = self._clock()
+        return [self._complete(op) for op in self.timeline.apply(envelope.event)]
 
     def end(self) -> list[Op]:
-        return [drawn for op in self.timeline.end() for drawn in self._draw(op)]
+        return [self._complete(op) for op in self.timeline.end()]
 
     @property
     def wants_drawing(self) -> bool:
-        """Whether ``draw`` has something to give."""
-        return self._open() is not None or any(a.finished for a in self._answers.values())
+        """Return True if ``draw`` has something to return."""
+        return any(answer.split() for answer in self._undrawn.values()) or self._open() is not None
 
     def draw(self) -> list[Op]:
-        """What is finished since last time, and the open block if it is time."""
-        ops = []
-        for index, answer in self._answers.items():
-            if answer.finished:
-                text, answer.finished = "".join(answer.finished), []
-                answer.to += len(text)
-                answer.html.append(to_html(text))
-                block = {"op": "block", "part": index, "to": answer.to, "html": answer.html[-1]}
-                ops.append(block)
+        """Draw the blocks that were finished since last time, and the open block if it is due."""
+        ops: list[Op] = []
+        for index, answer in self._undrawn.items():
+            if answer.split():
+                html = answer.draw()
+                ops.append({"op": "block", "segment": index, "to": answer.to, "html": html})
+        self._undrawn.clear()
         if (opened := self._open()) is not None:
             self._redraw.due()
-            answer, length = self._answers[opened], self.timeline.parts[opened].length
-            answer.drawn = length
+            answer, length = self._answers[opened], self.timeline.segments[opened].length
+            answer.open_to = length
             html = to_html(answer.blocks.tail)
-            ops.append({"op": "open", "part": opened, "to": length, "html": html})
+            ops.append({"op": "open", "segment": opened, "to": length, "html": html})
         return ops
 
     def _open(self) -> int | None:
-        """The answer whose open block is to be drawn: for the first time, or anew at its pace."""
-        index = len(self.timeline.parts) - 1
+        """Return the answer whose open block is to be drawn: a new one at once, then throttled."""
+        index = len(self.timeline.segments) - 1
         if (answer := self._answers.get(index)) is None:
             return None
-        part = self.timeline.parts[index]
-        if part.done or answer.drawn == part.length:
+        segment = self.timeline.segments[index]
+        if segment.done or answer.open_to == segment.length:
             return None
-        if not self._redraw.ready and answer.drawn > answer.to:
+        if answer.open_to > answer.to and not self._redraw.ready:
             return None
-        return index if answer.blocks.tail.strip() and len(answer.blocks.tail) <= SMALL else None
+        tail = answer.blocks.tail
+        return index if len(tail) <= MAX_OPEN and tail.strip() else None
 
     def snapshot(self) -> Op:
-        """The whole of it as one operation, for a page that missed something."""
-        self.draw()
-        reset, now = self.timeline.snapshot(), self._clock()
-        reset["age"] = now - self._turn_began
-        reset["waits"] = now - self._state_began
-        for index, part in enumerate(self.timeline.parts):
-            reset["parts"][index] |= self._drawn_part(index, part, now)
+        """Return the whole as one operation, for a page that missed something.
+
+        Blocks are in it as far as they were drawn: the operations that follow go on from there.
+        """
+        reset, elapsed = self.timeline.snapshot(), self.elapsed
+        reset |= {"age": elapsed, "waits": elapsed - self._state_began}
+        for index, segment in enumerate(self.timeline.segments):
+            reset["segments"][index] |= self._snapshot_of(index, segment, elapsed)
         return reset
 
-    def _drawn_part(self, index: int, part: Segment, now: float) -> Op:
-        drawn: Op = {"open": part.open, **self._manner(part.kind)}
-        if (seconds := self._seconds.get(index)) is not None:
+    def _snapshot_of(self, index: int, segment: Segment, elapsed: float) -> Op:
+        drawn: Op = {"open": segment.open, **self._traits(segment.kind)}
+        if (seconds := self._durations.get(index)) is not None:
             drawn["seconds"] = seconds
         elif (began := self._began.get(index)) is not None:
-            drawn["age"] = now - began
+            drawn["age"] = elapsed - began
         if (answer := self._answers.get(index)) is not None:
             drawn |= {"blocks": "".join(answer.html), "to": answer.to}
         if index in self._called:
-            drawn["run"] = _call(part)
-        if part.result is not None:
-            drawn["result"] = _result(part)
+            drawn["run"] = _call(segment)
+        if segment.result is not None:
+            drawn["result"] = _result(segment)
         return drawn
 
-    def _draw(self, op: Op) -> list[Op]:
+    def _complete(self, op: Op) -> Op:
+        """Add to an operation of the timeline what a page needs."""
         if op["op"] == "state":
-            self._state_began = self._clock()
-        ways = {
-            "part": self._begin,
-            "append": self._grow,
-            "run": self._run,
-            "result": self._give,
-            "done": self._end_part,
-        }
-        way = ways.get(op["op"])
-        return [op] if way is None else way(op, op["part"], self.timeline.parts[op["part"]])
+            self._state_began = self._seconds
+        add = self._additions.get(op["op"])
+        return op if add is None else op | add(self, op, op["segment"])
 
-    def _begin(self, op: Op, index: int, part: Segment) -> list[Op]:
-        self._began[index] = self._clock()
-        manner = self._manner(part.kind)
-        if part.kind == "answer" and not manner["plain"]:
+    def _begin(self, _op: Op, index: int) -> Op:
+        self._began[index] = self._seconds
+        traits = self._traits(self.timeline.segments[index].kind)
+        if self.timeline.segments[index].kind == "answer" and not traits["plain"]:
             self._answers[index] = _Answer()
-        return [op | manner]
+        return traits
 
-    def _grow(self, op: Op, index: int, _part: Segment) -> list[Op]:
+    def _append(self, op: Op, index: int) -> Op:
         if (answer := self._answers.get(index)) is not None:
-            answer.finished += answer.blocks.feed(op["text"])
-        return [op]
+            answer.unread.append(op["text"])
+            self._undrawn[index] = answer
+        return {}
 
-    def _run(self, op: Op, index: int, part: Segment) -> list[Op]:
-        self._began[index] = self._clock()
+    def _run(self, _op: Op, index: int) -> Op:
+        self._began[index] = self._seconds
         self._called.add(index)
-        return [op | _call(part)]
+        return _call(self.timeline.segments[index])
 
-    def _give(self, op: Op, index: int, part: Segment) -> list[Op]:
-        self._seconds[index] = part.result.seconds if part.result else 0.0
-        op |= _result(part)
+    def _finish_call(self, _op: Op, index: int) -> Op:
+        segment = self.timeline.segments[index]
+        drawn = _result(segment)
+        self._durations[index] = drawn["seconds"]
         if index not in self._called:  # given up before it ran
             self._called.add(index)
-            op["given"] = _call(part)
-        return [op]
+            drawn["given"] = _call(segment)
+        return drawn
 
-    def _end_part(self, op: Op, index: int, _part: Segment) -> list[Op]:
+    def _finish(self, _op: Op, index: int) -> Op:
         if (answer := self._answers.get(index)) is not None:
-            answer.finished += answer.blocks.finish()
-        seconds = self._seconds.setdefault(index, self._clock() - self._began[index])
-        return [op | {"seconds": seconds}]
+            answer.ended = True
+            self._undrawn[index] = answer
+        return {"seconds": self._durations.setdefault(index, self._seconds - self._began[index])}
 
-    def _manner(self, kind: str) -> dict[str, bool]:
+    def _traits(self, kind: str) -> dict[str, bool]:
         return {
             "keep": kind == "reasoning" and self._options.keep_reasoning,
             "plain": kind == "answer" and self._options.format in ("text", "json"),
         }
 
+    _additions: ClassVar[dict[str, Callable[[Page, Op, int], Op]]] = {
+        "append": _append,
+        "segment": _begin,
+        "run": _run,
+        "result": _finish_call,
+        "done": _finish,
+    }
 
-def _call(part: Segment) -> Op:
-    return {"call": call_line(part), "html": arguments_html(part), "edited": bool(part.edited)}
+
+def _call(segment: Segment) -> Op:
+    call, html = call_line(segment), arguments_html(segment)
+    return {"call": call, "html": html, "edited": bool(segment.edited)}
 
 
-def _result(part: Segment) -> Op:
-    assert part.result is not None, "asked for where there is one"
+def _result(segment: Segment) -> Op:
+    assert segment.result is not None, "asked for where there is one"
     return {
-        "html": result_html(part.result),
-        "seconds": part.result.seconds,
-        "shows": has_image(part.result),
+        "html": result_html(segment.result),
+        "seconds": segment.result.seconds,
+        "shows": has_image(segment.result),
     }

@@ -1,0 +1,68 @@
+"""The widget of a turn, and the way its script gets into the page.
+
+A widget's traits are sent with each instance. The script and the style sheet are too large for
+that, so they travel compressed, once a page: ``loader.js`` keeps them there and asks for them where
+they are missing (a second window, a page that was reloaded).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from kimi_magic.display.record import Bundle
+
+__all__ = ["SCRIPT", "TurnWidget", "listen_at_once", "mount"]
+
+_HERE = Path(__file__).parent
+WITHOUT_WIDGETS = (
+    "A turn is running; its record will stand here when it ends. This front end shows no widgets: "
+    '%config KimiMagics.view = "plain" shows text as it comes.'
+)
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text("utf-8")
+
+
+SCRIPT = zlib.compress(
+    json.dumps({"script": _read("live.js"), "style": _read("live.css")}).encode()
+)
+"""``live.js`` and ``live.css``; browsers inflate this with ``DecompressionStream``."""
+_LOADER = re.sub(r"(?m)^\s*//.*\n|^\s+", "", _read("loader.js"))
+
+
+class TurnWidget(anywidget.AnyWidget):
+    """The browser's side of a live view: it draws operations.
+
+    Parameters
+    ----------
+    script : bytes
+        ``SCRIPT``, or nothing for a page that has it.
+    """
+
+    # As text: anywidget watches a path for changes, and thereby keeps each widget for ever.
+    _esm = _LOADER.replace("{version}", f"{zlib.crc32(SCRIPT):08x}")
+    script = traitlets.Bytes().tag(sync=True)
+
+
+def listen_at_once(comm: Any) -> None:
+    """Let the browser's messages in while the cell runs.
+
+    ipykernel 7.4 hands them to the shell that last sent on the comm, which the cell keeps busy;
+    the subshell that the front end asks for is free.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 - no public way
+
+
+def mount(widget: TurnWidget) -> Bundle:
+    """Return the output that shows the widget."""
+    data, metadata = widget._repr_mimebundle_() or ({}, {})
+    return Bundle(data | {"text/plain": WITHOUT_WIDGETS}, metadata)

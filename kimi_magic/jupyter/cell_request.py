@@ -1,0 +1,111 @@
+"""Run a ``%%kimi`` cell: its line and body become a ``TurnRequest``, which is asked or shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from kimi_magic.core.errors import MagicError
+from kimi_magic.core.reply import Reply
+from kimi_magic.display.view import ViewOptions
+from kimi_magic.jupyter.commands import help_text
+from kimi_magic.jupyter.fix_explain import ONLY_CODE, code_of
+from kimi_magic.jupyter.line_parser import parse_line
+from kimi_magic.jupyter.notebook import Notebook
+from kimi_magic.turn.request import TurnRequest
+
+__all__ = ["run_cell"]
+
+REQUEST_FIELDS = frozenset(field.name for field in fields(TurnRequest))
+
+
+def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
+    """Ask what a ``%%kimi`` cell asks.
+
+    Returns
+    -------
+    Reply or None
+        None after ``--help``, ``--dry-run`` and where ``--out`` takes the reply.
+
+    Raises
+    ------
+    KimiError, TurnInterrupted
+    """
+    options = parse_line(line)
+    if options["help"]:
+        print(help_text())
+        return None
+    if not body.strip():
+        raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
+    request = _request(notebook, options, body.strip("\n"))
+    if options["dry_run"]:
+        notebook.say(notebook.dry_run(request))
+        return None
+    reply = notebook.ask(request, _view(options))
+    if options["format"] == "code":
+        notebook.put_in_next_cell(code_of(reply))
+    if options["out"]:
+        notebook.variables[options["out"]] = reply
+        return None
+    return reply
+
+
+def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnRequest:
+    """Translate the options; those that a request has under the same name go over as they are."""
+    from kimi_magic.context.cells import parse_numbers
+
+    same = {name: options[name] for name in REQUEST_FIELDS & options.keys()}
+    translated = {
+        "chat": _chat(notebook, options),
+        "tools": _tools(notebook, options),
+        "variables": options["var"],
+        "cells": notebook.read_cells(parse_numbers(options["cells"]) if options["cells"] else ()),
+        "schema": _schema(options),
+        "stream": not options["no_stream"],
+    }
+    prompt, expressions = _prompt(notebook, options, body)
+    return TurnRequest(prompt, expressions=expressions, **same | translated)
+
+
+def _chat(notebook: Notebook, options: Mapping[str, Any]) -> str | None:
+    return None if options["no_history"] else options["chat"] or notebook.current_chat
+
+
+def _tools(notebook: Notebook, options: Mapping[str, Any]) -> list[Any] | None:
+    from kimi_magic.tools.decorator import offered
+
+    if options["no_tools"]:
+        return None
+    names = options["tool"]
+    return [offered.meant(name, notebook.variables) for name in names] if names else list(offered)
+
+
+def _schema(options: Mapping[str, Any]) -> Any:
+    from kimi_magic.schema.output import ANY_JSON
+
+    if options["schema"] is None and options["format"] == "json":
+        return ANY_JSON
+    return options["schema"]
+
+
+def _prompt(
+    notebook: Notebook, options: Mapping[str, Any], body: str
+) -> tuple[str, tuple[str, ...]]:
+    """Return the prompt and the expressions whose values stand in it."""
+    from kimi_magic.context.template import Expression, parse
+
+    pieces = [body] if options["raw"] else parse(body)
+    tokens = options["var_tokens"] or notebook.settings.summary_tokens
+    prompt = notebook.fill_template(pieces, tokens)
+    if options["format"] == "code":
+        prompt = f"{prompt}\n\n{ONLY_CODE}"
+    return prompt, tuple(piece.source for piece in pieces if isinstance(piece, Expression))
+
+
+def _view(options: Mapping[str, Any]) -> ViewOptions:
+    return ViewOptions(
+        format=options["format"] or "markdown",
+        hide_reasoning=options["hide_reasoning"],
+        usage=options["usage"],
+    )

@@ -1,0 +1,290 @@
+"""The verbs of ``%kimi``.
+
+A verb is one function under ``@verb``: the magic, the help, tab completion and the README's table
+read `REGISTRY`, where they stand in the order of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from kimi_magic.core.errors import ConfigError, MagicError
+from kimi_magic.core.reply import Reply
+from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ask_about, code_of
+from kimi_magic.jupyter.line_parser import parse_snippet
+from kimi_magic.jupyter.notebook import Notebook
+from kimi_magic.jupyter.options import OPTIONS
+from kimi_magic.turn.request import TurnRequest
+
+__all__ = ["REGISTRY", "Verb", "help_text", "split_verb"]
+
+Run = Callable[[Notebook, str], Reply | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb of ``%kimi``.
+
+    Parameters
+    ----------
+    name : str
+    usage : str
+        The verb with placeholders for what follows it.
+    help : str
+        One line for the help and the README.
+    example : str
+        A whole line to try.
+    completes : tuple of str
+        Kind of names that tab completion offers for each word after the verb, as in
+        ``Option.completes``, or the words themselves with ``|`` between them.
+    run : callable
+        Gets the notebook and the rest of the line as it was typed.
+    """
+
+    name: str
+    usage: str
+    help: str
+    example: str
+    completes: tuple[str, ...]
+    run: Run
+
+
+REGISTRY: dict[str, Verb] = {}
+
+
+def verb(
+    usage: str, summary: str, *, example: str, completes: tuple[str, ...] = ()
+) -> Callable[[Run], Run]:
+    """Register the decorated function as a verb; the first word of ``usage`` is its name."""
+
+    def register(run: Run) -> Run:
+        name = usage.partition(" ")[0]
+        REGISTRY[name] = Verb(name, usage, summary, f"%kimi {example}", completes, run)
+        return run
+
+    return register
+
+
+def split_verb(line: str) -> tuple[str, str]:
+    """Split a ``%kimi`` line into its verb and the rest, whose quotes and backslashes stay.
+
+    Raises
+    ------
+    MagicError
+        There is no such verb; the message names the nearest.
+    """
+    name, *more = line.split(None, 1) or ["help"]
+    rest = more[0].strip() if more else ""
+    if name in REGISTRY:
+        return name, rest
+    if name in ("-h", "--help"):
+        return "help", rest
+    near = get_close_matches(name, REGISTRY, n=1)
+    guess = f"Did you mean `%kimi {near[0]}`?" if near else "To ask one line: `%kimi ask …`."
+    raise MagicError(f"%kimi has no verb {name!r:.60}. {guess} `%kimi help` lists them.")
+
+
+def help_text(name: str = "") -> str:
+    """Return the help for one verb, or for all options and verbs."""
+    if name:
+        known = REGISTRY[name]
+        return f"%kimi {known.usage}\n    {known.help}\n    for example: {known.example}"
+    return "\n".join(
+        [
+            "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.",
+            _columns([(f"  {option.usage}", option.help) for option in OPTIONS]),
+            "",
+            _columns([(f"  %kimi {known.usage}", known.help) for known in REGISTRY.values()]),
+            "",
+            "Settings: %config KimiMagics. In Python: kimi.ask, kimi.chat, kimi.last.",
+        ]
+    )
+
+
+@verb(
+    "ask PROMPT",
+    "ask one line; the rest of the line is the prompt",
+    example="ask What is 7 × 8?",
+)
+def _ask(notebook: Notebook, prompt: str) -> Reply:
+    from kimi_magic.tools.decorator import offered
+
+    if not prompt:
+        raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
+    return notebook.ask(TurnRequest(prompt, chat=notebook.current_chat, tools=list(offered)))
+
+
+@verb("fix", "explain the last error, and put the corrected cell below", example="fix")
+def _fix(notebook: Notebook, _: str) -> Reply:
+    failed = notebook.cell_errors.latest
+    if failed is None:
+        raise MagicError("No cell has failed since the extension was loaded.")
+    reply = ask_about(notebook, failed, FIX)
+    notebook.put_in_next_cell(code_of(reply))
+    return reply
+
+
+@verb("explain [N]", "explain the last cell, or In[N]", example="explain")
+def _explain(notebook: Notebook, number: str) -> Reply:
+    if number and not number.isdecimal():
+        raise MagicError("Which cell? `%kimi explain` takes its number, or the last one.")
+    latest = len(notebook.shell.history_manager.input_hist_raw) - 2  # the last one is this cell
+    if not number and latest < 1:
+        raise MagicError("No cell has run before this one.")
+    return ask_about(notebook, int(number or latest), EXPLAIN)
+
+
+@verb(
+    "continue [CHAT]",
+    "continue a turn that was stopped, cut off or failed",
+    example="continue",
+    completes=("chats",),
+)
+def _continue(notebook: Notebook, chat: str) -> Reply:
+    return notebook.ask(notebook.session.to_continue(chat or notebook.current_chat))
+
+
+@verb("chats", "list the chats with their turns and tokens", example="chats")
+def _chats(notebook: Notebook, _: str) -> None:
+    rows = [("", "chat", "turns", "tokens")]
+    for chat in notebook.session.chats:
+        mark = "→" if chat.name == notebook.current_chat else ""
+        rows.append((mark, chat.name, str(len(chat.turns)), f"{chat.usage.total_tokens:,}"))
+    notebook.say(_columns(rows) if rows[1:] else "There is no chat yet: a %%kimi cell begins one.")
+
+
+@verb(
+    "chat NAME [--all]",
+    "switch to a chat and show it; --all includes turns that were set aside",
+    example="chat review",
+    completes=("chats",),
+)
+def _chat(notebook: Notebook, words: str) -> None:
+    from kimi_magic.display.record import publish, show_chat
+
+    names = [word for word in words.split() if word != "--all"]
+    if len(names) > 1:
+        raise MagicError("Which chat? `%kimi chat NAME` shows one, `%kimi chats` lists them.")
+    chats = notebook.session.chats
+    chats.current = names[0] if names else chats.current
+    chat = chats.get(chats.current)
+    aside = chat.set_aside if "--all" in words.split() else ()
+    publish(show_chat(chat.turns, aside, max_chars=notebook.settings.max_output_chars))
+
+
+@verb(
+    "reset [CHAT]",
+    "forget the turns of a chat, by default the current one",
+    example="reset",
+    completes=("chats",),
+)
+def _reset(notebook: Notebook, name: str) -> None:
+    chat = notebook.session.chats.known(name or notebook.current_chat)
+    count = len(chat.turns)
+    chat.reset()
+    notebook.say(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
+
+
+@verb(
+    "tools [add|remove NAME]",
+    "list the tools that are offered to every cell, or change them",
+    example="tools add forecast",
+    completes=("add|remove", "callables"),
+)
+def _tools(notebook: Notebook, change: str) -> None:
+    from kimi_magic.jupyter.tool_commands import change_offer, list_offered
+
+    notebook.say(change_offer(change, notebook.variables) if change else list_offered())
+
+
+@verb(
+    "tool NAME [ARGUMENTS]",
+    "show a function as the model sees it, or call it as the model would",
+    example='tool forecast {"days": 3}',
+    completes=("callables",),
+)
+def _tool(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.tool_commands import call_tool, describe_tool
+
+    if not line:
+        raise MagicError("Which function? `%kimi tool NAME` shows it, `%kimi tools` lists.")
+    name, *arguments = line.split(None, 1)
+    if arguments:
+        call_tool(notebook, name, arguments[0])
+    else:
+        notebook.say(describe_tool(name, notebook.variables))
+
+
+@verb(
+    "models [ENDPOINT]",
+    "list the models that the server offers",
+    example="models nvidia",
+    completes=("endpoints",),
+)
+def _models(notebook: Notebook, endpoint: str) -> None:
+    session = notebook.session
+    chosen = session.connector.choose(endpoint, session.settings)
+    key = session.find_key(chosen)
+    notebook.say("\n".join(session.connector.models(chosen, key, session.settings, print)))
+
+
+@verb("endpoints", "list the endpoints, and which keys are present", example="endpoints")
+def _endpoints(notebook: Notebook, _: str) -> None:
+    session = notebook.session
+    chosen = None
+    with suppress(ConfigError):  # nobody to ask yet, or a bad variable: the list helps out of both
+        chosen = session.connector.choose(None, session.settings)
+    endpoints, problem = session.connector.catalogue.listing()
+    rows = [("", "endpoint", "key", "model", "address")]
+    for endpoint in endpoints:
+        key = "none needed"
+        if endpoint.key_env:
+            try:
+                present = "yes" if session.connector.key_at_hand(endpoint) else "no"
+            except ConfigError:
+                present = "unusable"
+            key = f"{endpoint.key_env}: {present}"
+        mark = "→" if endpoint == chosen else ""
+        rows.append((mark, endpoint.name, key, endpoint.model, endpoint.base_url or "embedded"))
+    notebook.say("\n".join(filter(None, [_columns(rows), problem])))
+
+
+@verb(
+    "snippet [FORM] [--turn N] [-c CHAT] [--out FILE]",
+    "write a turn as a program: python, langchain, node or curl",
+    example="snippet curl",
+    completes=("forms",),
+)
+def _snippet(notebook: Notebook, words: str) -> None:
+    from kimi_magic.display.record import publish, show_code
+    from kimi_magic.export import FORMS
+
+    options = parse_snippet(words)
+    form = options["form"]
+    code = notebook.session.snippet(notebook.find_reply(options["chat"], options["turn"]), form)
+    if options["out"]:
+        Path(options["out"]).expanduser().write_text(code, "utf-8", newline="\n")
+        notebook.say(f"Written to {options['out']}.")
+        return
+    publish(show_code(code, FORMS[form].language))
+    if FORMS[form].suffix == ".py":
+        notebook.put_in_next_cell(code)
+
+
+@verb(
+    "help [VERB]", "show this help, or that of one verb", example="help reset", completes=("verbs",)
+)
+def _help(_: Notebook, name: str) -> None:
+    print(help_text(split_verb(name)[0] if name else ""))
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,90 @@
+"""Interrupts are held, and let through where they may come."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from kimi_magic.core.interrupts import holding_interrupts, interruptible, waiting
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def let_through(call: Callable[..., object], *arguments: str) -> None:
+    with interruptible():
+        call(*arguments)
+
+
+def test_an_interrupt_waits_for_an_open_place() -> None:
+    with holding_interrupts() as hold:
+        interrupt()
+        assert hold is not None
+        assert hold.pending == 1
+        with pytest.raises(KeyboardInterrupt):
+            let_through(pytest.fail, "it comes before the block")
+
+
+def test_where_it_is_open_an_interrupt_comes_at_once_and_the_next_one_waits() -> None:
+    with holding_interrupts() as hold:
+        with pytest.raises(KeyboardInterrupt):
+            let_through(interrupt)
+        interrupt()
+        assert hold is not None
+        assert hold.pending == 1
+
+
+def test_what_hangs_can_be_stopped() -> None:
+    with holding_interrupts():
+        interrupt()
+        interrupt()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+
+
+def test_the_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with holding_interrupts(), interruptible(), holding_interrupts():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_turn_inside_a_tool_of_another_turn() -> None:
+    with holding_interrupts(), interruptible():
+        with holding_interrupts():
+            interrupt()
+            with pytest.raises(KeyboardInterrupt):
+                let_through(int)
+        with pytest.raises(KeyboardInterrupt):  # the tool goes on, and can be stopped
+            interrupt()
+
+
+def swallow() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        interrupt()
+
+
+def test_an_interrupt_that_a_finalizer_swallows_comes_after_the_wait() -> None:
+    with holding_interrupts():
+        with pytest.raises(KeyboardInterrupt), waiting():
+            swallow()
+        with interruptible():  # what a tool catches is the tool's
+            swallow()
+
+
+def test_in_another_thread_nothing_is_held() -> None:
+    seen = []
+
+    def work() -> None:
+        with holding_interrupts() as hold, interruptible():
+            seen.append(hold)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [None]

@@ -1,0 +1,144 @@
+"""A turn as plain data: it survives JSON, and becomes a reply again."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+import kimi_magic as kimi
+from kimi_magic.core.errors import KimiError, RateLimited, TurnInterrupted
+from kimi_magic.core.messages import (
+    Message,
+    Output,
+    ReasoningPart,
+    Step,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
+from kimi_magic.testing import ScriptedServer
+
+TEXTS = st.text(max_size=20)
+COUNTS = st.integers(0, 10**9)
+SECONDS = st.floats(0, 1e6)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | SECONDS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(TEXTS, JSON, max_size=3)
+PARTS = st.builds(ReasoningPart, TEXTS, st.none() | TEXTS, st.integers(0, 9))
+CALLS = st.builds(ToolCall, TEXTS, TEXTS, TEXTS)
+USAGES = st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, SECONDS, SECONDS)
+
+
+def several(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(items, max_size=3).map(tuple)
+
+
+RESULTS = st.builds(
+    ToolResult,
+    TEXTS,
+    TEXTS,
+    error=st.none() | TEXTS,
+    call_id=TEXTS,
+    stdout=TEXTS,
+    outputs=several(st.builds(Output, OBJECTS, OBJECTS)),
+    traceback=TEXTS,
+    seconds=SECONDS,
+)
+MESSAGES = st.builds(
+    Message,
+    st.sampled_from(["system", "user", "assistant", "tool"]),
+    st.none() | TEXTS | several(st.builds(TextPart, TEXTS)),
+    st.none() | several(PARTS),
+    TEXTS,
+    several(CALLS),
+    st.none() | TEXTS,
+    st.none() | TEXTS,
+    st.booleans(),
+)
+STEPS = st.builds(
+    Step, TEXTS, several(PARTS), several(CALLS), several(RESULTS), USAGES, st.none() | TEXTS
+)
+RECORDS = st.builds(
+    TurnRecord,
+    several(STEPS),
+    several(MESSAGES),
+    st.integers(0, 5),
+    USAGES,
+    st.none() | TEXTS,
+    TEXTS,
+    st.none() | TEXTS,
+    OBJECTS,
+    st.none() | st.builds(EndpointFacts, TEXTS, TEXTS, st.none() | TEXTS),
+    JSON,
+    st.none() | st.builds(Failure, TEXTS, TEXTS),
+)
+
+
+@given(RECORDS)
+def test_a_record_survives_json(record: TurnRecord) -> None:
+    data = json.loads(json.dumps(record.to_dict()))
+    assert TurnRecord.from_dict(data) == record
+    assert TurnRecord.from_dict(data | {"of a later version": 1}) == record
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({}, "no version"),
+        ({"version": 99}, "newer kimi-magic"),
+        ({"version": 1, "steps": [{"text": 5}]}, r"steps\.0\.text"),
+    ],
+)
+def test_what_is_no_record(data: dict[str, Any], words: str) -> None:
+    with pytest.raises(KimiError, match=words):
+        TurnRecord.from_dict(data)
+
+
+def test_a_reply_is_its_record_and_what_is_live_beside_it(server: ScriptedServer) -> None:
+    class Frame:
+        """A live object that no JSON holds."""
+
+    frame = Frame()
+
+    def load(name: str) -> Frame:
+        """Load a frame."""
+        return frame
+
+    server.reply("", reasoning="Look.", tool_calls=[{"name": "load", "arguments": {"name": "x"}}])
+    server.reply("Loaded.", reasoning="So.")
+    reply = kimi.ask("Load x", tools=[load], show=False)
+    assert reply.tool_results[0].value is reply.steps[0].tool_results[0].value is frame
+    assert reply.functions == {"load": load}
+    assert all(result.value is None for step in reply.record.steps for result in step.tool_results)
+    again = Reply.from_dict(json.loads(json.dumps(reply.to_dict())))
+    assert again.record == reply.record
+    assert (again.text, again.reasoning, again.usage) == ("Loaded.", "Look.\n\nSo.", reply.usage)
+    assert again.messages == reply.messages
+    assert again.tool_calls == reply.tool_calls
+    assert again.tool_results[0].content == reply.tool_results[0].content
+    assert pickle.loads(pickle.dumps(reply)).record == reply.record
+
+
+@pytest.mark.parametrize("error", [RateLimited("Wait."), TurnInterrupted("Stopped.")])
+def test_the_error_comes_back_as_its_own_class(error: BaseException) -> None:
+    record = TurnRecord(failure=Failure(type(error).__name__, str(error)))
+    again = Reply.from_dict(record.to_dict()).error
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+
+
+def test_the_answer_as_data_is_json_in_the_record(server: ScriptedServer) -> None:
+    server.reply('{"name": "Ada", "age": 36}')
+    reply = kimi.ask("Who?", schema="name, age int", show=False)
+    assert Reply.from_dict(reply.to_dict()).data == {"name": "Ada", "age": 36}

@@ -1,0 +1,83 @@
+"""A ``%%kimi`` cell as a request, and dry runs, which change nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from kimi_magic.testing import ScriptedServer
+from tests.kernels import Kernel
+
+STATE = """
+import kimi_magic.session as _module
+def _state(session=_module.current()):
+    chats = [(chat.name, len(chat.turns), len(chat.set_aside), len(chat.approved),
+              len(chat.calibrations), chat.unanswered) for chat in session.chats]
+    return chats, session.chats.current, id(session.last), session.settings.trait_values()
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "-c new", "-c old", "--fresh", "--no-history", "-o answer", "answer <<", "-e lab",
+     "-f code", "-T f --approve yes", "--schema list[int]", "-v limit --seed 5", "-e local"],
+)  # fmt: skip
+def test_a_dry_run_changes_nothing(kernel: Kernel, asked: ScriptedServer, line: str) -> None:
+    for chat in ("main", "old"):
+        asked.reply("OK.")
+        asked.reply("Better.")
+        kernel.run(f"%%kimi -c {chat}\nFirst", cell="a")
+        kernel.run(f"%%kimi -c {chat}\nFirst, again", cell="a")
+    kernel.run(f"kimi.add_endpoint(name='lab', base_url={asked.base_url!r}, key_env='LAB_KEY_2')")
+    kernel.run("limit = 7\ndef f(x: int): 'Do.'\n")
+    kernel.run(f"{STATE}\n_before = _state()")
+    sent = len(asked.requests)
+    for cell in ("a", "b"):
+        ran = kernel.run(
+            f"%%kimi {line} --dry-run\nHow much?", allow_stdin=True, answer="fake-key-0", cell=cell
+        )
+        assert "Nothing was sent." in ran.stdout
+        assert ran.questions == [], "a key is asked for before something is sent, not before"
+    assert len(asked.requests) == sent
+    assert kernel.run("print(_before == _state(), 'answer' in globals())").stdout == "True False\n"
+
+
+def test_a_dry_run_begins_no_chat(kernel: Kernel, asked: ScriptedServer) -> None:
+    kernel.run("%%kimi -c new --dry-run\nHi")
+    kernel.run("%%kimi --dry-run\nHi")
+    assert kernel.run("%kimi chats").stdout.startswith("There is no chat yet")
+    assert asked.requests == []
+
+
+def test_calibrations_are_kept_with_the_chat(kernel: Kernel, asked: ScriptedServer) -> None:
+    asked.reply("OK.")
+    kernel.run("%%kimi\nHi")
+    kernel.run(
+        f"{STATE}\n(name, *_, number, _), = _state()[0]\nassert (name, number) == ('main', 1)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [("--var-tokens 60", ""), ("", "kimi.settings.summary_tokens = 60"),
+                       ("", "%env KIMI_SUMMARY_TOKENS=60")]
+)  # fmt: skip
+def test_the_summary_of_an_expression_is_held_to_its_limit(
+    kernel: Kernel, asked: ScriptedServer, line: str, code: str
+) -> None:
+    kernel.run("rows = [{'name': 'x' * 20, 'n': n} for n in range(500)]")
+    asked.reply("OK.")
+    asked.reply("OK.")
+    kernel.run("%%kimi\n{{ rows }}")
+    kernel.run(f"{code}\nNone")
+    kernel.run(f"%%kimi --fresh {line}\n{{{{ rows }}}}")
+    long, short = (request.body["messages"][-1]["content"] for request in asked.requests)
+    assert len(short) < 60 * 4 * 1.5 < len(long)
+
+
+def test_options_of_a_request_need_no_code_of_their_own(
+    kernel: Kernel, asked: ScriptedServer
+) -> None:
+    asked.reply("[1]")
+    kernel.run("%%kimi -f json --no-history --seed 3 --stop END -o answer\nGo")
+    kernel.run("assert answer.data == [1] and answer.chat is None")
+    body = asked.requests[0].body
+    assert (body["seed"], body["stop"]) == (3, ["END"])

@@ -1,0 +1,92 @@
+"""The verbs of ``%kimi``: found by their names, all of them in the help, and what they say."""
+
+from __future__ import annotations
+
+import pytest
+
+from kimi_magic.core.errors import MagicError
+from kimi_magic.jupyter import commands
+from kimi_magic.jupyter.commands import REGISTRY, help_text, split_verb, verb
+from kimi_magic.jupyter.completion import completions
+from kimi_magic.jupyter.notebook import Notebook
+from kimi_magic.jupyter.options import OPTIONS
+from kimi_magic.testing import ScriptedServer
+from tests.kernels import Kernel
+from tests.tables import tables
+
+
+def test_the_rest_of_a_verb_is_raw() -> None:
+    assert split_verb("""ask What's "8 \\ 2"?""") == ("ask", """What's "8 \\ 2"?""")
+    assert split_verb("") == ("help", "")
+    assert split_verb("ask\ta  b ") == ("ask", "a  b")
+
+
+def test_an_unknown_verb_names_the_nearest() -> None:
+    with pytest.raises(MagicError, match="Did you mean `%kimi reset`"):
+        split_verb("rest")
+    with pytest.raises(MagicError, match="To ask one line: `%kimi ask"):
+        split_verb("why is it so")
+
+
+def test_help_names_every_option_and_verb() -> None:
+    text = help_text()
+    for option in OPTIONS:
+        assert option.usage in text
+        assert option.help in text
+    for known in REGISTRY.values():
+        assert f"%kimi {known.usage}" in text
+        assert known.example in help_text(known.name)
+
+
+def test_a_verb_is_added_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "REGISTRY", registry := dict(REGISTRY))
+    monkeypatch.setattr("kimi_magic.jupyter.completion.REGISTRY", registry)
+    monkeypatch.setattr("tests.tables.REGISTRY", registry)
+
+    @verb("doctor [WORD]", "find out what ails", example="doctor now", completes=("now|later",))
+    def doctor(_: Notebook, rest: str) -> None:
+        raise MagicError(rest)
+
+    assert split_verb("doctor  x ") == ("doctor", "x")
+    assert registry["doctor"].run is doctor
+    assert "%kimi doctor [WORD]" in help_text()
+    assert "for example: %kimi doctor now" in help_text("doctor")
+    assert "%kimi doctor now" in tables()["verbs"]
+    assert completions("%kimi doc", {}) == ["doctor"]
+    assert completions("%kimi doctor l", {}) == ["later"]
+
+
+BAD = {
+    "KIMI_BASE_URL": ("localhost:8000", "KIMI_BASE_URL: 'localhost:8000' is"),
+    "MOONSHOT_API_KEY": ("two words", "MOONSHOT_API_KEY: unusable"),
+    "KIMI_TEMPERATURE": ("hot", "nvidia"),
+    "KIMI_ENDPOINT": ("nvidea", "nvidia"),
+}
+
+
+@pytest.mark.parametrize("variable", BAD)
+def test_a_bad_variable_bars_no_list(kernel: Kernel, variable: str) -> None:
+    value, words = BAD[variable]
+    kernel.run("kimi.add_endpoint(name='lab', base_url='http://127.0.0.1:9/v1')")
+    listed = kernel.run("%kimi endpoints").stdout.splitlines()
+    kernel.run(f"import os; os.environ[{variable!r}] = {value!r}")
+    ran = kernel.run("%kimi endpoints").stdout
+    assert words in ran
+    assert "two words" not in ran
+    assert 0 <= len(ran.splitlines()) - len(listed) <= 1
+    for code, name in [
+        ("%%kimi -e nvid", "nvidia"),
+        ("%%kimi -e la", "lab"),
+        ("%kimi models nvid", "nvidia"),
+        ("%%kimi -m moonshotai/kimi", "moonshotai/kimi-k2-thinking"),
+    ]:
+        assert name.endswith(kernel.complete(code)["matches"][0])
+
+
+def test_a_bad_address_is_named_where_it_is_asked(kernel: Kernel, asked: ScriptedServer) -> None:
+    kernel.run("%env KIMI_BASE_URL=localhost:8000")
+    for code in ("%kimi models", "%%kimi\nHi", "%kimi ask Hi"):
+        error = kernel.run(code, ok=False).error
+        assert "KIMI_BASE_URL" in error
+        assert len(error.splitlines()) == 1
+    assert asked.requests == []
