@@ -112,10 +112,12 @@ class _Python(Literals):
             return self._bracketed(value)
         if isinstance(value, float) and not math.isfinite(value):
             return f'float("{value}")'
+        # black and ruff write 1e100, not 1e+100.
         return repr(value).replace("e+", "e")
 
     def multiline(self, text: str) -> str:
         text = _escape(text.replace("\\", r"\\"), _python_escape, keep="\n")
+        # A lone quote needs no escape, except at the end, where it would join the closing ones.
         text = re.sub(r'"{2,}|"\Z', lambda quotes: r"\"" * len(quotes[0]), text)
         return f'"""\\\n{_keep_trailing_spaces(text)}"""'
 
@@ -155,6 +157,7 @@ class _JavaScript(Literals):
         return as_json(value)
 
     def multiline(self, text: str) -> str:
+        # In a template literal, a dollar means something only before a brace.
         text = re.sub(r"[\\`]|\$(?=\{)", r"\\\g<0>", text)
         return f"`{_keep_trailing_spaces(_escape(text, _json_escape, keep=chr(10)))}`"
 
@@ -219,6 +222,7 @@ def _python_escape(char: str) -> str:
 def _json_escape(char: str) -> str:
     if char in "\r\t":
         return _python_escape(char)
+    # JSON and JavaScript escape UTF-16 code units, so that an astral character takes two.
     units = char.encode("utf-16-be").hex()
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
@@ -232,5 +236,6 @@ def _columns(text: str) -> int:
     """Return the width of a text as formatters count it."""
     if text.isascii():
         return len(text)
+    # As in ruff's unicode-width: combining marks take no column, wide characters two.
     marks = sum(category(char) in ("Mn", "Me", "Cf") for char in text)
     return len(text) - marks + sum(east_asian_width(char) in "WF" for char in text)

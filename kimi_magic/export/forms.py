@@ -39,6 +39,7 @@ def write_curl(program: Program) -> str:
     opening = program.opening("curl")
     if program.streams:
         opening.append("Each line of data is a piece of the answer; -N prints it as it arrives.")
+    # -sS hides the progress bar but not errors.
     url = f"{program.base_url.rstrip('/')}/chat/completions"
     options = ["-H 'Content-Type: application/json'"]
     if program.key_env:

@@ -207,10 +207,11 @@ def _is_secret(name: Any, value: Any) -> bool:
 
 def _source_of(name: str, value: Any) -> str:
     """Return the definition of a function or class, a lambda as a function; "" if unavailable."""
+    # inspect finds classes through the file of their module, and a kernel's __main__ has none.
     source = _statement_of(value.__name__) if isinstance(value, type) else ""
     with suppress(OSError, TypeError):
         source = source or inspect.getsource(_unwrap(value))
-    if source[:1].isspace():
+    if source[:1].isspace():  # a nested function or a method
         source = textwrap.dedent(source)
     return _lambda_as_def(name, source) if _unwrap(value).__name__ == "<lambda>" else source
 
@@ -233,6 +234,7 @@ def _scope_of(value: Any, around: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the values of the names in a function or class found in the scope ``around``."""
     inner = _unwrap(value)
     if isinstance(inner, type):
+        # A class holds no reference to its globals, but its methods do.
         methods = (f for f in vars(inner).values() if isinstance(f, FunctionType))
         return around or next((method.__globals__ for method in methods), {})
     return ChainMap(dict(inspect.getclosurevars(inner).nonlocals), inner.__globals__)
@@ -272,6 +274,7 @@ def _unwrap(value: Any) -> Any:
 def _lambda_as_def(name: str, source: str) -> str:
     node = _only_statement(source)
     found = [n for n in ast.walk(node) if isinstance(n, ast.Lambda)] if node else []
+    # inspect returns whole lines: with two lambdas on them there is no telling which one it is.
     if len(found) != 1:
         return ""
     body = ast.get_source_segment(source, found[0].body) or ""
@@ -298,6 +301,7 @@ def _names_used(source: str) -> list[str]:
 
     def free(table: symtable.SymbolTable) -> Iterator[str]:
         for symbol in table.get_symbols():
+            # At the top, the definition itself is assigned; below, free names are global.
             is_module = table.get_type() == "module"
             is_free = not symbol.is_assigned() if is_module else symbol.is_global()
             if is_free and symbol.is_referenced():

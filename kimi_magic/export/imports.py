@@ -132,13 +132,16 @@ def _places(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yield the places an object can be imported from, the most public one first."""
     homes = [_text_of(value, "__module__"), type(value).__module__]
     if any(home.startswith("IPython.") for home in homes):
+        # Defined in IPython.core, which is private; people import them from here.
         homes.insert(0, "IPython.display")
+    # typing's aliases have no __qualname__, but a _name.
     members = [
         name,
         *(_text_of(value, attribute) for attribute in ("__qualname__", "_name")),
     ]
     for home in homes:
         parts = home.split(".")
+        # A package often re-exports what a private module of it defines: shortest path first.
         for end in range(1, len(parts) + 1):
             path = ".".join(parts[:end])
             module = sys.modules.get(path)

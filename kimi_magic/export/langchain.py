@@ -112,6 +112,7 @@ def _message(message: Mapping[str, Any], *, at_nvidia: bool) -> dict[str, Any]:
 def _model(program: Program, kind: str) -> str:
     """Return the client with its options, under LangChain's names for them."""
     at_nvidia = kind == "ChatNVIDIA"
+    # LangChain sends stream and stream_options itself, as its methods and options say.
     names = {name: name for name in ("model", "temperature", "top_p", "max_tokens", "seed", "stop")}
     if at_nvidia:
         names["max_tokens"] = "max_completion_tokens"

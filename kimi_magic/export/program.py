@@ -36,7 +36,7 @@ class Program:
     provider : str
         The endpoint's name.
     functions : Mapping
-        The functions of the tools, by tool name.
+        The functions of the tools, by tool name; None for a tool without a Python function.
     notes : tuple of str
         Remarks for the opening comment, for example where a secret was masked.
     """
@@ -45,7 +45,7 @@ class Program:
     base_url: str
     key_env: str | None = None
     provider: str = ""
-    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    functions: Mapping[str, Callable[..., Any] | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from kimi_magic.export.program import Program
 __all__ = ["write_python"]
 
 TAB = PYTHON.tab
+Functions = Mapping[str, Callable[..., Any]]
 
 CLIENT = """
 $client = OpenAI(
@@ -23,6 +24,7 @@ $access)
 $messages_are
 """
 
+# The templates below are string.Template: $name, and no escaping of braces.
 READ_STREAM = """
 stream = $client.chat.completions.create(
 $request)
@@ -172,8 +174,9 @@ NAMES = ("client", "messages", "message", "functions", "tools", "ask", "run", "i
 
 def write_python(program: Program) -> str:
     """Return the source of the program."""
-    tools = [tool["function"]["name"] for tool in program.tools]
-    sources = gather({tool: f for tool, f in program.functions.items() if tool in tools})
+    offered = [tool["function"]["name"] for tool in program.tools]
+    functions = {name: f for name in offered if (f := program.functions.get(name)) is not None}
+    sources = gather(functions)
     names = _free_names(sources)
     parts = [CLIENT, READ_STREAM if program.streams else READ_WHOLE]
     if program.tools:
@@ -184,7 +187,7 @@ def write_python(program: Program) -> str:
         "request": _request(program, names),
     }
     main = [Template(part).substitute(names, **values) for part in parts]
-    tool_definitions = list(_tool_definitions(program, sources, names))
+    tool_definitions = list(_tool_definitions(program, functions, sources, names))
     _add_own_imports(program, sources)
     return join_parts(
         [
@@ -253,12 +256,14 @@ def _request(program: Program, names: Mapping[str, str]) -> str:
 
 
 def _tool_definitions(
-    program: Program, sources: Sources, names: Mapping[str, str]
+    program: Program, functions: Functions, sources: Sources, names: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield the dict of functions to run, and the schemas to send."""
     if not program.tools:
         return
-    entries = [_entry(tool["function"]["name"], program, sources, names) for tool in program.tools]
+    entries = [
+        _entry(tool["function"]["name"], functions, sources, names) for tool in program.tools
+    ]
     if any(f"{names['in_thread']}(" in entry for entry in entries):
         sources.imports.add("asyncio")
         sources.imports.add("concurrent.futures", "ThreadPoolExecutor")
@@ -267,18 +272,19 @@ def _tool_definitions(
     yield PYTHON.assign(names["tools"], program.tools)
 
 
-def _entry(tool: str, program: Program, sources: Sources, names: Mapping[str, str]) -> str:
+def _entry(tool: str, functions: Functions, sources: Sources, names: Mapping[str, str]) -> str:
     """Return one line of the dict of functions."""
     key = PYTHON.flat(tool)
     if tool not in sources.functions:
         return f"{TAB}# {key} stays in the notebook: add a function of your own here.\n"
-    function, expression = program.functions[tool], sources.functions[tool]
+    function, expression = functions[tool], sources.functions[tool]
     remark = ""
     if sources.has_hints_of(expression) and _can_validate(function):
         sources.imports.add("pydantic", "validate_call")
         expression = f"validate_call({expression})"
     elif _has_hints(function):
         remark = f"{TAB}# Gets the arguments unchecked: its type hints are not for JSON.\n"
+    # The loop of the program is synchronous, and a result has to be JSON.
     if inspect.iscoroutinefunction(function):
         expression = f"{names['in_thread']}({expression})"
     elif inspect.isgeneratorfunction(function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,13 @@ def messages() -> str:
         text = write(wanted, "python")
         run(text, "python", tmp_path)
     assert results(server.requests[1]) == ["Hello, Ada: ['a'] subprocess", "none"]
+
+
+def test_a_tool_without_a_function_of_python(notebook: dict[str, Any]) -> None:
+    with ScriptedServer() as server:
+        wanted = with_tools(server, notebook["fail"])
+        text = write(replace(wanted, functions={"fail": None}), "python")
+    assert '# "fail" stays in the notebook: add a function of your own here.\n' in text
 
 
 def test_hints_that_json_does_not_carry(notebook: dict[str, Any], tmp_path: Path) -> None:
