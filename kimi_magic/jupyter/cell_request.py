@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from kimi_magic.core.errors import MagicError
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.jupyter.commands import help_text
 from kimi_magic.jupyter.fix_explain import ONLY_CODE, code_of

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kimi_magic.core.errors import ConfigError, MagicError
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ask_about, code_of
 from kimi_magic.jupyter.line_parser import parse_verb
 from kimi_magic.jupyter.notebook import Notebook
@@ -161,7 +161,7 @@ def _explain(notebook: Notebook, number: str) -> Reply:
     "continue [CHAT]", "continue a turn that was stopped, cut off or failed", completes=("chats",)
 )
 def _continue(notebook: Notebook, chat: str) -> Reply:
-    return notebook.ask(notebook.session.to_go_on(chat or notebook.current_chat))
+    return notebook.ask(notebook.session.to_continue(chat or notebook.current_chat))
 
 
 @verb("chats", "list the chats with their turns and tokens")
@@ -239,22 +239,25 @@ def _tool(notebook: Notebook, line: str) -> None:
     completes=("endpoints",),
 )
 def _models(notebook: Notebook, endpoint: str) -> None:
-    notebook.say("\n".join(notebook.session.models(endpoint)))
+    session = notebook.session
+    chosen = session.connector.choose(endpoint, session.settings)
+    key = session.find_key(chosen)
+    notebook.say("\n".join(session.connector.models(chosen, key, session.settings, print)))
 
 
 @verb("endpoints", "list the endpoints, and which keys are present")
 def _endpoints(notebook: Notebook, _: str) -> None:
-    session = notebook.session
+    connector, settings = notebook.session.connector, notebook.session.settings
     chosen = None
     with suppress(ConfigError):  # nobody to ask yet, or a bad variable: the list helps out of both
-        chosen = session.choose_endpoint()
-    endpoints, problem = session.catalogue.listing()
+        chosen = connector.choose(None, settings)
+    endpoints, problem = connector.catalogue.listing()
     rows = [("", "endpoint", "key", "model", "address")]
     for endpoint in endpoints:
         key = "none needed"
         if endpoint.key_env:
             try:
-                present = "yes" if session.key_at_hand(endpoint) else "no"
+                present = "yes" if connector.key_at_hand(endpoint) else "no"
             except ConfigError:
                 present = "unusable"
             key = f"{endpoint.key_env}: {present}"

@@ -105,8 +105,10 @@ def _names() -> Names:
     own = {name: value for name, value in space.items() if name not in hidden and name[:1] != "_"}
     return {
         "chats": lambda _: [chat.name for chat in session.chats],
-        "endpoints": lambda _: [endpoint.name for endpoint in session.catalogue.listing()[0]],
-        "models": lambda _: session.known_models(),
+        "endpoints": lambda _: [
+            endpoint.name for endpoint in session.connector.catalogue.listing()[0]
+        ],
+        "models": lambda _: session.connector.known_models(),
         "forms": lambda _: FORMS,
         "verbs": lambda _: REGISTRY,
         "variables": lambda _: own,

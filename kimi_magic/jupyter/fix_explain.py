@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.turn.request import TurnRequest
 

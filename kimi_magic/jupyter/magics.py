@@ -8,7 +8,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 
 from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 from kimi_magic.jupyter.cell_request import run_cell
 from kimi_magic.jupyter.commands import REGISTRY, split_verb
 from kimi_magic.jupyter.notebook import Notebook

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.core.errors import MagicError
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.session import Session
 from kimi_magic.turn.request import TurnRequest
@@ -65,7 +65,7 @@ class Notebook:
 
     def dry_run(self, request: TurnRequest) -> str:
         """Return what a turn would send; nothing is sent and no state changes."""
-        return self.session.preview(request)
+        return self.session.dry_run(request)
 
     def find_reply(self, chat: str | None = None, turn: int | None = None) -> Reply:
         """Return the reply of a turn of a chat, counted from 1; by default the latest of all.
@@ -87,7 +87,7 @@ class Notebook:
 
     def say(self, text: str) -> None:
         """Print a text without the keys that a name in it, or a server's answer, may hold."""
-        print(self.session.without_keys(text))
+        print(self.session.redact(text))
 
     def read_cells(self, numbers: Iterable[int]) -> tuple[Cell, ...]:
         """Return earlier cells with their outputs and errors.

@@ -10,6 +10,7 @@ from kimi_magic.core.errors import KimiError, MagicError, ToolInterrupted
 from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.messages import ToolResult
 from kimi_magic.jupyter.notebook import Notebook
+from kimi_magic.secrets.redact import without_secrets
 from kimi_magic.tools.decorator import offered
 from kimi_magic.tools.toolset import Toolset, find
 
@@ -46,9 +47,9 @@ def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
     try:
         result = toolset.call(tool.name, arguments, approve=approval if can_answer() else None)
     except ToolInterrupted as interrupt:
-        _show(notebook.session.without_secrets(interrupt.result))
+        _show(without_secrets(interrupt.result, notebook.session.connector.known_keys()))
         raise
-    _show(notebook.session.without_secrets(result))
+    _show(without_secrets(result, notebook.session.connector.known_keys()))
 
 
 def list_offered() -> str:

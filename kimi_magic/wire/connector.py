@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import ConfigError
+from kimi_magic.core.interrupts import interruptible
 from kimi_magic.secrets.keys import Key, KeyRing
 from kimi_magic.wire.endpoints import LOCAL, PREFERRED, Catalogue, Endpoint, from_environment
 
@@ -65,16 +66,22 @@ class Connector:
         self._engine: LocalEngine | None = None
         self._lock = threading.Lock()
 
-    def choose(self, name: str) -> Endpoint:
-        """By name; without one what the environment describes; else the first whose key is
-        present; else the embedded engine.
+    def choose(self, endpoint: str | Endpoint | None, settings: Settings) -> Endpoint:
+        """Return the endpoint to ask.
+
+        The one that is given, itself or by name; else the one that the settings name; else the one
+        that the environment describes; else the first whose key is present; else the embedded
+        engine.
 
         Raises
         ------
         ConfigError
             No such endpoint, or nobody to ask at all.
         """
-        if name:
+        settings.read_environment()
+        if isinstance(endpoint, Endpoint):
+            return endpoint
+        if name := endpoint or settings.endpoint:
             return self.catalogue.get(name)
         if own := from_environment():
             return own
@@ -140,7 +147,8 @@ class Connector:
 
         with self._lock:
             self._engine = self._engine or LocalEngine()
-        running = self._engine.start(settings.local_model, notice=notice)
+        with interruptible():
+            running = self._engine.start(settings.local_model, notice=notice)
         if model not in (None, running.model):
             raise ConfigError(
                 f"The embedded engine runs {running.model}, not {model}.\n"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
-from kimi_magic.core.messages import Completion, Message, Usage
+from kimi_magic.core.messages import Completion, Message, Usage, as_reasoning
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.think_tags import Piece, ThinkSplitter
@@ -88,7 +88,7 @@ class Accumulator:
             Message(
                 "assistant",
                 "".join(self._text["content"]),
-                reasoning="".join(self._text["reasoning"]) or None,
+                reasoning=as_reasoning("".join(self._text["reasoning"]) or None),
                 reasoning_key=self._reasoning_key
                 or ("content" if self._think.found else "reasoning_content"),
                 tool_calls=self._calls.calls(),
