@@ -246,22 +246,22 @@ def _models(notebook: Notebook, endpoint: str) -> None:
 
 @verb("endpoints", "list the endpoints, and which keys are present")
 def _endpoints(notebook: Notebook, _: str) -> None:
-    session = notebook.session
+    connector, settings = notebook.session.connector, notebook.session.settings
     chosen = None
     with suppress(ConfigError):  # nobody to ask yet, or a bad variable: the list helps out of both
-        chosen = session.connector.choose(None, session.settings)
+        chosen = connector.choose(None, settings)
     rows = [("", "endpoint", "key", "model", "address")]
-    for endpoint in session.connector.catalogue:
+    for endpoint in connector.catalogue:
         key = "none needed"
         if endpoint.key_env:
             try:
-                present = "yes" if session.connector.key_at_hand(endpoint) else "no"
+                present = "yes" if connector.key_at_hand(endpoint) else "no"
             except ConfigError:
                 present = "unusable"
             key = f"{endpoint.key_env}: {present}"
         mark = "→" if endpoint == chosen else ""
         rows.append((mark, endpoint.name, key, endpoint.model, endpoint.base_url or "embedded"))
-    notebook.say("\n".join(filter(None, [_columns(rows), session.connector.catalogue.problem])))
+    notebook.say("\n".join(filter(None, [_columns(rows), connector.catalogue.problem])))
 
 
 @verb(

@@ -271,6 +271,9 @@ class _Run:
         yield self._tell(TurnStarted(resolved.model, resolved.endpoint.name, resolved.practice))
         for notice in self._opening(resolved):
             yield self._tell(Notice(notice))
+        if self._chat:  # not in new_loop: a dry run calls it, too, and changes nothing
+            asked = (resolved.endpoint.name, resolved.model)
+            self._chat.calibrations.setdefault(asked, Calibration())
         bodies = self.bodies(resolved.endpoint, resolved.model)
         for body in bodies:
             self._body = body
@@ -310,8 +313,7 @@ class _Run:
         calibration = Calibration()
         if self._chat:
             earlier = self._chat.history(turn.place, fresh=request.fresh)
-            calibrations = self._chat.calibrations
-            calibration = calibrations.setdefault((endpoint.name, model), calibration)
+            calibration = self._chat.calibrations.get((endpoint.name, model), calibration)
         return Loop(
             self._sendable((*system_prompt(request, turn.settings, model), *earlier)),
             turn.prompt.message,

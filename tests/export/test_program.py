@@ -38,7 +38,9 @@ def test_the_first_request_and_the_facts_of_its_endpoint() -> None:
 
 def test_keys_and_what_looks_like_one_are_masked() -> None:
     texts = "Hi", "It is fake-key-0123456789abcdef", "sk-" + "aB3" * 12, "[masked] before"
-    program = program_of(reply_of(*texts), [Key("fake-key-0123456789abcdef", "a test", "LAB_API_KEY")])
+    program = program_of(
+        reply_of(*texts), [Key("fake-key-0123456789abcdef", "a test", "LAB_API_KEY")]
+    )
     contents = [message["content"] for message in program.messages]
     assert contents == ["Hi", "It is [masked]", "[masked]", "[masked] before"]
     assert [note.partition(" ")[0] for note in program.notes] == [

@@ -10,8 +10,7 @@ from tests.kernels import Kernel
 STATE = """
 import kimi_magic.session as _module
 def _state(session=_module.current()):
-    chats = [(chat.name, len(chat.turns), len(chat.set_aside), len(chat.approved),
-              len(chat.calibrations), chat.unanswered) for chat in session.chats]
+    chats = [repr(vars(chat)) for chat in session.chats]
     return chats, session.chats.current, id(session.last), session.settings.trait_values()
 """
 
@@ -46,14 +45,6 @@ def test_a_dry_run_begins_no_chat(kernel: Kernel, asked: ScriptedServer) -> None
     kernel.run("%%kimi --dry-run\nHi")
     assert kernel.run("%kimi chats").stdout.startswith("There is no chat yet")
     assert asked.requests == []
-
-
-def test_calibrations_are_kept_with_the_chat(kernel: Kernel, asked: ScriptedServer) -> None:
-    asked.reply("OK.")
-    kernel.run("%%kimi\nHi")
-    kernel.run(
-        f"{STATE}\n(name, *_, number, _), = _state()[0]\nassert (name, number) == ('main', 1)"
-    )
 
 
 @pytest.mark.parametrize(
