@@ -71,7 +71,7 @@ kimi_magic.session.open_view = lambda kind, options: view(options)
 kimi.ask("Hi", show=view is not None)
 opening = counts["opening"]
 counts.update(messages=0, bytes=0, opening=0)
-detached.note_heard(detached.client_of({}))
+detached.note_heard({})
 began = time.process_time()
 kimi.ask("Hi", show=view is not None)
 seconds = time.process_time() - began

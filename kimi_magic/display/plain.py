@@ -24,12 +24,11 @@ class PlainView:
         self._timeline = Timeline(hide_reasoning=options.hide_reasoning)
         self._throttle = throttle or Throttle()
         self._pending: list[str] = []
-        self._preparing = ""
+        self._stage = ""
 
     def handle(self, envelope: Envelope) -> None:
         event = envelope.event
-        if isinstance(event, Preparing):
-            self._prepare(clean(event.text))
+        self._prepare(clean(event.text) if isinstance(event, Preparing) else "")
         for op in self._timeline.apply(event):
             self._take(op)
         self.tick()
@@ -39,18 +38,17 @@ class PlainView:
             self._flush()
 
     def close(self) -> None:
+        self._prepare("")
         for op in self._timeline.end():
             self._take(op)
-        reply = self._timeline.reply
-        if self._options.usage and reply is not None:
-            self._pending.append(f"\n[{tokens_line(reply.usage)} · {reply.usage.seconds:.1f} s]\n")
         self._flush()
+        self._footer()
 
     def _prepare(self, text: str) -> None:
-        """Print one line for each stage, and leave its percentages out."""
-        stage = text.partition("…")[0]
-        if stage != self._preparing:
-            self._preparing = stage
+        """Show what the turn waits for before it begins, "" when it waits no more."""
+        stage = text.partition("…")[0]  # a line for each stage, not for each percentage
+        if stage and stage != self._stage:
+            self._stage = stage
             self._pending.append(f"[{text}]\n")
 
     def _take(self, op: Op) -> None:
@@ -66,6 +64,12 @@ class PlainView:
             self._pending.append(_closing(segment))
         elif op["op"] == "append" and segment.kind != "tool":  # calls may arrive interleaved
             self._pending.append(op["text"])
+
+    def _footer(self) -> None:
+        reply = self._timeline.reply
+        if self._options.usage and reply is not None:
+            self._pending.append(f"\n[{tokens_line(reply.usage)} · {reply.usage.seconds:.1f} s]\n")
+            self._flush()
 
     def _flush(self) -> None:
         text, self._pending = "".join(self._pending), []

@@ -21,27 +21,17 @@ class Segment:
 
     Attributes
     ----------
-    kind : str
-    title : str
-        Name of the tool that is called.
-    done : bool
-        Nothing more comes.
-    length : int
-        Characters of ``text``.
+    title, edited : str
+        Name of the tool that is called, and arguments that a person put in the model's place.
     state : str
         State of a tool call: empty until it is made, ``asked`` while a person is asked about it,
         then ``running``, then ``done`` or ``failed``.
-    edited : str
-        Arguments that a person put in the place of the model's.
-    result : ToolResult or None
     tokens : int
         Count of reasoning tokens, if the server reported it.
     open : bool or None
         The reader's choice to unfold or fold it; None before there was one.
-    limit : int
-        Characters of the text that are kept at most.
-    missing : int
-        Characters that came beyond that.
+    limit, missing : int
+        Characters that are kept at most, and characters that came beyond that.
     guaranteed : bool
         It is kept even if the size budget of the turn is used up.
     """

@@ -56,8 +56,7 @@ class BoundedSegments:
 
     @property
     def tool_limit(self) -> int:
-        """Characters that a call's arguments or one of its outputs may take: half of what is left,
-        since others follow."""
+        """Characters for a call's arguments or one output: half of what is left, as more follow."""
         return self._left[""] // 2
 
     def admit(self, segment: Segment, ops: list[Op]) -> int | None:

@@ -12,12 +12,12 @@ from rich.segment import Segments
 from rich.status import Status
 from rich.text import Text
 
-from kimi_magic.core.events import Envelope, Preparing
 from kimi_magic.core.text import clean
 from kimi_magic.display.html.markdown import Blocks, parser
+from kimi_magic.display.plain import PlainView
 from kimi_magic.display.record import call_text
 from kimi_magic.display.segments import Segment
-from kimi_magic.display.timeline import Op, Timeline
+from kimi_magic.display.timeline import Op
 from kimi_magic.display.view import Throttle, ViewOptions
 
 if TYPE_CHECKING:
@@ -26,41 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["TerminalView"]
 
 
-class TerminalView:
+class TerminalView(PlainView):
     """Prints text as it comes, and Markdown as soon as a block is finished."""
 
     def __init__(
         self, options: ViewOptions, console: Console | None = None, throttle: Throttle | None = None
     ) -> None:
-        self._options = options
+        super().__init__(options, throttle)
         self._console = console or Console(force_jupyter=False)
-        self._timeline = Timeline(hide_reasoning=options.hide_reasoning)
-        self._throttle = throttle or Throttle()
-        self._pending: list[str] = []
         self._style = ""
         self._blocks: Blocks | None = None
         self._status: Status | None = None
 
-    def handle(self, envelope: Envelope) -> None:
-        event = envelope.event
-        self._show_status(clean(event.text) if isinstance(event, Preparing) else "")
-        for op in self._timeline.apply(event):
-            self._take(op)
-        self.tick()
-
-    def tick(self) -> None:
-        if self._pending and self._throttle.due():
-            self._flush()
-
-    def close(self) -> None:
-        self._show_status("")
-        for op in self._timeline.end():
-            self._take(op)
-        self._flush()
-        self._footer()
-
-    def _show_status(self, text: str) -> None:
-        """Show a status line; an empty text removes it."""
+    def _prepare(self, text: str) -> None:
         if text and self._status is None:
             self._status = self._console.status(Text(text))
             self._status.start()
@@ -78,7 +56,7 @@ class TerminalView:
             return
         segment = self._timeline.segments[op["segment"]]
         if op["op"] == "run":
-            self._show_status(self._timeline.state)
+            self._prepare(self._timeline.state)
         elif op["op"] == "segment":
             self._begin(segment)
         elif op["op"] == "done":

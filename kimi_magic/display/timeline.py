@@ -119,8 +119,7 @@ class Timeline:
         Events of an unknown type change nothing.
         """
         ops: list[Op] = []
-        handler = self._handlers.get(type(event))
-        if handler is not None:
+        if handler := self._handlers.get(type(event)):
             handler(self, event, ops)
         return ops
 
@@ -170,23 +169,11 @@ class Timeline:
             self._finish_all(ops)
         self._set_state(f"Waiting for {self.model}…", ops)
 
-    def _notice(self, event: Notice, ops: list[Op]) -> None:
-        self._add_notice(event.text, ops)
-
-    def _preparing(self, event: Preparing, ops: list[Op]) -> None:
-        self._set_state(clean(event.text), ops)
-
     def _retrying(self, event: Retrying, ops: list[Op]) -> None:
         reason = clean(_first_line(event.reason))
         delay = f"{event.delay:.0f} s" if event.delay >= 1 else f"{event.delay:.1f} s"
         self._add_notice(f"Retry {event.attempt} of {event.retries}: {reason}", ops)
         self._set_state(f"Retrying in {delay}: {reason}", ops)
-
-    def _reasoning(self, event: ReasoningDelta, ops: list[Op]) -> None:
-        self._add_text("reasoning", event.text, ops)
-
-    def _content(self, event: ContentDelta, ops: list[Op]) -> None:
-        self._add_text("answer", event.text, ops)
 
     def _call_started(self, event: ToolCallStarted, ops: list[Op]) -> None:
         self._finish_open(ops)
@@ -341,14 +328,14 @@ class Timeline:
 
     # A table: singledispatchmethod costs more than the work on a delta.
     _handlers: ClassVar[dict[type, Callable[[Timeline, Any, list[Op]], None]]] = {
-        ReasoningDelta: _reasoning,
-        ContentDelta: _content,
+        ReasoningDelta: lambda self, event, ops: self._add_text("reasoning", event.text, ops),
+        ContentDelta: lambda self, event, ops: self._add_text("answer", event.text, ops),
         ToolCallDelta: _call_delta,
         ToolCallStarted: _call_started,
         TurnStarted: _turn_started,
         RequestStarted: _request_started,
-        Notice: _notice,
-        Preparing: _preparing,
+        Notice: lambda self, event, ops: self._add_notice(event.text, ops),
+        Preparing: lambda self, event, ops: self._set_state(clean(event.text), ops),
         Retrying: _retrying,
         ToolStarted: _tool_started,
         ApprovalAsked: _approval_asked,

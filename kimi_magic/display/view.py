@@ -16,7 +16,6 @@ from kimi_magic.core import frontend
 from kimi_magic.core.events import Envelope, Sink
 
 __all__ = [
-    "PER_SECOND",
     "Answer",
     "AsksPerson",
     "Throttle",
@@ -83,14 +82,7 @@ class ViewOptions:
 
 
 class Throttle:
-    """Limits how often a growing output is refreshed; the first refresh is due at once.
-
-    Parameters
-    ----------
-    per_second : float
-    clock : callable
-        Returns seconds.
-    """
+    """Limits how often a growing output is refreshed; the first refresh is due at once."""
 
     __slots__ = ("_clock", "_gap", "_next")
 

@@ -322,7 +322,7 @@ def test_a_page_that_is_there_takes_the_record(stage: Stage) -> None:
 def test_a_page_that_comes_after_a_fast_turn_is_there(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detached.note_heard("lab-1")
+    detached.note_heard(PARENT)
     monkeypatch.setattr(live, "HERE_WITHIN", 10)
     stage.play(*OPENING, ContentDelta("yes"), STOP)
     threading.Timer(0.05, stage.hears, kwargs={"ready": "page-1"}).start()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.display.html.markdown import Blocks, finished_blocks, parser, plain_html, to_html
+from kimi_magic.display.html.markdown import Blocks, parser, plain_html, to_html
 from tests.turns import pieces
 
 SAMPLE = """\
@@ -65,6 +65,12 @@ tail"""
 )
 def test_markdown_becomes_html(source: str, html: str) -> None:
     assert html in to_html(source)
+
+
+def finished_blocks(text: str) -> tuple[list[str], str]:
+    """Split Markdown into its finished top-level blocks and the open tail."""
+    blocks = Blocks()
+    return blocks.feed(text), blocks.tail
 
 
 def test_code_is_coloured_inline() -> None:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Blocks",
-    "finished_blocks",
     "foreign_html",
     "parser",
     "plain_html",
@@ -144,9 +143,9 @@ def parser() -> MarkdownIt:
         "image": _image,
         "fence": _fence,
         "code_block": _fence,
-        "math_inline": _math_inline,
-        "math_inline_double": _math_double,
-        "math_block": _math_block,
+        "math_inline": _math_rule("{}", "$"),
+        "math_inline_double": _math_rule("{}", "$$"),
+        "math_block": _math_rule("<p>{}</p>\n", "$$"),
         "th_open": _cell,
         "td_open": _cell,
     }
@@ -202,16 +201,8 @@ def _text(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
     return plain_html(tokens[i].content)
 
 
-def _math_inline(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
-    return _math(tokens[i].content, "$")
-
-
-def _math_double(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
-    return _math(tokens[i].content, "$$")
-
-
-def _math_block(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
-    return f"<p>{_math(tokens[i].content, '$$')}</p>\n"
+def _math_rule(form: str, dollars: str) -> Callable[..., str]:
+    return lambda _self, tokens, i, *_: form.format(_math(tokens[i].content, dollars))
 
 
 def _math(tex: str, dollars: str) -> str:
@@ -305,12 +296,6 @@ class Blocks:
         self._pieces = [tail]
         self._length = len(tail)
         self._parse_at = self._length * 5 // 4 if self._length > self.EAGER else 0
-
-
-def finished_blocks(text: str) -> tuple[list[str], str]:
-    """Split Markdown into its finished top-level blocks and the open tail."""
-    blocks = Blocks()
-    return blocks.feed(text), blocks.tail
 
 
 def _may_become_maths(block: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from kimi_magic.core.text import reveal
 from kimi_magic.display.view import Answer
 
-__all__ = ["as_fields", "as_text", "read_answer"]
+__all__ = ["as_fields", "read_answer"]
 
 Problem = Callable[[dict[str, Any]], str]
 MAX_FIELDS = 100
@@ -28,7 +28,7 @@ def as_fields(arguments: dict[str, Any]) -> list[tuple[str, str, bool]]:
     fields: list[tuple[str, str, bool]] = []
     left = MAX_CHARS
     for name, value in list(arguments.items())[:MAX_FIELDS]:
-        text = as_text(value)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         kept = text[:left]
         left -= len(kept)
         missing = len(text) - len(kept)
@@ -60,8 +60,3 @@ def read_answer(
     if edited == arguments:
         return given["say"], ""
     return edited, problem(edited)
-
-
-def as_text(value: Any) -> str:
-    """Return a value as a person reads it: a string as it is, all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

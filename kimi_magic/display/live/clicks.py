@@ -93,16 +93,12 @@ class Clicks:
 
     def _interrupt(self) -> None:
         with self._lock:
-            if not self._over:
-                _interrupt_main_thread()
-
-
-def _interrupt_main_thread() -> None:
-    # interrupt_main() only sets a flag: a main thread that waits in a system call sleeps on. A
-    # signal to that thread ends the call; Windows has none.
-    if hasattr(signal, "pthread_kill"):
-        ident = threading.main_thread().ident
-        assert ident is not None, "it runs"
-        signal.pthread_kill(ident, signal.SIGINT)
-    else:
-        _thread.interrupt_main()
+            if self._over:
+                return
+            # interrupt_main() only sets a flag: a main thread that waits in a system call sleeps
+            # on. A signal to that thread ends the call; Windows has none.
+            main = threading.main_thread().ident
+            if main is not None and hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(main, signal.SIGINT)
+            else:
+                _thread.interrupt_main()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-__all__ = ["client_of", "forget", "forget_all", "keep", "note_heard", "was_heard"]
+__all__ = ["forget", "forget_all", "keep", "note_heard", "was_heard"]
 
 MAX_WIDGETS = 20
 
@@ -18,18 +18,13 @@ _widgets: deque[Any] = deque()
 _heard: set[str] = set()
 
 
-def client_of(parent: dict[str, Any]) -> str:
-    """Return the front end that asked for the cell: its id changes when a page is reloaded."""
-    return str((parent.get("header") or {}).get("session", ""))
+def note_heard(request: dict[str, Any]) -> None:
+    """Note that the front end which sent this has loaded the script, and is heard in a cell."""
+    _heard.add(_client(request))
 
 
-def note_heard(client: str) -> None:
-    """Note that a page of this front end has loaded the script, and is heard while a cell runs."""
-    _heard.add(client)
-
-
-def was_heard(client: str) -> bool:
-    return client in _heard
+def was_heard(request: dict[str, Any]) -> bool:
+    return _client(request) in _heard
 
 
 def keep(widget: Any) -> None:
@@ -50,6 +45,11 @@ def forget_all() -> None:
     while _widgets:
         _close(_widgets.popleft())
     _heard.clear()
+
+
+def _client(request: dict[str, Any]) -> str:
+    # Another one after a page was reloaded.
+    return str((request.get("header") or {}).get("session", ""))
 
 
 def _close(widget: Any) -> None:

@@ -15,24 +15,18 @@ const CONTINUABLE = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
 /**
  * @typedef {object} Segment
  * @property {"reasoning" | "answer" | "notice" | "tool"} kind
- * @property {string} title name of the tool
  * @property {string[]} text pieces of the text as they came; Markdown has only a tail
  * @property {number} length in code points
  * @property {string} blocks HTML of the finished blocks
  * @property {number} to end of the text in them
  * @property {string} tail the text after that
  * @property {{html: string, to: number} | null} drawn the last drawing of the tail's beginning
- * @property {boolean} done
  * @property {boolean} plain an answer that is not Markdown
  * @property {boolean} keep stays unfolded when it ends
  * @property {boolean | null} open the reader's choice, null before there is one
- * @property {number} began
- * @property {number | null} seconds
- * @property {number} tokens
  * @property {string} state of a tool call
  * @property {{call: string, html: string, edited: boolean} | null} run
  * @property {{html: string, seconds: number, shows: boolean} | null} result
- * @property {object | null} form
  * @property {string} cut note on text that is not kept
  */
 
@@ -80,10 +74,11 @@ const clock = (seconds) => (seconds < 1 ? "" : ` ${whole(seconds)}`);
 
 const count = (number) => Math.round(number).toLocaleString("en");
 
-const make = (tag, name, text = "") => {
+/** Make an element that holds a text, a node, or several. */
+const make = (tag, name, content = "") => {
   const element = document.createElement(tag);
   if (name) element.className = `kimi-${name}`;
-  if (text) element.textContent = text;
+  if (content) element.append(...[content].flat());
   return element;
 };
 
@@ -147,67 +142,8 @@ class Turn {
       this.lost = true;
       return null;
     }
-    switch (op.op) {
-      case "reset":
-        this.reset(op);
-        break;
-      case "head":
-        this.head = op.text;
-        break;
-      case "state":
-        this.state = op.text;
-        this.waits = now();
-        break;
-      case "usage":
-        this.usage = op;
-        this.fresh = { tokens: 0, began: 0, last: 0 };
-        break;
-      case "segment":
-        this.lost ||= op.segment !== this.segments.length;
-        this.segments[op.segment] = this.segment(op);
-        break;
-      case "append":
-        this.append(segment, op);
-        break;
-      case "block":
-        segment.tail = skip(segment.tail, op.to - segment.to);
-        this.count(Math.max(0, op.to - segment.length) / 4); // its text was not sent
-        segment.length = Math.max(segment.length, op.to);
-        Object.assign(segment, { blocks: segment.blocks + op.html, to: op.to, drawn: null });
-        break;
-      case "open":
-        segment.drawn = op;
-        break;
-      case "cut":
-        (segment ?? this).cut = op.text;
-        break;
-      case "run":
-        Object.assign(segment, { state: "running", began: now(), run: op, form: null });
-        break;
-      case "ask":
-        segment.state = "asked";
-        break;
-      case "form":
-        segment.form = op;
-        break;
-      case "result":
-        Object.assign(segment, { state: op.state, seconds: op.seconds, result: op, form: null });
-        segment.run ??= op.given ?? null;
-        break;
-      case "tokens":
-        segment.tokens = op.tokens;
-        break;
-      case "done":
-        segment.done = true;
-        segment.seconds ??= op.seconds;
-        break;
-      case "clicks":
-        this.clicks = true;
-        break;
-      default:
-        return null; // of a newer kernel side
-    }
-    return op;
+    CHANGES[op.op]?.(this, segment, op); // a newer kernel side may send others
+    return op.op in CHANGES ? op : null;
   }
 
   segment(op, text = "") {
@@ -219,6 +155,23 @@ class Turn {
       began: now() - age,
       ...{ text: [text], length: codePoints(text), tail: skip(text, to) },
     };
+  }
+
+  begin(op) {
+    this.lost ||= op.segment !== this.segments.length;
+    this.segments[op.segment] = this.segment(op);
+  }
+
+  endStep(usage) {
+    this.usage = usage;
+    this.fresh = { tokens: 0, began: 0, last: 0 };
+  }
+
+  finishBlock(segment, { to, html }) {
+    this.count(Math.max(0, to - segment.length) / 4); // its text was not sent
+    const tail = skip(segment.tail, to - segment.to);
+    const [length, blocks] = [Math.max(segment.length, to), segment.blocks + html];
+    Object.assign(segment, { tail, length, blocks, to, drawn: null });
   }
 
   append(segment, op) {
@@ -267,21 +220,44 @@ class Turn {
   }
 }
 
+/** The changes that operations make: the whole turn, the operation's segment, the operation. */
+const CHANGES = {
+  reset: (turn, _, op) => turn.reset(op),
+  head: (turn, _, op) => Object.assign(turn, { head: op.text }),
+  state: (turn, _, op) => Object.assign(turn, { state: op.text, waits: now() }),
+  usage: (turn, _, op) => turn.endStep(op),
+  clicks: (turn) => Object.assign(turn, { clicks: true }),
+  cut: (turn, segment, op) => Object.assign(segment ?? turn, { cut: op.text }),
+  segment: (turn, _, op) => turn.begin(op),
+  append: (turn, segment, op) => turn.append(segment, op),
+  block: (turn, segment, op) => turn.finishBlock(segment, op),
+  open: (_, segment, op) => Object.assign(segment, { drawn: op }),
+  ask: (_, segment) => Object.assign(segment, { state: "asked" }),
+  form: (_, segment, op) => Object.assign(segment, { form: op }),
+  run: (_, segment, op) =>
+    Object.assign(segment, { state: "running", began: now(), run: op, form: null }),
+  result: (_, segment, op) => {
+    const run = segment.run ?? op.given ?? null;
+    Object.assign(segment, { state: op.state, seconds: op.seconds, result: op, form: null, run });
+  },
+  tokens: (_, segment, op) => Object.assign(segment, { tokens: op.tokens }),
+  done: (_, segment, op) =>
+    Object.assign(segment, { done: true, seconds: segment.seconds ?? op.seconds }),
+};
+
 /** Text that grows in blocks with `contain: content`: the browser lays out the last one alone. In
  *  one node 50,000 tokens kept the main thread busy for 12 s instead of 5 s. */
 class Growing {
+  last = null;
   constructor(element) {
     this.element = element;
-    this.last = null;
   }
 
   append(text) {
     while (text) {
       if (!this.last) {
         this.last = document.createTextNode("");
-        const block = make("div", "block");
-        block.append(this.last);
-        this.element.append(block);
+        this.element.append(make("div", "block", this.last));
       }
       const left = BLOCK - this.last.length;
       let cut = text.indexOf("\n", Math.max(left, 0));
@@ -305,6 +281,14 @@ class Growing {
 class Shown {
   constructor(drawing, segment, index, element) {
     Object.assign(this, { drawing, segment, index, element });
+  }
+  /** Let the text grow in this element. */
+  growIn(element) {
+    this.growing = new Growing(element);
+    this.growing.append(this.segment.text.join(""));
+  }
+  grow(text) {
+    this.growing.append(text);
   }
   draw(op) {
     if (op.op === "append") this.grow(op.text);
@@ -354,8 +338,7 @@ class Reasoning extends Folding {
   constructor(drawing, segment, index) {
     super(drawing, segment, index, "reasoning");
     this.panel.tabIndex = 0; // or keys could not scroll it
-    this.growing = new Growing(this.panel);
-    this.growing.append(segment.text.join(""));
+    this.growIn(this.panel);
     this.fold(segment.keep || !segment.done);
     this.tick();
   }
@@ -365,7 +348,7 @@ class Reasoning extends Folding {
   }
   grow(text) {
     const follow = this.element.open && this.atEnd;
-    this.growing.append(text);
+    super.grow(text);
     if (follow) this.panel.scrollTop = this.panel.scrollHeight;
   }
   draw(op) {
@@ -389,21 +372,16 @@ class Tool extends Folding {
     super(drawing, segment, index, "tool");
     this.name = make("code", "", segment.title);
     this.state = make("span", "note");
-    this.summary.append(this.name, this.state);
     this.given = make("pre", "arguments");
+    this.gives = this.form = null;
+    this.summary.append(this.name, this.state);
     this.panel.append(this.given);
-    this.gives = null;
-    this.form = null;
-    this.growing = new Growing(this.given);
-    this.growing.append(segment.text.join(""));
+    this.growIn(this.given);
     this.element.open = segment.open ?? true;
     if (segment.run) this.run();
     if (segment.form) this.ask();
     if (segment.result) this.finish();
     this.tick();
-  }
-  grow(text) {
-    this.growing.append(text);
   }
   place(more) {
     this.given.after(more);
@@ -465,7 +443,6 @@ class Form {
     this.element.setAttribute("aria-label", `May ${title} run?`);
     this.element.addEventListener("submit", (event) => event.preventDefault());
     this.fields = form.fields.map(([name, value, whole]) => {
-      const label = make("label", "field");
       const area = make("textarea", "input");
       const lines = value.split("\n").length;
       const hidden = lines > ROWS ? ` · ${count(lines)} lines: scroll to see all` : "";
@@ -474,8 +451,7 @@ class Form {
       area.rows = Math.min(lines, ROWS);
       area.spellcheck = false;
       area.addEventListener("input", () => (this.always.disabled = this.changed(form)));
-      label.append(make("span", "", name + hidden), area);
-      this.element.append(label);
+      this.element.append(make("label", "field", [make("span", "", name + hidden), area]));
       return area;
     });
     this.wrong = make("div", "wrong");
@@ -492,9 +468,7 @@ class Form {
       this.always,
       button("Do not run", answer("no")),
     ];
-    const row = make("div", "row");
-    row.append(...this.buttons);
-    this.element.append(this.wrong, row);
+    this.element.append(this.wrong, make("div", "row", this.buttons));
     this.enable(false); // a click may be on its way to what stood here before it
     setTimeout(() => this.say(form.wrong), SETTLE);
   }
@@ -574,11 +548,7 @@ class Answer extends Shown {
 class Plain extends Shown {
   constructor(drawing, segment, index) {
     super(drawing, segment, index, make("pre", "plain"));
-    this.growing = new Growing(this.element);
-    this.grow(segment.text.join(""));
-  }
-  grow(text) {
-    this.growing.append(text);
+    this.growIn(this.element);
   }
 }
 
@@ -597,7 +567,6 @@ const KINDS = { reasoning: Reasoning, tool: Tool, notice: Notice, answer: Answer
 class Drawing {
   constructor(turn, el, model) {
     Object.assign(this, { turn, model });
-    this.root = make("div", "turn jp-RenderedHTMLCommon");
     this.body = make("div", "segments");
     this.cut = make("div", "cut");
     this.dot = make("span", "dot");
@@ -605,7 +574,6 @@ class Drawing {
     this.state.setAttribute("role", "status");
     this.clock = make("span", "clock");
     this.figures = make("span", "figures");
-    this.buttons = make("span", "row");
     this.copy = button("Copy", () => {
       turn.copier = this.copy;
       this.send({ copy: true }); // text that came as HTML is not here
@@ -617,14 +585,13 @@ class Drawing {
     });
     this.hint = make("span", "hint", "Kernel → Interrupt stops it");
     this.copy.hidden = this.stop.hidden = this.hint.hidden = true;
-    this.buttons.append(this.copy, this.stop, this.hint);
     for (const decoration of [this.dot, this.clock]) decoration.ariaHidden = "true";
-    const footing = make("div", "footing");
-    const doing = make("span", "doing");
-    doing.append(this.dot, this.state, this.clock);
-    footing.append(doing, this.figures, this.buttons);
+    const doing = make("span", "doing", [this.dot, this.state, this.clock]);
+    const buttons = make("span", "row", [this.copy, this.stop, this.hint]);
+    const footing = make("div", "footing", [doing, this.figures, buttons]);
     this.end = make("div", "end");
-    this.root.append(this.body, this.cut, footing, this.end);
+    const inside = [this.body, this.cut, footing, this.end];
+    this.root = make("div", "turn jp-RenderedHTMLCommon", inside);
     el.append(this.root);
     this.made = now();
     this.drawAll();
@@ -711,11 +678,6 @@ class Drawing {
 /** The times at which this page first met its notebooks; the scripts of all kernels share it. */
 const known = (globalThis[Symbol.for("kimi_magic")] ??= new WeakMap());
 
-const meet = (model) => {
-  const notebook = model.widget_manager?.context;
-  if (notebook && !known.has(notebook)) known.set(notebook, now());
-};
-
 /** Put the record of a turn that ended while no page listened into its cell; false if none. */
 const place = (model, { cell, mount, age, data, metadata }) => {
   const notebook = model.widget_manager?.context;
@@ -775,7 +737,8 @@ export default () => {
     initialize({ model, early }) {
       model.on("msg:custom", (message) => hear(model, message));
       for (const message of early) hear(model, message);
-      meet(model);
+      const notebook = model.widget_manager?.context;
+      if (notebook && !known.has(notebook)) known.set(notebook, now());
       // The channel may not be open yet, and a message into it is lost: repeat until the answer.
       const ready = (pause) => {
         if (turn.clicks || pause > 8000 || over.signal.aborted) return;

@@ -114,8 +114,7 @@ class LiveView:
         self._request = request()
         self._display_id = uuid4().hex
         self._clicks = Clicks(on_ready=self._greet, on_open=self._fold)
-        has_script = detached.was_heard(detached.client_of(self._request))
-        self._widget = TurnWidget(script=b"" if has_script else SCRIPT)
+        self._widget = TurnWidget(script=b"" if detached.was_heard(self._request) else SCRIPT)
         self._widget.on_msg(self._receive)
         listen_at_once(self._widget.comm)
         publish(mount(self._widget), self._display_id)
@@ -230,10 +229,9 @@ class LiveView:
 
     def _is_taken(self) -> bool:
         """Return True if a page is there to take the record, as far as that can be known."""
-        client = detached.client_of(self._request)
         if self._is_heard:
-            detached.note_heard(client)
-        return not detached.was_heard(client) or self._clicks.here.wait(HERE_WITHIN)
+            detached.note_heard(self._request)
+        return not detached.was_heard(self._request) or self._clicks.here.wait(HERE_WITHIN)
 
     def _receive(self, _widget: TurnWidget, content: object, _buffers: object) -> None:
         if isinstance(content, dict):

@@ -6,10 +6,8 @@ const scripts = (globalThis[Symbol.for("kimi_magic.scripts")] ??= {});
 
 const unpack = async (packed) => {
   const inflated = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const { script, style } = JSON.parse(await new Response(inflated).text());
-  const element = document.createElement("style");
-  element.textContent = style;
-  document.head.append(element);
+  const { script, style } = await new Response(inflated).json();
+  document.head.append(Object.assign(document.createElement("style"), { textContent: style }));
   const url = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
   try {
     return (await import(url)).default;
@@ -20,19 +18,17 @@ const unpack = async (packed) => {
 
 const receive = (model) =>
   new Promise((resolve) => {
-    let done = false;
     const look = () => {
       const packed = model.get("script");
-      done ||= packed?.byteLength > 0;
-      if (done) resolve(packed);
-      return done;
+      if (packed?.byteLength) resolve(packed);
+      return !packed?.byteLength;
     };
+    // The channel may not be open yet, and a message into it is lost.
     const ask = (pause) => {
-      if (done || scripts[VERSION] || pause > 8000) return;
+      if (!look() || pause > 8000) return;
       model.send({ script: true });
       setTimeout(ask, pause, 2 * pause);
     };
-    if (look()) return;
     model.on("change:script", look);
     ask(250);
   });

@@ -38,30 +38,15 @@ MAX_OPEN = 4000  # characters of an open block that is redrawn
 
 @dataclass(slots=True)
 class _Answer:
-    """Markdown on its way to HTML.
-
-    Attributes
-    ----------
-    unread : list of str
-        Text that was not given to ``blocks`` yet: splitting a batch is cheaper than its deltas.
-    ended : bool
-        No text follows.
-    finished : list of str
-        Finished blocks that were not drawn.
-    html : list of str
-    to : int
-        End of the text in ``html``.
-    open_to : int
-        End of the text that the open block was last drawn with.
-    """
+    """Markdown on its way to HTML."""
 
     blocks: Blocks = field(default_factory=Blocks)
-    unread: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # splitting a batch is cheaper than its deltas
     ended: bool = False
-    finished: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)  # blocks that were not drawn
     html: list[str] = field(default_factory=list)
-    to: int = 0
-    open_to: int = 0
+    to: int = 0  # end of the text in html
+    open_to: int = 0  # end of the text that the open block was drawn with
 
     def split(self) -> list[str]:
         """Split the text so far, and return the finished blocks that were not drawn."""
