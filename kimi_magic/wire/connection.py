@@ -24,8 +24,9 @@ __all__ = ["LOOPBACK", "Connection", "HTTPTransport"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 POLL_SECONDS = 0.5
-# As many as the threads of a busy pool; a connection at rest is a socket and a parked thread.
-MOST_IDLE = 32
+# As many as the threads of a busy pool; a connection at rest is a socket and a parked thread, so
+# those that a burst leaves behind are closed by and by.
+MOST_IDLE, IDLE_SECONDS = 32, 30.0
 _REQUEST_ID = re.compile(r"[\w-]{1,64}")
 
 
@@ -68,10 +69,14 @@ class HTTPTransport:
         self._idle.clear()
 
     def _rest(self, connection: Connection) -> None:
-        if len(self._idle) < MOST_IDLE and not self._closed:
-            self._idle.append(connection)
-        else:
+        if self._closed or len(self._idle) >= MOST_IDLE:
             connection.close()
+            return
+        now = connection.resting_since = time.monotonic()
+        self._idle.append(connection)
+        with contextlib.suppress(IndexError):  # another thread was faster
+            while self._idle[0].resting_since < now - IDLE_SECONDS:
+                self._idle.pop(0).close()
 
     def _http_client(self) -> httpx2.Client:
         import openai
@@ -111,6 +116,7 @@ class Connection:
         self._base_url = httpx2.URL(base_url)
         self._urls: dict[str, httpx2.URL] = {}
         self._rest = rest
+        self.resting_since = 0.0
         self._socket: socket.socket | None = None
         self._stopped = threading.Event()
         self._reusable = True

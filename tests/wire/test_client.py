@@ -448,6 +448,11 @@ def test_many_requests_at_once_leave_their_connections(
     assert not client.busy
     assert {exchange.completion().message.text for exchange in exchanges} == {"OK"}
     assert len(idle(client)) == 16
+    for connection in idle(client):
+        connection.resting_since -= 60
+    scripted_server.reply("OK")
+    receive(client)
+    assert len(idle(client)) == 1, "those that a burst left behind are closed"
     client.close()
     assert idle(client) == []
 
