@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any, Self
 
@@ -74,9 +75,8 @@ class Client:
         self.key = key
         self.settings = settings or Settings()
         self.wire: Wire = wire or ChatCompletions()
-        self.transport: Transport = transport or HTTPTransport(
-            base_url, lambda: self.wire.headers(key)
-        )
+        headers = partial(self.wire.headers, key)
+        self.transport: Transport = transport or HTTPTransport(base_url, headers)
         self.under_way: set[Exchange] = set()
 
     def __repr__(self) -> str:

@@ -11,13 +11,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.wire.protocols import Arrival, Deliver, Refused, Request
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
 
 __all__ = ["LOOPBACK", "Connection", "HTTPTransport"]
@@ -42,7 +44,7 @@ class HTTPTransport:
 
     def __init__(self, base_url: str, headers: Callable[[], Mapping[str, str]]) -> None:
         self._base_url = base_url
-        self._headers = headers
+        self._make_headers = headers
         self._idle: list[Connection] = []
         self._closed = False
         _TRANSPORTS.add(self)
@@ -79,23 +81,22 @@ class HTTPTransport:
                 self._idle.pop(0).close()
 
     def _http_client(self) -> httpx2.Client:
-        import openai
-
-        return openai.DefaultHttpxClient(**self._defaults)
-
-    @cached_property
-    def _defaults(self) -> dict[str, Any]:
         import httpx2
+        import openai
 
         # A proxy of the environment has no business with this machine's own servers.
         trust_env = httpx2.URL(self._base_url).host not in LOOPBACK
-        return {
-            "headers": self._headers(),
-            "limits": httpx2.Limits(max_connections=1, max_keepalive_connections=1),
-            "trust_env": trust_env,
-            # To load the certificates takes 20 ms: once, and not for each connection.
-            "verify": httpx2.create_ssl_context(trust_env=trust_env),
-        }
+        certificates = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
+        return openai.DefaultHttpxClient(
+            headers=self._headers,
+            limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
+            trust_env=trust_env,
+            verify=_tls(trust_env, *certificates),
+        )
+
+    @cached_property
+    def _headers(self) -> Mapping[str, str]:
+        return self._make_headers()
 
 
 class Connection:
@@ -209,6 +210,14 @@ class Connection:
         if self._socket is not None:
             with contextlib.suppress(OSError):  # it is closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+@lru_cache(maxsize=8)
+def _tls(trust_env: bool, *_: str | None) -> ssl.SSLContext:  # noqa: FBT001 - a key
+    """Load the certificates, which takes 20 ms; anew where the environment names others."""
+    import httpx2
+
+    return httpx2.create_ssl_context(trust_env=trust_env)
 
 
 def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], close: Callable[[], None]) -> None:

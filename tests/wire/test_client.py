@@ -652,6 +652,25 @@ def failure(error: Exception, url: str = "https://lab.invalid/v1") -> EndpointEr
     return ErrorMapper(endpoint, url, key, ChatCompletions()).from_exception(error)
 
 
+def test_certificates_are_loaded_once_and_anew_where_others_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = []
+
+    def load(**_: Any) -> ssl.SSLContext:
+        loaded.append(os.environ.get("SSL_CERT_FILE"))
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    monkeypatch.setattr(httpx2, "create_ssl_context", load)
+    connection_module._tls.cache_clear()
+    for file in ("one.pem", "one.pem", "two.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", file)
+        with at("https://127.0.0.1:9/v1") as client, pytest.raises(ConnectionFailed):
+            receive(client)
+    connection_module._tls.cache_clear()
+    assert loaded == ["one.pem", "two.pem"]
+
+
 def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:
     told = failure(httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
     assert "SSL_CERT_FILE" in str(told)
