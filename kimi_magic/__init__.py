@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
     from kimi_magic.core.errors import EndpointError, KimiError, TurnInterrupted
-    from kimi_magic.core.messages import Reply
+    from kimi_magic.core.reply import Reply
     from kimi_magic.tools.decorator import tool
     from kimi_magic.tools.toolset import Toolset
     from kimi_magic.wire.endpoints import Endpoint
@@ -47,7 +47,7 @@ _HOMES = {
     "Endpoint": "kimi_magic.wire.endpoints",
     "EndpointError": "kimi_magic.core.errors",
     "KimiError": "kimi_magic.core.errors",
-    "Reply": "kimi_magic.core.messages",
+    "Reply": "kimi_magic.core.reply",
     "Toolset": "kimi_magic.tools.toolset",
     "TurnInterrupted": "kimi_magic.core.errors",
     "add_endpoint": "kimi_magic.api",

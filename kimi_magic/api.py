@@ -7,7 +7,7 @@ from typing import Any
 
 from kimi_magic.chats.chat import Chat
 from kimi_magic.core.events import Event
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 from kimi_magic.session import current
 from kimi_magic.turn.request import make_request
 from kimi_magic.wire.endpoints import Endpoint
@@ -201,5 +201,5 @@ def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint
         The address is none.
     """
     endpoint = endpoint or Endpoint(**fields)
-    current().catalogue.add(endpoint)
+    current().connector.catalogue.add(endpoint)
     return endpoint

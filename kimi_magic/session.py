@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chats, Place
 from kimi_magic.config import Settings
-from kimi_magic.core.errors import KimiError, TurnInterrupted, mask_with
-from kimi_magic.core.events import Event
-from kimi_magic.core.frontend import can_answer, cell_number, running_cell
-from kimi_magic.core.messages import Reply, ToolResult
+from kimi_magic.core.errors import TurnInterrupted, mask_with
+from kimi_magic.core.events import Envelope, Event, TurnFinished
+from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user_namespace
+from kimi_magic.core.interrupts import holding_interrupts
+from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
-from kimi_magic.secrets.keys import Key
-from kimi_magic.secrets.redact import without_keys, without_secrets
-from kimi_magic.tools.decorator import main
+from kimi_magic.secrets.redact import without_keys
 from kimi_magic.turn.approval import asking
-from kimi_magic.turn.conductor import Conductor, Job
-from kimi_magic.turn.driver import watch
-from kimi_magic.turn.dry_run import preview
-from kimi_magic.turn.prompt import Composed, compose
-from kimi_magic.turn.request import GO_ON, TurnRequest, make_request
-from kimi_magic.turn.tool_calls import offered_tools
+from kimi_magic.turn.dry_run import describe_request
+from kimi_magic.turn.request import TurnRequest, continuation, make_request
+from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.wire.connector import Connector
-from kimi_magic.wire.endpoints import Catalogue, Endpoint
+from kimi_magic.wire.endpoints import Endpoint
 
 if TYPE_CHECKING:
-    from kimi_magic.schema.output import OutputSchema
+    from kimi_magic.secrets.keys import Key
 
 __all__ = ["Session", "current"]
 
 T = TypeVar("T")
-ENDED = ("stop", "content_filter")
+STOPPED_LATE = "Stopped when the answer was there."
 
 
 class Session:
@@ -45,19 +41,27 @@ class Session:
     ----------
     settings : Settings, optional
         The magics hand in themselves, so that ``%config KimiMagics`` sets what holds here.
+
+    Attributes
+    ----------
+    last : Reply or None
+        The latest reply.
+    chats : Chats
+    connector : Connector
+        The endpoints, their keys and models.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.last: Reply | None = None
         self.chats = Chats(self._ask_in_chat)
-        self._connector = Connector()
+        self.connector = Connector()
         self._here = threading.local()
-        mask_with(self.without_keys)
+        mask_with(self.redact)
 
     def ask(
         self,
-        question: TurnRequest,
+        request: TurnRequest,
         *,
         show: bool | None = None,
         options: ViewOptions | None = None,
@@ -72,99 +76,69 @@ class Session:
         Raises
         ------
         KimiError, TurnInterrupted
-            After the view was frozen; ``error.reply`` is what had arrived.
+            After the record was frozen; ``error.reply`` is what had arrived.
         """
-        depth = getattr(self._here, "depth", 0)
         if show is None:
-            show = threading.current_thread() is threading.main_thread() and not depth
+            show = threading.current_thread() is threading.main_thread() and not self._depth
         try:
-            job = self._prepare(question)
+            turn = self._prepare(request)
             view = self._open_view(options or ViewOptions()) if show else Unseen()
         except KeyboardInterrupt:
             raise TurnInterrupted("Stopped before anything was sent.") from None
-        shown_in = cell_number() if show else None
-        self._here.depth = depth + 1
-        try:
-            job = replace(
-                job, shown=show, shown_in=shown_in, announce=view.handle, ask=asking(view)
-            )
-            return watch(self._turn(job), view)
-        finally:
-            self._here.depth = depth
-            view.close()
+        if show:
+            by_default = not (request.endpoint or self.settings.endpoint)
+            turn = replace(turn, shown_in=cell_number(), announces_practice=by_default)
+        last = _Last(self)
+        with self._inside_turn(), holding_interrupts() as hold:
+            for _ in turn.run([last, _ViewSink(view)], asking(view)):
+                pass
+            assert last.reply is not None, "a turn ends with TurnFinished"
+            if hold is not None and hold.pending:
+                interrupt = TurnInterrupted(STOPPED_LATE)
+                interrupt.reply = last.reply
+                raise interrupt
+        return last.reply
 
-    def _open_view(self, options: ViewOptions) -> View:
-        own = self.settings
-        keep, most = own.keep_reasoning_open, own.max_output_chars
-        return open_view(own.view, replace(options, keep_reasoning=keep, max_chars=most))
-
-    def stream(self, question: TurnRequest) -> Iterator[Event]:
+    def stream(self, request: TurnRequest) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
-        with closing(self._turn(self._prepare(question))) as events:
+        interrupt: TurnInterrupted | None = None
+        with closing(self._prepare(request).run([_Last(self)])) as envelopes:
             while True:
-                depth = getattr(self._here, "depth", 0)
-                self._here.depth = depth + 1  # what a tool asks meanwhile is inside this turn
-                try:
-                    event = next(events)
-                except StopIteration:
-                    return
-                finally:
-                    self._here.depth = depth
-                if event is not None:
-                    yield event
+                # Only while the turn works: between two events the consumer's own code runs.
+                with self._inside_turn(), holding_interrupts() as hold:
+                    try:
+                        envelope = envelopes.throw(interrupt) if interrupt else next(envelopes)
+                    except StopIteration:
+                        return
+                if envelope is not None:
+                    yield envelope.event
+                pending = hold is not None and hold.pending
+                interrupt = TurnInterrupted(STOPPED_LATE) if pending else None
 
-    @property
-    def catalogue(self) -> Catalogue:
-        return self._connector.catalogue
-
-    def choose_endpoint(self, name: str | Endpoint | None = None) -> Endpoint:
-        """The endpoint itself, or by its name; else the configured, else the first that can answer.
-
-        Raises
-        ------
-        ConfigError
-            No such endpoint, or nobody to ask at all.
-        """
-        self.settings.read_environment()
-        if isinstance(name, Endpoint):
-            return name
-        return self._connector.choose(name or self.settings.endpoint)
-
-    def key_at_hand(self, endpoint: Endpoint) -> Key | None:
-        """The endpoint's key, if it is found without asking anybody."""
-        return self._connector.key_at_hand(endpoint)
-
-    def models(self, endpoint: str | None = None) -> list[str]:
-        """The ids of the models that an endpoint's server offers.
+    def dry_run(self, request: TurnRequest) -> str:
+        """Describe what a request would send, to the letter; nothing is sent or changed.
 
         Raises
         ------
         KimiError
-            It cannot be asked.
+            The request would be refused.
         """
-        chosen = self.choose_endpoint(endpoint)
-        key = self._connector.key(chosen, getpass if can_answer() else None)
-        return self._connector.models(chosen, key, self.settings, print)
+        turn = self._prepare(request, ask_for_key=False)
+        model = request.model or self.settings.model or turn.endpoint.model
+        return describe_request(turn.endpoint, *turn.first_request(model), turn.prompt)
 
-    def known_models(self) -> list[str]:
-        """The ids of models that were heard of: of the endpoints, and what servers listed."""
-        return self._connector.known_models()
-
-    def preview(self, question: TurnRequest) -> str:
-        """What a question would send, to the letter; nothing is sent.
+    def to_continue(self, chat: str) -> TurnRequest:
+        """Make the request that continues a chat's latest turn.
 
         Raises
         ------
         KimiError
-            The question would be refused.
+            There is no such turn, or it came to its end.
         """
-        self.settings.read_environment()
-        job = self._job(question)
-        model = question.model or self.settings.model or job.endpoint.model
-        return preview(job.endpoint, *self._conductor(job).first_request(model), job.prompt)
+        return continuation(self.chats.known(chat), Place(*running_cell()))
 
     def snippet(self, reply: Reply, form: str) -> str:
-        """The turn as a program; ``form`` is one of ``export.FORMS``.
+        """Write the turn as a program; ``form`` is one of ``export.FORMS``.
 
         Raises
         ------
@@ -174,99 +148,81 @@ class Session:
         from kimi_magic.export import write
         from kimi_magic.export.from_reply import program_of
 
-        return self.without_keys(write(program_of(reply, self._connector.known_keys()), form))
+        return self.redact(write(program_of(reply, self.connector.known_keys()), form))
 
-    def to_go_on(self, chat: str) -> TurnRequest:
-        """The question that goes on with a chat's latest turn.
-
-        Raises
-        ------
-        KimiError
-            There is none, or it came to its end.
-        """
-        known = self.chats.known(chat)
-        unanswered: TurnRequest | None = known.unanswered
-        if unanswered is not None and not unanswered.continues:
-            return replace(unanswered, goes_on=True)
-        turns = known.before(Place(*running_cell()))
-        replaced: TurnRequest | None = next((t.question for t in known.turns[len(turns) :]), None)
-        if replaced and not replaced.goes_on:
-            raise KimiError("The turn to go on with is this cell's: go on in a cell of its own.")
-        if replaced and not replaced.continues:
-            return replaced
-        if not turns:
-            raise KimiError(f"The chat {chat} has no turn to go on with.")
-        latest = turns[-1]
-        if latest.reply.error is None and latest.reply.finish_reason == "stop":
-            raise KimiError("The latest turn came to its end: ask on in a cell of your own.")
-        asked: TurnRequest = latest.question
-        steps = latest.reply.steps
-        return replace(
-            asked,
-            prompt=GO_ON,
-            goes_on=True,
-            resumes=bool(steps) and steps[-1].finish_reason not in ENDED,
-            fresh=False,
-            variables=None,
-            cells=(),
-            expressions=(),
-        )
-
-    def without_keys(self, value: T) -> T:
-        """The same without any key that is known: of a text, or of what holds texts."""
-        return without_keys(value, self._connector.known_keys())
-
-    def without_secrets(self, result: ToolResult) -> ToolResult:
-        """A tool's result as it may be shown and sent."""
-        return without_secrets(result, self._connector.known_keys())
+    def redact(self, value: T) -> T:
+        """Return a text, or a structure of texts, without any key that is known."""
+        return without_keys(value, self.connector.known_keys())
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""
-        self._connector.close()
+        self.connector.close()
 
-    def _ask_in_chat(
-        self, prompt: Any, *, chat: str, show: bool | None = None, **how: Any
-    ) -> Reply:
-        return self.ask(make_request(prompt, chat=chat, **how), show=show)
+    def find_key(self, endpoint: Endpoint) -> Key | None:
+        """Look an endpoint's key up, or let a person type it where somebody can."""
+        return self.connector.key(endpoint, getpass if can_answer() else None)
 
-    def _prepare(self, question: TurnRequest) -> Job:
-        """All that can be refused before anything is shown."""
-        self.settings.read_environment()
-        job = self._job(question)
-        key = self._connector.key(job.endpoint, getpass if can_answer() else None)
-        return replace(job, key=key)
-
-    def _job(self, question: TurnRequest) -> Job:
-        schema = self._schema(question)
-        prompt = self._composed(question, schema)
-        toolset = offered_tools(question.tools, question.approve or self.settings.approve)
-        endpoint = self.choose_endpoint(question.endpoint)
-        return Job(question, prompt, endpoint, None, toolset, schema, Place(*running_cell()))
-
-    def _composed(self, question: TurnRequest, schema: OutputSchema | None) -> Composed:
-        return compose(
-            question,
-            main(),
-            self._connector.known_keys(),
-            tokens=self.settings.summary_tokens,
-            closing=schema.instruction if schema else "",
+    def _prepare(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:
+        return prepare(
+            request,
+            settings=self.settings,
+            connector=self.connector,
+            chats=self.chats,
+            find_key=self.find_key if ask_for_key else self.connector.key_at_hand,
+            namespace=user_namespace(),
+            place=Place(*running_cell()),
         )
 
-    def _schema(self, question: TurnRequest) -> OutputSchema | None:
-        if question.schema is None:
-            return None
-        from kimi_magic.schema.output import output_schema
+    def _ask_in_chat(
+        self, prompt: Any, *, chat: str, show: bool | None = None, **options: Any
+    ) -> Reply:
+        return self.ask(make_request(prompt, chat=chat, **options), show=show)
 
-        return output_schema(question.schema, main())
+    def _open_view(self, options: ViewOptions) -> View:
+        own = self.settings
+        keep, most = own.keep_reasoning_open, own.max_output_chars
+        return open_view(own.view, replace(options, keep_reasoning=keep, max_chars=most))
 
-    def _turn(self, job: Job) -> Generator[Event | None, None, None]:
-        return self._conductor(job).run()
+    @property
+    def _depth(self) -> int:
+        """Count of the turns that this thread is inside of: a tool may ask, too."""
+        return getattr(self._here, "depth", 0)
 
-    def _conductor(self, job: Job) -> Conductor:
-        return Conductor(job, self.settings, self._connector, self.chats, self._remember)
+    @contextmanager
+    def _inside_turn(self) -> Iterator[None]:
+        depth = self._depth
+        self._here.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._here.depth = depth
 
-    def _remember(self, reply: Reply) -> None:
-        self.last = reply
+
+class _Last:
+    """The sink that keeps the session's latest reply."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.reply: Reply | None = None
+
+    def handle(self, envelope: Envelope) -> None:
+        if isinstance(envelope.event, TurnFinished):
+            self.reply = self._session.last = envelope.event.reply
+
+    def tick(self) -> None:
+        """Do nothing: only the finished turn counts."""
+
+    def close(self) -> None:
+        """Do nothing: only the finished turn counts."""
+
+
+class _ViewSink:
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.tick, self.close = view.tick, view.close
+
+    def handle(self, envelope: Envelope) -> None:
+        self._view.handle(envelope.event)
 
 
 _current: Session | None = None
@@ -274,7 +230,7 @@ _current_lock = threading.Lock()
 
 
 def current(settings: Settings | None = None) -> Session:
-    """This kernel's session, made when it is first wanted.
+    """Return this kernel's session, made when it is first wanted.
 
     Parameters
     ----------

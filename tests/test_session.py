@@ -27,7 +27,7 @@ SECRET = "fake-key-0123456789abcdef"
 def choice(session: Session, monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    return session.choose_endpoint().name
+    return session.connector.choose(None, session.settings).name
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_nobody_to_ask_says_both_ways_out(
 ) -> None:
     monkeypatch.setattr(local, "available", lambda: False)
     with pytest.raises(ConfigError, match=r"(?s)NVIDIA_API_KEY.*kimi-magic\[local\]"):
-        session.choose_endpoint()
+        session.connector.choose(None, session.settings)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_nobody_to_ask_says_both_ways_out(
     ],
 )
 def test_any_url_is_an_endpoint(session: Session, url: str, base_url: str) -> None:
-    assert session.catalogue.get(url).base_url == base_url
+    assert session.connector.catalogue.get(url).base_url == base_url
 
 
 def test_the_url_of_a_known_endpoint_is_that_endpoint(session: Session) -> None:
-    assert session.catalogue.get("https://api.moonshot.ai/v1/").name == "moonshot"
+    assert session.connector.catalogue.get("https://api.moonshot.ai/v1/").name == "moonshot"
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://"])
@@ -84,7 +84,7 @@ def test_what_is_no_address(url: str) -> None:
 
 
 def test_nvidia_as_its_page_has_it(session: Session) -> None:
-    nvidia = session.catalogue.get("nvidia")
+    nvidia = session.connector.catalogue.get("nvidia")
     assert nvidia.base_url == "https://integrate.api.nvidia.com/v1"
     assert nvidia.key_env == "NVIDIA_API_KEY"
     assert nvidia.model == "moonshotai/kimi-k2-thinking"
@@ -126,7 +126,7 @@ def test_a_key_for_the_endpoint_that_the_environment_names(
         server.reply("OK")
         kimi.add_endpoint(kimi.Endpoint("lab", server.base_url, "LAB_KEY"))
         assert kimi.ask("Hi", show=False).text == "OK"
-        assert session.key_at_hand(session.catalogue.get("nvidia")) is None
+        assert session.connector.key_at_hand(session.connector.catalogue.get("nvidia")) is None
 
 
 def test_a_key_from_the_keyring(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,8 +249,8 @@ def test_a_bad_base_url_is_named_and_bars_no_other_endpoint(
 ) -> None:
     monkeypatch.setenv("KIMI_BASE_URL", "localhost:8000")
     with pytest.raises(ConfigError, match="KIMI_BASE_URL"):
-        session.choose_endpoint()
-    assert session.choose_endpoint("nvidia").name == "nvidia"
+        session.connector.choose(None, session.settings)
+    assert session.connector.choose("nvidia", session.settings).name == "nvidia"
 
 
 def test_settings_that_change_hold_for_a_known_endpoint(

@@ -1,4 +1,4 @@
-"""Conversations: what was said, turn by turn, each turn tied to the cell that made it."""
+"""Chats: named conversations, each turn tied to the notebook cell that made it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from kimi_magic.chats.context_window import Learnt
-from kimi_magic.chats.history import numbered
+from kimi_magic.chats.context_window import Calibration
+from kimi_magic.chats.history import renumbered
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.messages import Message, Reply, Usage
+from kimi_magic.core.messages import Message, Usage
+from kimi_magic.core.reply import Reply
 
-__all__ = ["NOWHERE", "Chat", "ChatTurn", "Chats", "Place"]
+__all__ = ["NOWHERE", "Asked", "Chat", "ChatTurn", "Chats", "Place"]
 
 MOST_SET_ASIDE = 200
 
 
 class Place(NamedTuple):
-    """Where a turn is made: the notebook's cell, and the run of it.
+    """The notebook cell in which a turn is made, and the run of that cell.
 
     A loop in a cell, two lines of one cell and a tool that asks share both; a cell that is run
     again has another run. Front ends that send no cell id leave it empty.
@@ -32,6 +33,14 @@ class Place(NamedTuple):
 NOWHERE = Place()
 
 
+class Asked(Protocol):
+    """A turn's request, as far as a chat knows it."""
+
+    @property
+    def continues(self) -> bool:
+        """True if it asks to continue an answer, not for a new one."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChatTurn:
     """A turn of a chat.
@@ -40,19 +49,15 @@ class ChatTurn:
     ----------
     prompt : str
     reply : Reply
-    messages : tuple of Message
-        The prompt and all that came of it, as they go out with the next request.
     place : Place
-        Where it was made.
-    question : any
-        All that was asked, and how.
+    request : Asked or None
+        The turn's request, from which it can be asked again.
     """
 
     prompt: str
     reply: Reply
-    messages: tuple[Message, ...]
     place: Place = NOWHERE
-    question: Any = field(default=None, repr=False)
+    request: Asked | None = field(default=None, repr=False)
 
 
 class Chat:
@@ -62,31 +67,31 @@ class Chat:
     ----------
     name : str
     ask : callable
-        ``(prompt, *, chat, **options) -> Reply``: how a session asks.
+        ``(prompt, *, chat, **options) -> Reply``: how the session asks.
 
     Attributes
     ----------
     approved : dict
         The tools that a person approved for this chat.
-    learnt : dict
-        What the servers taught of the tokens of its texts, by endpoint and model.
-    unanswered : any
-        The question of a turn that failed before anything came.
+    calibrations : dict
+        Corrections of the token estimates, by endpoint and model.
+    unanswered : Asked or None
+        The request of a turn that failed before anything came.
     set_aside : list of ChatTurn
-        What a cell that was run again has taken out of the conversation, oldest first.
+        Turns that a cell which was run again took out of the conversation, oldest first.
     """
 
     def __init__(self, name: str, ask: Callable[..., Reply]) -> None:
         self.name = name
         self.approved: dict[Any, Any] = {}
-        self.learnt: dict[tuple[str, str], Learnt] = {}
-        self.unanswered: Any = None
+        self.calibrations: dict[tuple[str, str], Calibration] = {}
+        self.unanswered: Asked | None = None
         self.set_aside: list[ChatTurn] = []
         self._ask = ask
         self._turns: list[ChatTurn] = []
 
     def ask(self, prompt: Any, **options: Any) -> Reply:
-        """Ask in this chat: takes what ``kimi.ask`` takes but ``chat``."""
+        """Ask in this chat: takes everything that ``kimi.ask`` takes, except ``chat``."""
         return self._ask(prompt, chat=self.name, **options)
 
     @property
@@ -95,7 +100,7 @@ class Chat:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation as the API knows it, the latest turn's system prompt included."""
+        """The conversation as the API knows it, with the latest turn's system prompt."""
         return list(self._turns[-1].reply.messages) if self._turns else []
 
     @property
@@ -103,41 +108,43 @@ class Chat:
         return sum((turn.reply.usage for turn in self._turns), Usage())
 
     def before(self, place: Place = NOWHERE, *, fresh: bool = False) -> tuple[ChatTurn, ...]:
-        """The turns that come before one at this place."""
+        """Return the turns that come before one at this place."""
         return tuple(self._turns[: self._start(place, fresh=fresh)])
 
     def history(self, place: Place = NOWHERE, *, fresh: bool = False) -> tuple[Message, ...]:
-        """All that was said before a turn at this place, without a system prompt."""
-        kept = self.before(place, fresh=fresh)
-        return numbered(message for turn in kept for message in turn.messages)
+        """Return the messages before a turn at this place, without a system prompt."""
+        turns = self.before(place, fresh=fresh)
+        return renumbered(message for turn in turns for message in turn.reply.record.exchange)
 
-    def append(self, turn: ChatTurn, *, fresh: bool = False) -> int:
-        """Add a turn; one of a cell that is run again takes the place of the cell's earlier one.
+    def displaced_by(self, place: Place, *, fresh: bool = False) -> int:
+        """Return how many turns of other cells a turn at this place sets aside."""
+        out = self._split(place, fresh=fresh)[1]
+        return sum(1 for turn in out if not _same_cell(turn.place, place))
 
-        Returns
-        -------
-        int
-            How many turns of other cells were set aside with it.
-        """
+    def append(self, turn: ChatTurn, *, fresh: bool = False) -> None:
+        """Add a turn; if its cell was run again, it takes the place of the cell's earlier one."""
         self.unanswered = None
-        start = self._start(turn.place, fresh=fresh)
-        run = turn.place.run
-        own = [t for t in self._turns[start:] if run and t.place.run == run]  # asked by its tools
-        out = [t for t in self._turns[start:] if t not in own]
+        own, out = self._split(turn.place, fresh=fresh)
         self.set_aside = [*self.set_aside, *out][-MOST_SET_ASIDE:]
-        self._turns[start:] = [*own, turn]
-        return sum(1 for other in out if not _same_cell(other.place, turn.place))
+        self._turns[self._start(turn.place, fresh=fresh) :] = [*own, turn]
 
     def reset(self) -> None:
-        """Forget all turns, and what was approved."""
+        """Forget all turns, and the approvals."""
         self._turns.clear()
         self.unanswered = None
         self.set_aside.clear()
         self.approved.clear()
-        self.learnt.clear()
+        self.calibrations.clear()
+
+    def _split(self, place: Place, *, fresh: bool) -> tuple[list[ChatTurn], list[ChatTurn]]:
+        """Split the turns from this place on: those that its own run made (its tools may have
+        asked in this chat), and those that give way."""
+        after = self._turns[self._start(place, fresh=fresh) :]
+        own = [turn for turn in after if place.run and turn.place.run == place.run]
+        return own, [turn for turn in after if turn not in own]
 
     def _start(self, place: Place, *, fresh: bool) -> int:
-        """How many turns come before one at this place."""
+        """Return how many turns come before one at this place."""
         if fresh:
             return 0
         made = (i for i, t in enumerate(self._turns) if _same_cell(t.place, place))
@@ -154,12 +161,12 @@ class Chats:
     Parameters
     ----------
     ask : callable
-        How a session asks; each chat gets it.
+        How the session asks; each chat gets it.
 
     Attributes
     ----------
     current : str
-        The chat that cells go on with when they name none.
+        The chat that cells without ``-c`` belong to.
     """
 
     def __init__(self, ask: Callable[..., Reply]) -> None:
@@ -169,14 +176,18 @@ class Chats:
         self._chats: dict[str, Chat] = {}
 
     def get(self, name: str) -> Chat:
-        """The chat of that name, made where there is none."""
+        """Return the chat of that name; make it if there is none."""
         with self._lock:
             if name not in self._chats:
                 self._chats[name] = Chat(name, self._ask)
             return self._chats[name]
 
+    def peek(self, name: str) -> Chat:
+        """Return the chat of that name, or an empty one that is not kept."""
+        return self._chats.get(name) or Chat(name, self._ask)
+
     def known(self, name: str) -> Chat:
-        """The chat of that name.
+        """Return the chat of that name.
 
         Raises
         ------
@@ -190,11 +201,11 @@ class Chats:
         raise KimiError(f"No chat is named {name!r}.{guess} `%kimi chats` lists them.")
 
     def __iter__(self) -> Iterator[Chat]:
-        """In the order in which they began."""
+        """Iterate in the order in which the chats began."""
         return iter(list(self._chats.values()))
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all chats."""
         self._chats.clear()
         self.current = "main"
 

@@ -1,4 +1,4 @@
-"""How many tokens a request may have, and about how many it has."""
+"""The context window of a model, and the estimated size of a request in it."""
 
 from __future__ import annotations
 
@@ -10,78 +10,87 @@ from typing import Any
 
 from kimi_magic.core.messages import Message, Usage
 
-__all__ = ["CHARS_PER_TOKEN", "ContextWindow", "Learnt"]
+__all__ = ["CHARS_PER_TOKEN", "Calibration", "ContextWindow"]
 
 CHARS_PER_TOKEN = 4
 PER_MESSAGE = 4  # tokens for the role and its marks
-# What one answer teaches is not believed beyond this, nor where the chat template weighs more
-# than what was said.
-LEAST, MOST = 0.25, 4.0
-ENOUGH = 2000
-# A window this many times smaller than its data say is believed.
+# A single answer corrects the estimate within these bounds, and only where the request was long:
+# in a short one the chat template weighs more than the messages.
+LEAST_FACTOR, MOST_FACTOR = 0.25, 4.0
+LONG_ENOUGH = 2000
+# A window this many times smaller than its endpoint's data say is believed.
 PLAUSIBLE = 16
 
 
 @dataclass(slots=True)
-class Learnt:
-    """What a server has taught of its count: tokens for one that was counted, and the estimate
-    that is too much."""
+class Calibration:
+    """Corrections learned from a server.
+
+    Attributes
+    ----------
+    factor : float
+        Tokens for each one that was estimated.
+    ceiling : float
+        The estimate that is known to be too long.
+    """
 
     factor: float = 1.0
     ceiling: float = math.inf
 
 
 class ContextWindow:
-    """What fits into a model's context window.
+    """Estimates requests and tells which of them fit.
 
-    A token is counted as four characters, and the count is corrected by what the server reports
-    of each request.
+    Four characters count as a token, corrected by the count that the server reports.
 
     Parameters
     ----------
-    window : int
-        The context window.
-    answer : int
-        How much of it an answer may take.
-    learnt : Learnt, optional
-        What was learnt before; grows.
+    tokens : int
+        Size of the window.
+    answer_tokens : int
+        The part of it that an answer may take.
+    calibration : Calibration, optional
+        Corrections so far; they are refined in place.
     """
 
-    def __init__(self, window: int, answer: int = 0, learnt: Learnt | None = None) -> None:
-        self._tokens = max(window - answer, window // 2)
-        self._learnt = learnt or Learnt()
+    def __init__(
+        self, tokens: int, answer_tokens: int = 0, calibration: Calibration | None = None
+    ) -> None:
+        self._tokens = max(tokens - answer_tokens, tokens // 2)
+        self._calibration = calibration or Calibration()
 
     def estimate(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
-        """About how many tokens a request has."""
-        return round(self._counted(messages, tools) * self._learnt.factor)
+        """Return about how many tokens a request has."""
+        return round(_count(messages, tools) * self._calibration.factor)
 
     def fits(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> bool:
-        return self.estimate(messages, tools) <= min(self._tokens, self._learnt.ceiling)
+        return self.estimate(messages, tools) <= min(self._tokens, self._calibration.ceiling)
 
-    def refused(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> None:
-        """The server has found this request too long: its window is smaller than was thought.
+    def refuse(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> None:
+        """Learn from a request that the server found too long.
 
-        Of a request far below the window it is another limit that was meant.
+        One that is far below the window hit another limit, and teaches nothing.
         """
-        found = self.estimate(messages, tools)
-        if found * PLAUSIBLE >= self._tokens:
-            self._learnt.ceiling = min(self._learnt.ceiling, found * 0.9)
+        estimate = self.estimate(messages, tools)
+        if estimate * PLAUSIBLE >= self._tokens:
+            self._calibration.ceiling = min(self._calibration.ceiling, estimate * 0.9)
 
     def learn(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], usage: Usage
     ) -> None:
-        """Correct the count by what the server counted for this request."""
-        counted = self._counted(messages, tools)
-        if usage.prompt_tokens and counted >= ENOUGH:
-            found = usage.prompt_tokens / counted
-            self._learnt.factor = min(max(found, LEAST), MOST)
+        """Correct the estimate by the server's own count for this request."""
+        count = _count(messages, tools)
+        if usage.prompt_tokens and count >= LONG_ENOUGH:
+            factor = usage.prompt_tokens / count
+            self._calibration.factor = min(max(factor, LEAST_FACTOR), MOST_FACTOR)
 
-    def _counted(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> float:
-        chars = sum(
-            len(message.text)
-            + len(message.reasoning or "")
-            + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
-            for message in messages
-        )
-        chars += len(json.dumps(tools)) if tools else 0
-        return chars / CHARS_PER_TOKEN + PER_MESSAGE * len(messages)
+
+def _count(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> float:
+    chars = sum(
+        len(message.text)
+        + sum(len(part.text) for part in message.reasoning or ())
+        + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+        for message in messages
+    )
+    chars += len(json.dumps(tools)) if tools else 0
+    return chars / CHARS_PER_TOKEN + PER_MESSAGE * len(messages)

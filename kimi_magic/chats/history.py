@@ -1,8 +1,8 @@
-"""What goes back to the model of what was said, in the form that servers accept.
+"""Messages that go back to the model, in the form that servers accept.
 
-The rules are Moonshot's, and the others' are weaker: each call is followed by its result, a call's
-arguments are the text of a JSON object, no content is empty, and inside a tool loop the reasoning
-goes back under the key in which it came.
+The rules are Moonshot's, the strictest: each call is followed by its result, a call's arguments are
+the text of a JSON object, no content is empty, and inside a tool loop the reasoning goes back under
+the key in which it came.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = [
     "CUT_OFF",
     "NO_ANSWER",
     "CallIds",
-    "after_the_loop",
     "cancelled",
-    "numbered",
-    "resumed",
-    "sendable",
-    "shortened",
-    "told",
+    "final_message",
+    "outside_loop",
+    "renumbered",
+    "shorten",
+    "to_continue",
+    "tool_messages",
 ]
 
 NO_ANSWER = "[No answer was given.]"
@@ -56,7 +56,7 @@ class CallIds:
         self._reasoning_key = keys[-1] if keys else None
 
     def give(self, message: Message) -> Message:
-        """The message that asks for calls, with their ids; ready for the tool loop."""
+        """Return a message that asks for calls with their ids, ready for the tool loop."""
         calls = []
         for call in message.tool_calls:
             # Some models write the whole id where the name belongs.
@@ -69,37 +69,39 @@ class CallIds:
             self._reasoning_key = message.reasoning_key
         return replace(
             message,
-            reasoning=message.reasoning or "",
+            # Moonshot wants the field beside every call: "" where there was no reasoning.
+            reasoning=message.reasoning or (),
             reasoning_key=self._reasoning_key or message.reasoning_key,
             tool_calls=tuple(calls),
         )
 
 
-def numbered(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """The messages of several turns with ids that count over all of them.
+def renumbered(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Return the messages of several turns with call ids that count over all of them.
 
-    Turns that overlapped (threads, or a tool that asks in its own chat) have counted from the same
+    Turns that overlapped (in threads, or a tool that asks in its own chat) counted from the same
     number, and no server takes an id twice.
     """
     ids = CallIds(())
-    known: dict[str, str] = {}
+    new_ids: dict[str, str] = {}
     result = []
     for message in messages:
         if message.tool_calls:
             given = ids.give(message)
             pairs = zip(message.tool_calls, given.tool_calls, strict=True)
-            known |= {old.id: new.id for old, new in pairs}
+            new_ids |= {old.id: new.id for old, new in pairs}
             result.append(replace(message, tool_calls=given.tool_calls))
         elif message.tool_call_id is not None:
-            result.append(replace(message, tool_call_id=known.get(message.tool_call_id)))
+            result.append(replace(message, tool_call_id=new_ids.get(message.tool_call_id)))
         else:
             result.append(message)
     return tuple(result)
 
 
-def told(message: Message, results: Sequence[ToolResult]) -> list[Message]:
-    """The message that asked for calls, and what each of them gave."""
+def tool_messages(message: Message, results: Sequence[ToolResult]) -> list[Message]:
+    """Return the message that asked for calls, and one message for each result."""
     calls = tuple(replace(c, arguments=_object_text(c.arguments)) for c in message.tool_calls)
+    # Beside tool_calls Moonshot refuses an empty content.
     asked = replace(message, content=message.text.strip() and message.content, tool_calls=calls)
     answers = [
         Message("tool", result.content, tool_call_id=call.id, name=call.name)
@@ -109,19 +111,21 @@ def told(message: Message, results: Sequence[ToolResult]) -> list[Message]:
 
 
 def cancelled(call: ToolCall, *, begun: bool) -> ToolResult:
-    """The result of a call that gave none: without one the next request would be refused."""
+    """Return a result for a call that gave none: without one the next request is refused."""
     content, error = (STOPPED, "interrupted") if begun else (CANCELLED, "cancelled")
     return ToolResult(call.name, content, error=error, call_id=call.id)
 
 
-def sendable(message: Message, stand_in: str) -> Message:
-    """An answer as servers accept it: not empty, and without calls that have no result."""
-    return replace(message, content=message.content or stand_in, tool_calls=())
+def final_message(message: Message, placeholder: str) -> Message:
+    """Return an answer as servers accept it: not empty, and without calls that have no result."""
+    return replace(message, content=message.content or placeholder, tool_calls=())
 
 
-def resumed(history: Sequence[Message]) -> tuple[Message, ...]:
-    """The history whose last answer the model is to go on with, as partial mode has it; empty
-    where there is no beginning of an answer."""
+def to_continue(history: Sequence[Message]) -> tuple[Message, ...]:
+    """Mark the last answer as the text that the model continues (Moonshot's partial mode).
+
+    Empty where the history does not end with the beginning of an answer.
+    """
     if not history or history[-1].role != "assistant" or history[-1].tool_calls:
         return ()
     if history[-1].text.strip() in ("", NO_ANSWER, CUT_OFF):
@@ -129,42 +133,54 @@ def resumed(history: Sequence[Message]) -> tuple[Message, ...]:
     return (*history[:-1], replace(history[-1], partial=True))
 
 
-def after_the_loop(message: Message) -> Message:
-    """A message of a tool loop that has ended: the chat template leaves out its reasoning by
-    itself, but not where that stands in the content."""
+def outside_loop(message: Message) -> Message:
+    """Return a message of a tool loop that has ended.
+
+    Chat templates drop its reasoning by themselves, but not where that stands in the content.
+    """
     inline = message.reasoning_key == "content" and message.tool_calls
     return replace(message, reasoning=None) if inline else message
 
 
-def shortened(
-    history: Sequence[Message], said: Sequence[Message], *, least: int = 0
+def shorten(
+    history: Sequence[Message], own: Sequence[Message], *, least: int = 0
 ) -> tuple[tuple[Message, ...], list[Message], str] | None:
-    """Make room where a request is too long.
+    """Make room in a request that is too long.
 
-    First the results of all but the latest calls give way to a note, as the model's makers do in
-    their own runs; then the older half of the turns before this one is left out, as long as more
-    than ``least`` remain.
+    At first the results of all but the latest calls give way to a note, as the model's makers do
+    in their own runs; then the older half of the earlier turns is left out, as long as more than
+    ``least`` remain.
+
+    Parameters
+    ----------
+    history : sequence of Message
+        The system prompt and the earlier turns.
+    own : sequence of Message
+        The messages of this turn after its prompt.
+    least : int
+        Count of the earlier turns that must stay.
 
     Returns
     -------
     tuple or None
-        The history, what was said in this turn, and a line for the reader. None where nothing is
-        left that could be left out.
+        Both, shortened, and a notice for the reader. None where nothing can be left out.
     """
-    latest = max((i for i, m in enumerate(said) if m.tool_calls), default=len(said))
-    hidden = [_hidden(m) for m in history], [_hidden(m) for m in said[:latest]]
-    if hidden != (list(history), list(said[:latest])):
-        return tuple(hidden[0]), [*hidden[1], *said[latest:]], RESULTS_HIDDEN
+    latest = max((i for i, m in enumerate(own) if m.tool_calls), default=len(own))
+    hidden = [_hidden(m) for m in history], [_hidden(m) for m in own[:latest]]
+    if hidden != (list(history), list(own[:latest])):
+        return tuple(hidden[0]), [*hidden[1], *own[latest:]], RESULTS_HIDDEN
     system = tuple(m for m in history if m.role == "system")
-    # After a tool's result it is our own word, in the middle of a turn.
+    # After a tool's result a user's message is our own request to conclude, inside a turn.
     prompts = [
-        i for i, m in enumerate(history) if m.role == "user" and history[i - 1].role != "tool"
+        i
+        for i, m in enumerate(history)
+        if m.role == "user" and (i == 0 or history[i - 1].role != "tool")
     ]
     if len(prompts) <= least:
         return None
     later = prompts[min((len(prompts) + 1) // 2, len(prompts) - least) :]
     kept = tuple(history[later[0] :]) if later else ()
-    return system + kept, list(said), TURNS_LEFT_OUT
+    return system + kept, list(own), TURNS_LEFT_OUT
 
 
 def _hidden(message: Message) -> Message:
@@ -173,7 +189,7 @@ def _hidden(message: Message) -> Message:
 
 
 def _object_text(arguments: str) -> str:
-    """The arguments, if they are the text of a JSON object; "{}" for what no server takes back."""
+    """Return arguments that are the text of a JSON object; "{}" for what no server takes back."""
     try:
         value = json.loads(arguments, parse_constant=_refuse)
         if isinstance(value, str):  # encoded twice
@@ -185,4 +201,4 @@ def _object_text(arguments: str) -> str:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")

@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kimi_magic.core.messages import Completion, Reply, ToolResult
+    from kimi_magic.core.messages import Completion, ToolResult
+    from kimi_magic.core.reply import Reply
 
 __all__ = [
     "BadRequest",

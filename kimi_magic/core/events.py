@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from kimi_magic.core.messages import Reply, Step, ToolCall, ToolResult
+from kimi_magic.core.messages import Step, ToolCall, ToolResult
+from kimi_magic.core.reply import Reply
 
 __all__ = [
     "ApprovalAnswered",

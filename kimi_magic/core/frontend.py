@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
@@ -15,11 +16,12 @@ __all__ = [
     "running_cell",
     "running_shell",
     "takes_questions",
+    "user_namespace",
 ]
 
 
 def can_answer() -> bool:
-    """Whether a person can be asked something, here and now."""
+    """Return True if a person can be asked something, here and now."""
     if threading.current_thread() is not threading.main_thread():
         return False
     shell = running_shell()
@@ -29,26 +31,29 @@ def can_answer() -> bool:
 
 
 def cell_number() -> int | None:
-    """The number of the cell that runs, where there are cells."""
+    """Return the number of the running cell, where there are cells."""
     shell = running_shell()
     return shell.execution_count if shell else None
 
 
 def request() -> dict[str, Any]:
-    """The front end's message that runs the cell; empty where there is none."""
+    """Return the front end's message that runs the cell; empty where there is none."""
     kernel = getattr(running_shell(), "kernel", None)
     return getattr(kernel, "get_parent", dict)() or {}
 
 
 def running_cell() -> tuple[str, str]:
-    """The id of the notebook cell that runs, "" where the front end gives none, and of this run."""
+    """Return the ids of the running notebook cell and of this run of it.
+
+    Both are empty where the front end gives none.
+    """
     asked = request()
     cell = (asked.get("metadata") or {}).get("cellId") or ""
     return str(cell), str((asked.get("header") or {}).get("msg_id") or "")
 
 
 def running_shell() -> Any:
-    """The running IPython shell; where IPython is not imported there is none."""
+    """Return the running IPython shell; None where IPython is not imported."""
     module = sys.modules.get("IPython")
     return module.get_ipython() if module is not None else None
 
@@ -65,5 +70,10 @@ def is_captured(shell: Any) -> bool:
 
 
 def takes_questions() -> bool:
-    """Whether the front end takes questions: nbclient and nbval set ``allow_stdin`` false."""
+    """Return True if the front end takes questions; nbclient and nbval say that they don't."""
     return bool((request().get("content") or {}).get("allow_stdin"))
+
+
+def user_namespace() -> Mapping[str, Any]:
+    """Return the variables of ``__main__``, which in a notebook are the notebook's."""
+    return vars(sys.modules["__main__"])

@@ -1,6 +1,6 @@
-"""Pure values: what is said in a chat, and what a turn gives back.
+"""Messages and their pieces, tool calls and results, steps, and token counts.
 
-They know nothing of storage, of the network, or of how they are shown.
+Pure values: they know nothing of storage, of the network, or of how they are shown.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.text import clip
 
 __all__ = [
-    "CodeBlock",
     "Completion",
     "Message",
     "Output",
-    "Reply",
+    "ReasoningPart",
     "Role",
     "Step",
     "TextPart",
@@ -25,6 +25,7 @@ __all__ = [
     "ToolResult",
     "Usage",
     "as_content",
+    "as_reasoning",
     "mend_surrogates",
 ]
 
@@ -44,8 +45,26 @@ class TextPart:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningPart:
+    """A stretch of a message's reasoning.
+
+    Attributes
+    ----------
+    text : str
+    signature : str or None
+        Proof of origin that some APIs (Anthropic's) give with it and want back with it unchanged.
+    before_call : int
+        Count of the message's tool calls that came before it: reasoning may stand between calls.
+    """
+
+    text: str
+    signature: str | None = None
+    before_call: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call that the model asks for; ``arguments`` is its JSON text as it arrived."""
+    """A call that the model asks for; ``arguments`` is its JSON text as it arrived."""
 
     id: str
     name: str
@@ -62,7 +81,7 @@ class ToolCall:
 
 
 class Output(NamedTuple):
-    """One output of a cell: the same thing by MIME type, images in base64, and metadata."""
+    """One output of a cell: its representations by MIME type (images in base64), and metadata."""
 
     data: dict[str, Any]
     metadata: dict[str, Any]
@@ -70,18 +89,28 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a call gave: the text for the model, the live object, or the error.
+    """The result of a tool call.
 
     Attributes
     ----------
+    name : str
+        The tool's name.
+    content : str
+        The text for the model.
+    value : any
+        The live object that the function returned.
+    error : str or None
+        The reason why the call was not made or failed.
+    call_id : str
     stdout : str
-        What the function printed, to stdout and to stderr, for the reader.
+        Text that the function printed, to stdout and to stderr.
     outputs : tuple of Output
-        What it displayed and then its value, as Jupyter shows them. Nothing in them is sanitised.
+        Everything that it displayed, then its value, as Jupyter shows them. Nothing in them is
+        sanitised.
     traceback : str
         The user's frames of the exception that ended it.
     seconds : float
-        How long the function ran.
+        Run time of the function.
     """
 
     name: str
@@ -135,22 +164,30 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One role's record.
+    """A message of a conversation.
 
-    Parameters
+    Attributes
     ----------
+    role : str
+    content : str, tuple of TextPart, or None
+    reasoning : tuple of ReasoningPart, or None
+        None: the message has no reasoning field. An empty tuple is sent as empty text, which some
+        servers want beside tool calls.
     reasoning_key : str
         The field in which the server sent the reasoning; it goes back under the same name.
         ``content``: it came inline, and goes back as ``<think>…</think>`` before the content of a
-        message with tool calls. In a final answer it is left out: a chat template drops the
+        message with tool calls. In a final answer it is left out: chat templates drop the
         reasoning of earlier answers from its own fields, but not from the content.
+    tool_calls : tuple of ToolCall
+    tool_call_id, name : str or None
+        In a tool's message, the call that it answers and the tool.
     partial : bool
-        The model is to go on with this text of its own.
+        The model is to continue this text, which is its own.
     """
 
     role: Role
     content: str | tuple[TextPart, ...] | None = None
-    reasoning: str | None = None
+    reasoning: tuple[ReasoningPart, ...] | None = None
     reasoning_key: str = "reasoning_content"
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
@@ -163,19 +200,24 @@ class Message:
             return self.content or ""
         return "".join(part.text for part in self.content)
 
+    @property
+    def reasoning_text(self) -> str | None:
+        return _joined(self.reasoning)
+
     def to_dict(self) -> dict[str, Any]:
-        """The message as the API knows it."""
+        """Return the message as the API knows it."""
         data: dict[str, Any] = {"role": self.role}
         parts, inline = self.content, self.reasoning_key == "content"
-        if inline and self.tool_calls and self.reasoning is not None:
-            parts = f"<think>{self.reasoning}</think>{self.text}"
+        reasoning = self.reasoning_text
+        if inline and self.tool_calls and reasoning is not None:
+            parts = f"<think>{reasoning}</think>{self.text}"
         # Beside tool_calls an empty content is refused ("text content is empty").
         if parts or not self.tool_calls:
             data["content"] = (
                 [part.to_dict() for part in parts] if isinstance(parts, tuple) else parts or ""
             )
-        if self.reasoning is not None and not inline:
-            data[self.reasoning_key] = self.reasoning
+        if reasoning is not None and not inline:
+            data[self.reasoning_key] = reasoning
         if self.tool_calls:
             data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         more = {"tool_call_id": self.tool_call_id, "name": self.name}
@@ -196,7 +238,7 @@ class Message:
         return cls(
             role=data["role"],
             content=content,
-            reasoning=reasoning,
+            reasoning=as_reasoning(reasoning),
             reasoning_key=key,
             tool_calls=tuple(ToolCall.from_dict(call) for call in data.get("tool_calls") or ()),
             tool_call_id=data.get("tool_call_id"),
@@ -207,7 +249,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What one model call gave, whole or cut off."""
+    """The answer of one model call, whole or cut off."""
 
     message: Message
     finish_reason: str | None = None
@@ -215,7 +257,7 @@ class Completion:
     model: str | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything at all arrived."""
+        """Return True if anything at all arrived."""
         return bool(self.message.text or self.message.reasoning or self.message.tool_calls)
 
 
@@ -224,136 +266,31 @@ class Step:
     """One model call and the results of the tools that it asked for."""
 
     text: str = ""
-    reasoning: str = ""
+    reasoning_parts: tuple[ReasoningPart, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     tool_results: tuple[ToolResult, ...] = ()
     usage: Usage = Usage()
     finish_reason: str | None = None
 
     @property
+    def reasoning(self) -> str:
+        return _joined(self.reasoning_parts) or ""
+
+    @property
     def seconds(self) -> float:
-        """The request's time, and what each of its tools took."""
+        """Time of the request and of each of its tools."""
         return self.usage.seconds + sum(result.seconds for result in self.tool_results)
 
 
-class CodeBlock(NamedTuple):
-    """A fenced block of the answer; ``language`` is "" where the fence names none."""
+def as_reasoning(text: str | None) -> tuple[ReasoningPart, ...] | None:
+    """Return reasoning that came as one text in the form that a message keeps."""
+    if text is None:
+        return None
+    return (ReasoningPart(text),) if text else ()
 
-    language: str
-    text: str
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reply:
-    """What a turn gives back.
-
-    Attributes
-    ----------
-    text : str
-        The final answer; ``str(reply)`` is the same.
-    reasoning : str
-        The reasoning of all steps, in order.
-    steps : tuple of Step
-    usage : Usage
-        Summed over the steps.
-    data : any
-        The answer as the value that was asked for, with ``schema=`` or ``-f json``.
-    messages : list of dict
-        The conversation as the API knows it: what was sent, and the answer. Of a turn that
-        brought nothing it ends with the prompt, which the chat does not keep.
-    finish_reason : str or None
-        ``stop``, ``length``, ``content_filter`` …; ``max_steps`` or ``repetition`` where the
-        model had to conclude early; None where the turn did not come to its end.
-    model : str
-        The model that answered, by the server's word where it gives one.
-    chat : str or None
-        The chat's name; None for a one-off.
-    error : BaseException or None
-        Why the turn did not come to its end.
-    shown_in : int or None
-        The number of the cell in which a view showed it.
-    request : dict
-        What the turn's requests held beside their messages.
-    asked : int
-        How many of the messages the first request held; partial mode has the last two as one.
-    endpoint : any
-        The endpoint that was asked.
-    functions : dict
-        The functions that were offered, by the names of their tools.
-    """
-
-    text: str = ""
-    reasoning: str = ""
-    steps: tuple[Step, ...] = ()
-    usage: Usage = Usage()
-    data: Any = None
-    conversation: tuple[Message, ...] = field(default=(), repr=False)
-    finish_reason: str | None = None
-    model: str = ""
-    chat: str | None = None
-    error: BaseException | None = None
-    shown_in: int | None = field(default=None, repr=False)
-    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    asked: int = field(default=0, repr=False)
-    endpoint: Any = field(default=None, repr=False)
-    functions: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        return [message.to_dict() for message in self.conversation]
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(call for step in self.steps for call in step.tool_calls)
-
-    @property
-    def tool_results(self) -> tuple[ToolResult, ...]:
-        return tuple(result for step in self.steps for result in step.tool_results)
-
-    @property
-    def code_blocks(self) -> tuple[CodeBlock, ...]:
-        """The fenced code of the answer, in order."""
-        from markdown_it import MarkdownIt
-
-        tokens = MarkdownIt("commonmark").parse(self.text)
-        return tuple(
-            CodeBlock((token.info.split() or [""])[0], token.content)
-            for token in tokens
-            if token.type == "fence"
-        )
-
-    def to_pandas(self) -> Any:
-        """The data as a ``pandas.DataFrame``, a row each.
-
-        Raises
-        ------
-        KimiError
-            The data are no records, or pandas is not installed.
-        """
-        from kimi_magic.core.tabular import to_pandas
-
-        return to_pandas(self.data)
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __repr__(self) -> str:
-        state = f"error={self.error!r}" if self.error else f"finish_reason={self.finish_reason!r}"
-        return (
-            f"Reply({_shorten(self.text)!r}, reasoning={_shorten(self.reasoning)!r}, "
-            f"steps={len(self.steps)}, model={self.model!r}, chat={self.chat!r}, {state})"
-        )
-
-    def _ipython_display_(self) -> None:
-        """Show nothing in the cell whose view has shown it; elsewhere the usual repr.
-
-        A terminal has written ``Out[n]:`` by then, and wants something behind it.
-        """
-        from IPython import get_ipython
-
-        shell = get_ipython()
-        if shell.execution_count != self.shown_in or getattr(shell, "kernel", None) is None:
-            raise NotImplementedError
+def _joined(parts: tuple[ReasoningPart, ...] | None) -> str | None:
+    return None if parts is None else "".join(part.text for part in parts)
 
 
 def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:
@@ -372,7 +309,7 @@ def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:
             return tuple(TextPart(mend_surrogates(part["text"])) for part in parts)
     raise KimiError(
         "A prompt is a str or a list of text parts such as "
-        f'{{"type": "text", "text": "…"}}; got {_shorten(repr(prompt), 80)}'
+        f'{{"type": "text", "text": "…"}}; got {clip(repr(prompt), 80)}'
     )
 
 
@@ -394,7 +331,3 @@ def _is_text_part(part: Any) -> bool:
         and part.get("type") == "text"
         and isinstance(part.get("text"), str)
     )
-
-
-def _shorten(text: str, width: int = 60) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

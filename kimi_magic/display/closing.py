@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 from kimi_magic.display.segments import Kind, clean
 
 __all__ = ["closing_of", "first_line"]

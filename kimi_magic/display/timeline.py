@@ -42,7 +42,8 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Reply, ToolResult, Usage
+from kimi_magic.core.messages import ToolResult, Usage
+from kimi_magic.core.reply import Reply
 from kimi_magic.display.closing import closing_of, first_line
 from kimi_magic.display.kept_segments import KeptSegments
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment, clean, without_blank_lines

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Protocol
 
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 from kimi_magic.display.html.code import code_html
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.record import Bundle, details, pre

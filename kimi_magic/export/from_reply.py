@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 from kimi_magic.export import Program
 from kimi_magic.secrets.redact import mapped
-from kimi_magic.wire.endpoints import LOCAL, Endpoint
 
 __all__ = ["program_of"]
 
@@ -31,18 +30,18 @@ def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
     KimiError
         The reply is of a turn that sent nothing.
     """
-    if not reply.request or not isinstance(reply.endpoint, Endpoint):
+    record, endpoint = reply.record, reply.record.endpoint
+    if not record.parameters or endpoint is None:
         raise KimiError("This turn sent nothing that a program could send again.")
-    endpoint = reply.endpoint
-    notes: list[str] = [NOT_OUTSIDE] if endpoint is LOCAL else []
+    notes = [] if endpoint.base_url else [NOT_OUTSIDE]
     messages = []
-    for place, said in enumerate(reply.conversation[: reply.asked]):
+    for place, said in enumerate(record.messages[: record.sent]):
         message, is_masked = _masked(said.to_dict(), secrets)
         messages.append(message)
         if is_masked:
             notes.append(f"messages[{place}] holds [masked] in the place of a secret.")
     return Program(
-        dict(reply.request) | {"messages": messages},
+        dict(record.parameters) | {"messages": messages},
         endpoint.base_url or SOME_ADDRESS,
         endpoint.key_env,
         endpoint.name,

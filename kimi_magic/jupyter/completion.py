@@ -98,8 +98,8 @@ def _names() -> Names:
     own = {name: value for name, value in space.items() if name not in hidden and name[:1] != "_"}
     return {
         "chats": lambda _: [chat.name for chat in session.chats],
-        "endpoints": lambda _: [endpoint.name for endpoint in session.catalogue],
-        "models": lambda _: session.known_models(),
+        "endpoints": lambda _: [endpoint.name for endpoint in session.connector.catalogue],
+        "models": lambda _: session.connector.known_models(),
         "forms": lambda _: FORMS,
         "verbs": lambda _: [verb.name for verb in VERBS],
         "variables": lambda _: own,

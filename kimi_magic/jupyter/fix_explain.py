@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from kimi_magic.core.messages import Reply
+from kimi_magic.core.reply import Reply
 
 __all__ = ["EXPLAIN", "FIX", "ONLY_CODE", "code_of", "variables_of"]
 

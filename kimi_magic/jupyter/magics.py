@@ -21,11 +21,13 @@ from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.core.errors import ConfigError, MagicError, ToolInterrupted
 from kimi_magic.core.frontend import can_answer
-from kimi_magic.core.messages import Reply, ToolResult
+from kimi_magic.core.messages import ToolResult
+from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import Format, ViewOptions
 from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ONLY_CODE, code_of, variables_of
 from kimi_magic.jupyter.line_parser import parse_line, parse_snippet, split_verb
 from kimi_magic.jupyter.options import help_text
+from kimi_magic.secrets.redact import without_secrets
 from kimi_magic.session import Session, current
 from kimi_magic.turn.request import TurnRequest
 
@@ -101,7 +103,7 @@ class KimiMagics(Settings, Magics):
             prompt = f"{prompt}\n\n{ONLY_CODE}"
         question = TurnRequest(prompt, **given)
         if dry_run:
-            self._say(self.session.preview(question))
+            self._say(self.session.dry_run(question))
             return None
         reply = self._ask_session(question, options)
         if shape == "code":
@@ -192,7 +194,7 @@ class KimiMagics(Settings, Magics):
         return turns[number - 1].reply
 
     def _continue(self, words: str) -> Reply:
-        question = self.session.to_go_on(words or self.session.chats.current)
+        question = self.session.to_continue(words or self.session.chats.current)
         return self._ask_session(question, ViewOptions())
 
     def _chats(self, _: str) -> None:
@@ -224,18 +226,22 @@ class KimiMagics(Settings, Magics):
         self._say(f"Chat {chat.name}: {count} turn{'' if count == 1 else 's'} forgotten.")
 
     def _models(self, endpoint: str) -> None:
-        self._say("\n".join(self.session.models(endpoint)))
+        connector, settings = self.session.connector, self.session.settings
+        chosen = connector.choose(endpoint, settings)
+        key = self.session.find_key(chosen)
+        self._say("\n".join(connector.models(chosen, key, settings, print)))
 
     def _endpoints(self, _: str) -> None:
         session = self.session
         rows = [("", "endpoint", "key", "model", "address")]
         chosen = None
         with suppress(ConfigError):
-            chosen = session.choose_endpoint()
-        for endpoint in session.catalogue:
+            chosen = session.connector.choose(None, session.settings)
+        for endpoint in session.connector.catalogue:
             key = "none needed"
             if endpoint.key_env:
-                key = f"{endpoint.key_env}: {'yes' if session.key_at_hand(endpoint) else 'no'}"
+                found = session.connector.key_at_hand(endpoint)
+                key = f"{endpoint.key_env}: {'yes' if found else 'no'}"
             mark = "→" if endpoint == chosen else ""
             rows.append((mark, endpoint.name, key, endpoint.model, endpoint.base_url or "embedded"))
         self._say(_table(rows))
@@ -261,14 +267,17 @@ class KimiMagics(Settings, Magics):
         try:
             approve = approval if can_answer() else None
             result = toolset.call(tool.name, arguments[0], approve=approve)
-            _show(self.session.without_secrets(result))
+            _show(self._redact(result))
         except ToolInterrupted as interrupt:
-            _show(self.session.without_secrets(interrupt.result))
+            _show(self._redact(interrupt.result))
             raise
+
+    def _redact(self, result: ToolResult) -> ToolResult:
+        return without_secrets(result, self.session.connector.known_keys())
 
     def _say(self, text: str) -> None:
         """Print it; a name that somebody gave, or a server, may hold a key."""
-        print(self.session.without_keys(text))
+        print(self.session.redact(text))
 
     def _help(self, verb: str) -> None:
         print(help_text(split_verb(verb)[0] if verb else ""))

@@ -14,7 +14,7 @@ from kimi_magic.core.messages import ToolCall, ToolResult
 from kimi_magic.tools.call import Approve
 from kimi_magic.tools.toolset import Toolset
 
-__all__ = ["run_batch"]
+__all__ = ["run_step_calls"]
 
 TICK = 0.05
 MOST_AT_ONCE = 16
@@ -22,7 +22,7 @@ MOST_AT_ONCE = 16
 Happening = ToolStarted | ToolFinished | None
 
 
-def run_batch(
+def run_step_calls(
     toolset: Toolset, calls: Sequence[ToolCall], approve: Approve | None
 ) -> Iterator[Happening]:
     """Make the calls, and yield what happens; None now and then while threads work.

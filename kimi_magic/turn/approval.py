@@ -1,4 +1,4 @@
-"""Who says yes to a call: the setting ``approve``, a person, or what a person said before."""
+"""Approval of tool calls: by a setting, by a person, or by what a person said before."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ if TYPE_CHECKING:
     from kimi_magic.tools.tool import Tool
     from kimi_magic.tools.toolset import Toolset
 
-__all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "confirming"]
+__all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "with_approval"]
 
 Approved = dict[tuple[Any, ...], Any]
-"""What a person approved for a chat: a tool's name and code, and the function."""
+"""Tools that a person approved for a chat, by name and identity; the value keeps the function
+alive, so that its id is not given to another."""
 
 AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], Answer]
-"""Asked with the tool, the arguments, and a function that says what is wrong with others."""
+"""Takes the tool, the arguments, and a function that says what is wrong with edited ones."""
 
 
 class Approval:
-    """Decides on the calls of a turn that want confirmation.
+    """Decides on the calls of a turn that need confirmation.
 
     Parameters
     ----------
     namespace : mapping
         Where the names of live objects come from.
     approved : dict
-        What a person approved for the chat; grows.
+        Approvals for the chat so far; new ones are added.
     ask : callable
-        How a person is asked.
+        Asks a person.
     announce : callable
-        Hears of it before a person is asked, and after.
+        Gets an event before a person is asked, and one after.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Approval:
         self._announce = announce
 
     def __call__(self, tool: Tool, arguments: dict[str, Any]) -> bool | dict[str, Any]:
-        """Whether the call may be made, or with which arguments."""
+        """Return True if the call may be made, or the arguments to make it with."""
         same = (tool.name, *_identity(tool.function))
         if same in self._approved:
             return True
@@ -84,8 +85,8 @@ def _identity(function: Any) -> tuple[Any, ...]:
     return (code, id(getattr(function, "__self__", None)), *(id(c.cell_contents) for c in cells))
 
 
-def confirming(toolset: Toolset, approve: str) -> Toolset:
-    """The same tools, with confirmation as the setting ``approve`` wants it."""
+def with_approval(toolset: Toolset, approve: str) -> Toolset:
+    """Return the same tools, with confirmation as the setting ``approve`` says."""
     from kimi_magic.tools.toolset import Toolset
 
     if approve == "auto":
@@ -98,7 +99,7 @@ def confirming(toolset: Toolset, approve: str) -> Toolset:
 
 
 def asking(view: View) -> AskPerson:
-    """Ask in the view where it can ask, else at an ``input()`` prompt."""
+    """Return a function that asks in the view where it can, else at an ``input()`` prompt."""
 
     def ask(
         tool: Tool, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
@@ -112,7 +113,7 @@ def asking(view: View) -> AskPerson:
 def ask_with_input(
     tool: Tool, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
 ) -> Answer:
-    """Ask at an ``input()`` prompt, which every front end has; no answer means no."""
+    """Ask at an ``input()`` prompt, which every front end has; an empty answer means no."""
     text = f"{tool.name} wants to run with:\n{_shown(arguments)}\n"
     while True:
         said = input(f"{text}Run it? [y]es, for this [c]hat, [e]dit, [N]o: ").strip().lower()
@@ -134,8 +135,10 @@ def ask_with_input(
 
 
 def _shown(arguments: dict[str, Any]) -> str:
-    """The arguments for a person to read; a bar before each line of a text of several lines keeps
-    it from passing for something else."""
+    """Write the arguments out for a person to read.
+
+    A bar before each line of a longer text keeps it from passing for something else.
+    """
     shown = []
     for (name, text, whole), value in zip(
         as_fields(arguments), [*arguments.values()], strict=False

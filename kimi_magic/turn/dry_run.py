@@ -1,4 +1,4 @@
-"""``--dry-run``: what would leave, message by message."""
+"""``--dry-run``: the first request of a turn, message by message."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ from typing import Any
 from kimi_magic.chats.context_window import ContextWindow
 from kimi_magic.core.messages import Message
 from kimi_magic.turn.loop import Send
-from kimi_magic.turn.prompt import Composed
+from kimi_magic.turn.prompt import ComposedPrompt
 from kimi_magic.wire.endpoints import Endpoint
 
-__all__ = ["preview"]
+__all__ = ["describe_request"]
 
-APART = ("model", "stream_options", "tools", "response_format")
+SHOWN_APART = ("model", "stream_options", "tools", "response_format")
 
 
-def preview(
-    endpoint: Endpoint, body: Mapping[str, Any], send: Send, told: Sequence[str], prompt: Composed
+def describe_request(
+    endpoint: Endpoint,
+    parameters: Mapping[str, Any],
+    send: Send,
+    notices: Sequence[str],
+    prompt: ComposedPrompt,
 ) -> str:
     """Write a request out for a person to read.
 
     Parameters
     ----------
-    body : mapping
-        The request beside its messages.
+    endpoint : Endpoint
+    parameters : mapping
+        The body without its messages.
     send : Send
         The messages and tools.
-    told : sequence of str
-        What the reader would be told before.
+    notices : sequence of str
+        Notices that the turn would show before.
+    prompt : ComposedPrompt
     """
-    about = ", ".join(f"{k} {v}" for k, v in body.items() if k not in APART)
+    about = ", ".join(f"{k} {v}" for k, v in parameters.items() if k not in SHOWN_APART)
     where = endpoint.base_url or "on this machine"
-    lines = [f"This would go to {endpoint.name} ({where}), model {body['model']}: {about}.", *told]
+    model = parameters["model"]
+    lines = [f"This would go to {endpoint.name} ({where}), model {model}: {about}.", *notices]
     for message in send.messages:
         lines += ["", f"── {message.role}", *_lines(message)]
     for name in ("tools", "response_format"):
-        if name in body:
-            lines += ["", f"── {name}", json.dumps(body[name], indent=2, ensure_ascii=False)]
+        if name in parameters:
+            lines += ["", f"── {name}", json.dumps(parameters[name], indent=2, ensure_ascii=False)]
     tokens = ContextWindow(endpoint.context_window).estimate(send.messages, send.tools)
     lines += ["", f"About {tokens:,} tokens. {_variables(prompt)}"]
     if prompt.masked:
@@ -47,13 +54,12 @@ def preview(
 
 
 def _lines(message: Message) -> list[str]:
-    """A message with all that goes along: its reasoning, and the calls that it asks for."""
-    lines = [f"(reasoning) {message.reasoning}"] if message.reasoning else []
+    lines = [f"(reasoning) {message.reasoning_text}"] if message.reasoning else []
     lines += [message.text] if message.text else []
     return lines + [f"(call) {call.name}({call.arguments})" for call in message.tool_calls]
 
 
-def _variables(prompt: Composed) -> str:
+def _variables(prompt: ComposedPrompt) -> str:
     if not prompt.variables:
         return "No variable would leave the kernel."
     return f"Variables that would leave the kernel, or summaries: {', '.join(prompt.variables)}."

@@ -1,4 +1,4 @@
-"""What a question becomes before it leaves: the prompt with what is attached, without secrets."""
+"""The prompt as it is sent: with variables and cells attached, and without secrets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from kimi_magic.core.messages import Message, TextPart, as_content
 from kimi_magic.secrets.redact import Secrets, mapped
 from kimi_magic.turn.request import TurnRequest
 
-__all__ = ["Composed", "compose"]
+__all__ = ["ComposedPrompt", "check_prompt", "compose"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Composed:
+class ComposedPrompt:
     """A prompt ready to be sent.
 
     Attributes
@@ -26,7 +26,7 @@ class Composed:
     variables : tuple of str
         The variables and expressions whose values or summaries it holds.
     masked : tuple of str
-        What was taken out as a secret, in words.
+        Descriptions of the secrets that were taken out.
     """
 
     message: Message
@@ -34,42 +34,57 @@ class Composed:
     masked: tuple[str, ...] = ()
 
 
+def check_prompt(prompt: Any) -> str | tuple[TextPart, ...]:
+    """Return a prompt's content.
+
+    Raises
+    ------
+    KimiError
+        It is no prompt, or an empty one.
+    """
+    content = as_content(prompt)
+    if not Message("user", content).text.strip():
+        raise KimiError("The prompt is empty: write what you want to ask.")
+    return content
+
+
 def compose(
-    question: TurnRequest,
+    request: TurnRequest,
     namespace: Mapping[str, Any],
     secrets: Secrets,
     *,
     tokens: int,
-    closing: str = "",
-) -> Composed:
+    instruction: str = "",
+) -> ComposedPrompt:
     """Attach variables and cells to the prompt, and mask what looks like a key.
 
     Parameters
     ----------
+    request : TurnRequest
     namespace : mapping
         Where the names of variables come from.
     secrets : mapping
+        Known keys, by the names of their variables.
     tokens : int
-        The longest summary of each variable, where the question says nothing else.
-    closing : str
-        What is added below.
+        Longest summary of each variable, where the request says nothing else.
+    instruction : str
+        Text that is added at the end.
 
     Raises
     ------
     KimiError
         The prompt is none or empty, or a variable or cell is not there.
     """
-    content = as_content(question.prompt)
-    if not Message("user", content).text.strip():
-        raise KimiError("The prompt is empty: write what you want to ask.")
-    variables = _variables(question.variables, namespace)
-    blocks = _blocks(question, variables, question.var_tokens or tokens)
-    content = _between(f"{blocks}\n\n" if blocks else "", content, closing and f"\n\n{closing}")
+    content = check_prompt(request.prompt)
+    variables = _variables(request.variables, namespace)
+    blocks = _blocks(request, variables, request.var_tokens or tokens)
+    before = f"{blocks}\n\n" if blocks else ""
+    content = _between(before, content, instruction and f"\n\n{instruction}")
     masked: dict[str, None] = {}
-    if not question.allow_secrets:
+    if not request.allow_secrets:
         content = _masked(content, secrets, masked)
-    held = dict.fromkeys([*variables, *question.expressions])
-    return Composed(Message("user", content), tuple(held), tuple(masked))
+    values = dict.fromkeys([*variables, *request.expressions])
+    return ComposedPrompt(Message("user", content), tuple(values), tuple(masked))
 
 
 def _between(
@@ -82,7 +97,7 @@ def _between(
 
 
 def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """By name: names are looked up, a mapping brings its values along."""
+    """Look names up; a mapping brings its values along."""
     if given is None:
         return {}
     if isinstance(given, Mapping):
@@ -95,11 +110,11 @@ def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
     return find_variables(names, namespace)
 
 
-def _blocks(question: TurnRequest, variables: Mapping[str, Any], tokens: int) -> str:
+def _blocks(request: TurnRequest, variables: Mapping[str, Any], tokens: int) -> str:
     from kimi_magic.context.cells import cell_blocks
     from kimi_magic.context.variables import variable_blocks
 
-    cells = cell_blocks(list(question.cells), tokens=tokens) if question.cells else ""
+    cells = cell_blocks(list(request.cells), tokens=tokens) if request.cells else ""
     values = variable_blocks(variables, tokens=tokens) if variables else ""
     return "\n\n".join(filter(None, [cells, values]))
 

@@ -1,20 +1,21 @@
-"""What one turn asks, and the request that comes of it."""
+"""The request of one turn: a prompt, and every way to ask it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kimi_magic.chats.chat import Chat
+from kimi_magic.chats.chat import Chat, Place
 from kimi_magic.config import APPROVE, Settings
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message
 from kimi_magic.wire.endpoints import KIMI_SYSTEM, Endpoint, is_kimi
 
-__all__ = ["GO_ON", "TurnRequest", "make_request", "request_body", "system_prompt"]
+__all__ = ["TurnRequest", "continuation", "make_request", "parameters", "system_prompt"]
 
-GO_ON = "Go on exactly where you stopped; repeat nothing."
+CONTINUE = "Go on exactly where you stopped; repeat nothing."
+COMPLETE = ("stop", "content_filter")
 KINDS: dict[str, tuple[type, ...]] = {
     "system": (str,),
     "model": (str,),
@@ -31,20 +32,24 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """What one turn asks, and how; None means: as the settings or the endpoint say.
+    """A prompt, and how to ask it; None leaves it to the settings or the endpoint.
 
     Attributes
     ----------
+    prompt : str or sequence of dict
+    chat : str or None
+        None asks outside of any chat.
     tools : any
-        What ``Toolset`` takes; None: none.
+        Tools to offer, as ``Toolset`` takes them; None for none.
+    stream : bool
     fresh : bool
-        Start the chat anew with it.
-    goes_on : bool
-        It was made to go on with a turn.
-    resumes : bool
-        The answer that it goes on with was cut in its text.
+        Start the chat anew.
+    resumed : bool
+        Made to continue an earlier turn, or to ask it again.
+    cut_in_text : bool
+        The answer to continue was cut in its text, so that partial mode can take it up.
     schema : any
-        What the answer is to hold: all that ``structured.output_schema`` takes.
+        The form of the answer: everything that ``schema.output.output_schema`` takes.
     variables : any
         Names of variables, or a mapping of names to values, whose summaries go along.
     expressions : tuple of str
@@ -52,9 +57,9 @@ class TurnRequest:
     cells : tuple
         Earlier cells that go along.
     var_tokens : int or None
-        The longest summary of each of them.
+        Longest summary of a variable or a cell, in tokens.
     allow_secrets : bool
-        Send also what looks like a key.
+        Send texts that look like keys.
     """
 
     prompt: str | Sequence[Any]
@@ -72,8 +77,8 @@ class TurnRequest:
     max_steps: int | None = None
     approve: str | None = None
     fresh: bool = False
-    goes_on: bool = False
-    resumes: bool = False
+    resumed: bool = False
+    cut_in_text: bool = False
     schema: Any = None
     variables: Any = None
     expressions: tuple[str, ...] = ()
@@ -83,12 +88,12 @@ class TurnRequest:
 
     @property
     def continues(self) -> bool:
-        """Whether it asks to go on with an answer, and not for one anew."""
-        return self.goes_on and self.prompt == GO_ON
+        """True if it asks to continue an answer, not for a new one."""
+        return self.resumed and self.prompt == CONTINUE
 
 
-def make_request(prompt: Any, *, chat: str | Chat | None = None, **how: Any) -> TurnRequest:
-    """Make a question of what the public functions take.
+def make_request(prompt: Any, *, chat: str | Chat | None = None, **options: Any) -> TurnRequest:
+    """Make a request of the keywords of the public functions.
 
     Raises
     ------
@@ -96,51 +101,89 @@ def make_request(prompt: Any, *, chat: str | Chat | None = None, **how: Any) -> 
         A value does not fit.
     """
     for name, kinds in KINDS.items():
-        value = how.get(name)
+        value = options.get(name)
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise KimiError(f"{name}= takes {wanted}; got {value!r:.60}.")
-    stop = how.get("stop")
-    if stop is not None and not isinstance(stop, str) and not all(map(_is_text, stop)):
+    stop = options.get("stop")
+    if stop is not None and not all(isinstance(text, str) for text in stop):
         raise KimiError(f"stop= takes a str or several; got {stop!r:.60}.")
-    if how.get("max_steps") is not None and how["max_steps"] < 1:
-        raise KimiError(f"max_steps is at least 1; not {how['max_steps']}.")
-    if how.get("approve") not in (None, *APPROVE):
-        raise KimiError(f"approve= is one of {', '.join(APPROVE)}; not {how['approve']!r}.")
+    if options.get("max_steps") is not None and options["max_steps"] < 1:
+        raise KimiError(f"max_steps is at least 1; not {options['max_steps']}.")
+    if options.get("approve") not in (None, *APPROVE):
+        raise KimiError(f"approve= is one of {', '.join(APPROVE)}; not {options['approve']!r}.")
     if not isinstance(chat, str | Chat | None):
         raise KimiError(f"chat= takes a name or a chat; got {chat!r:.60}.")
-    return TurnRequest(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **how)
+    return TurnRequest(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **options)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def continuation(chat: Chat, place: Place) -> TurnRequest:
+    """Make the request that continues a chat's latest turn, or asks a failed one again.
+
+    Raises
+    ------
+    KimiError
+        There is no such turn, or it came to its end.
+    """
+    unanswered = chat.unanswered
+    if isinstance(unanswered, TurnRequest) and not unanswered.continues:
+        return replace(unanswered, resumed=True)
+    turns = chat.before(place)
+    # The cell was run before: it continues what it continued then.
+    own = next((turn.request for turn in chat.turns[len(turns) :]), None)
+    if isinstance(own, TurnRequest) and not own.resumed:
+        raise KimiError(
+            "The turn to continue is this cell's own: run `%kimi continue` in a cell of its own."
+        )
+    if isinstance(own, TurnRequest) and not own.continues:
+        return own
+    if not turns:
+        raise KimiError(f"The chat {chat.name} has no turn to go on with.")
+    latest = turns[-1]
+    if latest.reply.error is None and latest.reply.finish_reason == "stop":
+        raise KimiError("The latest turn came to its end: ask the next question in a new cell.")
+    assert isinstance(latest.request, TurnRequest), "a session's chats keep its requests"
+    steps = latest.reply.record.steps
+    return replace(
+        latest.request,
+        prompt=CONTINUE,
+        resumed=True,
+        cut_in_text=bool(steps) and steps[-1].finish_reason not in COMPLETE,
+        fresh=False,
+        variables=None,
+        cells=(),
+        expressions=(),
+    )
 
 
-def system_prompt(question: TurnRequest, settings: Settings, model: str) -> tuple[Message, ...]:
-    """The question's, else the setting's, else Kimi's own for Kimi models; none where it is ""."""
-    system = settings.system if question.system is None else question.system
+def system_prompt(request: TurnRequest, settings: Settings, model: str) -> tuple[Message, ...]:
+    """Return the request's system prompt, else the setting's, else Kimi's own for Kimi models."""
+    system = settings.system if request.system is None else request.system
     if system is None and is_kimi(model):
         system = KIMI_SYSTEM
     return (Message("system", system),) if system else ()
 
 
-def request_body(
-    question: TurnRequest, endpoint: Endpoint, model: str, settings: Settings
+def parameters(
+    request: TurnRequest, endpoint: Endpoint, model: str, settings: Settings
 ) -> dict[str, Any]:
-    """The request but for its messages and tools: the question's word, else the setting, else the
-    endpoint's default, else the server's."""
-    stop = question.stop
+    """Return the body of a request without its messages and tools.
+
+    Each value is the request's, else the setting's, else the endpoint's default; what none of them
+    names is left to the server.
+    """
+    stop = request.stop
     wanted = {
-        "temperature": _first(question.temperature, settings.temperature, endpoint.temperature),
-        "top_p": _first(question.top_p, settings.top_p, endpoint.top_p),
-        "max_tokens": _first(question.max_tokens, settings.max_tokens, endpoint.max_tokens),
-        "seed": _first(question.seed, endpoint.seed),
+        "temperature": _first(request.temperature, settings.temperature, endpoint.temperature),
+        "top_p": _first(request.top_p, settings.top_p, endpoint.top_p),
+        "max_tokens": _first(request.max_tokens, settings.max_tokens, endpoint.max_tokens),
+        "seed": _first(request.seed, endpoint.seed),
         "stop": [stop] if isinstance(stop, str) else list(stop) if stop else None,
         "stream_options": {"include_usage": True}
-        if question.stream and endpoint.stream_usage
+        if request.stream and endpoint.stream_usage
         else None,
     }
-    body: dict[str, Any] = {"model": model, "stream": question.stream}
+    body: dict[str, Any] = {"model": model, "stream": request.stream}
     return body | {name: value for name, value in wanted.items() if value is not None}
 
 

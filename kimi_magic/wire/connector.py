@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import ConfigError
+from kimi_magic.core.interrupts import interruptible
 from kimi_magic.secrets.keys import Key, KeyRing
 from kimi_magic.wire.endpoints import LOCAL, PREFERRED, Catalogue, Endpoint, from_environment
 
@@ -65,16 +66,21 @@ class Connector:
         self._engine: LocalEngine | None = None
         self._lock = threading.Lock()
 
-    def choose(self, name: str) -> Endpoint:
-        """Choose an endpoint by name, or in this order: the environment's, the first whose key is
-        present, the embedded engine.
+    def choose(self, endpoint: str | Endpoint | None, settings: Settings) -> Endpoint:
+        """Return the endpoint to ask: the given one, itself or by name, else the first of these.
+
+        The one that the settings name, the one that the environment describes, the first whose key
+        is present, the embedded engine.
 
         Raises
         ------
         ConfigError
             No such endpoint, or none at all can answer.
         """
-        if name:
+        settings.read_environment()
+        if isinstance(endpoint, Endpoint):
+            return endpoint
+        if name := endpoint or settings.endpoint:
             return self.catalogue.get(name)
         if own := from_environment():
             return own
@@ -140,7 +146,8 @@ class Connector:
 
         with self._lock:
             self._engine = self._engine or LocalEngine()
-        running = self._engine.start(settings.local_model, notice=notice)
+        with interruptible():
+            running = self._engine.start(settings.local_model, notice=notice)
         if model not in (None, running.model):
             raise ConfigError(
                 f"The embedded engine runs {running.model}, not {model}.\n"

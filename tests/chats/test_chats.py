@@ -6,13 +6,17 @@ import json
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kimi_magic.chats.chat import NOWHERE, Chat, ChatTurn, Place
 from kimi_magic.chats.context_window import ContextWindow
-from kimi_magic.core.messages import Completion, Message, Reply, ToolCall, ToolResult, Usage
+from kimi_magic.core.events import ToolFinished
+from kimi_magic.core.messages import Completion, Message, ToolCall, ToolResult, Usage, as_reasoning
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.testing import ScriptedServer, check_messages
-from kimi_magic.turn.loop import RunTools, Send, Turn
+from kimi_magic.turn.loop import Loop, RunTools, Send, Stopped
 from tests.kernels import Kernel
 
 
@@ -22,7 +26,7 @@ def never(*_: Any, **__: Any) -> Reply:
 
 def turn(prompt: str, place: Place = NOWHERE) -> ChatTurn:
     said = (Message("user", prompt), Message("assistant", f"answer to {prompt}"))
-    return ChatTurn(prompt, Reply(), said, place)
+    return ChatTurn(prompt, Reply(TurnRecord(messages=said, sent=1)), place)
 
 
 def prompts(chat: Chat) -> list[str]:
@@ -35,7 +39,8 @@ def test_a_cell_that_is_run_again_takes_the_place_of_its_turn() -> None:
         chat.append(turn(name, Place(name, f"run-{name}")))
     again = Place("b", "run-4")
     assert [m.text for m in chat.history(again)] == ["a", "answer to a"]
-    assert chat.append(turn("b2", again)) == 1, "one other cell's turn went with it"
+    assert chat.displaced_by(again) == 1, "one other cell's turn goes with it"
+    chat.append(turn("b2", again))
     assert prompts(chat) == ["a", "b2"]
     assert [made.prompt for made in chat.set_aside] == ["b", "c"]
 
@@ -44,7 +49,8 @@ def test_turns_of_one_run_follow_one_another() -> None:
     chat = Chat("main", never)
     for run in ("first", "second"):
         for n in range(3):
-            assert chat.append(turn(f"{run} {n}", Place("loop", run))) == 0
+            assert chat.displaced_by(Place("loop", run)) == 0
+            chat.append(turn(f"{run} {n}", Place("loop", run)))
     assert prompts(chat) == ["second 0", "second 1", "second 2"]
 
 
@@ -78,23 +84,23 @@ class Notebook(RuleBasedStateMachine):
         place = Place(cell, f"run-{self.runs}")
         for n in range(turns):
             number = self.runs * 10 + n
-            made = self.play(place, number, end)
-            messages = made.messages()
-            assert bool(messages) == (end != "none"), "what brought nothing leaves no trace"
-            if not messages:
+            record = self.play(place, number, end).record(model="m", chat="main")
+            assert bool(record.exchange) == (end != "none"), "what brought nothing leaves no trace"
+            if not record.exchange:
                 continue
             if n == 0 and cell and any(c == cell for c, _ in self.expected):
                 first = [c for c, _ in self.expected].index(cell)
                 self.expected = self.expected[:first]
             self.expected.append((cell, number))
             self.everything.add(number)
-            reply = made.reply(model="m", chat="main", error=None)
-            self.chat.append(ChatTurn(str(number), reply, messages, place))
+            self.chat.append(ChatTurn(str(number), Reply(record), place))
 
-    def play(self, place: Place, number: int, end: str) -> Turn:
+    def play(self, place: Place, number: int, end: str) -> Loop:
         history = [Message("system", "Be brief."), *self.chat.history(place)]
-        made = Turn(history, Message("user", str(number)), retries=0, tools=[{"name": "add"}])
-        calls = Completion(Message("assistant", "", "Hm.", tool_calls=(CALL, CALL)), "tool_calls")
+        made = Loop(history, Message("user", str(number)), retries=0, tools=[{"name": "add"}])
+        calls = Completion(
+            Message("assistant", "", as_reasoning("Hm."), tool_calls=(CALL, CALL)), "tool_calls"
+        )
         answer = Completion(Message("assistant", "OK"), "stop")
         script: list[Completion] = [answer] if end == "answer" else [calls, answer]
         running = made.run()
@@ -104,16 +110,18 @@ class Notebook(RuleBasedStateMachine):
                 case Send() if end == "none":
                     return made
                 case Send() if end == "cut":
-                    made.partial = calls
+                    with pytest.raises(StopIteration):
+                        running.throw(Stopped(calls))
                     return made
                 case Send() if end == "failed in the loop" and len(script) == 1:
                     return made
                 case Send():
                     value: Completion | None = script.pop(0)
                 case RunTools(asked):
-                    done = asked[:1] if end == "in a tool" else asked
-                    for call in done:
-                        made.results[call.id] = ToolResult(call.name, "1", call_id=call.id)
+                    for n, call in enumerate(asked[:1] if end == "in a tool" else asked):
+                        result = ToolResult(call.name, "1", call_id=call.id)
+                        finished = ToolFinished(n, result)
+                        assert running.send(finished) is finished, "it goes out as it came in"
                     if end == "in a tool":
                         return made
                     value = None
@@ -152,12 +160,12 @@ def test_the_window_is_kept_by_leaving_out_first_results_then_turns() -> None:
         call = ToolCall(f"functions.add:{n}", "add", "{}")
         said += [
             Message("user", f"q{n}"),
-            Message("assistant", None, "", tool_calls=(call,)),
+            Message("assistant", None, (), tool_calls=(call,)),
             Message("tool", long, tool_call_id=call.id, name="add"),
             Message("assistant", long),
         ]
     budget = ContextWindow(5000)
-    made = Turn(said, Message("user", "Now?"), retries=0, budget=budget)
+    made = Loop(said, Message("user", "Now?"), retries=0, window=budget)
     seen = []
     running = made.run()
     command: Any = next(running)

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Output, Reply, Step, ToolCall, ToolResult
+from kimi_magic.core.messages import Output, Step, ToolCall, ToolResult
 from kimi_magic.display.live.approval_form import as_fields
 from kimi_magic.display.live.page import Page
 from kimi_magic.display.plain import PlainView
@@ -46,6 +45,7 @@ from kimi_magic.display.transcript import show_chat, show_code
 from kimi_magic.display.view import Format, ViewOptions
 from kimi_magic.turn.approval import _shown
 from tests.hostile import HTML, VECTORS, Checked, check_plain
+from tests.turns import make_reply
 
 KINDS = [
     "text/plain", "text/html", "text/markdown", "text/latex", "image/png", "image/jpeg",
@@ -95,7 +95,8 @@ def turns(draw: st.DrawFn) -> list[Event]:
         "chat": draw(TEXTS),
         "data": draw(st.none() | DATA),
     }
-    reply = Reply(answer, finish_reason=reason, error=error, **told)
+    two = (Step(), Step())
+    reply = make_reply(answer, steps=two, finish_reason=reason, error=error, **told)
     asked: list[Event] = [
         ApprovalAsked(name, arguments),
         ApprovalAnswered(name, agreed=True, arguments=draw(TEXTS)),
@@ -115,7 +116,7 @@ def turns(draw: st.DrawFn) -> list[Event]:
         StepFinished(Step(tool_calls=(called,), tool_results=(result,))),
         RequestStarted(2),
         *in_pieces(ContentDelta, answer, size),
-        TurnFinished(replace(reply, steps=(Step(), Step()))),
+        TurnFinished(reply),
     ]
 
 
@@ -170,7 +171,7 @@ def check_operation(op: Any) -> None:
 @given(turns(), TEXTS)
 def test_a_chat_and_a_program_hold_nothing_that_acts(turn: list[Event], text: str) -> None:
     (end,) = [event for event in turn if isinstance(event, TurnFinished)]
-    told = ChatTurn(text, replace(end.reply, reasoning=text, text=text), ())
+    told = ChatTurn(text, make_reply(text, text, error=end.reply.error))
     for bundle in (show_chat([told], [told]), show_code(text, "python"), show_chat([])):
         Checked(f"<div>{bundle.data['text/html']}</div>")
         check_plain(bundle.data["text/plain"])

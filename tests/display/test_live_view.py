@@ -17,13 +17,13 @@ from kimi_magic.core.events import (
     ToolStarted,
     TurnFinished,
 )
-from kimi_magic.core.messages import Reply, ToolCall
+from kimi_magic.core.messages import ToolCall
 from kimi_magic.display.live import detached
 from kimi_magic.display.live import live_view as live
 from kimi_magic.display.record import Bundle, make_record
 from kimi_magic.display.timeline import Timeline
 from kimi_magic.display.view import Answer, ViewOptions
-from tests.turns import OPENING, STOP
+from tests.turns import OPENING, STOP, make_reply
 
 CALL = ToolCall("functions.order:0", "order", '{"amount": 130}')
 PARENT = {"header": {"session": "lab-1"}, "metadata": {"cellId": "cell-7"}}
@@ -171,7 +171,7 @@ def test_a_page_that_is_heard_gets_its_buttons_at_once_and_nothing_twice(stage: 
 
 
 @pytest.mark.parametrize(
-    "ending", [STOP, TurnFinished(Reply("x", error=TurnInterrupted("Stopped."))), None]
+    "ending", [STOP, TurnFinished(make_reply("x", error=TurnInterrupted("Stopped."))), None]
 )
 def test_the_record_takes_the_place_of_the_widget(
     stage: Stage, ending: TurnFinished | None

@@ -20,10 +20,11 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Reply, Usage
+from kimi_magic.core.messages import Usage
 from kimi_magic.display.plain import PlainView
 from kimi_magic.display.throttle import Throttle
 from kimi_magic.display.view import ViewOptions
+from tests.turns import make_reply
 
 OPENING: tuple[Event, ...] = (TurnStarted("qwen3-0.6b", "local", practice=True), RequestStarted(1))
 
@@ -47,7 +48,7 @@ def test_a_turn_as_text() -> None:
         ToolCallStarted(0, "add"),
         ToolCallDelta(0, '{"a": 1}'),
         ContentDelta("\x1b[31m**yes**\n"),
-        TurnFinished(Reply("x", finish_reason="length", usage=usage)),
+        TurnFinished(make_reply("x", finish_reason="length", usage=usage)),
         options=ViewOptions(usage=True),
     )
     assert text == (
@@ -76,14 +77,14 @@ def test_progress_is_one_line_for_each_thing_that_is_waited_for() -> None:
 
 def test_hidden_reasoning_is_not_printed() -> None:
     events = (*OPENING, ReasoningDelta("thought"), ContentDelta("yes"))
-    end = TurnFinished(Reply("yes", finish_reason="stop"))
+    end = TurnFinished(make_reply("yes", finish_reason="stop"))
     text = printed(*events, end, options=ViewOptions(hide_reasoning=True))
     assert text == "[qwen3-0.6b — practice model]\n\nyes\n"
 
 
 def test_what_arrived_stays_when_the_turn_breaks_off() -> None:
     assert "so far\n\n[Stopped" in printed(*OPENING, ContentDelta("so far"))
-    stopped = TurnFinished(Reply("so far", error=TurnInterrupted("Stopped.")))
+    stopped = TurnFinished(make_reply("so far", error=TurnInterrupted("Stopped.")))
     assert "so far\n\n[Stopped: what had" in printed(*OPENING, ContentDelta("so far"), stopped)
 
 

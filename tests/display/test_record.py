@@ -26,11 +26,11 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Reply, Step, Usage
+from kimi_magic.core.messages import Step, Usage
 from kimi_magic.display.record import Bundle, RecordView, make_record
 from kimi_magic.display.timeline import Timeline
 from kimi_magic.display.view import ViewOptions
-from tests.turns import OPENING, pieces
+from tests.turns import OPENING, make_reply, pieces
 
 RECORDS = Path(__file__).parents[1] / "records"
 USAGE = Usage(1200, 345, 300, 0, 1, 12.5)
@@ -49,7 +49,7 @@ print(max(9.11, 9.9))  # 9.9
 
 def finished(text: str = "x", **facts: object) -> TurnFinished:
     reply = {"finish_reason": "stop", "model": "kimi-k2-thinking", "chat": "main", "usage": USAGE}
-    return TurnFinished(Reply(text, **(reply | facts)))  # type: ignore[arg-type]
+    return TurnFinished(make_reply(text, **(reply | facts)))  # type: ignore[arg-type]
 
 
 def record(*events: Event, options: ViewOptions | None = None) -> Bundle:

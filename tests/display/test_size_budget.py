@@ -27,14 +27,14 @@ from kimi_magic.core.events import (
     ToolStarted,
     TurnFinished,
 )
-from kimi_magic.core.messages import Output, Reply, Step, ToolCall, ToolResult
+from kimi_magic.core.messages import Output, Step, ToolCall, ToolResult
 from kimi_magic.display.html.markdown import DEEPEST_HTML, foreign_html, to_html
 from kimi_magic.display.live.live_view import Outbox
 from kimi_magic.display.live.page import Page
 from kimi_magic.display.record import Bundle, make_record
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import ViewOptions
-from tests.turns import OPENING
+from tests.turns import OPENING, make_reply
 
 MOST = 20_000
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 3000).decode()
@@ -44,7 +44,7 @@ MARKUP = 30
 
 
 def end(text: str = "", **facts: Any) -> TurnFinished:
-    return TurnFinished(Reply(text, **({"finish_reason": "stop"} | facts)))
+    return TurnFinished(make_reply(text, **({"finish_reason": "stop"} | facts)))
 
 
 def played(*events: Event, most: int = MOST) -> Timeline:

@@ -19,12 +19,12 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Reply, Usage
+from kimi_magic.core.messages import Usage
 from kimi_magic.display.terminal import TerminalView
 from kimi_magic.display.view import ViewOptions
-from tests.turns import OPENING
+from tests.turns import OPENING, make_reply
 
-STOP = TurnFinished(Reply("x", finish_reason="stop", usage=Usage(1000, 234, 0, 0, 1, 5.0)))
+STOP = TurnFinished(make_reply("x", finish_reason="stop", usage=Usage(1000, 234, 0, 0, 1, 5.0)))
 
 
 class Screen:

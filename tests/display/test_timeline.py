@@ -22,10 +22,11 @@ from kimi_magic.core.events import (
     ToolCallStarted,
     TurnFinished,
 )
-from kimi_magic.core.messages import Reply, Step
+from kimi_magic.core.messages import Step
+from kimi_magic.core.reply import Reply
 from kimi_magic.display.segments import clean
 from kimi_magic.display.timeline import Timeline
-from tests.turns import OPENING, STOP, pieces
+from tests.turns import OPENING, STOP, make_reply, pieces
 
 
 def fold(*events: Event, **options: Any) -> Timeline:
@@ -142,13 +143,13 @@ def test_hidden_reasoning_leaves_its_state_only() -> None:
 @pytest.mark.parametrize(
     ("reply", "answered", "notice", "state"),
     [
-        (Reply("x", finish_reason="length"), True, "--max-tokens", "Done"),
-        (Reply("", finish_reason="length"), False, "before an answer began", "Done"),
-        (Reply("x", finish_reason="content_filter"), True, "content filter", "Done"),
-        (Reply("", finish_reason="stop"), False, "empty", "Done"),
-        (Reply("x", error=TurnInterrupted("stop")), True, "kept", "Stopped"),
-        (Reply("", error=TurnInterrupted("stop")), False, "nothing had arrived", "Stopped"),
-        (Reply("", error=KeyRefused("No.\nDo this.")), False, "KeyRefused: No.", "Failed"),
+        (make_reply("x", finish_reason="length"), True, "--max-tokens", "Done"),
+        (make_reply("", finish_reason="length"), False, "before an answer began", "Done"),
+        (make_reply("x", finish_reason="content_filter"), True, "content filter", "Done"),
+        (make_reply("", finish_reason="stop"), False, "empty", "Done"),
+        (make_reply("x", error=TurnInterrupted("stop")), True, "kept", "Stopped"),
+        (make_reply("", error=TurnInterrupted("stop")), False, "nothing had arrived", "Stopped"),
+        (make_reply("", error=KeyRefused("No.\nDo this.")), False, "KeyRefused: No.", "Failed"),
     ],
 )
 def test_the_end_says_what_is_amiss(reply: Reply, answered: bool, notice: str, state: str) -> None:

@@ -15,16 +15,20 @@ from kimi_magic.core.errors import (
     ServerFailed,
 )
 from kimi_magic.core.events import Retrying, StepFinished
-from kimi_magic.core.messages import Completion, Message, Usage
-from kimi_magic.turn.loop import Pause, Send, Turn
+from kimi_magic.core.messages import Completion, Message, ToolCall, Usage, as_reasoning
+from kimi_magic.core.reply import Reply
+from kimi_magic.turn.loop import Loop, Pause, Send, Stopped
 
 PROMPT = Message("user", "9.11 or 9.9?")
 ANSWER = Completion(
-    Message("assistant", "9.9", reasoning="Compare."), "stop", Usage(9, 5, requests=1), "kimi"
+    Message("assistant", "9.9", reasoning=as_reasoning("Compare.")),
+    "stop",
+    Usage(9, 5, requests=1),
+    "kimi",
 )
 
 
-def play(turn: Turn, *answers: Completion | EndpointError) -> list[Any]:
+def play(turn: Loop, *answers: Completion | EndpointError) -> list[Any]:
     """Drive the turn with scripted answers; return all that it yielded."""
     run, script, seen = turn.run(), list(answers), []
     command: Any = next(run)
@@ -48,23 +52,23 @@ def kinds(seen: list[Any]) -> list[str]:
 
 def test_one_step() -> None:
     system = Message("system", "Be brief.")
-    turn = Turn([system], PROMPT, retries=3)
+    turn = Loop([system], PROMPT, retries=3)
     seen = play(turn, ANSWER)
     assert kinds(seen) == ["RequestStarted", "Send", "StepFinished"]
     assert seen[1] == Send((system, PROMPT))
-    reply = turn.reply(model="asked for", chat="main", error=None)
-    assert (reply.text, reply.reasoning, reply.finish_reason) == ("9.9", "Compare.", "stop")
-    assert (reply.model, reply.chat, reply.usage) == ("kimi", "main", ANSWER.usage)
-    assert reply.messages == [
+    record = turn.record(model="asked for", chat="main")
+    assert (record.text, record.reasoning, record.finish_reason) == ("9.9", "Compare.", "stop")
+    assert (record.model, record.chat, record.usage) == ("kimi", "main", ANSWER.usage)
+    assert Reply(record).messages == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "9.11 or 9.9?"},
         {"role": "assistant", "content": "9.9", "reasoning_content": "Compare."},
     ]
-    assert [message.role for message in turn.messages()] == ["user", "assistant"]
+    assert [message.role for message in record.exchange] == ["user", "assistant"]
 
 
 def test_a_failed_request_goes_out_again_after_a_pause() -> None:
-    turn = Turn([], PROMPT, retries=3)
+    turn = Loop([], PROMPT, retries=3)
     seen = play(turn, ServerFailed("502: busy"), RateLimited("429", retry_after=7.0), ANSWER)
     pauses = [item.seconds for item in seen if isinstance(item, Pause)]
     assert 0.3 <= pauses[0] <= 0.5
@@ -81,7 +85,7 @@ def test_a_failed_request_goes_out_again_after_a_pause() -> None:
 def test_tries_are_bounded(retries: int) -> None:
     failures = [ServerFailed(f"failure {n}") for n in range(retries + 1)]
     with pytest.raises(ServerFailed, match=f"failure {retries}"):
-        play(Turn([], PROMPT, retries=retries), *failures)
+        play(Loop([], PROMPT, retries=retries), *failures)
 
 
 @pytest.mark.parametrize(
@@ -89,52 +93,59 @@ def test_tries_are_bounded(retries: int) -> None:
 )
 def test_what_another_try_cannot_help_fails_at_once(failure: EndpointError) -> None:
     with pytest.raises(type(failure)):
-        play(Turn([], PROMPT, retries=3), failure)
+        play(Loop([], PROMPT, retries=3), failure)
 
 
 @pytest.mark.parametrize("kind", [ServerFailed, BadRequest, ContextTooLong])
 def test_nothing_is_asked_again_once_something_was_shown(kind: type[EndpointError]) -> None:
     failure = kind("cut")
-    failure.partial = Completion(Message("assistant", "", reasoning="So"))
+    failure.partial = Completion(Message("assistant", "", reasoning=as_reasoning("So")))
     earlier = [Message("user", "Begin"), Message("assistant", "Begun")]
     with pytest.raises(kind):
-        play(Turn(earlier, PROMPT, retries=3, goes_on=True, partial_mode=True), failure)
+        play(Loop(earlier, PROMPT, retries=3, continues=True, partial_mode=True), failure)
     with pytest.raises(kind):
-        play(Turn(earlier, PROMPT, retries=3), failure)
+        play(Loop(earlier, PROMPT, retries=3), failure)
 
 
 @pytest.mark.parametrize(
     ("partial", "content"),
     [
-        (Message("assistant", "9.", reasoning="So"), "9."),
-        (Message("assistant", "", reasoning="So"), "[The answer was cut off.]"),
+        (Message("assistant", "9.", reasoning=as_reasoning("So")), "9."),
+        (Message("assistant", "", reasoning=as_reasoning("So")), "[The answer was cut off.]"),
     ],
 )
 def test_a_turn_that_was_cut_is_a_valid_history(partial: Message, content: str) -> None:
-    turn = Turn([], PROMPT, retries=0)
-    turn.partial = Completion(partial)
-    (_, said) = turn.messages()
-    assert (said.content, said.reasoning) == (content, "So")
-    reply = turn.reply(model="kimi", chat=None, error=KeyboardInterrupt())
-    assert reply.reasoning == "So"
-    assert reply.finish_reason is None
+    turn = Loop([], PROMPT, retries=0)
+    run = turn.run()
+    while not isinstance(next(run), Send):
+        pass
+    with pytest.raises(StopIteration):
+        run.throw(Stopped(Completion(partial)))
+    record = turn.record(model="kimi", chat=None, failed=True)
+    (_, answer) = record.exchange
+    assert (answer.content, answer.reasoning_text) == (content, "So")
+    assert record.reasoning == "So"
+    assert record.finish_reason is None
 
 
 def test_a_turn_that_brought_nothing_leaves_no_history() -> None:
-    turn = Turn([], PROMPT, retries=0)
-    assert turn.messages() == ()
-    assert turn.reply(model="kimi", chat=None, error=None).text == ""
+    turn = Loop([], PROMPT, retries=0)
+    record = turn.record(model="kimi", chat=None)
+    assert record.exchange == ()
+    assert record.text == ""
 
 
 def test_an_empty_answer_is_asked_for_once_more_and_can_be_sent_back() -> None:
-    turn = Turn([], PROMPT, retries=0)
-    empty = Completion(Message("assistant", "", reasoning="Hm."), "stop", Usage(9, 5, requests=1))
+    turn = Loop([], PROMPT, retries=0)
+    empty = Completion(
+        Message("assistant", "", reasoning=as_reasoning("Hm.")), "stop", Usage(9, 5, requests=1)
+    )
     seen = play(turn, empty, empty)
     assert kinds(seen).count("Notice") == 1
-    assert turn.messages()[-1].to_dict()["content"] == "[No answer was given.]"
-    reply = turn.reply(model="kimi", chat=None, error=None)
-    assert len(reply.steps) == 1
-    assert reply.usage.requests == 2, "what the first one cost counts"
+    record = turn.record(model="kimi", chat=None)
+    assert record.messages[-1].to_dict()["content"] == "[No answer was given.]"
+    assert len(record.steps) == 1
+    assert record.usage.requests == 2, "what the first one cost counts"
 
 
 def test_a_chat_that_outgrew_the_window_loses_its_oldest_turns() -> None:
@@ -142,11 +153,28 @@ def test_a_chat_that_outgrew_the_window_loses_its_oldest_turns() -> None:
     for n in range(4):
         said += [Message("user", f"q{n}"), Message("assistant", f"a{n}")]
     too_long = ContextTooLong("too long")
-    turn = Turn(said, PROMPT, retries=0)
+    turn = Loop(said, PROMPT, retries=0)
     seen = play(turn, too_long, too_long, ANSWER)
     sent = [[m.text for m in item.messages] for item in seen if isinstance(item, Send)]
     assert [len(messages) for messages in sent] == [10, 6, 4]
     assert sent[-1] == ["Be brief.", "q3", "a3", PROMPT.text]
     assert kinds(seen).count("Notice") == 2
     with pytest.raises(ContextTooLong):
-        play(Turn([], PROMPT, retries=0), ContextTooLong("too long"))
+        play(Loop([], PROMPT, retries=0), ContextTooLong("too long"))
+
+
+def test_a_chat_without_a_system_prompt_whose_last_turn_was_stopped_in_its_tools_is_shortened() -> (
+    None
+):
+    calls = (ToolCall("functions.look:0", "look", "{}"),)
+    history = [
+        Message("user", "q0"),
+        Message("assistant", "a0"),
+        Message("user", "q1"),
+        Message("assistant", None, as_reasoning(""), tool_calls=calls),
+        Message("tool", "Cancelled", tool_call_id="functions.look:0", name="look"),
+    ]
+    too_long = ContextTooLong("too long")
+    seen = play(Loop(history, PROMPT, retries=0), too_long, too_long, ANSWER)
+    sent = [[m.text for m in item.messages] for item in seen if isinstance(item, Send)]
+    assert sent[1:] == [["q1", "", "Cancelled", PROMPT.text], [PROMPT.text]]

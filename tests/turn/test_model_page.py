@@ -16,7 +16,7 @@ from tests.kernels import Kernel
 @pytest.fixture
 def nvidia(session: Session) -> Iterator[ScriptedServer]:
     with ScriptedServer(dialect="nvidia", models=["moonshotai/kimi-k2-thinking"]) as server:
-        page = session.catalogue.get("nvidia")
+        page = session.connector.catalogue.get("nvidia")
         kimi.add_endpoint(
             kimi.Endpoint(
                 "page", server.base_url, model=page.model, temperature=page.temperature,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
-from kimi_magic.core.messages import Completion, Message, ToolCall, Usage
+from kimi_magic.core.messages import Completion, Message, ToolCall, Usage, as_reasoning
 from kimi_magic.wire.openai.chat_completions import Accumulator
 from kimi_magic.wire.protocols import Delta
 from kimi_magic.wire.sse import SSEDecoder
@@ -39,7 +39,7 @@ def recorded(name: str) -> list[dict[str, Any]]:
 def test_a_recorded_answer_of_llama_cpp() -> None:
     completion, deltas = fold(recorded("llamacpp-plain"))
     assert completion.message.text == "The capital of France is Paris."
-    assert completion.message.reasoning == (
+    assert completion.message.reasoning_text == (
         "The user wants to know what the capital of France is. I tell it.\n"
     )
     assert completion.finish_reason == "stop"
@@ -73,14 +73,14 @@ def test_a_recorded_tool_call_of_llama_cpp() -> None:
 def test_reasoning_under_each_of_its_names(delta: dict[str, Any], key: str) -> None:
     completion, deltas = fold(of_deltas({"role": "assistant", "content": ""}, delta))
     assert deltas == [ReasoningDelta("So.")]
-    assert completion.message.reasoning == "So."
+    assert completion.message.reasoning_text == "So."
     assert completion.message.to_dict()[key] == "So.", "it goes back under the same name"
 
 
 def test_null_reasoning_is_none() -> None:
     completion, deltas = fold(of_deltas({"content": "Hi", "reasoning_content": None}))
     assert deltas == [ContentDelta("Hi")]
-    assert completion.message.reasoning is None
+    assert completion.message.reasoning_text is None
 
 
 def in_pieces(text: str, cuts: list[int], field: str = "content") -> list[dict[str, Any]]:
@@ -113,10 +113,10 @@ INLINE = "<think>9.9 is 9.90 < b, so a</b> wins.</think>\n\n9.9 is bigger. <thin
 @given(CUTS)
 def test_inline_think_tags_split_anywhere(cuts: list[int]) -> None:
     completion, deltas = fold(in_pieces(INLINE, cuts))
-    assert completion.message.reasoning == "9.9 is 9.90 < b, so a</b> wins."
+    assert completion.message.reasoning_text == "9.9 is 9.90 < b, so a</b> wins."
     assert completion.message.text == "9.9 is bigger. <think> is a tag."
     assert completion.message.reasoning_key == "content"
-    assert seen(deltas, ReasoningDelta) == completion.message.reasoning
+    assert seen(deltas, ReasoningDelta) == completion.message.reasoning_text
     assert seen(deltas, ContentDelta) == completion.message.text
 
 
@@ -124,7 +124,7 @@ def test_inline_think_tags_split_anywhere(cuts: list[int]) -> None:
 def test_a_reasoning_whose_opening_tag_the_template_wrote(cuts: list[int]) -> None:
     thought = 'It ends with `</think>` or "</think>". So: "9.9"'
     completion, deltas = fold(in_pieces(f"{thought}</think>\n\n9.9, not `</think>`.", cuts))
-    assert completion.message.reasoning == thought
+    assert completion.message.reasoning_text == thought
     assert completion.message.text == "9.9, not `</think>`."
     assert completion.message.reasoning_key == "content"
     assert seen(deltas, ContentDelta) == f"{thought}\n\n9.9, not `</think>`."
@@ -142,7 +142,7 @@ def test_a_reasoning_whose_opening_tag_the_template_wrote(cuts: list[int]) -> No
 def test_tags_at_the_edges(text: str, reasoning: str | None, answer: str) -> None:
     for cuts in ([], list(range(len(text)))):
         message = fold(in_pieces(text, cuts))[0].message
-        assert (message.reasoning, message.text) == (reasoning, answer)
+        assert (message.reasoning_text, message.text) == (reasoning, answer)
         assert message.reasoning_key == "content"
 
 
@@ -164,13 +164,13 @@ def test_tags_at_the_edges(text: str, reasoning: str | None, answer: str) -> Non
 def test_content_that_only_looks_like_a_tag_is_content(text: str) -> None:
     completion, _ = fold(in_pieces(text, list(range(len(text)))))
     assert completion.message.text == text
-    assert completion.message.reasoning is None
+    assert completion.message.reasoning_text is None
     assert not completion.message.tool_calls
 
 
 def test_reasoning_that_never_ends_is_kept() -> None:
     completion, _ = fold(of_deltas({"content": "<think>so far </thi"}))
-    assert completion.message.reasoning == "so far </thi"
+    assert completion.message.reasoning_text == "so far </thi"
     assert completion.message.text == ""
 
 
@@ -179,21 +179,21 @@ def test_tags_are_text_where_the_server_parses_the_reasoning() -> None:
         of_deltas({"reasoning_content": "So."}, {"content": "<think> opens, </think> closes."})
     )
     assert completion.message.text == "<think> opens, </think> closes."
-    assert completion.message.reasoning == "So."
+    assert completion.message.reasoning_text == "So."
 
 
 def test_inline_reasoning_goes_back_inline_while_the_tools_run() -> None:
     call = ToolCall("functions.f:0", "f", "{}")
-    message = Message("assistant", "", "Look it up.", "content", (call,))
+    message = Message("assistant", "", as_reasoning("Look it up."), "content", (call,))
     assert message.to_dict() == {
         "role": "assistant",
         "content": "<think>Look it up.</think>",
         "tool_calls": [call.to_dict()],
     }
     assert Message.from_dict(message.to_dict()) == message
-    answer = Message("assistant", "9.9", "Compare.", "content")
+    answer = Message("assistant", "9.9", as_reasoning("Compare."), "content")
     assert answer.to_dict() == {"role": "assistant", "content": "9.9"}
-    none = Message("assistant", "One moment.", "", "content", (call,))
+    none = Message("assistant", "One moment.", (), "content", (call,))
     assert none.to_dict()["content"] == "<think></think>One moment."
     assert Message.from_dict(none.to_dict()) == none
 
@@ -240,7 +240,7 @@ def test_calls_between_markers_split_anywhere(
     completion, deltas = fold(in_pieces(before + section + after, cuts, field))
     message = completion.message
     assert message.tool_calls == WANTED
-    assert (message.reasoning, message.text) == (reasoning, text)
+    assert (message.reasoning_text, message.text) == (reasoning, text)
     assert calls_seen(deltas) == [(call.name, call.arguments) for call in WANTED]
     assert seen(deltas, ReasoningDelta) == (reasoning or "")
     assert seen(deltas, ContentDelta) == text

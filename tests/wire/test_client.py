@@ -81,7 +81,7 @@ def test_every_dialect_gives_the_same(dialect: str, stream: bool) -> None:
             extra = {"stream_options": {"include_usage": True}} if stream else {}
             completion = receive(client, stream=stream, **extra)
     assert completion.message.text == "9.9 is **bigger**."
-    assert completion.message.reasoning == "Compare the tenths.\n\nSo."
+    assert completion.message.reasoning_text == "Compare the tenths.\n\nSo."
     assert completion.finish_reason == "stop"
     assert completion.usage.completion_tokens > 0
 

@@ -145,8 +145,8 @@ def test_what_each_recording_says(name: str) -> None:
     assert (
         Said(
             message.text,
-            message.reasoning,
-            message.reasoning_key if message.reasoning else "reasoning_content",
+            message.reasoning_text,
+            message.reasoning_key if message.reasoning_text else "reasoning_content",
             tuple((call.name, parsed(call.arguments)) for call in message.tool_calls),
             (
                 usage.prompt_tokens,
@@ -283,7 +283,7 @@ BODY = {
 def test_an_answer_in_one_body(data: bytes, stream: bool) -> None:
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
         completion, _ = take_apart(pieces, stream=stream)
-        assert (completion.message.text, completion.message.reasoning) == (ANSWER, THOUGHT)
+        assert (completion.message.text, completion.message.reasoning_text) == (ANSWER, THOUGHT)
         assert completion.finish_reason == "stop"
 
 

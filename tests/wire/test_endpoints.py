@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kimi_magic.config import Settings
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import BUILT_IN, Catalogue, Endpoint
@@ -34,7 +35,7 @@ def test_the_turn_that_would_use_a_bad_address_hears_of_it(
 ) -> None:
     monkeypatch.setenv("KIMI_BASE_URL", "localhost:8000")
     with pytest.raises(ConfigError, match=r"KIMI_BASE_URL: .*no address of a server"):
-        Connector().choose(name)
+        Connector().choose(name, Settings())
 
 
 def test_the_endpoint_of_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from kimi_magic.core.errors import ConnectionFailed, RateLimited, ServerFailed, TimedOut
 from kimi_magic.core.events import ContentDelta, ReasoningDelta
-from kimi_magic.core.messages import Completion, Message
+from kimi_magic.core.messages import Completion, Message, as_reasoning
 from kimi_magic.secrets.keys import Key
 from kimi_magic.testing import ScriptedServer
 from kimi_magic.wire.client import Client
@@ -51,7 +51,7 @@ class ToyFold:
         return []
 
     def completion(self, seconds: float = 0.0) -> Completion:
-        message = Message("assistant", self.text, reasoning=self.thought or None)
+        message = Message("assistant", self.text, reasoning=as_reasoning(self.thought or None))
         return Completion(message, finish_reason=self.finish_reason)
 
 
@@ -107,7 +107,7 @@ def test_another_wire_through_the_http_transport() -> None:
         completion, deltas = asked(client)
         assert client.models() == ["toy"]
         client.close()
-    assert (completion.message.text, completion.message.reasoning) == ("9.9", "So.")
+    assert (completion.message.text, completion.message.reasoning_text) == ("9.9", "So.")
     assert completion.finish_reason == "done"
     assert deltas == [ReasoningDelta("So."), ContentDelta("9.9")]
     assert {request.headers["X-Toy-Key"] for request in requests} == {KEY.value}
@@ -142,7 +142,7 @@ def test_recorded_bytes_play_at_their_times() -> None:
     completion, deltas = asked(client)
     assert time.monotonic() - began >= times[-1] * 0.9
     assert completion.message.text == "9.9 is bigger than 9.11."
-    assert completion.message.reasoning == "Compare the tenths."
+    assert completion.message.reasoning_text == "Compare the tenths."
     assert len(deltas) > 2, "they came one after the other"
     assert isinstance(playback, Playback)
     assert playback.sent[0].path == "/chat/completions"

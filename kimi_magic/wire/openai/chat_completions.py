@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta
-from kimi_magic.core.messages import Completion, Message, Usage
+from kimi_magic.core.messages import Completion, Message, Usage, as_reasoning
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.inline_markup import (
@@ -160,7 +160,7 @@ class Accumulator:
             Message(
                 "assistant",
                 "".join(self._texts["content"]),
-                reasoning="".join(self._texts["reasoning"]) or None,
+                reasoning=as_reasoning("".join(self._texts["reasoning"]) or None),
                 reasoning_key=self._reasoning_key
                 or ("content" if self._think.found else "reasoning_content"),
                 tool_calls=self._calls.calls(),

@@ -1,0 +1,99 @@
+"""Interrupts that arrive only where a turn can take them.
+
+Python raises ``KeyboardInterrupt`` between any two bytecodes of the main thread: inside an import,
+in the middle of a view's update, in a ``finally``. While a turn runs, SIGINT is therefore held back
+and let through where the turn waits for something or runs code of the user's.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+__all__ = ["Hold", "holding_interrupts", "interruptible"]
+
+# An interrupt that nothing lets through must not make a hung view unstoppable.
+PATIENCE = 3
+
+
+class Hold:
+    """The interrupts of one turn.
+
+    Attributes
+    ----------
+    pending : int
+        Interrupts that arrived and were not let through.
+    """
+
+    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        self.pending = 0
+        self._handler = handler
+        self._open = False
+
+    def receive(self, signum: int, frame: FrameType | None) -> None:
+        """Handle SIGINT: raise where the hold is open, else remember it."""
+        if self._open or self.pending + 1 >= PATIENCE:
+            # Closed here, not in a handler of the exception: a second SIGINT may come before that.
+            self._open, self.pending = False, 0
+            self._handler(signum, frame)
+        else:
+            self.pending += 1
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Let interrupts through, those that are pending first."""
+        try:
+            self._open = True
+            if self.pending:
+                self.receive(signal.SIGINT, None)
+            yield
+        finally:
+            self._open = False
+
+
+_holds: list[Hold] = []
+
+
+@contextmanager
+def holding_interrupts() -> Iterator[Hold | None]:
+    """Hold interrupts back inside the block, but for what runs in ``interruptible``.
+
+    Yields
+    ------
+    Hold or None
+        None outside the main thread, where no interrupt ever arrives, and where SIGINT is ignored
+        or handled outside Python.
+    """
+    handler = signal.getsignal(signal.SIGINT) if _in_main_thread() else None
+    if not callable(handler):
+        yield None
+        return
+    # A turn inside a tool of another turn: what is let through here is raised here.
+    while isinstance(owner := getattr(handler, "__self__", None), Hold):
+        handler = owner._handler  # noqa: SLF001 - of the same class
+    hold = Hold(handler)
+    before = signal.signal(signal.SIGINT, hold.receive)
+    _holds.append(hold)
+    try:
+        yield hold
+    finally:
+        _holds.remove(hold)
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let interrupts through inside the block, as ``KeyboardInterrupt``."""
+    if _holds and _in_main_thread():
+        with _holds[-1].open():
+            yield
+    else:
+        yield
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,191 @@
+"""The reply of a turn: its record, and the live objects beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from kimi_magic.core import errors
+from kimi_magic.core.errors import KimiError
+from kimi_magic.core.frontend import cell_number, has_kernel, running_shell
+from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage
+from kimi_magic.core.text import clip
+from kimi_magic.core.turn_record import Failure, TurnRecord
+
+__all__ = ["CodeBlock", "Reply"]
+
+
+class CodeBlock(NamedTuple):
+    """A fenced block of the answer; ``language`` is "" where the fence names none."""
+
+    language: str
+    text: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reply:
+    """The outcome of a turn.
+
+    Attributes
+    ----------
+    text : str
+        The final answer; ``str(reply)`` is the same.
+    reasoning : str
+        The reasoning of all steps, in order.
+    steps : tuple of Step
+        The model calls, each with its tool calls and their results.
+    tool_calls, tool_results : tuple
+        Those of all steps, in order.
+    usage : Usage
+        Tokens and seconds, summed over the steps.
+    data : any
+        The answer as the value that was asked for, with ``schema=`` or ``-f json``.
+    code_blocks : tuple of CodeBlock
+        The fenced code of the answer, in order.
+    messages : list of dict
+        The conversation as the API knows it: what was sent, and the answer. Where a turn brought
+        nothing it ends with the prompt, which the chat does not keep.
+    finish_reason : str or None
+        ``stop``, ``length``, ``content_filter`` …; ``max_steps`` or ``repetition`` where the
+        model had to conclude early; None where the turn did not come to its end.
+    model : str
+        The model that answered, as named by the server where it names one.
+    chat : str or None
+        The chat's name; None for a one-off.
+    error : BaseException or None
+        The reason why the turn did not come to its end.
+    record : TurnRecord
+        The turn as plain data.
+    functions : dict
+        The functions that were offered, by the names of their tools.
+    shown_in : int or None
+        The number of the cell in which a view showed the turn.
+    """
+
+    record: TurnRecord = field(default_factory=TurnRecord)
+    data: Any = None
+    error: BaseException | None = None
+    functions: Mapping[str, Any] = field(default_factory=dict)
+    shown_in: int | None = None
+    values: tuple[Any, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.record.text
+
+    @property
+    def reasoning(self) -> str:
+        return self.record.reasoning
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        values = iter(self.values)
+        return tuple(
+            replace(
+                step,
+                tool_results=tuple(
+                    replace(result, value=next(values, None)) for result in step.tool_results
+                ),
+            )
+            for step in self.record.steps
+        )
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(call for step in self.record.steps for call in step.tool_calls)
+
+    @property
+    def tool_results(self) -> tuple[ToolResult, ...]:
+        return tuple(result for step in self.steps for result in step.tool_results)
+
+    @property
+    def usage(self) -> Usage:
+        return self.record.usage
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self.record.finish_reason
+
+    @property
+    def model(self) -> str:
+        return self.record.model
+
+    @property
+    def chat(self) -> str | None:
+        return self.record.chat
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [message.to_dict() for message in self.record.messages]
+
+    @property
+    def code_blocks(self) -> tuple[CodeBlock, ...]:
+        from markdown_it import MarkdownIt
+
+        tokens = MarkdownIt("commonmark").parse(self.text)
+        return tuple(
+            CodeBlock((token.info.split() or [""])[0], token.content)
+            for token in tokens
+            if token.type == "fence"
+        )
+
+    def to_pandas(self) -> Any:
+        """Return the data as a ``pandas.DataFrame``, one record a row.
+
+        Raises
+        ------
+        KimiError
+            The data are no records, or pandas is not installed.
+        """
+        from kimi_magic.core.tabular import to_pandas
+
+        return to_pandas(self.data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the turn as JSON data: the record, without live objects."""
+        return self.record.to_dict()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Reply:
+        """Make the reply of a stored turn; ``data`` is what ``to_dict`` returned.
+
+        Raises
+        ------
+        KimiError
+            It is no record of a turn, or one that a newer version wrote.
+        """
+        record = TurnRecord.from_dict(data)
+        return cls(record, record.data, _revived(record.failure))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what is data: functions and live values may be of any kind."""
+        return Reply, (self.record, self.data, self.error)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        state = f"error={self.error!r}" if self.error else f"finish_reason={self.finish_reason!r}"
+        return (
+            f"Reply({clip(self.text, 60)!r}, reasoning={clip(self.reasoning, 60)!r}, "
+            f"steps={len(self.record.steps)}, model={self.model!r}, chat={self.chat!r}, {state})"
+        )
+
+    def _ipython_display_(self) -> None:
+        """Show nothing in the cell whose view has shown the turn; elsewhere the usual repr.
+
+        A terminal has written ``Out[n]:`` by then, and wants something behind it.
+        """
+        if cell_number() != self.shown_in or not has_kernel(running_shell()):
+            raise NotImplementedError
+
+
+def _revived(failure: Failure | None) -> BaseException | None:
+    """Make an exception of the same class and message."""
+    if failure is None:
+        return None
+    kind = getattr(errors, failure.kind, None) if failure.kind in errors.__all__ else None
+    if isinstance(kind, type) and issubclass(kind, KimiError | errors.TurnInterrupted):
+        return kind(failure.message)
+    return KimiError(f"{failure.kind}: {failure.message}")

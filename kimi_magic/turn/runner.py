@@ -1,0 +1,540 @@
+"""Prepares a turn and runs it: request → reply.
+
+The turn runs in the caller's thread. ``prepare`` refuses what can be refused before anything is
+shown or sent; ``PreparedTurn.run`` then drives the loop: it connects, sends, waits, makes the
+calls, and hands every event to the sinks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kimi_magic.chats.chat import Chat, Chats, Place
+from kimi_magic.chats.context_window import Calibration, ContextWindow
+from kimi_magic.config import Settings
+from kimi_magic.core.errors import (
+    BadRequest,
+    EndpointError,
+    KeyRefused,
+    KimiError,
+    ToolInterrupted,
+    TurnInterrupted,
+)
+from kimi_magic.core.events import (
+    Envelope,
+    Event,
+    Notice,
+    Preparing,
+    Sink,
+    ToolFinished,
+    ToolStarted,
+    TurnFinished,
+    TurnStarted,
+)
+from kimi_magic.core.frontend import can_answer
+from kimi_magic.core.interrupts import interruptible
+from kimi_magic.core.messages import Message, ToolCall, as_content
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
+from kimi_magic.secrets.redact import keys_of, without_keys, without_secrets
+from kimi_magic.turn.approval import Approval, AskPerson, ask_with_input, with_approval
+from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
+from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
+from kimi_magic.turn.request import TurnRequest, parameters, system_prompt
+from kimi_magic.turn.sinks import ChatSink, GuardedSinks
+from kimi_magic.wire.connector import Connector, ResolvedEndpoint
+from kimi_magic.wire.endpoints import Endpoint
+
+if TYPE_CHECKING:
+    from kimi_magic.schema.output import OutputSchema
+    from kimi_magic.secrets.keys import Key
+    from kimi_magic.tools.call import Approve
+    from kimi_magic.tools.toolset import Toolset
+    from kimi_magic.wire.client import Exchange
+
+__all__ = ["PreparedTurn", "prepare"]
+
+T = TypeVar("T")
+TICK = 0.05  # seconds at most between two things that a turn yields, except while a tool runs
+ToolEvent = ToolStarted | ToolFinished
+
+PRACTICE = (
+    "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
+    "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
+)
+MASKED = "Masked in what is sent: {}. --allow-secrets sends it."
+LESS_STRICT = "The server refused the request with its answer's schema: it is asked less strictly."
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTurn:
+    """A request that passed every check, with everything that it takes to run it.
+
+    Attributes
+    ----------
+    shown_in : int or None
+        The number of the cell that shows the turn.
+    announces_practice : bool
+        Tell the reader, once a session, that the practice model answers.
+    """
+
+    request: TurnRequest
+    prompt: ComposedPrompt
+    endpoint: Endpoint
+    key: Key | None
+    toolset: Toolset | None
+    schema: OutputSchema | None
+    place: Place
+    settings: Settings
+    connector: Connector
+    chats: Chats
+    shown_in: int | None = None
+    announces_practice: bool = False
+
+    def run(
+        self, sinks: Sequence[Sink] = (), ask: AskPerson | None = None
+    ) -> Generator[Envelope | None, None, None]:
+        """Run the turn; every sink has an event before it is yielded.
+
+        Parameters
+        ----------
+        sinks : sequence of Sink
+            They hear an event after the turn's chat did.
+        ask : callable, optional
+            Asks a person about a call; by default at an ``input()`` prompt.
+
+        Yields
+        ------
+        Envelope or None
+            None now and then, while nothing happens. The last event is ``TurnFinished``.
+
+        Raises
+        ------
+        KimiError, TurnInterrupted
+            After that event; ``error.reply`` is what had arrived.
+        """
+        chat = self.chats.get(self.request.chat) if self.request.chat else None
+        if chat is not None:
+            prompt = without_keys(
+                Message("user", as_content(self.request.prompt)).text, self.connector.known_keys()
+            )
+            sinks = [ChatSink(chat, prompt, self.place, self.request), *sinks]
+        return _Run(self, chat, sinks, ask or ask_with_input).run()
+
+    def first_request(self, model: str) -> tuple[dict[str, Any], Send, list[str]]:
+        """Return what would be sent first, without sending it or changing anything.
+
+        Returns
+        -------
+        tuple
+            The body without its messages, the messages with the tools, and the notices that
+            the turn would show before.
+        """
+        chat = self.chats.peek(self.request.chat) if self.request.chat else None
+        dry = _Run(self, chat, (), ask_with_input)
+        body, *_ = dry.bodies(self.endpoint, model)
+        notices = []
+        for happening in dry.new_loop(self.endpoint, model, body).run():
+            if isinstance(happening, Notice):
+                notices.append(happening.text)
+            if isinstance(happening, Send):
+                return body.parameters(happening), happening, notices
+        raise AssertionError("a turn begins with a request")
+
+
+def prepare(
+    request: TurnRequest,
+    *,
+    settings: Settings,
+    connector: Connector,
+    chats: Chats,
+    find_key: Callable[[Endpoint], Key | None],
+    namespace: Mapping[str, Any],
+    place: Place,
+) -> PreparedTurn:
+    """Check everything that can be refused before anything is shown or sent.
+
+    Parameters
+    ----------
+    find_key : callable
+        Looks the endpoint's key up, or asks a person for it. It is called before the prompt is
+        composed: a key that is known is masked in it.
+    namespace : mapping
+        The notebook's variables.
+
+    Raises
+    ------
+    KimiError
+        The prompt, the tools, the schema, the endpoint or its key do not fit.
+    """
+    check_prompt(request.prompt)
+    settings.read_environment()
+    schema = None
+    if request.schema is not None:
+        from kimi_magic.schema.output import output_schema
+
+        schema = output_schema(request.schema, namespace)
+    toolset = None
+    if request.tools is not None:
+        from kimi_magic.tools.toolset import Toolset
+
+        toolset = with_approval(Toolset(request.tools), request.approve or settings.approve)
+    endpoint = connector.choose(request.endpoint, settings)
+    key = find_key(endpoint)
+    prompt = compose(
+        request,
+        namespace,
+        connector.known_keys(),
+        tokens=settings.summary_tokens,
+        instruction=schema.instruction if schema else "",
+    )
+    return PreparedTurn(
+        request, prompt, endpoint, key, toolset or None, schema, place, settings, connector, chats
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """The requests of a turn without their messages.
+
+    Attributes
+    ----------
+    common : dict
+        Parameters of all of them, tools included.
+    schema : dict
+        Parameters that hold an answer to its schema.
+    """
+
+    common: dict[str, Any]
+    schema: dict[str, Any]
+
+    def parameters(self, send: Send) -> dict[str, Any]:
+        if send.tools:
+            return self.common
+        # A server that holds the answer to a schema makes no calls.
+        return {k: v for k, v in self.common.items() if k != "tools"} | self.schema
+
+
+class _Run:
+    """A turn that runs."""
+
+    def __init__(
+        self, turn: PreparedTurn, chat: Chat | None, sinks: Sequence[Sink], ask: AskPerson
+    ) -> None:
+        self._turn = turn
+        self._chat = chat
+        self._ask = ask
+        self._began = time.monotonic()
+        self._sinks = GuardedSinks(sinks, self._redact)
+        self._model = turn.request.model or turn.endpoint.model
+        self._loop: Loop | None = None
+        self._body: _Body | None = None
+        self._data: Any = None
+
+    def run(self) -> Generator[Envelope | None, None, None]:
+        error: KimiError | TurnInterrupted | None = None
+        try:
+            try:
+                yield from self._take()
+            except KimiError as failure:
+                error = failure
+                if isinstance(failure, KeyRefused):
+                    self._turn.connector.forget(self._turn.endpoint)
+            except KeyboardInterrupt:
+                error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
+                if self._loop is None or self._loop.waiting:
+                    self._turn.connector.free(self._turn.endpoint)
+            except GeneratorExit:
+                left = TurnInterrupted("No more events were asked for.")
+                self._tell(TurnFinished(self._reply(left)))
+                raise
+            reply = self._reply(error)
+            if notice := self._set_aside(reply):
+                yield self._tell(Notice(notice))
+            yield self._tell(TurnFinished(reply))
+        finally:
+            self._sinks.close()
+        if error is not None:
+            raise error from None
+
+    def _take(self) -> Iterator[Envelope | None]:
+        """Drive the loop; with an answer's schema less and less strictly, where it is refused."""
+        turn = self._turn
+        resolved = self._connect()
+        self._model = resolved.model
+        yield self._tell(TurnStarted(resolved.model, resolved.endpoint.name, resolved.practice))
+        for notice in self._opening(resolved):
+            yield self._tell(Notice(notice))
+        bodies = self.bodies(resolved.endpoint, resolved.model)
+        for body in bodies:
+            self._body = body
+            self._loop = self.new_loop(resolved.endpoint, resolved.model, body)
+            try:
+                with closing(_drive(self._loop, self._open, self._make_calls)) as happenings:
+                    for event in happenings:
+                        if event is None:
+                            self._sinks.tick()
+                        yield None if event is None else self._tell(event)
+                break
+            except BadRequest as refused:
+                # A subclass says that the request is too long, or filtered. With tools, the first
+                # request, the only one after which nothing has come, holds no schema.
+                about_schema = type(refused) is BadRequest and "tools" not in body.common
+                if body is bodies[-1] or not about_schema or self._loop.steps:
+                    raise
+                yield self._tell(Notice(LESS_STRICT))
+        if turn.schema and self._loop and not self._loop.cut_short:
+            self._data = turn.schema.read(self._loop.steps[-1].text)
+
+    def bodies(self, endpoint: Endpoint, model: str) -> list[_Body]:
+        """Return the bodies to try, the strictest hold on the answer first."""
+        turn = self._turn
+        common = parameters(turn.request, endpoint, model, turn.settings)
+        if turn.toolset:
+            common["tools"] = turn.toolset.schemas()
+        if turn.schema is None:
+            schemas: Iterable[dict[str, Any]] = [{}]
+        else:
+            schemas = map(turn.schema.request, endpoint.strictnesses)
+        return [_Body(self._sendable(common), self._sendable(schema)) for schema in schemas]
+
+    def new_loop(self, endpoint: Endpoint, model: str, body: _Body) -> Loop:
+        turn, request = self._turn, self._turn.request
+        earlier: tuple[Message, ...] = ()
+        calibration = Calibration()
+        if self._chat:
+            earlier = self._chat.history(turn.place, fresh=request.fresh)
+            calibrations = self._chat.calibrations
+            calibration = calibrations.setdefault((endpoint.name, model), calibration)
+        return Loop(
+            self._sendable((*system_prompt(request, turn.settings, model), *earlier)),
+            turn.prompt.message,
+            retries=turn.settings.retries,
+            tools=body.common.get("tools", ()),
+            max_steps=request.max_steps or turn.settings.max_steps,
+            window=ContextWindow(
+                endpoint.context_window, body.common.get("max_tokens", 0), calibration
+            ),
+            check=_checker(turn.schema) if turn.schema else None,
+            continues=request.continues,
+            # Moonshot: not together with a response_format.
+            partial_mode=request.cut_in_text and endpoint.partial_mode and turn.schema is None,
+        )
+
+    def _opening(self, resolved: ResolvedEndpoint) -> Iterator[str]:
+        """Yield notices for the reader before the first request."""
+        connector = self._turn.connector
+        if resolved.practice and self._turn.announces_practice and not connector.introduced:
+            connector.introduced = True
+            yield PRACTICE
+        if self._turn.prompt.masked:
+            yield MASKED.format(", ".join(self._turn.prompt.masked))
+
+    def _connect(self) -> ResolvedEndpoint:
+        turn = self._turn
+        return turn.connector.connect(
+            turn.endpoint,
+            turn.key,
+            turn.request.model,
+            turn.settings,
+            lambda text: self._announce(Preparing(text)),
+        )
+
+    def _open(self, send: Send) -> Exchange:
+        assert self._body is not None, "a body is chosen before the loop runs"
+        messages = [message.to_dict() for message in send.messages]
+        body = self._body.parameters(send) | {"messages": messages}
+        if send.whole:
+            body["stream"] = False
+            body.pop("stream_options", None)
+        # Connected anew each time: the embedded engine may have been ended since.
+        return self._connect().client.chat(body, keys_of(self._turn.connector.known_keys()))
+
+    def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
+        """Make the calls of a step; no result holds a key."""
+        from kimi_magic.tools.step_calls import run_step_calls
+
+        assert self._turn.toolset is not None, "only tools that were offered are called"
+        known_keys = self._turn.connector.known_keys
+        try:
+            for event in run_step_calls(self._turn.toolset, calls, self._approve()):
+                if isinstance(event, ToolFinished):
+                    yield replace(event, result=without_secrets(event.result, known_keys()))
+                else:
+                    yield event
+        except ToolInterrupted as interrupt:
+            raise ToolInterrupted(without_secrets(interrupt.result, known_keys())) from None
+
+    def _approve(self) -> Approve | None:
+        """Return who is asked about calls; None where nobody can answer."""
+        turn = self._turn
+        if (turn.request.approve or turn.settings.approve) == "no":
+            return lambda *_: False
+        if turn.toolset is None or not can_answer():
+            return None
+        approved = self._chat.approved if self._chat else {}
+        return Approval(turn.toolset.namespace, approved, self._ask, self._announce)
+
+    def _reply(self, error: KimiError | TurnInterrupted | None) -> Reply:
+        """Make the reply of what the turn has come to, whole or cut."""
+        turn = self._turn
+        chat = turn.request.chat
+        if self._loop:
+            record = self._loop.record(model=self._model, chat=chat, failed=error is not None)
+            values = [r.value for step in self._loop.steps for r in step.tool_results]
+        else:
+            record = TurnRecord(
+                messages=(turn.prompt.message,), sent=1, model=self._model, chat=chat
+            )
+            values = []
+        if self._data is not None:
+            from kimi_magic.core.tabular import to_json
+
+            record = replace(record, data=to_json(self._data))
+        endpoint = turn.endpoint
+        record = replace(
+            record,
+            parameters=self._body.common if self._body else {},
+            endpoint=EndpointFacts(endpoint.name, endpoint.base_url, endpoint.key_env),
+            failure=Failure(type(error).__name__, str(error)) if error else None,
+        )
+        functions = {t.name: t.function for t in turn.toolset.tools} if turn.toolset else {}
+        reply = Reply(record, self._data, error, functions, turn.shown_in, tuple(values))
+        if error is not None:
+            error.reply = reply
+        return reply
+
+    def _set_aside(self, reply: Reply) -> str:
+        """Return the notice of the turns that give way to this one; "" for none."""
+        chat = self._chat
+        if chat is None or not reply.record.exchange:
+            return ""
+        others = chat.displaced_by(self._turn.place, fresh=self._turn.request.fresh)
+        if not others:
+            return ""
+        turns = "1 later turn was" if others == 1 else f"{others} later turns were"
+        return f"{turns} set aside: `%kimi chat {chat.name} --all` shows all."
+
+    def _tell(self, event: Event) -> Envelope:
+        envelope = Envelope(time.monotonic() - self._began, event)
+        self._sinks.handle(envelope)
+        return envelope
+
+    def _announce(self, event: Event) -> None:
+        """Tell of an event that happens deep inside a call; only the sinks hear of it."""
+        self._tell(event)
+
+    def _redact(self, text: str) -> str:
+        return without_keys(text, self._turn.connector.known_keys())
+
+    def _sendable(self, value: T) -> T:
+        """Return a part of a request without keys, unless they may be sent."""
+        if self._turn.request.allow_secrets:
+            return value
+        return without_keys(value, self._turn.connector.known_keys())
+
+
+def _drive(
+    loop: Loop,
+    open_exchange: Callable[[Send], Exchange],
+    make_calls: Callable[[tuple[ToolCall, ...]], Generator[ToolEvent | None, None, None]],
+) -> Generator[Event | None, None, None]:
+    """Carry out the loop's commands; yield its events, and None now and then.
+
+    Whatever ends it early (an interrupt, a consumer that has enough), the connection is closed and
+    the loop knows what had arrived.
+    """
+    running = loop.run()
+    command: Event | Command | None = next(running, None)
+    while command is not None:
+        try:
+            match command:
+                case Send():
+                    command = yield from _request(running, open_exchange(command))
+                case RunTools(calls):
+                    command = yield from _call(running, make_calls(calls))
+                case Pause(seconds):
+                    yield from _wait(seconds)
+                    command = running.send(None)
+                case event:
+                    yield event
+                    command = running.send(None)
+        except StopIteration:
+            return
+
+
+def _request(running: Any, exchange: Exchange) -> Generator[Event | None, None, Event | Command]:
+    """Answer the loop's ``Send``; return what it yields next."""
+    try:
+        with exchange:
+            try:
+                yield from _arrivals(exchange)
+            except EndpointError:
+                raise
+            except BaseException:
+                _stop(running, Stopped(exchange.completion()))
+                raise
+    except EndpointError as error:
+        failed: Event | Command = running.throw(error)
+        return failed
+    answered: Event | Command = running.send(exchange.completion())
+    return answered
+
+
+def _arrivals(exchange: Exchange) -> Iterator[Event | None]:
+    while not exchange.finished:
+        with interruptible():
+            arrived = exchange.inbox.take(TICK)
+        deltas = [delta for each, arrivals in arrived for delta in each.receive(arrivals)]
+        yield from deltas or (None,)
+        exchange.check()
+
+
+def _call(
+    running: Any, events: Generator[ToolEvent | None, None, None]
+) -> Generator[Event | None, None, Event | Command]:
+    """Answer the loop's ``RunTools``; return what it yields after the calls."""
+    with closing(events):
+        while True:
+            try:
+                with interruptible():
+                    event = next(events)
+            except StopIteration:
+                break
+            except ToolInterrupted as interrupt:
+                _stop(running, Stopped(result=interrupt.result))
+                raise
+            yield None if event is None else running.send(event)
+    called: Event | Command = running.send(None)
+    return called
+
+
+def _stop(running: Any, stopped: Stopped) -> None:
+    with suppress(StopIteration):
+        running.throw(stopped)
+
+
+def _wait(seconds: float) -> Iterator[None]:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        with interruptible():
+            time.sleep(min(TICK, left))
+        yield None
+
+
+def _checker(schema: OutputSchema) -> Callable[[str], str]:
+    """Return the function that tells the model what of its answer does not fit."""
+    from kimi_magic.schema.output import SchemaMismatch
+
+    def check(text: str) -> str:
+        try:
+            schema.read(text)
+        except SchemaMismatch as mismatch:
+            return mismatch.correction
+        return ""
+
+    return check
