@@ -110,11 +110,8 @@ class Connection:
     def __init__(
         self, http: httpx2.Client, base_url: str, rest: Callable[[Connection], None]
     ) -> None:
-        import httpx2
-
         self._http = http
-        # Parsed once: a URL costs a sixth of a short request.
-        self._base_url = httpx2.URL(base_url)
+        self._base_url = base_url
         self._urls: dict[str, httpx2.URL] = {}
         self._rest = rest
         self.resting_since = 0.0
@@ -162,15 +159,11 @@ class Connection:
         end: Exception | None = None
         try:
             with contextlib.closing(self._open("POST", request.path, limits, request.body)) as got:
-                pending = got.headers.get("nvcf-reqid", "") if got.status_code == 202 else ""
-                if not _REQUEST_ID.fullmatch(pending):
-                    body = got.iter_bytes()
-                    first = next(body, b"")  # the status alone would wake the driver for nothing
-                    deliver(Arrival(time.monotonic(), got.status_code))
-                    for data in chain((first,), body):
-                        deliver(Arrival(time.monotonic(), data))
-            if _REQUEST_ID.fullmatch(pending):
-                self._poll(pending, deliver, limits)
+                name = got.headers.get("nvcf-reqid", "") if got.status_code == 202 else ""
+                if not (pending := _REQUEST_ID.fullmatch(name)):
+                    _deliver(got, deliver)
+            if pending:
+                self._poll(name, deliver, limits)
             self._reusable = True
         except Exception as error:  # noqa: BLE001 - it is mapped where the turn runs
             end = error
@@ -181,15 +174,17 @@ class Connection:
         while not self._stopped.wait(POLL_SECONDS):
             with contextlib.closing(self._open("GET", f"/status/{name}", limits)) as got:
                 if got.status_code != 202:
-                    deliver(Arrival(time.monotonic(), got.status_code))
-                    deliver(Arrival(time.monotonic(), got.read()))
+                    _deliver(got, deliver)
                     return
 
     def _open(
         self, method: str, path: str, limits: httpx2.Timeout, body: bytes | None = None
     ) -> httpx2.Response:
+        import httpx2
+
+        # Parsed once: a URL costs a sixth of a short request.
         if path not in self._urls:
-            self._urls[path] = self._base_url.copy_with(path=self._base_url.path + path)
+            self._urls[path] = httpx2.URL(self._base_url + path)
         request = self._http.build_request(
             method,
             self._urls[path],
@@ -225,6 +220,14 @@ def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], close: Callable[[]
         job()
         del job
     close()
+
+
+def _deliver(response: httpx2.Response, deliver: Deliver) -> None:
+    body = response.iter_bytes()
+    first = next(body, b"")  # the status alone would wake the driver for nothing
+    deliver(Arrival(time.monotonic(), response.status_code))
+    for data in chain((first,), body):
+        deliver(Arrival(time.monotonic(), data))
 
 
 def _checked(response: httpx2.Response) -> httpx2.Response:

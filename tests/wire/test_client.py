@@ -45,7 +45,7 @@ from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.error_mapping import ErrorMapper, retry_after
 from kimi_magic.wire.inbox import Inbox
 from kimi_magic.wire.openai.chat_completions import ChatCompletions, words_of
-from tests.faulty import Answer, Asked, answering, refusing
+from tests.faulty import EVENTS, Answer, Asked, answering, refusing
 from tests.wire.exchanges import deltas_of
 
 SECRET = "fake-key-0123456789abcdef"
@@ -280,6 +280,17 @@ def test_leaving_early_closes_the_connection(
     for reader in readers:
         reader.join(5)
         assert not reader.is_alive(), "the reader ends with its connection"
+
+
+@pytest.mark.parametrize("path", ["", "/v1", "/a%20b/v1"])
+def test_the_path_of_the_address_goes_before_the_calls(path: str) -> None:
+    def answer(asked: Asked) -> Answer:
+        return Answer(200, b'{"data": [{"id": "m"}]}' if asked.method == "GET" else WORD, EVENTS)
+
+    with answering(answer) as (url, requests), at(url.removesuffix("/v1") + path) as client:
+        assert receive(client).message.text == "9.9"
+        assert client.models() == ["m"]
+    assert [asked.path for asked in requests] == [f"{path}/chat/completions", f"{path}/models"]
 
 
 def test_models(scripted_server: ScriptedServer, client: Client) -> None:
