@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any, Self
 
@@ -74,10 +75,9 @@ class Client:
         self.key = key
         self.settings = settings or Settings()
         self.wire: Wire = wire or ChatCompletions()
-        self.transport: Transport = transport or HTTPTransport(
-            base_url, lambda: self.wire.headers(key)
-        )
-        self._open: set[Exchange] = set()
+        headers = partial(self.wire.headers, key)
+        self.transport: Transport = transport or HTTPTransport(base_url, headers)
+        self.under_way: set[Exchange] = set()
 
     def __repr__(self) -> str:
         return f"<Client of {self.endpoint.name} at {self.base_url}, {self.key!r}>"
@@ -123,15 +123,7 @@ class Client:
     @property
     def busy(self) -> bool:
         """True while an exchange is under way."""
-        return bool(self._open)
-
-    def begin(self, exchange: Exchange) -> None:
-        """Count an exchange as under way."""
-        self._open.add(exchange)
-
-    def end(self, exchange: Exchange) -> None:
-        """Count an exchange as over."""
-        self._open.discard(exchange)
+        return bool(self.under_way)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -183,14 +175,14 @@ class Exchange:
         self._carriage = self._client.transport.send(
             request, self.deliver, self._settings.connect_timeout
         )
-        self._client.begin(self)
+        self._client.under_way.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         carriage, self._carriage = self._carriage, None
         if carriage:
             carriage.end()
-        self._client.end(self)
+        self._client.under_way.discard(self)
 
     def deliver(self, arrival: Arrival) -> None:
         """Put an arrival into the inbox; called in the transport's thread."""
@@ -224,7 +216,7 @@ class Exchange:
             self._deltas += self._fold.finish()
             self._failure.partial = self.completion()
         deltas, self._deltas = self._deltas, []
-        return list(_joined(deltas)) if len(deltas) > 1 else deltas
+        return _joined(deltas) if len(deltas) > 1 else deltas
 
     def check(self) -> None:
         """Look at the clock, and say what went wrong.
@@ -281,7 +273,7 @@ class Exchange:
                 self._read(data)
 
     def _read_end(self) -> None:
-        """The body has ended, without an event that said so."""
+        """Take the end of a body that no event announced."""
         if self._streamed:
             self._fold_events(self._decoder.flush(), cut=True)
         elif self._whole:
@@ -342,7 +334,7 @@ class Exchange:
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:
-    """What arrived together goes on together: one delta a kind, not one a token."""
+    """Join deltas of one kind that arrived together: one a kind, not one a token."""
     joined: list[Delta] = []
     for kind, group in groupby(deltas, type):
         if kind is ReasoningDelta or kind is ContentDelta:

@@ -11,21 +11,24 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.wire.protocols import Arrival, Deliver, Refused, Request
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
 
 __all__ = ["LOOPBACK", "Connection", "HTTPTransport"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 POLL_SECONDS = 0.5
-# As many as the threads of a busy pool; a connection at rest is a socket and a parked thread.
-MOST_IDLE = 32
+# As many as the threads of a busy pool; a connection at rest is a socket and a parked thread, so
+# those that a burst leaves behind are closed by and by.
+MOST_IDLE, IDLE_SECONDS = 32, 30.0
 _REQUEST_ID = re.compile(r"[\w-]{1,64}")
 
 
@@ -41,7 +44,7 @@ class HTTPTransport:
 
     def __init__(self, base_url: str, headers: Callable[[], Mapping[str, str]]) -> None:
         self._base_url = base_url
-        self._headers = headers
+        self._make_headers = headers
         self._idle: list[Connection] = []
         self._closed = False
         _TRANSPORTS.add(self)
@@ -68,29 +71,32 @@ class HTTPTransport:
         self._idle.clear()
 
     def _rest(self, connection: Connection) -> None:
-        if len(self._idle) < MOST_IDLE and not self._closed:
-            self._idle.append(connection)
-        else:
+        if self._closed or len(self._idle) >= MOST_IDLE:
             connection.close()
+            return
+        now = connection.resting_since = time.monotonic()
+        self._idle.append(connection)
+        with contextlib.suppress(IndexError):  # another thread was faster
+            while self._idle[0].resting_since < now - IDLE_SECONDS:
+                self._idle.pop(0).close()
 
     def _http_client(self) -> httpx2.Client:
-        import openai
-
-        return openai.DefaultHttpxClient(**self._defaults)
-
-    @cached_property
-    def _defaults(self) -> dict[str, Any]:
         import httpx2
+        import openai
 
         # A proxy of the environment has no business with this machine's own servers.
         trust_env = httpx2.URL(self._base_url).host not in LOOPBACK
-        return {
-            "headers": self._headers(),
-            "limits": httpx2.Limits(max_connections=1, max_keepalive_connections=1),
-            "trust_env": trust_env,
-            # To load the certificates takes 20 ms: once, and not for each connection.
-            "verify": httpx2.create_ssl_context(trust_env=trust_env),
-        }
+        certificates = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
+        return openai.DefaultHttpxClient(
+            headers=self._headers,
+            limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
+            trust_env=trust_env,
+            verify=_tls(trust_env, *certificates),
+        )
+
+    @cached_property
+    def _headers(self) -> Mapping[str, str]:
+        return self._make_headers()
 
 
 class Connection:
@@ -104,13 +110,11 @@ class Connection:
     def __init__(
         self, http: httpx2.Client, base_url: str, rest: Callable[[Connection], None]
     ) -> None:
-        import httpx2
-
         self._http = http
-        # Parsed once: a URL costs a sixth of a short request.
-        self._base_url = httpx2.URL(base_url)
+        self._base_url = base_url
         self._urls: dict[str, httpx2.URL] = {}
         self._rest = rest
+        self.resting_since = 0.0
         self._socket: socket.socket | None = None
         self._stopped = threading.Event()
         self._reusable = True
@@ -155,15 +159,11 @@ class Connection:
         end: Exception | None = None
         try:
             with contextlib.closing(self._open("POST", request.path, limits, request.body)) as got:
-                pending = got.headers.get("nvcf-reqid", "") if got.status_code == 202 else ""
-                if not _REQUEST_ID.fullmatch(pending):
-                    body = got.iter_bytes()
-                    first = next(body, b"")  # the status alone would wake the driver for nothing
-                    deliver(Arrival(time.monotonic(), got.status_code))
-                    for data in chain((first,), body):
-                        deliver(Arrival(time.monotonic(), data))
-            if _REQUEST_ID.fullmatch(pending):
-                self._poll(pending, deliver, limits)
+                name = got.headers.get("nvcf-reqid", "") if got.status_code == 202 else ""
+                if not (pending := _REQUEST_ID.fullmatch(name)):
+                    _deliver(got, deliver)
+            if pending:
+                self._poll(name, deliver, limits)
             self._reusable = True
         except Exception as error:  # noqa: BLE001 - it is mapped where the turn runs
             end = error
@@ -174,15 +174,17 @@ class Connection:
         while not self._stopped.wait(POLL_SECONDS):
             with contextlib.closing(self._open("GET", f"/status/{name}", limits)) as got:
                 if got.status_code != 202:
-                    deliver(Arrival(time.monotonic(), got.status_code))
-                    deliver(Arrival(time.monotonic(), got.read()))
+                    _deliver(got, deliver)
                     return
 
     def _open(
         self, method: str, path: str, limits: httpx2.Timeout, body: bytes | None = None
     ) -> httpx2.Response:
+        import httpx2
+
+        # Parsed once: a URL costs a sixth of a short request.
         if path not in self._urls:
-            self._urls[path] = self._base_url.copy_with(path=self._base_url.path + path)
+            self._urls[path] = httpx2.URL(self._base_url + path)
         request = self._http.build_request(
             method,
             self._urls[path],
@@ -205,11 +207,27 @@ class Connection:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
 
+@lru_cache(maxsize=8)
+def _tls(trust_env: bool, *_: str | None) -> ssl.SSLContext:  # noqa: FBT001 - a key
+    """Load the certificates, which takes 20 ms; anew where the environment names others."""
+    import httpx2
+
+    return httpx2.create_ssl_context(trust_env=trust_env)
+
+
 def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], close: Callable[[], None]) -> None:
     while (job := jobs.get()) is not None:
         job()
         del job
     close()
+
+
+def _deliver(response: httpx2.Response, deliver: Deliver) -> None:
+    body = response.iter_bytes()
+    first = next(body, b"")  # the status alone would wake the driver for nothing
+    deliver(Arrival(time.monotonic(), response.status_code))
+    for data in chain((first,), body):
+        deliver(Arrival(time.monotonic(), data))
 
 
 def _checked(response: httpx2.Response) -> httpx2.Response:

@@ -67,11 +67,10 @@ class Connector:
         self._lock = threading.Lock()
 
     def choose(self, endpoint: str | Endpoint | None, settings: Settings) -> Endpoint:
-        """Return the endpoint to ask.
+        """Return the endpoint to ask: the given one, itself or by name, else the first of these.
 
-        The one that is given, itself or by name; else the one that the settings name; else the one
-        that the environment describes; else the first whose key is present; else the embedded
-        engine.
+        The one that the settings name, the one that the environment describes, the first whose key
+        is present, the embedded engine.
 
         Raises
         ------

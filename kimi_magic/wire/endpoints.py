@@ -225,7 +225,7 @@ class Catalogue:
 
     @property
     def problem(self) -> str:
-        """Why ``KIMI_BASE_URL`` describes no endpoint; empty where it does, or is not set."""
+        """The reason why ``KIMI_BASE_URL`` cannot be used; empty where it can, or is not set."""
         try:
             from_environment()
         except ConfigError as error:

@@ -18,7 +18,7 @@ MOST_AT_ONCE = 64
 
 
 class Inbox:
-    """Where the readers of many exchanges put what arrives, for one thread that waits."""
+    """Holds what the readers of many exchanges bring, for the one thread that waits."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[tuple[Exchange, Arrival]] = queue.SimpleQueue()

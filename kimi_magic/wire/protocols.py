@@ -7,7 +7,6 @@ recording, say) as a `Transport`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
@@ -98,16 +97,7 @@ class Wire(Protocol):
 
 
 class Refused(Exception):
-    """The server answered with an error status.
-
-    Attributes
-    ----------
-    status : int
-    headers : Mapping
-    body : bytes
-    host : str
-        The host that answered in the end, where the request was redirected.
-    """
+    """The server answered with an error status; ``host`` is named where it was redirected."""
 
     def __init__(
         self, status: int, headers: Mapping[str, str], body: bytes, host: str = ""
@@ -116,16 +106,10 @@ class Refused(Exception):
         self.status, self.headers, self.body, self.host = status, headers, body, host
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """Something that a transport delivers.
+class Arrival(NamedTuple):
+    """Something that a transport delivers, and when, in seconds of ``time.monotonic``.
 
-    Attributes
-    ----------
-    time : float
-        When it arrived, in seconds of ``time.monotonic``.
-    item : int, bytes, Exception or None
-        The status, then the body in pieces, then None at its end; an exception ends all.
+    The status comes first, then the body in pieces, then None at its end; an exception ends all.
     """
 
     time: float

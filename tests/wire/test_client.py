@@ -43,7 +43,7 @@ from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.error_mapping import ErrorMapper, retry_after
 from kimi_magic.wire.inbox import Inbox
 from kimi_magic.wire.openai.chat_completions import ChatCompletions, words_of
-from tests.faulty import Answer, Asked, answering, refusing
+from tests.faulty import EVENTS, Answer, Asked, answering, refusing
 from tests.wire.exchanges import deltas_of
 
 SECRET = "fake-key-0123456789abcdef"
@@ -280,6 +280,17 @@ def test_leaving_early_closes_the_connection(
         assert not reader.is_alive(), "the reader ends with its connection"
 
 
+@pytest.mark.parametrize("path", ["", "/v1", "/a%20b/v1"])
+def test_the_path_of_the_address_goes_before_the_calls(path: str) -> None:
+    def answer(asked: Asked) -> Answer:
+        return Answer(200, b'{"data": [{"id": "m"}]}' if asked.method == "GET" else WORD, EVENTS)
+
+    with answering(answer) as (url, requests), at(url.removesuffix("/v1") + path) as client:
+        assert receive(client).message.text == "9.9"
+        assert client.models() == ["m"]
+    assert [asked.path for asked in requests] == [f"{path}/chat/completions", f"{path}/models"]
+
+
 def test_models(scripted_server: ScriptedServer, client: Client) -> None:
     assert client.models() == ["kimi-k2-thinking"]
 
@@ -446,6 +457,11 @@ def test_many_requests_at_once_leave_their_connections(
     assert not client.busy
     assert {exchange.completion().message.text for exchange in exchanges} == {"OK"}
     assert len(idle(client)) == 16
+    for connection in idle(client):
+        connection.resting_since -= 60
+    scripted_server.reply("OK")
+    receive(client)
+    assert len(idle(client)) == 1, "those that a burst left behind are closed"
     client.close()
     assert idle(client) == []
 
@@ -643,6 +659,25 @@ def test_a_name_that_is_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> N
 def failure(error: Exception, url: str = "https://lab.invalid/v1") -> EndpointError:
     endpoint, key = Endpoint("lab", url), Key(SECRET, "x")
     return ErrorMapper(endpoint, url, key, ChatCompletions()).from_exception(error)
+
+
+def test_certificates_are_loaded_once_and_anew_where_others_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = []
+
+    def load(**_: Any) -> ssl.SSLContext:
+        loaded.append(os.environ.get("SSL_CERT_FILE"))
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    monkeypatch.setattr(httpx2, "create_ssl_context", load)
+    connection_module._tls.cache_clear()
+    for file in ("one.pem", "one.pem", "two.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", file)
+        with at("https://127.0.0.1:9/v1") as client, pytest.raises(ConnectionFailed):
+            receive(client)
+    connection_module._tls.cache_clear()
+    assert loaded == ["one.pem", "two.pem"]
 
 
 def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:

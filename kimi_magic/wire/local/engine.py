@@ -1,9 +1,9 @@
 """The embedded engine's process: llama.cpp behind an OpenAI-compatible server on loopback.
 
-Protocol: the first line of stdin is a JSON object with what to run, ``KIMI_ENGINE_KEY`` in the
+Protocol: the first line of stdin is a JSON object with the options, ``KIMI_ENGINE_KEY`` in the
 environment is the key that requests must carry. One JSON line comes back on stdout,
-``{"base_url": …, "context_window": …}`` or ``{"error": …}``. When stdin ends, which it does
-however the parent ends, so does this process.
+``{"base_url": …, "context_window": …}`` or ``{"error": …}``. The process ends with its stdin,
+which closes however the parent ends.
 
 It is started as a file, so it imports nothing of the package.
 """
@@ -25,12 +25,12 @@ def main() -> None:
     """Serve the model that stdin names until stdin ends."""
     reply = _claim_stdout()
     options = json.loads(sys.stdin.buffer.readline())
-    # Before the model is loaded, which takes minutes for a large one.
+    # Started before the model is loaded, which takes minutes for a large one.
     lifeline = threading.Thread(target=_end_with_stdin, daemon=True)
     lifeline.start()
     try:
         server, answer = _serve(options, os.environ.pop(KEY_VARIABLE))
-    except Exception as error:  # noqa: BLE001 - whatever it was, the parent is to hear of it
+    except Exception as error:  # noqa: BLE001 - the parent reports it, whatever it is
         _send(reply, {"error": f"{error}" or type(error).__name__})
         return
     _send(reply, answer)
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _claim_stdout() -> BinaryIO:
-    """Take stdout for our one line; what native code prints there goes to stderr from now on."""
+    """Reserve stdout for our one line; native code that prints there is sent to stderr."""
     reply = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return reply
@@ -53,20 +53,20 @@ def _end_with_stdin() -> None:
 
 
 def _serve(options: dict[str, Any], key: str) -> tuple[Any, dict[str, Any]]:
-    """Load the model and listen; returns the server and what to tell the parent."""
+    """Load the model and listen; return the server and the answer to the parent."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = options["model"]
-    params.model_alias = {options["alias"]}  # a plain string is taken apart into its letters
+    params.model_alias = {options["alias"]}  # a set: a plain string is taken apart into its letters
     params.use_jinja = True
     if options["template"]:
         params.chat_template = Path(options["template"]).read_text(encoding="utf-8")
         params.n_gpu_layers, params.fit_params = 0, False
-    # One slot has the whole context; more than the model was trained on is cut by the server.
+    # One slot has the whole context; the server cuts it to what the model was trained on.
     params.n_ctx, params.n_parallel = options["context"], 1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options["threads"]
-    params.cpuparams.poll = params.cpuparams_batch.poll = 0  # threads that wait do not spin
+    params.cpuparams.poll = params.cpuparams_batch.poll = 0  # or threads that wait spin
     params.cache_ram_mib = 256
     params.warmup, params.ui = False, False
     params.verbosity = 1  # errors only
@@ -93,7 +93,7 @@ def _send(reply: BinaryIO, answer: dict[str, Any]) -> None:
 
 
 def _silence() -> None:
-    """Nobody reads stderr once the server is up, and a file would grow."""
+    """Discard all output: nobody reads stderr once the server is up, and a file would grow."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)

@@ -1,7 +1,7 @@
-"""The embedded engine, seen from the kernel: one child process per kernel, started when needed.
+"""The embedded engine as the kernel sees it: one child process, started at the first request.
 
-llama.cpp is never imported here. The child ends with its stdin (see ``engine``), so it outlives
-neither the kernel that is shut down nor the one that is killed.
+llama.cpp is never imported here: its memory and its crashes are the child's. The child ends with
+its stdin (see ``engine``), so it outlives no kernel, whether that is shut down or killed.
 """
 
 from __future__ import annotations
@@ -37,24 +37,16 @@ LARGEST_CONTEXT = 8192
 START_SECONDS = 600.0
 STOP_SECONDS = 2.0
 POLL_SECONDS = 0.05
+LOCAL_MODEL = (
+    "KimiMagics.local_model takes the path of a GGUF file; empty, it is the practice model."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where the engine answers.
+    """A served model: its address on loopback, the child's own key and the id to ask for.
 
-    Attributes
-    ----------
-    base_url : str
-        Up to and including ``/v1``, on loopback.
-    key : str
-        What requests must carry; made anew for each child.
-    model : str
-        The id to ask for.
-    practice : bool
-        Whether it is the practice model, and is to be named so.
-    context_window : int
-        Tokens.
+    ``practice`` marks the practice model; ``context_window`` counts tokens.
     """
 
     base_url: str
@@ -65,12 +57,12 @@ class Running:
 
 
 def available() -> bool:
-    """Whether the engine is installed; it is looked up and not imported."""
+    """Return True if the engine is installed, without importing it."""
     return importlib.util.find_spec("xllamacpp") is not None
 
 
 class LocalEngine:
-    """At most one child process that serves one model."""
+    """At most one child process, which serves one model."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -81,20 +73,20 @@ class LocalEngine:
     def start(
         self, model_path: str = "", *, notice: Callable[[str], None] = ignore_notice
     ) -> Running:
-        """Have the model served; a child that serves it already is used again.
+        """Serve a model; a child that serves it already is used again.
 
         Parameters
         ----------
         model_path : str
             A GGUF file, run by its own chat template; empty: the practice model.
         notice : callable
-            Gets short lines for a person while something takes its time.
+            Gets short lines for the user while it downloads or starts.
 
         Raises
         ------
         LocalEngineError
-            The engine is not installed, the weights cannot be had, the file is no model, or the
-            child did not start.
+            The engine is not installed, the weights cannot be downloaded, the file is not a model,
+            or the child did not start.
         """
         with self._locked():
             if self._child and self._child.is_alive() and self._running:
@@ -115,22 +107,19 @@ class LocalEngine:
             return running
 
     def stop(self) -> None:
-        """End the child; nothing happens where none runs."""
+        """End the child, if one runs."""
         with self._locked():
             child, self._child, self._running = self._child, None, None
             if child:
                 child.end()
 
     def abandon(self) -> None:
-        """End the child at the end of the process.
-
-        Without the lock: a thread that still downloads must not hold up the end.
-        """
+        """End the child at exit, without the lock: a thread may still download under it."""
         if self._child:
             self._child.end()
 
     def disown(self) -> None:
-        """Forget the child in a forked process, whose it is not."""
+        """Forget the child in a forked process: it belongs to the parent."""
         self._lock = threading.RLock()
         child, self._child, self._running = self._child, None, None
         if child:
@@ -138,7 +127,7 @@ class LocalEngine:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # A wait without time limit cannot be interrupted on Windows.
+        # A wait without a time limit cannot be interrupted on Windows.
         while not self._lock.acquire(timeout=POLL_SECONDS):
             pass
         try:
@@ -173,7 +162,7 @@ class _Child:
     """The process that runs ``engine.py``, and the pipes to it."""
 
     def __init__(self, key: str, stderr: IO[bytes]) -> None:
-        # Its own group: Ctrl-C in a terminal or Kernel → Interrupt does not reach the child.
+        # A group of its own, which Ctrl-C in a terminal and Kernel → Interrupt do not reach.
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         flags |= getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         # -P: neither the folder of engine.py nor the notebook's may shadow other modules.
@@ -194,8 +183,8 @@ class _Child:
         return self._process.poll() is None
 
     def ask(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Tell the child what to run and wait for its one line, open to an interrupt all along."""
-        with suppress(OSError):  # a child that died at once is told by its silence
+        """Send the options and wait for the child's one line; an interrupt ends the wait."""
+        with suppress(OSError):  # a child that died at once: its silence says so
             self._stdin.write(json.dumps(options).encode() + b"\n")
             self._stdin.flush()
         lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -215,7 +204,7 @@ class _Child:
             lines.put(b"")
 
     def end(self) -> None:
-        """Close the child's stdin, which ends it; kill it where that does not."""
+        """Close the child's stdin, which ends it; kill it if that does not."""
         with suppress(OSError):
             self._stdin.close()
         try:
@@ -227,7 +216,7 @@ class _Child:
             self._stdout.close()
 
     def disown(self) -> None:
-        """Let go of the pipes: a copy of the child's stdin would keep it alive."""
+        """Close the pipes: a copy of the child's stdin would keep it alive."""
         self._process.returncode = 0  # or Popen would wait for it
         for pipe in (self._stdin, self._stdout):
             with suppress(OSError, ValueError):
@@ -250,15 +239,10 @@ def _own_model(model_path: str) -> dict[str, Any]:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise LocalEngineError(
-            f"The model file {path} cannot be read: {error.strerror or error}.\n"
-            "KimiMagics.local_model takes the path of a GGUF file; empty, it is the practice model."
-        ) from None
+        problem = f"The model file {path} cannot be read: {error.strerror or error}."
+        raise LocalEngineError(f"{problem}\n{LOCAL_MODEL}") from None
     if magic != b"GGUF":
-        raise LocalEngineError(
-            f"{path} is no GGUF file.\n"
-            "KimiMagics.local_model takes the path of a GGUF file; empty, it is the practice model."
-        )
+        raise LocalEngineError(f"{path} is no GGUF file.\n{LOCAL_MODEL}")
     return {
         "model": str(path),
         "alias": path.stem,
@@ -269,14 +253,15 @@ def _own_model(model_path: str) -> dict[str, Any]:
 
 
 def _threads(most: int) -> int:
-    """One core is left free: the engine's threads spin while they wait for each other, and one
-    that must share its core holds up all (measured: a second's work took over 100 seconds)."""
+    """Leave one core free, up to ``most`` threads."""
+    # The engine's threads spin while they wait for each other, and one that must share its core
+    # holds up all of them (measured: a second's work took over 100 seconds).
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min((usable or 1) - 1, most))
 
 
 def _reason(error: str, words: str) -> str:
-    """The engine's first complaint; its last ones only say that it gives up."""
+    """Return the engine's first complaint; the later ones only say that it gives up."""
     complaints = re.findall(r"^[\d.]+ E\s+(?:\w+\s+)?(.+)$", words, re.MULTILINE)
     lines = [line for line in words.splitlines() if line.strip()]
     return (complaints[:1] or lines[-1:] or [error or "it ended without a word"])[0].strip()[:300]

