@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from kimi_magic.context.summaries.summary import summarize
-from kimi_magic.secrets.patterns import mask
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.redact import Redactor
 
 ROUNDS = 5
 ROWS = 10_000_000
@@ -63,7 +64,7 @@ def main() -> None:
     keys = {f"key {number}": number for number in range(KEYS)}
     array = np.ones(100_000_000, dtype="i1")
     prompt = "Lorem ipsum dolor sit amet, 12345; " * 30_000
-    secrets = {"A_KEY": "fake-key-0123456789abcdef" * 3}
+    redactor = Redactor([Key("fake-key-0123456789abcdef" * 3, "A_KEY")], shapes=True)
     figures = {
         f"{ROWS:,} rows, over head().to_string() (target 1 s)": beside(
             lambda: summarize(frame), lambda: frame.head().to_string()
@@ -79,7 +80,7 @@ def main() -> None:
             lambda: summarize(array), lambda: str(array)
         ),
         f"{len(prompt):,} characters searched for secrets, over lower()": beside(
-            lambda: mask(prompt, secrets), prompt.lower
+            lambda: redactor.text(prompt), prompt.lower
         ),
     }
     print(json.dumps(figures, indent=2, ensure_ascii=False))

@@ -13,7 +13,28 @@ if TYPE_CHECKING:
     from kimi_magic.api import add_endpoint, ask, chat, snippet, stream
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
-    from kimi_magic.core.errors import EndpointError, KimiError, TurnInterrupted
+    from kimi_magic.core.errors import (
+        BadRequest,
+        BadStream,
+        ConfigError,
+        ConnectionFailed,
+        ContentFiltered,
+        ContextTooLong,
+        EndpointError,
+        KeyRefused,
+        KimiError,
+        LocalEngineError,
+        MagicError,
+        MissingKeyError,
+        NotFound,
+        PromptError,
+        QuotaExhausted,
+        RateLimited,
+        ServerFailed,
+        TimedOut,
+        ToolInterrupted,
+        TurnInterrupted,
+    )
     from kimi_magic.core.reply import Reply
     from kimi_magic.tools.decorator import tool
     from kimi_magic.tools.toolset import Toolset
@@ -23,10 +44,27 @@ if TYPE_CHECKING:
     settings: Settings
 
 __all__ = [
+    "BadRequest",
+    "BadStream",
+    "ConfigError",
+    "ConnectionFailed",
+    "ContentFiltered",
+    "ContextTooLong",
     "Endpoint",
     "EndpointError",
+    "KeyRefused",
     "KimiError",
+    "LocalEngineError",
+    "MagicError",
+    "MissingKeyError",
+    "NotFound",
+    "PromptError",
+    "QuotaExhausted",
+    "RateLimited",
     "Reply",
+    "ServerFailed",
+    "TimedOut",
+    "ToolInterrupted",
     "Toolset",
     "TurnInterrupted",
     "add_endpoint",
@@ -44,10 +82,27 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BadRequest": "kimi_magic.core.errors",
+    "BadStream": "kimi_magic.core.errors",
+    "ConfigError": "kimi_magic.core.errors",
+    "ConnectionFailed": "kimi_magic.core.errors",
+    "ContentFiltered": "kimi_magic.core.errors",
+    "ContextTooLong": "kimi_magic.core.errors",
     "Endpoint": "kimi_magic.wire.endpoints",
     "EndpointError": "kimi_magic.core.errors",
+    "KeyRefused": "kimi_magic.core.errors",
     "KimiError": "kimi_magic.core.errors",
     "Reply": "kimi_magic.core.reply",
+    "LocalEngineError": "kimi_magic.core.errors",
+    "MagicError": "kimi_magic.core.errors",
+    "MissingKeyError": "kimi_magic.core.errors",
+    "NotFound": "kimi_magic.core.errors",
+    "PromptError": "kimi_magic.core.errors",
+    "QuotaExhausted": "kimi_magic.core.errors",
+    "RateLimited": "kimi_magic.core.errors",
+    "ServerFailed": "kimi_magic.core.errors",
+    "TimedOut": "kimi_magic.core.errors",
+    "ToolInterrupted": "kimi_magic.core.errors",
     "Toolset": "kimi_magic.tools.toolset",
     "TurnInterrupted": "kimi_magic.core.errors",
     "add_endpoint": "kimi_magic.api",

@@ -12,7 +12,7 @@ from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from kimi_magic.core.errors import ConfigError
-from kimi_magic.secrets.keys import without_key
+from kimi_magic.secrets.patterns import without_key
 
 __all__ = ["APPROVE", "BOUNDS", "VIEWS", "Bounds", "Settings", "out_of_bounds"]
 
@@ -80,8 +80,7 @@ class Settings(Configurable):
     """
 
     endpoint = Unicode(
-        "",
-        help="Name or URL of the endpoint; empty: the first one with a key, else `local`.",
+        "", help="Name or URL of the endpoint; empty: the first one with a key, else `local`."
     ).tag(config=True)
     model = Unicode("", help="Model id; empty: the endpoint's default.").tag(config=True)
     local_model = Unicode(
@@ -147,6 +146,12 @@ class Settings(Configurable):
         if problem := out_of_bounds(name, value, name):
             raise TraitError(problem)
         return value
+
+    def adopt(self, other: Settings) -> None:
+        """Take over the settings that were changed in another object."""
+        for name, trait in Settings.class_traits(config=True).items():
+            if (value := getattr(other, name)) != trait.default(other):
+                setattr(self, name, value)
 
     def read_environment(self) -> None:
         """Apply each ``KIMI_NAME`` variable that appeared or changed since the last call.

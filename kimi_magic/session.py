@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chats, Place
 from kimi_magic.config import Settings
-from kimi_magic.core.errors import TurnInterrupted, mask_with
+from kimi_magic.core.errors import TurnInterrupted, redact_errors
 from kimi_magic.core.events import Envelope, Event, TurnFinished
 from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user_namespace
 from kimi_magic.core.interrupts import holding_interrupts
 from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
-from kimi_magic.secrets.redact import without_keys
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import describe_request
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
@@ -57,7 +57,7 @@ class Session:
         self.chats = Chats(self._ask_in_chat)
         self.connector = Connector()
         self._here = threading.local()
-        mask_with(self.redact)
+        redact_errors(self.redact)
 
     def ask(
         self,
@@ -150,8 +150,8 @@ class Session:
         return self.redact(write(program_of(reply, self.connector.known_keys()), form))
 
     def redact(self, value: T) -> T:
-        """Return a text, or a structure of texts, without any key that is known."""
-        return without_keys(value, self.connector.known_keys())
+        """Redact known keys in a text, a tool's result, or a structure of these."""
+        return Redactor(self.connector.known_keys()).value(value)
 
     def close(self) -> None:
         """End the embedded engine and close idle connections."""

@@ -123,7 +123,10 @@ def test_public_functions_and_classes_are_documented() -> None:
         assert inspect.getdoc(getattr(kimi_magic, name)), name
 
 
-HEAVY = "openai httpx2 pydantic ipywidgets anywidget rich markdown_it nh3 aiohttp keyring xllamacpp"
+HEAVY = (
+    "openai httpx2 pydantic ipywidgets anywidget rich markdown_it nh3 aiohttp keyring xllamacpp "
+    "narwhals"
+)
 
 
 def test_loading_the_extension_loads_nothing_heavy() -> None:

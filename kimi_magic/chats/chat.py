@@ -71,7 +71,7 @@ class Chat:
 
     Attributes
     ----------
-    approved : dict
+    approved : set
         The tools that a person approved for this chat.
     calibrations : dict
         Corrections of the token estimates, by endpoint and model.
@@ -83,7 +83,7 @@ class Chat:
 
     def __init__(self, name: str, ask: Callable[..., Reply]) -> None:
         self.name = name
-        self.approved: dict[Any, Any] = {}
+        self.approved: set[Any] = set()
         self.calibrations: dict[tuple[str, str], Calibration] = {}
         self.unanswered: Asked | None = None
         self.set_aside: list[ChatTurn] = []

@@ -19,10 +19,11 @@ from typing import Any
 from uuid import UUID
 
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
-from kimi_magic.context.guard import ANYTHING, diverted
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import PromptError
+from kimi_magic.core.stdout import redirected
 from kimi_magic.core.text import cut
+from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = ["Evaluate", "Expression", "expand", "fill", "in_namespace", "message_of", "parse"]
 
@@ -174,7 +175,7 @@ def _checked(text: str, start: int, end: int) -> Expression:
         raise PromptError(f"{expression} holds no expression\n{_HINT}")
     try:
         compile(expression.code, "<prompt>", "eval", dont_inherit=True)
-    except ANYTHING as error:
+    except USER_ERRORS as error:
         raise PromptError(f"{expression}: {message_of(error)}\n{_HINT}") from None
     return expression
 
@@ -182,7 +183,7 @@ def _checked(text: str, start: int, end: int) -> Expression:
 def _evaluated(expression: Expression, evaluate: Evaluate) -> object:
     try:
         return evaluate(expression.code)
-    except ANYTHING as error:
+    except USER_ERRORS as error:
         raise PromptError(f"{expression}: {message_of(error)}\n{_HINT}") from error
 
 
@@ -190,7 +191,7 @@ def message_of(error: BaseException) -> str:
     """What Python says, without the place: ours is the prompt's."""
     try:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
-    except ANYTHING:
+    except USER_ERRORS:
         text = ""
     name = type(error).__name__
     return cut(f"{name}: {text}" if text else name, MAX_MESSAGE)
@@ -202,7 +203,7 @@ def _inline(value: object, tokens: int) -> str:
     if issubclass(kind, str) and not hasattr(kind, "_repr_llm_"):
         return str.__str__(value)
     if issubclass(kind, _SCALARS):
-        with suppress(*ANYTHING):  # an integer of too many digits
+        with suppress(*USER_ERRORS):  # an integer of too many digits
             return cut(str(value), tokens * CHARS_PER_TOKEN)
     return summarize(value, tokens=tokens)
 
@@ -222,7 +223,7 @@ def in_namespace(namespace: Mapping[str, object], **more: object) -> Evaluate:
 
     def evaluate(source: str) -> object:
         printed = StringIO()
-        with diverted("stdout", printed):
+        with redirected("stdout", printed):
             value: object = eval(source, {**more, **namespace})  # noqa: S307 - the user's own
         return printed.getvalue().strip() or None if value is None else value
 

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from kimi_magic.context.guard import ANYTHING
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.context.template import Evaluate, in_namespace, message_of
 from kimi_magic.core.errors import PromptError
 from kimi_magic.core.text import clip
+from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = ["fenced", "find_variables", "variable_blocks"]
 
@@ -123,5 +123,5 @@ def _value(name: str, root: str, namespace: Mapping[str, object], evaluate: Eval
         raise PromptError(f"The notebook has no variable `{_one_line(root)}`.\n{hint}")
     try:
         return evaluate(name)
-    except ANYTHING as error:
+    except USER_ERRORS as error:
         raise PromptError(f"`{_one_line(name)}`: {message_of(error)}\nNothing was sent.") from error

@@ -1,34 +1,37 @@
-"""What can go wrong, as exceptions that say what to do.
+"""Exceptions that say what went wrong and what to do.
 
 * KimiError
-  x MagicError                a line or cell that cannot be understood
-  x PromptError               an expression, variable or cell that cannot be put into a prompt
-  x ConfigError               a setting, endpoint or model name that does not fit
+  x MagicError                a ``%kimi`` line or ``%%kimi`` cell that cannot be parsed
+  x PromptError               an expression, variable or cell that cannot be in a prompt
+  x ConfigError               an invalid setting, endpoint or model name
     + MissingKeyError         the endpoint wants a key and none was found
   x SchemaMismatch            an answer that does not fit its schema (``structured``)
-  x LocalEngineError          the embedded engine cannot be had or cannot run
+  x LocalEngineError          the embedded engine is missing or cannot run
   x EndpointError             a request that failed
-    + ConnectionFailed        the server was not reached, or the line broke
+    + ConnectionFailed        the server was not reached, or the connection broke
     + TimedOut                the server was silent for too long
-    + BadRequest              400, 413, 422 and other refusals of what was sent
+    + BadRequest              400, 413, 422 and other refusals of the request
       - ContextTooLong        more tokens than the model's context window
       - ContentFiltered       refused by the provider's content filter
     + KeyRefused              401, 403
     + NotFound                404: no such model or path
-    + RateLimited             429, worth another try later
-    + QuotaExhausted          429 or 402: no try will help
+    + RateLimited             429, may succeed later
+    + QuotaExhausted          429 or 402: retrying does not help
     + ServerFailed            5xx
-    + BadStream               an answer that is no chat completion
+    + BadStream               a response that is not a chat completion
 * KeyboardInterrupt
   x TurnInterrupted           Kernel → Interrupt while a turn was running
   x ToolInterrupted           Kernel → Interrupt while a tool was running
 
-Each is raised after what had arrived was shown and kept: ``error.reply`` is that partial turn.
+Each is raised after what had arrived was shown and stored: ``error.reply`` is that partial turn.
+All of them can be pickled and copied, attributes included.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from kimi_magic.core.text import clip, replace_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,61 +60,63 @@ __all__ = [
     "TimedOut",
     "ToolInterrupted",
     "TurnInterrupted",
-    "mask_with",
+    "redact_errors",
 ]
 
 MAX_CHARS = 3000
 
-
-# Letters by their kind, blanks by their looks.
-FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+_redact: Callable[[str], str] = str
 
 
-def _seen(char: str) -> str:
-    plain = (char.isprintable() and char not in FILLERS) or char in "\n\t"
-    return char if plain else "\ufffd"
+def redact_errors(redact: Callable[[str], str]) -> None:
+    """Pass the text of every error through this function: the session knows the keys."""
+    global _redact  # noqa: PLW0603 - an error is printed wherever it is caught
+    _redact = redact
 
 
-_without_keys: Callable[[str], str] = str
+def _restore(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
-def mask_with(without_keys: Callable[[str], str]) -> None:
-    """Have this take the keys out of what every error says: the session knows them."""
-    global _without_keys  # noqa: PLW0603 - an error is told wherever it is caught
-    _without_keys = without_keys
+class _Readable:
+    """Text and pickling of our exceptions."""
 
-
-class _OwnTraceback:
-    """IPython prints what ``_render_traceback_`` returns in place of a traceback."""
+    args: tuple[object, ...]
 
     def __str__(self) -> str:
-        # A server's words may be in it, and front ends and terminals obey what is not printable.
-        return "".join(map(_seen, _without_keys(super().__str__())))
+        # It may quote a server, and front ends and terminals obey unprintable characters.
+        return replace_unprintable(_redact(super().__str__()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # BaseException.__reduce__ calls the class with ``args``: that fails where ``__init__``
+        # takes anything but the message.
+        args = tuple(_redact(arg) if isinstance(arg, str) else arg for arg in self.args)
+        return _restore, (type(self), args), vars(self)
+
     def _render_traceback_(self) -> list[str]:
-        text = str(self)
-        if len(text) > MAX_CHARS:
-            text = text[: MAX_CHARS - 1] + "…"
-        return [f"{type(self).__name__}: {text}"]
+        """Return what IPython prints in place of a traceback."""
+        return [f"{type(self).__name__}: {clip(str(self), MAX_CHARS)}"]
 
 
-class KimiError(_OwnTraceback, Exception):
-    """Base of all our errors.
+class KimiError(_Readable, Exception):
+    """Base of all errors of this package.
 
     Attributes
     ----------
     reply : Reply or None
-        What the turn had received when it failed.
+        The partial turn, as far as it had come.
     """
 
     reply: Reply | None = None
 
 
 class MagicError(KimiError):
-    """A ``%kimi`` line or ``%%kimi`` cell that cannot be understood."""
+    """A ``%kimi`` line or ``%%kimi`` cell that cannot be parsed."""
 
 
 class PromptError(KimiError):
@@ -119,7 +124,7 @@ class PromptError(KimiError):
 
 
 class ConfigError(KimiError):
-    """A setting, endpoint or model name that does not fit."""
+    """An invalid setting, endpoint or model name."""
 
 
 class MissingKeyError(ConfigError):
@@ -127,7 +132,7 @@ class MissingKeyError(ConfigError):
 
 
 class LocalEngineError(KimiError):
-    """The embedded engine cannot be had or cannot run."""
+    """The embedded engine is missing or cannot run."""
 
 
 class EndpointError(KimiError):
@@ -140,16 +145,16 @@ class EndpointError(KimiError):
     status : int or None
         The HTTP status, where there was an answer.
     retry_after : float or None
-        Seconds the server asks to wait.
+        Seconds that the server asks to wait.
     request_id : str or None
-        The server's name for the request.
+        The server's id of the request.
 
     Attributes
     ----------
     retriable : bool
-        Whether the same request may succeed when it is sent again.
+        True if the same request may succeed when it is sent again.
     partial : Completion or None
-        What had arrived when it failed.
+        The part of the answer that had arrived.
     """
 
     retriable = False
@@ -170,7 +175,7 @@ class EndpointError(KimiError):
 
 
 class ConnectionFailed(EndpointError):
-    """The server was not reached, or the line broke."""
+    """The server was not reached, or the connection broke."""
 
     retriable = True
 
@@ -180,7 +185,7 @@ class TimedOut(EndpointError):
 
 
 class BadRequest(EndpointError):
-    """The server refuses what was sent (400, 413, 422 …)."""
+    """The server refuses the request (400, 413, 422 …)."""
 
 
 class ContextTooLong(BadRequest):
@@ -206,7 +211,7 @@ class RateLimited(EndpointError):
 
 
 class QuotaExhausted(EndpointError):
-    """The account has nothing left; another try does not help."""
+    """The account has no quota left; retrying does not help."""
 
 
 class ServerFailed(EndpointError):
@@ -216,28 +221,28 @@ class ServerFailed(EndpointError):
 
 
 class BadStream(EndpointError):
-    """What came back is no chat completion, or it broke off with an error."""
+    """The response is not a chat completion, or it broke off with an error."""
 
 
-class TurnInterrupted(_OwnTraceback, KeyboardInterrupt):
+class TurnInterrupted(_Readable, KeyboardInterrupt):
     """Kernel → Interrupt while a turn was running.
 
     Attributes
     ----------
     reply : Reply or None
-        What had arrived until then; it is in ``kimi.last`` and in the chat as well.
+        The partial turn; it is in ``kimi.last`` and in the chat as well.
     """
 
     reply: Reply | None = None
 
 
-class ToolInterrupted(_OwnTraceback, KeyboardInterrupt):
+class ToolInterrupted(_Readable, KeyboardInterrupt):
     """Kernel → Interrupt while a tool was running.
 
     Parameters
     ----------
     result : ToolResult
-        What it had printed and displayed until then.
+        What the tool had printed and displayed.
     """
 
     def __init__(self, result: ToolResult) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.text import clip
+from kimi_magic.core.text import clip, mend_surrogates
 
 __all__ = [
     "Completion",
@@ -26,7 +26,6 @@ __all__ = [
     "Usage",
     "as_content",
     "as_reasoning",
-    "mend_surrogates",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -311,18 +310,6 @@ def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:
         "A prompt is a str or a list of text parts such as "
         f'{{"type": "text", "text": "…"}}; got {clip(repr(prompt), 80)}'
     )
-
-
-def mend_surrogates(text: str) -> str:
-    """Join the two halves of a code point where they meet; a half alone becomes U+FFFD.
-
-    No server takes a text that UTF-8 cannot carry.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _is_text_part(part: Any) -> bool:

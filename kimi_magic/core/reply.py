@@ -160,7 +160,11 @@ class Reply:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what is data: functions and live values may be of any kind."""
-        return Reply, (self.record, self.data, self.error)
+        # The error as state, which is read after the object is there: it holds the reply.
+        return Reply, (self.record, self.data), {"error": self.error}
+
+    def __copy__(self) -> Reply:
+        return replace(self)
 
     def __str__(self) -> str:
         return self.text

@@ -1,59 +1,151 @@
-"""Small matters of text: what fits, and how things are counted."""
+"""Text for readers: clean of characters that mislead, short enough, counted."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["clip", "count", "cut", "cut_middle", "plain"]
+__all__ = [
+    "clean",
+    "clip",
+    "count",
+    "cut",
+    "cut_middle",
+    "mend_surrogates",
+    "plain",
+    "replace_unprintable",
+    "reveal",
+    "without_blank_lines",
+]
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
+# Characters that mislead a reader, as ranges of a regular expression's class.
+_CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and line feed, C1: terminals obey them
+_SURROGATES = "\ud800-\udfff"  # UTF-8 cannot hold them
+_REORDERING = "\u2028-\u202e\u2066-\u2069\ufff9-\ufffb"  # break lines, turn the writing around
+_TAGS = "\U000e0000-\U000e00ff"  # say things to a model that nobody sees
+# Take no place, and hide a word from a search or a reader. \u200c and \u200d are not among them:
+# they shape Persian and Hindi words and emoji.
+_INVISIBLE = (
+    "\xad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2060-\u2065\u206a-\u206f\ufeff"
+    "\U000e0100-\U000e01ef"
+)
+_SELECTORS = "\ufe00-\ufe0f"  # choose how the character before them looks: text or emoji
+_BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"  # letters by Unicode's category, blank by their looks
+_BLANK_BRAILLE = "\u2800"
+
+_UNSAFE = re.compile(f"[{_CONTROLS}{_SURROGATES}{_REORDERING}{_TAGS}]")
+_UNSEEN = re.compile(f"[{_INVISIBLE}{_BLANK_LETTERS}]")
+_BLANKS = _BLANK_LETTERS + _BLANK_BRAILLE
+_HIDING = re.compile(f"[{_INVISIBLE}{_SELECTORS}{_BLANKS}]")
+_MAX_INDENT = 80
+
+
+def clean(text: str) -> str:
+    """Make control characters visible; drop carriage returns and what cannot be seen.
+
+    Works character by character: cleaned pieces add up to the cleaned whole.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(_visible, _UNSEEN.sub("", text))
+
+
+def _visible(match: re.Match[str]) -> str:
+    char = match[0]
+    if char == "\r":
+        return ""
+    if char < " ":
+        return chr(0x2400 + ord(char))  # the Control Pictures block: ␛ for ESC
+    return "\N{SYMBOL FOR DELETE}" if char == "\x7f" else "\N{REPLACEMENT CHARACTER}"
+
+
+def reveal(text: str) -> str:
+    """Show each unseen character by its number: nobody can approve what is hidden."""
+    return "".join(
+        char if _is_printable(char) and not _HIDING.match(char) else f"⟨U+{ord(char):04X}⟩"
+        for char in text
+    )
+
+
+def replace_unprintable(text: str) -> str:
+    """Put U+FFFD for what a terminal or a front end would obey, and for blanks in disguise."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if _is_printable(char) and char not in _BLANKS else "\N{REPLACEMENT CHARACTER}"
+        for char in text
+    )
+
+
+def _is_printable(char: str) -> bool:
+    return char.isprintable() or char in "\n\t"
+
+
+def mend_surrogates(text: str) -> str:
+    """Join the two halves of a code point where they meet; a half alone becomes U+FFFD.
+
+    No server accepts a text that UTF-8 cannot encode.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def without_blank_lines(text: str) -> str:
+    """Drop blank lines at the beginning; the indentation of the first other line stays."""
+    body = text.lstrip()
+    blank = text[: len(text) - len(body)]
+    return blank.rpartition("\n")[2][-_MAX_INDENT:] + body
+
 
 def count(number: int, noun: str) -> str:
-    """Say how many there are: ``1 row``, ``1,000 rows``."""
+    """Format a count with its noun: ``1 row``, ``1,000 rows``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def clip(text: str, limit: int) -> str:
-    """Shorten a text of a few words; an ellipsis stands for the rest."""
+    """Shorten a few words; an ellipsis stands for the rest."""
     return text if len(text) <= limit else f"{text[: max(limit - 1, 0)]}…"[: max(limit, 0)]
 
 
 def cut(text: str, limit: int, hint: str = "") -> str:
     """Shorten a text to ``limit`` characters, a note on what is missing included.
 
-    Where the note would take most of them, an ellipsis stands for it.
+    An ellipsis replaces a note that would take most of them.
     """
     if len(text) <= limit:
         return text
-    kept, note = _note(len(text), limit, hint)
-    return clip(text, limit) if kept < limit // 4 else f"{text[:kept]}{note}"
+    size, note = _note(len(text), limit, hint)
+    return clip(text, limit) if size < limit // 4 else f"{text[:size]}{note}"
 
 
 def cut_middle(text: str, limit: int) -> str:
-    """Shorten a text as ``cut`` does, but keep its end too, which has two thirds of the room."""
+    """Shorten a text like ``cut``, but keep its end too: that gets two thirds of the characters."""
     if len(text) <= limit:
         return text
-    kept, note = _note(len(text), limit - 2)
-    if kept < max(limit // 4, 3):
+    size, note = _note(len(text), limit - 2)
+    if size < max(limit // 4, 3):
         return clip(text, limit)
-    head = kept // 3
-    return f"{text[:head]}\n{note}\n{text[head - kept :]}"
+    head = size // 3
+    return f"{text[:head]}\n{note}\n{text[head - size :]}"
 
 
 def _note(length: int, limit: int, hint: str = "") -> tuple[int, str]:
-    """How many characters stay, negative if there is no room for the note, and the note itself.
+    """Return how many characters remain beside the note (negative: none fit), and the note.
 
-    It tells how much is missing, which depends on its own length: its digits vary by few.
+    The note tells how much is missing, which depends on its own length: its digits vary by few.
     """
     hint = hint and f"; {hint}"
-    kept = limit - len(f"… [cut: {length:,} of {length:,} characters are missing{hint}]")
-    missing = length - max(kept, 0)
-    return kept, f"… [cut: {missing:,} of {length:,} characters are missing{hint}]"
+    size = limit - len(f"… [cut: {length:,} of {length:,} characters are missing{hint}]")
+    missing = length - max(size, 0)
+    return size, f"… [cut: {missing:,} of {length:,} characters are missing{hint}]"
 
 
 def plain(text: str) -> str:
-    """What was printed as a terminal would leave it: without colours and overwritten lines."""
+    """Return printed text as a terminal leaves it: without colours and overwritten lines."""
     text = _ANSI.sub("", text)
     if "\r" not in text:
         return text

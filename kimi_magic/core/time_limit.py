@@ -1,7 +1,7 @@
-"""Runs a call until its time is over.
+"""Run code that is not ours within a time limit.
 
-In the main thread a timer's signal can end it; elsewhere, and on Windows, nothing can end a call
-from outside, so that it runs in a thread which is left behind.
+In the main thread a timer's signal ends a call. In other threads, and on Windows, nothing can end
+a call from outside: it runs in a thread of its own, which is left behind.
 """
 
 from __future__ import annotations
@@ -15,75 +15,119 @@ from concurrent import futures
 from types import FrameType
 from typing import Any
 
-__all__ = ["CallTimedOut", "Clock", "Ring", "call_within", "wait"]
+__all__ = [
+    "USER_ERRORS",
+    "CallTimedOut",
+    "DeadlineReached",
+    "TimeBudget",
+    "TimeLimit",
+    "call_within",
+    "wait",
+]
 
-# Windows cannot interrupt a wait for a lock: it has to end by itself now and then.
+# Everything a value's own code may raise, except an interrupt and a time limit's signal.
+USER_ERRORS = (Exception, SystemExit, GeneratorExit)
+
+# Windows cannot interrupt a wait for a lock, so no wait is longer than this.
 _TICK = 0.1
-# Python prints what is raised in a finalizer or a weak reference's callback, and goes on: a ring
-# waits a little for the end of one, and who lost it hears it again.
-_SOON, _PATIENCE, _AGAIN = 0.001, 0.1, 0.5
-_SHORTEST, _LONGEST = 1e-6, 1e7  # a timer of 0 s is none; above, the system's clocks overflow
+# Python prints and drops what is raised in a finalizer or in a weak reference's callback. The
+# signal waits a little until such a callback has returned, and is raised again if it was dropped.
+_RETRY_SOON, _CALLBACK_GRACE, _RAISE_AGAIN = 0.001, 0.1, 0.5
+_SHORTEST, _LONGEST = 1e-6, 1e7  # setitimer takes 0 for «off»; above, the system's clocks overflow
 
 
 class CallTimedOut(Exception):
-    """The time of a call is over; the text says what became of the function."""
+    """The time limit of a call has expired; the text says what became of the function."""
 
 
-class Ring(BaseException):
-    """Ends a function at its time. No Exception: ``except Exception`` in the function lets it by.
+class DeadlineReached(BaseException):
+    """Raised in a function when its time limit expires.
 
-    A function that is called inside another's sees that one's ring as well, and lets it by.
+    Not an ``Exception``, so that ``except Exception`` in the function does not catch it. Nested
+    calls see each other's, and must let those that are not their own pass.
     """
 
 
-class Clock:
-    """How much of a call's time is left; without seconds, always enough."""
+class TimeLimit:
+    """A deadline some seconds from now; with None, never."""
 
     def __init__(self, seconds: float | None) -> None:
-        self._end = None if seconds is None else time.monotonic() + min(seconds, _LONGEST)
+        self._deadline = None if seconds is None else time.monotonic() + min(seconds, _LONGEST)
 
     @property
-    def limited(self) -> bool:
-        return self._end is not None
+    def is_set(self) -> bool:
+        return self._deadline is not None
 
     @property
-    def left(self) -> float:
-        return _LONGEST if self._end is None else max(self._end - time.monotonic(), _SHORTEST)
+    def remaining(self) -> float:
+        if self._deadline is None:
+            return _LONGEST
+        return max(self._deadline - time.monotonic(), _SHORTEST)
 
     @property
-    def over(self) -> bool:
-        return self._end is not None and time.monotonic() >= self._end
+    def expired(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
 
-def call_within(call: Callable[[], Any], clock: Clock, *, in_thread: bool = False) -> Any:
-    """Call a function, and give it up when the clock's time is over.
+class TimeBudget:
+    """Time that several calls share; none of them may take more than its part.
+
+    Parameters
+    ----------
+    seconds : float
+        Seconds for all calls together.
+    each : float
+        Seconds for one call.
+    """
+
+    def __init__(self, seconds: float = 1.5, each: float = 0.3) -> None:
+        self._limit = TimeLimit(seconds)
+        self._each = each
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function within what is left of the budget.
+
+        Raises
+        ------
+        CallTimedOut
+            The call took too long, or the budget was spent before it.
+        """
+        if self._limit.expired:
+            raise CallTimedOut("and was not called")
+        return call_within(
+            lambda: function(*args), TimeLimit(min(self._each, self._limit.remaining))
+        )
+
+
+def call_within(call: Callable[[], Any], limit: TimeLimit, *, in_thread: bool = False) -> Any:
+    """Call a function, and give up when the limit expires.
 
     Parameters
     ----------
     in_thread : bool
-        Whether to run it in a thread of its own, which is left behind at the end of its time.
+        Run it in a thread of its own, which is left behind when the limit expires.
 
     Raises
     ------
     CallTimedOut
-        And whatever the function raises.
+        The limit has expired. Errors of the function pass unchanged.
     """
-    if in_thread or (clock.limited and not _can_ring()):
-        return _in_thread(call, clock)
-    return _until_ring(call, clock) if clock.limited else call()
+    if in_thread or (limit.is_set and not _can_use_signal()):
+        return _in_thread(call, limit)
+    return _until_signal(call, limit) if limit.is_set else call()
 
 
-def _can_ring() -> bool:
-    """Whether signals arrive in this thread, and the handler that is there can be put back."""
+def _can_use_signal() -> bool:
     return (
         hasattr(signal, "setitimer")
         and threading.current_thread() is threading.main_thread()
+        # None: the handler was not installed from Python, and could not be put back.
         and signal.getsignal(signal.SIGALRM) is not None
     )
 
 
-def _until_ring(call: Callable[[], Any], clock: Clock) -> Any:
-    alarm = _Alarm(clock.left)
+def _until_signal(call: Callable[[], Any], limit: TimeLimit) -> Any:
+    alarm = _Alarm(limit.remaining)
     try:
         alarm.set()
         try:
@@ -93,96 +137,102 @@ def _until_ring(call: Callable[[], Any], clock: Clock) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        if not alarm.rung or (isinstance(error, Ring) and error is not alarm.ring):
+        if not alarm.fired or (isinstance(error, DeadlineReached) and error is not alarm.error):
             raise
     finally:
         alarm.put_back()
-    # Also where the function hides it: IPython's run_cell turns any exception into a traceback.
-    if alarm.rung:
+    # A function may hide the error: IPython's run_cell turns any exception into a traceback.
+    if alarm.fired:
         raise CallTimedOut("and was stopped")
     return value
 
 
 class _Alarm:
-    """The process's one interval timer, shared with whoever had set it before.
+    """The process's only interval timer, shared with code that had set it before.
 
-    While ours is set, the other's handler is called when its time comes, and afterwards its timer
-    has what is left of its time.
+    Until ours fires, the other code's handler is called when its own time comes. Afterwards its
+    timer gets back what is left of its time.
     """
 
     def __init__(self, seconds: float) -> None:
-        self.ring = Ring()
+        self.error = DeadlineReached()
         self.armed = True
-        self.rung = False
-        self._handler = signal.getsignal(signal.SIGALRM)
-        left, self._interval = signal.getitimer(signal.ITIMER_REAL)
+        self.fired = False
+        self._other_handler = signal.getsignal(signal.SIGALRM)
+        remaining, self._other_interval = signal.getitimer(signal.ITIMER_REAL)
         now = time.monotonic()
-        self._due = now + seconds
-        self._others_due = now + left if left else None
+        self._deadline = now + seconds
+        self._other_deadline = now + remaining if remaining else None
 
     def set(self) -> None:
         signal.signal(signal.SIGALRM, self._handle)
         self._start()
 
     def _start(self) -> None:
-        due = self._due if self._others_due is None else min(self._due, self._others_due)
+        due = min(self._deadline, self._other_deadline or self._deadline)
         signal.setitimer(signal.ITIMER_REAL, max(due - time.monotonic(), _SHORTEST))
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self.armed:
             return
         now = time.monotonic()
-        if self._others_due is not None and now >= self._others_due:
-            self._others_due = now + self._interval if self._interval else None
-            if callable(self._handler):
-                self._handler(signum, frame)
-        if now < self._due:
+        if self._other_deadline is not None and now >= self._other_deadline:
+            self._other_deadline = now + self._other_interval if self._other_interval else None
+            if callable(self._other_handler):
+                self._other_handler(signum, frame)
+        if now < self._deadline:
             self._start()
-        elif _is_lost_in(frame) and now < self._due + _PATIENCE:
-            signal.setitimer(signal.ITIMER_REAL, _SOON)
+        elif _drops_errors(frame) and now < self._deadline + _CALLBACK_GRACE:
+            signal.setitimer(signal.ITIMER_REAL, _RETRY_SOON)
         else:
-            self.rung = True
-            self._due = now + _AGAIN
+            self.fired = True
+            self._deadline = now + _RAISE_AGAIN
             self._start()
-            raise self.ring
+            raise self.error
 
     def put_back(self) -> None:
         self.armed = False
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._handler)
-        if self._others_due is not None:
-            left = max(self._others_due - time.monotonic(), _SHORTEST)
-            signal.setitimer(signal.ITIMER_REAL, left, self._interval)
+        signal.signal(signal.SIGALRM, self._other_handler)
+        if self._other_deadline is not None:
+            remaining = max(self._other_deadline - time.monotonic(), _SHORTEST)
+            signal.setitimer(signal.ITIMER_REAL, remaining, self._other_interval)
 
 
-def _is_lost_in(frame: FrameType | None) -> bool:
-    """Whether it is seen that what is raised here goes no further."""
+def _drops_errors(frame: FrameType | None) -> bool:
+    """Return True if what is raised in this frame visibly goes no further."""
     if frame is None:
         return False
     module = frame.f_globals.get("__name__")
     return frame.f_code.co_name == "__del__" or module in ("weakref", "_weakrefset")
 
 
-def _in_thread(call: Callable[[], Any], clock: Clock) -> Any:
+def _in_thread(call: Callable[[], Any], limit: TimeLimit) -> Any:
     future: futures.Future[Any] = futures.Future()
 
     def work() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+        except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
             future.set_exception(error)
 
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name="kimi-magic call", daemon=True).start()
-    return wait(future, clock, "and was left behind; it may still be running")
+    return wait(future, limit, "and was left behind; it may still be running")
 
 
-def wait(future: futures.Future[Any], clock: Clock, fate: str) -> Any:
-    """Wait for a future's result until the clock's time is over."""
+def wait(future: futures.Future[Any], limit: TimeLimit, outcome: str) -> Any:
+    """Wait for a future's result.
+
+    Raises
+    ------
+    CallTimedOut
+        The limit has expired; ``outcome`` is its text.
+    """
     while not future.done():
-        if clock.over:
-            raise CallTimedOut(fate)
-        futures.wait([future], timeout=min(clock.left, _TICK))
+        if limit.expired:
+            raise CallTimedOut(outcome)
+        futures.wait([future], timeout=min(limit.remaining, _TICK))
     error = future.exception()
     if error is not None:
         raise error

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from kimi_magic.core.events import Envelope, Preparing
+from kimi_magic.core.text import clean
 from kimi_magic.display.record import call_text, tokens_line
-from kimi_magic.display.segments import Segment, clean
+from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import Throttle, ViewOptions
 

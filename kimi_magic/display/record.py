@@ -19,12 +19,12 @@ from typing import Any, NamedTuple, Protocol
 from kimi_magic.core.events import Envelope
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import count
+from kimi_magic.core.text import clean, count
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html, result_text
-from kimi_magic.display.segments import Segment, clean
+from kimi_magic.display.segments import Segment
 from kimi_magic.display.size_budget import cut_note
 from kimi_magic.display.timeline import MAX_NAME, Timeline
 from kimi_magic.display.view import ViewOptions

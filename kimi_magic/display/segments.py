@@ -1,69 +1,18 @@
-"""Segments of a turn, and text that is safe to show."""
+"""Segments of a turn: stretches of one kind, as they are shown."""
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kimi_magic.core.messages import ToolResult
 
-__all__ = ["UNBOUNDED", "Kind", "Op", "Segment", "clean", "reveal", "without_blank_lines"]
+__all__ = ["UNBOUNDED", "Kind", "Op", "Segment"]
 
 UNBOUNDED = sys.maxsize
-INDENT = 80
 Kind = Literal["reasoning", "answer", "notice", "tool"]
 Op = dict[str, Any]
-
-# C0 and C1 controls (a terminal obeys them), surrogates (no UTF-8 holds them), what reorders or
-# breaks lines of what is read, and tags, which say things to a model that nobody sees.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069\ufff9-\ufffb"
-    "\U000e0000-\U000e00ff]"
-)
-# What takes no place, and hides a word from a search or a reader: \u200c and \u200d are not among
-# them, which shape Persian and Hindi words and emoji.
-_UNSEEN = re.compile(
-    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2060-\u2065\u206a-\u206f"
-    "\u3164\ufeff\uffa0\U000e0100-\U000e01ef]"
-)
-_UNSEEN_ANYWHERE = re.compile(f"{_UNSEEN.pattern}|[\u2800\ufe00-\ufe0f]")
-
-
-def clean(text: str) -> str:
-    """Make control characters visible; carriage returns go, and what cannot be seen.
-
-    Works character by character: a text cleaned in pieces is the text cleaned as a whole.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return _UNSAFE.sub(_visible, _UNSEEN.sub("", text))
-
-
-def reveal(text: str) -> str:
-    """Show what cannot be seen by its number: a person is to approve all that is there."""
-    return "".join(
-        char if char in "\n\t" or (char.isprintable() and not _UNSEEN_ANYWHERE.match(char))
-        else f"⟨U+{ord(char):04X}⟩"
-        for char in text
-    )  # fmt: skip
-
-
-def without_blank_lines(text: str) -> str:
-    """Drop blank lines at the beginning, but keep the indentation of the first line with text."""
-    body = text.lstrip()
-    blank = text[: len(text) - len(body)]
-    return blank.rpartition("\n")[2][-INDENT:] + body
-
-
-def _visible(match: re.Match[str]) -> str:
-    char = match[0]
-    if char == "\r":
-        return ""
-    if char < " ":
-        return chr(0x2400 + ord(char))  # the Control Pictures block: ␛ for ESC
-    return "\N{SYMBOL FOR DELETE}" if char == "\x7f" else "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(slots=True)

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.core.text import clean, without_blank_lines
 from kimi_magic.display.html.tool_results import IMAGES, shown_as
-from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment, clean, without_blank_lines
+from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 
 __all__ = ["BoundedSegments", "cut_note"]
 

@@ -13,9 +13,10 @@ from rich.status import Status
 from rich.text import Text
 
 from kimi_magic.core.events import Envelope, Preparing
+from kimi_magic.core.text import clean
 from kimi_magic.display.html.markdown import Blocks, parser
 from kimi_magic.display.record import call_text
-from kimi_magic.display.segments import Segment, clean
+from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import Throttle, ViewOptions
 

@@ -44,8 +44,8 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import ToolResult, Usage
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clip
-from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment, clean, without_blank_lines
+from kimi_magic.core.text import clean, clip, without_blank_lines
+from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 from kimi_magic.display.size_budget import BoundedSegments, cut_note
 
 __all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline"]

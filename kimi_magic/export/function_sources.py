@@ -22,8 +22,7 @@ from typing import Any
 from kimi_magic.core.cell_sources import cell_sources, lines_of
 from kimi_magic.export.formatting import PYTHON
 from kimi_magic.export.imports import Imports
-from kimi_magic.secrets.keys import KEY_LIKE
-from kimi_magic.secrets.patterns import mask
+from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["Sources", "gather"]
 
@@ -35,8 +34,6 @@ _IMMUTABLE = (re.Pattern, PurePath, Decimal, date, time, timedelta, UnionType, G
 _SECRET_NAME = re.compile(
     r"(?i)((api|access|private|secret)[_-]?key|token|secret|password|passwd|authorization)$"
 )
-# Programs are saved and passed on, so shorter tokens than in prompts count as secrets.
-_SHORT_SECRET = re.compile(rf"\b({KEY_LIKE}|eyJ[\w-]{{12,}})|(?i:bearer) [\w.-]{{12,}}")
 # Run as the notebook's next cell, the program finds there what was left behind.
 _FROM_NOTEBOOK = 'globals().get("{}")'
 
@@ -205,7 +202,7 @@ def _is_secret(name: Any, value: Any) -> bool:
         return False
     if isinstance(name, str) and _SECRET_NAME.search(name):
         return True
-    return _SHORT_SECRET.search(value) is not None or bool(mask(value)[1])
+    return holds_key(value)
 
 
 def _source_of(name: str, value: Any) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.messages import mend_surrogates
 from kimi_magic.core.reply import Reply
-from kimi_magic.secrets.patterns import MASKED, mask
-from kimi_magic.secrets.redact import mapped
+from kimi_magic.core.text import mend_surrogates
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.patterns import MASKED
+from kimi_magic.secrets.redact import Redactor
 
 __all__ = ["Program", "program_of"]
 
@@ -94,7 +95,7 @@ class Program:
         return paragraphs
 
 
-def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
+def program_of(reply: Reply, keys: Sequence[Key]) -> Program:
     """Return the program that sends the first request of a turn again.
 
     Partial mode is left out: the request ends with the words that asked to continue.
@@ -102,8 +103,8 @@ def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
     Parameters
     ----------
     reply : Reply
-    secrets : Mapping
-        Known keys, by the names of their variables. None of them is written.
+    keys : sequence of Key
+        Redacted in the messages, as is everything that looks like a key.
 
     Raises
     ------
@@ -115,7 +116,7 @@ def program_of(reply: Reply, secrets: Mapping[str, str]) -> Program:
         raise KimiError("This turn sent nothing, so there is no program to write.")
     notes = [] if endpoint.base_url else [PRACTICE_MODEL]
     messages = [message.to_dict() for message in record.messages[: record.sent]]
-    messages = mapped(messages, lambda text: mask(text, secrets)[0])
+    messages = Redactor(keys, shapes=True).value(messages)
     notes += (
         f"messages[{index}] holds {MASKED} in the place of a secret."
         for index, message in enumerate(messages)

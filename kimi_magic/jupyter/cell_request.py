@@ -42,7 +42,12 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
     if options["dry_run"]:
         notebook.say(notebook.dry_run(request))
         return None
-    reply = notebook.ask(request, _view(options))
+    view = ViewOptions(
+        format=options["format"] or "markdown",
+        hide_reasoning=options["hide_reasoning"],
+        usage=options["usage"],
+    )
+    reply = notebook.ask(request, view)
     if options["format"] == "code":
         notebook.put_in_next_cell(code_of(reply))
     if options["out"]:
@@ -54,39 +59,27 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
 def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnRequest:
     """Translate the options; those that a request has under the same name go over as they are."""
     from kimi_magic.context.cells import parse_numbers
+    from kimi_magic.schema.output import ANY_JSON
 
     same = {name: options[name] for name in REQUEST_FIELDS & options.keys()}
     translated = {
-        "chat": _chat(notebook, options),
-        "tools": _tools(notebook, options),
+        "chat": None if options["no_history"] else options["chat"] or notebook.current_chat,
+        "tools": None if options["no_tools"] else _tools(notebook, options["tool"]),
         "variables": options["var"],
         "cells": notebook.read_cells(parse_numbers(options["cells"]) if options["cells"] else ()),
-        "schema": _schema(options),
         "stream": not options["no_stream"],
     }
+    if options["format"] == "json" and options["schema"] is None:
+        translated["schema"] = ANY_JSON
     prompt, expressions = _prompt(notebook, options, body)
     return TurnRequest(prompt, expressions=expressions, **same | translated)
 
 
-def _chat(notebook: Notebook, options: Mapping[str, Any]) -> str | None:
-    return None if options["no_history"] else options["chat"] or notebook.current_chat
-
-
-def _tools(notebook: Notebook, options: Mapping[str, Any]) -> list[Any] | None:
+def _tools(notebook: Notebook, names: list[str] | None) -> list[Any]:
+    """Return the named tools, or those that are offered to every cell."""
     from kimi_magic.tools.decorator import offered
 
-    if options["no_tools"]:
-        return None
-    names = options["tool"]
-    return [offered.meant(name, notebook.variables) for name in names] if names else list(offered)
-
-
-def _schema(options: Mapping[str, Any]) -> Any:
-    from kimi_magic.schema.output import ANY_JSON
-
-    if options["schema"] is None and options["format"] == "json":
-        return ANY_JSON
-    return options["schema"]
+    return [offered.resolve(name, notebook.variables) for name in names] if names else list(offered)
 
 
 def _prompt(
@@ -101,11 +94,3 @@ def _prompt(
     if options["format"] == "code":
         prompt = f"{prompt}\n\n{ONLY_CODE}"
     return prompt, tuple(piece.source for piece in pieces if isinstance(piece, Expression))
-
-
-def _view(options: Mapping[str, Any]) -> ViewOptions:
-    return ViewOptions(
-        format=options["format"] or "markdown",
-        hide_reasoning=options["hide_reasoning"],
-        usage=options["usage"],
-    )

@@ -71,9 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--output", type=Path, metavar="PATH", help="file for the executed notebook")
     commands.add_parser(
-        "fetch",
-        help="download the practice model now, for use offline",
-        allow_abbrev=False,
+        "fetch", help="download the practice model now, for use offline", allow_abbrev=False
     )
     return parser
 

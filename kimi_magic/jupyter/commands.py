@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from kimi_magic.core.errors import ConfigError, MagicError
 from kimi_magic.core.reply import Reply
 from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ask_about, code_of
-from kimi_magic.jupyter.line_parser import parse_snippet
+from kimi_magic.jupyter.line_parser import parse_verb
 from kimi_magic.jupyter.notebook import Notebook
-from kimi_magic.jupyter.options import OPTIONS
+from kimi_magic.jupyter.options import OPTIONS, Option
 from kimi_magic.turn.request import TurnRequest
 
 __all__ = ["REGISTRY", "Verb", "help_text", "split_verb"]
@@ -41,6 +42,8 @@ class Verb:
     completes : tuple of str
         Kind of names that tab completion offers for each word after the verb, as in
         ``Option.completes``, or the words themselves with ``|`` between them.
+    options : tuple of Option
+        The verb's own options, for a function that reads its line with `_parse`.
     run : callable
         Gets the notebook and the rest of the line as it was typed.
     """
@@ -50,6 +53,7 @@ class Verb:
     help: str
     example: str
     completes: tuple[str, ...]
+    options: tuple[Option, ...]
     run: Run
 
 
@@ -57,13 +61,23 @@ REGISTRY: dict[str, Verb] = {}
 
 
 def verb(
-    usage: str, summary: str, *, example: str, completes: tuple[str, ...] = ()
+    usage: str,
+    summary: str,
+    *,
+    example: str = "",
+    completes: tuple[str, ...] = (),
+    options: tuple[Option, ...] = (),
 ) -> Callable[[Run], Run]:
-    """Register the decorated function as a verb; the first word of ``usage`` is its name."""
+    """Register the decorated function as a verb.
+
+    The first word of ``usage`` is its name and, without another, the example.
+    """
 
     def register(run: Run) -> Run:
         name = usage.partition(" ")[0]
-        REGISTRY[name] = Verb(name, usage, summary, f"%kimi {example}", completes, run)
+        REGISTRY[name] = Verb(
+            name, usage, summary, f"%kimi {example or name}", completes, options, run
+        )
         return run
 
     return register
@@ -88,11 +102,18 @@ def split_verb(line: str) -> tuple[str, str]:
     raise MagicError(f"%kimi has no verb {name!r:.60}. {guess} `%kimi help` lists them.")
 
 
+def _parse(name: str, line: str) -> tuple[dict[str, Any], list[str]]:
+    """Return a verb's options and words, as many at most as it completes."""
+    return parse_verb(name, line, REGISTRY[name].options, len(REGISTRY[name].completes))
+
+
 def help_text(name: str = "") -> str:
     """Return the help for one verb, or for all options and verbs."""
     if name:
         known = REGISTRY[name]
-        return f"%kimi {known.usage}\n    {known.help}\n    for example: {known.example}"
+        options = _columns([(f"    {option.usage}", option.help) for option in known.options])
+        lines = [f"%kimi {known.usage}", f"    {known.help}", options]
+        return "\n".join([*filter(None, lines), f"    for example: {known.example}"])
     return "\n".join(
         [
             "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.",
@@ -106,9 +127,7 @@ def help_text(name: str = "") -> str:
 
 
 @verb(
-    "ask PROMPT",
-    "ask one line; the rest of the line is the prompt",
-    example="ask What is 7 × 8?",
+    "ask PROMPT", "ask one line; the rest of the line is the prompt", example="ask What is 7 × 8?"
 )
 def _ask(notebook: Notebook, prompt: str) -> Reply:
     from kimi_magic.tools.decorator import offered
@@ -118,7 +137,7 @@ def _ask(notebook: Notebook, prompt: str) -> Reply:
     return notebook.ask(TurnRequest(prompt, chat=notebook.current_chat, tools=list(offered)))
 
 
-@verb("fix", "explain the last error, and put the corrected cell below", example="fix")
+@verb("fix", "explain the last error, and put the corrected cell below")
 def _fix(notebook: Notebook, _: str) -> Reply:
     failed = notebook.cell_errors.latest
     if failed is None:
@@ -128,7 +147,7 @@ def _fix(notebook: Notebook, _: str) -> Reply:
     return reply
 
 
-@verb("explain [N]", "explain the last cell, or In[N]", example="explain")
+@verb("explain [N]", "explain the last cell, or In[N]")
 def _explain(notebook: Notebook, number: str) -> Reply:
     if number and not number.isdecimal():
         raise MagicError("Which cell? `%kimi explain` takes its number, or the last one.")
@@ -139,16 +158,13 @@ def _explain(notebook: Notebook, number: str) -> Reply:
 
 
 @verb(
-    "continue [CHAT]",
-    "continue a turn that was stopped, cut off or failed",
-    example="continue",
-    completes=("chats",),
+    "continue [CHAT]", "continue a turn that was stopped, cut off or failed", completes=("chats",)
 )
 def _continue(notebook: Notebook, chat: str) -> Reply:
     return notebook.ask(notebook.session.to_continue(chat or notebook.current_chat))
 
 
-@verb("chats", "list the chats with their turns and tokens", example="chats")
+@verb("chats", "list the chats with their turns and tokens")
 def _chats(notebook: Notebook, _: str) -> None:
     rows = [("", "chat", "turns", "tokens")]
     for chat in notebook.session.chats:
@@ -162,25 +178,21 @@ def _chats(notebook: Notebook, _: str) -> None:
     "switch to a chat and show it; --all includes turns that were set aside",
     example="chat review",
     completes=("chats",),
+    options=(Option(("--all",), "show the turns that were set aside, too"),),
 )
-def _chat(notebook: Notebook, words: str) -> None:
+def _chat(notebook: Notebook, line: str) -> None:
     from kimi_magic.display.record import publish, show_chat
 
-    names = [word for word in words.split() if word != "--all"]
-    if len(names) > 1:
-        raise MagicError("Which chat? `%kimi chat NAME` shows one, `%kimi chats` lists them.")
+    options, names = _parse("chat", line)
     chats = notebook.session.chats
     chats.current = names[0] if names else chats.current
     chat = chats.get(chats.current)
-    aside = chat.set_aside if "--all" in words.split() else ()
-    publish(show_chat(chat.turns, aside, max_chars=notebook.settings.max_output_chars))
+    aside = chat.set_aside if options["all"] else ()
+    publish(show_chat(chat.turns, aside, max_chars=notebook.session.settings.max_output_chars))
 
 
 @verb(
-    "reset [CHAT]",
-    "forget the turns of a chat, by default the current one",
-    example="reset",
-    completes=("chats",),
+    "reset [CHAT]", "forget the turns of a chat, by default the current one", completes=("chats",)
 )
 def _reset(notebook: Notebook, name: str) -> None:
     chat = notebook.session.chats.known(name or notebook.current_chat)
@@ -232,15 +244,14 @@ def _models(notebook: Notebook, endpoint: str) -> None:
     notebook.say("\n".join(session.connector.models(chosen, key, session.settings, print)))
 
 
-@verb("endpoints", "list the endpoints, and which keys are present", example="endpoints")
+@verb("endpoints", "list the endpoints, and which keys are present")
 def _endpoints(notebook: Notebook, _: str) -> None:
     session = notebook.session
     chosen = None
     with suppress(ConfigError):  # nobody to ask yet, or a bad variable: the list helps out of both
         chosen = session.connector.choose(None, session.settings)
-    endpoints, problem = session.connector.catalogue.listing()
     rows = [("", "endpoint", "key", "model", "address")]
-    for endpoint in endpoints:
+    for endpoint in session.connector.catalogue:
         key = "none needed"
         if endpoint.key_env:
             try:
@@ -250,7 +261,7 @@ def _endpoints(notebook: Notebook, _: str) -> None:
             key = f"{endpoint.key_env}: {present}"
         mark = "→" if endpoint == chosen else ""
         rows.append((mark, endpoint.name, key, endpoint.model, endpoint.base_url or "embedded"))
-    notebook.say("\n".join(filter(None, [_columns(rows), problem])))
+    notebook.say("\n".join(filter(None, [_columns(rows), session.connector.catalogue.problem])))
 
 
 @verb(
@@ -258,16 +269,25 @@ def _endpoints(notebook: Notebook, _: str) -> None:
     "write a turn as a program: python, langchain, node or curl",
     example="snippet curl",
     completes=("forms",),
+    options=(
+        Option(("--turn",), "the turn, counted from 1; by default the latest", "N", int),
+        Option(("-c", "--chat"), "the chat of the turn", "CHAT", completes="chats"),
+        Option(("-o", "--out"), "write the program to this file", "FILE"),
+    ),
 )
-def _snippet(notebook: Notebook, words: str) -> None:
+def _snippet(notebook: Notebook, line: str) -> None:
     from kimi_magic.display.record import publish, show_code
     from kimi_magic.export import FORMS
 
-    options = parse_snippet(words)
-    form = options["form"]
+    options, words = _parse("snippet", line)
+    form = words[0] if words else "python"
     code = notebook.session.snippet(notebook.find_reply(options["chat"], options["turn"]), form)
     if options["out"]:
-        Path(options["out"]).expanduser().write_text(code, "utf-8", newline="\n")
+        try:
+            Path(options["out"]).expanduser().write_text(code, "utf-8", newline="\n")
+        except OSError as error:
+            why = error.strerror or error
+            raise MagicError(f"{options['out']} cannot be written: {why}.") from None
         notebook.say(f"Written to {options['out']}.")
         return
     publish(show_code(code, FORMS[form].language))

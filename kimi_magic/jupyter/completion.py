@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
 from kimi_magic.jupyter.commands import REGISTRY
-from kimi_magic.jupyter.options import OPTIONS
+from kimi_magic.jupyter.options import OPTIONS, Option
 from kimi_magic.session import current
 
 __all__ = ["Names", "callables", "complete_kimi", "completions"]
@@ -59,33 +59,39 @@ def completions(line: str, names: Names) -> list[str] | None:
         return None
     words = re.split(r"\s+", match[2])
     typed = words.pop()
-    found = _after_option(words, typed) if match[1] == "%%" else _after_verb(words)
+    found = _after_verb(words, typed) if match[1] == "%" else _fitting(OPTIONS, (), words, typed)
     if isinstance(found, str):
         typed = typed.rpartition(",")[2]
         found = names[found](typed)
     return None if found is None else sorted({name for name in found if name.startswith(typed)})
 
 
-def _after_option(words: list[str], typed: str) -> Iterable[str] | str | None:
-    """Return the words that fit, or the kind of names, or None for free text."""
-    flags = {flag: option for option in OPTIONS for flag in option.flags}
-    while words and words[-1].endswith(","):  # a list goes on: `-T mean, med`
-        words = words[:-1]
-    option = flags.get(words[-1]) if words else None
-    if option is not None and option.value:
-        return option.choices or option.completes or None
-    return flags if not typed or typed.startswith("-") else None
-
-
-def _after_verb(words: list[str]) -> Iterable[str] | str | None:
-    """Return the words that fit, or the kind of names, or None for free text."""
+def _after_verb(words: list[str], typed: str) -> Iterable[str] | str | None:
     if not words:
         return REGISTRY
-    name, *more = words
-    kinds = REGISTRY[name].completes[len(more) :] if name in REGISTRY else ()
-    if not kinds:
+    verb = REGISTRY.get(words[0])
+    return _fitting(verb.options, verb.completes, words[1:], typed) if verb else None
+
+
+def _fitting(
+    options: Sequence[Option], kinds: Sequence[str], words: list[str], typed: str
+) -> Iterable[str] | str | None:
+    """Return the words that fit after others, or the kind of names, or None for free text."""
+    flags = {flag: option for option in options for flag in option.flags}
+    place, option = 0, None
+    for word in words:
+        if option is not None and word.endswith(","):  # a list goes on: `-T mean, med`
+            continue
+        takes_word = option is None and word not in flags
+        option = flags[word] if word in flags and flags[word].value else None
+        place += takes_word
+    if option is not None:
+        return option.choices or option.completes or None
+    if flags and (typed.startswith("-") or not (typed or kinds)):
+        return flags
+    if place >= len(kinds):
         return None
-    return kinds[0].split("|") if "|" in kinds[0] else kinds[0]
+    return kinds[place].split("|") if "|" in kinds[place] else kinds[place]
 
 
 def _names() -> Names:
@@ -99,9 +105,7 @@ def _names() -> Names:
     own = {name: value for name, value in space.items() if name not in hidden and name[:1] != "_"}
     return {
         "chats": lambda _: [chat.name for chat in session.chats],
-        "endpoints": lambda _: [
-            endpoint.name for endpoint in session.connector.catalogue.listing()[0]
-        ],
+        "endpoints": lambda _: [endpoint.name for endpoint in session.connector.catalogue],
         "models": lambda _: session.connector.known_models(),
         "forms": lambda _: FORMS,
         "verbs": lambda _: REGISTRY,
@@ -117,7 +121,7 @@ def callables(space: Mapping[str, Any], typed: str) -> list[str]:
         return [name for name, value in space.items() if callable(value)] + ["run_python"]
     members = space
     for part in path.split("."):
-        if part not in members or _is_descriptor(members[part]):
+        if part not in members or _defines(type(members[part]), "__get__"):
             return []
         members = _members(members[part])
     return [
@@ -144,13 +148,10 @@ def _members(owner: object) -> dict[str, Any]:
     slot: Any = None if is_class else found.get("__dict__")
     if type(slot) in (GetSetDescriptorType, MemberDescriptorType):
         own = slot.__get__(owner)
-        properties = {n for n in own if _defines(type(found.get(n)), "__set__")}
-        found |= {name: value for name, value in own.items() if name not in properties}
+        for name, value in own.items():
+            if type(name) is str and not _defines(type(found.get(name)), "__set__"):
+                found[name] = value
     return found
-
-
-def _is_descriptor(value: object) -> bool:
-    return _defines(type(value), "__get__")
 
 
 def _defines(kind: type, name: str) -> bool:

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 from kimi_magic.config import out_of_bounds
 from kimi_magic.core.errors import MagicError
-from kimi_magic.jupyter.options import OPTIONS, SNIPPET_OPTIONS, Option
-from kimi_magic.secrets.keys import KEY_LIKE
+from kimi_magic.jupyter.options import OPTIONS, Option
+from kimi_magic.secrets.patterns import holds_key
 
-__all__ = ["parse_line", "parse_snippet"]
+__all__ = ["parse_line", "parse_verb"]
 
 _TOKEN = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")
 _QUOTED = re.compile(r""""([^"]*)"|'([^']*)'""")
 _FLAG = re.compile(r"-{1,2}[^\W\d]")
-_KEY = re.compile(rf"--?(api[-_]?)?key\b|.*\b{KEY_LIKE}", re.IGNORECASE)
+_KEY = re.compile(r"--?(api[-_]?)?key\b", re.IGNORECASE)
 _INTO = re.compile(r"^\s*([^\W\d]\w*)\s*<<(?:\s|$)")
 
 NO_KEYS = (
@@ -59,7 +59,7 @@ def parse_line(line: str) -> dict[str, Any]:
     )
     if rest:
         raise MagicError(
-            f"{rest[0]!r} is not an option: the prompt goes into the cell's body, below the "
+            f"{rest[0]!r:.60} is not an option: the prompt goes into the cell's body, below the "
             "%%kimi line."
         )
     if into:
@@ -69,23 +69,21 @@ def parse_line(line: str) -> dict[str, Any]:
     return found
 
 
-def parse_snippet(words: str) -> dict[str, Any]:
-    """Parse the words after ``%kimi snippet`` into ``form``, ``turn``, ``chat`` and ``out``.
+def parse_verb(
+    name: str, line: str, options: Sequence[Option], most: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Parse what follows a verb of ``%kimi`` into its options and at most so many words.
 
     Raises
     ------
     MagicError
-        An unknown option, an unsuitable value, or a second form.
+        An unknown option, an unsuitable value, or too many words.
     """
-    name = "%kimi snippet"
-    found, rest = _Parser(name, "`%kimi help snippet` shows its options.", SNIPPET_OPTIONS).parse(
-        words
-    )
-    if rest[1:]:
-        raise MagicError(
-            f"{rest[1]!r} is not an option of `{name}`. `%kimi help snippet` shows it."
-        )
-    return found | {"form": rest[0] if rest else "python"}
+    parser = _Parser(f"%kimi {name}", f"`%kimi help {name}` shows its usage.", options)
+    found, words = parser.parse(line)
+    if words[most:]:
+        raise parser.error(f"{words[most]!r:.60} is one word too many.")
+    return found, words
 
 
 def _problems(found: dict[str, Any]) -> Iterator[str]:
@@ -111,7 +109,7 @@ class _Parser:
     def parse(self, line: str) -> tuple[dict[str, Any], list[str]]:
         """Return the options by name, and the words that belong to none."""
         words = _split(line)
-        if any(_KEY.match(word.text) for word in words):
+        if any(_KEY.match(word.text) or holds_key(word.text) for word in words):
             raise MagicError(NO_KEYS)
         found = {option.name: None if option.value else False for option in self._options}
         rest: list[str] = []
@@ -126,7 +124,7 @@ class _Parser:
                 text = self._take_value(flag, option, attached, words)
                 self._store(flag, option, text, found)
             elif attached is not None:
-                raise self._error(f"{flag} takes no value.")
+                raise self.error(f"{flag} takes no value.")
             else:
                 found[option.name] = True
         return found, rest
@@ -157,7 +155,7 @@ class _Parser:
         if attached is None:
             if not words or words[-1].is_flag:
                 quote = "; quote one that begins with a dash" if words else ""
-                raise self._error(f"{flag} takes a value ({option.value}){quote}.")
+                raise self.error(f"{flag} takes a value ({option.value}){quote}.")
             attached = words.pop().text
         while option.listed and words and not words[-1].is_flag:
             if not (attached.endswith(",") or words[-1].text.startswith(",")):
@@ -169,25 +167,26 @@ class _Parser:
         try:
             value = option.type(text)
         except ValueError:
-            raise self._error(f"{flag} takes {KINDS[option.type]}; got {text!r:.60}.") from None
+            raise self.error(f"{flag} takes {KINDS[option.type]}; got {text!r:.60}.") from None
         if option.choices and value not in option.choices:
-            raise self._error(f"{flag} is one of {', '.join(option.choices)}; got {text!r:.60}.")
+            raise self.error(f"{flag} is one of {', '.join(option.choices)}; got {text!r:.60}.")
         if problem := out_of_bounds(option.name, value, flag):
-            raise self._error(problem)
+            raise self.error(problem)
         if not option.repeat:
             found[option.name] = value
             return
         values = _names(text) if option.listed else [value]
         if not values:
-            raise self._error(f"{flag} takes names with commas between them; got {text!r:.60}.")
+            raise self.error(f"{flag} takes names with commas between them; got {text!r:.60}.")
         found[option.name] = [*(found[option.name] or ()), *values]
 
     def _unknown(self, flag: str) -> MagicError:
         near = get_close_matches(flag, self._flags, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
-        return self._error(f"{self._name} has no option {flag:.60}.{guess}")
+        return self.error(f"{self._name} has no option {flag:.60}.{guess}")
 
-    def _error(self, message: str) -> MagicError:
+    def error(self, message: str) -> MagicError:
+        """Return an error that ends with where to find help."""
         return MagicError(f"{message} {self._hint}")
 
 

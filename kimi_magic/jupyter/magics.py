@@ -23,10 +23,7 @@ class KimiMagics(Settings, Magics):
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell=shell, parent=shell)
-        before = current().settings
-        for name, trait in Settings.class_traits(config=True).items():
-            if (value := getattr(before, name)) != trait.default(before):
-                setattr(self, name, value)  # set before the extension was loaded
+        self.adopt(current().settings)  # of `kimi.settings` before the extension was loaded
         self.cell_errors = CellErrors()
         self.notebook = Notebook(shell, current(self), self.cell_errors)
 

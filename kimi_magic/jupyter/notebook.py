@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.core.errors import MagicError
-from kimi_magic.core.messages import ToolResult
 from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import ViewOptions
-from kimi_magic.secrets.redact import without_secrets
 from kimi_magic.session import Session
 from kimi_magic.turn.request import TurnRequest
 
@@ -82,7 +80,7 @@ class Notebook:
                 raise MagicError("There is no turn yet: a %%kimi cell makes one.")
             return self.session.last
         turns = self.session.chats.known(chat or self.current_chat).turns
-        number = turn or len(turns)
+        number = len(turns) if turn is None else turn
         if not 1 <= number <= len(turns):
             raise MagicError(f"That chat has {len(turns)} turns; --turn counts from 1.")
         return turns[number - 1].reply
@@ -90,10 +88,6 @@ class Notebook:
     def say(self, text: str) -> None:
         """Print a text without the keys that a name in it, or a server's answer, may hold."""
         print(self.session.redact(text))
-
-    def redact(self, result: ToolResult) -> ToolResult:
-        """Return a tool's result as it may be shown."""
-        return without_secrets(result, self.session.connector.known_keys())
 
     def read_cells(self, numbers: Iterable[int]) -> tuple[Cell, ...]:
         """Return earlier cells with their outputs and errors.

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from kimi_magic.config import APPROVE
 
-__all__ = ["OPTIONS", "SNIPPET_OPTIONS", "Option"]
+__all__ = ["OPTIONS", "Option"]
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a magic line.
+    """One option of ``%%kimi``, or of a verb of ``%kimi``.
 
     Parameters
     ----------
@@ -132,10 +132,4 @@ OPTIONS = (
         "|".join(APPROVE),
         choices=APPROVE,
     ),
-)
-
-SNIPPET_OPTIONS = (
-    Option(("--turn",), "the turn of the chat, counted from 1", "N", int),
-    Option(("-c", "--chat"), "the chat of the turn", "CHAT", completes="chats"),
-    Option(("-o", "--out"), "write the program to this file", "FILE"),
 )

@@ -42,13 +42,13 @@ def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
 
     toolset = _find_tool(name, notebook.variables)
     (tool,) = toolset.tools
-    approval = Approval(toolset.namespace, {}, ask_with_input, lambda _: None)
+    approval = Approval(toolset.namespace, set(), ask_with_input, lambda _: None)
     try:
         result = toolset.call(tool.name, arguments, approve=approval if can_answer() else None)
     except ToolInterrupted as interrupt:
-        _show(notebook.redact(interrupt.result))
+        _show(notebook.session.redact(interrupt.result))
         raise
-    _show(notebook.redact(result))
+    _show(notebook.session.redact(result))
 
 
 def list_offered() -> str:
@@ -86,7 +86,7 @@ def change_offer(change: str, namespace: Mapping[str, Any]) -> str:
 
 def _find_tool(name: str, namespace: Mapping[str, Any]) -> Toolset:
     """Return the tool that a ``%%kimi`` cell means by a name."""
-    return Toolset([offered.meant(name, namespace)], namespace=namespace)
+    return Toolset([offered.resolve(name, namespace)], namespace=namespace)
 
 
 def _show(result: ToolResult) -> None:

@@ -1,7 +1,8 @@
-"""What an answer is to be: how it is asked for, and how it is read."""
+"""The schema of an answer: how it is requested, shown to the model, and read."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -9,18 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.schema.form import form_of
 from kimi_magic.schema.json_in_text import json_values
-from kimi_magic.schema.problems import Misfit, Place
+from kimi_magic.schema.problems import InvalidValue, Place, limit_in_words, object_in_words
+from kimi_magic.schema.strict import strict_schema
 
 __all__ = ["ANY_JSON", "Mode", "OutputSchema", "SchemaMismatch", "output_schema"]
 
 Mode = Literal["json_schema", "json_object", "text"]
-MAX_TOLD, MAX_LISTED = 3, 20  # problems told to the user, and to the model
+MAX_IN_MESSAGE = 3
+MAX_IN_CORRECTION = 20
+_NO_LIMITS = {
+    *("type", "enum", "anyOf", "items", "properties", "required", "additionalProperties"),
+    *("$ref", "$defs"),
+}
 
 
 class SchemaMismatch(KimiError):
-    """An answer that does not fit what was asked for.
+    """Raised when an answer does not fit the schema that was asked for.
 
     Attributes
     ----------
@@ -31,16 +37,20 @@ class SchemaMismatch(KimiError):
     """
 
     def __init__(self, problems: tuple[str, ...], text: str) -> None:
-        more = len(problems) - MAX_TOLD
-        told = "; ".join(problems[:MAX_TOLD]) + (f"; and {more} more" if more > 0 else "")
-        super().__init__(f"The answer does not fit what was asked for: {told}.")
+        more = len(problems) - MAX_IN_MESSAGE
+        shown = "; ".join(problems[:MAX_IN_MESSAGE]) + (f"; and {more} more" if more > 0 else "")
+        super().__init__(f"The answer does not fit what was asked for: {shown}.")
         self.problems = problems
         self.text = text
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are rebuilt from their args, which hold the message only.
+        return type(self), (self.problems, self.text), self.__dict__
+
     @property
     def correction(self) -> str:
-        """What to tell the model, so that it mends its answer."""
-        shown = self.problems[:MAX_LISTED]
+        """The prompt that asks the model to correct its answer."""
+        shown = self.problems[:MAX_IN_CORRECTION]
         listed = "\n".join(f"- {problem}" for problem in shown)
         if more := len(self.problems) - len(shown):
             listed += f"\n- and {more} more"
@@ -49,38 +59,38 @@ class SchemaMismatch(KimiError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputSchema:
-    """What an answer is to be; `output_schema` makes one.
+    """The schema of an answer; `output_schema` makes one.
 
     Attributes
     ----------
     name : str
         Letters, digits, ``_`` and ``-``.
     json_schema : dict
-        As the servers take it: an object at the root, each property required. Empty: any JSON.
+        In strict mode: an object at the root, each property required. Empty: any JSON.
     strict : bool
-        Whether it says all that an answer may hold, so that a server can be held to it.
+        True if the schema is closed, so that a server can enforce it.
     """
 
     name: str
     json_schema: dict[str, Any]
     strict: bool = True
-    _key: str = ""  # under which a value stands that is no object itself
+    _key: str = ""  # the property that wraps a value that is no object itself
     _check: Callable[[Any], Any] = field(default=lambda value: value, repr=False)
 
     @property
     def instruction(self) -> str:
-        """What to add to the prompt, in each mode: of a grammar alone the model knows nothing."""
-        shape = f", in this form: {form_of(self.json_schema)}" if self.json_schema else "."
-        return f"Answer with JSON only, without any other text{shape}"
+        """The sentence for the prompt, needed in every mode: models do not see the grammar."""
+        form = f", in this form: {_form_of(self.json_schema)}" if self.json_schema else "."
+        return f"Answer with JSON only, without any other text{form}"
 
     def request(self, mode: Mode) -> dict[str, Any]:
-        """What to add to the body of the request.
+        """Return the parameters to add to the request.
 
         Parameters
         ----------
         mode : str
-            What the endpoint can be held to: ``json_schema``, ``json_object`` (any object), or
-            ``text`` (nothing: the prompt alone says what is wanted).
+            What the endpoint can enforce: ``json_schema``, ``json_object`` (any object), or
+            ``text`` (nothing: the prompt alone carries the schema).
         """
         if mode == "text":
             return {}
@@ -90,27 +100,28 @@ class OutputSchema:
         return {"response_format": {"type": "json_schema", "json_schema": wanted}}
 
     def read(self, text: str) -> Any:
-        """Find the data in an answer and give it as the user's own type.
+        """Read the data in an answer as the user's own type.
 
         The answer may be JSON as a whole, or hold it in a fence or in prose.
 
         Raises
         ------
         SchemaMismatch
-            There is none, or it does not fit; nothing in it is guessed at.
+            There is no JSON, or it does not fit; nothing is guessed.
         """
-        first: Misfit | None = None
+        first: InvalidValue | None = None
         try:
             for found in json_values(text):
                 try:
                     return self._value(found)
-                except Misfit as misfit:
-                    first = first or misfit
-        except Misfit as misfit:
-            first = first or misfit
+                except InvalidValue as error:
+                    first = first or error
+        except InvalidValue as error:
+            first = first or error
         except RecursionError:
-            first = first or Misfit({(): "got JSON that is nested too deeply"})
-        first = first or Misfit({(): f"got no JSON, want {self._wanted()}"})
+            first = first or InvalidValue({(): "got JSON that is nested too deeply"})
+        wanted = object_in_words(self.json_schema)
+        first = first or InvalidValue({(): f"got no JSON, want {wanted}"})
         raise SchemaMismatch(first.problems, text) from None
 
     def _value(self, found: Any) -> Any:
@@ -118,33 +129,28 @@ class OutputSchema:
             found = found[self._key]
         try:
             return self._check(found)
-        except Misfit as misfit:
-            # What may be left out is asked for with null allowed: null stands for left out.
-            nulls = [place for place in misfit.places if _is_null_field(found, place)]
+        except InvalidValue as error:
+            # Strict mode requires each field, and admits null for those that may be left out.
+            nulls = [place for place in error.places if _is_null_field(found, place)]
             if not nulls:
-                raise self._inside(misfit) from None
+                raise self._wrapped(error) from None
         try:
             return self._check(_without(found, nulls))
-        except Misfit as misfit:
-            raise self._inside(misfit) from None
+        except InvalidValue as error:
+            raise self._wrapped(error) from None
 
-    def _inside(self, misfit: Misfit) -> Misfit:
-        """The same, with the places as the model knows them."""
+    def _wrapped(self, error: InvalidValue) -> InvalidValue:
+        """Name the places as in the JSON Schema."""
         root = (self._key,) if self._key else ()
-        return Misfit({(*root, *place): words for place, words in misfit.places.items()})
-
-    def _wanted(self) -> str:
-        names = list(self.json_schema.get("properties", ()))[:5]
-        shown = ", ".join(f'"{name}": …' for name in names)
-        return f"one JSON object such as {{{shown}}}" if names else "one JSON object"
+        return InvalidValue({(*root, *place): words for place, words in error.places.items()})
 
 
 ANY_JSON = OutputSchema("json", {}, strict=False)
-"""Whatever JSON there is."""
+"""Any JSON at all."""
 
 
 def output_schema(given: Any, namespace: Mapping[str, Any] | None = None) -> OutputSchema:
-    """What a user gives as a schema → what answers are held to.
+    """Make the schema of an answer.
 
     Parameters
     ----------
@@ -158,16 +164,14 @@ def output_schema(given: Any, namespace: Mapping[str, Any] | None = None) -> Out
     Raises
     ------
     KimiError
-        It is nothing of these; the message says what to do.
+        It is none of these; the message says what to do.
     """
-    from kimi_magic.schema.in_words import type_in_words
-    from kimi_magic.schema.strict import strict_schema
-    from kimi_magic.schema.value_checks import check_of_schema, check_of_type
+    from kimi_magic.schema.answer_types import check_of_schema, check_of_type, parse_type
 
     if isinstance(given, OutputSchema):
         return given
     if isinstance(given, str):
-        given = type_in_words(given, namespace or {})
+        given = parse_type(given, namespace or {})
     if isinstance(given, Mapping):
         name, raw, check = check_of_schema(given)
     else:
@@ -194,3 +198,43 @@ def _without(value: Any, places: list[Place]) -> Any:
             holder = holder[step]
         del holder[place[-1]]
     return value
+
+
+# Small models that are shown a JSON Schema answer with a JSON Schema (``benchmarks.structured``),
+# so the prompt shows a form: {"name": string, "age": integer (at least 0)}.
+
+
+def _form_of(schema: Mapping[str, Any]) -> str:
+    where = [f"{name} is {_form(node)}" for name, node in schema.get("$defs", {}).items()]
+    return "\nwhere ".join([_form(schema), *where])
+
+
+def _form(node: Mapping[str, Any]) -> str:
+    notes = [
+        " ".join(value.split()) if key == "description" else limit_in_words(key, value)
+        for key, value in node.items()
+        if key not in _NO_LIMITS
+    ]
+    return f"{_kind(node)} ({'; '.join(notes)})" if notes else _kind(node)
+
+
+def _kind(node: Mapping[str, Any]) -> str:
+    if "$ref" in node:
+        return str(node["$ref"]).rpartition("/")[2]
+    if "anyOf" in node:
+        return " or ".join(dict.fromkeys(map(_form, node["anyOf"])))
+    if "enum" in node:
+        return " or ".join(json.dumps(value, ensure_ascii=False) for value in node["enum"])
+    if node["type"] == "array":
+        return f"[{_form(node['items'])}, …]"
+    if node["type"] == "object":
+        return _object(node)
+    return node["type"] if isinstance(node["type"], str) else "any JSON"
+
+
+def _object(node: Mapping[str, Any]) -> str:
+    if "properties" in node:
+        fields = [f'"{name}": {_form(inner)}' for name, inner in node["properties"].items()]
+        return f"{{{', '.join(fields)}}}"
+    further = node.get("additionalProperties")
+    return f'{{"…": {_form(further)}, …}}' if further else "object"

@@ -1,23 +1,49 @@
-"""What a callable takes: names, kinds, hints and defaults, whatever sort of callable it is."""
+"""The parameters of a callable: from its signature and docstring, or from a handwritten schema."""
 
 from __future__ import annotations
 
 import collections.abc
 import functools
 import inspect
+import re
 import sys
+import textwrap
 import types
 import typing
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
-__all__ = ["EMPTY", "Parameter", "home_of", "is_union", "keys_of", "read_parameters"]
+from kimi_magic.core.errors import KimiError
+from kimi_magic.schema.strict import types_of
+from kimi_magic.schema.type_hints import (
+    HintTranslator,
+    choice,
+    dict_of,
+    either,
+    is_union,
+    keys_of,
+    list_of,
+    typed_dict,
+)
+
+__all__ = [
+    "EMPTY",
+    "VAR_KEYWORD",
+    "VAR_POSITIONAL",
+    "Parameter",
+    "documentation_of",
+    "home_of",
+    "parameters_from_schema",
+    "read_docstring",
+    "read_parameters",
+]
 
 EMPTY = inspect.Parameter.empty
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
@@ -25,15 +51,48 @@ VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
 Kind = Any  # inspect's enumeration of kinds is private
 
-# A whole number as default says little: f(scale=1) takes 0.5 as well.
-_GUESSES: dict[type, Any] = {t: t for t in (bool, float, str, list, dict)} | {int: int | float}
+# An integer as default often stands for any number: f(scale=1) takes 0.5 as well.
+_HINT_OF_DEFAULT: dict[type, Any] = {
+    **{kind: kind for kind in (bool, float, str, list, dict)},
+    int: int | float,
+}
+
+_SECTIONS = (
+    r"(?:Args|Arguments|Params|Parameters|Keyword (?:Args|Arguments|Parameters)|"
+    r"Other (?:Args|Arguments|Params|Parameters)|Attributes|Returns?|Yields?|Receives|Raises|"
+    r"Exceptions|Warns|Warnings?|Examples?|Notes?|References|See Also)"
+)
+_STYLES = {
+    "numpy": re.compile(rf"^[ \t]*{_SECTIONS}[ \t]*\n[ \t]*-{{3,}}[ \t]*$", re.MULTILINE),
+    "google": re.compile(rf"^[ \t]*{_SECTIONS}:[ \t]*$", re.MULTILINE | re.IGNORECASE),
+    "sphinx": re.compile(r"^[ \t]*:(?:param|parameter|arg|argument|key|keyword)\b", re.MULTILINE),
+}
+_PARAMETERS = ("parameters", "other parameters")
+
+_LIMITS = {
+    "minimum": "ge",
+    "maximum": "le",
+    "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+    "minLength": "min_length",
+    "maxLength": "max_length",
+    "pattern": "pattern",
+    "minItems": "min_length",
+    "maxItems": "max_length",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter of a callable.
 
-    ``fill``: the default is passed on when nothing is sent. ``offered``: the model is told of it.
+    Attributes
+    ----------
+    fill : bool
+        Pass the default on when nothing was sent.
+    in_schema : bool
+        Let the model set the parameter.
     """
 
     name: str
@@ -42,7 +101,7 @@ class Parameter:
     default: Any = EMPTY
     description: str = ""
     fill: bool = False
-    offered: bool = True
+    in_schema: bool = True
 
     @property
     def required(self) -> bool:
@@ -52,7 +111,7 @@ class Parameter:
 def read_parameters(
     fn: Callable[..., Any], namespace: Mapping[str, Any]
 ) -> tuple[list[Parameter], list[str]]:
-    """The parameters of `fn` with hints resolved, and in words what was guessed."""
+    """Return the parameters of `fn` with hints resolved, and notes on what was guessed."""
     try:
         signature = _signature(fn)
     except (TypeError, ValueError):
@@ -66,11 +125,11 @@ def read_parameters(
         if name not in fixed:
             parameter = Parameter(name, raw.kind, hints[name], raw.default)
             found += _unpacked(parameter) if raw.kind is VAR_KEYWORD else [parameter]
-    return [_settled(parameter, notes) for parameter in found], notes
+    return [_completed(parameter, notes) for parameter in found], notes
 
 
 def home_of(fn: Any) -> Any:
-    """The function in which the hints and the docstring of a callable were written."""
+    """Return the function whose source holds the hints and the docstring of a callable."""
     for _ in range(100):
         if isinstance(fn, functools.partial):
             fn = fn.func
@@ -86,20 +145,6 @@ def home_of(fn: Any) -> Any:
         else:
             break
     return fn
-
-
-def is_union(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType)
-
-
-def keys_of(typed_dict: Any) -> dict[str, tuple[Any, bool]]:
-    """The keys of a TypedDict: the hint of each, and whether it must be there."""
-    found: dict[str, tuple[Any, bool]] = {}
-    for name, hint in typing.get_type_hints(typed_dict, include_extras=True).items():
-        # With annotations as text, __required_keys__ knows nothing of Required and NotRequired.
-        said = {typing.Required: True, typing.NotRequired: False}.get(get_origin(hint))
-        found[name] = hint, name in typed_dict.__required_keys__ if said is None else said
-    return found
 
 
 def _signature(fn: Callable[..., Any]) -> inspect.Signature:
@@ -123,7 +168,7 @@ def _inspect(fn: Callable[..., Any], **options: Any) -> inspect.Signature:
 
 
 def _accepts(own: inspect.Signature, promised: inspect.Signature) -> bool:
-    """Whether a wrapper takes what the function that it wraps says it takes."""
+    """Return True if a wrapper takes what the signature of the wrapped function promises."""
     parameters = promised.parameters.values()
     by_name = [p.name for p in parameters if p.kind is KEYWORD_ONLY]
     in_place = [p for p in parameters if p.kind not in (KEYWORD_ONLY, VAR_KEYWORD, VAR_POSITIONAL)]
@@ -136,7 +181,7 @@ def _accepts(own: inspect.Signature, promised: inspect.Signature) -> bool:
 
 
 def _fixed(fn: Any) -> dict[str, Any]:
-    """What the partials around a function have set by keyword."""
+    """Return the keyword arguments of the partials around a function."""
     fixed: dict[str, Any] = {}
     while isinstance(fn, functools.partial):
         fixed |= fn.keywords
@@ -147,7 +192,7 @@ def _fixed(fn: Any) -> dict[str, Any]:
 def _hints(
     fn: Callable[..., Any], signature: inspect.Signature, namespace: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Each parameter's hint; one that cannot be resolved does not spoil the others."""
+    """Resolve the hints one by one, so that one bad hint does not spoil the others."""
     home = home_of(fn)
     *scopes, typing_names = _scopes(home)
     names = ChainMap(*scopes, dict(namespace), typing_names)
@@ -155,7 +200,7 @@ def _hints(
     try:
         resolved = typing.get_type_hints(home, localns=names, include_extras=True)
         own = home.__annotations__
-    except Exception:  # noqa: BLE001 - hints are code of others, evaluated
+    except Exception:  # noqa: BLE001 - hints are evaluated, which may run any code
         resolved, own = {}, {}
     hints: dict[str, Any] = {}
     notes: list[str] = []
@@ -173,16 +218,16 @@ def _hints(
 
 
 def _scopes(home: Any) -> Iterator[dict[str, Any]]:
-    """Where names of a hint are looked up, before the notebook."""
+    """Yield the scopes in which the names of a hint are looked up."""
     with suppress(TypeError, ValueError):
         yield dict(inspect.getclosurevars(home).nonlocals)
     yield getattr(home, "__globals__", {})
-    # Imported for type checkers only, most often.
+    # Often imported under TYPE_CHECKING only.
     yield {**vars(collections.abc), **vars(typing)}
 
 
 def _unpacked(parameter: Parameter) -> list[Parameter]:
-    """``**kwargs: Unpack[SomeTypedDict]`` as keyword-only parameters."""
+    """Turn ``**kwargs: Unpack[SomeTypedDict]`` into keyword-only parameters."""
     inner = get_args(parameter.hint)
     if get_origin(parameter.hint) is not typing.Unpack or not is_typeddict(inner[0]):
         return [parameter]
@@ -192,16 +237,16 @@ def _unpacked(parameter: Parameter) -> list[Parameter]:
     ]
 
 
-def _settled(parameter: Parameter, notes: list[str]) -> Parameter:
-    """A parameter with a hint in any case, and the description that its hint carries."""
+def _completed(parameter: Parameter, notes: list[str]) -> Parameter:
+    """Add a hint where there is none, and the description that the hint carries."""
     name, hint, default = parameter.name, parameter.hint, parameter.default
     if isinstance(default, FieldInfo):  # f(x: int = Field(3, description="…"))
         known = Any if hint is EMPTY else hint
         inner = EMPTY if default.is_required() else default.get_default(call_default_factory=True)
         parameter = replace(parameter, default=inner, fill=inner is not EMPTY)
         hint = Annotated[known, default]
-    elif hint is EMPTY and type(default) in _GUESSES:
-        hint = _GUESSES[type(default)]
+    elif hint is EMPTY and type(default) in _HINT_OF_DEFAULT:
+        hint = _HINT_OF_DEFAULT[type(default)]
         kind = "number" if isinstance(default, int | float) else type(default).__name__
         kind = "bool" if isinstance(default, bool) else kind
         notes.append(f"{name}: no hint, taken as {kind} from its default {default!r:.40}")
@@ -212,7 +257,7 @@ def _settled(parameter: Parameter, notes: list[str]) -> Parameter:
 
 
 def _description(hint: Any) -> str:
-    """The text in ``Annotated[…, "text"]``, ``Field(description="text")`` or ``Doc("text")``."""
+    """Find the text in ``Annotated[…, "text"]``, ``Field(description=…)`` or ``Doc("text")``."""
     if is_union(hint):
         return next(filter(None, map(_description, get_args(hint))), "")
     if get_origin(hint) is not Annotated:
@@ -224,3 +269,183 @@ def _description(hint: Any) -> str:
         if isinstance(text, str) and text:
             return text
     return _description(base)
+
+
+def documentation_of(fn: Any) -> tuple[str, dict[str, str]]:
+    """Return the purpose of a callable, and its parameters' descriptions by name.
+
+    A class may describe its parameters in the docstring of ``__init__``.
+    """
+    home = home_of(fn)
+    inner = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    own = inner if inspect.isroutine(inner) or isinstance(inner, type) else type(inner)
+    texts = [getattr(thing, "__doc__", None) for thing in (own, home)]
+    if own is type(inner):  # for an object, __call__ says more than the class
+        texts.reverse()
+    read = [read_docstring(text) for text in texts if isinstance(text, str)]
+    purpose = next((prose for prose, _ in read if prose), "")
+    described: dict[str, str] = {}
+    for _, parameters in reversed(read):
+        described |= parameters
+    return purpose, described
+
+
+def read_docstring(text: str | None) -> tuple[str, dict[str, str]]:
+    """Return the purpose of a function, and its parameters' descriptions by name.
+
+    Parameters
+    ----------
+    text : str or None
+        A docstring in Google, NumPy, Sphinx or no style.
+    """
+    text = inspect.cleandoc(text or "").strip()
+    purpose, described = text, dict[str, str]()
+    for style, mark in _STYLES.items():
+        if mark.search(text):
+            # griffe recognizes a section only after a blank line.
+            spaced = text if style == "sphinx" else mark.sub(r"\n\g<0>", _indented(text))
+            prose, found = _parse(spaced, style)
+            purpose, described = min(purpose, prose, key=len), found | described
+    return purpose, described
+
+
+def _indented(text: str) -> str:
+    """Restore the indent that cleandoc took from a section at the very start."""
+    first, _, rest = text.partition("\n")
+    if _STYLES["google"].fullmatch(first) and not rest.startswith((" ", "\n")):
+        rest = textwrap.indent(rest, "    ")
+    return f"{first}\n{rest}"
+
+
+def _parse(text: str, style: Any) -> tuple[str, dict[str, str]]:
+    import griffe
+
+    options: dict[str, Any] = {"warnings": False}
+    prose: list[str] = []
+    described: dict[str, str] = {}
+    for section in griffe.Docstring(text).parse(style, **options):
+        if section.kind.value == "text":
+            prose.append(section.value.strip())
+        elif section.kind.value in (*_PARAMETERS, "keyword arguments"):
+            for parameter in section.value:
+                words = " ".join(parameter.description.split())
+                for name in parameter.name.split(","):
+                    described[name.strip().lstrip("*\\")] = words
+    return "\n\n".join(prose).strip(), {name: words for name, words in described.items() if words}
+
+
+def parameters_from_schema(
+    schema: Mapping[str, Any], own: Sequence[Parameter], translator: HintTranslator, name: str
+) -> list[Parameter]:
+    """Return the parameters of a function as a handwritten schema describes them.
+
+    Parameters
+    ----------
+    schema : mapping
+        The normalized schema, an object at the root.
+    own : sequence of Parameter
+        The parameters of the function itself.
+    translator : HintTranslator
+        Translates the function's own hints, to which validated values are converted.
+    name : str
+        The tool's name, for messages.
+
+    Raises
+    ------
+    KimiError
+        The schema and the function do not fit each other.
+    """
+    properties, required = schema["properties"], schema.get("required", ())
+    if missing := [key for key in required if key not in properties]:
+        raise KimiError(f"the schema of {name} requires {missing[0]}: add it to its properties")
+    further = next((p for p in own if p.kind is VAR_KEYWORD), None)
+    found: list[Parameter] = []
+    for p in own:
+        if p is further:
+            continue
+        if p.name not in properties:
+            if p.required:
+                raise KimiError(
+                    f"the schema of {name} lacks {p.name}, which it takes: add a property"
+                )
+            found.append(replace(p, in_schema=False))
+            continue
+        hint = _own_hint(p, _hint(properties[p.name], schema, ()), translator)
+        found.append(replace(p, hint=hint, default=EMPTY if p.name in required else p.default))
+    names = {p.name for p in own if p.kind is not VAR_KEYWORD}
+    others = [key for key in properties if key not in names]
+    is_unknown = [(p.name, p.kind) for p in own] == [("args", VAR_POSITIONAL)]
+    if others and further is None and not is_unknown:
+        raise KimiError(f"the schema of {name} has {others[0]}, which {name} does not take")
+    for key in others:
+        default = EMPTY if key in required else ...
+        found.append(Parameter(key, KEYWORD_ONLY, _hint(properties[key], schema, ()), default))
+    if further and schema.get("additionalProperties", True) is not False:
+        free = further.name
+        while free in properties:
+            free += "_"
+        found.append(replace(further, name=free, hint=Any, in_schema=True))
+    return found
+
+
+def _own_hint(parameter: Parameter, read: Any, translator: HintTranslator) -> Any:
+    """Return a hint that validates with `read`, then converts to the parameter's own hint."""
+    if parameter.kind is VAR_POSITIONAL:
+        return Any
+    if parameter.hint is Any:
+        return read
+    adapter = TypeAdapter(translator.parameter(parameter.hint, parameter.name))
+
+    def convert(value: Any, info: ValidationInfo) -> Any:
+        try:
+            return adapter.validate_python(value, context=info.context)
+        except ValidationError as error:
+            raise ValueError(error.errors(include_url=False)[0]["msg"]) from None
+
+    return Annotated[read, AfterValidator(convert)]
+
+
+def _hint(node: Mapping[str, Any], root: Mapping[str, Any], within: tuple[str, ...]) -> Any:
+    """Return a hint for a subschema; a recursive reference admits any value."""
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        return Any if name in within else _hint(root["$defs"][name], root, (*within, name))
+    if "anyOf" in node:
+        return _either([_hint(branch, root, within) for branch in node["anyOf"]])
+    if "enum" in node or "const" in node:
+        return choice({value: value for value in node.get("enum", [node.get("const")])})
+    kinds = types_of(node)
+    if len(kinds) != 1:
+        return _either([_hint({**node, "type": kind}, root, within) for kind in kinds])
+    limits = {_LIMITS[key]: value for key, value in node.items() if key in _LIMITS}
+    hint = _plain_hint(kinds[0], node, root, within)
+    return Annotated[hint, Field(**limits)] if limits else hint
+
+
+def _either(hints: list[Any]) -> Any:
+    return either(hints) if hints and Any not in hints else Any
+
+
+def _plain_hint(
+    kind: str, node: Mapping[str, Any], root: Mapping[str, Any], within: tuple[str, ...]
+) -> Any:
+    if kind == "array":
+        return list_of(_hint(node["items"], root, within) if "items" in node else Any)
+    if kind != "object":
+        plain = {
+            "string": str,
+            "integer": int,
+            "number": int | float,
+            "boolean": bool,
+            "null": None,
+        }
+        return plain.get(kind, Any)
+    further = node.get("additionalProperties", True)
+    if "properties" not in node:
+        return dict_of(_hint(further, root, within) if isinstance(further, Mapping) else Any)
+    hints = {key: _hint(inner, root, within) for key, inner in node["properties"].items()}
+    made = typed_dict("Object", hints, node.get("required", ()))
+    made.__pydantic_config__ = ConfigDict(extra="forbid" if further is False else "allow")
+    return made

@@ -1,70 +1,87 @@
-"""A key, and where it comes from."""
+"""API keys: where they are found, and which pieces of one count as a leak."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 
 from kimi_magic.core.errors import ConfigError, MissingKeyError
 
-__all__ = ["KEY_LIKE", "LEAK", "MASK", "Key", "KeyRing", "without_key"]
+__all__ = ["LEAK", "Key", "KeyRing"]
 
 KEYRING_SERVICE = "kimi-magic"
-# Characters of a key in a row that count as a leak; shorter keys ("none", "EMPTY") are no secrets.
+# Characters of a key in a row that count as a leak; shorter values ("none", "EMPTY") are no keys.
 LEAK, SHORTEST = 12, 8
-MASK = "[key]"
-KEY_LIKE = r"(?:(?:nvapi-|sk-|hf_)[\w-]{12,}|(?:gsk_|xai-)[A-Za-z0-9]{30,})"
-"""What looks like a key wherever a name is meant, as a pattern."""
-# What is told may be masked sooner than a name is refused.
-_TOLD = re.compile(rf"{KEY_LIKE}|(?:gsk_|xai-)[\w-]{{12,}}")
+# A shorter piece of a key may stand at the end of any text: a stream holds back no less.
+BEGINNING = 6
 
 
 class Key:
-    """A secret and where it came from; its repr shows the latter alone."""
+    """A key and where it was found; its repr shows only the latter.
 
-    __slots__ = ("source", "value")
+    Parameters
+    ----------
+    value : str
+    source : str
+        Where it was found, in words for the user.
+    name : str, optional
+        The environment variable it goes by.
+    """
 
-    def __init__(self, value: str, source: str) -> None:
+    def __init__(self, value: str, source: str, name: str = "") -> None:
         self.value = value
         self.source = source
+        self.name = name or source
+        self._size = min(LEAK, len(value))
+        # Each leak contains a piece of half its size that begins in the key at a multiple of that.
+        # Looking for these few first keeps the text of a stream cheap.
+        half = (self._size + 1) // 2
+        ends = range(half, len(value) + 1, half) if self._size >= SHORTEST else ()
+        self._probes = tuple(value[end - half : end] for end in ends)
 
     def __repr__(self) -> str:
         return f"<key from {self.source}>"
 
-    def mask(self, text: str, put: str = MASK) -> str:
-        """Take the key out of a text, and every part of it that is long enough to be a leak: some
-        servers echo it in their errors, whole or shortened."""
-        kept, end = [], 0
-        for first, after in self.spans(text):
-            kept += [text[end:first], put]
-            end = after
-        return "".join([*kept, text[end:]])
+    def is_near(self, text: str) -> bool:
+        """Return False for a text that neither leaks the key nor ends in a beginning of a leak."""
+        if text[-BEGINNING:] in self._beginnings:
+            return True
+        for probe in self._probes:  # noqa: SIM110 - a generator for any() costs three times as much
+            if probe in text:
+                return True
+        return False
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where in a text there is enough of the key to be a leak: from, to."""
-        size = min(LEAK, len(self.value))
-        if size < SHORTEST or not self._may_be_in(text, (size + 1) // 2):
+        """Find the stretches (start, end) of a text that leak the key."""
+        if not any(probe in text for probe in self._probes):
             return []
-        pieces = {self.value[at : at + size] for at in range(len(self.value) - size + 1)}
-        found: list[tuple[int, int]] = []
-        for at in sorted(at for piece in pieces for at in _places(text, piece)):
-            if found and at < found[-1][1]:
-                found[-1] = (found[-1][0], at + size)
+        size, found = self._size, list[tuple[int, int]]()
+        for start in sorted(at for piece in self._pieces for at in _places(text, piece)):
+            if found and start < found[-1][1]:
+                found[-1] = (found[-1][0], start + size)
             else:
-                found.append((at, at + size))
+                found.append((start, start + size))
         return found
 
-    def _may_be_in(self, text: str, half: int) -> bool:
-        """Whether a closer look is worth while: each leak holds a piece of half its size that
-        begins in the key at a multiple of that."""
-        ends = range(half, len(self.value) + 1, half)
-        return any(self.value[end - half : end] in text for end in ends)
+    def unfinished(self, text: str) -> int:
+        """Count the characters at the end of a text that may be the beginning of a leak."""
+        if text[-BEGINNING:] not in self._beginnings:
+            return 0
+        sizes = range(min(self._size - 1, len(text)), BEGINNING - 1, -1)
+        return next(size for size in sizes if text[-size:] in self.value)
+
+    @cached_property
+    def _pieces(self) -> frozenset[str]:
+        return _windows(self.value, self._size)
+
+    @cached_property
+    def _beginnings(self) -> frozenset[str]:
+        return _windows(self.value, BEGINNING) if self._probes else frozenset()
 
 
-def without_key(said: str, given: str) -> str:
-    """What is said of a text that was given, without it where it is a key in the wrong place."""
-    return said.replace(given, MASK) if _TOLD.match(given) else said
+def _windows(value: str, size: int) -> frozenset[str]:
+    return frozenset(value[at : at + size] for at in range(len(value) - size + 1))
 
 
 def _places(text: str, piece: str) -> Iterator[int]:
@@ -75,38 +92,44 @@ def _places(text: str, piece: str) -> Iterator[int]:
 
 
 class KeyRing:
-    """Finds keys: the environment, then ``keyring``, then what a person typed before."""
+    """Finds keys in the environment, in ``keyring``, and among those that a person typed.
+
+    It remembers each key that it found, whatever endpoint the key is for, and each one that was
+    replaced or refused since: redaction needs them all.
+    """
 
     def __init__(self) -> None:
         self._typed: dict[str, Key] = {}
-        self._seen: dict[str, str] = {}
+        self._found: dict[tuple[str, ...], Key] = {}
 
-    def known(self, variables: Iterable[str]) -> dict[str, str]:
-        """The keys that are known by now, by their variables: these, and what was found before."""
-        here = {name: os.environ.get(name, "").strip() for name in variables}
-        return self._seen | {name: value for name, value in here.items() if value}
+    def known(self, variables: Iterable[str]) -> list[Key]:
+        """Return the keys found so far, and those that these environment variables hold now."""
+        for name in variables:
+            if value := os.environ.get(name, "").strip():
+                self._remember(value, f"the environment variable {name}", name)
+        return list(self._found.values())
 
     def find(self, variable: str) -> Key | None:
-        """The key that goes by this environment variable's name, if there is one.
+        """Find the key that goes by this name without asking anybody.
 
         Raises
         ------
         ConfigError
             It holds a character that no HTTP header can carry.
         """
-        found = self._find(variable)
-        if found:
-            self._seen[variable] = found.value
-        return found
-
-    def _find(self, variable: str) -> Key | None:
-        value = os.environ.get(variable, "").strip()
-        if value:
-            return Key(_checked(value, variable), f"the environment variable {variable}")
-        return self._typed.get(variable) or _from_keyring(variable)
+        if value := os.environ.get(variable, "").strip():
+            return self._remember(
+                _checked(value, variable), f"the environment variable {variable}", variable
+            )
+        if typed := self._typed.get(variable):
+            return typed
+        if value := _from_keyring(variable):
+            source = f"keyring ({KEYRING_SERVICE}, {variable})"
+            return self._remember(_checked(value, variable), source, variable)
+        return None
 
     def forget(self, key: Key) -> None:
-        """Forget a key that a person typed and a server refused."""
+        """Stop using a typed key that a server refused."""
         self._typed = {name: typed for name, typed in self._typed.items() if typed is not key}
 
     def ask(self, variable: str, endpoint: str, prompt: Callable[[str], str] | None) -> Key:
@@ -120,29 +143,33 @@ class KeyRing:
         typed = prompt(f"{variable} for {endpoint} (stays in memory): ").strip() if prompt else ""
         if not typed:
             raise MissingKeyError(
-                f"The endpoint {endpoint} wants a key and {variable} is not set.\n"
+                f"The endpoint {endpoint} needs a key and {variable} is not set.\n"
                 f"Set {variable} in the environment before Jupyter starts, or store it once with "
                 f"`keyring set {KEYRING_SERVICE} {variable}`.\n"
                 "Without a key: `-e local` asks the practice model."
             )
-        key = Key(_checked(typed, variable), "what you typed; run the cell again to type another")
-        self._typed[variable], self._seen[variable] = key, key.value
+        source = "what you typed; run the cell again to type another"
+        key = self._remember(_checked(typed, variable), source, variable)
+        self._typed[variable] = key
         return key
 
+    def _remember(self, value: str, source: str, name: str) -> Key:
+        about = (value, source, name)
+        if about not in self._found:
+            self._found[about] = Key(*about)
+        return self._found[about]
 
-def _from_keyring(variable: str) -> Key | None:
+
+def _from_keyring(variable: str) -> str:
     try:
         import keyring
         from keyring.errors import KeyringError
     except ImportError:
-        return None
+        return ""
     try:
-        value = keyring.get_password(KEYRING_SERVICE, variable)
+        return (keyring.get_password(KEYRING_SERVICE, variable) or "").strip()
     except KeyringError:  # no usable backend, or it is locked
-        return None
-    if not value:
-        return None
-    return Key(_checked(value.strip(), variable), f"keyring ({KEYRING_SERVICE}, {variable})")
+        return ""
 
 
 def _checked(value: str, variable: str) -> str:
@@ -150,5 +177,5 @@ def _checked(value: str, variable: str) -> str:
         return value
     raise ConfigError(
         f"The key {variable} holds a blank, a line break or another character that no key has: "
-        "copy it anew."
+        "copy it again."
     )

@@ -1,95 +1,102 @@
-"""Secrets in a text: found by the shape of well-known keys, and by the values that we know.
+"""The shapes of well-known keys.
 
-The shapes are those that the makers of keys chose to be found: a prefix of their own. What has
-none, such as a password in a table, cannot be told from other words.
+Their makers chose them to be found: most begin with a prefix of their own. A secret without such a
+mark, like a password in a table, cannot be told from other words.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
 
-from kimi_magic.secrets.keys import Key
+__all__ = ["KEY", "MASKED", "holds_key", "mask_shapes", "without_key"]
 
-__all__ = ["mask"]
-
+KEY = "[key]"
+"""Stands for a key whose value is known."""
 MASKED = "[masked]"
+"""Stands for what was redacted by its looks, and for all that was redacted beside it."""
 
-# What stands for a secret: {password}, $PASSWORD, <password>, ***
-_NAMED = r"(?!(?:\{[\w.]+\}|\$\{?[A-Z_]+\}?|<[\w -]+>|\*+)(?:[@&;\s'\"]|\Z))"
-# By what the user is told. Where there is a group, that is the secret.
+
+class _Shape(NamedTuple):
+    """A key's prefix, and what follows it, as patterns.
+
+    ``rest`` is strict, for prose and data. ``short`` is enough where a name or a value is expected
+    and hardly any other word begins like that: it also finds a key that was cut off.
+    """
+
+    prefix: str
+    rest: str
+    short: str = ""
+
+
+_SHORT = r"[\w-]{12,}"
+# A model is called xai-grok-code-fast-1, a variable hf_datasets or gsk_pharmaceuticals.
+_SHORT_MIXED = r"(?=[a-z]*[A-Z\d])[A-Za-z0-9]{12,}"
 _SHAPES = {
-    words: re.compile(shape)
-    for words, shape in {
-        # To its end; where that is cut off, as far as there is base64.
-        "a private key": (
-            r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
-            r"([\s\S]{,20000}?(?=-----END [A-Z0-9 ]*PRIVATE KEY)|(?:(?:\s|\\[nrt])*[\w+/=]{16,})+)"
-        ),
-        "the password in a URL": rf"://[^\s/:@'\"]*:{_NAMED}([^\s@/'\"]+)@",
-        "a secret in a URL": (
-            r"[?&;](?i:password|passwd|pwd|(?:access_|auth_)?token|api_?key|(?:client_)?secret"
-            rf"|sig|signature|x-amz-signature)={_NAMED}"
-            r"([^\s&;'\"#<>]{4,})"
-        ),
-        "a bearer token": r"Bearer\s+([\w.~+/-]{20,}=*)",
-        "an AWS secret key": (
-            r"(?i:aws_?secret_?(?:access_?)?key)['\"]?\s*[:=,]\s*['\"]?([A-Za-z0-9/+]{40})\b"
-        ),
-        # OpenAI, Anthropic, Moonshot, OpenRouter …; a CSS class has no capital and few digits.
-        "an API key (sk-…)": r"sk-(?=[\w-]*\d)(?=[\w-]*[A-Z]|(?:[\w-]*?\d){4})[\w-]{20,}",
-        "an NVIDIA key (nvapi-…)": r"nvapi-[\w-]{20,}",
-        "a GitHub token (ghp_…)": r"gh[oprsu]_[A-Za-z0-9]{20,}",
-        "a GitHub token (github_pat_…)": r"github_pat_\w{20,}",
-        "a GitLab token (glpat-…)": r"glpat-[\w-]{20,}",
-        "a Hugging Face token (hf_…)": r"hf_[A-Za-z0-9]{30,}",
-        "an AWS key id (AKIA…)": r"A(?:KI|SI|BI|CC)A[A-Z0-9]{16}\b",
-        "a Slack token (xox…)": r"xox[a-z]-[\w-]{10,}",
-        "a Slack token (xapp-…)": r"xapp-[\w-]{10,}",
-        "a Google key (AIza…)": r"AIza[\w-]{35}",
-        "a Google token (ya29.…)": r"ya29\.[\w-]{20,}",
-        "a Stripe key (sk_live_…)": r"[rs]k_(?:live|test|prod)_[A-Za-z0-9]{10,}",
-        "a Groq key (gsk_…)": r"gsk_[A-Za-z0-9]{30,}",
-        "an xAI key (xai-…)": r"xai-[A-Za-z0-9]{30,}",
-        "a Perplexity key (pplx-…)": r"pplx-[A-Za-z0-9]{30,}",
-        "a Replicate token (r8_…)": r"r8_[A-Za-z0-9]{30,}",
-        "an npm token (npm_…)": r"npm_[A-Za-z0-9]{36}",
-        "a PyPI token (pypi-…)": r"pypi-[\w-]{50,}",
-        "a SendGrid key (SG.…)": r"SG\.[\w-]{20,24}\.[\w-]{39,50}",
-        "a Databricks token (dapi…)": r"dapi[a-f0-9]{32}",
-        "a DigitalOcean token (dop_v1_…)": r"do[opr]_v1_[a-f0-9]{64}",
-        "a Vault token (hvs.…)": r"hv[bs]\.[\w-]{24,}",
-        "a JSON Web Token (eyJ…)": r"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,}\.[\w-]*",
-    }.items()
+    # OpenAI, Anthropic, Moonshot, OpenRouter …; a CSS class has no capital and few digits.
+    "an API key (sk-…)": _Shape(
+        "sk-", r"(?=[\w-]*\d)(?=[\w-]*[A-Z]|(?:[\w-]*?\d){4})[\w-]{20,}", _SHORT
+    ),
+    "an NVIDIA key (nvapi-…)": _Shape("nvapi-", r"[\w-]{20,}", _SHORT),
+    "a GitHub token (ghp_…)": _Shape("gh[oprsu]_", "[A-Za-z0-9]{20,}", _SHORT_MIXED),
+    "a GitHub token (github_pat_…)": _Shape("github_pat_", r"\w{20,}", _SHORT),
+    "a GitLab token (glpat-…)": _Shape("glpat-", r"[\w-]{20,}", _SHORT),
+    "a Hugging Face token (hf_…)": _Shape("hf_", "[A-Za-z0-9]{30,}", _SHORT_MIXED),
+    "an AWS key id (AKIA…)": _Shape("A(?:KI|SI|BI|CC)A", r"[A-Z0-9]{16}\b", "[A-Z0-9]{12,}"),
+    "a Slack token (xox…)": _Shape("xox[a-z]-", r"[\w-]{10,}"),
+    "a Slack token (xapp-…)": _Shape("xapp-", r"[\w-]{10,}"),
+    "a Google key (AIza…)": _Shape("AIza", r"[\w-]{35}"),
+    "a Google token (ya29.…)": _Shape(r"ya29\.", r"[\w-]{20,}"),
+    "a Stripe key (sk_live_…)": _Shape("[rs]k_(?:live|test|prod)_", "[A-Za-z0-9]{10,}"),
+    "a Groq key (gsk_…)": _Shape("gsk_", "[A-Za-z0-9]{30,}", _SHORT_MIXED),
+    "an xAI key (xai-…)": _Shape("xai-", "[A-Za-z0-9]{30,}", _SHORT_MIXED),
+    "a Perplexity key (pplx-…)": _Shape("pplx-", "[A-Za-z0-9]{30,}"),
+    "a Replicate token (r8_…)": _Shape("r8_", "[A-Za-z0-9]{30,}"),
+    "an npm token (npm_…)": _Shape("npm_", "[A-Za-z0-9]{36}"),
+    "a PyPI token (pypi-…)": _Shape("pypi-", r"[\w-]{50,}"),
+    "a SendGrid key (SG.…)": _Shape(r"SG\.", r"[\w-]{20,24}\.[\w-]{39,50}"),
+    "a Databricks token (dapi…)": _Shape("dapi", "[a-f0-9]{32}"),
+    "a DigitalOcean token (dop_v1_…)": _Shape("do[opr]_v1_", "[a-f0-9]{64}"),
+    "a Vault token (hvs.…)": _Shape(r"hv[bs]\.", r"[\w-]{24,}"),
+    "a JSON Web Token (eyJ…)": _Shape("eyJ", r"[\w-]{8,2000}\.eyJ[\w-]{8,}\.[\w-]*", _SHORT),
+}
+# What stands for a secret: {password}, $PASSWORD, <password>, ***
+_PLACEHOLDER = r"(?!(?:\{[\w.]+\}|\$\{?[A-Z_]+\}?|<[\w -]+>|\*+)(?:[@&;\s'\"]|\Z))"
+# The group is the secret, what surrounds it tells that it is one.
+_IN_CONTEXT = {
+    # To its end; where that is cut off, as far as there is base64.
+    "a private key": (
+        r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+        r"([\s\S]{,20000}?(?=-----END [A-Z0-9 ]*PRIVATE KEY)|(?:(?:\s|\\[nrt])*[\w+/=]{16,})+)"
+    ),
+    "the password in a URL": rf"://[^\s/:@'\"]*:{_PLACEHOLDER}([^\s@/'\"]+)@",
+    "a secret in a URL": (
+        r"[?&;](?i:password|passwd|pwd|(?:access_|auth_)?token|api_?key|(?:client_)?secret"
+        rf"|sig|signature|x-amz-signature)={_PLACEHOLDER}"
+        r"([^\s&;'\"#<>]{4,})"
+    ),
+    "a bearer token": r"Bearer\s+([\w.~+/-]{20,}=*)",
+    "an AWS secret key": (
+        r"(?i:aws_?secret_?(?:access_?)?key)['\"]?\s*[:=,]\s*['\"]?([A-Za-z0-9/+]{40})\b"
+    ),
 }
 # A key begins where a word does, which is also after an escape such as \n in the repr of a text.
 _IN_A_WORD = re.compile(r"(?<!\\)\w\Z|\\\\[nrt]\Z")
 
 
-def mask(text: str, known: Mapping[str, str] | None = None) -> tuple[str, tuple[str, ...]]:
-    """Take secrets out of a text.
-
-    Parameters
-    ----------
-    text : str
-        What would be sent.
-    known : mapping, optional
-        Secrets by what the user calls them, such as the names of their variables. Twelve
-        characters in a row of one count as a leak; those of less than eight are none.
+def mask_shapes(text: str) -> tuple[str, tuple[str, ...]]:
+    """Put ``[masked]`` for what looks like a secret.
 
     Returns
     -------
     str
-        The text, with ``[masked]`` for each.
+        The text without secrets.
     tuple of str
-        What was masked, in words for the user; nothing of the secrets themselves.
+        Descriptions of what was masked.
     """
     found: dict[str, None] = {}
-    for name, secret in (known or {}).items():
-        masked = Key(secret, name).mask(text, MASKED)
-        if masked != text:
-            text, found[f"the value of {name}"] = masked, None
-    for words, shape in _SHAPES.items():
+    for words, pattern in _patterns():
 
         def replace(match: re.Match[str], words: str = words) -> str:
             group = 1 if match.re.groups else 0
@@ -99,10 +106,33 @@ def mask(text: str, known: Mapping[str, str] | None = None) -> tuple[str, tuple[
             start, end = (at - match.start() for at in match.span(group))
             return f"{match[0][:start]}{MASKED}{match[0][end:]}"
 
-        text = shape.sub(replace, text)
+        text = pattern.sub(replace, text)
     return text, tuple(found)
+
+
+def holds_key(value: str) -> bool:
+    """Return True if something in a name, an option or a constant looks like a key or its start."""
+    return _short_pattern().search(value) is not None or mask_shapes(value)[0] != value
+
+
+def without_key(message: str, given: str) -> str:
+    """Redact from an error message a value that was given, if it is a key in the wrong place."""
+    return message.replace(given, KEY) if holds_key(given) else message
 
 
 def _in_a_word(match: re.Match[str]) -> bool:
     start = match.start()
     return _IN_A_WORD.search(match.string[max(start - 3, 0) : start]) is not None
+
+
+# Compiled at the first prompt: the package should load quickly.
+@cache
+def _patterns() -> list[tuple[str, re.Pattern[str]]]:
+    prefixed = {words: shape.prefix + shape.rest for words, shape in _SHAPES.items()}
+    return [(words, re.compile(shape)) for words, shape in (_IN_CONTEXT | prefixed).items()]
+
+
+@cache
+def _short_pattern() -> re.Pattern[str]:
+    shapes = [shape.prefix + shape.short for shape in _SHAPES.values() if shape.short]
+    return re.compile(rf"\b(?:{'|'.join(shapes)})|(?i:bearer) [\w.-]{{12,}}")

@@ -1,66 +1,93 @@
-"""Keys do not leave: neither in what is sent or kept, nor in what is shown."""
+"""Redact known keys from text, containers and streams, and what looks like a key from prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from functools import reduce
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from kimi_magic.core.messages import Message, Output, TextPart, ToolCall, ToolResult
+from kimi_magic.core.messages import Message, ToolResult
 from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.patterns import KEY, MASKED, mask_shapes
+from kimi_magic.secrets.stream import StreamRedactor
 
-__all__ = ["Secrets", "keys_of", "mapped", "without_keys", "without_secrets"]
+__all__ = ["Redactor"]
 
-Secrets = Mapping[str, str]
-"""Keys that are known, by the names of their variables."""
 T = TypeVar("T")
 
 
-def keys_of(secrets: Secrets) -> list[Key]:
-    return [Key(value, name) for name, value in secrets.items()]
+class Redactor:
+    """Puts ``[key]`` for each known key: every text that leaves the kernel passes one.
+
+    Parameters
+    ----------
+    keys : iterable of Key
+        Twelve characters in a row of one count as a leak; values of less than eight are no keys.
+    shapes : bool
+        Redact what only looks like a key as well, and put ``[masked]``. For texts that the model
+        reads: in what the reader sees, base64 images among them, it would hit too much.
+    """
+
+    def __init__(self, keys: Iterable[Key] = (), *, shapes: bool = False) -> None:
+        self._keys = tuple(keys)
+        self._shapes = shapes
+        self._found: dict[str, None] = {}
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """Descriptions of what was redacted so far, for the user; they hold nothing of it."""
+        return tuple(self._found)
+
+    def text(self, text: str) -> str:
+        """Redact a text."""
+        for key in self._keys:
+            if spans := key.spans(text):
+                self._found[f"the value of {key.name}"] = None
+                text = _replaced(text, spans, MASKED if self._shapes else KEY)
+        if self._shapes:
+            text, found = mask_shapes(text)
+            self._found |= dict.fromkeys(found)
+        return text
+
+    def value(self, value: T) -> T:
+        """Redact each text in a message, a tool's result, or a structure of these and JSON.
+
+        Of a tool's result, the content is what the model reads: it is redacted by shapes too. The
+        object that the tool returned stays as it is.
+        """
+        redacted: T = self._value(value)
+        return redacted
+
+    def stream(self) -> StreamRedactor:
+        """Return a redactor of known keys for one text that arrives in pieces."""
+        return StreamRedactor(self._keys)
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self._value(name): self._value(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            items = [self._value(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        if isinstance(value, ToolResult):
+            for_the_model = Redactor(self._keys, shapes=True)
+            content = for_the_model.text(value.content)
+            self._found |= for_the_model._found
+            # Not the call's id: it ties the result to its call.
+            shown = {name: getattr(value, name) for name in ("error", "stdout", "traceback")}
+            return replace(
+                value, content=content, outputs=self._value(value.outputs), **self._value(shown)
+            )
+        if is_dataclass(value) and type(value).__module__ == Message.__module__:
+            inside = {field.name: getattr(value, field.name) for field in fields(value)}
+            return replace(value, **self._value(inside))  # type: ignore[type-var]
+        return value
 
 
-def mapped(value: T, clean: Callable[[str], str]) -> T:
-    """Take each text in a message, or in a structure of these, through a function."""
-    found: T = _mapped(value, clean)
-    return found
-
-
-def without_keys(value: T, secrets: Secrets) -> T:
-    """Put ``[key]`` for each key in a text, a message, or a structure of these."""
-    keys = keys_of(secrets)
-
-    def clean(text: str) -> str:
-        return reduce(lambda cleaned, key: key.mask(cleaned), keys, text)
-
-    return mapped(value, clean) if keys else value
-
-
-def without_secrets(result: ToolResult, secrets: Secrets) -> ToolResult:
-    """A tool's result without keys: of what the model reads also those that only look like one."""
-    from kimi_magic.secrets.patterns import mask
-
-    return replace(
-        result,
-        content=mask(result.content, secrets)[0],
-        error=without_keys(result.error, secrets),
-        stdout=without_keys(result.stdout, secrets),
-        traceback=without_keys(result.traceback, secrets),
-        outputs=without_keys(result.outputs, secrets),
-    )
-
-
-def _mapped(value: Any, clean: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {_mapped(key, clean): _mapped(item, clean) for key, item in value.items()}
-    if isinstance(value, Output):
-        return Output(*(_mapped(item, clean) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(item, clean) for item in value)
-    if isinstance(value, Message | TextPart | ToolCall):
-        inside = {field.name: getattr(value, field.name) for field in fields(value)}
-        return replace(value, **_mapped(inside, clean))
-    return value
+def _replaced(text: str, spans: Iterable[tuple[int, int]], mark: str) -> str:
+    pieces, end = [], 0
+    for start, stop in spans:
+        pieces += [text[end:start], mark]
+        end = stop
+    return "".join([*pieces, text[end:]])

@@ -1,4 +1,4 @@
-"""What the model asks for → a call → its result."""
+"""One call: arguments read, confirmation asked, the tool run, its result composed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,28 @@ from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import ToolInterrupted
 from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.core.text import cut
-from kimi_magic.schema.arguments import parse_arguments
+from kimi_magic.schema.json_in_text import parse_arguments
+from kimi_magic.schema.problems import ArgumentsError
 from kimi_magic.tools.capture import capturing, open_figures, show_new_figures
-from kimi_magic.tools.failures import describe
-from kimi_magic.tools.invocation import CallTimedOut, Ring, run
-from kimi_magic.tools.outputs import as_outputs, fit_for_notebooks
-from kimi_magic.tools.results import compose, encodable, is_image, to_text
-from kimi_magic.tools.tool import ArgumentsError, Tool
+from kimi_magic.tools.invocation import CallTimedOut, DeadlineReached, run
+from kimi_magic.tools.results import (
+    as_outputs,
+    compose,
+    describe,
+    encodable,
+    fit_for_notebooks,
+    is_image,
+    to_text,
+)
+from kimi_magic.tools.tool import Tool
 
-__all__ = ["Approve", "parse_arguments", "run_call"]
+__all__ = ["Approve", "run_call"]
 
 Approve = Callable[[Tool, dict[str, Any]], bool | dict[str, Any]]
+"""Called with a tool and its arguments; returns True, False, or arguments to use instead."""
 
 MAX_PROBLEMS = 10
-MAX_TOLD = 1000
+MAX_EDITED = 1000
 STOPPED = "The user stopped this call before its end."
 DECLINED = "The user declined this call"
 NOBODY = "This tool needs the user's confirmation, and there was nobody to ask"
@@ -41,7 +49,7 @@ def run_call(
     call_id: str = "",
     approve: Approve | None = None,
 ) -> ToolResult:
-    """Make the call that the model asks for.
+    """Make a call that the model asks for.
 
     Parameters
     ----------
@@ -49,53 +57,53 @@ def run_call(
     arguments_text : str
         The arguments as they arrived.
     namespace : mapping
-        Where the names of live objects come from.
+        The variables that arguments may name.
     call_id : str
         The call's id in the chat.
-    approve : callable or None
-        Asked before a tool with ``confirm=True`` runs, with the tool and the arguments: whether
-        it may, or the arguments that it may have instead.
+    approve : Approve or None
+        Called before a tool with ``confirm=True`` runs.
 
     Returns
     -------
     ToolResult
-        Whatever happens.
+        For failures too.
 
     Raises
     ------
     ToolInterrupted
-        A KeyboardInterrupt came while the function ran.
+        A KeyboardInterrupt came while the tool ran.
     """
     try:
-        arguments = parse_arguments(arguments_text, tool.parameters)
-        args, kwargs = tool.bind(arguments, namespace)
+        parameters = tool.schema()["function"].get("parameters")
+        arguments = parse_arguments(arguments_text, parameters)
+        bound = tool.bind(arguments, namespace)
         agreed: object = True
         if tool.options.confirm:
             agreed = approve(tool, arguments) if approve else False
-        if agreed is not True and not isinstance(agreed, dict):  # any other word is no yes
+        if agreed is not True and not isinstance(agreed, dict):  # "no" is truthy
             refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
         edited = agreed if isinstance(agreed, dict) and agreed != arguments else None
         if edited is not None:
-            args, kwargs = tool.bind(edited, namespace)
-        result = _run(tool, partial(tool.function, *args, **kwargs), call_id)
+            bound = tool.bind(edited, namespace)
+        result = _run(tool, partial(tool.call, bound), call_id)
         return result if edited is None else _edited(result, edited)
     except ArgumentsError as error:
-        return _misfit(tool, call_id, error)
-    except (KeyboardInterrupt, Ring):
+        return _refused(tool, call_id, error)
+    except (KeyboardInterrupt, DeadlineReached):
         raise
-    except BaseException as error:  # noqa: BLE001 - a validator or an approver may raise anything
+    except BaseException as error:  # noqa: BLE001 - validators and approvers may raise anything
         message = describe(error).message
         return _failed(tool, call_id, message, f"The call was not made: {message}")
 
 
-def _failed(tool: Tool, call_id: str, error: str, content: str, **seen: Any) -> ToolResult:
+def _failed(tool: Tool, call_id: str, error: str, content: str, **observed: Any) -> ToolResult:
     return ToolResult(
-        tool.name, encodable(content), error=encodable(error), call_id=call_id, **seen
+        tool.name, encodable(content), error=encodable(error), call_id=call_id, **observed
     )
 
 
-def _misfit(tool: Tool, call_id: str, error: ArgumentsError) -> ToolResult:
+def _refused(tool: Tool, call_id: str, error: ArgumentsError) -> ToolResult:
     problems = [f"- {problem}" for problem in error.problems[:MAX_PROBLEMS]]
     if len(error.problems) > MAX_PROBLEMS:
         problems.append(f"- … and {len(error.problems) - MAX_PROBLEMS:,} more")
@@ -104,9 +112,9 @@ def _misfit(tool: Tool, call_id: str, error: ArgumentsError) -> ToolResult:
 
 
 def _edited(result: ToolResult, arguments: dict[str, Any]) -> ToolResult:
-    """Tell the model which arguments the user has put in the place of its own."""
-    told = encodable(json.dumps(arguments, ensure_ascii=False))
-    content = f"The user changed the arguments to {cut(told, MAX_TOLD)}.\n{result.content}"
+    """Tell the model which arguments the user chose instead of its own."""
+    text = encodable(json.dumps(arguments, ensure_ascii=False))
+    content = f"The user changed the arguments to {cut(text, MAX_EDITED)}.\n{result.content}"
     return replace(result, content=content)
 
 
@@ -118,52 +126,52 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
         began = time.perf_counter()
         try:
             value = run(call, timeout=tool.options.timeout, in_thread=tool.options.parallel)
-        except Ring:
+        except DeadlineReached:
             raise
         except BaseException as raised:  # noqa: BLE001 - SystemExit would end the kernel
             error = raised
         seconds = time.perf_counter() - began
-        # Elsewhere a figure that was opened meanwhile may be anybody's.
+        # In another thread, a new figure may belong to any other call.
         if threading.current_thread() is threading.main_thread() and not tool.options.parallel:
             try:
                 show_new_figures(figures, value)
-            except Exception as raised:  # noqa: BLE001 - drawing runs what the function has set up
+            except Exception as raised:  # noqa: BLE001 - drawing may run any code
                 error = error or raised
     printed = encodable(capture.text)
     displays = tuple(filter(None, map(fit_for_notebooks, capture.outputs)))
-    seen: dict[str, Any] = {"stdout": printed, "seconds": seconds}
+    observed: dict[str, Any] = {"stdout": printed, "seconds": seconds}
     if isinstance(error, KeyboardInterrupt):
         content = compose(STOPPED, printed, displays, tool.options.max_chars)
         raise ToolInterrupted(
-            _failed(tool, call_id, "interrupted", content, outputs=displays, **seen)
+            _failed(tool, call_id, "interrupted", content, outputs=displays, **observed)
         )
-    # What a repr prints is nobody's output.
+    # A repr may print, which is no output of the tool.
     with capturing():
         if error is not None:
-            return _ended_badly(tool, call_id, error, displays, seen)
-        return _ended_well(tool, call_id, value, displays, seen)
+            return _ended_badly(tool, call_id, error, displays, observed)
+        return _ended_well(tool, call_id, value, displays, observed)
 
 
 def _ended_well(
-    tool: Tool, call_id: str, value: Any, displays: tuple[Output, ...], seen: dict[str, Any]
+    tool: Tool, call_id: str, value: Any, displays: tuple[Output, ...], observed: dict[str, Any]
 ) -> ToolResult:
-    room = tool.options.max_chars
+    limit = tool.options.max_chars
     try:
         shown = tuple(filter(None, map(fit_for_notebooks, as_outputs(value))))
         if any(map(is_image, shown)):
             text = f"A figure was shown to the user: {summarize(value, tokens=100)}"
         elif value is None:
-            text = "" if seen["stdout"].strip() or displays else "Done; it returned None."
+            text = "" if observed["stdout"].strip() or displays else "Done; it returned None."
         else:
-            text = to_text(value, room)
-    except (KeyboardInterrupt, Ring):
+            text = to_text(value, limit)
+    except (KeyboardInterrupt, DeadlineReached):
         raise
     except BaseException as error:  # noqa: BLE001 - the value's own code may raise anything
         shown = ()
         text = f"Done; what it returned cannot be shown: {describe(error).message}"
-    content = compose(text, seen["stdout"], displays, room)
+    content = compose(text, observed["stdout"], displays, limit)
     return ToolResult(
-        tool.name, content, value, call_id=call_id, outputs=(*displays, *shown), **seen
+        tool.name, content, value, call_id=call_id, outputs=(*displays, *shown), **observed
     )
 
 
@@ -172,7 +180,7 @@ def _ended_badly(
     call_id: str,
     error: BaseException,
     displays: tuple[Output, ...],
-    seen: dict[str, Any],
+    observed: dict[str, Any],
 ) -> ToolResult:
     if isinstance(error, CallTimedOut):
         message = f"timed out after {tool.options.timeout:g} s"
@@ -183,6 +191,6 @@ def _ended_badly(
         text = f"{tool.name} failed: {message}"
         if failure.place:
             text = f"{text}\n  {failure.place}"
-        seen["traceback"] = encodable(failure.traceback)
-    content = compose(text, seen["stdout"], displays, tool.options.max_chars)
-    return _failed(tool, call_id, message, content, outputs=displays, **seen)
+        observed["traceback"] = encodable(failure.traceback)
+    content = compose(text, observed["stdout"], displays, tool.options.max_chars)
+    return _failed(tool, call_id, message, content, outputs=displays, **observed)

@@ -1,9 +1,7 @@
-"""What a function prints and displays, while it runs.
+"""Capture what a function prints and displays while it runs.
 
-``sys.stdout`` and IPython's publisher belong to all threads at once. So while anybody captures,
-what stands in their place asks the context in which it is called: a function's own prints go to
-its capture, everybody else's go where they went before. A thread that a function starts without
-copying its context counts as somebody else.
+IPython's publisher belongs to the whole process, as ``sys.stdout`` does (see `core.stdout`): its
+methods get stand-ins that look up the calling context's capture.
 """
 
 from __future__ import annotations
@@ -13,15 +11,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 from kimi_magic.core.messages import Output
+from kimi_magic.core.stdout import redirected, replaced
 from kimi_magic.core.text import plain
 
 __all__ = ["Capture", "capturing", "current_shell", "open_figures", "show_new_figures"]
 
-KEPT = 100_000
+MAX_TEXT = 100_000
 MAX_OUTPUTS = 100
 
 _INLINE = {"inline", "module://matplotlib_inline.backend_inline"}
@@ -30,9 +28,9 @@ _current: ContextVar[Capture | None] = ContextVar("kimi_magic_capture", default=
 
 
 class Capture:
-    """What arrived so far; closed, it takes nothing more.
+    """Text and displays that have arrived; a closed one takes no more displays.
 
-    Of much text the first and the last ``KEPT`` characters stay, of many displays the first
+    Of much text the first and the last ``MAX_TEXT`` characters stay, of many displays the first
     ``MAX_OUTPUTS``.
     """
 
@@ -43,7 +41,7 @@ class Capture:
         self.clear()
 
     def clear(self) -> None:
-        """Forget what arrived, as ``clear_output`` wants it."""
+        """Forget what has arrived, as ``clear_output`` does."""
         with self._lock:
             self._head = ""
             self._pieces: list[str] = []
@@ -54,20 +52,20 @@ class Capture:
         with self._lock:
             self._pieces.append(text)
             self._size += len(text)
-            if self._size > 2 * KEPT:
+            if self._size > 2 * MAX_TEXT:
                 self._trim()
         return len(text)
 
     def _trim(self) -> None:
         joined = "".join(self._pieces)
         if not self._head:
-            self._head, joined = joined[:KEPT], joined[KEPT:]
-        kept = joined[-KEPT:]
-        self._dropped += len(joined) - len(kept)
-        self._pieces, self._size = [kept], len(kept)
+            self._head, joined = joined[:MAX_TEXT], joined[MAX_TEXT:]
+        tail = joined[-MAX_TEXT:]
+        self._dropped += len(joined) - len(tail)
+        self._pieces, self._size = [tail], len(tail)
 
     def show(self, output: Output, display_id: str | None = None, *, update: bool = False) -> bool:
-        """Keep a display; False where it updates one that was not shown here."""
+        """Add a display; return False for an update of one that was not shown here."""
         with self._lock:
             places = [i for i, (known, _) in enumerate(self._displays) if known == display_id]
             if not update:
@@ -96,14 +94,14 @@ def capturing() -> Iterator[Capture]:
     capture = Capture()
     shell = current_shell()
     with ExitStack() as stack:
-        stack.enter_context(_replaced(sys, "stdout", _Stream))
-        stack.enter_context(_replaced(sys, "stderr", _Stream))
+        stack.enter_context(redirected("stdout", capture))
+        stack.enter_context(redirected("stderr", capture))
         if shell is not None:
-            stack.enter_context(_replaced(sys, "displayhook", _displayhook))
-            stack.enter_context(_replaced(shell.display_pub, "publish", _publish))
-            stack.enter_context(_replaced(shell.display_pub, "clear_output", _clear_output))
-            # What IPython makes of errors in formatters; ipykernel sends it on its own way.
-            stack.enter_context(_replaced(shell, "_showtraceback", _showtraceback))
+            stack.enter_context(replaced(sys, "displayhook", _displayhook))
+            stack.enter_context(replaced(shell.display_pub, "publish", _publish))
+            stack.enter_context(replaced(shell.display_pub, "clear_output", _clear_output))
+            # IPython reports errors in formatters through it, and ipykernel sends them directly.
+            stack.enter_context(replaced(shell, "_showtraceback", _showtraceback))
         token = _current.set(capture)
         try:
             yield capture
@@ -113,7 +111,7 @@ def capturing() -> Iterator[Capture]:
 
 
 def current_shell() -> Any:
-    """The running IPython shell, or None; imports nothing."""
+    """Return the running IPython shell, or None; imports nothing."""
     module: Any = sys.modules.get("IPython.core.interactiveshell")
     if module is None or not module.InteractiveShell.initialized():
         return None
@@ -123,78 +121,6 @@ def current_shell() -> Any:
 def _capture() -> Capture | None:
     capture = _current.get()
     return None if capture is None or capture.closed else capture
-
-
-_MISSING = object()
-
-
-@dataclass(eq=False)
-class _StandIn:
-    """What stands in an attribute's place for as long as anyone captures through it."""
-
-    made: Any
-    before: Any
-    users: int = 0
-
-
-_lock = threading.RLock()
-_standins: dict[int, _StandIn] = {}
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    with _lock:
-        before = vars(owner).get(name, _MISSING)
-        standin = _standins.get(id(before))
-        if standin is None:
-            standin = _StandIn(make(getattr(owner, name)), before)
-            _standins[id(standin.made)] = standin
-            setattr(owner, name, standin.made)
-        standin.users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            standin.users -= 1
-            if not standin.users:
-                del _standins[id(standin.made)]
-                # Where somebody else has put something since, theirs stays.
-                if vars(owner).get(name) is standin.made:
-                    _put_back(owner, name, standin.before)
-
-
-def _put_back(owner: Any, name: str, before: Any) -> None:
-    if before is _MISSING:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, before)
-
-
-class _Stream:
-    """Stands in for ``sys.stdout`` or ``sys.stderr``."""
-
-    def __init__(self, original: Any) -> None:
-        self._original = original
-
-    def write(self, text: str) -> int:
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        capture = _capture()
-        if capture is not None:
-            return capture.write(text)
-        # pythonw has no streams at all.
-        return len(text) if self._original is None else int(self._original.write(text) or 0)
-
-    def writelines(self, lines: Iterator[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        if _capture() is None and self._original is not None:
-            self._original.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
 
 
 def _displayhook(original: Any) -> Callable[[Any], None]:
@@ -252,15 +178,16 @@ def _showtraceback(original: Any) -> Callable[..., None]:
 
 
 def open_figures() -> frozenset[int]:
-    """The numbers of pyplot's open figures; none where it is not imported."""
-    # While another thread imports it, it is there without its functions.
+    """Return the numbers of pyplot's open figures; none where it is not imported."""
+    # While another thread imports pyplot, the module is there without its functions.
     numbers = getattr(sys.modules.get("matplotlib.pyplot"), "get_fignums", tuple)
     return frozenset(numbers())
 
 
 def show_new_figures(before: frozenset[int], value: object) -> None:
-    """Display and close the figures that were opened since, as the inline backend would at the
-    end of the cell; one that is the function's value is only closed.
+    """Display and close the figures opened since, as the inline backend does at a cell's end.
+
+    A figure that is the function's value is only closed: the value is displayed anyway.
     """
     new = sorted(open_figures() - before)
     if not new or current_shell() is None:

@@ -1,8 +1,8 @@
-"""Runs a function to its end, or to the end of its time.
+"""Run a function to its end, or until its time limit expires.
 
 A plain function runs in the caller's thread, where matplotlib, sqlite and the user's objects live,
-unless its time limit wants it elsewhere. Coroutines run on one loop thread: what they keep open
-belongs to its loop.
+unless its time limit needs another one. Coroutines run on one loop in a thread: what they keep
+open, such as a client's connections, belongs to that loop.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from kimi_magic.core.time_limit import CallTimedOut, Clock, Ring, call_within, wait
+from kimi_magic.core.time_limit import (
+    CallTimedOut,
+    DeadlineReached,
+    TimeLimit,
+    call_within,
+    wait,
+)
 
-__all__ = ["MAX_ITEMS", "CallTimedOut", "Drained", "Ring", "run"]
+__all__ = ["MAX_ITEMS", "CallTimedOut", "DeadlineReached", "Drained", "run"]
 
 MAX_ITEMS = 1000
 
@@ -38,28 +44,28 @@ class Drained(list[Any]):
 
 
 def run(call: Callable[[], Any], *, timeout: float | None = None, in_thread: bool = False) -> Any:
-    """Call a function; await a coroutine and drain a generator that it gives.
+    """Call a function; await the coroutine or drain the generator that it returns.
 
     Parameters
     ----------
     call : callable
         The function with its arguments.
     timeout : float or None
-        Seconds until it is given up.
+        The time limit in seconds.
     in_thread : bool
-        Whether to run it in a thread of its own, which is left behind at the timeout.
+        Run it in a thread of its own, which is left behind when the limit expires.
 
     Raises
     ------
     CallTimedOut
-        And whatever the function raises.
+        The limit has expired. Errors of the function pass unchanged.
     """
-    clock = Clock(timeout)
-    value = call_within(lambda: _invoke(call), clock, in_thread=in_thread)
+    limit = TimeLimit(timeout)
+    value = call_within(lambda: _invoke(call), limit, in_thread=in_thread)
     if isinstance(value, Coroutine):
-        return _on_loop(value, clock)
+        return _on_loop(value, limit)
     if isinstance(value, AsyncGenerator):
-        return _on_loop(_drain(value), clock)
+        return _on_loop(_drain(value), limit)
     return value
 
 
@@ -89,11 +95,11 @@ async def _drain(generator: AsyncGenerator[Any, Any]) -> Drained:
     return items
 
 
-def _on_loop(work: Coroutine[Any, Any, Any], clock: Clock) -> Any:
+def _on_loop(work: Coroutine[Any, Any, Any], limit: TimeLimit) -> Any:
     thread = _loop_thread()
     future = asyncio.run_coroutine_threadsafe(_guarded(work), thread.loop)
     try:
-        value, error = wait(future, clock, "and was cancelled")
+        value, error = wait(future, limit, "and was cancelled")
     except BaseException:
         future.cancel()
         thread.suspect = True
@@ -107,10 +113,10 @@ def _on_loop(work: Coroutine[Any, Any, Any], clock: Clock) -> Any:
 
 
 async def _guarded(work: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-    """Keep what is raised from the loop: SystemExit and KeyboardInterrupt would end it."""
+    """Return what is raised: SystemExit and KeyboardInterrupt would end the loop."""
     try:
         return await work, None
-    except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+    except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
         return None, error
 
 
@@ -128,7 +134,7 @@ class _LoopThread(threading.Thread):
     def run(self) -> None:
         asyncio.set_event_loop(self.loop)
         while not self._retired:
-            # Raised in a task that the function has left running.
+            # Raised by a task that the function has left running.
             with suppress(KeyboardInterrupt, SystemExit):
                 self.loop.run_forever()
         tasks = asyncio.all_tasks(self.loop)
@@ -139,13 +145,13 @@ class _LoopThread(threading.Thread):
         self.loop.close()
 
     def answers(self) -> bool:
-        """Whether the loop still turns: a coroutine that blocks stops it."""
-        heard = threading.Event()
-        self.loop.call_soon_threadsafe(heard.set)
-        return heard.wait(_ANSWERS_WITHIN)
+        """Return True if the loop runs: a coroutine that blocks stops it."""
+        answered = threading.Event()
+        self.loop.call_soon_threadsafe(answered.set)
+        return answered.wait(_ANSWERS_WITHIN)
 
     def retire(self) -> None:
-        """End once what holds the loop has ended."""
+        """End the thread as soon as the coroutine that blocks it has ended."""
         self._retired = True
         self.loop.call_soon_threadsafe(self.loop.stop)
 
@@ -155,8 +161,8 @@ _shared: _LoopThread | None = None
 
 
 def _loop_thread() -> _LoopThread:
-    """Give the shared thread; one for this call alone where the caller is on the shared one."""
-    global _shared  # noqa: PLW0603 - started when it is wanted first, and again after a fork
+    """Return the shared thread, or a new one if the caller runs on the shared one."""
+    global _shared  # noqa: PLW0603 - started on first use, and again after a fork
     with _lock:
         if threading.current_thread() is _shared:
             return _LoopThread(shared=False)

@@ -1,231 +1,269 @@
-"""What a call gave → bounded text for the model."""
+"""Write what a call gave: bounded text for the model, outputs for the reader, failures for both."""
 
 from __future__ import annotations
 
-import dataclasses
+import base64
 import json
 import math
+import site
 import sys
-from collections.abc import Mapping, Sequence
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from functools import cache
 from itertools import islice
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
+from kimi_magic.context.cell_errors import name_cells, trimmed
 from kimi_magic.context.summaries.reprs import bounded_repr
 from kimi_magic.context.summaries.summary import summarize
+from kimi_magic.context.walker import (
+    MAX_BITS,
+    DoesNotFit,
+    Members,
+    Walker,
+    fields_of,
+    in_order,
+    type_name,
+)
+from kimi_magic.core import time_limit
 from kimi_magic.core.messages import Output
-from kimi_magic.core.text import cut
+from kimi_magic.core.text import clip, cut
+from kimi_magic.core.time_limit import USER_ERRORS
+from kimi_magic.tools.capture import capturing, current_shell
 from kimi_magic.tools.invocation import MAX_ITEMS, Drained
 
-__all__ = ["compose", "encodable", "is_image", "to_text"]
+__all__ = [
+    "Failure",
+    "as_outputs",
+    "compose",
+    "describe",
+    "encodable",
+    "fit_for_notebooks",
+    "is_image",
+    "to_text",
+]
 
-MAX_DEPTH = 30
-MAX_BITS = 10_000
-MAX_KEY = 60
-MEMBER = 30
-LEAF_TOKENS = 100
+# For the model, in characters
 HINT = "call again for a smaller part to see the rest"
 LEAST = 200
+MAX_KEY = 60
+LEAST_KEYS, MAX_KEYS = 30, 200  # of the keys of members that are left out
+LEAF_TOKENS = 100
 MAX_DISPLAYS = 5
 MAX_DISPLAY = 1000
+# For the reader
+MAX_TEXT = 100_000
+MAX_CONTENT = 5_000_000
+# Of a failure
+MAX_TRACEBACK = 20_000
+MAX_MESSAGE = 1500
+MAX_INNER = 5
 
+_SIGNATURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
+_BYTES = (str, bytes, bytearray, memoryview)
 _SCALARS = (Decimal, Fraction, date, time, timedelta, UUID, PurePath)
 _UNKNOWN = object()
 
 
+# Text for the model
+
+
 def compose(text: str, printed: str, displays: Sequence[Output], max_chars: int) -> str:
-    """Tell the model what a call gave, in ``max_chars`` characters where that is not too few.
+    """Compose the text of a result from what the call returned, printed and displayed.
 
     Parameters
     ----------
     text : str
-        What it gave; "" for nothing.
+        The returned value as text; "" for nothing.
     printed : str
-        What it printed.
     displays : sequence of Output
-        What it displayed.
+    max_chars : int
+        The limit of the text, where that is not too low to say anything.
     """
     max_chars = max(max_chars, LEAST)
-    said = [text, *map(_display, displays[:MAX_DISPLAYS])]
+    pieces = [text, *map(_display, displays[:MAX_DISPLAYS])]
     if len(displays) > MAX_DISPLAYS:
-        said.append(f"{len(displays) - MAX_DISPLAYS:,} more outputs were shown to the user.")
-    told = "\n\n".join(filter(None, said))
+        pieces.append(f"{len(displays) - MAX_DISPLAYS:,} more outputs were shown to the user.")
+    returned = encodable("\n\n".join(filter(None, pieces)))
     if not printed.strip():
-        return cut(encodable(told), max_chars, HINT)
-    # What was printed gives way, but for a quarter of the room.
+        return cut(returned, max_chars, HINT)
+    # The printed text gives way, but keeps a quarter of the room.
     title = "\n\nPrinted:\n"
     least = min(max_chars // 4, len(title) + len(printed))
-    told = cut(encodable(told), max_chars - least, HINT)
-    room = max(max_chars - len(told), least) - len(title)
-    return f"{told}{title}{cut(encodable(printed.strip()), room, HINT)}".lstrip()
+    returned = cut(returned, max_chars - least, HINT)
+    room = max(max_chars - len(returned), least) - len(title)
+    return f"{returned}{title}{cut(encodable(printed.strip()), room, HINT)}".lstrip()
+
+
+def _display(output: Output) -> str:
+    if is_image(output):
+        return "A figure was shown to the user."
+    text = output.data.get("text/plain")
+    # The text of IPython's HTML, Markdown and similar objects says nothing.
+    if isinstance(text, str) and not text.startswith("<IPython.core."):
+        return f"Shown to the user:\n{cut(text, MAX_DISPLAY, HINT)}"
+    return f"Shown to the user: {', '.join(output.data)}."
+
+
+def is_image(output: Output) -> bool:
+    """Return True if a display has an image among its forms."""
+    return any(kind.startswith("image/") for kind in output.data)
 
 
 def to_text(value: object, max_chars: int) -> str:
-    """Write a value for the model: a str as it is, JSON where it is JSON, else its summary."""
+    """Write a value for the model: a str unchanged, data as JSON, else its summary."""
     max_chars = max(max_chars, LEAST)
-    if isinstance(value, str) and not hasattr(type(value), "_repr_llm_"):
-        return cut(encodable(_plain_str(value)), max_chars, HINT)
-    note = _closed_early(value)
+    walker = _Json(whole=True)
+    if walker.members(value, max_chars) is None:
+        scalar = _scalar(value)
+        if scalar is _UNKNOWN:
+            return encodable(summarize(value, tokens=max(max_chars // 4, 1)))
+        text = scalar if isinstance(scalar, str) else json.dumps(scalar)
+        return cut(encodable(text), max_chars, HINT)
+    note = ""
+    if isinstance(value, Drained) and not value.complete:
+        note = f"The first {MAX_ITEMS:,} items; there are more, the generator was closed.\n"
     room = max_chars - len(note)
-    whole = _Plain(room, member=0)
-    found = whole.convert(value)
-    if found is _UNKNOWN:
-        return encodable(summarize(value, tokens=max(max_chars // 4, 1)))
-    text = _dumps(found)
-    if whole.trimmed or len(text) > room:
-        # Once more, with room for what says how much is missing.
-        trimmed = _Plain(room * 4 // 5 - len(HINT), member=MEMBER)
-        text = f"{_dumps(trimmed.convert(value))}\n[Cut; {HINT}]"
+    try:
+        text = walker.write(value, room)
+    except DoesNotFit:
+        tail = f"\n[Cut; {HINT}]"
+        text = _Json().write(value, room - len(tail)) + tail
     return cut(encodable(f"{note}{text}"), max_chars, HINT)
 
 
-def _closed_early(value: object) -> str:
-    if not isinstance(value, Drained) or value.complete:
-        return ""
-    return f"The first {MAX_ITEMS:,} items; there are more, the generator was closed.\n"
-
-
-def _dumps(found: object) -> str:
-    if isinstance(found, str):
-        return found
-    return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-
-
 def encodable(text: str) -> str:
-    """Write lone surrogates, which UTF-8 has no bytes for, as their escapes."""
+    """Replace lone surrogates, which UTF-8 cannot encode, by their escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _plain_str(value: str) -> str:
-    """The text of a str, whatever a subclass makes of ``str()``."""
-    return str.__str__(value)
+class _Json(Walker):
+    """Writes data as JSON, and what JSON lacks as text."""
+
+    max_depth = 30
+    separator = ","
+
+    def open(self, value: Any, room: int) -> Members | None:
+        kind = type(value)
+        if issubclass(kind, (*_BYTES, Enum)) or hasattr(kind, "_repr_llm_"):
+            return None
+        inner = value if issubclass(kind, Mapping) else _record(value)
+        # No more is taken of it than there is room for: it may have no end.
+        if inner is not None:
+            items = _named(islice(inner.items(), room + 1))
+            return Members(
+                items, len(inner), "{", "}", ":", max(min(room // 4, MAX_KEYS), LEAST_KEYS)
+            )
+        if issubclass(kind, AbstractSet):
+            return _array(in_order(iter(value), len(value)), len(value), room)
+        return _array(value, len(value), room) if issubclass(kind, Sequence) else None
+
+    def mark(self, _value: object, reason: str) -> str:
+        return json.dumps(f"… ({reason})", ensure_ascii=False)
+
+    def note(self, members: Members, left: int, keys: Iterator[Any], room: int) -> str:
+        text = f"{left:,} more"
+        if not members.keys:
+            return f'"… {text}"'
+        names = clip(", ".join(islice(keys, MAX_KEYS)), min(room - len(text) - 10, MAX_KEYS))
+        return f'"…":{_dumps(f"{text}: {names}")}'
+
+    def key(self, key: str, room: int, _depth: int, separator: str) -> str:
+        return self._fitting(key, max(room // 2, MAX_KEY)) + separator
+
+    def leaf(self, value: object, room: int) -> str:
+        scalar = _scalar(value)
+        if scalar is _UNKNOWN:
+            scalar = summarize(value, tokens=LEAF_TOKENS)
+        return self._fitting(scalar, room) if isinstance(scalar, str) else _dumps(scalar)
+
+    def _fitting(self, text: str, room: int) -> str:
+        written = _dumps(text)
+        if len(written) <= room or self.whole:
+            return written
+        # Escapes take more room than what they stand for.
+        return _dumps(cut(text, max((room - 2) * len(text) // (len(written) - 2), 1)))
 
 
-class _Plain:
-    """Values → what JSON can carry, about ``room`` characters of it.
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
-    Of a container that does not fit the first items stay, and a text that says how many more
-    there are.
 
-    Parameters
-    ----------
-    room : int
-        Characters.
-    member : int
-        Characters that are kept for each of an object's later members, so that all are seen.
+def _array(items: Any, total: int, room: int) -> Members:
+    pairs = [(None, item) for item in islice(items, room + 1)]
+    return Members(pairs, max(total, len(pairs)), "[", "]")
 
-    Attributes
-    ----------
-    trimmed : bool
-        Whether anything did not fit.
-    """
 
-    def __init__(self, room: int, *, member: int) -> None:
-        self.trimmed = False
-        self._member = member
-        self._left = room
-        self._open: set[int] = set()
+def _record(value: Any) -> Mapping[str, Any] | None:
+    """Name the fields of a dataclass, a named tuple, a pydantic model or a row of SQLite."""
+    kind = type(value)
+    if issubclass(kind, getattr(sys.modules.get("pydantic"), "BaseModel", ())):
+        return dict(value)
+    if issubclass(kind, getattr(sys.modules.get("sqlite3"), "Row", ())):
+        return dict(zip(value.keys(), value, strict=True))
+    return fields_of(value)
 
-    def convert(self, value: Any, depth: int = MAX_DEPTH) -> Any:
-        """Convert a value; ``_UNKNOWN`` for one that is no data."""
-        try:
-            if hasattr(type(value), "_repr_llm_"):
-                return _UNKNOWN
-            scalar = _scalar(value)
-            return self._nested(value, depth) if scalar is _UNKNOWN else self._spend(scalar)
-        except Exception:  # noqa: BLE001 - the value's own code; its repr is what is left
-            return _UNKNOWN
 
-    def _nested(self, value: Any, depth: int) -> Any:
-        inner = _contents(value)
-        if inner is None:
-            return _UNKNOWN
-        if id(value) in self._open:
-            return self._spend("… (contains itself)")
-        if depth <= 0:
-            return self._spend("… (nested deeper)")
-        self._left -= 1
-        self._open.add(id(value))
-        try:
-            convert: Any = self._object if isinstance(inner, Mapping) else self._array
-            return convert(inner, depth - 1)
-        finally:
-            self._open.discard(id(value))
-
-    def _object(self, inner: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, item in inner.items():
-            if self._left < 0:
-                self.trimmed = True
-                names = cut(", ".join(_key(key) for key in islice(inner, len(found), None)), 200)
-                return found | {"…": f"{len(inner) - len(found):,} more: {names}"}
-            name = _key(key)
-            if name in found:
-                name = bounded_repr(key, MAX_KEY)
-            later = self._member * (len(inner) - len(found) - 1)
-            kept = min(later, max(self._left, 0) // 2)
-            self._left -= len(name) + 3 + kept
-            found[name] = self._item(item, depth)
-            self._left += kept
-        return found
-
-    def _array(self, inner: Sequence[Any], depth: int) -> list[Any]:
-        found: list[Any] = []
-        for item in inner:
-            if self._left < 0:
-                self.trimmed = True
-                return [*found, f"… {len(inner) - len(found):,} more"]
-            found.append(self._item(item, depth))
-        return found
-
-    def _item(self, value: Any, depth: int) -> Any:
-        found = self.convert(value, depth)
-        if found is _UNKNOWN:
-            found = self._spend(summarize(value, tokens=LEAF_TOKENS))
-        self._left -= 1
-        return found
-
-    def _spend(self, scalar: Any) -> Any:
-        if isinstance(scalar, str) and len(scalar) > (room := max(self._left, MAX_KEY)):
-            self.trimmed = True
-            scalar = cut(scalar, room)
-        self._left -= len(scalar) + 2 if isinstance(scalar, str) else len(str(scalar))
-        return scalar
+def _named(items: Iterator[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+    """Name members as JSON does; other keys, and those of an equal name, by their repr."""
+    names: set[str] = set()
+    for key, item in items:
+        scalar = _scalar(key)
+        name = (
+            scalar if isinstance(scalar, str) else _dumps(scalar) if scalar is not _UNKNOWN else ""
+        )
+        if name in names or scalar is _UNKNOWN:
+            name = bounded_repr(key, MAX_KEY)
+        if name in names:
+            name = f"{type_name(key)} {name}"
+        names.add(name)
+        yield name, item
 
 
 def _scalar(value: Any) -> Any:
-    """Give the JSON scalar of a value, or ``_UNKNOWN``."""
+    """Return a value's JSON scalar, or ``_UNKNOWN``."""
+    try:
+        return _UNKNOWN if hasattr(type(value), "_repr_llm_") else _to_scalar(value)
+    except USER_ERRORS:
+        return _UNKNOWN
+
+
+def _to_scalar(value: Any) -> Any:
     value = _unboxed(value)
-    if value is None or isinstance(value, bool):
+    kind = type(value)
+    if value is None or kind is bool:
         return value
-    if isinstance(value, str):
-        return _plain_str(value)
-    if isinstance(value, int):
+    if issubclass(kind, str):
+        return str.__str__(value)  # a subclass may have a text of its own
+    if issubclass(kind, int):
         big = abs(value).bit_length() > MAX_BITS
         return f"an integer of {value.bit_length():,} bits" if big else int(value)
-    if isinstance(value, float):
-        # JSON has no NaN and no infinity; as texts they are what JavaScript calls them.
+    if issubclass(kind, float):
+        # JSON has no NaN and no infinity; as texts they have JavaScript's names.
         return float(value) if math.isfinite(value) else _constant(value)
-    if isinstance(value, _SCALARS):
-        return value.isoformat() if isinstance(value, date | time) else str(value)
+    if issubclass(kind, _SCALARS):
+        return value.isoformat() if issubclass(kind, date | time) else str(value)
     return _UNKNOWN
 
 
 def _unboxed(value: Any) -> Any:
-    """Take an Enum's or a NumPy scalar's value out."""
-    if isinstance(value, Enum):
-        value = value.value
-    generic = getattr(sys.modules.get("numpy"), "generic", None)
-    if generic is not None and isinstance(value, generic):
+    """Take the value out of an Enum's member or a NumPy scalar."""
+    if issubclass(type(value), Enum):
+        value = value._value_  # not `value`, which may be a property of the class
+    generic = getattr(sys.modules.get("numpy"), "generic", ())
+    if issubclass(type(value), generic):
         item = value.item() if value.dtype.kind in "biufSU" else value
         # A long double is its own item.
-        return str(item) if isinstance(item, generic) else item
+        return str(item) if issubclass(type(item), generic) else item
     return value
 
 
@@ -233,58 +271,123 @@ def _constant(number: float) -> str:
     return "NaN" if math.isnan(number) else f"{'-' if number < 0 else ''}Infinity"
 
 
-def _contents(value: Any) -> Mapping[Any, Any] | Sequence[Any] | None:
-    """What is in a container of data; None for all else, frames and arrays among it."""
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, AbstractSet):
-        return _in_order(value)
-    fields = _fields(value)
-    if fields is None and isinstance(value, Sequence):
-        return None if isinstance(value, bytes | bytearray | memoryview) else value
-    return fields
+# Outputs for the reader
 
 
-def _in_order(value: AbstractSet[Any]) -> list[Any]:
+def as_outputs(value: object) -> tuple[Output, ...]:
+    """Show a value as Jupyter would, were it the last expression of a cell.
+
+    Returns
+    -------
+    tuple of Output
+        None for None, several for a value that displays itself. Without IPython, the repr.
+    """
+    if value is None:
+        return ()
+    shell = current_shell()
+    data: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    # Discards what a formatter or a repr prints, and keeps what the value itself displays.
+    with capturing() as own:
+        if shell is not None:
+            data, metadata = shell.display_formatter.format(value)
+            if not data and own.outputs:
+                return own.outputs
+        if not data:
+            data = {"text/plain": bounded_repr(value, MAX_TEXT)}
+    return (Output(data, metadata),)
+
+
+def fit_for_notebooks(output: Output) -> Output | None:
+    """Keep what a notebook can hold: JSON of a bounded size, and images that are images.
+
+    HTML and scripts stay as they came. None if nothing is left.
+    """
+    data = {str(kind): _content(str(kind), content) for kind, content in output.data.items()}
+    data = {kind: content for kind, content in data.items() if content is not None}
+    metadata = {str(key): entry for key, entry in output.metadata.items() if _is_json(entry)}
+    return Output(data, metadata) if data else None
+
+
+def _content(kind: str, content: Any) -> Any:
+    if kind in _SIGNATURES:
+        return _image(content, _SIGNATURES[kind])
+    if kind == "text/plain":
+        return cut(encodable(content), MAX_TEXT) if isinstance(content, str) else None
+    if isinstance(content, str):
+        return encodable(content) if len(content) <= MAX_CONTENT else None
+    return content if _is_json(content) else None
+
+
+def _image(content: Any, signature: bytes) -> str | None:
+    """Encode an image in base64 anew; None for what is no such image."""
     try:
-        return sorted(value)
-    except TypeError:  # of several kinds
-        return list(value)
+        raw = content if isinstance(content, bytes) else base64.b64decode(content)
+    except (TypeError, ValueError):
+        return None
+    return base64.b64encode(raw).decode("ascii") if raw.startswith(signature) else None
 
 
-def _fields(value: Any) -> Mapping[str, Any] | None:
-    """Name what is in a record: a dataclass, a named tuple, a pydantic model, a row of SQLite."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return dict(zip(value._fields, value, strict=True))
-    pydantic: Any = sys.modules.get("pydantic")
-    if pydantic is not None and isinstance(value, pydantic.BaseModel):
-        return dict(value)
-    sqlite: Any = sys.modules.get("sqlite3")
-    if sqlite is not None and isinstance(value, sqlite.Row):
-        return dict(zip(value.keys(), value, strict=True))
-    return None
+def _is_json(content: Any) -> bool:
+    try:
+        return len(json.dumps(content, allow_nan=False)) <= MAX_CONTENT
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
-def _key(key: object) -> str:
-    """Name a member as JSON would; other keys by their repr."""
-    scalar = _scalar(key)
-    if isinstance(scalar, str):
-        return scalar
-    return json.dumps(scalar) if scalar is not _UNKNOWN else bounded_repr(key, MAX_KEY)
+# Failures
 
 
-def _display(output: Output) -> str:
-    if is_image(output):
-        return "A figure was shown to the user."
-    text = output.data.get("text/plain")
-    # IPython's HTML, Markdown and their kin say nothing in plain text.
-    if isinstance(text, str) and not text.startswith("<IPython.core."):
-        return f"Shown to the user:\n{cut(text, MAX_DISPLAY, HINT)}"
-    return f"Shown to the user: {', '.join(output.data)}."
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception as the model and the reader see it.
+
+    Attributes
+    ----------
+    message : str
+        Its type and message.
+    place : str
+        The line in the user's code; "" if there is none.
+    traceback : str
+        Python's own text, from the user's function inwards.
+    """
+
+    message: str
+    place: str
+    traceback: str
 
 
-def is_image(output: Output) -> bool:
-    """Whether a display is, among other things, an image."""
-    return any(kind.startswith("image/") for kind in output.data)
+_OURS = (str(Path(__file__).parent), str(time_limit.__file__))
+
+
+def describe(error: BaseException) -> Failure:
+    """Describe an exception that a function has raised."""
+    found = trimmed(error, _OURS)
+    text = name_cells("".join(found.format()))
+    return Failure(
+        _message(error, MAX_MESSAGE), _place(list(found.stack)), cut(text, MAX_TRACEBACK)
+    )
+
+
+def _message(error: BaseException, limit: int) -> str:
+    found = traceback.TracebackException.from_exception(error, limit=0)
+    lines = ["".join(found.format_exception_only()).strip()]
+    if isinstance(error, BaseExceptionGroup):
+        inner = (_message(one, limit // MAX_INNER) for one in error.exceptions[:MAX_INNER])
+        lines += [f"- {text}" for text in inner]
+    return cut("\n".join(lines), limit)
+
+
+def _place(frames: list[traceback.FrameSummary]) -> str:
+    """Name the innermost line that is not a library's, or else the outermost line."""
+    own = [frame for frame in frames if not frame.filename.startswith(_libraries())]
+    for frame in own[-1:] or frames[:1]:
+        code = f": {frame.line.strip()}" if frame.line else ""
+        return f"in {frame.name}, line {frame.lineno}{cut(code, 300)}"
+    return ""
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return ("<frozen ", *filter(None, paths | {site.getusersitepackages()}))

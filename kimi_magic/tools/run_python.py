@@ -1,4 +1,4 @@
-"""``run_python``: the notebook itself as a tool."""
+"""The built-in tool ``run_python``, which runs code in the notebook."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _count = itertools.count(1)
 
 
 def make_run_python(namespace: dict[str, Any]) -> Callable[[str], Any]:
-    """Make the function that runs code among the notebook's variables."""
+    """Make the function behind the tool, which runs code in a namespace."""
 
     def run_python(code: str) -> Any:
         """Run Python code in the user's notebook and get what it prints, shows, and its last value.
@@ -33,7 +33,7 @@ def make_run_python(namespace: dict[str, Any]) -> Callable[[str], Any]:
         shell = current_shell()
         source = shell.transform_cell(code) if shell else code
         name = f"<run_python {next(_count)}>"
-        # So that a traceback can quote its lines.
+        # Tracebacks quote their lines from here.
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         try:
             tree = ast.parse(source, name)

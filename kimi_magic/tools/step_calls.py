@@ -1,4 +1,4 @@
-"""The calls of one step: in the order given, those that may side by side."""
+"""The calls of one step, in order or side by side."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from kimi_magic.tools.toolset import Toolset
 __all__ = ["run_step_calls"]
 
 TICK = 0.05
-MOST_AT_ONCE = 16
+MAX_THREADS = 16
 
-Happening = ToolStarted | ToolFinished | None
+CallEvent = ToolStarted | ToolFinished | None
 
 
 def run_step_calls(
     toolset: Toolset, calls: Sequence[ToolCall], approve: Approve | None
-) -> Iterator[Happening]:
-    """Make the calls, and yield what happens; None now and then while threads work.
+) -> Iterator[CallEvent]:
+    """Make the calls and yield their events, and None every `TICK` seconds while threads work.
 
-    A run of calls of ``parallel=True`` tools is made side by side, in threads; every other call
-    runs in this thread, when those before it have ended.
+    Consecutive calls of ``parallel=True`` tools run side by side in threads. Every other call runs
+    in this thread, once those before it have ended.
 
     Raises
     ------
     ToolInterrupted
-        A KeyboardInterrupt came while a function ran. Threads are left behind.
+        A KeyboardInterrupt came while a tool ran. Threads are left behind.
     """
 
-    def runs_aside(place: tuple[int, ToolCall]) -> bool:
+    def is_parallel(place: tuple[int, ToolCall]) -> bool:
         tool = toolset.get(place[1].name)
-        # A person is asked in this thread.
+        # Only the turn's own thread can ask a person.
         return tool is not None and tool.options.parallel and not tool.options.confirm
 
-    for aside, group in groupby(enumerate(calls), runs_aside):
+    for parallel, group in groupby(enumerate(calls), is_parallel):
         places = list(group)
-        if aside:
+        if parallel:
             yield from _side_by_side(toolset, places)
             continue
         for index, call in places:
@@ -52,7 +52,7 @@ def run_step_calls(
             yield ToolFinished(index, result)
 
 
-def _side_by_side(toolset: Toolset, places: list[tuple[int, ToolCall]]) -> Iterator[Happening]:
+def _side_by_side(toolset: Toolset, places: list[tuple[int, ToolCall]]) -> Iterator[CallEvent]:
     todo: queue.SimpleQueue[tuple[int, ToolCall]] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, ToolResult | BaseException]] = queue.SimpleQueue()
 
@@ -68,7 +68,7 @@ def _side_by_side(toolset: Toolset, places: list[tuple[int, ToolCall]]) -> Itera
     for index, call in places:
         yield ToolStarted(index, call)
         todo.put((index, call))
-    for _ in places[:MOST_AT_ONCE]:
+    for _ in places[:MAX_THREADS]:
         run = contextvars.copy_context().run
         threading.Thread(target=run, args=(work,), name="kimi-magic calls", daemon=True).start()
     left = len(places)
@@ -84,6 +84,6 @@ def _side_by_side(toolset: Toolset, places: list[tuple[int, ToolCall]]) -> Itera
             left -= 1
             yield ToolFinished(index, outcome)
     finally:
-        with suppress(queue.Empty):  # what has not begun when the turn is stopped never begins
+        with suppress(queue.Empty):  # a stopped turn must not start the waiting calls
             while True:
                 todo.get_nowait()

@@ -1,25 +1,22 @@
-"""What the model is offered: tools under unique names, and a call by name."""
+"""Tools under unique names, and calls by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.frontend import user_namespace
 from kimi_magic.core.messages import ToolResult
 from kimi_magic.tools.decorator import (
     MAX_TOOLS,
     RUN_PYTHON,
     TOO_MANY,
-    Offer,
-    is_one,
-    main,
-    offer_of,
+    ToolSpec,
+    is_same_callable,
+    spec_of,
 )
-
-if TYPE_CHECKING:
-    from kimi_magic.tools.tool import Tool
+from kimi_magic.tools.tool import MAX_NAME, Tool, ToolOptions, is_tool
 
 __all__ = ["Toolset", "find"]
 
@@ -31,11 +28,11 @@ class Toolset:
     ----------
     tools : iterable, mapping or callable
         Callables, tools, names of callables (also dotted: ``model.predict``), schemas as the API
-        has them, and maps of names to callables. A schema's callable is the one of its name in a
-        map, or else in `namespace`. ``"run_python"`` is the built-in tool of that name.
+        takes them, and maps of names to callables. A schema applies to the callable of its name
+        in a map, or else in `namespace`. ``"run_python"`` is the built-in tool of that name.
     namespace : mapping or None
-        The variables that names and references mean; those of ``__main__``, which in a notebook
-        are the notebook's, where there is none.
+        The variables that names and references stand for; by default those of ``__main__``, which
+        are the notebook's.
 
     Raises
     ------
@@ -51,7 +48,7 @@ class Toolset:
     """
 
     def __init__(self, tools: Any, *, namespace: Mapping[str, Any] | None = None) -> None:
-        self.namespace = main() if namespace is None else namespace
+        self.namespace = user_namespace() if namespace is None else namespace
         self._tools: dict[str, Tool] = {}
         for tool in _Reader(_listed(tools), self.namespace):
             self._add(tool)
@@ -62,12 +59,17 @@ class Toolset:
 
     @property
     def tools(self) -> list[Tool]:
-        """The tools, with the variables that their schemas list as they are now."""
+        """The tools, with schemas that list the variables of this moment."""
         return [tool.at_moment(self.namespace) for tool in self._tools.values()]
 
     def schemas(self) -> list[dict[str, Any]]:
-        """The tools as the API has them."""
+        """Return the tools as the API takes them."""
         return [tool.schema() for tool in self.tools]
+
+    @property
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """The Python functions behind the tools, by the tools' names."""
+        return {n: t.function for n, t in self._tools.items() if t.function is not None}
 
     def get(self, name: str) -> Tool | None:
         return self._tools.get(name)
@@ -88,23 +90,24 @@ class Toolset:
         Parameters
         ----------
         name : str
-            The tool's.
+            The tool's name.
         arguments_text : str
             The arguments as JSON text.
         call_id : str
-            Goes into the result.
+            The call's id in the chat, for the result.
         approve : callable or None
-            Asked before a tool that wants it is run: whether it may, or with which arguments.
+            Called before a tool that needs confirmation runs, with the tool and its arguments;
+            returns True, False, or arguments to use instead.
 
         Returns
         -------
         ToolResult
-            Also where it failed: ``error`` says so, and ``content`` tells the model what to do.
+            For failures too: ``error`` says so, and ``content`` tells the model what to do.
 
         Raises
         ------
         ToolInterrupted
-            A KeyboardInterrupt came while the function ran.
+            A KeyboardInterrupt came while the tool ran.
         """
         from kimi_magic.tools.call import run_call
 
@@ -123,19 +126,19 @@ class Toolset:
         name, count = tool.name, 1
         while name in self._tools:
             count += 1
-            name = f"{tool.name[: 63 - len(str(count))]}_{count}"
+            name = f"{tool.name[: MAX_NAME - 1 - len(str(count))]}_{count}"
         if name != tool.name:
-            tool = replace(tool, name=name, notes=(*tool.notes, f"renamed from {tool.name}"))
+            tool = tool.variant(name=name)
         self._tools[name] = tool
 
 
 def find(path: str, namespace: Mapping[str, Any]) -> Callable[..., Any]:
-    """The callable that a name or a dotted path means.
+    """Return the callable that a name or a dotted path stands for.
 
     Raises
     ------
     KimiError
-        There is none.
+        There is no such callable.
     """
     first, *rest = path.split(".")
     if first not in namespace:
@@ -153,13 +156,13 @@ def find(path: str, namespace: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 class _Reader:
-    """Reads what a user gives as tools."""
+    """Reads what a user gave as tools."""
 
     def __init__(self, given: list[Any], namespace: Mapping[str, Any]) -> None:
         self.given, self.namespace = given, namespace
         maps = [item for item in given if isinstance(item, Mapping) and not _is_api(item)]
         self.maps = {name: fn for each in maps for name, fn in each.items()}
-        self.meant = {_api_name(item) for item in given if _is_api(item)}
+        self.described = {_api_name(item) for item in given if _is_api(item)}
 
     def __iter__(self) -> Iterator[Tool]:
         for item in self.given:
@@ -167,7 +170,7 @@ class _Reader:
                 yield self._from_api(item)
             elif isinstance(item, Mapping):
                 for name, fn in item.items():
-                    if name not in self.meant:
+                    if name not in self.described:
                         yield self._make(fn, name)
             else:
                 yield self._make(item)
@@ -180,48 +183,47 @@ class _Reader:
         return self._make(fn, name, item)
 
     def _make(self, item: Any, name: str | None = None, schema: Any = None) -> Tool:
-        from kimi_magic.tools.tool import Tool, make_tool
-
-        if isinstance(item, Tool):
-            return replace(item, name=name) if name else item
+        if is_tool(item):
+            return item.variant(name=name) if name else item
         path = item if isinstance(item, str) else ""
-        if path == RUN_PYTHON:  # whatever code has put into the notebook under this name
+        if path == RUN_PYTHON:  # even if the notebook has a variable of this name
             item = _run_python(self.namespace)
         elif path:
             item = find(path, self.namespace)
-        offer = item if isinstance(item, Offer) else offer_of(item)
+        spec = item if isinstance(item, ToolSpec) else spec_of(item)
+        from kimi_magic.tools.function_tool import make_tool  # imports pydantic
+
         return make_tool(
-            offer.function,
-            name=name or offer.name or path.rpartition(".")[2] or None,
-            description=None if schema else offer.description,
-            schema=schema or offer.schema,
-            options=offer.options,
+            spec.function,
+            name=name or spec.name or path.rpartition(".")[2] or None,
+            description=None if schema else spec.description,
+            schema=schema or spec.schema,
+            options=spec.options,
+            languages=spec.languages,
             namespace=self.namespace,
         )
 
 
-def _run_python(namespace: Mapping[str, Any]) -> Offer:
-    """The built-in tool, which asks before each call."""
+def _run_python(namespace: Mapping[str, Any]) -> ToolSpec:
+    """Return the built-in tool, which asks before each call."""
     from kimi_magic.tools.run_python import make_run_python
-    from kimi_magic.tools.tool import ToolOptions
 
     if not isinstance(namespace, dict):
         raise KimiError(f"{RUN_PYTHON} needs a namespace that it may write to, such as globals()")
     run = make_run_python(namespace)
-    return Offer(run, RUN_PYTHON, None, None, ToolOptions(confirm=True))
+    options = ToolOptions(confirm=True)
+    return ToolSpec(run, RUN_PYTHON, options=options, languages={"code": "python"})
 
 
 def _listed(tools: Any) -> list[Any]:
-    from kimi_magic.tools.tool import Tool
-
-    alone = callable(tools) or isinstance(tools, str | Mapping | Offer | Tool)
+    alone = callable(tools) or isinstance(tools, str | Mapping | ToolSpec) or is_tool(tools)
     if not alone and not isinstance(tools, Iterable):
         raise KimiError(f"{tools!r:.60} cannot be called: offer a function, or a list of functions")
     return [tools] if alone else list(tools)
 
 
 def _is_api(item: Any) -> bool:
-    """Whether it is a tool as the API has it: {"type": "function", "function": {…}}."""
+    """Return True for a tool as the API takes it: {"type": "function", "function": {…}}."""
     return isinstance(item, Mapping) and isinstance(item.get("function"), Mapping)
 
 
@@ -233,5 +235,6 @@ def _api_name(item: Mapping[str, Any]) -> str:
 
 
 def _is_same(one: Tool, other: Tool) -> bool:
-    """The same callable under the same name, offered twice."""
-    return one.name == other.name and is_one(one.function, other.function)
+    """Return True for tools of one callable and name; equal identities may be two callables."""
+    same = one is other or (one.function and is_same_callable(one.function, other.function))
+    return one.name == other.name and bool(same)

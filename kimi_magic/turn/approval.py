@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "with_approval"]
 
-Approved = dict[tuple[Any, ...], Any]
-"""Tools that a person approved for a chat, by name and identity; the value keeps the function
-alive, so that its id is not given to another."""
+Approved = set[tuple[Any, ...]]
+"""Tools that a person approved for a chat, by name and identity."""
 
 AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], Answer]
 """Takes the tool, the arguments, and a function that says what is wrong with edited ones."""
@@ -32,7 +31,7 @@ class Approval:
     ----------
     namespace : mapping
         Where the names of live objects come from.
-    approved : dict
+    approved : set
         Approvals for the chat so far; new ones are added.
     ask : callable
         Asks a person.
@@ -54,7 +53,7 @@ class Approval:
 
     def __call__(self, tool: Tool, arguments: dict[str, Any]) -> bool | dict[str, Any]:
         """Return True if the call may be made, or the arguments to make it with."""
-        same = (tool.name, *_identity(tool.function))
+        same = (tool.name, tool.identity())
         if same in self._approved:
             return True
         self._announce(ApprovalAsked(tool.name, json.dumps(arguments, ensure_ascii=False)))
@@ -62,27 +61,17 @@ class Approval:
         edited = json.dumps(answer, ensure_ascii=False) if isinstance(answer, dict) else ""
         self._announce(ApprovalAnswered(tool.name, answer != "no", edited))
         if answer == "chat":
-            self._approved[same] = tool.function
+            self._approved.add(same)
         return answer if isinstance(answer, dict) else answer != "no"
 
     def _problem(self, tool: Tool, arguments: dict[str, Any]) -> str:
-        from kimi_magic.schema.argument_problems import ArgumentsError
+        from kimi_magic.schema.problems import ArgumentsError
 
         try:
             tool.bind(arguments, self._namespace)
         except ArgumentsError as error:
             return str(error)
         return ""
-
-
-def _identity(function: Any) -> tuple[Any, ...]:
-    """What makes a function the one that was approved: defined anew with other code, as a method
-    of another object, or around other values it is another one."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return (id(function),)
-    cells = getattr(function, "__closure__", None) or ()
-    return (code, id(getattr(function, "__self__", None)), *(id(c.cell_contents) for c in cells))
 
 
 def with_approval(toolset: Toolset, approve: str) -> Toolset:
@@ -92,9 +81,7 @@ def with_approval(toolset: Toolset, approve: str) -> Toolset:
     if approve == "auto":
         return toolset
     confirm = approve != "yes"
-    tools = [
-        replace(tool, options=replace(tool.options, confirm=confirm)) for tool in toolset.tools
-    ]
+    tools = [tool.variant(options=replace(tool.options, confirm=confirm)) for tool in toolset.tools]
     return Toolset(tools, namespace=toolset.namespace)
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message, TextPart, as_content
-from kimi_magic.secrets.redact import Secrets, mapped
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.request import TurnRequest
 
 __all__ = ["ComposedPrompt", "check_prompt", "compose"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def check_prompt(prompt: Any) -> str | tuple[TextPart, ...]:
 def compose(
     request: TurnRequest,
     namespace: Mapping[str, Any],
-    secrets: Secrets,
+    redactor: Redactor | None,
     *,
     tokens: int,
     instruction: str = "",
@@ -63,8 +61,8 @@ def compose(
     request : TurnRequest
     namespace : mapping
         Where the names of variables come from.
-    secrets : mapping
-        Known keys, by the names of their variables.
+    redactor : Redactor or None
+        None: what looks like a key may be sent.
     tokens : int
         Longest summary of each variable, where the request says nothing else.
     instruction : str
@@ -80,11 +78,11 @@ def compose(
     blocks = _blocks(request, variables, request.var_tokens or tokens)
     before = f"{blocks}\n\n" if blocks else ""
     content = _between(before, content, instruction and f"\n\n{instruction}")
-    masked: dict[str, None] = {}
-    if not request.allow_secrets:
-        content = _masked(content, secrets, masked)
+    if redactor is not None:
+        content = redactor.value(content)
     values = dict.fromkeys([*variables, *request.expressions])
-    return ComposedPrompt(Message("user", content), tuple(values), tuple(masked))
+    masked = redactor.found if redactor else ()
+    return ComposedPrompt(Message("user", content), tuple(values), masked)
 
 
 def _between(
@@ -117,14 +115,3 @@ def _blocks(request: TurnRequest, variables: Mapping[str, Any], tokens: int) -> 
     cells = cell_blocks(list(request.cells), tokens=tokens) if request.cells else ""
     values = variable_blocks(variables, tokens=tokens) if variables else ""
     return "\n\n".join(filter(None, [cells, values]))
-
-
-def _masked(content: T, secrets: Secrets, found: dict[str, None]) -> T:
-    from kimi_magic.secrets.patterns import mask
-
-    def clean(text: str) -> str:
-        text, masked = mask(text, secrets)
-        found.update(dict.fromkeys(masked))
-        return text
-
-    return mapped(content, clean)

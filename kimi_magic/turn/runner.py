@@ -40,7 +40,7 @@ from kimi_magic.core.interrupts import interruptible, waiting
 from kimi_magic.core.messages import Message, ToolCall, as_content
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
-from kimi_magic.secrets.redact import keys_of, without_keys, without_secrets
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, AskPerson, ask_with_input, with_approval
 from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
@@ -48,6 +48,7 @@ from kimi_magic.turn.request import TurnRequest, parameters, system_prompt
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks
 from kimi_magic.wire.connector import Connector, ResolvedEndpoint
 from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.inbox import Inbox
 
 if TYPE_CHECKING:
     from kimi_magic.schema.output import OutputSchema
@@ -119,8 +120,8 @@ class PreparedTurn:
         """
         chat = self.chats.get(self.request.chat) if self.request.chat else None
         if chat is not None:
-            prompt = without_keys(
-                Message("user", as_content(self.request.prompt)).text, self.connector.known_keys()
+            prompt = Redactor(self.connector.known_keys()).text(
+                Message("user", as_content(self.request.prompt)).text
             )
             sinks = [ChatSink(chat, prompt, self.place, self.request), *sinks]
         return _Run(self, chat, sinks, ask or ask_with_input).run()
@@ -188,7 +189,7 @@ def prepare(
     prompt = compose(
         request,
         namespace,
-        connector.known_keys(),
+        None if request.allow_secrets else Redactor(connector.known_keys(), shapes=True),
         tokens=settings.summary_tokens,
         instruction=schema.instruction if schema else "",
     )
@@ -234,6 +235,7 @@ class _Run:
         self._loop: Loop | None = None
         self._body: _Body | None = None
         self._data: Any = None
+        self._inbox = Inbox()
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None
@@ -352,22 +354,22 @@ class _Run:
             body["stream"] = False
             body.pop("stream_options", None)
         # Connected anew each time: the embedded engine may have been ended since.
-        return self._connect().client.chat(body, keys_of(self._turn.connector.known_keys()))
+        known_keys = self._turn.connector.known_keys()
+        return self._connect().client.chat(body, known_keys, self._inbox)
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
         from kimi_magic.tools.step_calls import run_step_calls
 
         assert self._turn.toolset is not None, "only tools that were offered are called"
-        known_keys = self._turn.connector.known_keys
         try:
             for event in run_step_calls(self._turn.toolset, calls, self._approve()):
                 if isinstance(event, ToolFinished):
-                    yield replace(event, result=without_secrets(event.result, known_keys()))
+                    yield replace(event, result=self._redact(event.result))
                 else:
                     yield event
         except ToolInterrupted as interrupt:
-            raise ToolInterrupted(without_secrets(interrupt.result, known_keys())) from None
+            raise ToolInterrupted(self._redact(interrupt.result)) from None
 
     def _approve(self) -> Approve | None:
         """Return who is asked about calls; None where nobody can answer."""
@@ -376,7 +378,7 @@ class _Run:
             return lambda *_: False
         if turn.toolset is None or not can_answer():
             return None
-        approved = self._chat.approved if self._chat else {}
+        approved = self._chat.approved if self._chat else set()
         return Approval(turn.toolset.namespace, approved, self._ask, self._announce)
 
     def _reply(self, error: KimiError | TurnInterrupted | None) -> Reply:
@@ -402,7 +404,7 @@ class _Run:
             endpoint=EndpointFacts(endpoint.name, endpoint.base_url, endpoint.key_env),
             failure=Failure(type(error).__name__, str(error)) if error else None,
         )
-        functions = {t.name: t.function for t in turn.toolset.tools} if turn.toolset else {}
+        functions = turn.toolset.functions if turn.toolset else {}
         reply = Reply(record, self._data, error, functions, turn.shown_in, tuple(values))
         if error is not None:
             error.reply = reply
@@ -428,14 +430,13 @@ class _Run:
         """Tell of an event that happens deep inside a call; only the sinks hear of it."""
         self._tell(event)
 
-    def _redact(self, text: str) -> str:
-        return without_keys(text, self._turn.connector.known_keys())
+    def _redact(self, value: T) -> T:
+        # With the keys that are known by now: a tool may have set one.
+        return Redactor(self._turn.connector.known_keys()).value(value)
 
     def _sendable(self, value: T) -> T:
         """Return a part of a request without keys, unless they may be sent."""
-        if self._turn.request.allow_secrets:
-            return value
-        return without_keys(value, self._turn.connector.known_keys())
+        return value if self._turn.request.allow_secrets else self._redact(value)
 
 
 def _drive(
@@ -486,14 +487,12 @@ def _request(running: Any, exchange: Exchange) -> Generator[Event | None, None, 
 
 
 def _arrivals(exchange: Exchange) -> Iterator[Event | None]:
-    deltas = iter(exchange)
-    while True:
+    while not exchange.finished:
         with waiting():
-            try:
-                delta = next(deltas)
-            except StopIteration:
-                return
-        yield delta
+            taken = exchange.inbox.take(TICK)
+        deltas = [delta for each, arrivals in taken for delta in each.receive(arrivals)]
+        yield from deltas or (None,)
+        exchange.check()
 
 
 def _call(

@@ -1,47 +1,44 @@
 """A request → the bytes of its answer → deltas.
 
-The SDK carries (authentication, proxies, TLS), we decode: through the SDK's own objects a stream
-costs about ten times the bare read. Each exchange has a daemon thread that only moves bytes into a
-queue; whoever iterates waits 50 ms at most, so an interrupt or a tick never waits for the network.
+Nothing here waits or reads: the transport's threads put what arrives into an inbox, and whoever
+drives the turn takes it out and hands it to its exchange.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import queue
-import threading
 import time
-import weakref
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
-from types import TracebackType
 from typing import Any, Self
 
 from kimi_magic.config import Settings
+from kimi_magic.core.errors import EndpointError
 from kimi_magic.core.events import ContentDelta, ReasoningDelta
 from kimi_magic.core.messages import Completion
 from kimi_magic.secrets.keys import Key
-from kimi_magic.wire.connection import Connection
+from kimi_magic.wire.connection import HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
-from kimi_magic.wire.error_mapping import ErrorMapper, is_error
-from kimi_magic.wire.openai.accumulator import Accumulator, Delta
+from kimi_magic.wire.error_mapping import ErrorMapper
+from kimi_magic.wire.inbox import Inbox
+from kimi_magic.wire.openai.chat_completions import ChatCompletions
+from kimi_magic.wire.protocols import Arrival, Carriage, Delta, Fold, Refused, Transport, Wire
 from kimi_magic.wire.sse import SSEDecoder
 
 __all__ = ["Client", "Exchange"]
 
-TICK = 0.05
 # An answer that is not streamed gives no sign of life while the model reasons.
 WHOLE_ANSWER_TIMEOUT = 3600.0
-MAX_HEAD = 2000
-MOST_AT_ONCE = 64
-MOST_IDLE = 4
-# How long the list of models may take, where it is asked for and where it only helps.
+# The list of models: asked for, and fetched only to improve an error.
 MODELS_TIMEOUT, HINT_TIMEOUT = 30.0, 3.0
-# The HTTP library says better what kept it from connecting, if it comes to that.
+# The HTTP library explains better why it did not connect: it may speak first.
 CONNECT_GRACE = 0.5
+# After the end of a stream the body should end too; then the connection can serve again.
+END_GRACE = 0.05
+MAX_HEAD = 2000
+_PARSE = json.JSONDecoder().raw_decode
 BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
@@ -56,6 +53,10 @@ class Client:
     key : Key or None
     settings : Settings, optional
         The time-outs.
+    wire : Wire, optional
+        The API that the server speaks; chat completions by default.
+    transport : Transport, optional
+        HTTP by default.
     """
 
     def __init__(
@@ -64,298 +65,299 @@ class Client:
         base_url: str,
         key: Key | None,
         settings: Settings | None = None,
+        *,
+        wire: Wire | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.base_url = base_url
         self.key = key
         self.settings = settings or Settings()
-        self._idle: list[Connection] = []
-        self._under_way: set[Exchange] = set()
-        _CLIENTS.add(self)
+        self.wire: Wire = wire or ChatCompletions()
+        self.transport: Transport = transport or HTTPTransport(
+            base_url, lambda: self.wire.headers(key)
+        )
+        self._open: set[Exchange] = set()
 
     def __repr__(self) -> str:
         return f"<Client of {self.endpoint.name} at {self.base_url}, {self.key!r}>"
 
     def serves(self, endpoint: Endpoint, base_url: str, key: Key | None) -> bool:
-        """Whether it is this endpoint's client, at this address and with this key."""
+        """Return True if it is the client of this endpoint, at this address and with this key."""
         mine, other = (k.value if k else None for k in (self.key, key))
         return (self.endpoint, self.base_url, mine) == (endpoint, base_url, other)
 
-    def chat(self, body: Mapping[str, Any], keys: Sequence[Key] = ()) -> Exchange:
-        """Ask for a chat completion; ``body`` is the request as the API knows it, and ``keys``
-        are masked in what comes."""
-        faults = ErrorMapper(self.endpoint, self.base_url, self.key, body["model"], keys)
-        return Exchange(self, body, faults, self.settings, keys)
+    def chat(
+        self, body: Mapping[str, Any], keys: Sequence[Key] = (), inbox: Inbox | None = None
+    ) -> Exchange:
+        """Prepare a chat request; it is sent when the exchange is entered.
 
-    def models(self) -> list[str]:
-        """The ids that the server offers (``GET /models``), sorted.
+        Parameters
+        ----------
+        body : Mapping
+            The request as the API knows it.
+        keys : sequence of Key
+            Masked in what comes.
+        inbox : Inbox, optional
+            Where arrivals go; exchanges that one driver waits for share one.
+        """
+        return Exchange(self, body, keys, inbox or Inbox())
+
+    def models(self, timeout: float = MODELS_TIMEOUT) -> list[str]:
+        """Return the ids that the server offers, sorted.
 
         Raises
         ------
         EndpointError
         """
-        line = Connection(self.base_url, self.key)
         try:
-            return line.models(MODELS_TIMEOUT)
+            return self.wire.read_models(self.transport.get(self.wire.models_path, timeout))
         except Exception as error:  # noqa: BLE001 - mapped to one of ours
-            raise ErrorMapper(self.endpoint, self.base_url, self.key).from_exception(
-                error
-            ) from None
-        finally:
-            line.close()
+            raise self.errors().from_exception(error) from None
+
+    def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
+        """Return what maps failures, those of one model where it is named."""
+        here = self.endpoint, self.base_url, self.key, self.wire
+        return ErrorMapper(*here, model=model, others=keys)
 
     @property
     def busy(self) -> bool:
-        """Whether an exchange is under way."""
-        return bool(self._under_way)
+        """True while an exchange is under way."""
+        return bool(self._open)
 
-    def begin(self, exchange: Exchange) -> Connection:
-        """A line of the exchange's own, warm where there is one."""
-        self._under_way.add(exchange)
-        with contextlib.suppress(IndexError):
-            line = self._idle.pop()
-            line.reuse()
-            return line
-        return Connection(self.base_url, self.key)
+    def begin(self, exchange: Exchange) -> None:
+        """Count an exchange as under way."""
+        self._open.add(exchange)
 
-    def end(self, exchange: Exchange, line: Connection | None) -> None:
-        """The exchange is over; a line that can serve again is handed back."""
-        self._under_way.discard(exchange)
-        if line and len(self._idle) < MOST_IDLE:
-            self._idle.append(line)
-        elif line:
-            line.close()
-
-    def forget_lines(self) -> None:
-        """In a forked process: the connections are the parent's."""
-        self._idle.clear()
-        self._under_way.clear()
+    def end(self, exchange: Exchange) -> None:
+        """Count an exchange as over."""
+        self._open.discard(exchange)
 
     def close(self) -> None:
         """Close the idle connections."""
-        while self._idle:
-            self._idle.pop().close()
+        self.transport.close()
 
 
 class Exchange:
-    """One request under way: iterate for its deltas; None now and then while nothing arrives.
+    """One request under way; use as a context manager, leaving it early stops it at once.
 
-    Use as a context manager: leaving it early closes the connection at once.
+    The driver takes arrivals from the inbox, gives each batch to `receive`, and calls `check`
+    after each wait, until the exchange is ``finished``.
+
+    Attributes
+    ----------
+    inbox : Inbox
+        Where its arrivals go.
+    finished : bool
+        True once the answer is complete and the connection at rest.
     """
 
     def __init__(
-        self,
-        client: Client,
-        body: Mapping[str, Any],
-        faults: ErrorMapper,
-        settings: Settings,
-        keys: Sequence[Key] = (),
+        self, client: Client, body: Mapping[str, Any], keys: Sequence[Key], inbox: Inbox
     ) -> None:
+        self.inbox = inbox
+        self.finished = False
         self._client = client
+        self._settings = client.settings
         self._body = body
-        self._faults = faults
-        self._settings = settings
-        self._fold = Accumulator(keys)
-        self._waiting: list[Delta] = []
+        self._errors = client.errors(body["model"], keys)
+        self._fold: Fold = client.wire.fold(keys)
+        self._decoder = SSEDecoder()
+        self._carriage: Carriage | None = None
+        self._deltas: list[Delta] = []
+        self._head = b""  # the beginning of the body, until a chunk was understood
+        self._whole: list[bytes] | None = None  # the body, where it is one JSON document
+        self._streamed = False
         self._chunks = 0
-        self._line: Connection | None = None
-        self._arrivals: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._began = self._last_byte = time.monotonic()
-        self._seconds: float | None = None
-        self._read_to_end = False
-        self._done = False
-
-    def completion(self) -> Completion:
-        """What has arrived so far."""
-        elapsed = time.monotonic() - self._began if self._seconds is None else self._seconds
-        found = self._fold.completion(elapsed)
-        return replace(found, usage=self._client.endpoint.priced(found.usage))
+        self._ended: float | None = None
+        self._failure: EndpointError | None = None
+        self._timed_out = False
 
     def __enter__(self) -> Self:
-        self._line = self._client.begin(self)
-        threading.Thread(
-            target=self._read, args=(self._line,), name="kimi-magic reader", daemon=True
-        ).start()
+        try:
+            request = self._client.wire.request(self._body)
+        except (ValueError, TypeError, RecursionError) as error:
+            advice = "A value in it cannot be written as JSON."
+            raise self._errors.unsendable(str(error), advice) from None
+        self._carriage = self._client.transport.send(
+            request, self.deliver, self._settings.connect_timeout
+        )
+        self._client.begin(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        line, self._line = self._line, None
-        if line is not None and not self._read_to_end:
-            line.stop()
-            line = None
-        self._client.end(self, line)
+    def __exit__(self, *_: object) -> None:
+        carriage, self._carriage = self._carriage, None
+        if carriage:
+            carriage.end()
+        self._client.end(self)
 
-    def __iter__(self) -> Iterator[Delta | None]:
-        """Yield deltas as they arrive.
+    def deliver(self, arrival: Arrival) -> None:
+        """Put an arrival into the inbox; called in the transport's thread."""
+        if isinstance(arrival.item, Refused):  # the hint may take seconds: not in the driver's time
+            error = self._errors.from_exception(
+                arrival.item, models=lambda: self._client.models(HINT_TIMEOUT)
+            )
+            arrival = Arrival(arrival.time, error)
+        self.inbox.put(self, arrival)
+
+    def receive(self, arrivals: Sequence[Arrival]) -> list[Delta]:
+        """Take arrivals in; return what they add to the answer, one delta a kind.
+
+        It never raises: `check` does, once the last deltas were handed on.
+        """
+        if self.finished or self._failure or self._carriage is None:
+            return []
+        data: list[bytes] = []
+        try:
+            for arrival in arrivals:
+                if isinstance(arrival.item, bytes):
+                    data.append(arrival.item)
+                    self._last_byte = arrival.time
+                else:
+                    self._read(b"".join(data))
+                    data.clear()
+                    self._take(arrival.item)
+            self._read(b"".join(data))
+        except Exception as error:  # noqa: BLE001 - mapped to one of ours
+            self._failure = self._errors.from_exception(error, started=self._fold.started)
+            self._deltas += self._fold.finish()
+            self._failure.partial = self.completion()
+        deltas, self._deltas = self._deltas, []
+        return list(_joined(deltas)) if len(deltas) > 1 else deltas
+
+    def check(self) -> None:
+        """Look at the clock, and say what went wrong.
+
+        A time-out arrives through the inbox like any failure: the text that was held back goes
+        first.
 
         Raises
         ------
         EndpointError
             With what had arrived as ``partial``.
         """
-        failure: Exception | None = None
-        try:
-            yield from self._arriving()
-        except Exception as raised:  # noqa: BLE001 - mapped to one of ours
-            failure = raised
-        self._waiting += self._fold.finish()
-        yield from self._hand_on()
-        if failure:
-            error = self._faults.from_exception(failure, started=self._fold.started)
-            error.partial = self.completion()
-            raise error from None
-        self._seconds = time.monotonic() - self._began
+        if self._failure:
+            raise self._failure
+        now = time.monotonic()
+        if self._ended is not None:
+            # Pings may go on for ever behind the end.
+            self.finished = self.finished or now - self._ended >= END_GRACE
+        elif not self._timed_out and (error := self._silence(now)):
+            self._timed_out = True
+            self.inbox.put(self, Arrival(now, error))
 
-    def _arriving(self) -> Iterator[Delta | None]:
-        if (yield from self._next()) == 202:
-            raise self._faults.queued()
-        head: bytes = b""
-        while not head.lstrip(BLANK) and (data := (yield from self._next())) is not None:
-            head += data
-        # The body tells more than the Content-Type, which servers and proxies set as they like.
-        if head.lstrip(BLANK).startswith((b"{", b"[")):
-            yield from self._whole(head)
+    def completion(self) -> Completion:
+        """Return what has arrived so far."""
+        end = time.monotonic() if self._ended is None else self._ended
+        completion = self._fold.completion(end - self._began)
+        return replace(completion, usage=self._client.endpoint.priced(completion.usage))
+
+    def _take(self, item: int | Exception | None) -> None:
+        if item == 202:
+            raise self._errors.queued()
+        if isinstance(item, Exception) and self._ended is None:
+            raise item
+        if item is None and self._ended is None:
+            self._read_end()
+        if not isinstance(item, int):
+            self.finished = True
+
+    def _read(self, data: bytes) -> None:
+        if not data or self._ended is not None:  # what comes after the end belongs to no answer
+            return
+        if self._streamed:
+            if not self._chunks:
+                self._head = (self._head + data)[:MAX_HEAD]
+            self._fold_events(self._decoder.feed(data))
+        elif self._whole is not None:
+            self._whole.append(data)
         else:
-            yield from self._streamed(head)
+            # The body tells more than the Content-Type, which servers and proxies set as they like.
+            self._head += data
+            if first := self._head.lstrip(BLANK)[:1]:
+                data, self._head = self._head, b""
+                self._streamed, self._whole = first not in b"{[", []
+                self._read(data)
 
-    def _streamed(self, data: bytes | None) -> Iterator[Delta | None]:
-        decoder, head = SSEDecoder(), b""
-        while data is not None:
-            head = head if self._chunks else (head + data)[:MAX_HEAD]
-            self._fold_events(decoder.feed(data))
-            if len(self._waiting) >= MOST_AT_ONCE or self._arrivals.empty():
-                yield from self._hand_on()
-            if self._done:
-                yield from self._last_words()
-                break
-            yield from self._still_waiting()
-            data = yield from self._next()
-        self._fold_events(decoder.flush(), cut=True)  # the last event may be cut in two
-        if not self._chunks and not self._done:
-            raise self._faults.unreadable(head)
+    def _read_end(self) -> None:
+        """The body has ended, without an event that said so."""
+        if self._streamed:
+            self._fold_events(self._decoder.flush(), cut=True)
+        elif self._whole:
+            self._head = b"".join(self._whole)
+            with suppress(ValueError):
+                self._fold_in(_chunks(self._head.lstrip(BLANK)))
+            if not self._fold.started and not self._fold.finish_reason:
+                raise self._errors.unreadable(self._head)
+        if not self._chunks and self._ended is None:
+            raise self._errors.unreadable(self._head)
+        self._end()
+
+    def _end(self) -> None:
         if not self._fold.started and not self._fold.finish_reason:
-            raise self._faults.broke_off()
-
-    def _hand_on(self) -> Iterator[Delta]:
-        """What arrived together goes on together: one delta a kind, not one a token."""
-        waiting, self._waiting = self._waiting, []
-        for kind, deltas in groupby(waiting, type):
-            if kind is ReasoningDelta or kind is ContentDelta:
-                yield kind("".join(delta.text for delta in deltas))  # type: ignore[union-attr]
-            else:
-                yield from deltas
+            raise self._errors.broke_off()
+        self._deltas += self._fold.finish()
+        self._ended = time.monotonic()
 
     def _fold_events(self, events: list[bytes], *, cut: bool = False) -> None:
+        """Fold events in; the last one may be ``cut`` in two, where the body ended in it."""
+        chunks: list[Mapping[str, Any]] = []
+        ended, unreadable = False, None
         for data in events:
-            if self._done:  # what comes after the end belongs to no answer
-                return
-            if data.strip() == b"[DONE]":
-                self._done = True
-                return
+            if ended := self._client.wire.is_end(data):
+                break
             try:
-                value = _json(data)
+                chunks += _chunks(data)
             except ValueError:
-                if cut:
-                    return
-                raise self._faults.unreadable(data, started=self._fold.started) from None
-            self._fold_in(value)
+                unreadable = data
+                break
+        self._fold_in(chunks)
+        if unreadable is not None and not cut:
+            raise self._errors.unreadable(unreadable, started=self._fold.started)
+        if ended:
+            self._end()
 
-    def _whole(self, data: bytes | None) -> Iterator[Delta | None]:
-        pieces = []
-        while data is not None:
-            pieces.append(data)
-            data = yield from self._next()
-        body = b"".join(pieces)
-        with contextlib.suppress(ValueError):
-            self._fold_in(_json(body.lstrip(BLANK)))
-        if not self._fold.started and not self._fold.finish_reason:
-            raise self._faults.unreadable(body)
+    def _fold_in(self, chunks: list[Mapping[str, Any]]) -> None:
+        self._chunks += len(chunks)
+        for count, chunk in enumerate(chunks):
+            if self._client.wire.is_error(chunk):
+                self._deltas += self._fold.add(chunks[:count])
+                raise self._errors.from_chunk(chunk, started=self._fold.started)
+        self._deltas += self._fold.add(chunks)
 
-    def _fold_in(self, value: Any) -> None:
-        """Fold what is an object; other JSON says nothing in this API, such as a sign of life."""
-        for chunk in value if isinstance(value, list) else [value]:
-            if isinstance(chunk, dict):
-                self._chunks += 1
-                if is_error(chunk):
-                    raise self._faults.from_answer(None, chunk, started=self._fold.started)
-                self._waiting += self._fold.add(chunk)
-
-    def _next(self) -> Generator[None, None, Any]:
-        """Wait for what the reader brings, with a tick (None) every 50 ms; None at the end."""
-        while not self._read_to_end:
-            try:
-                item = self._arrivals.get(timeout=TICK)
-            except queue.Empty:
-                self._check_silence()
-                yield None
-                continue
-            if isinstance(item, BaseException):
-                raise item
-            self._last_byte = time.monotonic()
-            self._read_to_end = item is None
-            return item
-
-    def _last_words(self) -> Iterator[None]:
-        """After [DONE] the body should end; some servers leave the connection open."""
-        with contextlib.suppress(queue.Empty):
-            while not self._read_to_end:
-                item = self._arrivals.get(timeout=TICK)
-                self._read_to_end = item is None
-        yield None
-
-    def _still_waiting(self) -> Iterator[None]:
-        """Comments that come faster than the ticks are no sign of an answer."""
-        if not self._fold.started:
-            self._check_silence()
-            yield None
-
-    def _check_silence(self) -> None:
-        now, settings = time.monotonic(), self._settings
-        if self._line and not self._line.connected:
+    def _silence(self, now: float) -> EndpointError | None:
+        settings, started = self._settings, self._fold.started
+        if self._carriage and not self._carriage.connected:
             # The HTTP library's limit is for each address, and leaves out the look-up of the name.
-            if now - self._began > settings.connect_timeout + CONNECT_GRACE:
-                raise self._faults.unreached("no answer in time")
-            return
-        if self._fold.started:
+            late = now - self._began > settings.connect_timeout + CONNECT_GRACE
+            return self._errors.unreached("no answer in time") if late else None
+        if started:
             waited, limit = now - self._last_byte, settings.stall_timeout
-        elif self._body.get("stream"):
+        elif self._body.get("stream"):  # comments are no sign of an answer
             waited, limit = now - self._began, settings.first_token_timeout
         else:
             waited, limit = now - self._began, WHOLE_ANSWER_TIMEOUT
-        if waited > limit:
-            raise self._faults.silent(waited, started=self._fold.started)
-
-    def _read(self, line: Connection) -> None:
-        """In the reader's thread: the status, then bytes, then None; or the exception."""
-        import openai
-
-        end: Exception | None = None
-        try:
-            line.ask(self._body, self._settings.connect_timeout, self._arrivals.put)
-        except openai.APIStatusError as error:
-            end = self._faults.from_exception(error, models=lambda: line.models(HINT_TIMEOUT))
-        except Exception as error:  # noqa: BLE001 - it is raised again where the turn runs
-            end = error
-        line.read_out()
-        self._arrivals.put(end)
+        return self._errors.silent(waited, started=started) if waited > limit else None
 
 
-def _json(data: bytes) -> Any:
-    return json.loads(data.decode("utf-8", "replace"))
+def _joined(deltas: list[Delta]) -> list[Delta]:
+    """What arrived together goes on together: one delta a kind, not one a token."""
+    joined: list[Delta] = []
+    for kind, group in groupby(deltas, type):
+        if kind is ReasoningDelta or kind is ContentDelta:
+            joined.append(kind("".join(delta.text for delta in group)))  # type: ignore[union-attr]
+        else:
+            joined += group
+    return joined
 
 
-_CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-def _forget_lines() -> None:
-    for client in _CLIENTS:
-        client.forget_lines()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lines)
+def _chunks(data: bytes) -> list[Mapping[str, Any]]:
+    """Parse an event; JSON that is no object says nothing here, such as a sign of life."""
+    text = data.decode("utf-8", "replace").strip()
+    value, end = _PARSE(text)  # json.loads takes half as long again
+    if end != len(text):
+        raise ValueError("more than one JSON value")
+    return [
+        chunk for chunk in (value if isinstance(value, list) else [value]) if type(chunk) is dict
+    ]

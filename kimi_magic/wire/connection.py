@@ -1,118 +1,196 @@
-"""One connection to a server, which can be stopped from outside at any moment."""
+"""The HTTP transport: connections that can be stopped from outside at any moment."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import queue
 import re
 import socket
 import threading
+import time
+import weakref
 from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.secrets.keys import Key
+from kimi_magic.wire.protocols import Arrival, Deliver, Refused, Request
 
 if TYPE_CHECKING:
     import httpx2
-    import openai
 
-__all__ = ["LOOPBACK", "Connection"]
+__all__ = ["LOOPBACK", "Connection", "HTTPTransport"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
-POLL_EVERY = 0.5
+POLL_SECONDS = 0.5
+# As many as the threads of a busy pool; a connection at rest is a socket and a parked thread.
+MOST_IDLE = 32
 _REQUEST_ID = re.compile(r"[\w-]{1,64}")
 
 
-class Connection:
-    """One SDK client with one connection, used by one exchange at a time.
+class HTTPTransport:
+    """Carries requests to one base URL; connections are used again.
 
-    Closing a response does not wake a thread that reads from it, nor one that waits for headers;
-    shutting its socket down does. The HTTP library names a connection's socket only when it
-    connects, so each line remembers its own.
+    Parameters
+    ----------
+    base_url : str
+    headers : callable
+        Returns the headers of every request; called at the first one, as it may import the SDK.
     """
 
-    def __init__(self, base_url: str, key: Key | None) -> None:
-        import httpx2
+    def __init__(self, base_url: str, headers: Callable[[], Mapping[str, str]]) -> None:
+        self._base_url = base_url
+        self._headers = headers
+        self._idle: list[Connection] = []
+        self._closed = False
+        _TRANSPORTS.add(self)
+
+    def send(self, request: Request, deliver: Deliver, connect_timeout: float) -> Connection:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = Connection(self._http_client(), self._base_url, self._rest)
+        connection.send(request, deliver, connect_timeout)
+        return connection
+
+    def get(self, path: str, timeout: float) -> Any:
+        with self._http_client() as http:
+            return _checked(http.get(self._base_url + path, timeout=timeout)).json()
+
+    def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def disown(self) -> None:
+        """Forget the connections in a forked process, whose they are not."""
+        self._idle.clear()
+
+    def _rest(self, connection: Connection) -> None:
+        if len(self._idle) < MOST_IDLE and not self._closed:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _http_client(self) -> httpx2.Client:
         import openai
 
+        return openai.DefaultHttpxClient(**self._defaults)
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        import httpx2
+
+        # A proxy of the environment has no business with this machine's own servers.
+        trust_env = httpx2.URL(self._base_url).host not in LOOPBACK
+        return {
+            "headers": self._headers(),
+            "limits": httpx2.Limits(max_connections=1, max_keepalive_connections=1),
+            "trust_env": trust_env,
+            # To load the certificates takes 20 ms: once, and not for each connection.
+            "verify": httpx2.create_ssl_context(trust_env=trust_env),
+        }
+
+
+class Connection:
+    """One HTTP client with one socket, and the thread that reads from it.
+
+    Closing a response does not wake a thread that reads from it, nor one that waits for headers;
+    shutting its socket down does. The HTTP library names a socket only when it connects, so each
+    connection remembers its own.
+    """
+
+    def __init__(
+        self, http: httpx2.Client, base_url: str, rest: Callable[[Connection], None]
+    ) -> None:
+        import httpx2
+
+        self._http = http
+        # Parsed once: a URL costs a sixth of a short request.
+        self._base_url = httpx2.URL(base_url)
+        self._urls: dict[str, httpx2.URL] = {}
+        self._rest = rest
         self._socket: socket.socket | None = None
-        self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._read_out = False
-        self._sdk: openai.OpenAI = openai.OpenAI(
-            base_url=base_url,
-            api_key=key.value if key else "none",
-            max_retries=0,
-            http_client=openai.DefaultHttpxClient(
-                limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
-                event_hooks={"request": [self._watch]},
-                # A proxy of the environment has no business with this machine's own servers.
-                trust_env=httpx2.URL(base_url).host not in LOOPBACK,
-            ),
-        )
+        self._reusable = True
+        # A parked thread takes a third of the time that a new one takes to start. Between requests
+        # it knows no connection, so that one which is forgotten ends it.
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(
+            target=_work, args=(self._jobs, http.close), name="kimi-magic reader", daemon=True
+        ).start()
+        self._end_reader = weakref.finalize(self, self._jobs.put, None)
+        self._end_reader.atexit = False
 
     @property
     def connected(self) -> bool:
-        """Whether the server, or the proxy before it, was ever reached."""
         return self._socket is not None
 
-    def ask(self, body: Mapping[str, Any], timeout: float, put: Callable[[Any], None]) -> None:
-        """Send a chat request; hand on the status of the answer, then its bytes.
+    def send(self, request: Request, deliver: Deliver, connect_timeout: float) -> None:
+        """Have the reader send a request.
 
-        Only connecting has a time limit, ``timeout``: whoever waits for the bytes judges silence.
+        Only connecting has a time limit: whoever waits for the bytes judges silence.
         """
-        import httpx2
+        self._reusable = False
+        self._jobs.put(partial(self._carry, request, deliver, connect_timeout))
 
-        limits = httpx2.Timeout(None, connect=timeout)
-        create = self._sdk.chat.completions.with_streaming_response.create
-        # What the SDK takes as messages it walks and copies piece by piece: 60 ms for 600 of them.
-        # The extra body goes out as it is.
-        about: Any = {name: body.get(name) for name in ("model", "stream")}
-        with create(**about, messages=[], extra_body=dict(body), timeout=limits) as response:
-            name = response.headers.get("nvcf-reqid", "")
-            if response.status_code != 202 or not _REQUEST_ID.fullmatch(name):
-                put(response.status_code)
-                for data in response.iter_bytes():
-                    put(data)
-                return
-        # NVIDIA answers 202 while the result is pending and gives it, in one piece, at /status.
-        while not self._stopped.wait(POLL_EVERY):
-            result = self._sdk.get(
-                f"/status/{name}", cast_to=httpx2.Response, options={"timeout": limits}
-            )
-            if result.status_code != 202:
-                put(result.status_code)
-                put(result.content)
-                return
-
-    def models(self, timeout: float) -> list[str]:
-        """The ids that the server offers (``GET /models``), sorted."""
-        return sorted(model.id for model in self._sdk.models.list(timeout=timeout) if model.id)
-
-    def stop(self) -> None:
-        """Wake the reader, wherever it is, and make the line useless."""
-        with self._lock:
-            self._stopped.set()
-            closes = self._read_out
-        self._shut_down()
-        if closes:
+    def end(self) -> None:
+        """Rest until the next request, or wake the reader and close where one is under way."""
+        if self._reusable:
+            self._rest(self)
+        else:
             self.close()
-
-    def read_out(self) -> None:
-        """The reader is done; of it and ``stop`` the later one closes what is left."""
-        with self._lock:
-            self._read_out = True
-            closes = self._stopped.is_set()
-        if closes:
-            self.close()
-
-    def reuse(self) -> None:
-        self._read_out = False
 
     def close(self) -> None:
-        self._sdk.close()
+        self._stopped.set()
+        self._shut_down()
+        self._end_reader()
 
-    def _watch(self, request: httpx2.Request) -> None:
-        request.extensions["trace"] = self._trace
+    def _carry(self, request: Request, deliver: Deliver, connect_timeout: float) -> None:
+        """In the reader's thread: send a request and deliver what comes."""
+        import httpx2
+
+        limits = httpx2.Timeout(None, connect=connect_timeout)
+        end: Exception | None = None
+        try:
+            with contextlib.closing(self._open("POST", request.path, limits, request.body)) as got:
+                pending = got.headers.get("nvcf-reqid", "") if got.status_code == 202 else ""
+                if not _REQUEST_ID.fullmatch(pending):
+                    body = got.iter_bytes()
+                    first = next(body, b"")  # the status alone would wake the driver for nothing
+                    deliver(Arrival(time.monotonic(), got.status_code))
+                    for data in chain((first,), body):
+                        deliver(Arrival(time.monotonic(), data))
+            if _REQUEST_ID.fullmatch(pending):
+                self._poll(pending, deliver, limits)
+            self._reusable = True
+        except Exception as error:  # noqa: BLE001 - it is mapped where the turn runs
+            end = error
+        deliver(Arrival(time.monotonic(), end))
+
+    def _poll(self, name: str, deliver: Deliver, limits: httpx2.Timeout) -> None:
+        # NVIDIA answers 202 while the result is pending and gives it, in one piece, at /status.
+        while not self._stopped.wait(POLL_SECONDS):
+            with contextlib.closing(self._open("GET", f"/status/{name}", limits)) as got:
+                if got.status_code != 202:
+                    deliver(Arrival(time.monotonic(), got.status_code))
+                    deliver(Arrival(time.monotonic(), got.read()))
+                    return
+
+    def _open(
+        self, method: str, path: str, limits: httpx2.Timeout, body: bytes | None = None
+    ) -> httpx2.Response:
+        if path not in self._urls:
+            self._urls[path] = self._base_url.copy_with(path=self._base_url.path + path)
+        request = self._http.build_request(
+            method,
+            self._urls[path],
+            content=body,
+            timeout=limits,
+            extensions={"trace": self._trace},
+        )
+        return _checked(self._http.send(request, stream=True))
 
     def _trace(self, name: str, info: Mapping[str, Any]) -> None:
         # The first part of the name differs for direct, proxied and SOCKS connections.
@@ -125,3 +203,33 @@ class Connection:
         if self._socket is not None:
             with contextlib.suppress(OSError):  # it is closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], close: Callable[[], None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job
+    close()
+
+
+def _checked(response: httpx2.Response) -> httpx2.Response:
+    """Read and raise what is no success."""
+    if response.is_success:
+        return response
+    with contextlib.closing(response):
+        body = response.read()
+    # The HTTP library sends no Authorization header to another host than the first.
+    host = response.url.netloc.decode() if response.history else ""
+    raise Refused(response.status_code, response.headers, body, host)
+
+
+_TRANSPORTS: weakref.WeakSet[HTTPTransport] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for transport in _TRANSPORTS:
+        transport.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

@@ -1,7 +1,7 @@
-"""Who answers: from a name, or from nothing at all, to a line that is ready.
+"""From the name of an endpoint, or from none, to a client that is ready.
 
-It knows the endpoints and the keys, starts the embedded engine, and keeps a client for each
-address.
+The connector knows the endpoints and the keys, starts the embedded engine, and holds one client
+for each endpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AskKey", "Connector", "ResolvedEndpoint"]
 
-NOBODY_TO_ASK = (
+NO_MODEL = (
     "No model is at hand: no key was found, and the embedded engine is not installed.\n"
     "Set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai), or install "
     'the practice model\'s engine with `pip install "kimi-magic[local]"`.'
@@ -39,7 +39,7 @@ class ResolvedEndpoint:
     Attributes
     ----------
     practice : bool
-        Whether the embedded practice model answers.
+        True where the embedded practice model answers.
     """
 
     endpoint: Endpoint
@@ -54,7 +54,7 @@ class Connector:
     Attributes
     ----------
     introduced : bool
-        Whether the reader was told that the practice model answers.
+        True once the user was told that the practice model answers.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Connector:
         Raises
         ------
         ConfigError
-            No such endpoint, or nobody to ask at all.
+            No such endpoint, or none at all can answer.
         """
         settings.read_environment()
         if isinstance(endpoint, Endpoint):
@@ -92,10 +92,10 @@ class Connector:
 
         if available():
             return LOCAL
-        raise ConfigError(NOBODY_TO_ASK)
+        raise ConfigError(NO_MODEL)
 
     def key_at_hand(self, endpoint: Endpoint) -> Key | None:
-        """The endpoint's key, if it is found without asking anybody.
+        """Return the endpoint's key, if it is found without asking the user.
 
         ``KIMI_API_KEY`` belongs to ``KIMI_BASE_URL``; without one, to ``KIMI_ENDPOINT``.
         """
@@ -107,12 +107,12 @@ class Connector:
             return own or self._keys.find(endpoint.key_env)
         return self._keys.find(endpoint.key_env)
 
-    def known_keys(self) -> dict[str, str]:
-        """Every key that is known by now, by its variable: none of them may leave in a text."""
+    def known_keys(self) -> list[Key]:
+        """Return every key found so far, of endpoints that are not registered too, to redact."""
         return self._keys.known(self.catalogue.key_names)
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
-        """The endpoint's key, typed by a person where it must be.
+        """Return the endpoint's key; the user types it where it must be.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class Connector:
         settings: Settings,
         notice: Callable[[str], None],
     ) -> ResolvedEndpoint:
-        """Make an endpoint ready; ``notice`` hears what takes its time.
+        """Make an endpoint ready; ``notice`` gets short lines while that takes time.
 
         Raises
         ------
@@ -170,7 +170,7 @@ class Connector:
     def models(
         self, endpoint: Endpoint, key: Key | None, settings: Settings, notice: Callable[[str], None]
     ) -> list[str]:
-        """The ids of the models that an endpoint's server offers.
+        """Return the ids of the models that an endpoint's server offers.
 
         Raises
         ------
@@ -183,12 +183,12 @@ class Connector:
         return found
 
     def known_models(self) -> list[str]:
-        """The ids of models that were heard of: of the endpoints, and what servers listed."""
-        own = [endpoint.model for endpoint in self.catalogue.listing()[0]]
+        """Return the ids of the endpoints' models and of those that servers listed."""
+        own = [endpoint.model for endpoint in self.catalogue]
         return list(dict.fromkeys([*own, *self._listed]))
 
     def free(self, endpoint: Endpoint) -> None:
-        """Have the embedded engine drop what it is doing, if nobody else waits for it.
+        """Have the embedded engine drop its work, if no other exchange waits for it.
 
         llama.cpp reads a prompt to its end although its client has gone.
         """
@@ -218,6 +218,6 @@ class Connector:
             if client is None or not client.serves(endpoint, base_url, key):
                 if client:
                     client.close()
-                client = self._clients[endpoint.name] = Client(endpoint, base_url, key)
+                client = self._clients[endpoint.name] = Client(endpoint, base_url, key, settings)
             client.settings = settings
             return client

@@ -1,8 +1,8 @@
 """Endpoints as data: where a model is reached and what its server expects.
 
-A new provider is one more record. Defaults of Kimi K2 Thinking (temperature 1.0, at least 16,384
-tokens for reasoning and answer together, a window of 262,144) are its makers' recommendations:
-the model card and Moonshot's API guide.
+A new provider is one more record. The defaults are those of Kimi K2 Thinking in its model card and
+Moonshot's API guide: temperature 1.0, at least 16,384 tokens for reasoning and answer together, a
+window of 262,144.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.core.messages import Usage
-from kimi_magic.secrets.keys import without_key
+from kimi_magic.secrets.patterns import without_key
 
 __all__ = ["KIMI_SYSTEM", "LOCAL", "Catalogue", "Endpoint", "is_kimi"]
 
@@ -27,7 +28,12 @@ SELF_HOSTED_MODEL = "kimi-k2-thinking"
 
 
 def _clean_url(url: str) -> str:
-    """What the SDK wants: an http(s) address without the path of a single call."""
+    """Return an http(s) address without the path of a single call.
+
+    Raises
+    ------
+    ConfigError
+    """
     url = re.sub(r"(/chat/completions)?/*$", "", url.strip())
     if re.match(r"\w+://[^/]*@", url):
         raise ConfigError(
@@ -47,12 +53,12 @@ def _clean_url(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a model is reached, and the facts of its wire.
+    """A server that answers, and the facts of its wire.
 
     Parameters
     ----------
     name : str
-        What ``-e`` takes.
+        The name that ``-e`` takes.
     base_url : str
         Up to and including ``/v1``; empty for the embedded engine, which gets one when it starts.
     key_env : str or None
@@ -62,20 +68,20 @@ class Endpoint:
     context_window : int
         Tokens.
     temperature, top_p, max_tokens, seed : optional
-        Sent where the user set none; None leaves it to the server.
+        Sent unless the user sets another; None leaves it to the server.
     prices : tuple of float, optional
         US dollars for a million tokens: prompt, completion, and prompt tokens read from the cache;
-        without the third they cost what others do. None leaves the cost out.
+        two where cached tokens cost as much as others. None leaves the cost out.
     answers : str
-        How strictly the server holds an answer to a schema: ``json_schema``, ``json_object`` (to
-        JSON alone) or ``text`` (not at all).
+        How strictly the server holds an answer to a schema: ``json_schema``, ``json_object`` (any
+        JSON) or ``text`` (not at all).
     stream_usage : bool
-        Whether ``stream_options: {"include_usage": true}`` is understood.
+        True where ``stream_options: {"include_usage": true}`` is understood.
     docs : str
         The provider's page on keys and models.
     partial_mode : bool
-        Whether a last message of the assistant's with ``"partial": true`` is the beginning of the
-        answer (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
+        True where a last assistant message with ``"partial": true`` is the beginning of the answer
+        (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
     """
 
     name: str
@@ -106,11 +112,11 @@ class Endpoint:
 
     @property
     def strictnesses(self) -> tuple[Strictness, ...]:
-        """What can be tried, the strictest first."""
+        """The ways to hold an answer to a schema, the strictest first."""
         return STRICTNESSES[STRICTNESSES.index(self.answers) :]
 
     def priced(self, usage: Usage) -> Usage:
-        """The usage with its cost, where prices are known."""
+        """Return the usage with its cost, where prices are known."""
         if self.prices is None:
             return usage
         sent, answered, cached = (*self.prices, self.prices[0])[:3]
@@ -120,11 +126,11 @@ class Endpoint:
 
 
 def is_kimi(model: str) -> bool:
-    """Whether an id names a Kimi model; others are not to be told that they are Kimi."""
+    """Return True for the id of a Kimi model; others must not be told that they are Kimi."""
     return "kimi" in model.lower()
 
 
-# The practice model answers at all only when it is sampled greedily and kept short.
+# Measured: the practice model makes sense only when it is sampled greedily and kept short.
 LOCAL = Endpoint(
     "local",
     "",
@@ -199,36 +205,42 @@ BUILT_IN = (
     LOCAL,
 )
 
-# Without a choice of the user's, the first of these whose key is present answers.
+# Where the user chose none, the first of these whose key is present answers.
 PREFERRED = ("nvidia", "moonshot", "openrouter")
+OWN = "custom"  # the name of the endpoint that the environment describes
 
 
 class Catalogue:
-    """The endpoints of a session: the built-in ones, the environment's, and those added."""
+    """The endpoints of a session: the built-in ones, the environment's, and those added.
+
+    Iterating never raises: an endpoint of the environment that cannot be used is left out, and
+    `problem` says why.
+    """
 
     def __init__(self) -> None:
-        self._added: dict[str, Endpoint] = {}
+        self._named = {endpoint.name: endpoint for endpoint in BUILT_IN}
 
     def __iter__(self) -> Iterator[Endpoint]:
-        own = from_environment()
-        return iter([*([own] if own else []), *self._known().values()])
+        return iter(self._all().values())
 
-    def listing(self) -> tuple[list[Endpoint], str]:
-        """Return the endpoints, and the complaint about ``KIMI_BASE_URL`` if it is unusable."""
+    @property
+    def problem(self) -> str:
+        """Why ``KIMI_BASE_URL`` describes no endpoint; empty where it does, or is not set."""
         try:
-            return list(self), ""
+            from_environment()
         except ConfigError as error:
-            return list(self._known().values()), str(error)
+            return str(error)
+        return ""
 
     @property
     def key_names(self) -> list[str]:
         """The variables that hold keys, of every endpoint."""
-        named = [endpoint.key_env for endpoint in self._known().values() if endpoint.key_env]
+        named = {e.key_env: None for e in self._named.values() if e.key_env}
         return [*named, "KIMI_API_KEY"]
 
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint; one of the same name is replaced."""
-        self._added[endpoint.name] = endpoint
+        self._named[endpoint.name] = endpoint
 
     def get(self, name: str) -> Endpoint:
         """Look up an endpoint by its name, or make one of a URL.
@@ -236,14 +248,14 @@ class Catalogue:
         Raises
         ------
         ConfigError
-            Neither a known name nor a URL; the message names the nearest.
+            Neither a known name nor a URL (the message names the nearest), or the endpoint of a
+            ``KIMI_BASE_URL`` that cannot be used.
         """
-        known = self._known()
-        if name in known:
-            return known[name]
-        known = {endpoint.name: endpoint for endpoint in self}
-        if name in known:
-            return known[name]
+        if name in self._named:
+            return self._named[name]
+        if name == OWN and (own := from_environment()):
+            return own
+        known = self._all()
         if "://" in name:
             url = _clean_url(name)
             same = [endpoint for endpoint in known.values() if endpoint.base_url == url]
@@ -256,24 +268,33 @@ class Catalogue:
         )
         raise ConfigError(without_key(said, name))
 
-    def _known(self) -> dict[str, Endpoint]:
-        return {endpoint.name: endpoint for endpoint in BUILT_IN} | self._added
+    def _all(self) -> dict[str, Endpoint]:
+        """By their names; the environment's comes first, unless one was added under its name."""
+        own = None
+        with suppress(ConfigError):
+            own = from_environment()
+        return ({OWN: own} if own else {}) | self._named
 
 
 def from_environment() -> Endpoint | None:
-    """The endpoint that ``KIMI_BASE_URL`` and ``KIMI_API_KEY`` describe.
+    """Return the endpoint that ``KIMI_BASE_URL`` and ``KIMI_API_KEY`` describe, if they do.
 
     The address of a built-in endpoint keeps that one's defaults.
+
+    Raises
+    ------
+    ConfigError
+        The address cannot be used.
     """
     url = os.environ.get("KIMI_BASE_URL", "").strip()
     if not url:
         return None
     key_env = "KIMI_API_KEY" if os.environ.get("KIMI_API_KEY", "").strip() else None
     try:
-        own = Endpoint("custom", url, key_env)
+        own = Endpoint(OWN, url, key_env)
     except ConfigError as error:
         raise ConfigError(f"KIMI_BASE_URL: {error}") from None
     for endpoint in BUILT_IN:
         if endpoint.base_url == own.base_url:
-            return replace(endpoint, name="custom", key_env=key_env or endpoint.key_env)
+            return replace(endpoint, name=OWN, key_env=key_env or endpoint.key_env)
     return own

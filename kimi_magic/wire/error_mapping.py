@@ -1,20 +1,19 @@
-"""What went wrong on the way, as one of our errors: the only place where it is mapped.
+"""Failures as our errors: the only place where they are mapped.
 
-Three layers speak here: the HTTP library (transport), the SDK (status codes), and the servers'
-own error bodies, each in a shape of its own. The reader gets the server's words, the cause, and
-the next step; a key that a server echoes is masked.
+Two layers speak here: the HTTP library (transport) and the servers' own error bodies, which the
+wire reads. The reader gets the server's words, the cause and the next step; a key that a server
+echoes is masked.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -32,32 +31,32 @@ from kimi_magic.core.errors import (
     ServerFailed,
     TimedOut,
 )
+from kimi_magic.core.text import replace_unprintable
 from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.connection import LOOPBACK
 from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.protocols import Refused, ServerError, Wire
 
-if TYPE_CHECKING:
-    import httpx2
-
-__all__ = ["ErrorMapper", "is_error", "words_of"]
+__all__ = ["ErrorMapper", "retry_after"]
 
 MAX_WORDS = 1000
 MAX_READ = 10_000
 MAX_NAMED = 5
+# Marks in the server's type, code or words; a status alone does not tell these apart.
 _QUOTA = ("exceeded_current_quota", "insufficient_quota", "insufficient balance")
 _CONTEXT = ("exceed_context_size", "context_length_exceeded", "maximum context length")
 _NO_MODEL = ("not a valid model", "model_not_found", "model not found")
 # NVIDIA reports a model that is down as 400 with the word DEGRADED.
 _DOWN = ("degraded function", "overloaded", "server_error", "internalservererror")
-_STATUS = re.compile("[45][0-9][0-9]")
-KEPT = "What had arrived is kept; run the cell again."
+RUN_AGAIN = "What had arrived is kept; run the cell again."
 OTHER_SERVER = "`-e NAME` or KIMI_BASE_URL choose another."
 WRONG_ADDRESS = "Does the address end where the server's API begins (often /v1)?"
 Models = Callable[[], Sequence[str]]
 
 
 class ErrorMapper:
-    """Turns the failures of one endpoint into ours.
+    """Turns the failures of one endpoint into our errors.
 
     Parameters
     ----------
@@ -65,11 +64,13 @@ class ErrorMapper:
     base_url : str
         The address in use.
     key : Key or None
-        The key in use; its text is taken out of all messages.
+        The key in use; masked in all messages.
+    wire : Wire
+        Reads the server's error bodies.
     model : str
         The model asked for.
     others : sequence of Key
-        Whose texts are taken out as well.
+        More keys to mask.
     """
 
     def __init__(
@@ -77,54 +78,58 @@ class ErrorMapper:
         endpoint: Endpoint,
         base_url: str,
         key: Key | None,
+        wire: Wire,
+        *,
         model: str = "",
         others: Sequence[Key] = (),
     ) -> None:
         self._endpoint = endpoint
         self._base_url = base_url
         self._key = key
+        self._wire = wire
         self._model = model
-        self._others = others
+        self._redactor = Redactor([*others, key] if key else others)
 
     def from_exception(
         self, error: Exception, *, started: bool = False, models: Models | None = None
     ) -> EndpointError:
-        """Map what the SDK or the HTTP library raised.
+        """Map what the transport or the decoding raised.
 
         Parameters
         ----------
         started : bool
-            Whether some of an answer had arrived.
+            True where some of an answer had arrived.
         models : callable, optional
             Asks the server for its models, where one of them may be meant.
         """
         import httpx2
-        import openai
 
         if isinstance(error, EndpointError):
             return error
-        if isinstance(error, openai.APIStatusError):
-            response = error.response
-            body = error.body if error.body is not None else response.text
-            mapped = self.from_answer(response.status_code, body, response.headers, models=models)
-            return self._redirected(mapped, response.url) if response.history else mapped
-        # The SDK maps transport errors before the headers, the HTTP library's own come after.
-        cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
-        words = self._clean(str(cause)) or type(cause).__name__
-        again = KEPT if started else f"Run the cell again. {OTHER_SERVER}"
-        if isinstance(cause, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
-            return BadRequest(
-                f"The request cannot be sent: {words}\nCheck the address, {self._base_url}, and "
-                "the key."
-            )
-        if isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError | httpx2.ProxyError):
+        if isinstance(error, Refused):
+            said = self._wire.read_error(_json_or_text(error.body))
+            mapped = self._from_server(error.status, said, error.headers, models=models)
+            return self._redirected(mapped, error.host) if error.host else mapped
+        words = self._clean(str(error)) or type(error).__name__
+        again = RUN_AGAIN if started else f"Run the cell again. {OTHER_SERVER}"
+        if isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
+            return self.unsendable(words, f"Check the address, {self._base_url}, and the key.")
+        if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError | httpx2.ProxyError):
             return self.unreached(words)
-        if isinstance(cause, httpx2.TransportError | OSError):
+        if isinstance(error, httpx2.TransportError | OSError):
             return ConnectionFailed(f"The connection to {self._base_url} broke: {words}\n{again}")
         return BadStream(f"{self._name} gave an answer that cannot be read: {words}\n{again}")
 
+    def from_chunk(self, chunk: Mapping[str, Any], *, started: bool) -> EndpointError:
+        """Map an error that a server reports in its stream."""
+        return self._from_server(None, self._wire.read_error(chunk), {}, started=started)
+
+    def unsendable(self, words: str, advice: str) -> BadRequest:
+        """Report a request that never left."""
+        return BadRequest(f"The request cannot be sent: {words}\n{advice}")
+
     def unreached(self, words: str) -> ConnectionFailed:
-        """Nobody was reached at the address; ``words`` say why."""
+        """Report that nobody answered at the address; ``words`` say why."""
         advice = (
             f"Is the server running, and the address right? {OTHER_SERVER} "
             "`%config KimiMagics.connect_timeout` sets the seconds to wait."
@@ -140,60 +145,58 @@ class ErrorMapper:
         error.retriable = not untrusted
         return error
 
-    def from_answer(
+    def _from_server(
         self,
         status: int | None,
-        body: object,
-        headers: Mapping[str, str] | None = None,
+        said: ServerError,
+        headers: Mapping[str, str],
         *,
         started: bool = False,
         models: Models | None = None,
     ) -> EndpointError:
-        """Map an answer with an error status, or an error object in a stream (status None)."""
-        headers = headers or {}
-        words = self._clean(words_of(body))
-        kind_of, code = _type_of(body)
-        kind, advice = self._judge(status or code, f"{kind_of} {words}".lower(), models)
+        words = self._clean(said.words)
+        text = f"{said.type} {words}".lower()
+        kind, advice = self._judge(status or said.code, text, models)
         wait = retry_after(headers)
         if kind is RateLimited and wait and wait >= 1:
             advice = f"Too many requests: the server asks to wait {wait:,.0f} s."
         if started and kind is ServerFailed:
             kind = BadStream
-        said = f"answered {status}" if status else "broke off"
+        did = f"answered {status}" if status else "broke off"
         return kind(
-            f"{self._name} {said}: {words or 'no words'}\n{KEPT if started else advice}",
+            f"{self._name} {did}: {words or 'no words'}\n{RUN_AGAIN if started else advice}",
             status=status,
             retry_after=wait,
             request_id=headers.get("msh-request-id") or headers.get("x-request-id"),
         )
 
     def silent(self, seconds: float, *, started: bool) -> TimedOut:
-        """The server has sent nothing for that long."""
-        what = "stopped in the middle of its answer" if started else "sent no first token"
+        """Report a server that has sent nothing for that long."""
+        happened = "stopped in the middle of its answer" if started else "sent no first token"
         setting = "stall_timeout" if started else "first_token_timeout"
-        kept = "What had arrived is kept. " if started else ""
+        so_far = "What had arrived is kept. " if started else ""
         return TimedOut(
-            f"{self._name} {what}: {seconds:.0f} s without a sign.\n"
-            f"{kept}Run the cell again, or raise `%config KimiMagics.{setting}`."
+            f"{self._name} {happened}: {seconds:.0f} s without a sign.\n"
+            f"{so_far}Run the cell again, or raise `%config KimiMagics.{setting}`."
         )
 
     def broke_off(self) -> ConnectionFailed:
-        """The stream ended before the answer began."""
+        """Report a stream that ended before the answer began."""
         return ConnectionFailed(
             f"{self._name} ended its answer before it began.\nRun the cell again."
         )
 
     def queued(self) -> BadStream:
-        """A 202 that does not say how to get at the answer."""
+        """Report a 202 that does not say how to get at the answer."""
         return BadStream(
             f"{self._name} queued the request (202) and did not say where its answer will be.\n"
             "Run the cell again later."
         )
 
     def unreadable(self, data: bytes, *, started: bool = False) -> BadStream:
-        """The body is neither a stream of chunks nor a completion."""
-        text = self._clean(words_of(data[:MAX_READ])) or "an empty body"
-        advice = KEPT if started else WRONG_ADDRESS
+        """Report a body that is neither a stream of chunks nor a completion."""
+        text = self._clean(self._wire.read_error(data[:MAX_READ]).words) or "an empty body"
+        advice = RUN_AGAIN if started else WRONG_ADDRESS
         return BadStream(f"{self._name} sent no chat completion but: {text}\n{advice}")
 
     @property
@@ -228,12 +231,12 @@ class ErrorMapper:
         return BadRequest, "Change what the server names; the same request will be refused again."
 
     def _model_advice(self, models: Models | None) -> str:
-        """Which models there are, the nearest to the one asked for first."""
+        """Name the models that there are, the nearest to the one asked for first."""
         if not self._model:
             return WRONG_ADDRESS
         known: Sequence[str] = ()
         if models:
-            with suppress(Exception):  # the hint is all that is lost
+            with suppress(Exception):  # only the hint is lost
                 known = models()
         if not known:
             return f"The model asked for was {self._model!r}, `-m NAME` chooses. {WRONG_ADDRESS}"
@@ -250,9 +253,8 @@ class ErrorMapper:
             "`-m NAME` chooses, `%kimi models` lists all."
         )
 
-    def _redirected(self, error: EndpointError, url: httpx2.URL) -> EndpointError:
-        """Say where the answer came from: the key stays with the host that it was meant for."""
-        host = url.netloc.decode()
+    def _redirected(self, error: EndpointError, host: str) -> EndpointError:
+        """Name the host that answered: the key stays with the one that it was meant for."""
         if host == urlsplit(self._base_url).netloc:
             return error
         said = str(error).partition("\n")[0]
@@ -276,15 +278,13 @@ class ErrorMapper:
 
     def _clean(self, text: str) -> str:
         """One line without the key, of bearable length, with nothing that a terminal obeys."""
-        text = " ".join(text[:MAX_READ].split())
-        for key in (*self._others, *([self._key] if self._key else [])):
-            text = key.mask(text)
+        text = self._redactor.text(" ".join(text[:MAX_READ].split()))
         text = text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
-        return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+        return replace_unprintable(text)
 
 
 def _proxy_for(url: str) -> str | None:
-    """The variable that names the proxy on the way to an address, if there is one."""
+    """Return the variable that names the proxy on the way to an address, if there is one."""
     parts, proxies = urlsplit(url), getproxies()
     host = parts.hostname or ""
     if host in LOOPBACK or proxy_bypass(host):
@@ -293,50 +293,16 @@ def _proxy_for(url: str) -> str | None:
     return named[0] if named else None
 
 
-def is_error(chunk: Mapping[str, Any]) -> bool:
-    """Whether an object in a stream is an error, in one of the servers' shapes."""
-    if chunk.get("error"):
-        return True
-    return "choices" not in chunk and (chunk.get("object") == "error" or bool(chunk.get("detail")))
-
-
-def words_of(body: object, depth: int = 4) -> str:
-    """The server's own words in an error body, whatever its shape."""
-    if isinstance(body, bytes):
-        body = body.decode("utf-8", "replace")
-    if isinstance(body, str):
-        body = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", body[:MAX_READ])
-        title = re.search(r"(?is)<title>(.*?)</title>", body)
-        return " ".join((title[1] if title else re.sub(r"<[^>]*>", " ", body)).split())
-    if not depth or not body:
-        return ""
-    if isinstance(body, list):
-        return "; ".join(words_of(item, depth - 1) for item in body[:MAX_NAMED])
-    if not isinstance(body, Mapping):
-        return str(body)
-    if body.get("error"):
-        return words_of(body["error"], depth - 1)
-    named = [body.get(name) for name in ("title", "message", "msg", "detail")]
-    if isinstance(about := body.get("metadata"), Mapping):  # OpenRouter: what its provider said
-        named.append(about.get("raw"))
-    words = ": ".join(words_of(value, depth - 1) for value in named if value)
-    with suppress(RecursionError):
-        words = words or json.dumps(body, ensure_ascii=False)
-    return words
-
-
-def _type_of(body: object) -> tuple[str, int | None]:
-    """The server's type and code in one text; the code as a status where it is a number."""
-    if not isinstance(body, Mapping):
-        return "", None
-    inner = body.get("error")
-    source = inner if isinstance(inner, Mapping) else body
-    code = str(source.get("code") or source.get("status") or "")
-    return f"{source.get('type') or ''} {code}", int(code) if _STATUS.fullmatch(code) else None
+def _json_or_text(body: bytes) -> object:
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def retry_after(headers: Mapping[str, Any]) -> float | None:
-    """Seconds that the server asks to wait: ``Retry-After`` (seconds or date), or in ms."""
+    """Return the seconds to wait that the server asks for, in any of the header's forms."""
     if milliseconds := _number(headers.get("retry-after-ms")):
         return milliseconds / 1000
     value = headers.get("retry-after")

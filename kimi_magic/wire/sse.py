@@ -12,7 +12,6 @@ import re
 __all__ = ["SSEDecoder"]
 
 _BOM = b"\xef\xbb\xbf"
-_ONE_EVENT = re.compile(rb"data: ?([^\r\n]+)\n\n")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -32,10 +31,9 @@ class SSEDecoder:
         """Take bytes; return the data of each event that they complete."""
         if not chunk:
             return []
-        # Nearly every read of a stream is one whole event of one line.
-        if not self._pending and not self._data and (found := _ONE_EVENT.fullmatch(chunk)):
+        if not self._pending and not self._data and (events := _plain_events(chunk)):
             self._at_start = False
-            return [found[1]]
+            return events
         if b"\n" not in chunk and b"\r" not in chunk and not self._ends_in_cr():
             self._pending.append(chunk)  # joined once, when the line ends: a 1 MB line stays linear
             return []
@@ -66,3 +64,13 @@ class SSEDecoder:
             value = line[5:]
             self._data.append(value[1:] if value.startswith(b" ") else value)
         return None
+
+
+def _plain_events(chunk: bytes) -> list[bytes]:
+    """Split whole events of one line each, as nearly every read is; empty for all others."""
+    if not chunk.endswith(b"\n\n") or b"\r" in chunk:
+        return []
+    events = chunk[:-2].split(b"\n\n")
+    if all(event.startswith(b"data: ") and b"\n" not in event for event in events):
+        return [event[6:] for event in events]
+    return []

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from kimi_magic.context.cell_errors import traceback_text
 from kimi_magic.context.summaries.summary import summarize
-from kimi_magic.context.tracebacks import traceback_text
 from tests.kernels import Kernel
 
 np: Any = importlib.import_module("numpy")
@@ -248,7 +248,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_frames_of_a_failed_cell_are_named_by_its_number(kernel: Kernel) -> None:
     number = int(kernel.run("print(len(In))").stdout)
     kernel.run("def f(x):\n    return 1 / x\nf(0)", ok=False)
-    kernel.run("from kimi_magic.context.tracebacks import traceback_text\nimport sys")
+    kernel.run("from kimi_magic.context.cell_errors import traceback_text\nimport sys")
     told = kernel.run("print(traceback_text(sys.last_value))").stdout
     assert told.startswith(
         f"Traceback (most recent call last):\n  Cell In[{number}], line 3, in <module>\n    f(0)\n"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import subprocess
 import sys
 import types
-import warnings
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+import narwhals as nw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -211,210 +212,63 @@ def test_ten_million_rows_of_pandas() -> None:
 
 
 class Interchange:
-    """What has nothing but ``__dataframe__``; behind it is pandas' own."""
+    """What has nothing but the deprecated ``__dataframe__``, which narwhals does not read."""
 
-    def __init__(self, frame: Any) -> None:
-        self._frame = frame
+    def __dataframe__(self) -> Any:
+        pytest.fail("its buffers are not read")
 
-    def __dataframe__(self, **options: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pandas will part with it one day
-            return self._frame.__dataframe__(**options)
+    def __repr__(self) -> str:
+        return "Interchange()"
 
 
-def test_the_interchange_protocol() -> None:
-    columns = "region sales units returned day note shop version".split()
-    told = summarize(Interchange(SALES[columns].astype({"note": "string"})))
-    ours = summarize(SALES[columns])
-
-    def without_dtypes(text: str) -> list[str]:
-        return [
-            f"{line.partition(' (')[0]}: {line.partition('): ')[2]}" if line[:2] == "- " else line
-            for line in text.splitlines()[1:]
-        ]
-
-    assert without_dtypes(told) == without_dtypes(ours)
-    assert told.startswith("Interchange, 120 rows × 8 columns")
-    for said in ("sales (float64)", "units (int64)", "returned (bool)", "shop (category)"):
-        assert said in told
+def test_a_frame_of_the_interchange_protocol_alone_is_its_repr() -> None:
+    assert summarize(Interchange()) == "Interchange()"
 
 
-class Buffer:
-    def __init__(self, data: bytes) -> None:
-        self._held = np.frombuffer(data, dtype="u1").copy()
-        self.ptr, self.bufsize = self._held.ctypes.data, len(data)
-
-    def __dlpack_device__(self) -> tuple[int, None]:
-        return (1, None)
+def test_frames_that_narwhals_wraps() -> None:
+    frame = nw.from_native(SALES[["sales", "units"]])
+    assert summarize(frame) == summarize(SALES[["sales", "units"]])
+    assert summarize(frame["units"]) == summarize(SALES["units"])
+    assert summarize(frame.lazy()).startswith("narwhals LazyFrame, lazy: it was not computed")
 
 
-class Column:
-    def __init__(self, kind: int, data: bytes, dtype: tuple[Any, ...], valid: int) -> None:
-        self.dtype, self.offset, self.describe_null = dtype, 1, (3, 0)
-        self._buffers = {
-            "data": (Buffer(data), (kind, dtype[1], "", "=")),
-            "validity": (Buffer(bytes([valid])), (20, 1, "b", "=")),
-            "offsets": None,
-        }
-
-    def get_buffers(self) -> Any:
-        return self._buffers
+@pytest.fixture
+def polars() -> Any:
+    return pytest.importorskip("polars")
 
 
-class Chunk:
-    flags = Column(20, bytes([0b1010]), (20, 1, "b", "="), 0b1110)
-    days = Column(0, np.array([0, 1, 2, 3], "i4").tobytes(), (22, 32, "tdD", "="), valid=0b0110)
-
-    def num_rows(self) -> int:
-        return 3
-
-    def get_column(self, i: int) -> Column:
-        return (self.flags, self.days)[i]
+@pytest.fixture
+def arrow() -> Any:
+    return pytest.importorskip("pyarrow")
 
 
-class Frame(Chunk):
-    def num_rows(self) -> int:
-        return 6
-
-    def column_names(self) -> list[str]:
-        return ["flag", "day"]
-
-    def get_column_by_name(self, name: str) -> Column:
-        return self.get_column(self.column_names().index(name))
-
-    def get_chunks(self) -> list[Chunk]:
-        return [Chunk(), Chunk()]
-
-
-def test_interchange_in_chunks_with_bits() -> None:
-    """As Arrow has it: flags and validity as bits, an offset, several chunks."""
-
-    class Arrowish:
-        def __dataframe__(self) -> Frame:
-            return Frame()
-
-    rows = ["True,1970-01-02", "False,1970-01-03", "True,"] * 2
-    assert summarize(Arrowish()).splitlines() == [
-        "Arrowish, 6 rows × 2 columns",
-        "columns: flag (bool), day (datetime)",
-        "all rows:",
-        ",flag,day",
-        *[f"{number},{row}" for number, row in enumerate(rows)],
-    ]
-
-
-def test_a_frame_whose_memory_is_elsewhere_is_no_crash() -> None:
-    class OnDevice:
-        def __dataframe__(self) -> Any:
-            raise NotImplementedError
-
-        def __repr__(self) -> str:
-            return "OnDevice()"
-
-    assert summarize(OnDevice()) == "OnDevice()"
-
-
-class FakeSeries:
-    def __init__(self, name: str, values: list[Any]) -> None:
-        self.name, self.dtype, self._values = name, "Int64", values
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getitem__(self, at: list[int]) -> FakeSeries:
-        return FakeSeries(self.name, [self._values[i] for i in at])
-
-    def to_list(self) -> list[Any]:
-        return self._values
-
-
-class FakeFrame:
-    """As polars has it: rows and columns in brackets, no labels."""
-
-    def __init__(self, columns: dict[str, list[Any]]) -> None:
-        self._columns = columns
-        self.columns, self.dtypes = list(columns), ["Int64"] * len(columns)
-        self.height = len(next(iter(columns.values())))
-
-    def __getitem__(self, key: Any) -> FakeFrame:
-        rows, width = key
-        names = self.columns[width]
-        return FakeFrame({name: [self._columns[name][row] for row in rows] for name in names})
-
-    def get_columns(self) -> list[FakeSeries]:
-        return [FakeSeries(name, values) for name, values in self._columns.items()]
-
-
-def test_polars(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = types.SimpleNamespace(DataFrame=FakeFrame, Series=FakeSeries)
-    monkeypatch.setitem(sys.modules, "polars", fake)
-    text = summarize(FakeFrame({"a": list(range(50)), "b": [None] * 50}))
+def test_polars(polars: Any) -> None:
+    missing = polars.Series("b", [None] * 50, dtype=polars.Int64)
+    text = summarize(polars.DataFrame({"a": list(range(50))}).with_columns(missing))
     assert text.startswith("polars DataFrame, 50 rows × 2 columns\n")
     assert "- a (Int64): 0 to 49, " in text
     assert "- b (Int64): 50 missing" in text
     assert "\n,a,b\n0,0,\n" in text
-    assert summarize(FakeSeries("n", [1, None])) == (
+    assert summarize(polars.Series("n", [1, None])) == (
         "polars Series n, 2 rows, dtype Int64\nall rows:\n0,1\n1,"
     )
-
-
-class FakeChunks:
-    def __init__(self, values: list[Any]) -> None:
-        self._values, self.type = values, "int64"
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def take(self, at: list[int]) -> FakeChunks:
-        if any(type(value) is str for value in self._values):
-            raise NotImplementedError("of views of strings")
-        return FakeChunks([self._values[i] for i in at])
-
-    def __getitem__(self, at: int) -> Any:
-        return types.SimpleNamespace(as_py=lambda: self._values[at])
-
-    def to_pylist(self) -> list[Any]:
-        return self._values
-
-
-class FakeTable:
-    """As pyarrow has it: columns that take indices."""
-
-    def __init__(self, **columns: list[Any]) -> None:
-        self._columns = list(columns.values())
-        self.schema = [types.SimpleNamespace(name=name, type="int64") for name in columns]
-        self.num_rows = len(self._columns[0])
-
-    def column(self, i: int) -> FakeChunks:
-        return FakeChunks(self._columns[i])
-
-
-class FakeBatch:
-    pass
-
-
-@pytest.fixture
-def arrow(monkeypatch: pytest.MonkeyPatch) -> Any:
-    FakeTable.from_batches = lambda _: FakeTable(a=[7])  # type: ignore[attr-defined]
-    fake = types.SimpleNamespace(
-        Table=FakeTable,
-        RecordBatch=FakeBatch,
-        ChunkedArray=FakeChunks,
-        Array=(),
-        table=lambda value: FakeTable(a=list(range(len(value)))),
+    assert summarize(polars.LazyFrame({"a": [1]})) == (
+        "polars LazyFrame, lazy: it was not computed\ncolumns: a (Int64)"
     )
-    monkeypatch.setitem(sys.modules, "pyarrow", fake)
-    return fake
 
 
-@pytest.mark.usefixtures("arrow")
-def test_pyarrow() -> None:
-    assert summarize(FakeTable(a=[1, 2])) == (
+def test_pyarrow(arrow: Any) -> None:
+    assert summarize(arrow.table({"a": [1, 2]})) == (
         "pyarrow Table, 2 rows × 1 column\ncolumns (int64): a\nall rows:\n,a\n0,1\n1,2"
     )
-    assert summarize(FakeTable(a=["x"])).endswith(",a\n0,x")
-    assert summarize(FakeBatch()).startswith("pyarrow Table, 1 row × 1 column")
-    assert summarize(FakeChunks([5])) == "pyarrow FakeChunks, 1 row, dtype int64\nall rows:\n0,5"
+    views = arrow.array(["x"], type=arrow.string_view())  # of which nothing can be taken
+    assert summarize(arrow.table({"a": views})).endswith(",a\n0,x")
+    twice = arrow.table([[1], ["x"]], names=["a", "a"])
+    assert summarize(twice).endswith("\ncolumns: a (int64), a (string)\nall rows:\n,a,a\n0,1,x")
+    assert summarize(arrow.record_batch({"a": [7]})).startswith("pyarrow Table, 1 row × 1 column")
+    chunks = arrow.chunked_array([[5], [None]])
+    assert summarize(chunks) == ("pyarrow ChunkedArray, 2 rows, dtype int64\nall rows:\n0,5\n1,")
+    assert summarize(arrow.array([5])) == ("pyarrow Int64Array, 1 row, dtype int64\nall rows:\n0,5")
 
 
 class Capsule:
@@ -430,6 +284,12 @@ class SizedCapsule(Capsule):
         return 3
 
 
+class ReadableCapsule(SizedCapsule):
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        frame: Any = pd.DataFrame({"a": [1, 2, 3]})
+        return frame.__arrow_c_stream__(requested_schema)
+
+
 class ComputingCapsule(SizedCapsule):
     """As an array of xarray, which may be a plan of dask's."""
 
@@ -437,9 +297,13 @@ class ComputingCapsule(SizedCapsule):
         pytest.fail("it was computed")
 
 
-@pytest.mark.usefixtures("arrow")
-def test_the_arrow_capsule_interface() -> None:
-    assert summarize(SizedCapsule()).startswith("SizedCapsule, 3 rows × 1 column")
+@pytest.mark.parametrize("library", ["pyarrow", "polars"])
+def test_the_arrow_capsule_interface(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(library)
+    pytest.importorskip("pyarrow")  # pandas makes its streams with it
+    if library == "polars":
+        monkeypatch.delitem(sys.modules, "pyarrow")
+    assert summarize(ReadableCapsule()).startswith("ReadableCapsule, 3 rows × 1 column")
     # What has no length may be a stream that can be read only once.
     assert summarize(Capsule()) == "Capsule()"
     assert summarize(ComputingCapsule()) == "Capsule()"
@@ -451,6 +315,25 @@ def test_without_a_library_that_reads_it_a_capsule_is_its_repr(
     for library in ("pyarrow", "polars"):
         monkeypatch.delitem(sys.modules, library, raising=False)
     assert summarize(SizedCapsule()) == "Capsule()"
+
+
+IMPORTS = """
+import sys
+import pandas
+from kimi_magic.context.summaries.summary import summarize
+frame = pandas.DataFrame({"a": [1]})
+before = set(sys.modules)
+summarize(frame)
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(*sorted(new & {"polars", "pyarrow", "dask", "duckdb", "ibis", "pyspark", "modin", "cudf"}))
+"""
+
+
+def test_no_frame_library_is_imported() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == ""
 
 
 class Plan:

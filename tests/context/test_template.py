@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from kimi_magic.context.template import Expression, expand, in_namespace, parse
 from kimi_magic.core.errors import KimiError, PromptError
+from kimi_magic.testing import ScriptedServer
+from tests.kernels import Kernel
 
 np: Any = importlib.import_module("numpy")
 pd: Any = importlib.import_module("pandas")
@@ -246,3 +248,34 @@ def test_any_literal_of_python_is_found_to_its_end(value: object, after: str) ->
 def test_any_prompt_expands_or_says_why_not(text: str) -> None:
     with suppress(PromptError):
         assert told(text, f=str, x=1) == text or "{{" in text
+
+
+# In a kernel
+
+VALUES_OF_SIZE = """
+import numpy as np
+import pandas as pd
+frame = pd.DataFrame({f"column {n}": range(500) for n in range(40)})
+array = np.arange(10_000.0).reshape(100, 100) * 1e6
+class Wordy:
+    def __repr__(self):
+        return "<" + "word " * 10_000 + ">"
+wordy = Wordy()
+"""
+SIZED = ["frame", "array", "wordy", "[frame] * 50", "{'a': [wordy, {'b': array}]}", "list(frame)"]
+
+
+@pytest.mark.parametrize("expression", SIZED)
+def test_the_option_and_the_setting_bound_what_an_expression_becomes(
+    kernel: Kernel, asked: ScriptedServer, expression: str
+) -> None:
+    lengths = []
+    kernel.run(VALUES_OF_SIZE)
+    for setting, option in ((50, ""), (400, ""), (400, "--var-tokens 20"), (50, "--var-tokens 90")):
+        asked.reply("OK.")
+        kernel.run(f"kimi.settings.summary_tokens = {setting}")
+        kernel.run(f"%%kimi --no-history {option}\n{{{{ {expression} }}}}")
+        lengths.append(len(asked.requests[-1].body["messages"][-1]["content"]))
+    limits = [50 * 4, 400 * 4, 20 * 4, 90 * 4]
+    assert all(length <= limit for length, limit in zip(lengths, limits, strict=True))
+    assert lengths[2] < lengths[0] < lengths[3] <= lengths[1]

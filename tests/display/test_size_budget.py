@@ -29,7 +29,7 @@ from kimi_magic.core.events import (
     TurnFinished,
 )
 from kimi_magic.core.messages import Output, Step, ToolCall, ToolResult
-from kimi_magic.display.html.markdown import DEEPEST_HTML, foreign_html, to_html
+from kimi_magic.display.html.markdown import MAX_HTML_DEPTH, foreign_html, to_html
 from kimi_magic.display.live.live_view import Outbox
 from kimi_magic.display.live.page import Page
 from kimi_magic.display.record import Bundle, make_record
@@ -221,8 +221,8 @@ def test_html_that_is_nested_deep_is_shown_as_text(html: str) -> None:
     began = time.process_time()
     data = record(*call(**shows(html=html * 100_000)), end()).data
     assert time.process_time() - began < 5
-    assert depth(data["text/html"]) < DEEPEST_HTML + 10
-    assert depth(foreign_html(html * 150)) <= DEEPEST_HTML
+    assert depth(data["text/html"]) < MAX_HTML_DEPTH + 10
+    assert depth(foreign_html(html * 150)) <= MAX_HTML_DEPTH
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import Step
 from kimi_magic.core.reply import Reply
-from kimi_magic.display.segments import clean
+from kimi_magic.core.text import clean
 from kimi_magic.display.timeline import Timeline
 from tests.turns import OPENING, STOP, make_reply, pieces
 

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.core.messages import mend_surrogates
+from kimi_magic.core.text import mend_surrogates
 from kimi_magic.export.formatting import JAVASCRIPT, PYTHON, as_json
 from tests.snippets import NASTY, hostile, ruff
 

@@ -11,6 +11,7 @@ from kimi_magic.core.messages import Message
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, TurnRecord
 from kimi_magic.export import Program, program_of
+from kimi_magic.secrets.keys import Key
 from tests.snippets import MODEL, ask
 
 LAB = EndpointFacts("lab", "http://lab/v1", "LAB_API_KEY")
@@ -28,7 +29,7 @@ def reply_of(*texts: str, endpoint: EndpointFacts | None = LAB) -> Reply:
 
 
 def test_the_first_request_and_the_facts_of_its_endpoint() -> None:
-    program = program_of(reply_of("One?", "Two?"), {})
+    program = program_of(reply_of("One?", "Two?"), ())
     assert program.body == {"model": MODEL, "stream": True, "messages": ask("One?", "Two?")}
     assert (program.provider, program.base_url) == ("lab", "http://lab/v1")
     assert (program.key_env, program.functions) == ("LAB_API_KEY", {"len": len})
@@ -37,7 +38,7 @@ def test_the_first_request_and_the_facts_of_its_endpoint() -> None:
 
 def test_keys_and_what_looks_like_one_are_masked() -> None:
     texts = "Hi", "It is fake-key-0123456789abcdef", "sk-" + "aB3" * 12, "[masked] before"
-    program = program_of(reply_of(*texts), {"LAB_API_KEY": "fake-key-0123456789abcdef"})
+    program = program_of(reply_of(*texts), [Key("fake-key-0123456789abcdef", "LAB_API_KEY")])
     contents = [message["content"] for message in program.messages]
     assert contents == ["Hi", "It is [masked]", "[masked]", "[masked] before"]
     assert [note.partition(" ")[0] for note in program.notes] == [
@@ -48,7 +49,7 @@ def test_keys_and_what_looks_like_one_are_masked() -> None:
 
 
 def test_the_embedded_engine_has_no_address() -> None:
-    program = program_of(reply_of("Hi", endpoint=EndpointFacts("local")), {})
+    program = program_of(reply_of("Hi", endpoint=EndpointFacts("local")), ())
     assert program.base_url.startswith("http://127.0.0.1")
     assert "practice model" in program.notes[0]
 
@@ -56,7 +57,7 @@ def test_the_embedded_engine_has_no_address() -> None:
 @pytest.mark.parametrize("reply", [Reply(), reply_of("Hi", endpoint=None)])
 def test_a_turn_that_sent_nothing(reply: Reply) -> None:
     with pytest.raises(KimiError, match="sent nothing"):
-        program_of(reply, {})
+        program_of(reply, ())
 
 
 def test_a_body_becomes_plain_json() -> None:

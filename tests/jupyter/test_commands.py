@@ -38,6 +38,26 @@ def test_help_names_every_option_and_verb() -> None:
         assert known.example in help_text(known.name)
 
 
+def test_the_options_of_a_verb_are_in_its_help() -> None:
+    assert "-c, --chat CHAT  the chat of the turn" in help_text("snippet")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("%kimi chat --al", "Did you mean --all? `%kimi help chat` shows its usage."),
+        ("%kimi chat one two", "'two' is one word too many"),
+        ("%kimi explain last", "takes its number"),
+        ("%kimi help rest", "Did you mean `%kimi reset`"),
+    ],
+)
+def test_mistakes_take_one_line(kernel: Kernel, line: str, words: str) -> None:
+    error = kernel.run(line, ok=False).error
+    assert words in error
+    assert len(error.splitlines()) == 1
+    assert kernel.run("%kimi chats").stdout.startswith("There is no chat yet")
+
+
 def test_a_verb_is_added_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "REGISTRY", registry := dict(REGISTRY))
     monkeypatch.setattr("kimi_magic.jupyter.completion.REGISTRY", registry)
@@ -65,7 +85,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("variable", BAD)
-def test_a_bad_variable_bars_no_list(kernel: Kernel, variable: str) -> None:
+def test_a_bad_variable_breaks_no_list(kernel: Kernel, variable: str) -> None:
     value, words = BAD[variable]
     kernel.run("kimi.add_endpoint(name='lab', base_url='http://127.0.0.1:9/v1')")
     listed = kernel.run("%kimi endpoints").stdout.splitlines()
@@ -74,6 +94,7 @@ def test_a_bad_variable_bars_no_list(kernel: Kernel, variable: str) -> None:
     assert words in ran
     assert "two words" not in ran
     assert 0 <= len(ran.splitlines()) - len(listed) <= 1
+    kernel.run("%kimi chat\n%kimi chats\n%kimi tools\n%kimi help")
     for code, name in [
         ("%%kimi -e nvid", "nvidia"),
         ("%%kimi -e la", "lab"),

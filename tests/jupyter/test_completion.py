@@ -18,6 +18,7 @@ NAMES: Names = {
     "endpoints": lambda _: ["moonshot", "nvidia"],
     "models": lambda _: ["moonshotai/kimi-k2-thinking"],
     "verbs": lambda _: ["ask"],
+    "forms": lambda _: ["curl", "python"],
     "variables": lambda _: ["sales"],
     "callables": lambda typed: ["forecast", "plot", f"{typed}x"],
 }
@@ -42,6 +43,14 @@ NAMES: Names = {
         ("%kimi tools add fo", ["forecast", "fox"]),
         ("%kimi tool fore", ["forecast", "forex"]),
         ("%kimi models no", []),
+        ("%kimi chat --", ["--all"]),
+        ("%kimi chat --all re", ["review"]),
+        ("%kimi chat main re", None),
+        ("%kimi snippet cu", ["curl"]),
+        ("%kimi snippet -c re", ["review"]),
+        ("%kimi snippet -c review --turn 2 cu", ["curl"]),
+        ("%kimi snippet curl --", ["--chat", "--out", "--turn"]),
+        ("%kimi ask -", None),
         ("%kimi ask wh", None),
         ("%%kimi -s te", None),
         ("%%kimi hello", None),
@@ -119,7 +128,7 @@ class Watched(metaclass=Meta):
 
     def __init__(self) -> None:
         fields = object.__getattribute__(self, "__dict__")
-        fields |= {"hook": print, "size": 3, "guarded": print}
+        fields |= {"hook": print, "size": 3, "guarded": print, 7: print}
 
     @property
     def lazy(self) -> Any:

@@ -69,7 +69,9 @@ def test_forms(
         ("%kimi snippet", "no turn yet"),
         ("%kimi snippet -c other", "No chat is named"),
         ("%kimi snippet --turn 3", "0 turns"),
+        ("%kimi snippet -c main --turn 0", "--turn counts from 1"),
         ("%kimi snippet --trun 3", "--trun"),
+        ("%kimi snippet curl node", "'node' is one word too many"),
         ("kimi.snippet(kimi.Reply())", "sent nothing"),
     ],
 )
@@ -77,6 +79,14 @@ def test_what_cannot_be_exported(kernel: Kernel, line: str, words: str) -> None:
     ran = kernel.run(line, ok=False)
     assert words in ran.error
     assert len(ran.error.splitlines()) <= 4
+
+
+def test_a_file_that_cannot_be_written(kernel: Kernel, asked: ScriptedServer) -> None:
+    asked.reply("OK.")
+    kernel.run("%%kimi\nHi")
+    error = kernel.run("%kimi snippet --out nowhere/turn.py", ok=False).error
+    assert "nowhere/turn.py cannot be written: No such file" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_an_unknown_form(kernel: Kernel, asked: ScriptedServer) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime as dt
 import enum
 import json
+import pickle
 import subprocess
 import sys
 import typing
@@ -459,10 +461,10 @@ def test_a_list_in_prose() -> None:
         ('{"name": "Ann", "age": 1,}', "got text that is not JSON"),
         (f'{ANN} or {{"name": "Ann", "age": 1,}}', "got text that is not JSON"),
         ("{'name': 'Ann', 'age': 1}", "got text that is not JSON"),
-        ('{"name": "Ann", "age": NaN}', "got NaN, which JSON does not have"),
-        ('{"name": "Ann", "age": 1e999}', "got 1e999"),
+        ('{"name": "Ann", "age": NaN}', "age: got NaN, want a finite number"),
+        ('{"name": "Ann", "age": 1e999}', "age: got Infinity, want a finite number"),
         (f'{{"name": "Ann", "age": {"1" * 5000}}}', "more than 4,300 digits"),
-        ('{"name": "Ann", "age": 1, "age": 2}', 'got "age" more than once'),
+        ('{"name": "Ann", "age": 1, "age": 2}', '"age": got it more than once, want it once'),
         ('{"a":' * 5000 + "1" + "}" * 5000, "nested too deeply"),
         ("3", "got an integer (3), want an object"),
         (f"[{ANN}]", "got an array"),
@@ -550,6 +552,20 @@ def test_the_models_correction_and_the_users_message() -> None:
         "- d: missing, want an integer\n"
         "Answer again with the whole JSON only."
     )
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_a_mismatch_can_be_copied_and_sent_elsewhere(again: Callable[[Any], Any]) -> None:
+    with pytest.raises(SchemaMismatch) as caught:
+        output_schema("a int, b int, c int, d int").read('{"a": 1}')
+    error = caught.value
+    error.add_note("seen")
+    made = again(error)
+    assert type(made) is SchemaMismatch
+    assert (str(made), made.problems, made.text) == (str(error), error.problems, error.text)
+    assert (made.correction, made.reply, made.__notes__) == (error.correction, None, ["seen"])
 
 
 def test_a_validator_that_breaks_is_a_problem_and_no_crash() -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.context.summaries.summary import summarize
-from kimi_magic.secrets.keys import LEAK
-from kimi_magic.secrets.patterns import mask
+from kimi_magic.secrets.keys import LEAK, Key
+from kimi_magic.secrets.patterns import holds_key, without_key
+from kimi_magic.secrets.redact import Redactor
 
 MIXED = "aB3dE5gH7j" * 8
 HEX = "0123456789abcdef" * 4
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAK+/=\n-----END RSA PRIVATE KEY-----"
+
+
+def mask(text: str, known: Mapping[str, str] | None = None) -> tuple[str, tuple[str, ...]]:
+    redactor = Redactor([Key(v, name) for name, v in (known or {}).items()], shapes=True)
+    return redactor.text(text), redactor.found
+
 
 SHAPES = [
     (f"sk-proj-{MIXED[:48]}", "an API key (sk-…)"),
@@ -90,6 +99,41 @@ HARMLESS = [
 @pytest.mark.parametrize("text", HARMLESS)
 def test_names_and_other_words_are_never_masked(text: str) -> None:
     assert mask(text) == (text, ())
+
+
+@pytest.mark.parametrize("secret", [secret for secret, _ in SHAPES])
+def test_a_key_in_the_place_of_a_name_is_refused_and_not_repeated(secret: str) -> None:
+    for name in (secret, f"vendor/{secret}", f"https://host/v1?key={secret}"):
+        assert holds_key(name)
+        assert without_key(f"No endpoint is named {name!r}.", name) == (
+            "No endpoint is named '[key]'."
+        )
+
+
+@pytest.mark.parametrize("start", ["sk-", "nvapi-", "hf_", "gsk_", "xai-", "ghp_", "Bearer "])
+def test_the_beginning_of_a_key_is_enough_where_a_name_is_expected(start: str) -> None:
+    cut = f"{start}{MIXED[:12]}"
+    assert holds_key(cut)
+    assert mask(f"It begins with {cut}") == (f"It begins with {cut}", ())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "xai-grok-code-fast-1",
+        "oci/xai-grok-code-fast-1",
+        "hf_datasets_for_training",
+        "gsk_pharmaceuticals",
+        "npm_config_registry_url",
+        "pplx-70b-online-chat",
+        "moonshotai/kimi-k2-thinking",
+        "task-0123456789abcdef",
+        "http://127.0.0.1:8000/v1",
+    ],
+)
+def test_names_that_begin_like_a_key_are_names(name: str) -> None:
+    assert not holds_key(name)
+    assert without_key(f"No {name}.", name) == f"No {name}."
 
 
 KEY = "fake-key-0123456789abcdef"

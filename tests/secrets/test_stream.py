@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.secrets.keys import LEAK, Key
-from kimi_magic.secrets.stream import BEGINNING, StreamRedactor
+from kimi_magic.secrets.keys import BEGINNING, LEAK, Key
+from kimi_magic.secrets.redact import Redactor
 from tests.turns import pieces
 
 LONG = "-".join(["nvapi", "aB3dE5gH7jK9m" + "N1pQ3rS5tU7vW9xY"])
@@ -21,7 +21,7 @@ TEXTS = st.lists(PIECES, max_size=8).map("".join)
 
 
 def told(text: str, cuts: list[int]) -> str:
-    arriving = StreamRedactor(KEYS)
+    arriving = Redactor(KEYS).stream()
     return "".join(map(arriving.feed, pieces(text, cuts))) + arriving.finish()
 
 
@@ -50,7 +50,7 @@ def test_what_is_no_key_arrives_as_it_was(text: str, cuts: list[int]) -> None:
 
 
 def test_only_the_beginning_of_a_key_waits() -> None:
-    arriving = StreamRedactor(KEYS)
+    arriving = Redactor(KEYS).stream()
     assert arriving.feed("It is nvap") == "It is nvap"
     assert arriving.feed("i-") == ""
     assert arriving.feed("or so. nvapi-aB3") == "i-or so. "

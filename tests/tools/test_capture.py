@@ -14,8 +14,9 @@ import pytest
 
 from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.tools.call import run_call
-from kimi_magic.tools.capture import KEPT, Capture, capturing
-from kimi_magic.tools.tool import ToolOptions, make_tool
+from kimi_magic.tools.capture import MAX_TEXT, Capture, capturing
+from kimi_magic.tools.function_tool import make_tool
+from kimi_magic.tools.tool import ToolOptions
 from tests.kernels import Kernel, Ran
 
 
@@ -183,7 +184,7 @@ def test_of_endless_prints_the_ends_are_kept() -> None:
     for _ in range(1000):
         capture.write("x" * 1000)
     capture.write("last")
-    assert len(capture.text) < 4 * KEPT
+    assert len(capture.text) < 4 * MAX_TEXT
     assert capture.text.startswith("first")
     assert capture.text.endswith("last")
     lost = 1_000_009 - capture.text.count("x") - len("firstlast")
@@ -208,7 +209,8 @@ def test_an_update_replaces_what_it_updates() -> None:
 SETUP = """
 from IPython.display import HTML, clear_output, display, update_display
 from kimi_magic.tools.call import run_call
-from kimi_magic.tools.tool import ToolOptions, make_tool
+from kimi_magic.tools.function_tool import make_tool
+from kimi_magic.tools.tool import ToolOptions
 
 def call(function, **options):
     global result

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.tools.call import run_call
-from kimi_magic.tools.outputs import as_outputs, fit_for_notebooks
-from kimi_magic.tools.results import compose, to_text
-from kimi_magic.tools.tool import ToolOptions, make_tool
+from kimi_magic.tools.function_tool import make_tool
+from kimi_magic.tools.results import as_outputs, compose, fit_for_notebooks, to_text
+from kimi_magic.tools.tool import ToolOptions
 
 np: Any = importlib.import_module("numpy")
 pd: Any = importlib.import_module("pandas")

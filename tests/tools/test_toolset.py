@@ -16,8 +16,9 @@ import pytest
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import ToolResult
 from kimi_magic.testing import check_request
-from kimi_magic.tools.decorator import Offered, offered, tool
-from kimi_magic.tools.tool import ToolOptions, make_tool
+from kimi_magic.tools.decorator import ToolRegistry, offered, tool
+from kimi_magic.tools.function_tool import make_tool
+from kimi_magic.tools.tool import ToolOptions
 from kimi_magic.tools.toolset import Toolset, find
 
 
@@ -275,7 +276,7 @@ def test_methods_are_marked_in_the_class_and_offered_by_the_object() -> None:
     assert offered.names == []
     (made,) = Toolset([Desk().file]).tools
     assert (made.name, made.options.confirm) == ("file_it", True)
-    assert list(made.parameters["properties"]) == ["paper"]
+    assert list(made.schema()["function"]["parameters"]["properties"]) == ["paper"]
 
 
 def test_a_cell_that_is_run_again_replaces_its_function() -> None:
@@ -307,13 +308,13 @@ def test_a_schema_goes_with_the_function() -> None:
 
 
 def test_the_list_of_what_is_offered() -> None:
-    mine = Offered()
+    mine = ToolRegistry()
     model = Model()
     assert mine.add(model.predict) == "predict"
     assert mine.add(forecast, "the forecast") == "the_forecast"
     assert mine.add(forecast) == "forecast"
     assert mine.names == ["forecast", "predict", "the_forecast"]
-    assert [offer.name for offer in mine] == mine.names
+    assert [spec.name for spec in mine] == mine.names
     assert "predict" in mine
     assert len(mine) == 3
     assert Toolset(mine).names == mine.names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -9,14 +10,12 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from email.utils import formatdate
 from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import (
@@ -37,11 +36,15 @@ from kimi_magic.core.messages import Completion
 from kimi_magic.secrets.keys import Key
 from kimi_magic.testing import DIALECTS, ScriptedServer
 from kimi_magic.wire import client as client_module
-from kimi_magic.wire import connection as line_module
+from kimi_magic.wire import connection as connection_module
 from kimi_magic.wire.client import Client
+from kimi_magic.wire.connection import Connection, HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
-from kimi_magic.wire.error_mapping import ErrorMapper, retry_after, words_of
+from kimi_magic.wire.error_mapping import ErrorMapper, retry_after
+from kimi_magic.wire.inbox import Inbox
+from kimi_magic.wire.openai.chat_completions import ChatCompletions, words_of
 from tests.faulty import Answer, Asked, answering, refusing
+from tests.wire.exchanges import deltas_of
 
 SECRET = "fake-key-0123456789abcdef"
 
@@ -61,7 +64,7 @@ def client(scripted_server: ScriptedServer) -> Iterator[Client]:
 
 def receive(client: Client, **more: Any) -> Completion:
     with client.chat(body(**more)) as exchange:
-        for _ in exchange:
+        for _ in deltas_of(exchange):
             pass
     return exchange.completion()
 
@@ -94,7 +97,13 @@ def test_a_connection_serves_again(scripted_server: ScriptedServer, client: Clie
     for _ in range(3):
         scripted_server.reply("OK")
         receive(client)
-    assert len(client._idle) == 1
+    assert len(idle(client)) == 1
+
+
+def idle(client: Client) -> list[Connection]:
+    """The connections that wait for the next request."""
+    assert isinstance(client.transport, HTTPTransport)
+    return client.transport._idle
 
 
 ANSWERS = [
@@ -261,7 +270,7 @@ def test_leaving_early_closes_the_connection(
     scripted_server.reply(" ".join("word" for _ in range(200)), **script)
     with client.chat(body()) as exchange:
         began = time.monotonic()
-        for _ in exchange:
+        for _ in deltas_of(exchange):
             if time.monotonic() - began > 0.4:
                 break
     assert scripted_server.requests[0].closed.wait(5)
@@ -313,6 +322,134 @@ def test_an_answer_ends_at_done_though_the_connection_stays_open(
     assert scripted_server.requests[0].closed.wait(5), "the connection cannot serve again"
 
 
+WORD = b'data: {"choices":[{"delta":{"content":"9.9"},"finish_reason":"stop"}]}\n\n'
+DONE, PING = b"data: [DONE]\n\n", b": ping\n\n"
+
+
+@pytest.mark.parametrize(
+    "behind", [PING, WORD, DONE, b"data: {broken\n\n", b'data: {"error":"late"}\n\n', b"x"]
+)
+@pytest.mark.parametrize("rate", [30, 100, 1000])
+def test_nothing_behind_the_end_holds_the_turn(
+    scripted_server: ScriptedServer, client: Client, behind: bytes, rate: int
+) -> None:
+    scripted_server.raw([WORD, DONE, *[behind] * rate * 10], rate=rate)
+    began = time.monotonic()
+    completion = receive(client)
+    assert time.monotonic() - began < 2, "50 ms behind the end, on a busy machine"
+    assert completion.message.text == "9.9"
+    assert scripted_server.requests[0].closed.wait(5), "the connection cannot serve again"
+    assert idle(client) == []
+    scripted_server.reply("OK")
+    assert receive(client).message.text == "OK"
+
+
+def test_a_body_that_ends_soon_after_the_answer_leaves_its_connection(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw([WORD, DONE, PING, PING], rate=200)
+    assert receive(client).message.text == "9.9"
+    assert len(idle(client)) == 1
+
+
+def test_comments_before_the_first_token_are_no_sign_of_an_answer(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw([*[PING] * 1000, WORD, DONE], rate=100)
+    client.settings.first_token_timeout = 0.4
+    began = time.monotonic()
+    with pytest.raises(TimedOut, match="first_token_timeout"):
+        receive(client)
+    assert 0.4 <= time.monotonic() - began < 3
+    assert scripted_server.requests[0].closed.wait(5)
+
+
+def test_comments_before_the_first_token_leave_time_to_the_view(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw([*[PING] * 40, WORD, DONE], rate=100)
+    with client.chat(body()) as exchange:
+        ticks = list(deltas_of(exchange)).count(None)
+    assert ticks >= 5, "pings that come faster than the ticks hold none of them back"
+
+
+def test_comments_in_the_middle_of_an_answer_keep_it_alive(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    started = WORD.replace(b'"stop"', b"null")
+    scripted_server.raw([started, *[PING] * 60, WORD, DONE], rate=60)
+    client.settings.stall_timeout = 0.4
+    assert receive(client).message.text == "9.99.9"
+
+
+def test_text_that_was_held_back_comes_before_the_time_out(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.raw([WORD.replace(b"9.9", b"9.9 <|tool"), PING], stall_after=1)
+    client.settings.stall_timeout = 0.3
+    seen: list[str] = []
+    with client.chat(body()) as exchange, pytest.raises(TimedOut) as caught:
+        seen.extend(getattr(delta, "text", "") for delta in deltas_of(exchange))
+    assert caught.value.partial
+    assert "".join(seen) == caught.value.partial.message.text == "9.9 <|tool"
+
+
+def test_nothing_of_openais_environment_goes_along(
+    scripted_server: ScriptedServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "another-key-0123456789")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-mine")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-mine")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Mine: private")
+    scripted_server.reply("OK")
+    receive(client)
+    sent = str(scripted_server.requests[0].headers)
+    assert not any(word in sent for word in ("another-key", "of-mine", "private"))
+    assert scripted_server.requests[0].headers["User-Agent"].startswith("OpenAI/Python")
+
+
+def test_a_value_that_is_no_json_is_not_sent(client: Client) -> None:
+    for value in (float("nan"), {1, 2}, "\ud83d"):
+        with pytest.raises(BadRequest, match="cannot be sent"):
+            receive(client, value=value)
+    assert not client.busy
+
+
+def test_a_forgotten_client_leaves_no_thread(scripted_server: ScriptedServer) -> None:
+    before = set(threading.enumerate())
+    client = Client(Endpoint("lab", scripted_server.base_url), scripted_server.base_url, None)
+    scripted_server.reply("OK")
+    receive(client)
+    assert len(idle(client)) == 1
+    del client
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_many_requests_at_once_leave_their_connections(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    for _ in range(16):
+        scripted_server.reply("OK", delay=0.1)
+    inbox = Inbox()
+    with ExitStack() as stack:
+        exchanges = [stack.enter_context(client.chat(body(), inbox=inbox)) for _ in range(16)]
+        assert client.busy
+        while not all(exchange.finished for exchange in exchanges):
+            for exchange, arrivals in inbox.take(0.05):
+                exchange.receive(arrivals)
+            for exchange in exchanges:
+                exchange.check()
+    assert not client.busy
+    assert {exchange.completion().message.text for exchange in exchanges} == {"OK"}
+    assert len(idle(client)) == 16
+    client.close()
+    assert idle(client) == []
+
+
 def test_a_stream_that_ends_before_the_answer_may_be_asked_again(
     scripted_server: ScriptedServer, client: Client
 ) -> None:
@@ -348,10 +485,10 @@ def test_a_forked_process_leaves_the_connections_to_its_parent(
 ) -> None:
     scripted_server.reply("warm")
     receive(client)
-    assert len(client._idle) == 1
+    assert len(idle(client)) == 1
     child = os.fork()
     if not child:
-        os._exit(len(client._idle))
+        os._exit(len(idle(client)))
     assert os.waitpid(child, 0)[1] == 0
     scripted_server.reply("again")
     assert receive(client).message.text == "again"
@@ -411,7 +548,7 @@ PENDING = "0a1b2c3d-0000-4000-8000-000000000000"
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pending results are asked for often."""
-    monkeypatch.setattr(line_module, "POLL_EVERY", 0.05)
+    monkeypatch.setattr(connection_module, "POLL_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("often")
@@ -504,7 +641,8 @@ def test_a_name_that_is_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def failure(error: Exception, url: str = "https://lab.invalid/v1") -> EndpointError:
-    return ErrorMapper(Endpoint("lab", url), url, Key(SECRET, "x")).from_exception(error)
+    endpoint, key = Endpoint("lab", url), Key(SECRET, "x")
+    return ErrorMapper(endpoint, url, key, ChatCompletions()).from_exception(error)
 
 
 def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:
@@ -525,33 +663,3 @@ def test_a_proxy_in_between_is_named_without_its_password(monkeypatch: pytest.Mo
     assert "PROXY" not in str(failure(refused, "https://127.0.0.1:8000/v1"))
     monkeypatch.setenv("NO_PROXY", "lab.invalid")
     assert "PROXY" not in str(failure(refused))
-
-
-KEY = "nv-0123456789abcdefghij/KLMNOP.qrstuvwxyz"
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        (f"bad key {KEY}!", "bad key [key]!"),
-        (f"Bearer {KEY[:20]}… is wrong", "Bearer [key]… is wrong"),
-        (f"…{KEY[9:21]}", "…[key]"),
-        (f"…{KEY[9:20]}", f"…{KEY[9:20]}"),
-        (f"{KEY}{KEY}, {KEY[-12:]}", "[key][key], [key]"),
-        ("nothing", "nothing"),
-    ],
-)
-def test_twelve_characters_of_a_key_are_a_leak(text: str, masked: str) -> None:
-    assert Key(KEY, "x").mask(text) == masked
-
-
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.text("ab0", max_size=3))))
-def test_no_mask_lets_twelve_characters_through(parts: list[tuple[int, int, str]]) -> None:
-    text = "".join(KEY[a:b] + between for a, b, between in parts)
-    masked = Key(KEY, "x").mask(text)
-    assert not any(KEY[at : at + 12] in masked for at in range(len(KEY) - 11))
-
-
-def test_a_short_key_is_masked_whole_and_a_shorter_one_is_no_secret() -> None:
-    assert Key("12345678", "x").mask("12345678 1234567") == "[key] 1234567"
-    assert Key("none", "x").mask("none of it") == "none of it"

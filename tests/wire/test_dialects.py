@@ -17,15 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.config import Settings
 from kimi_magic.core.errors import EndpointError
 from kimi_magic.core.messages import Completion
 from kimi_magic.testing import ScriptedServer
-from kimi_magic.wire.client import Client, Exchange
+from kimi_magic.wire.client import Client
 from kimi_magic.wire.endpoints import Endpoint
-from kimi_magic.wire.error_mapping import ErrorMapper
-from kimi_magic.wire.openai.accumulator import Delta
+from kimi_magic.wire.protocols import Delta
 from tests.kernels import Kernel
+from tests.wire.exchanges import Playback, deltas_of
 
 WIRE = Path(__file__).parent
 RECORDED = {path.stem: path.read_bytes() for path in sorted(WIRE.glob("*.sse"))}
@@ -103,13 +102,9 @@ SAID = {
 def take_apart(pieces: Iterable[bytes], *, stream: bool = True) -> tuple[Completion, list[Delta]]:
     """What the client makes of bytes that have all arrived, and what it hands on meanwhile."""
     url = "http://127.0.0.1:9/v1"
-    endpoint = Endpoint("lab", url)
-    client = Client(endpoint, url, None)
-    body = {"model": "kimi-k2-thinking", "stream": stream}
-    exchange = Exchange(client, body, ErrorMapper(endpoint, url, None), Settings())
-    for item in (200, *pieces, None):
-        exchange._arrivals.put(item)
-    deltas = [delta for delta in exchange if delta is not None]
+    client = Client(Endpoint("lab", url), url, None, transport=Playback([200, *pieces, None]))
+    with client.chat({"model": "kimi-k2-thinking", "stream": stream}) as exchange:
+        deltas = [delta for delta in deltas_of(exchange) if delta is not None]
     return exchange.completion(), deltas
 
 

@@ -1,4 +1,4 @@
-"""Arrays of numpy, torch, jax and their kin: shape, dtype, range, mean, a corner."""
+"""Describe arrays of numpy, torch, jax and their kin: shape, dtype, range, mean, a corner."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SIDE = 2
 
 
 def describe_array(value: Any) -> str | None:
-    """Describe an array, if it is one; a large one is read in part."""
+    """Describe an array; a large one is read in part."""
     kind = type(value)
-    # What shares its memory by DLPack is an array that is there, not a plan or a file.
+    # An array that shares its memory by DLPack holds its data: it is not lazy, and not a file.
     if not all(hasattr(kind, name) for name in ("__dlpack__", "shape", "dtype")):
         return None
     shape = tuple(value.shape)
@@ -50,12 +50,12 @@ def _name(kind: type) -> str:
 
 
 def _as_numpy(value: Any, numpy: Any) -> Any:
-    """As an array that numpy can count with, also where the memory is another device's."""
+    """Convert to a numpy array, also from another device's memory."""
     return value if isinstance(value, numpy.ndarray) else numpy.asarray(value.tolist())
 
 
 def _every_so_many(value: Any, shape: tuple[int, ...]) -> Any:
-    """A grid of values: slices are views, whatever the size."""
+    """Thin out an array evenly; slices are views, so nothing is copied."""
     steps = [1] * len(shape)
     left = list(shape)
     while math.prod(left) > SAMPLED:
@@ -71,7 +71,7 @@ def _corner(value: Any, shape: tuple[int, ...]) -> Any:
 
 
 def distribution(array: Any, numpy: Any) -> str:
-    """Say how the values of a numpy array are distributed; "" where they have no order."""
+    """Describe how the values of a numpy array are distributed; "" if they have no order."""
     kind = array.dtype.kind
     if kind == "b":
         return f"{100 * array.mean():.3g} % true"
@@ -81,12 +81,12 @@ def distribution(array: Any, numpy: Any) -> str:
         known, missing = array[numpy.isfinite(array)], "not finite"
     else:
         return ""
-    said = [f"from {_plain(known.min())} to {_plain(known.max())}"] if known.size else []
+    figures = [f"from {_plain(known.min())} to {_plain(known.max())}"] if known.size else []
     if known.size and kind in "iuf":
-        said.append(f"mean {known.mean(dtype=float):.6g}")
+        figures.append(f"mean {known.mean(dtype=float):.6g}")
     if lost := array.size - known.size:
-        said.append(f"{lost:,} {missing}")
-    return ", ".join(said)
+        figures.append(f"{lost:,} {missing}")
+    return ", ".join(figures)
 
 
 def _plain(number: Any) -> str:

@@ -1,4 +1,4 @@
-"""matplotlib's figures and axes as text: titles, labels, what is drawn and over which range."""
+"""Describe matplotlib's figures and axes: titles, labels, and what is drawn over which range."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kimi_magic.context.summaries.arrays import distribution
-from kimi_magic.context.summaries.reprs import type_name
 from kimi_magic.context.summaries.tables import cell
+from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import clip, count
 
 __all__ = ["describe_figure"]
@@ -20,16 +20,16 @@ POINTS = 6
 
 
 def describe_figure(value: Any) -> str | None:
-    """Describe a figure or axes, if it is one."""
+    """Describe a figure or an axes object."""
     figure = getattr(sys.modules.get("matplotlib.figure"), "FigureBase", ())
     axes = getattr(sys.modules.get("matplotlib.axes"), "Axes", ())
-    if isinstance(value, axes):
+    if issubclass(type(value), axes):
         return "\n".join(_axes(value, "matplotlib axes"))
-    if not isinstance(value, figure):
+    if not issubclass(type(value), figure):
         return None
     lines = [f"matplotlib {type_name(value)} with {count(len(value.axes), 'plot')}"]
     if title := value.get_suptitle():
-        lines[0] += f", title {_said(title)}"
+        lines[0] += f", title {_quoted(title)}"
     for number, one in enumerate(value.axes, 1):
         lines += _axes(one, f"plot {number}")
     return "\n".join(lines)
@@ -37,7 +37,7 @@ def describe_figure(value: Any) -> str | None:
 
 def _axes(axes: Any, name: str) -> Iterator[str]:
     title = axes.get_title()
-    yield f"{name}{f': {_said(title)}' if title else ''}"
+    yield f"{name}{f': {_quoted(title)}' if title else ''}"
     for side in ("x", "y", "z"):
         if hasattr(axes, f"get_{side}label"):
             yield f"- {side} axis{_axis(axes, side)}"
@@ -46,18 +46,18 @@ def _axes(axes: Any, name: str) -> Iterator[str]:
     if len(drawn) > MAX_DRAWN:
         yield f"- … {len(drawn) - MAX_DRAWN:,} more"
     if (legend := axes.get_legend()) is not None:
-        yield f"- legend: {', '.join(_said(text.get_text()) for text in legend.get_texts())}"
+        yield f"- legend: {', '.join(_quoted(text.get_text()) for text in legend.get_texts())}"
 
 
 def _axis(axes: Any, side: str) -> str:
     named, scale, (low, high) = (
         getattr(axes, f"get_{side}{of}")() for of in "label scale lim".split()
     )
-    text = f"{f' {_said(named)}' if named else ''}{'' if scale == 'linear' else f' ({scale})'}"
+    text = f"{f' {_quoted(named)}' if named else ''}{'' if scale == 'linear' else f' ({scale})'}"
     axis = getattr(axes, f"{side}axis")
     formatter = type_name(axis.get_major_formatter())
     ticks = [tick.get_text() for tick in axis.get_ticklabels()]
-    # Other labels than numbers, such as the names of bars, are somebody's.
+    # Labels that are no numbers, such as the names of bars, were set by somebody.
     if any(ticks) and not formatter.startswith(("Scalar", "Log")):
         return f"{text}, labelled {', '.join(filter(None, ticks[:FEW]))}"
     return f"{text} from {cell(float(low))} to {cell(float(high))}"
@@ -72,8 +72,8 @@ def _drawn(axes: Any) -> Iterator[str]:
             in_containers.update(map(id, bars))
             across = getattr(container, "orientation", None) == "horizontal"
             sizes = [bar.get_width() if across else bar.get_height() for bar in bars]
-            said = ", ".join(map(_plain, sizes)) if len(sizes) <= FEW else _span(sizes)
-            yield f"{count(len(bars), 'bar')}{_label(container)}: {said}"
+            shown = ", ".join(map(_plain, sizes)) if len(sizes) <= FEW else _span(sizes)
+            yield f"{count(len(bars), 'bar')}{_label(container)}: {shown}"
     for collection in axes.collections:
         offsets = collection.get_offsets()
         kind = type_name(collection).removesuffix("Collection").replace("Path", "Points")
@@ -86,12 +86,12 @@ def _drawn(axes: Any) -> Iterator[str]:
         if id(patch) not in in_containers:
             yield f"{type_name(patch)}{_label(patch)}"
     for text in axes.texts:
-        if said := text.get_text():
-            yield f"text {_said(said)}"
+        if written := text.get_text():
+            yield f"text {_quoted(written)}"
 
 
 def _points(x: Sequence[Any], y: Sequence[Any]) -> str:
-    """How many points there are, over which range, and some of them."""
+    """Describe points by their number, their range, and some of them."""
     places = range(len(x))
     if len(x) > FEW:
         places = range(0, len(x), max(len(x) // POINTS, 1))
@@ -102,25 +102,25 @@ def _points(x: Sequence[Any], y: Sequence[Any]) -> str:
 
 
 def _span(values: Any) -> str:
-    numpy = sys.modules["numpy"]  # matplotlib has brought it
+    numpy = sys.modules["numpy"]  # matplotlib has imported it
     array = numpy.ma.compressed(numpy.ma.asarray(values))
     return distribution(array, numpy) or f"from {_plain(values[0])} to {_plain(values[-1])}"
 
 
 def _plain(value: Any) -> str:
-    """Write a value of the data: numpy's own scalars as Python's."""
+    """Write a value of the data, numpy's scalars as Python's."""
     if not hasattr(value, "dtype"):
         return cell(value)
-    # Times of another unit than microseconds would become integers.
+    # `item` makes integers of times in other units than microseconds.
     unit = f"{value.dtype.kind}8[us]" if value.dtype.kind in "mM" else value.dtype
     return cell(value.astype(unit).item())
 
 
-def _said(text: str) -> str:
+def _quoted(text: str) -> str:
     return f"«{clip(' '.join(text.split()), MAX_TEXT)}»"
 
 
 def _label(artist: Any) -> str:
-    """The label that somebody gave; matplotlib's own begin with an underscore."""
+    """Return the label that somebody set; matplotlib's own begin with an underscore."""
     label = str(artist.get_label())
-    return "" if label.startswith("_") or not label else f" {_said(label)}"
+    return "" if label.startswith("_") or not label else f" {_quoted(label)}"

@@ -1,4 +1,4 @@
-"""A path as what is there: a text file's beginning and end, a folder's entries."""
+"""Describe what a path leads to: the ends of a text file, the entries of a folder."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LEFT_OUT = "\n… [the middle of the file is left out] …\n"
 
 
 def describe_path(value: Any, limit: int) -> str | None:
-    """Describe what a path leads to. Only regular files are opened: others may have no end."""
-    if not isinstance(value, Path):
+    """Describe a file or a folder."""
+    if not issubclass(type(value), Path):
         return None
     try:
         found = value.stat()
@@ -26,6 +26,7 @@ def describe_path(value: Any, limit: int) -> str | None:
         return f"{value} (there is no such file)"
     if stat.S_ISDIR(found.st_mode):
         return _folder(value)
+    # Only regular files are opened: a pipe or a device may have no end.
     if not stat.S_ISREG(found.st_mode):
         return f"{value} (no regular file)"
     heading = f"{value.name}, {count(found.st_size, 'byte')}"
@@ -44,8 +45,8 @@ def _folder(path: Path) -> str:
 
 
 def _excerpt(file: BinaryIO, size: int, room: int) -> str | None:
-    """What of a file can be shown; None if it is no text. UTF-8 has up to 4 bytes a character."""
-    data = file.read(4 * room + 1)
+    """Read what fits of a file; None if it is no text."""
+    data = file.read(4 * room + 1)  # UTF-8 has up to 4 bytes a character
     if b"\0" in data:
         return None
     text = data.decode("utf-8", "replace")

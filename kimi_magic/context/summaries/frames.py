@@ -1,134 +1,196 @@
-"""Tables of pandas, polars and Arrow, and of whatever else speaks a dataframe protocol.
+"""See frames of any library as tables, and tell lazy ones from those that hold their data.
 
-Nothing is imported for it: a value that is a table has brought its library along.
+Eager frames are read through narwhals, which imports no frame library: a value that is a frame has
+brought its own along. Lazy ones (dask, polars, Spark, DuckDB, Ibis …) are only named with their
+columns. They are recognised by their methods: this covers libraries and arrays that narwhals does
+not know, and keeps each library's own names of types.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
-from kimi_magic.context.guard import ANYTHING
-from kimi_magic.context.summaries.interchange import table_of_interchange
-from kimi_magic.context.summaries.lazy import may_compute
 from kimi_magic.context.summaries.reprs import label
-from kimi_magic.context.summaries.tables import Columns, Rows, Table, cell
+from kimi_magic.context.summaries.tables import Rows, Table, cell, dtype_name
+from kimi_magic.core.time_limit import USER_ERRORS
 
-__all__ = ["as_table"]
+__all__ = ["as_table", "describe_lazy", "lazy_heading"]
 
+MAX_COLUMNS = 60
 
-def as_table(value: object) -> Table | None:
-    """See a value as a table, if it is one."""
-    for adapt in (_pandas, _polars, _arrow, _speaks_interchange, _speaks_arrow):
-        table: Table | None = adapt(value)
-        if table is not None:
-            return table
-    return None
+# Every frame and column that narwhals reads has one of these, and few other objects do.
+_PROTOCOLS = (
+    "__arrow_c_stream__",
+    "__arrow_c_array__",
+    "__dataframe__",
+    "__narwhals_dataframe__",
+    "__narwhals_series__",
+)
 
-
-def _class(library: str, name: str) -> Any:
-    """A class of a library that is loaded; else one that has no instances, to ``isinstance``."""
-    return getattr(sys.modules.get(library), name, ())
-
-
-def _pandas(value: Any) -> Table | None:
-    if isinstance(value, _class("pandas", "Series")):
-        name = "" if value.name is None else f" {label(value.name)}"
-        title = f"{type(value).__name__}{name}"
-        return _of_pandas(value.to_frame(), title, [(value.name, value.dtype)], single=True)
-    if isinstance(value, _class("pandas", "DataFrame")):
-        columns = list(zip(value.columns, value.dtypes, strict=True))
-        return _of_pandas(value, type(value).__name__, columns)
-    return None
+# A class with one of the first and one of the second is lazy. Reading its columns computes
+# nothing; its repr and its length may.
+_COMPUTES = ("compute", "collect", "execute", "explain")
+_COLUMNS = ("collect_schema", "dtypes", "schema", "columns", "dtype")
+# Its arrays hold their data, or have a repr that does not read them.
+_NOT_LAZY = ("xarray.",)
 
 
-def _of_pandas(frame: Any, title: str, columns: Columns, *, single: bool = False) -> Table:
-    index = frame.index
-    named = ", ".join(label(name) for name in index.names if name is not None)
+def as_table(value: Any) -> Table | None:
+    """See a value as a table, if it is a frame or a column that holds its data."""
+    kind = type(value)
+    if not any(hasattr(kind, name) for name in _PROTOCOLS):
+        return None
+    import narwhals as nw
+
+    arrow: Any = sys.modules.get("pyarrow")
+    if issubclass(kind, getattr(arrow, "RecordBatch", ())):
+        return as_table(arrow.Table.from_batches([value]))
+    if issubclass(kind, getattr(arrow, "Array", ())):
+        value = arrow.chunked_array([value])
+    names: list[Any] | None = None
+    try:
+        frame: Any = nw.from_native(value, pass_through=True, allow_series=True)
+    except nw.exceptions.DuplicateError:
+        names, value = _numbered(value)
+        frame = nw.from_native(value)
+    if isinstance(frame, nw.Series):
+        return _column(frame, kind.__name__)
+    if isinstance(frame, nw.DataFrame):
+        return _frame(frame, _of_library(frame, kind.__name__), names)
+    backend: Any = arrow or sys.modules.get("polars")
+    # Without a length it may be a stream that can be read only once.
+    reads = hasattr(kind, "__arrow_c_stream__") and hasattr(kind, "__len__") and backend
+    if not reads or _computes(kind):
+        return None
+    return _frame(nw.DataFrame.from_arrow(value, backend=backend), kind.__name__)
+
+
+def _numbered(frame: Any) -> tuple[list[Any], Any]:
+    """Return a frame's names, and the frame with numbers for names.
+
+    narwhals refuses a frame in which a name occurs twice.
+    """
+    if hasattr(frame, "rename_columns"):
+        names = frame.column_names
+        return names, frame.rename_columns([str(n) for n in range(len(names))])
+    names = list(frame.columns)
+    frame = frame.copy(deep=False)
+    frame.columns = range(len(names))
+    return names, frame
+
+
+def _of_library(frame: Any, name: str) -> str:
+    """Name a kind of frame after its library; pandas' go without."""
+    implementation = frame.implementation
+    return name if implementation.is_pandas() else f"{implementation.value} {name}"
+
+
+def _frame(frame: Any, title: str, names: Sequence[object] | None = None) -> Table:
+    native = frame.to_native()
+    dtypes = native.dtypes if hasattr(native, "dtypes") else native.schema.types
+    return _table(frame, title, list(zip(names or frame.columns, dtypes, strict=True)))
+
+
+def _column(series: Any, name: str) -> Table:
+    native = series.to_native()
+    title = _of_library(series, name)
+    if series.name not in (None, ""):
+        title += f" {label(series.name)}"
+    dtype = native.dtype if hasattr(native, "dtype") else native.type
+    return _table(series, title, [(series.name, dtype)], single=True)
+
+
+def _table(
+    data: Any, title: str, columns: Sequence[tuple[object, object]], *, single: bool = False
+) -> Table:
+    import narwhals as nw
+
+    index: Any = nw.maybe_get_index(data)  # only pandas and its kin have one
+    names = () if index is None else index.names
+    named = ", ".join(label(name) for name in names if name is not None)
     notes: tuple[str, ...] = ()
-    if len(frame) and (named or not isinstance(index, _class("pandas", "RangeIndex"))):
-        said = f"index: {named}, " if named else "index: "
-        notes = (f"{said}from {cell(index[0])} to {cell(index[-1])}",)
+    if names and len(index) and (named or type(index).__name__ != "RangeIndex"):
+        heading = f"index: {named}, " if named else "index: "
+        notes = (f"{heading}from {cell(index[0])} to {cell(index[-1])}",)
 
     def take(positions: Sequence[int], width: int) -> Rows:
-        part = frame.iloc[:, :width].iloc[list(positions)]
-        columns = (part.iloc[:, i] for i in range(part.shape[1]))
-        return Rows(part.index.tolist(), [_known(column) for column in columns])
+        at = list(positions)
+        labels = at if index is None else index[at].tolist()
+        taken = [data] if single else islice(data.iter_columns(), width)
+        return Rows(labels, [_values(column, at) for column in taken])
 
-    return Table(title, len(frame), columns, take, named, notes, single)
+    return Table(title, len(data), columns, take, named, notes, single)
 
 
-def _known(column: Any) -> list[object]:
-    values: list[object] = column.tolist()
-    with suppress(*ANYTHING):  # of values that cannot be compared
-        missing = column.isna().tolist()
+def _values(column: Any, at: list[int]) -> list[object]:
+    try:
+        taken = column[at]
+    except USER_ERRORS:  # pyarrow cannot take from every type, such as views of strings
+        return [column[position] for position in at]
+    values: list[object] = taken.to_list()
+    with suppress(*USER_ERRORS):  # of values that cannot be compared
+        missing = taken.is_null().to_list()
         return [None if lost else value for value, lost in zip(values, missing, strict=True)]
     return values
 
 
-def _polars(value: Any) -> Table | None:
-    if isinstance(value, _class("polars", "Series")):
-        title = f"polars Series {value.name}".rstrip()
-        return _column(title, value.dtype, len(value), lambda at: value[at].to_list())
-    if isinstance(value, _class("polars", "DataFrame")):
-
-        def take(positions: Sequence[int], width: int) -> Rows:
-            part = value[list(positions), :width]
-            return Rows(positions, [column.to_list() for column in part.get_columns()])
-
-        columns = list(zip(value.columns, value.dtypes, strict=True))
-        return Table("polars DataFrame", value.height, columns, take)
-    return None
-
-
-def _arrow(value: Any) -> Table | None:
-    if isinstance(value, _class("pyarrow", "RecordBatch")):
-        value = _class("pyarrow", "Table").from_batches([value])
-    if isinstance(value, (_class("pyarrow", "Array"), _class("pyarrow", "ChunkedArray"))):
-        title = f"pyarrow {type(value).__name__}"
-        return _column(title, value.type, len(value), lambda at: _taken(value, at))
-    if isinstance(value, _class("pyarrow", "Table")):
-
-        def take(positions: Sequence[int], width: int) -> Rows:
-            return Rows(positions, [_taken(value.column(i), positions) for i in range(width)])
-
-        columns = [(field.name, field.type) for field in value.schema]
-        return Table("pyarrow Table", value.num_rows, columns, take)
-    return None
-
-
-def _taken(column: Any, positions: Sequence[int]) -> list[Any]:
-    with suppress(*ANYTHING):  # not every type can be taken, such as views of strings
-        taken: list[Any] = column.take(list(positions)).to_pylist()
-        return taken
-    return [column[position].as_py() for position in positions]
-
-
-def _column(title: str, dtype: object, rows: int, take: Callable[[list[int]], list[Any]]) -> Table:
-    """A column of its own, whose rows have no labels but their positions."""
-
-    def rows_at(positions: Sequence[int], _width: int) -> Rows:
-        return Rows(positions, [take(list(positions))])
-
-    return Table(title, rows, [("", dtype)], rows_at, single=True)
-
-
-def _speaks_interchange(value: Any) -> Table | None:
-    if not hasattr(type(value), "__dataframe__") or may_compute(type(value)):
-        return None
-    return table_of_interchange(value.__dataframe__(), type(value).__name__)
-
-
-def _speaks_arrow(value: Any) -> Table | None:
-    """Let a library that is there read what speaks Arrow's C stream interface.
-
-    One without a length may be a stream that can be read only once.
-    """
+def lazy_heading(value: Any) -> str | None:
+    """Name a lazy value with its library; return None for one that is not lazy."""
     kind = type(value)
-    if not (hasattr(kind, "__arrow_c_stream__") and hasattr(kind, "__len__")) or may_compute(kind):
+    if not _computes(kind) or not any(hasattr(kind, name) for name in _COLUMNS):
         return None
-    read = _class("pyarrow", "table") or _class("polars", "DataFrame")
-    table = as_table(read(value)) if read else None
-    return table and Table(kind.__name__, table.rows, table.columns, table.take)
+    if kind.__module__.startswith(_NOT_LAZY):
+        return None
+    return f"{kind.__module__.partition('.')[0]} {kind.__name__}, lazy: it was not computed"
+
+
+def _computes(kind: type) -> bool:
+    """Return True if a class has a method that would compute what its objects stand for."""
+    return any(hasattr(kind, name) for name in _COMPUTES)
+
+
+def describe_lazy(value: Any) -> str | None:
+    """Describe a lazy frame or array by its columns or its shape."""
+    heading = lazy_heading(value)
+    if heading is None:
+        return None
+    with suppress(*USER_ERRORS):  # the heading must do: the repr may compute
+        kind = type(value)
+        if not hasattr(kind, "dtype"):
+            return f"{heading}\ncolumns: {_named(_lazy_columns(value))}"
+        shape = "" if hasattr(kind, "columns") else f", shape {value.shape}"
+        return f"{heading}{shape}, dtype {value.dtype}"
+    return heading
+
+
+def _named(columns: Iterable[tuple[object, object]]) -> str:
+    found = list(islice(columns, MAX_COLUMNS + 1))
+    named = [
+        label(name) if dtype is None else f"{label(name)} ({dtype_name(dtype)})"
+        for name, dtype in found[:MAX_COLUMNS]
+    ]
+    return ", ".join(named + ["…"][: len(found) - len(named)])
+
+
+def _lazy_columns(value: Any) -> Iterable[tuple[object, object]]:
+    """Read the names and dtypes, in whichever form the library has them."""
+    for name in _COLUMNS:
+        if not hasattr(type(value), name):
+            continue
+        found: Any = getattr(value, name)
+        found = found() if callable(found) else found
+        if hasattr(found, "items"):
+            return found.items()  # type: ignore[no-any-return]
+        entries = list(found)
+        if name == "columns":
+            return [(entry, None) for entry in entries]
+        if all(isinstance(entry, tuple) for entry in entries):
+            return entries
+        if all(hasattr(entry, "name") for entry in entries):
+            return [(entry.name, getattr(entry, "type", None)) for entry in entries]
+        return zip(value.columns, entries, strict=False)
+    return []

@@ -1,4 +1,4 @@
-"""Functions and classes as signature, docstring and source; modules by what is in them."""
+"""Describe functions and classes by signature, docstring and source, modules by their names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import ast
 import inspect
 import textwrap
 from contextlib import suppress
-from types import ModuleType
+from types import BuiltinFunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
-from kimi_magic.context.guard import ANYTHING
 from kimi_magic.core.cell_sources import cell_sources, lines_of
 from kimi_magic.core.text import clip, cut_middle
+from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = ["describe_code", "describe_module"]
 
@@ -21,39 +21,48 @@ MAX_NAMES = 100
 def describe_code(value: Any, limit: int) -> str | None:
     """Describe a function, method or class.
 
-    The source says all where there is one; of a long one the signature and the docstring stay
-    whole, and what does not fit is missing in its middle.
+    A source that fits is the whole description. Of a longer one the signature and the docstring
+    stay, and the middle of the source is left out.
     """
-    if not (inspect.isroutine(value) or isinstance(value, type)):
+    is_class = issubclass(type(value), type)
+    if not (is_class or _is_routine(type(value))):
         return None
     source = _source(value)
     if source and len(source) <= limit:
         return source
-    kind = "class" if isinstance(value, type) else "def"
-    heading = f"{kind} {value.__qualname__}{_signature(value)}"
+    heading = f"{'class' if is_class else 'def'} {value.__qualname__}{_signature(value)}"
     doc = inspect.getdoc(value) or ""
     text = "\n".join(filter(None, [heading, clip(doc, limit // 3)]))
-    if isinstance(value, type) and not source:
+    if is_class and not source:
         text += f"\n{_public(value)}"
     return f"{text}\n\n{cut_middle(source, limit - len(text) - 2)}" if source else text
+
+
+def _is_routine(kind: type) -> bool:
+    """Tell functions and methods by their class, as `inspect.isroutine` does by ``__class__``.
+
+    A proxy computes its ``__class__``.
+    """
+    is_descriptor = hasattr(kind, "__get__") and not hasattr(kind, "__set__")
+    return is_descriptor or issubclass(kind, (BuiltinFunctionType, MethodType, MethodWrapperType))
 
 
 def _source(value: Any) -> str:
     try:
         source = inspect.getsource(value)
-    except ANYTHING:  # built in, its file is gone, or a class of the notebook
+    except USER_ERRORS:  # it is built in, its file is gone, or it is a class of the notebook
         source = _source_in_cells(value) if isinstance(value, type) else ""
     return textwrap.dedent(source).rstrip()
 
 
 def _source_in_cells(value: type) -> str:
-    """Find the latest cell that defines a class: a class does not say where its source is."""
+    """Find the latest cell that defines a class; unlike a function, a class has no code object."""
     if value.__module__ != "__main__":
         return ""
     for source in cell_sources():
         if f"class {value.__name__}" not in source:
             continue
-        with suppress(*ANYTHING):
+        with suppress(*USER_ERRORS):
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.ClassDef) and node.name == value.__name__:
                     return lines_of(source, node)
@@ -63,13 +72,13 @@ def _source_in_cells(value: type) -> str:
 def _signature(value: Any) -> str:
     try:
         return str(inspect.signature(value))
-    except ANYTHING:  # of some built-in functions nothing is known
+    except USER_ERRORS:  # some built-in functions have none
         return "(…)"
 
 
 def describe_module(value: Any) -> str | None:
-    """Describe a module by its docstring's first paragraph and its public names."""
-    if not isinstance(value, ModuleType):
+    """Describe a module by the first paragraph of its docstring and its public names."""
+    if not issubclass(type(value), ModuleType):
         return None
     version = vars(value).get("__version__")
     heading = f"module {value.__name__}{f' {version}' if isinstance(version, str) else ''}"
@@ -78,7 +87,7 @@ def describe_module(value: Any) -> str | None:
 
 
 def _public(value: Any) -> str:
-    """Name what a module or class offers; its attributes are not touched."""
+    """List the public names of a module or class, without reading its attributes."""
     listed = vars(value).get("__all__")
     names = list(listed) if isinstance(listed, list | tuple) else sorted(vars(value))
     names = [name for name in names if isinstance(name, str) and not name.startswith("_")]

@@ -1,4 +1,4 @@
-"""One value → bounded text: who describes which type, and what holds for all of them."""
+"""Describe one value in bounded text: which module describes which type, and the common limits."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from math import prod
 from typing import Any, TypeVar
 
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
-from kimi_magic.context.guard import ANYTHING, silence
+from kimi_magic.context.cell_errors import describe_exception
 from kimi_magic.context.summaries.arrays import describe_array
 from kimi_magic.context.summaries.estimators import describe_estimator
 from kimi_magic.context.summaries.figures import describe_figure
 from kimi_magic.context.summaries.files import describe_path
-from kimi_magic.context.summaries.frames import as_table
-from kimi_magic.context.summaries.lazy import describe_lazy, lazy_heading
+from kimi_magic.context.summaries.frames import as_table, describe_lazy, lazy_heading
 from kimi_magic.context.summaries.reprs import Repr, describe_members
 from kimi_magic.context.summaries.source_code import describe_code, describe_module
 from kimi_magic.context.summaries.tables import describe_table, heading
-from kimi_magic.context.tracebacks import describe_exception
+from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import cut
-from kimi_magic.core.time_limit import Clock, call_within
+from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
 
 __all__ = ["summarize", "summarizer"]
 
@@ -38,10 +37,10 @@ def summarize(value: object, *, tokens: int = 1500) -> str:
     Parameters
     ----------
     value : object
-        ``value._repr_llm_()`` is the text, where the class has that method and it gives a str;
-        then come functions that ``summarizer`` has registered.
+        If its class has a method ``_repr_llm_`` that returns a str, that is the text. Functions
+        registered with ``summarizer`` come next.
     tokens : int
-        The longest text; a token is counted as four characters.
+        The limit of the text; a token is counted as four characters.
 
     Returns
     -------
@@ -49,33 +48,33 @@ def summarize(value: object, *, tokens: int = 1500) -> str:
         A table as its shape, its columns with figures, its head and some random rows; an array as
         its shape, dtype, range, mean and a corner; a container as its shape and samples; a
         function or class as its source; an estimator as its parameters; a figure as what is drawn
-        on it; an exception as its traceback; a path as an excerpt of the file; a str as it is;
+        on it; an exception as its traceback; a path as an excerpt of the file; a str unchanged;
         everything else as its repr. Large data is read in part, lazy data is not computed. Never
-        raises for what the value does, and gives up on what takes it too long.
+        raises an error of the value's own code, and gives up on code that takes too long.
     """
     limit = max(int(tokens), 1) * CHARS_PER_TOKEN
-    with silence():
+    with silenced():
         try:
-            found = call_within(lambda: _describe(value, limit), Clock(SECONDS))
-        except ANYTHING:  # its time was over
-            found = None
-        return cut(_shown(value, limit) if found is None else found, limit)
+            text = call_within(lambda: _describe(value, limit), TimeLimit(SECONDS))
+        except USER_ERRORS:  # timed out
+            text = None
+        return cut(_shown(value, limit) if text is None else text, limit)
 
 
 def summarizer(kind: type) -> Callable[[Function], Function]:
-    """Register a function that describes the values of a type, and of those derived from it.
+    """Register a function that describes the values of a type and of its subclasses.
 
     Parameters
     ----------
     kind : type
-        Of those that fit a value the most specific counts; an abstract base class will do.
+        May be an abstract base class. Of several registered types the most specific wins.
 
     Returns
     -------
     callable
-        The decorator; it gives the function back as it is. The function is called with the value,
-        and with ``tokens=`` where it has a parameter of that name; its text is cut to that. If it
-        fails or gives no str, the value is described as if it were not registered.
+        The decorator; it returns the function unchanged. The function is called with the value,
+        and with ``tokens=`` if it has a parameter of that name; its text is cut to that. If it
+        fails or returns no str, the value is described as if it were not registered.
 
     Examples
     --------
@@ -98,27 +97,29 @@ def summarizer(kind: type) -> Callable[[Function], Function]:
 
 @singledispatch
 def _registered(_value: object, _tokens: int) -> object:
-    """What a registered function says of a value; None where there is none for it."""
+    """Call the registered function for a value; return None where there is none."""
     return None
 
 
 def _describe(value: Any, limit: int) -> str | None:
-    """What the first that knows the value's type says of it."""
-    for describe in _WAYS:
+    for describe in _DESCRIBERS:
         try:
-            found = describe(value, limit)
-        except ANYTHING:  # the next way may do
+            text = describe(value, limit)
+        except USER_ERRORS:
             continue
-        if isinstance(found, str):
-            return str.__str__(found)
+        if issubclass(type(text), str):
+            return str.__str__(text)
     return None
 
 
 def _own_words(value: Any, limit: int) -> object:
-    # Looked up in the class: a mock or proxy answers to any name.
+    # Looked up in the class: a mock or a proxy has an attribute of any name.
     method: Callable[[Any], object] | None = getattr(type(value), "_repr_llm_", None)
-    said = method(value) if method is not None else None
-    return said if isinstance(said, str) else _registered(value, limit // CHARS_PER_TOKEN)
+    text = method(value) if method is not None else None
+    if issubclass(type(text), str):
+        return text
+    # Called directly, singledispatch would ask `value.__class__`, which a proxy computes.
+    return _registered.dispatch(type(value))(value, limit // CHARS_PER_TOKEN)
 
 
 def _text(value: object, _limit: int) -> object:
@@ -130,7 +131,9 @@ def _table(value: object, limit: int) -> str | None:
     return None if table is None else describe_table(table, limit)
 
 
-_WAYS: tuple[Callable[[Any, int], object], ...] = (
+# The first that returns a text describes the value. Lazy frames come before tables: a table's
+# length would compute them.
+_DESCRIBERS: tuple[Callable[[Any, int], object], ...] = (
     _own_words,
     _text,
     lambda value, _: describe_lazy(value),
@@ -146,7 +149,7 @@ _WAYS: tuple[Callable[[Any, int], object], ...] = (
 
 
 def _shown(value: object, limit: int) -> str:
-    """The repr; where not all of it fits, what it is and a sample of what is in it."""
+    """Return the repr; where not all of it fits, after a line on what is in it."""
     shown = Repr(_brief)
     text = shown.of(value, limit)
     if "…" in text and (members := describe_members(value)):
@@ -155,13 +158,13 @@ def _shown(value: object, limit: int) -> str:
 
 
 def _brief(value: Any, limit: int) -> str | None:
-    """What stands for a value inside others; None: its repr."""
-    said = _own_words(value, limit)
-    if isinstance(said, str):
-        return str.__str__(said)
-    found = lazy_heading(value)
-    if found is None and (table := as_table(value)) is not None:
-        found = heading(table)
-    if found is None and hasattr(type(value), "__dlpack__") and prod(value.shape) > SMALL_ARRAY:
-        found = describe_array(value)
-    return found and f"<{found.splitlines()[0]}>"
+    """Return what stands for a value inside others; None: its repr."""
+    text: Any = _own_words(value, limit)
+    if issubclass(type(text), str):
+        return str.__str__(text)
+    text = lazy_heading(value)
+    if text is None and (table := as_table(value)) is not None:
+        text = heading(table)
+    if text is None and hasattr(type(value), "__dlpack__") and prod(value.shape) > SMALL_ARRAY:
+        text = describe_array(value)
+    return f"<{text.splitlines()[0]}>" if text else None

@@ -17,9 +17,10 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import Any
 
-from kimi_magic.context.guard import ANYTHING
-from kimi_magic.context.summaries.reprs import bounded_repr, label, type_name
+from kimi_magic.context.summaries.reprs import bounded_repr, label
+from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import clip, count
+from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = ["Columns", "Rows", "Table", "cell", "describe_table", "dtype_name", "heading"]
 
@@ -169,7 +170,7 @@ def _figures(values: Sequence[Any], *, sampled: bool) -> str:
     if missing := len(values) - len(known):
         part = f"{100 * missing / len(values):.1f} %" if sampled else f"{missing:,}"
         said.append(f"{part} missing")
-    with suppress(*ANYTHING):  # a value's own hash, or a number beyond all others
+    with suppress(*USER_ERRORS):  # a value's own hash, or a number beyond all others
         said += _of_kind(known) if known else []
     return clip(", ".join(said), MAX_FIGURES)
 

@@ -1,4 +1,4 @@
-"""Code as HTML, coloured where its language is known."""
+"""Code as HTML, highlighted if its language is known."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 __all__ = ["CODE_STYLE", "INKS", "MONOSPACE", "code_html", "highlight"]
 
-# Where var() is refused the first font stands.
+# Untrusted notebooks drop declarations with var(): the first font stands then.
 MONOSPACE = "font-family:monospace;font-family:var(--jp-code-font-family,monospace)"
 CODE_STYLE = (
     "margin:0 0 1em;padding:.6em .8em;border-radius:6px;background-color:rgba(127,127,127,.1);"
     f"overflow:auto;white-space:pre;{MONOSPACE}"
 )
-# Of many lexers the time grows with the square of the text, or of a run of blanks or of one
-# character in it; of these not by much.
-MOST_CODE = 10_000
+# Many lexers take time that grows with the square of the text, or of a run of blanks or of one
+# character. These languages stay near linear.
+MAX_CODE = 10_000
 _RUN = re.compile(r"\s{200}|(\S)\1{200}")
 _LANGUAGES = set(
     "bash bat c c# c++ cmake cpp cs csharp css dart docker dockerfile fortran go golang graphql"
@@ -27,8 +27,8 @@ _LANGUAGES = set(
     " matlab md objective-c perl php powershell ps1 py pycon pytb python python3 r rb rs ruby rust"
     " scala scss sh shell sql swift tex toml ts tsx typescript xml yaml yml zsh".split()
 )
-# No colour has a contrast of 4.5 : 1 on light and on dark pages alike: each is mixed with the
-# text's own. Where that is refused the first stands, with 4 : 1 on both.
+# No colour has a contrast of 4.5 : 1 on light and on dark pages alike, so each is mixed with the
+# text's own. A browser without color-mix() takes the first, with 4 : 1 on both.
 _INK = {
     "Comment": "#767676",
     "Keyword": "#b847ca",
@@ -52,19 +52,19 @@ INKS = {
 
 
 def code_html(code: str, language: str) -> str:
-    """A block of code, coloured where the language is known."""
-    # A key scrolls only what can have the focus.
+    """Return a block of code as HTML."""
+    # Keys scroll only an element that can have the focus.
     return f'<pre tabindex="0" style="{CODE_STYLE}">{highlight(code, language)}</pre>\n'
 
 
 def highlight(code: str, language: str) -> str:
-    """Code as HTML for a ``<pre>``, coloured where the language is known."""
-    fits = len(code) <= MOST_CODE and not _RUN.search(code)
+    """Return code as HTML for a ``<pre>``, highlighted if the language is known."""
+    fits = len(code) <= MAX_CODE and not _RUN.search(code)
     lexer = _lexer(language.lower()) if fits else None
     return _coloured(code, lexer) if lexer else escape(code)
 
 
-@lru_cache(maxsize=128)  # the live view draws a block, and the record the same once more
+@lru_cache(maxsize=128)  # the live view and the record draw the same blocks
 def _coloured(code: str, lexer: Any) -> str:
     inked = ((_ink(str(kind)), text) for kind, text in lexer.get_tokens(code))
     runs = ((ink, "".join(text for _, text in run)) for ink, run in groupby(inked, itemgetter(0)))
@@ -88,7 +88,7 @@ def _lexer(language: str) -> Any:
 
 @cache
 def _ink(kind: str) -> str:
-    """The style for a kind of token, such as ``Token.Name.Function``, or for what it belongs to."""
+    """Return the style of a type such as ``Token.Name.Function``, or of its nearest parent."""
     names = kind.split(".")[1:]
     found = (INKS.get(".".join(names[:n])) for n in range(len(names), 0, -1))
     return next(filter(None, found), "")

@@ -1,7 +1,7 @@
-"""Data from a model → a tree or a table: safe HTML, and the same as text.
+"""Data from a model as a tree or a table, in safe HTML and in plain text.
 
-What is shown is bounded, and what is left out is counted. Nothing is trusted: text is escaped, its
-control characters are made visible, and MathJax finds no maths in it.
+The size is bounded, and omissions are counted. Nothing is trusted: text is escaped, its control
+characters are made visible, and MathJax finds no maths in it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 from typing import Any
 
 from kimi_magic.core.tabular import to_json, to_table
+from kimi_magic.core.text import clean, clip, count
 from kimi_magic.display.html.markdown import plain_html
-from kimi_magic.display.segments import clean
 
 __all__ = ["data_html", "data_text"]
 
@@ -33,13 +33,13 @@ _CHILDREN = "margin:0 0 0 .4em;padding:0 0 0 .9em;border-left:2px solid rgba(127
 _LEAF = "white-space:pre-wrap;overflow-wrap:anywhere"
 _CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere"
 _QUIET = "opacity:.7"
-# Legible on white and on the #111 of JupyterLab's dark theme, as those of code are.
+# Legible on white and on the #111 of JupyterLab's dark theme, like the colours of code.
 _STRING = "color:#34893b"
 _OTHER = "color:#007bd4"
 
 
 def data_html(value: Any) -> str:
-    """Show data: records as a table, everything else as a tree that folds."""
+    """Show data as HTML: records as a table, all else as a tree that folds."""
     try:
         data = to_json(value)
     except ValueError:
@@ -49,7 +49,7 @@ def data_html(value: Any) -> str:
 
 
 def data_text(value: Any) -> str:
-    """The same in plain text: a table, or indented JSON."""
+    """Show data as plain text: records as a table, all else as indented JSON."""
     try:
         data = to_json(value)
     except ValueError:
@@ -59,11 +59,11 @@ def data_text(value: Any) -> str:
         return _table_text(*table)
     text = clean(json.dumps(data, ensure_ascii=False, indent=2))
     more = len(text) - TEXT_CHARS
-    return text if more <= 0 else f"{text[:TEXT_CHARS]}… {_count(more, 'more character')}"
+    return text if more <= 0 else f"{text[:TEXT_CHARS]}… {count(more, 'more character')}"
 
 
 def _as_table(data: Any) -> Table | None:
-    """Columns and rows, where there are records whose cells are short."""
+    """Return columns and rows if the data are records with short cells."""
     if not isinstance(data, list) or not data or not all(isinstance(r, dict) and r for r in data):
         return None
     columns, rows = to_table(data)
@@ -73,7 +73,7 @@ def _as_table(data: Any) -> Table | None:
 
 
 def _word(value: Any) -> str:
-    """A value in a cell: text as it is, all else as JSON."""
+    """Return a value as a cell shows it: strings as they are, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -90,7 +90,7 @@ def _table_html(columns: list[str], rows: list[list[Any]]) -> str:
 
 def _cell(value: Any) -> str:
     quiet = f";{_QUIET}" if value is None else ""
-    return f'<td style="{_CELL}{quiet}">{_safe(_short(_word(value), MAX_LEAF))}</td>'
+    return f'<td style="{_CELL}{quiet}">{_safe(clip(_word(value), MAX_LEAF))}</td>'
 
 
 def _table_text(columns: list[str], rows: list[list[Any]]) -> str:
@@ -99,11 +99,11 @@ def _table_text(columns: list[str], rows: list[list[Any]]) -> str:
     text = [_padded(line, widths) for line in lines]
     text.insert(1, "-+-".join("-" * width for width in widths))
     more = len(rows) - TEXT_ROWS
-    return "\n".join([*text, *([f"… {_count(more, 'more row')}"] if more > 0 else [])])
+    return "\n".join([*text, *([f"… {count(more, 'more row')}"] if more > 0 else [])])
 
 
 def _flat(value: Any) -> str:
-    return _short(" ".join(clean(_word(value)).split()), TEXT_CELL)
+    return clip(" ".join(clean(_word(value)).split()), TEXT_CELL)
 
 
 def _padded(cells: list[str], widths: list[int]) -> str:
@@ -111,17 +111,17 @@ def _padded(cells: list[str], widths: list[int]) -> str:
 
 
 class _Tree:
-    """One tree with a budget of nodes; a long text counts for several."""
+    """A tree with a budget of nodes; a long text counts as several."""
 
     def __init__(self) -> None:
         self._left = MAX_NODES
 
     def node(self, name: str, value: Any, depth: int) -> str:
-        """A value as HTML; `name` is HTML that says where it belongs."""
+        """Return a value as HTML; ``name`` is its label, HTML as well."""
         self._left -= 1
         if not value or not isinstance(value, dict | list):
             return f'<div style="{_LEAF}">{name}{self._leaf(value)}</div>'
-        what = _count(len(value), _noun(value))
+        what = count(len(value), _noun(value))
         if depth >= MAX_DEPTH:
             return f"<div>{name}… {what}</div>"
         is_open = " open" if depth < OPEN_DEPTH else ""
@@ -138,14 +138,14 @@ class _Tree:
             if self._left <= 0:
                 shown.append(_more(len(value) - len(shown), _noun(value)))
                 break
-            label = _safe(_short(str(key), MAX_CELL))
+            label = _safe(clip(str(key), MAX_CELL))
             shown.append(self.node(f'<span style="{_QUIET}">{label}:</span> ', inner, depth + 1))
         return "\n".join(shown)
 
     def _leaf(self, value: Any) -> str:
         if not isinstance(value, str):
             return f'<span style="{_OTHER}">{_safe(_word(value))}</span>'
-        text = _short(value, MAX_LEAF)
+        text = clip(value, MAX_LEAF)
         self._left -= len(text) // CHARS_PER_NODE
         return f'<span style="{_STRING}">"{_safe(text)}"</span>'
 
@@ -158,15 +158,7 @@ def _safe(text: str) -> str:
     return plain_html(clean(text))
 
 
-def _short(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
 def _more(number: int, noun: str) -> str:
     if number <= 0:
         return ""
-    return f'<div style="{_QUIET}">… {_count(number, f"more {noun}")}</div>'
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f'<div style="{_QUIET}">… {count(number, f"more {noun}")}</div>'

@@ -1,8 +1,8 @@
-"""Markdown from a model → HTML that is safe to show in a trusted notebook.
+"""Markdown from a model as HTML that is safe in a trusted notebook, where nothing is sanitised.
 
-Raw HTML is text, images are links, and only http, https and mailto links are links. Dollar maths
-keeps its dollars, so that MathJax in the front end typesets it; every other ``$`` and ``\\`` stands
-in an element of its own, because MathJax looks for maths in unbroken runs of text.
+Raw HTML becomes text, images become links, and links are http, https or mailto. Maths keeps its
+dollars for the front end's MathJax. Every other ``$`` and ``\\`` gets an element of its own, since
+MathJax looks for maths in unbroken runs of text.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
+from kimi_magic.core.text import clean
 from kimi_magic.display.html.code import CODE_STYLE, INKS, code_html
-from kimi_magic.display.segments import clean
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -36,14 +36,14 @@ __all__ = [
 
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _MATHJAX = re.compile(r"[$\\]")
-# TeX of MathJax and of KaTeX that makes links, sets CSS or attributes, loads an image, or defines
-# commands, which hold for the rest of the page.
+# TeX of MathJax and KaTeX that makes links, sets CSS or attributes, loads an image, or defines
+# commands, which MathJax keeps for the rest of the page.
 _UNSAFE_TEX = re.compile(
     r"\\(?:href|url|class|cssId|style|data|html\w+|includegraphics|require|csname|[gex]?def|let"
     r"|futurelet|global|(?:re)?new(?:command|environment|tagform|gathered)|providecommand"
     r"|usetagform|mathtoolsset|Declare\w+|bbox|enclose|mmlToken|unicode)(?![a-zA-Z])"
 )
-MOST_TEX = 5000
+MAX_TEX = 5000
 _TAGS = set(
     re.findall(
         r"\w+",
@@ -56,13 +56,13 @@ _ELEMENT_STEP = {"</": -1}
 _FENCE = re.compile(r" {0,3}(`{3,}+|~{3,}+)")
 _ALIGNED = re.compile(r"text-align: ?(?:left|right|center)")
 
-# Beyond these the parsers' time or their output is out of proportion to the text.
-MOST_NESTING, MOST_BRACKETS, MOST_FILLED_CELLS = 24, 1000, 1000
-DEEPEST_HTML = 100
+# Beyond these limits the parsers' time, or their output, is out of proportion to the text.
+MAX_NESTING, MAX_BRACKETS, MAX_FILLED_CELLS = 24, 1000, 1000
+MAX_HTML_DEPTH = 100
 
 
 def to_html(text: str) -> str:
-    """Render a whole answer."""
+    """Render Markdown."""
     import nh3
 
     cleaned: str = nh3.clean(
@@ -75,25 +75,25 @@ def to_html(text: str) -> str:
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer",
     )
-    return clean(cleaned)  # entities are characters by now
+    return clean(cleaned)  # entities have become characters
 
 
 def _rendered(text: str) -> str:
-    """Markdown as HTML that is not yet cleaned; as it is where it is nested too deep."""
+    """Render Markdown without sanitising it; text that is nested too deep stays as it is."""
     md = parser()
     env: dict[str, Any] = {}
     with suppress(RecursionError):
         tokens = md.parse(text, env)
-        # What is deeper the parser leaves out.
-        if all(token.level < MOST_NESTING - 1 for token in tokens):
+        # The parser drops what is deeper without a word.
+        if all(token.level < MAX_NESTING - 1 for token in tokens):
             return str(md.renderer.render(tokens, md.options, env))
     return f"<pre>{escape(text)}</pre>"
 
 
 def foreign_html(html: str) -> str:
-    """What is harmless of HTML that a tool made: a table stays a table, without its styles.
+    """Sanitise HTML from a tool: a table stays a table, without its styles.
 
-    Nothing is left of what is nested deeper than any table.
+    Return "" for HTML that is nested deeper than any table.
     """
     import nh3
 
@@ -107,32 +107,34 @@ def foreign_html(html: str) -> str:
     )
     pieces = re.split(r"(<[^>]*>)", clean(cleaned))
     depths = accumulate(_ELEMENT_STEP.get(tag[:2], 1) for tag in pieces[1::2] if tag not in _VOID)
-    if max(depths, default=0) > DEEPEST_HTML:
+    if max(depths, default=0) > MAX_HTML_DEPTH:
         return ""
     pieces[::2] = [_MATHJAX.sub(r"<span>\g<0></span>", text) for text in pieces[::2]]
     return "".join(pieces)
 
 
 def _attribute(_tag: str, name: str, value: str) -> str | None:
-    """Let only styles through that are made here, and links to other hosts: nh3 by itself lets
-    relative ones through, and title and lang."""
+    """Keep the styles that are made here, and links to other hosts.
+
+    nh3 by itself keeps relative links, which could act on the Jupyter server, and title and lang.
+    """
     if name == "style":
         ours = value == CODE_STYLE or value in INKS.values() or _ALIGNED.fullmatch(value)
         return value if ours else None
     if name == "href":
-        # A bracket would end the tag for who looks for its end.
+        # nh3 leaves brackets in: readers that look for the end of the tag would stop at them.
         return value.replace(">", "%3E").replace("<", "%3C") if _LINK.match(value) else None
     return None if name in {"title", "lang"} else value
 
 
 def plain_html(text: str) -> str:
-    """Escape text that stands outside ``<pre>``; MathJax finds nothing in it."""
+    """Escape text that stands outside ``<pre>``, so that MathJax finds no maths in it."""
     return _MATHJAX.sub(r"<span>\g<0></span>", escape(text))
 
 
 @cache
 def parser() -> MarkdownIt:
-    """The Markdown that models write: CommonMark, tables, ~~strike~~, and maths."""
+    """Return the parser for what models write: CommonMark, tables, ~~strike~~, and maths."""
     md = _grammar()
     md.core.ruler.before("inline", "too_many_brackets", _leave_brackets)
     md.inline.ruler.before("escape", "math_brackets", _math_brackets)
@@ -157,7 +159,7 @@ def _grammar() -> MarkdownIt:
     from markdown_it import MarkdownIt
     from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-    md = MarkdownIt("commonmark", {"html": False, "maxNesting": MOST_NESTING})
+    md = MarkdownIt("commonmark", {"html": False, "maxNesting": MAX_NESTING})
     md.enable(["table", "strikethrough"])
     md.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     dollarmath_plugin(
@@ -172,7 +174,7 @@ def _grammar() -> MarkdownIt:
 
 
 def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:  # noqa: FBT001 - so too
-    """A table, unless its rows are so short that filling them up makes a flood of cells."""
+    """Parse a table, unless the cells that fill up its short rows would be a flood."""
     from markdown_it.rules_block import table
 
     if not silent and table(state, start, end, True):  # noqa: FBT003 - the parser's form
@@ -180,7 +182,7 @@ def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:  # no
         while row < end and not state.isEmpty(row):
             filled += max(columns - _pipes(state, row), 0)
             row += 1
-        if filled > MOST_FILLED_CELLS:
+        if filled > MAX_FILLED_CELLS:
             return False
     return table(state, start, end, silent)
 
@@ -190,9 +192,9 @@ def _pipes(state: StateBlock, line: int) -> int:
 
 
 def _leave_brackets(state: StateCore) -> None:
-    """Where there are very many brackets, none is a link."""
+    """Take no bracket for a link if there are very many: the search for their ends is quadratic."""
     for token in state.tokens:
-        if token.type == "inline" and token.content.count("[") > MOST_BRACKETS:
+        if token.type == "inline" and token.content.count("[") > MAX_BRACKETS:
             token.type = "text"
 
 
@@ -214,7 +216,7 @@ def _math_block(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
 
 def _math(tex: str, dollars: str) -> str:
     tex = tex.strip()
-    if len(tex) > MOST_TEX or _UNSAFE_TEX.search(tex):
+    if len(tex) > MAX_TEX or _UNSAFE_TEX.search(tex):
         return f"<code>{escape(tex)}</code>"
     return f"{dollars}{escape(tex)}{dollars}"
 
@@ -236,7 +238,7 @@ def _math_brackets(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - 
 
 
 def _image(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
-    """Link to an image: loading it would tell its server what the model wants told."""
+    """Link to an image instead of loading it: its address could carry data to a server."""
     label = plain_html(f"Image: {tokens[i].content or tokens[i].attrs.get('src', '')}")
     opened = sum({"link_open": 1, "link_close": -1}.get(token.type, 0) for token in tokens[:i])
     if opened:
@@ -256,14 +258,14 @@ def _cell(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
 
 
 class Blocks:
-    """Splits Markdown that is still arriving into top-level blocks.
+    """Splits Markdown into top-level blocks while it arrives.
 
-    A block is finished when a later top-level token exists, code when its fence is closed. The
-    blocks and the open tail are slices of the text: joined they are the text again.
+    A block is finished when a later top-level token exists, fenced code when its fence is closed.
+    The blocks and the open tail are slices of the text: joined they are the text again.
     """
 
-    # Below this many characters the open tail is parsed at each new line, above it when it has
-    # grown by a quarter, so that the whole work stays proportional to the text.
+    # Up to this many characters the open tail is parsed at each new line. A longer one is parsed
+    # when it has grown by a quarter, which keeps the work proportional to the text.
     EAGER = 1000
 
     def __init__(self) -> None:
@@ -273,18 +275,18 @@ class Blocks:
 
     @property
     def tail(self) -> str:
-        """What is not finished."""
+        """The text that is not finished."""
         self._pieces = ["".join(self._pieces)]
         return self._pieces[0]
 
     def feed(self, text: str) -> list[str]:
-        """Take more text; gives the blocks that it finishes."""
+        """Take more text and return the blocks that it finishes."""
         self._pieces.append(text)
         self._length += len(text)
         if "\n" not in text or self._length < self._parse_at:
             return []
         tail = self.tail
-        # A last line without its end can still turn into something else: "1" into "1. item".
+        # A last line without its end may still turn into something else: "1" into "1. item".
         blocks = _split(tail[: tail.rfind("\n") + 1])
         done = next((i for i, block in enumerate(blocks) if _may_become_maths(block)), -1)
         if done < 0:
@@ -294,7 +296,7 @@ class Blocks:
         return blocks
 
     def finish(self) -> list[str]:
-        """The text is complete: gives the blocks that are left."""
+        """Return the blocks that are left when the text is complete."""
         blocks = _split(self.tail)
         self._keep("")
         return blocks
@@ -312,13 +314,13 @@ def finished_blocks(text: str) -> tuple[list[str], str]:
 
 
 def _may_become_maths(block: str) -> bool:
-    """Whether a later ``$$`` can turn this and what follows into one formula."""
+    """Return True if a later ``$$`` may turn this and what follows into one formula."""
     text = block.lstrip()
     return text.startswith("$$") and "$$" not in text[2:] and not block.endswith("\n\n")
 
 
 def _is_closed_code(block: str) -> bool:
-    """Whether it is fenced code to its end: nothing that follows belongs to it."""
+    """Return True for fenced code with its closing fence: nothing that follows belongs to it."""
     first, _, rest = block.rstrip().partition("\n")
     opening, closing = _FENCE.match(first), _FENCE.fullmatch(rest.rpartition("\n")[2])
     return opening is not None and closing is not None and closing[1].startswith(opening[1])
@@ -339,7 +341,7 @@ def _split(text: str) -> list[str]:
 
 @cache
 def _block_parser() -> MarkdownIt:
-    """The same grammar without the costly inline part."""
+    """Return a parser of the same grammar without its costly inline rules."""
     md = _grammar()
     md.core.ruler.enableOnly(["normalize", "block"])
     return md

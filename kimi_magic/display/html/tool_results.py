@@ -1,7 +1,7 @@
-"""What a tool gave → safe HTML for the reader, and the same as text.
+"""Results of tools as safe HTML and as plain text.
 
-Nothing that a tool returns is trusted: of HTML the plain elements stay, of images PNG and JPEG,
-and whatever else it is (scripts, widgets, SVG) is shown as its text.
+Nothing that a tool returns is trusted: HTML keeps its plain elements, PNG and JPEG images are
+shown, and all else (scripts, widgets, SVG) is shown as its text.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import struct
 from html import escape
 
 from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.core.text import clean
 from kimi_magic.display.html.code import MONOSPACE
 from kimi_magic.display.html.markdown import foreign_html, to_html
-from kimi_magic.display.segments import clean
 
 __all__ = ["IMAGES", "has_image", "result_html", "result_text", "shown_as"]
 
 IMAGES = ("image/png", "image/jpeg")
-MOST_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 _PRE = (
     "margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;"
     f"line-height:1.4;{MONOSPACE}"
@@ -31,7 +31,7 @@ _PNG = struct.Struct(">8x4x4sII")  # signature, length, the chunk's name, width,
 
 
 def result_html(result: ToolResult) -> str:
-    """Show what it printed, what it displayed and gave, or how it failed."""
+    """Show a result as HTML: printed text, outputs, and the error."""
     pieces = [_pre(result.stdout)] if result.stdout.strip() else []
     pieces += [_output_html(output) for output in result.outputs]
     if result.error:
@@ -40,7 +40,7 @@ def result_html(result: ToolResult) -> str:
 
 
 def result_text(result: ToolResult) -> str:
-    """The same in plain text."""
+    """Show a result as plain text."""
     pieces = [result.stdout.rstrip()] if result.stdout.strip() else []
     pieces += [_output_text(output) for output in result.outputs]
     if result.error:
@@ -53,7 +53,7 @@ def has_image(result: ToolResult) -> bool:
 
 
 def shown_as(output: Output) -> tuple[str, str]:
-    """The kind in which an output is shown, and what it holds of that."""
+    """Return the MIME type in which an output is shown, and its content of that type."""
     data = output.data
     for kind in (*IMAGES, "text/html", "text/markdown"):
         content = data.get(kind)
@@ -63,9 +63,9 @@ def shown_as(output: Output) -> tuple[str, str]:
 
 
 def _is_image(content: str) -> bool:
-    """Whether it is base64, and no picture of a size that fills a browser's memory."""
+    """Return True for base64, unless it decodes to an image that would fill a browser's memory."""
     width, height = _png_size(content) or (0, 0)
-    return _BASE64.fullmatch(content) is not None and width * height <= MOST_PIXELS
+    return _BASE64.fullmatch(content) is not None and width * height <= MAX_PIXELS
 
 
 def _error(result: ToolResult) -> str:
@@ -87,7 +87,7 @@ def _output_html(output: Output) -> str:
 
 
 def _size(output: Output, kind: str) -> str:
-    """An image's size as attributes, so that nothing jumps when it is decoded; "" if unknown."""
+    """Return an image's size as attributes, "" if unknown: without it the page jumps later."""
     given = output.metadata.get(kind)
     if isinstance(given, dict) and all(_is_size(given.get(side)) for side in ("width", "height")):
         width, height = given["width"], given["height"]

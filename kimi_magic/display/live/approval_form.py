@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from kimi_magic.display.segments import reveal
+from kimi_magic.core.text import reveal
 from kimi_magic.display.view import Answer
 
 __all__ = ["as_fields", "as_text", "read_answer"]

@@ -34,6 +34,8 @@ HERE_WITHIN = 0.5
 GONE_AFTER = 3.0
 # Ages of the view at which a page that is not heard gets the whole: it may have come late.
 RESEND_AT = (0.5, 2.0, 8.0)
+# No tick comes before the tool has ended, or the person has answered.
+_URGENT = (ToolStarted, ApprovalAsked)
 NOBODY = "The page was closed before the call was approved: it was not made."
 
 
@@ -124,8 +126,8 @@ class LiveView:
             self._clicks.end()
         for op in self._page.apply(envelope):
             self._outbox.add(op)
-        if isinstance(event, ToolStarted | ApprovalAsked):
-            self._send()  # no tick comes before the tool has ended, or the person has answered
+        if isinstance(event, _URGENT):
+            self._send()
         self.tick()
 
     def tick(self) -> None:

@@ -38,18 +38,25 @@ const receive = (model) =>
   });
 
 export default () => {
-  let view = null;
+  let view, loaded;
   return {
-    async initialize({ model }) {
-      // Messages are lost while nobody listens: those that come before the script are kept for it.
+    // Nothing is awaited here: anywidget holds the kernel's messages back until this returns, also
+    // the one with the script.
+    initialize({ model }) {
       const early = [];
       const keep = (message) => early.push(message);
       model.on("msg:custom", keep);
-      scripts[VERSION] ??= await unpack(await receive(model));
-      model.off("msg:custom", keep);
-      view = scripts[VERSION]();
-      view.initialize({ model, early });
+      const load = async () => {
+        scripts[VERSION] ??= await unpack(await receive(model));
+        model.off("msg:custom", keep);
+        view = scripts[VERSION]();
+        view.initialize({ model, early });
+      };
+      loaded = load();
     },
-    render: (props) => view.render(props),
+    async render(props) {
+      await loaded;
+      return view.render(props);
+    },
   };
 };

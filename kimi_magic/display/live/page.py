@@ -175,8 +175,9 @@ class Page:
         """Add to an operation of the timeline what a page needs."""
         if op["op"] == "state":
             self._state_began = self._seconds
-        add = self._additions.get(op["op"])
-        return op if add is None else op | add(self, op, op["segment"])
+        if (add := self._additions.get(op["op"])) is not None:
+            op |= add(self, op, op["segment"])
+        return op
 
     def _begin(self, _op: Op, index: int) -> Op:
         self._began[index] = self._seconds

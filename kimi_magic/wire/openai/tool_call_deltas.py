@@ -1,8 +1,8 @@
-"""Fragments of tool calls → whole calls, in every form that servers send them.
+"""Deltas of tool calls → whole calls, in every form that servers send them.
 
-By the API's book the first fragment of a call has its index, id and name, and the later ones the
-index and more of the arguments. In the wild the index is missing or the same for all, ids are
-repeated or come late, names are empty or null, and arguments are an object or precede the name.
+In the API's documentation the first delta of a call has its index, id and name, the later ones
+have the index and more of the arguments. In the wild the index is missing or the same for all, ids
+are repeated or come late, names are empty or null, and arguments are an object or precede the name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kimi_magic.core.events import ToolCallDelta, ToolCallStarted
-from kimi_magic.core.messages import ToolCall, mend_surrogates
+from kimi_magic.core.messages import ToolCall
+from kimi_magic.core.text import mend_surrogates
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 
@@ -27,10 +28,10 @@ class _Call:
         self.name = ""
         self.arguments: list[str] = []
         self.place = -1
-        self.arriving = StreamRedactor(keys)
+        self.redactor = StreamRedactor(keys)
 
     def is_whole(self) -> bool:
-        """Whether its arguments are complete JSON."""
+        """Return True if its arguments are complete JSON."""
         try:
             json.loads("".join(self.arguments))
         except (ValueError, RecursionError):
@@ -38,7 +39,7 @@ class _Call:
         return True
 
     def is_another(self, call_id: str, name: str) -> bool:
-        """Whether a fragment with this id and name begins a call after this one."""
+        """Return True if an entry with this id and name begins a call after this one."""
         if not name or not self.name:
             return False
         other_id = call_id and self.id and call_id != self.id
@@ -63,21 +64,21 @@ class CallTable:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._started: list[_Call] = []
-        self._begun = _Call(keys)
+        self._open = _Call(keys)
 
     def __bool__(self) -> bool:
         return bool(self._started)
 
-    def fragment(self, fragment: Mapping[str, Any]) -> Iterator[ToolCallStarted | ToolCallDelta]:
+    def add(self, entry: Mapping[str, Any]) -> Iterator[ToolCallStarted | ToolCallDelta]:
         """Take one entry of a delta's ``tool_calls``."""
-        function = fragment.get("function")
+        function = entry.get("function")
         if not isinstance(function, dict):
             function = {}
-        call_id, name = _string(fragment.get("id")), _string(function.get("name"))
+        call_id, name = _string(entry.get("id")), _string(function.get("name"))
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
-        arguments, index = arguments or "", fragment.get("index")
+        arguments, index = arguments or "", entry.get("index")
         if isinstance(index, int):
             call = self._at(index, call_id, name)
         else:
@@ -85,23 +86,23 @@ class CallTable:
         yield from self._add(call, call_id, name, arguments)
 
     def begin(self, call_id: str, name: str) -> Iterator[ToolCallStarted | ToolCallDelta]:
-        """A call whose id and name are known begins; `more` gives its arguments."""
-        self._begun = self._new()
-        yield from self._add(self._begun, call_id, name, "")
+        """Begin a call whose id and name are known; `extend` gives its arguments."""
+        self._open = self._new()
+        yield from self._add(self._open, call_id, name, "")
 
-    def more(self, arguments: str) -> Iterator[ToolCallStarted | ToolCallDelta]:
-        """More arguments of the call that ``begin`` began last."""
-        yield from self._add(self._begun, "", "", arguments)
+    def extend(self, arguments: str) -> Iterator[ToolCallStarted | ToolCallDelta]:
+        """Add to the arguments of the call that began last."""
+        yield from self._add(self._open, "", "", arguments)
 
     def finish(self) -> Iterator[ToolCallDelta]:
-        """No more fragments: what was held back of arguments."""
+        """Release what was held back of arguments; no more entries follow."""
         for call in self._started:
-            if rest := call.arriving.finish():
+            if rest := call.redactor.finish():
                 call.arguments.append(rest)
                 yield ToolCallDelta(call.place, rest)
 
     def calls(self) -> tuple[ToolCall, ...]:
-        """What has arrived; a call whose name never came is none."""
+        """Return the calls so far; one whose name never came is none."""
         return tuple(
             ToolCall(call.id, call.name, "".join(call.arguments)) for call in self._started
         )
@@ -110,7 +111,7 @@ class CallTable:
         self, call: _Call, call_id: str, name: str, arguments: str
     ) -> Iterator[ToolCallStarted | ToolCallDelta]:
         call.id = call_id or call.id
-        if arguments := call.arriving.feed(arguments):
+        if arguments := call.redactor.feed(arguments):
             call.arguments.append(arguments)
         if name and not call.name:
             call.name, call.place = name, len(self._started)
@@ -131,7 +132,7 @@ class CallTable:
         return call
 
     def _without_index(self, call_id: str, name: str, arguments: str) -> _Call:
-        """By its id; else the latest call, unless that one has all it wants."""
+        """Find the call by its id; else take the latest, unless that one is complete."""
         known = [call for call in self._calls if call_id and call.id == call_id]
         if not self._calls or (known or self._calls)[-1].is_another(call_id, name):
             return self._new()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import Completion, Message, ToolCall, Usage, as_reasoning
-from kimi_magic.wire.openai.accumulator import Accumulator, Delta
+from kimi_magic.wire.openai.chat_completions import Accumulator
+from kimi_magic.wire.protocols import Delta
 from kimi_magic.wire.sse import SSEDecoder
 
 WIRE = Path(__file__).parent
@@ -21,7 +22,7 @@ WIRE = Path(__file__).parent
 
 def fold(chunks: list[dict[str, Any]]) -> tuple[Completion, list[Delta]]:
     accumulator = Accumulator()
-    deltas = [delta for chunk in chunks for delta in accumulator.add(chunk)]
+    deltas = [delta for chunk in chunks for delta in accumulator.add([chunk])]
     deltas += accumulator.finish()
     return accumulator.completion(), deltas
 
@@ -296,6 +297,31 @@ def test_any_split_of_any_text_gives_the_same(text: str, cuts: list[int], field:
         assert seen(deltas, kind) == seen(at_once, kind)
         assert "<|tool_call" not in seen(deltas, kind)
     completion.message.to_dict()
+
+
+PIECE = st.one_of(
+    st.fixed_dictionaries({"content": TALK}),
+    st.fixed_dictionaries({"reasoning": TALK}),
+    st.fixed_dictionaries({"content": st.sampled_from(["a", "b ", ""]), "reasoning": st.just("r")}),
+    st.just({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}),
+)
+
+
+@given(st.lists(PIECE, max_size=12), st.lists(st.integers(0, 12)))
+def test_chunks_that_arrive_together_give_the_same(
+    pieces: list[dict[str, Any]], cuts: list[int]
+) -> None:
+    chunks = of_deltas(*pieces)
+    one_by_one, in_time = fold(chunks)
+    together = Accumulator()
+    deltas: list[Delta] = []
+    for a, b in pairwise(sorted({0, len(chunks), *(cut for cut in cuts if cut < len(chunks))})):
+        deltas += together.add(chunks[a:b])
+    deltas += together.finish()
+    assert together.completion() == one_by_one
+    assert calls_seen(deltas) == calls_seen(in_time)
+    for kind in (ReasoningDelta, ContentDelta):
+        assert seen(deltas, kind) == seen(in_time, kind)
 
 
 NO_MARKER = st.text("<|>tool_calls_begin end:{}\n", max_size=60).filter(

@@ -1,0 +1,45 @@
+"""One queue for what arrives on any number of exchanges."""
+
+from __future__ import annotations
+
+import queue
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kimi_magic.wire.protocols import Arrival
+
+if TYPE_CHECKING:
+    from kimi_magic.wire.client import Exchange
+
+__all__ = ["Inbox"]
+
+# A burst is handed on in parts, so that whoever shows it is never busy for long.
+MOST_AT_ONCE = 64
+
+
+class Inbox:
+    """Where the readers of many exchanges put what arrives, for one thread that waits."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[Exchange, Arrival]] = queue.SimpleQueue()
+
+    def put(self, exchange: Exchange, arrival: Arrival) -> None:
+        """Add an arrival; called by any thread."""
+        self._queue.put((exchange, arrival))
+
+    def take(self, timeout: float) -> list[tuple[Exchange, list[Arrival]]]:
+        """Wait for the next arrivals, at most ``timeout`` seconds.
+
+        Returns
+        -------
+        list of tuple
+            Each exchange that something arrived for, with its arrivals in order; empty on a tick.
+        """
+        taken: dict[Exchange, list[Arrival]] = {}
+        with suppress(queue.Empty):
+            exchange, arrival = self._queue.get(timeout=timeout)
+            taken[exchange] = [arrival]
+            for _ in range(MOST_AT_ONCE - 1):
+                exchange, arrival = self._queue.get_nowait()
+                taken.setdefault(exchange, []).append(arrival)
+        return list(taken.items())

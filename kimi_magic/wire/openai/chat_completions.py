@@ -1,0 +1,319 @@
+"""The chat-completions API, in every server's dialect: requests, errors, chunks → deltas.
+
+One fold for all of them: the servers differ in names and places, not in kind. An answer that was
+not streamed is folded as a single chunk whose ``message`` is the delta.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+from kimi_magic.core.events import ContentDelta, ReasoningDelta
+from kimi_magic.core.messages import Completion, Message, Usage, as_reasoning
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.stream import StreamRedactor
+from kimi_magic.wire.openai.inline_markup import (
+    CallArguments,
+    CallBegun,
+    MarkerSplitter,
+    Piece,
+    ThinkSplitter,
+)
+from kimi_magic.wire.openai.tool_call_deltas import CallTable
+from kimi_magic.wire.protocols import Delta, Request, ServerError
+
+__all__ = ["Accumulator", "ChatCompletions", "words_of"]
+
+MAX_READ = 10_000
+MAX_NAMED = 5
+_STATUS = re.compile("[45][0-9][0-9]")
+
+Field = Literal["reasoning", "content"]
+
+
+class ChatCompletions:
+    """The `Wire` of OpenAI-compatible servers."""
+
+    models_path = "/models"
+
+    def headers(self, key: Key | None) -> dict[str, str]:
+        """Return the SDK's headers, but none that the environment's ``OPENAI_*`` would add."""
+        import httpx2
+        import openai
+
+        # Only its headers are wanted; a transport of its own would load all certificates.
+        sdk = openai.OpenAI(
+            base_url="http://127.0.0.1",
+            api_key=key.value if key else "none",
+            http_client=httpx2.Client(transport=httpx2.BaseTransport(), trust_env=False),
+        )
+        return {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": sdk.user_agent,
+            **sdk.platform_headers(),
+            **sdk.auth_headers,
+        }
+
+    def request(self, body: Mapping[str, Any]) -> Request:
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return Request("/chat/completions", text.encode())
+
+    def fold(self, keys: Sequence[Key] = ()) -> Accumulator:
+        return Accumulator(keys)
+
+    def is_end(self, data: bytes) -> bool:
+        return data.strip() == b"[DONE]"
+
+    def is_error(self, chunk: Mapping[str, Any]) -> bool:
+        if chunk.get("error"):
+            return True
+        if "choices" in chunk:
+            return False
+        return chunk.get("object") == "error" or bool(chunk.get("detail"))
+
+    def read_error(self, body: object) -> ServerError:
+        """Read an error in any of the servers' shapes; its code may be a status as a number."""
+        words = words_of(body)
+        if not isinstance(body, Mapping):
+            return ServerError(words)
+        inner = body.get("error")
+        source = inner if isinstance(inner, Mapping) else body
+        code = str(source.get("code") or source.get("status") or "")
+        status = int(code) if _STATUS.fullmatch(code) else None
+        return ServerError(words, f"{source.get('type') or ''} {code}", status)
+
+    def read_models(self, body: Any) -> list[str]:
+        ids = (model.get("id") for model in body["data"] if isinstance(model, dict))
+        return sorted(name for name in ids if isinstance(name, str) and name)
+
+
+class Accumulator:
+    """The state of one model call, from its first chunk to its last.
+
+    ``add`` may be followed by ``completion`` at any moment: what has arrived is always a message,
+    so an interrupt or a broken connection loses nothing.
+
+    The deltas add up to the message but for one dialect: where only ``</think>`` arrives, its
+    reasoning was handed on as content before anybody could know. The message has it as reasoning;
+    those who watched saw one text, with an empty line where the tag stood.
+
+    Parameters
+    ----------
+    keys : sequence of Key
+        Masked in what arrives.
+    """
+
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
+        self._texts: dict[Field, list[str]] = {"reasoning": [], "content": []}
+        self._redactors: dict[Field, StreamRedactor] = {
+            "reasoning": StreamRedactor(keys),
+            "content": StreamRedactor(keys),
+        }
+        self._markers: dict[Field, MarkerSplitter] = {
+            "reasoning": MarkerSplitter(),
+            "content": MarkerSplitter(),
+        }
+        self._think = ThinkSplitter()
+        self._calls = CallTable(keys)
+        self._reasoning_key: str | None = None
+        self._usage = Usage()
+        self.finish_reason: str | None = None
+        self.model: str | None = None
+
+    @property
+    def started(self) -> bool:
+        return bool(self._texts["reasoning"] or self._texts["content"] or self._calls)
+
+    def add(self, chunks: Sequence[Mapping[str, Any]]) -> list[Delta]:
+        deltas: list[Delta] = []
+        run: list[str] = []
+        run_field: Field = "content"
+        for chunk in chunks:
+            plain = self._plain_text(chunk)
+            if run and (plain is None or plain[0] != run_field):
+                deltas += self._text(run_field, "".join(run))
+                run.clear()
+            if plain is None:
+                deltas += self._chunk(chunk)
+            else:
+                run_field, text = plain
+                run.append(text)
+        return deltas + self._text(run_field, "".join(run)) if run else deltas
+
+    def finish(self) -> list[Delta]:
+        deltas: list[Delta] = []
+        for field, markers in self._markers.items():
+            for found in markers.finish():
+                deltas += self._found(field, found)
+        deltas += self._pieces(self._think.finish())
+        for field in self._redactors:
+            deltas += self._rest(field)
+        return [*deltas, *self._calls.finish()]
+
+    def completion(self, seconds: float = 0.0) -> Completion:
+        return Completion(
+            Message(
+                "assistant",
+                "".join(self._texts["content"]),
+                reasoning=as_reasoning("".join(self._texts["reasoning"]) or None),
+                reasoning_key=self._reasoning_key
+                or ("content" if self._think.found else "reasoning_content"),
+                tool_calls=self._calls.calls(),
+            ),
+            finish_reason=self.finish_reason,
+            usage=Usage(requests=1, seconds=seconds) + self._usage,
+            model=self.model,
+        )
+
+    def _plain_text(self, chunk: Mapping[str, Any]) -> tuple[Field, str] | None:
+        """Read a chunk that is a piece of text and nothing else, as nearly every one is.
+
+        None for all others, and as long as a tag or a marker may be on its way.
+        """
+        choices = chunk.get("choices")
+        if self._reasoning_key is None or not choices or len(choices) != 1 or chunk.get("usage"):
+            return None
+        choice = choices[0]
+        if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("index"):
+            return None
+        delta = choice.get("delta")
+        if not isinstance(delta, dict) or delta.get("tool_calls") or "reasoning_details" in delta:
+            return None
+        reasoning, content = delta.get(self._reasoning_key), delta.get("content")
+        field: Field = "reasoning" if reasoning else "content"
+        text = reasoning or content
+        if not isinstance(text, str) or not text or (reasoning and content) or "<" in text:
+            return None
+        return (field, text) if self._markers[field].idle else None
+
+    def _chunk(self, chunk: Mapping[str, Any]) -> Iterator[Delta]:
+        self.model = _string(chunk.get("model")) or self.model
+        choice = _first_choice(chunk.get("choices"))
+        if usage := _mapping(chunk.get("usage")) or _mapping(choice.get("usage")):
+            self._usage = _read_usage(usage)
+        # The usage chunk may repeat the reason, and a late chunk may carry null.
+        self.finish_reason = _string(choice.get("finish_reason")) or self.finish_reason
+        delta = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
+        if reasoning := self._reasoning_of(delta):
+            yield from self._pieces(self._think.finish())
+            yield from self._marked_text("reasoning", reasoning)
+        content = delta.get("content")
+        if isinstance(content, list):  # parts, as the API has them for messages
+            content = "".join(_string(_mapping(part).get("text")) for part in content)
+        if content := _string(content):
+            yield from self._marked_text("content", content)
+        calls = delta.get("tool_calls")
+        for entry in calls if isinstance(calls, list) else ():
+            yield from self._calls.add(_mapping(entry))
+
+    def _reasoning_of(self, delta: Mapping[str, Any]) -> str:
+        """Take the reasoning under one of its names: servers that send two send the same twice."""
+        for key in ("reasoning_content", "reasoning_details", "reasoning"):
+            value = delta.get(key)
+            if isinstance(value, list):
+                value = "".join(_string(_mapping(item).get("text")) for item in value)
+            if isinstance(value, str) and value:
+                # reasoning_details always comes beside the plain text, which is what goes back.
+                self._reasoning_key = "reasoning" if key == "reasoning_details" else key
+                return value
+        return ""
+
+    def _marked_text(self, field: Field, text: str) -> Iterator[Delta]:
+        for found in self._markers[field].feed(text):
+            yield from self._found(field, found)
+
+    def _found(self, field: Field, found: str | CallBegun | CallArguments) -> Iterator[Delta]:
+        """Take a text between markers, or a part of a call written with them."""
+        if isinstance(found, CallBegun):
+            yield from self._calls.begin(found.id, found.name)
+        elif isinstance(found, CallArguments):
+            yield from self._calls.extend(found.text)
+        elif field == "content" and self._reasoning_key is None:
+            yield from self._pieces(self._think.feed(found))
+        else:  # a server that parses the reasoning itself leaves no tags in the content
+            yield from self._text(field, found)
+
+    def _pieces(self, pieces: list[Piece]) -> Iterator[Delta]:
+        for kind, piece in pieces:
+            if kind == "retract":
+                yield from self._rest("content")
+                if content := self._texts["content"]:
+                    yield ContentDelta("\n\n")
+                self._texts = {"reasoning": content, "content": []}
+            else:
+                yield from self._text(kind, piece)
+
+    def _text(self, field: Field, text: str) -> list[Delta]:
+        return self._masked(field, self._redactors[field].feed(text))
+
+    def _rest(self, field: Field) -> list[Delta]:
+        return self._masked(field, self._redactors[field].finish())
+
+    def _masked(self, field: Field, text: str) -> list[Delta]:
+        if not text:
+            return []
+        self._texts[field].append(text)
+        return [ReasoningDelta(text) if field == "reasoning" else ContentDelta(text)]
+
+
+def words_of(body: object, depth: int = 4) -> str:
+    """Return the server's own words in an error body of any shape."""
+    if isinstance(body, bytes):
+        body = body.decode("utf-8", "replace")
+    if isinstance(body, str):
+        # An error page of a proxy says it in its title.
+        body = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", body[:MAX_READ])
+        title = re.search(r"(?is)<title>(.*?)</title>", body)
+        return " ".join((title[1] if title else re.sub(r"<[^>]*>", " ", body)).split())
+    if not depth or not body:
+        return ""
+    if isinstance(body, list):
+        return "; ".join(words_of(item, depth - 1) for item in body[:MAX_NAMED])
+    if not isinstance(body, Mapping):
+        return str(body)
+    if body.get("error"):
+        return words_of(body["error"], depth - 1)
+    named = [body.get(name) for name in ("title", "message", "msg", "detail")]
+    if isinstance(about := body.get("metadata"), Mapping):  # OpenRouter: what its provider said
+        named.append(about.get("raw"))
+    words = ": ".join(words_of(value, depth - 1) for value in named if value)
+    with suppress(RecursionError):
+        words = words or json.dumps(body, ensure_ascii=False)
+    return words
+
+
+def _first_choice(choices: Any) -> Mapping[str, Any]:
+    """Return the choice of index 0: nobody asked for another one."""
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and not choice.get("index"):
+            return choice
+    return {}
+
+
+def _read_usage(usage: Mapping[str, Any]) -> Usage:
+    """Read the counts from each of the places where servers put them."""
+    return Usage(
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
+        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        cached_tokens=_count(usage, "cached_tokens")
+        or _count(usage.get("prompt_tokens_details"), "cached_tokens"),
+    )
+
+
+def _count(counts: Any, name: str) -> int:
+    value = _mapping(counts).get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,159 @@
+"""The two seams of the wire: a ``Wire`` speaks a server's API, a ``Transport`` moves its bytes.
+
+The client knows these protocols only. An API is added as a `Wire`, another source of bytes (a
+recording, say) as a `Transport`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
+from kimi_magic.core.messages import Completion
+from kimi_magic.secrets.keys import Key
+
+__all__ = [
+    "Arrival",
+    "Carriage",
+    "Deliver",
+    "Delta",
+    "Fold",
+    "Refused",
+    "Request",
+    "ServerError",
+    "Transport",
+    "Wire",
+]
+
+Delta = ReasoningDelta | ContentDelta | ToolCallStarted | ToolCallDelta
+
+
+class Request(NamedTuple):
+    """A request as it goes out: its path below the base URL, and its body as bytes of JSON."""
+
+    path: str
+    body: bytes
+
+
+class ServerError(NamedTuple):
+    """An error in a server's own words; ``code`` is a status, where the body holds one."""
+
+    words: str
+    type: str = ""
+    code: int | None = None
+
+
+class Fold(Protocol):
+    """One answer under construction. All state of a stream lives here, none in the wire."""
+
+    finish_reason: str | None
+
+    @property
+    def started(self) -> bool:
+        """True once a first token has arrived."""
+
+    def add(self, chunks: Sequence[Mapping[str, Any]]) -> list[Delta]:
+        """Fold in chunks that arrived together; return what they add."""
+
+    def finish(self) -> list[Delta]:
+        """Return the text that was held back; no more chunks follow."""
+
+    def completion(self, seconds: float = 0.0) -> Completion:
+        """Return what has arrived so far, at any moment."""
+
+
+class Wire(Protocol):
+    """The API of a kind of server. Without state: one object serves all exchanges."""
+
+    models_path: str
+
+    def headers(self, key: Key | None) -> Mapping[str, str]:
+        """Return the headers of every request, with those that carry the key."""
+
+    def request(self, body: Mapping[str, Any]) -> Request:
+        """Encode a chat request.
+
+        Raises
+        ------
+        ValueError, TypeError, RecursionError
+            The body cannot be written as JSON.
+        """
+
+    def fold(self, keys: Sequence[Key] = ()) -> Fold:
+        """Begin an answer; ``keys`` are masked in it."""
+
+    def is_end(self, data: bytes) -> bool:
+        """Return True for the event that ends a stream."""
+
+    def is_error(self, chunk: Mapping[str, Any]) -> bool:
+        """Return True for a chunk that reports an error."""
+
+    def read_error(self, body: object) -> ServerError:
+        """Read an error from a chunk or from the body of a refusal, as JSON or text."""
+
+    def read_models(self, body: Any) -> list[str]:
+        """Read the ids from the list of models."""
+
+
+class Refused(Exception):
+    """The server answered with an error status.
+
+    Attributes
+    ----------
+    status : int
+    headers : Mapping
+    body : bytes
+    host : str
+        The host that answered in the end, where the request was redirected.
+    """
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], body: bytes, host: str = ""
+    ) -> None:
+        super().__init__(f"answered {status}")
+        self.status, self.headers, self.body, self.host = status, headers, body, host
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Something that a transport delivers.
+
+    Attributes
+    ----------
+    time : float
+        When it arrived, in seconds of ``time.monotonic``.
+    item : int, bytes, Exception or None
+        The status, then the body in pieces, then None at its end; an exception ends all.
+    """
+
+    time: float
+    item: int | bytes | Exception | None
+
+
+Deliver = Callable[[Arrival], None]
+
+
+class Carriage(Protocol):
+    """One request under way."""
+
+    @property
+    def connected(self) -> bool:
+        """True once the server, or the proxy before it, was reached."""
+
+    def end(self) -> None:
+        """Stop at once what is not at its end; called once for each request."""
+
+
+class Transport(Protocol):
+    """Carries requests to one server, any number at a time."""
+
+    def send(self, request: Request, deliver: Deliver, connect_timeout: float) -> Carriage:
+        """Send a request; ``deliver`` gets what arrives, in a thread of the transport's own."""
+
+    def get(self, path: str, timeout: float) -> Any:
+        """Fetch a JSON document, within ``timeout`` seconds."""
+
+    def close(self) -> None:
+        """Close what is idle."""

@@ -1,0 +1,106 @@
+"""Known keys in text, containers, messages and tool results."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kimi_magic.core.messages import (
+    Completion,
+    Message,
+    Output,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    as_reasoning,
+)
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.redact import Redactor
+
+KEY = "nv-0123456789abcdefghij/KLMNOP.qrstuvwxyz"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        (f"bad key {KEY}!", "bad key [key]!"),
+        (f"Bearer {KEY[:20]}… is wrong", "Bearer [key]… is wrong"),
+        (f"…{KEY[9:21]}", "…[key]"),
+        (f"…{KEY[9:20]}", f"…{KEY[9:20]}"),
+        (f"{KEY}{KEY}, {KEY[-12:]}", "[key][key], [key]"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_twelve_characters_of_a_key_are_a_leak(text: str, masked: str) -> None:
+    assert Redactor([Key(KEY, "x")]).text(text) == masked
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.text("ab0", max_size=3))))
+def test_no_mask_lets_twelve_characters_through(parts: list[tuple[int, int, str]]) -> None:
+    text = "".join(KEY[a:b] + between for a, b, between in parts)
+    masked = Redactor([Key(KEY, "x")]).text(text)
+    assert not any(KEY[at : at + 12] in masked for at in range(len(KEY) - 11))
+
+
+def test_a_short_key_is_masked_whole_and_a_shorter_one_is_no_secret() -> None:
+    assert Redactor([Key("12345678", "x")]).text("12345678 1234567") == "[key] 1234567"
+    assert Redactor([Key("none", "x")]).text("none of it") == "none of it"
+
+
+LOOKS = "sk-" + "aB3" * 10
+
+
+def test_every_text_of_a_message_is_redacted() -> None:
+    message = Message(
+        "assistant",
+        (TextPart(f"a {KEY}"), TextPart("b")),
+        reasoning=as_reasoning(f"{KEY}?"),
+        tool_calls=(ToolCall("id", f"f{KEY}", f'{{"{KEY}": "{KEY}"}}'),),
+        name=KEY,
+    )
+    redactor = Redactor([Key(KEY, "the environment", "LAB_KEY")])
+    assert redactor.value(Completion(message)) == Completion(
+        Message(
+            "assistant",
+            (TextPart("a [key]"), TextPart("b")),
+            reasoning=as_reasoning("[key]?"),
+            tool_calls=(ToolCall("id", "f[key]", '{"[key]": "[key]"}'),),
+            name="[key]",
+        )
+    )
+    assert redactor.found == ("the value of LAB_KEY",)
+
+
+def test_the_structure_of_containers_stays() -> None:
+    redactor = Redactor([Key(KEY, "x")])
+    output = Output({"text/plain": KEY}, {"n": 1})
+    value = {KEY: [KEY, (1, None, KEY)], "output": output, "other": 2.5}
+    redacted = redactor.value(value)
+    assert redacted == {
+        "[key]": ["[key]", (1, None, "[key]")],
+        "output": Output({"text/plain": "[key]"}, {"n": 1}),
+        "other": 2.5,
+    }
+    assert type(redacted["output"]) is Output
+
+
+def test_of_a_tools_result_the_model_reads_less_than_the_reader() -> None:
+    live = [KEY]
+    result = ToolResult(
+        "f",
+        f"{KEY} {LOOKS}",
+        value=live,
+        error=KEY,
+        call_id="call-1",
+        stdout=f"{KEY} {LOOKS}",
+        outputs=(Output({"text/plain": KEY, "image/png": LOOKS}, {}),),
+        traceback=KEY,
+    )
+    redacted = Redactor([Key(KEY, "x")]).value(result)
+    assert redacted.content == "[masked] [masked]"
+    assert redacted.stdout == f"[key] {LOOKS}"
+    assert redacted.outputs == (Output({"text/plain": "[key]", "image/png": LOOKS}, {}),)
+    assert (redacted.error, redacted.traceback, redacted.call_id) == ("[key]", "[key]", "call-1")
+    assert redacted.value is live
+    assert live == [KEY]
