@@ -30,6 +30,14 @@ def test_every_python_block_runs(kernel: Kernel) -> None:
     assert kernel.run("print(answer.chat, len(geography.turns))").stdout == "main 1\n"
 
 
+def test_contributing_names_files_that_exist() -> None:
+    root = README.parent
+    text = (root / "CONTRIBUTING.md").read_text("utf-8") + (root / "SECURITY.md").read_text("utf-8")
+    rooms = [root, root / "kimi_magic", root / "kimi_magic" / "context"]
+    for path in re.findall(r"`(\w+/[\w/]*\w\.py)`", text):
+        assert any((room / path).is_file() for room in rooms), path
+
+
 def test_relative_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
         assert (README.parent / target).exists(), target
