@@ -1,1 +1,1 @@
-"""What the model is told of the notebook's values."""
+"""Write the notebook's values, cells and errors for the model to read."""

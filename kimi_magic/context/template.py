@@ -1,6 +1,7 @@
-"""``{{ expression }}`` in a prompt: found with Python's tokenizer, evaluated once, put in place.
+"""Evaluate ``{{ expression }}`` in a prompt.
 
-Single braces are literal, and so is ``{{`` where it is written ``\\{{``.
+Python's tokenizer finds the end of an expression. Single braces are literal, and so is ``{{`` that
+is written ``\\{{``.
 """
 
 from __future__ import annotations
@@ -34,22 +35,23 @@ MAX_MESSAGE = 500
 
 _OPENING = re.compile(r"\\?\{\{")
 _OPENERS = {")": "(", "]": "[", "}": "{"}
-# Read alike wherever it is no error anyway; the tokenizer stumbles over it in the text around.
+# The tokenizer fails at these, and they may stand in the text around an expression. It gets spaces
+# instead; the expression's own source is not changed.
 _UNREADABLE = re.compile("[\0\r\ud800-\udfff]")
 _SCALARS = (int, float, complex, Decimal, Fraction, date, time, timedelta, UUID, PurePath)
-_HINT = r"Nothing was sent. A literal `{{` is written `\{{`; --raw leaves each as it is."
+_HINT = r"Nothing was sent. A literal `{{` is written `\{{`; --raw leaves all of them as they are."
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """What stands between ``{{`` and ``}}``, and the line of the prompt where it begins."""
+    """The source between ``{{`` and ``}}``, and the line of the prompt where it begins."""
 
     source: str
     line: int
 
     @property
     def code(self) -> str:
-        """The source as ``eval`` takes it: in brackets, it may go over several lines."""
+        """The source for ``eval``, in parentheses if it has several lines."""
         return f"({self.source}\n)" if "\n" in self.source else self.source
 
     def __str__(self) -> str:
@@ -58,29 +60,29 @@ class Expression:
 
 
 def expand(text: str, evaluate: Evaluate, *, tokens: int = 1500) -> str:
-    """Put the values of the expressions in their places.
+    """Replace each expression by its value.
 
-    Each is evaluated once, in the order of the text; what comes out of it is not expanded again.
+    Expressions are evaluated once, in the order of the text. Values are not expanded again.
 
     Parameters
     ----------
     text : str
-        The prompt as it was written.
+        The prompt as the user wrote it.
     evaluate : callable
-        Gives the value of an expression from its source.
+        Returns the value of an expression's source.
     tokens : int
-        The longest summary of a value. A str is put in as it is.
+        The limit of each value's summary. A str is put in unchanged, whatever its length.
 
     Raises
     ------
     PromptError
-        ``{{`` has no end or holds no expression, before any is evaluated; or one failed.
+        An expression cannot be parsed, and none was evaluated; or one failed.
     """
     return fill(parse(text), evaluate, tokens=tokens)
 
 
 def parse(text: str) -> list[str | Expression]:
-    """Take a prompt apart, into literal text and expressions that Python can read.
+    """Split a prompt into literal text and valid expressions.
 
     Raises
     ------
@@ -102,7 +104,7 @@ def parse(text: str) -> list[str | Expression]:
 
 
 def fill(pieces: Iterable[str | Expression], evaluate: Evaluate, *, tokens: int = 1500) -> str:
-    """Put a prompt together again, as `expand` does.
+    """Join the pieces of a prompt with the values of its expressions, as `expand` does.
 
     Raises
     ------
@@ -118,7 +120,7 @@ def fill(pieces: Iterable[str | Expression], evaluate: Evaluate, *, tokens: int 
 def _end(text: str, start: int) -> int:
     """Find where the braces that open at ``start`` are closed.
 
-    To Python they are a set in a set, of which each line break, string and bracket is a part.
+    To the tokenizer they are a set in a set, with each line break, string and bracket inside.
     """
     lines = _Lines(text, start)
     opened: list[TokenInfo] = []
@@ -145,7 +147,7 @@ def _end(text: str, start: int) -> int:
 
 
 class _Lines:
-    """A text from ``start`` on, line by line as the tokenizer wants it."""
+    """Feeds a text from ``start`` to the tokenizer, line by line."""
 
     def __init__(self, text: str, start: int) -> None:
         self._text = text
@@ -169,7 +171,7 @@ def _unreadable(text: str, start: int, why: str) -> PromptError:
 
 
 def _checked(text: str, start: int, end: int) -> Expression:
-    """Take the expression there, if it is one."""
+    """Return the expression at a place, or raise if it is none."""
     expression = Expression(text[start:end].strip(), text.count("\n", 0, start) + 1)
     if not expression.source:
         raise PromptError(f"{expression} holds no expression\n{_HINT}")
@@ -188,7 +190,7 @@ def _evaluated(expression: Expression, evaluate: Evaluate) -> object:
 
 
 def message_of(error: BaseException) -> str:
-    """What Python says, without the place: ours is the prompt's."""
+    """Return an error's name and message, without its place, which is not the prompt's."""
     try:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
     except USER_ERRORS:
@@ -198,7 +200,7 @@ def message_of(error: BaseException) -> str:
 
 
 def _inline(value: object, tokens: int) -> str:
-    """Write a value as it stands in a sentence: a text or a number as it is."""
+    """Write a value as part of a sentence: texts and numbers unchanged."""
     kind: Any = type(value)
     if issubclass(kind, str) and not hasattr(kind, "_repr_llm_"):
         return str.__str__(value)
@@ -211,14 +213,14 @@ def _inline(value: object, tokens: int) -> str:
 def in_namespace(namespace: Mapping[str, object], **more: object) -> Evaluate:
     """Evaluate expressions as a cell would.
 
-    An expression that prints and gives None, as ``df.info()`` does, becomes what it printed.
+    The value of an expression that prints and returns None, like ``df.info()``, is what it printed.
 
     Parameters
     ----------
     namespace : mapping
-        The notebook's. What an expression assigns with ``:=`` is gone after it.
+        The notebook's variables. Assignments with ``:=`` do not outlive the expression.
     **more : object
-        Further names, where the notebook has not taken them.
+        Further names; the notebook's own take precedence.
     """
 
     def evaluate(source: str) -> object:

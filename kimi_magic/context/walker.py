@@ -42,32 +42,11 @@ MAX_SORTED = 10_000
 # A Python integer of more digits than 4,300 refuses to become text (sys.set_int_max_str_digits).
 MAX_BITS = 10_000
 
-# Types whose own code is Python's, so that it needs no guard.
-HARMLESS: set[Any] = {
-    type(None),
-    str,
-    bytes,
-    bool,
-    int,
-    float,
-    complex,
-    Decimal,
-    date,
-    time,
-    datetime,
-    timedelta,
-}
-BRACKETS: dict[Any, str] = {
-    dict: "{}",
-    OrderedDict: "{}",
-    defaultdict: "{}",
-    Counter: "{}",
-    list: "[]",
-    tuple: "()",
-    set: "{}",
-    frozenset: "{}",
-    deque: "[]",
-}
+# Types whose own code is Python's, so that it needs no guard
+HARMLESS = {type(None), str, bytes, bool, int, float, complex, Decimal}
+HARMLESS |= {date, time, datetime, timedelta}
+BRACKETS: dict[Any, str] = {list: "[]", tuple: "()", deque: "[]", set: "{}", frozenset: "{}"}
+BRACKETS |= dict.fromkeys((dict, OrderedDict, defaultdict, Counter), "{}")
 
 
 class DoesNotFit(Exception):

@@ -14,15 +14,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-__all__ = ["Writable", "redirected", "replaced", "silenced"]
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
-
-class Writable(Protocol):
-    """Receives what is printed."""
-
-    def write(self, text: str, /) -> object: ...
+__all__ = ["redirected", "replaced", "silenced"]
 
 
 class _Redirection:
@@ -31,7 +28,7 @@ class _Redirection:
     So it does even if an interrupt arrives in the middle of leaving the block.
     """
 
-    def __init__(self, target: Writable) -> None:
+    def __init__(self, target: SupportsWrite[str]) -> None:
         self.target = target
         self.left = False
 
@@ -46,7 +43,7 @@ _redirections: dict[str, ContextVar[_Chain]] = {
 }
 
 
-def _target(chain: _Chain) -> Writable | None:
+def _target(chain: _Chain) -> SupportsWrite[str] | None:
     """Return the innermost target; a thread that outlives it falls back to the one around it."""
     for reference in reversed(chain):
         redirection = reference()
@@ -56,7 +53,7 @@ def _target(chain: _Chain) -> Writable | None:
 
 
 @contextmanager
-def redirected(stream: Literal["stdout", "stderr"], target: Writable) -> Iterator[None]:
+def redirected(stream: Literal["stdout", "stderr"], target: SupportsWrite[str]) -> Iterator[None]:
     """Send what this context prints to ``target`` instead of ``sys.stdout`` or ``sys.stderr``."""
     variable = _redirections[stream]
     outer = variable.get()

@@ -1,4 +1,4 @@
-"""Records as tables: lists of models, dataclasses or dicts as columns and rows, or as a frame."""
+"""Turn records (models, dataclasses or dicts) into tables and frames."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ __all__ = ["to_json", "to_pandas", "to_table"]
 
 
 def to_json(value: Any) -> Any:
-    """The value as JSON has it; models and dataclasses as objects, what JSON lacks as text."""
+    """Convert to JSON types; models and dataclasses become objects, what JSON lacks text."""
     from pydantic_core import to_jsonable_python
 
     return to_jsonable_python(value, by_alias=False, bytes_mode="base64", fallback=str)
 
 
 def to_table(value: Any) -> tuple[list[str], list[list[Any]]]:
-    """Lay records out as columns and rows.
+    """Arrange records as columns and rows.
 
     Parameters
     ----------
     value : any
-        A list of models, dataclasses or dicts, or one of these.
+        One model, dataclass or dict, or a list of them.
 
     Returns
     -------
     columns : list of str
-        In the order in which they first appear.
+        In the order of their first appearance.
     rows : list of list
-        None where a record lacks a column; what is nested, as dicts and lists.
+        None where a record lacks a column; nested values are dicts and lists.
 
     Raises
     ------
     KimiError
-        It is neither.
+        The value is no record and no list of records.
     """
     from pydantic import TypeAdapter
 
@@ -43,14 +43,14 @@ def to_table(value: Any) -> tuple[list[str], list[list[Any]]]:
     records = plain if isinstance(plain, list) else [plain]
     for record in records:
         if not isinstance(record, Mapping):
-            what = f"a list with a {type(record).__name__}" if records is plain else "no record"
-            raise KimiError(f"Only records make a table: this is {what} ({record!r:.40}).")
+            kind = f"a list with a {type(record).__name__}" if records is plain else "no record"
+            raise KimiError(f"Only records make a table: this is {kind} ({record!r:.40}).")
     columns = list(dict.fromkeys(name for record in records for name in record))
     return columns, [[record.get(name) for name in columns] for record in records]
 
 
 def to_pandas(value: Any) -> Any:
-    """Records as a ``pandas.DataFrame``, one row each.
+    """Convert records to a ``pandas.DataFrame``, one row each.
 
     Raises
     ------

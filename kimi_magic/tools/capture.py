@@ -118,63 +118,54 @@ def current_shell() -> Any:
     return module.InteractiveShell.instance()
 
 
-def _capture() -> Capture | None:
-    capture = _current.get()
-    return None if capture is None or capture.closed else capture
+def _captured(act: Callable[..., bool]) -> Callable[[Any], Any]:
+    """Make a stand-in that acts on the context's capture, and calls the original if that fails."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def stand_in(*args: Any, **kwargs: Any) -> Any:
+            capture = _current.get()
+            if capture is None or capture.closed or not act(capture, *args, **kwargs):
+                return original(*args, **kwargs)
+            return None
+
+        return stand_in
+
+    return make
 
 
-def _displayhook(original: Any) -> Callable[[Any], None]:
-    def displayhook(value: Any) -> None:
-        capture = _capture()
-        if capture is None:
-            original(value)
-        elif value is not None:
-            data, metadata = current_shell().display_formatter.format(value)
-            if data:
-                capture.show(Output(data, metadata))
-
-    return displayhook
+@_captured
+def _displayhook(capture: Capture, value: Any) -> bool:
+    if value is not None:
+        data, metadata = current_shell().display_formatter.format(value)
+        if data:
+            capture.show(Output(data, metadata))
+    return True
 
 
-def _publish(original: Any) -> Callable[..., None]:
-    def publish(
-        data: dict[str, Any],
-        metadata: dict[str, Any] | None = None,
-        *args: Any,
-        transient: dict[str, Any] | None = None,
-        update: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        capture = _capture()
-        if capture is not None:
-            name = (transient or {}).get("display_id")
-            if capture.show(Output(dict(data), dict(metadata or {})), name, update=update):
-                return
-        original(data, metadata, *args, transient=transient, update=update, **kwargs)
-
-    return publish
+@_captured
+def _publish(
+    capture: Capture,
+    data: dict[str, Any],
+    metadata: dict[str, Any] | None = None,
+    *_: Any,
+    transient: dict[str, Any] | None = None,
+    update: bool = False,
+    **__: Any,
+) -> bool:
+    name = (transient or {}).get("display_id")
+    return capture.show(Output(dict(data), dict(metadata or {})), name, update=update)
 
 
-def _clear_output(original: Any) -> Callable[..., None]:
-    def clear_output(*args: Any, **kwargs: Any) -> None:
-        capture = _capture()
-        if capture is None:
-            original(*args, **kwargs)
-        else:
-            capture.clear()
-
-    return clear_output
+@_captured
+def _clear_output(capture: Capture, *_: Any, **__: Any) -> bool:
+    capture.clear()
+    return True
 
 
-def _showtraceback(original: Any) -> Callable[..., None]:
-    def showtraceback(kind: Any, error: Any, lines: list[str]) -> None:
-        capture = _capture()
-        if capture is None:
-            original(kind, error, lines)
-        else:
-            capture.write("\n".join([*lines, ""]))
-
-    return showtraceback
+@_captured
+def _showtraceback(capture: Capture, _kind: Any, _error: Any, lines: list[str]) -> bool:
+    capture.write("\n".join([*lines, ""]))
+    return True
 
 
 def open_figures() -> frozenset[int]:

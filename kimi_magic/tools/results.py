@@ -9,7 +9,7 @@ import site
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -26,6 +26,7 @@ from kimi_magic.context.cell_errors import name_cells, trimmed
 from kimi_magic.context.summaries.reprs import bounded_repr
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.context.walker import (
+    BRACKETS,
     MAX_BITS,
     DoesNotFit,
     Members,
@@ -157,15 +158,16 @@ class _Json(Walker):
         if issubclass(kind, (*_BYTES, Enum)) or hasattr(kind, "_repr_llm_"):
             return None
         inner = value if issubclass(kind, Mapping) else _record(value)
-        # No more is taken of it than there is room for: it may have no end.
         if inner is not None:
-            items = _named(islice(inner.items(), room + 1))
-            return Members(
-                items, len(inner), "{", "}", ":", max(min(room // 4, MAX_KEYS), LEAST_KEYS)
-            )
+            spare = max(min(room // 4, MAX_KEYS), LEAST_KEYS)
+            named = _named(_first(inner.items(), kind, room))
+            return Members(named, len(inner), "{", "}", ":", spare)
         if issubclass(kind, AbstractSet):
-            return _array(in_order(iter(value), len(value)), len(value), room)
-        return _array(value, len(value), room) if issubclass(kind, Sequence) else None
+            inner = in_order(iter(value), len(value))
+        elif not issubclass(kind, Sequence):
+            return None
+        items = _first(value if inner is None else inner, kind, room)
+        return Members(((None, item) for item in items), len(value), "[", "]")
 
     def mark(self, _value: object, reason: str) -> str:
         return json.dumps(f"… ({reason})", ensure_ascii=False)
@@ -198,9 +200,9 @@ def _dumps(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _array(items: Any, total: int, room: int) -> Members:
-    pairs = [(None, item) for item in islice(items, room + 1)]
-    return Members(pairs, max(total, len(pairs)), "[", "]")
+def _first(items: Iterable[Any], kind: type, room: int) -> Iterable[Any]:
+    """Take as many items as there may be room for, while the time budget guards their own code."""
+    return items if kind in BRACKETS else list(islice(items, room + 1))
 
 
 def _record(value: Any) -> Mapping[str, Any] | None:
@@ -213,7 +215,7 @@ def _record(value: Any) -> Mapping[str, Any] | None:
     return fields_of(value)
 
 
-def _named(items: Iterator[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+def _named(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
     """Name members as JSON does; other keys, and those of an equal name, by their repr."""
     names: set[str] = set()
     for key, item in items:

@@ -120,20 +120,24 @@ def _table(
     def take(positions: Sequence[int], width: int) -> Rows:
         at = list(positions)
         labels = at if index is None else index[at].tolist()
-        taken = [data] if single else islice(data.iter_columns(), width)
-        return Rows(labels, [_values(column, at) for column in taken])
+        part = data if single else data[:, :width]
+        try:
+            part = part[at]
+        except USER_ERRORS:  # pyarrow cannot take from every type, such as views of strings
+            return Rows(labels, [[column[i] for i in at] for column in _columns(part)])
+        return Rows(labels, [_values(column) for column in _columns(part)])
 
     return Table(title, len(data), columns, take, named, notes, single)
 
 
-def _values(column: Any, at: list[int]) -> list[object]:
-    try:
-        taken = column[at]
-    except USER_ERRORS:  # pyarrow cannot take from every type, such as views of strings
-        return [column[position] for position in at]
-    values: list[object] = taken.to_list()
+def _columns(data: Any) -> Iterable[Any]:
+    return data.iter_columns() if hasattr(data, "iter_columns") else [data]
+
+
+def _values(column: Any) -> list[object]:
+    values: list[object] = column.to_list()
     with suppress(*USER_ERRORS):  # of values that cannot be compared
-        missing = taken.is_null().to_list()
+        missing = column.is_null().to_list()
         return [None if lost else value for value, lost in zip(values, missing, strict=True)]
     return values
 

@@ -42,6 +42,8 @@ def bounded_repr(value: object, limit: int) -> str:
 
     Memory addresses are left out, so that the same value reads the same in every run.
     """
+    if type(value) in HARMLESS:
+        return _shortened(_of_builtin(value, limit) or "", limit)
     return Repr().of(value, limit)
 
 
@@ -79,17 +81,16 @@ class Repr(Walker):
         return self.write(key, max(min(room // 2, MAX_KEY), LEAST), depth) + separator
 
     def leaf(self, value: object, room: int) -> str:
-        shorten = cut if room > ROOMY else clip
         text = _of_builtin(value, room) or self._in_brief(value, room)
         if text is not None:
-            return shorten(text, room)
+            return _shortened(text, room)
         try:
             text = str(self.budget.call(_without_address, value, room))
         except CallTimedOut:
             text = f"<{type_name(value)} object; its repr takes too long>"
         except USER_ERRORS as error:
             text = f"<{type_name(value)} object; its repr raises {type_name(error)}>"
-        return shorten(text, room)
+        return _shortened(text, room)
 
     def _in_brief(self, value: object, room: int) -> str | None:
         if self._brief is None:
@@ -164,6 +165,10 @@ def _of_builtin(value: Any, room: int) -> str | None:
     if issubclass(kind, numpy_scalar) and value.dtype.kind in "biuf":
         return str(value)
     return None
+
+
+def _shortened(text: str, room: int) -> str:
+    return cut(text, room) if room > ROOMY else clip(text, room)
 
 
 def _quoted(value: Any, room: int) -> str:

@@ -1,6 +1,6 @@
-"""A table of any library → text within a budget: columns with figures, first rows, random rows.
+"""Describe a table: its columns with figures, its first rows and some random ones.
 
-Large tables are read in part: the figures then come from a sample, and say so.
+Of a large table a sample is read, and the figures say so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Columns = Sequence[tuple[object, object]]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some rows: their labels, and the values column by column; None is a missing one."""
+    """Some rows of a table: their labels and their values by column, None where one is missing."""
 
     labels: Sequence[object]
     columns: Sequence[Sequence[object]]
@@ -52,22 +52,23 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as any library may have it.
+    """A table of any library.
 
     Attributes
     ----------
     title : str
-        What it is called.
+        Its type's name, as the description begins.
     rows : int
     columns : sequence of (name, dtype)
     take : callable
-        Gives the rows at some positions, which ascend, of the first so many columns.
+        Called with ascending positions and a number of columns; returns these rows of the first
+        columns.
     index : str
         The name of the rows' labels.
     notes : tuple of str
-        What else is to be said of it.
+        Further lines of the description.
     single : bool
-        Whether it is a column of its own rather than a table of them.
+        True for a column on its own.
     """
 
     title: str
@@ -99,7 +100,7 @@ def describe_table(table: Table, limit: int) -> str:
 
 
 def heading(table: Table) -> str:
-    """What it is, and its size."""
+    """Return the first line: the table's type and size."""
     if table.single:
         return f"{table.title}, {count(table.rows, 'row')}, dtype {dtype_name(table.columns[0][1])}"
     size = f"{count(table.rows, 'row')} × {count(len(table.columns), 'column')}"
@@ -107,12 +108,12 @@ def heading(table: Table) -> str:
 
 
 def dtype_name(dtype: object) -> str:
-    """Write a column's dtype."""
+    """Return a dtype's name, shortened."""
     return clip(str(dtype), MAX_DTYPE)
 
 
 def _column_names(table: Table, start: int, room: int) -> str:
-    """Name the columns from one on, as many as there is room for."""
+    """List the columns from one on, as many as fit."""
     rest = table.columns[start:]
     kinds = Counter(dtype_name(dtype) for _, dtype in rest)
     text = "columns" if not start else f"and {count(len(rest), 'more column')}"
@@ -157,7 +158,7 @@ def _columns_with_figures(table: Table, room: int) -> str:
 
 
 def _at_random(start: int, end: int, wanted: int) -> list[int]:
-    """The same positions each time, in their order."""
+    """Sample positions in ascending order, the same in each run."""
     everything = range(start, end)
     if len(everything) <= wanted:
         return list(everything)
@@ -166,20 +167,20 @@ def _at_random(start: int, end: int, wanted: int) -> list[int]:
 
 def _figures(values: Sequence[Any], *, sampled: bool) -> str:
     known = [value for value in values if not _is_missing(value)]
-    said = []
+    figures = []
     if missing := len(values) - len(known):
         part = f"{100 * missing / len(values):.1f} %" if sampled else f"{missing:,}"
-        said.append(f"{part} missing")
-    with suppress(*USER_ERRORS):  # a value's own hash, or a number beyond all others
-        said += _of_kind(known) if known else []
-    return clip(", ".join(said), MAX_FIGURES)
+        figures.append(f"{part} missing")
+    with suppress(*USER_ERRORS):  # a value's own hash may fail, and a number may be too large
+        figures += _figures_of_kind(known) if known else []
+    return clip(", ".join(figures), MAX_FIGURES)
 
 
 def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _of_kind(known: list[Any]) -> list[str]:
+def _figures_of_kind(known: list[Any]) -> list[str]:
     kinds = set(map(type, known))
     if kinds == {bool}:
         return [f"{100 * sum(known) / len(known):.3g} % true"]
@@ -190,27 +191,27 @@ def _of_kind(known: list[Any]) -> list[str]:
         return [f"{cell(min(known))} to {cell(max(known))}"]
     try:
         return _shares(known)
-    except TypeError:  # of what has no hash, such as lists
+    except TypeError:  # values without a hash, such as lists
         return [f"of {' | '.join(sorted({type_name(value) for value in known}))}"]
 
 
 def _quantities(known: Sequence[Any]) -> list[str]:
-    """Say how numbers are distributed."""
+    """Describe how numbers are distributed."""
     numbers = sorted(float(number) for number in known)
     finite = [number for number in numbers if math.isfinite(number)]
-    said = [f"{len(numbers) - len(finite):,} infinite"] if len(finite) < len(numbers) else []
+    parts = [f"{len(numbers) - len(finite):,} infinite"] if len(finite) < len(numbers) else []
     if not finite:
-        return said
+        return parts
     if finite[0] == finite[-1]:
-        return [*said, f"always {_number(finite[0])}"]
+        return [*parts, f"always {_number(finite[0])}"]
     last = len(finite) - 1
     quartiles = " / ".join(_number(finite[last * quarter // 4]) for quarter in (1, 2, 3))
-    said += [f"{_number(finite[0])} to {_number(finite[-1])}", f"quartiles {quartiles}"]
+    parts += [f"{_number(finite[0])} to {_number(finite[-1])}", f"quartiles {quartiles}"]
     with suppress(OverflowError):
         mean = math.fsum(finite) / len(finite)
         squares = math.fsum((number - mean) * (number - mean) for number in finite)
-        said += [f"mean {mean:.4g}", f"std {math.sqrt(squares / last):.4g}"]
-    return said
+        parts += [f"mean {mean:.4g}", f"std {math.sqrt(squares / last):.4g}"]
+    return parts
 
 
 def _number(number: float) -> str:
@@ -218,27 +219,27 @@ def _number(number: float) -> str:
 
 
 def _shares(known: list[Any]) -> list[str]:
-    """Say which values there are, and how often."""
+    """List the most frequent values with their shares."""
     counted = Counter(known)
     if len(counted) == 1:
         return [f"always {cell(known[0])}"]
-    said = [f"{len(counted):,} distinct"]
+    parts = [f"{len(counted):,} distinct"]
     if len(counted) == len(known):
-        said = ["all distinct"]
+        parts = ["all distinct"]
     else:
         shares = (
             f"{cell(value)} {100 * times / len(known):.3g} %"
             for value, times in counted.most_common(FEW if len(counted) <= FEW else 3)
         )
-        said[0] += f": {', '.join(shares)}"
+        parts[0] += f": {', '.join(shares)}"
     if all(type(value) is str for value in known):
         length = sum(map(len, known)) / len(known)
-        said += [f"{length:.0f} characters on average"] if length > MAX_CELL / 2 else []
-    return said
+        parts += [f"{length:.0f} characters on average"] if length > MAX_CELL / 2 else []
+    return parts
 
 
 def _some_rows(table: Table, room: int) -> Iterator[str]:
-    """The first rows, and some of the others where they are not all shown."""
+    """Write the first rows, and a sample of the others."""
     head = WHOLE_ROWS if table.rows <= WHOLE_ROWS else HEAD_ROWS
     first = list(range(min(head, table.rows)))
     others = _at_random(len(first), table.rows, RANDOM_ROWS)
@@ -258,13 +259,13 @@ def _some_rows(table: Table, room: int) -> Iterator[str]:
 
 
 def _fitting(lines: Sequence[str], room: int) -> int:
-    """How many of the lines there is room for."""
+    """Count the lines that fit."""
     ends = accumulate(len(line) + 1 for line in lines)
     return sum(end <= room for end in ends)
 
 
 def _lines(table: Table, rows: Rows, width: int) -> Iterator[str]:
-    """Rows as lines of comma-separated values, after one with the names."""
+    """Write rows as comma-separated values, after a line with the names."""
     more = ["…"] if width < len(table.columns) else []
     if not table.single or table.index:
         names = [_quoted(label(name)) for name, _ in table.columns[:width]]
@@ -277,7 +278,7 @@ def _lines(table: Table, rows: Rows, width: int) -> Iterator[str]:
 
 
 def cell(value: object) -> str:
-    """Write a value as it stands in a row; a missing one is empty."""
+    """Write a value of a row; a missing one is empty."""
     if _is_missing(value):
         return ""
     if type(value) is str:
@@ -290,7 +291,7 @@ def cell(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Quote a text that would break the line, or read as more than one cell."""
+    """Quote a text that would break the line or count as several cells."""
     if any(character in text for character in ',"\n\r'):
         return json.dumps(text, ensure_ascii=False)
     return text
