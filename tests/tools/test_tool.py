@@ -95,7 +95,12 @@ def test_tools_of_any_kind_get_unique_names() -> None:
     elsewhere = RemoteTool(address="http://localhost/2")
     known = RemoteTool()
     assert Toolset([known, elsewhere, known]).names == ["weather", "weather_2"]
-    assert Toolset({"sky": known}).schemas()[0]["function"]["name"] == "sky"
+    assert Toolset({"the sky": known}).schemas()[0]["function"]["name"] == "the_sky"
+
+
+def test_a_name_may_stand_for_a_tool_of_any_kind() -> None:
+    namespace = {"sky": RemoteTool(), "local": SimpleNamespace(size=make_tool(len))}
+    assert Toolset(["sky", "local.size"], namespace=namespace).names == ["weather", "len"]
 
 
 def test_a_tool_of_another_kind_waits_for_confirmation() -> None:
