@@ -166,6 +166,21 @@ def test_approval_for_the_chat_holds_for_an_equal_identity() -> None:
     assert len(asked) == 3
 
 
+def test_approval_for_the_chat_ends_when_a_default_is_another() -> None:
+    asked: list[Any] = []
+
+    def ask(*question: Any) -> Any:
+        asked.append(question)
+        return "chat"
+
+    approval = Approval({}, {}, ask, lambda _: None)
+    scope: dict[str, Any] = {}
+    for source in ("a=1", "a=1", "a=2", "*, a=2", "*, a=3", "a: int = 3", "a: float = 3"):
+        exec(f"def pay({source}): pass", scope)
+        assert approval(make_tool(scope["pay"]), {}) is True
+    assert len(asked) == 6
+
+
 @pytest.mark.parametrize(
     "value",
     [len, RemoteTool, make_tool, MagicMock(), SimpleNamespace(call=1), "weather", None, {}, 3],
