@@ -1,1 +1,1 @@
-"""JSON Schema for tools and answers: from type hints, for servers, and back to values."""
+"""JSON Schema for tools and answers: made from types, normalized for servers, used on values."""

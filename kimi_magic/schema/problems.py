@@ -122,6 +122,7 @@ def problems_from_pydantic(
     """
     places: Places = {}
     wanted: dict[Place, list[str]] = {}
+    # pydantic reports an error for every member of a union that it tried.
     for found in error.errors(include_url=False, include_context=False, include_input=False):
         kind, loc = found["type"], found["loc"]
         is_about_key = kind in ("missing", "extra_forbidden", "unexpected_keyword_argument")
@@ -161,7 +162,7 @@ def got(value: Any) -> str:
     """Put a value that came into words."""
     try:
         text = abridge(json.dumps(value, ensure_ascii=False))
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):  # arguments may come from a person's edit
         text = "…"
     name = _NAMES.get(json_type(value))
     return f"got {name} ({text})" if name else f"got {text}"
@@ -195,6 +196,7 @@ def _path(place: Place) -> str:
 
 def _nearest(error: Any) -> Iterator[Any]:
     """Yield the errors of the alternative that came nearest, or the error itself."""
+    # Of the errors below anyOf or oneOf, schema_path starts with the index of the alternative.
     alternatives: dict[Any, list[Any]] = {}
     for inner in error.context or ():
         alternatives.setdefault(inner.schema_path[0], []).append(inner)

@@ -67,7 +67,7 @@ _STRICT_LIMITS = {
 }
 _STRICT_FORMATS = "date-time time date duration email hostname ipv4 ipv6 uuid".split()
 _MAX_GROWTH = 4000  # characters of definitions that are written out more than once
-_MAX_DEPTH = 20
+_MAX_DEPTH = 10  # alternatives may refer to themselves
 
 
 def tool_schema(raw: Mapping[str, Any]) -> Node:

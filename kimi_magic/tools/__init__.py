@@ -1,1 +1,1 @@
-"""Functions of the notebook as tools of the model."""
+"""Tools of the model: functions of the notebook, and whatever else can be called."""

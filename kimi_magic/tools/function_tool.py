@@ -52,7 +52,7 @@ _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 @dataclass(frozen=True, slots=True)
 class _Interface:
-    """How arguments are validated, and the schema before variables are listed in it."""
+    """The validation of arguments, and the schema before variables are listed in it."""
 
     binding: _Binding
     template: Mapping[str, Any]

@@ -56,7 +56,7 @@ class ToolOptions:
     def __post_init__(self) -> None:
         for name, value in (("timeout", self.timeout or 0), ("max_chars", self.max_chars)):
             is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if not is_number or not value >= 0:  # NaN compares false
+            if not is_number or not value >= 0:  # written so that NaN fails
                 raise KimiError(f"{name} is {value!r:.40}: give a number of 0 or more")
 
 

@@ -16,7 +16,7 @@ from kimi_magic.tools.decorator import (
     is_same_callable,
     spec_of,
 )
-from kimi_magic.tools.tool import MAX_NAME, Tool, ToolOptions, is_tool
+from kimi_magic.tools.tool import MAX_NAME, Tool, ToolOptions, is_tool, proper_name
 
 __all__ = ["Toolset", "find"]
 
@@ -132,13 +132,13 @@ class Toolset:
         self._tools[name] = tool
 
 
-def find(path: str, namespace: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return the callable that a name or a dotted path stands for.
+def find(path: str, namespace: Mapping[str, Any]) -> Any:
+    """Return the callable or tool that a name or a dotted path stands for.
 
     Raises
     ------
     KimiError
-        There is no such callable.
+        There is none.
     """
     first, *rest = path.split(".")
     if first not in namespace:
@@ -150,9 +150,9 @@ def find(path: str, namespace: Mapping[str, Any]) -> Callable[..., Any]:
         except AttributeError:
             owner = ".".join([first, *rest[:i]])
             raise KimiError(f"{owner} has no {part}: mend the name {path}") from None
-    if not callable(found):
+    if not callable(found) and not is_tool(found):
         raise KimiError(f"{path} is a {type(found).__name__}: a tool must be callable")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 class _Reader:
@@ -183,16 +183,17 @@ class _Reader:
         return self._make(fn, name, item)
 
     def _make(self, item: Any, name: str | None = None, schema: Any = None) -> Tool:
-        if is_tool(item):
-            return item.variant(name=name) if name else item
+        # Imported late, as it brings pydantic, which prompts without tools do not need.
+        from kimi_magic.tools.function_tool import make_tool
+
         path = item if isinstance(item, str) else ""
         if path == RUN_PYTHON:  # even if the notebook has a variable of this name
             item = _run_python(self.namespace)
         elif path:
             item = find(path, self.namespace)
+        if is_tool(item):
+            return item.variant(name=proper_name(name)) if name else item
         spec = item if isinstance(item, ToolSpec) else spec_of(item)
-        from kimi_magic.tools.function_tool import make_tool  # imports pydantic
-
         return make_tool(
             spec.function,
             name=name or spec.name or path.rpartition(".")[2] or None,
@@ -236,5 +237,6 @@ def _api_name(item: Mapping[str, Any]) -> str:
 
 def _is_same(one: Tool, other: Tool) -> bool:
     """Return True for tools of one callable and name; equal identities may be two callables."""
-    same = one is other or (one.function and is_same_callable(one.function, other.function))
-    return one.name == other.name and bool(same)
+    has_function = one.function is not None
+    same = has_function and is_same_callable(one.function, other.function)
+    return one.name == other.name and (same or one is other)

@@ -95,7 +95,12 @@ def test_tools_of_any_kind_get_unique_names() -> None:
     elsewhere = RemoteTool(address="http://localhost/2")
     known = RemoteTool()
     assert Toolset([known, elsewhere, known]).names == ["weather", "weather_2"]
-    assert Toolset({"sky": known}).schemas()[0]["function"]["name"] == "sky"
+    assert Toolset({"the sky": known}).schemas()[0]["function"]["name"] == "the_sky"
+
+
+def test_a_name_may_stand_for_a_tool_of_any_kind() -> None:
+    namespace = {"sky": RemoteTool(), "local": SimpleNamespace(size=make_tool(len))}
+    assert Toolset(["sky", "local.size"], namespace=namespace).names == ["weather", "len"]
 
 
 def test_a_tool_of_another_kind_waits_for_confirmation() -> None:
@@ -159,6 +164,21 @@ def test_approval_for_the_chat_holds_for_an_equal_identity() -> None:
     assert [each.identity() for each in asked] == ["http://localhost/weather", "http://evil"]
     assert approval(RemoteTool(name="other"), arguments) is True
     assert len(asked) == 3
+
+
+def test_approval_for_the_chat_ends_when_a_default_is_another() -> None:
+    asked: list[Any] = []
+
+    def ask(*question: Any) -> Any:
+        asked.append(question)
+        return "chat"
+
+    approval = Approval({}, {}, ask, lambda _: None)
+    scope: dict[str, Any] = {}
+    for source in ("a=1", "a=1", "a=2", "*, a=2", "*, a=3", "a: int = 3", "a: float = 3"):
+        exec(f"def pay({source}): pass", scope)
+        assert approval(make_tool(scope["pay"]), {}) is True
+    assert len(asked) == 6
 
 
 @pytest.mark.parametrize(

@@ -344,3 +344,15 @@ def test_importing_the_toolset_imports_no_pydantic() -> None:
     code = "import sys, kimi_magic.tools.toolset; print(*{'pydantic', 'griffe'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == ""
+
+
+def test_decorating_a_function_imports_no_pydantic() -> None:
+    code = """
+import sys
+import kimi_magic as kimi
+@kimi.tool(confirm=True)
+def f(x: int): ...
+print(*{'pydantic', 'griffe', 'jsonschema'} & set(sys.modules))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == ""
