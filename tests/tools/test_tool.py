@@ -173,7 +173,7 @@ def test_approval_for_the_chat_ends_when_a_default_is_another() -> None:
         asked.append(question)
         return "chat"
 
-    approval = Approval({}, {}, ask, lambda _: None)
+    approval = Approval({}, set(), ask, lambda _: None)
     scope: dict[str, Any] = {}
     for source in ("a=1", "a=1", "a=2", "*, a=2", "*, a=3", "a: int = 3", "a: float = 3"):
         exec(f"def pay({source}): pass", scope)
