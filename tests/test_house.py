@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -31,6 +32,8 @@ STOREYS = (
     {"kimi_magic"},
 )
 ALONE = {"testing"}
+# Names that are words of their own as well, for values that may be of any type.
+COMMON_NAMES = set("error options prompt send tools value".split())
 LONGEST = 600
 MOST_AT_THE_TOP = 6
 
@@ -74,6 +77,40 @@ def test_imports_point_down(room: str, path: Path) -> None:
             f"{arrow}: rooms of one storey do not know each other"
         )
         assert storey(wanted) < storey(room), f"{arrow} points up"
+
+
+def annotated(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The names of parameters and attributes, each with its annotation."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.annotation:
+            yield node.arg, ast.unparse(node.annotation)
+        elif isinstance(node, ast.AnnAssign):
+            yield ast.unparse(node.target).rpartition(".")[2], ast.unparse(node.annotation)
+
+
+CLASSES = {
+    (re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.name).lower(), room)
+    for room, path in modules()
+    for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and room not in ALONE
+}
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), [pytest.param(r, p, id=str(p.relative_to(PACKAGE))) for r, p in modules()]
+)
+def test_any_stands_for_no_type_from_above(room: str, path: Path) -> None:
+    """An attribute ``chat: Any`` in a room below that of ``Chat`` is an arrow up in disguise."""
+    if room in ALONE:
+        return
+    above = {name for name, home in CLASSES if storey(home) > storey(room)}
+    above |= {name.rpartition("_")[2] for name in above}
+    hidden = {
+        name
+        for name, hint in annotated(ast.parse(path.read_text("utf-8")))
+        if hint in ("Any", "Any | None") and name in above
+    }
+    assert hidden <= COMMON_NAMES, f"{sorted(hidden)} have types of their own"
 
 
 @pytest.mark.parametrize("path", [p for _, p in modules()], ids=lambda p: p.name)

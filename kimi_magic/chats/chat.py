@@ -43,16 +43,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChatTurn:
-    """A turn of a chat.
-
-    Attributes
-    ----------
-    prompt : str
-    reply : Reply
-    place : Place
-    request : Asked or None
-        The turn's request, from which it can be asked again.
-    """
+    """A turn of a chat; from its request it can be asked again."""
 
     prompt: str
     reply: Reply
@@ -156,18 +147,7 @@ class Chat:
 
 
 class Chats:
-    """The chats of a session.
-
-    Parameters
-    ----------
-    ask : callable
-        How the session asks; each chat gets it.
-
-    Attributes
-    ----------
-    current : str
-        The chat that cells without ``-c`` belong to.
-    """
+    """The chats of a session; ``current`` names the one that cells without ``-c`` belong to."""
 
     def __init__(self, ask: Callable[..., Reply]) -> None:
         self.current = "main"

@@ -26,12 +26,8 @@ PLAUSIBLE = 16
 class Calibration:
     """Corrections learned from a server.
 
-    Attributes
-    ----------
-    factor : float
-        Tokens for each one that was estimated.
-    ceiling : float
-        The estimate that is known to be too long.
+    ``factor`` is the tokens for each one that was estimated, ``ceiling`` the estimate that is known
+    to be too long.
     """
 
     factor: float = 1.0
@@ -41,16 +37,8 @@ class Calibration:
 class ContextWindow:
     """Estimates requests and tells which of them fit.
 
-    Four characters count as a token, corrected by the count that the server reports.
-
-    Parameters
-    ----------
-    tokens : int
-        Size of the window.
-    answer_tokens : int
-        The part of it that an answer may take.
-    calibration : Calibration, optional
-        Corrections so far; they are refined in place.
+    Four characters count as a token, corrected by the count that the server reports: the
+    calibration is refined in place. An answer may take ``answer_tokens`` of the window.
     """
 
     def __init__(

@@ -151,19 +151,8 @@ def shorten(
     in their own runs; then the older half of the earlier turns is left out, as long as more than
     ``least`` remain.
 
-    Parameters
-    ----------
-    history : sequence of Message
-        The system prompt and the earlier turns.
-    own : sequence of Message
-        The messages of this turn after its prompt.
-    least : int
-        Count of the earlier turns that must stay.
-
-    Returns
-    -------
-    tuple or None
-        Both, shortened, and a notice for the reader. None where nothing can be left out.
+    ``own`` are the messages of this turn after its prompt. The result is both, shortened, and a
+    notice for the reader; None where nothing can be left out.
     """
     latest = max((i for i, m in enumerate(own) if m.tool_calls), default=len(own))
     hidden = [_hidden(m) for m in history], [_hidden(m) for m in own[:latest]]

@@ -1,4 +1,4 @@
-"""What happens in a turn, as small frozen values.
+"""The events of a turn, as small frozen values, and who hears them.
 
 The loop yields them in order; views, ``kimi.stream`` and whoever else watches fold them.
 """
@@ -51,7 +51,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """What is done before the turn can start (a download, an engine that starts).
+    """Work before the turn can start (a download, an engine that starts).
 
     Each one replaces the one before; none is kept in the record.
     """

@@ -1,17 +1,21 @@
-"""The front end of the running cell: who can answer, which cell runs, and in which shell."""
+"""The running cell: who can answer, its place and shell, and the sources of earlier cells."""
 
 from __future__ import annotations
 
+import ast
+import linecache
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 __all__ = [
     "can_answer",
     "cell_number",
+    "cell_sources",
     "has_kernel",
     "is_captured",
+    "lines_of",
     "request",
     "running_cell",
     "running_shell",
@@ -77,3 +81,28 @@ def takes_questions() -> bool:
 def user_namespace() -> Mapping[str, Any]:
     """Return the variables of ``__main__``, which in a notebook are the notebook's."""
     return vars(sys.modules["__main__"])
+
+
+def cell_sources() -> Iterator[str]:
+    """Yield the cells' sources, the latest first."""
+    shell = running_shell()
+    ran = shell.history_manager.input_hist_parsed if shell else []
+    number = {source: n for n, source in enumerate(ran)}
+    found: list[tuple[int, int, str]] = []
+    latest = 0
+    for entry in linecache.cache.values():
+        # The shell sets no modification time, so that linecache never looks for a file on disk.
+        if len(entry) == 4 and entry[1] is None:
+            source = "".join(entry[2])
+            # A cell that runs again with the same text keeps its first place in the cache. Code
+            # that a cell has run, as run_python does, comes after that cell.
+            latest = number.get(source.rstrip("\n"), latest)
+            found.append((latest, len(found), source))
+    return (source for _, _, source in sorted(found, reverse=True))
+
+
+def lines_of(source: str, node: ast.stmt) -> str:
+    """Return the lines of a statement, from its first decorator on."""
+    decorators = getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+    return "".join(source.splitlines(keepends=True)[first - 1 : node.end_lineno])

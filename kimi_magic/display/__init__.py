@@ -1,1 +1,1 @@
-"""How a turn is shown: live, as a frozen record, in a terminal, as plain text."""
+"""Views of a turn: live, as a frozen record, in a terminal, as plain text."""

@@ -19,7 +19,7 @@ from pathlib import PurePath
 from types import FunctionType, GenericAlias, ModuleType, UnionType
 from typing import Any
 
-from kimi_magic.core.cell_sources import cell_sources, lines_of
+from kimi_magic.core.frontend import cell_sources, lines_of
 from kimi_magic.export.formatting import PYTHON
 from kimi_magic.export.imports import Imports
 from kimi_magic.secrets.patterns import holds_key

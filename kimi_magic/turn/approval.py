@@ -27,16 +27,8 @@ AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], 
 class Approval:
     """Decides on the calls of a turn that need confirmation.
 
-    Parameters
-    ----------
-    namespace : mapping
-        Where the names of live objects come from.
-    approved : set
-        Approvals for the chat so far; new ones are added.
-    ask : callable
-        Asks a person.
-    announce : callable
-        Gets an event before a person is asked, and one after.
+    Approvals for the chat are looked up in ``approved`` and added to it. Otherwise ``ask`` asks a
+    person, and ``announce`` gets an event before that and one after.
     """
 
     def __init__(

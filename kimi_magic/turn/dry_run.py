@@ -24,19 +24,7 @@ def describe_request(
     notices: Sequence[str],
     prompt: ComposedPrompt,
 ) -> str:
-    """Write a request out for a person to read.
-
-    Parameters
-    ----------
-    endpoint : Endpoint
-    parameters : mapping
-        The body without its messages.
-    send : Send
-        The messages and tools.
-    notices : sequence of str
-        Notices that the turn would show before.
-    prompt : ComposedPrompt
-    """
+    """Write a request out for a person to read, after the notices that the turn would show."""
     about = ", ".join(f"{k} {v}" for k, v in parameters.items() if k not in SHOWN_APART)
     where = endpoint.base_url or "on this machine"
     model = parameters["model"]

@@ -56,15 +56,9 @@ REPEATED, REPEATED_TOO_OFTEN = 3, 10
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Ask the model with these messages.
+    """Ask the model with these messages and tool schemas.
 
-    Attributes
-    ----------
-    messages : tuple of Message
-    tools : sequence of dict
-        The schemas of the tools that are offered.
-    whole : bool
-        The answer is to come in one piece, whatever the request says.
+    With ``whole``, the answer is to come in one piece, whatever the request says.
     """
 
     messages: tuple[Message, ...]
@@ -91,14 +85,9 @@ Answer = Completion | ToolStarted | ToolFinished | None
 
 
 class Stopped(Exception):
-    """Thrown into the loop to end it.
+    """Thrown into the loop to end it, with what had arrived.
 
-    Parameters
-    ----------
-    partial : Completion, optional
-        The part of the model's answer that had arrived.
-    result : ToolResult, optional
-        The result so far of the call that was running.
+    ``partial`` is the part of the model's answer, ``result`` that of the call that was running.
     """
 
     def __init__(self, partial: Completion | None = None, result: ToolResult | None = None) -> None:
@@ -223,13 +212,7 @@ class Loop:
         return not (self._partial or self._calling)
 
     def record(self, *, model: str, chat: str | None, failed: bool = False) -> TurnRecord:
-        """Return what the turn has come to, whole or cut.
-
-        Parameters
-        ----------
-        model : str
-            The model asked for, where the server named none.
-        """
+        """Return what the turn has come to, whole or cut; ``model`` is the one asked for."""
         steps = self.steps
         reason = self._concluded or (steps[-1].finish_reason if steps else None)
         return TurnRecord(

@@ -18,13 +18,8 @@ __all__ = ["ComposedPrompt", "check_prompt", "compose"]
 class ComposedPrompt:
     """A prompt ready to be sent.
 
-    Attributes
-    ----------
-    message : Message
-    variables : tuple of str
-        The variables and expressions whose values or summaries it holds.
-    masked : tuple of str
-        Descriptions of the secrets that were taken out.
+    ``variables`` are the variables and expressions whose values or summaries it holds, ``masked``
+    describes the secrets that were taken out.
     """
 
     message: Message
@@ -56,17 +51,8 @@ def compose(
 ) -> ComposedPrompt:
     """Attach variables and cells to the prompt, and mask what looks like a key.
 
-    Parameters
-    ----------
-    request : TurnRequest
-    namespace : mapping
-        Where the names of variables come from.
-    redactor : Redactor or None
-        None: what looks like a key may be sent.
-    tokens : int
-        Longest summary of each variable, where the request says nothing else.
-    instruction : str
-        Text that is added at the end.
+    A summary has at most ``tokens`` tokens where the request says nothing else; ``instruction`` is
+    added at the end. Without a redactor, what looks like a key may be sent.
 
     Raises
     ------

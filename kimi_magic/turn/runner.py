@@ -75,12 +75,8 @@ LESS_STRICT = "The server refused the request with its answer's schema: it is as
 class PreparedTurn:
     """A request that passed every check, with everything that it takes to run it.
 
-    Attributes
-    ----------
-    shown_in : int or None
-        The number of the cell that shows the turn.
-    announces_practice : bool
-        Tell the reader, once a session, that the practice model answers.
+    ``shown_in`` is the number of the cell that shows the turn. With ``announces_practice``, the
+    reader is told, once a session, that the practice model answers.
     """
 
     request: TurnRequest
@@ -99,24 +95,11 @@ class PreparedTurn:
     def run(
         self, sinks: Sequence[Sink] = (), ask: AskPerson | None = None
     ) -> Generator[Envelope | None, None, None]:
-        """Run the turn; every sink has an event before it is yielded.
+        """Run the turn: yield its events, and None now and then while nothing happens.
 
-        Parameters
-        ----------
-        sinks : sequence of Sink
-            They hear an event after the turn's chat did.
-        ask : callable, optional
-            Asks a person about a call; by default at an ``input()`` prompt.
-
-        Yields
-        ------
-        Envelope or None
-            None now and then, while nothing happens. The last event is ``TurnFinished``.
-
-        Raises
-        ------
-        KimiError, TurnInterrupted
-            After that event; ``error.reply`` is what had arrived.
+        The turn's chat hears an event first, then the sinks, then it is yielded. The last one is
+        ``TurnFinished``; a turn that failed raises its error after that. A person is asked about
+        calls with ``ask``, by default at an ``input()`` prompt.
         """
         chat = self.chats.get(self.request.chat) if self.request.chat else None
         if chat is not None:
@@ -129,11 +112,8 @@ class PreparedTurn:
     def first_request(self, model: str) -> tuple[dict[str, Any], Send, list[str]]:
         """Return what would be sent first, without sending it or changing anything.
 
-        Returns
-        -------
-        tuple
-            The body without its messages, the messages with the tools, and the notices that
-            the turn would show before.
+        That is the body without its messages, the messages with the tools, and the notices that
+        the turn would show before.
         """
         chat = self.chats.peek(self.request.chat) if self.request.chat else None
         dry = _Run(self, chat, (), ask_with_input)
@@ -159,13 +139,8 @@ def prepare(
 ) -> PreparedTurn:
     """Check everything that can be refused before anything is shown or sent.
 
-    Parameters
-    ----------
-    find_key : callable
-        Looks the endpoint's key up, or asks a person for it. It is called before the prompt is
-        composed: a key that is known is masked in it.
-    namespace : mapping
-        The notebook's variables.
+    ``find_key`` looks the endpoint's key up or asks a person for it, and is called before the
+    prompt is composed: a key that is known is redacted in it.
 
     Raises
     ------
@@ -202,12 +177,7 @@ def prepare(
 class _Body:
     """The requests of a turn without their messages.
 
-    Attributes
-    ----------
-    common : dict
-        Parameters of all of them, tools included.
-    schema : dict
-        Parameters that hold an answer to its schema.
+    ``common`` are the parameters of all of them, ``schema`` those that hold an answer to its form.
     """
 
     common: dict[str, Any]
@@ -221,8 +191,6 @@ class _Body:
 
 
 class _Run:
-    """A turn that runs."""
-
     def __init__(
         self, turn: PreparedTurn, chat: Chat | None, sinks: Sequence[Sink], ask: AskPerson
     ) -> None:

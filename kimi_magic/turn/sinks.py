@@ -15,14 +15,7 @@ logger = logging.getLogger("kimi_magic")
 
 
 class GuardedSinks:
-    """Hands events on to sinks; one that fails is reported once and dropped.
-
-    Parameters
-    ----------
-    sinks : sequence of Sink
-    redact : callable
-        Takes keys out of the report.
-    """
+    """Hands events on to sinks; one that fails is reported once, redacted, and dropped."""
 
     def __init__(self, sinks: Sequence[Sink], redact: Callable[[str], str]) -> None:
         self._sinks = list(sinks)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import BuiltinFunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
-from kimi_magic.core.cell_sources import cell_sources, lines_of
+from kimi_magic.core.frontend import cell_sources, lines_of
 from kimi_magic.core.text import clip, cut_middle
 from kimi_magic.core.time_limit import USER_ERRORS
 
