@@ -163,8 +163,7 @@ class Settings(Configurable):
         ConfigError
             The text of a variable does not fit its setting.
         """
-        for name, trait in Settings.class_traits(config=True).items():
-            variable = f"KIMI_{name.upper()}"
+        for variable, name, trait in _VARIABLES:
             text = os.environ.get(variable, "")
             if text == self._seen.get(name, ""):
                 continue
@@ -177,3 +176,10 @@ class Settings(Configurable):
             self._seen[name] = text
             if not text:
                 del self._without[name]
+
+
+# Listed once: traitlets takes as long to list its traits as the environment to be read, each turn.
+_VARIABLES = [
+    (f"KIMI_{name.upper()}", name, trait)
+    for name, trait in Settings.class_traits(config=True).items()
+]

@@ -148,7 +148,7 @@ def prepare(
         The prompt, the tools, the schema, the endpoint or its key do not fit.
     """
     check_prompt(request.prompt)
-    settings.read_environment()
+    endpoint = connector.choose(request.endpoint, settings)
     schema = None
     if request.schema is not None:
         from kimi_magic.schema.output import output_schema
@@ -159,7 +159,6 @@ def prepare(
         from kimi_magic.tools.toolset import Toolset
 
         toolset = with_approval(Toolset(request.tools), request.approve or settings.approve)
-    endpoint = connector.choose(request.endpoint, settings)
     key = find_key(endpoint)
     prompt = compose(
         request,
