@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["Hold", "holding_interrupts", "interruptible", "waiting"]
+__all__ = ["Hold", "holding_interrupts", "interruptible", "uninterrupted", "waiting"]
 
 # An interrupt that nothing lets through must not make a hung view unstoppable.
 PATIENCE = 3
@@ -53,15 +53,27 @@ class Hold:
         recover : bool
             Raise again what was raised in the block and did not come out of it.
         """
+        before = self._open
         try:
             self._open, self._raised = True, False
             if self.pending:
                 self.receive(signal.SIGINT, None)
             yield
         finally:
-            self._open = False
+            self._open = before and not self._raised
         if self._raised and recover:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def close(self) -> Iterator[None]:
+        """Hold interrupts again, inside a block where they are let through."""
+        before, self._open = self._open, False
+        try:
+            yield
+        finally:
+            self._open = before and not self._raised
+        if self._open and self.pending:
+            self.receive(signal.SIGINT, None)
 
 
 _holds: list[Hold] = []
@@ -102,6 +114,16 @@ def interruptible(*, recover: bool = False) -> Iterator[None]:
     """
     if _holds and _in_main_thread():
         with _holds[-1].open(recover=recover):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold interrupts back while our own code runs in the middle of code of the user's."""
+    if _holds and _in_main_thread():
+        with _holds[-1].close():
             yield
     else:
         yield

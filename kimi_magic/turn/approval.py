@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.events import ApprovalAnswered, ApprovalAsked
+from kimi_magic.core.interrupts import uninterrupted
 from kimi_magic.display.live.approval_form import as_fields
 from kimi_magic.display.view import Answer, AsksPerson, View
 
@@ -83,7 +84,8 @@ def asking(view: View) -> AskPerson:
     def ask(
         tool: Tool, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
     ) -> Answer:
-        answer = view.ask_person(arguments, problem) if isinstance(view, AsksPerson) else None
+        with uninterrupted():  # the view lets them through where it waits
+            answer = view.ask_person(arguments, problem) if isinstance(view, AsksPerson) else None
         return ask_with_input(tool, arguments, problem) if answer is None else answer
 
     return ask

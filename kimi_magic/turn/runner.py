@@ -36,7 +36,7 @@ from kimi_magic.core.events import (
     TurnStarted,
 )
 from kimi_magic.core.frontend import can_answer
-from kimi_magic.core.interrupts import interruptible, waiting
+from kimi_magic.core.interrupts import interruptible, uninterrupted, waiting
 from kimi_magic.core.messages import Message, ToolCall, as_content
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
@@ -397,7 +397,8 @@ class _Run:
 
     def _announce(self, event: Event) -> None:
         """Tell of an event that happens deep inside a call; only the sinks hear of it."""
-        self._tell(event)
+        with uninterrupted():
+            self._tell(event)
 
     def _redact(self, value: T) -> T:
         # With the keys that are known by now: a tool may have set one.

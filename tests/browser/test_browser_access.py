@@ -101,7 +101,7 @@ def test_nobody_is_shut_out(bench: Bench, scripted_server: ScriptedServer, theme
     page, turn = bench.page, bench.turn
     bench.theme(theme)
     scripted_server.reply(reasoning="I think about it. " * 60, tool_calls=CALLS, rate=60)
-    scripted_server.reply(ANSWER + "To be continued. " * 60, reasoning="Now.", rate=80)
+    scripted_server.reply(ANSWER + "To be continued. " * 60, reasoning="Now.", rate=40)
     bench.run("%%kimi -T trend,broken,run_python,order --approve auto\nGo.")
     turn.get_by_text("think about").first.wait_for()
     assert complaints(page, ".kimi-turn") == []

@@ -9,7 +9,12 @@ from collections.abc import Callable
 
 import pytest
 
-from kimi_magic.core.interrupts import holding_interrupts, interruptible, waiting
+from kimi_magic.core.interrupts import (
+    holding_interrupts,
+    interruptible,
+    uninterrupted,
+    waiting,
+)
 
 
 def interrupt() -> None:
@@ -62,6 +67,29 @@ def test_a_turn_inside_a_tool_of_another_turn() -> None:
                 let_through(int)
         with pytest.raises(KeyboardInterrupt):  # the tool goes on, and can be stopped
             interrupt()
+
+
+def test_our_own_code_inside_the_users_is_not_interrupted() -> None:
+    reached = []
+
+    def ask() -> None:
+        with uninterrupted():
+            interrupt()
+            reached.append("the form is drawn")
+        reached.append("never")
+
+    def answer() -> None:
+        with uninterrupted():
+            with waiting():
+                reached.append("nothing was pending")
+            interrupt()
+            let_through(reached.append, "never")
+
+    with holding_interrupts():
+        for call in (ask, answer):
+            with pytest.raises(KeyboardInterrupt):
+                let_through(call)
+    assert reached == ["the form is drawn", "nothing was pending"]
 
 
 def swallow() -> None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from kimi_magic.core.events import ApprovalAsked, Envelope, Notice, ToolStarted, TurnFinished
 from kimi_magic.core.frontend import request
+from kimi_magic.core.interrupts import waiting
 from kimi_magic.display.live import detached
 from kimi_magic.display.live.approval_form import as_fields, read_answer
 from kimi_magic.display.live.clicks import Clicks
@@ -171,7 +172,8 @@ class LiveView:
 
     def _wait_for_answer(self) -> dict[str, Any] | None:
         """Wait a tick: the one place in a view where an interrupt may land."""
-        return self._clicks.answer(TICK)
+        with waiting():
+            return self._clicks.answer(TICK)
 
     def close(self) -> None:
         self._clicks.end()
