@@ -75,14 +75,16 @@ LESS_STRICT = "The server refused the request with its answer's schema: it is as
 class PreparedTurn:
     """A request that passed every check, with everything that it takes to run it.
 
-    ``shown_in`` is the number of the cell that shows the turn. With ``announces_practice``, the
-    reader is told, once a session, that the practice model answers.
+    ``keys`` are those that were known when it was prepared, ``shown_in`` is the number of the cell
+    that shows the turn. With ``announces_practice``, the reader is told, once a session, that the
+    practice model answers.
     """
 
     request: TurnRequest
     prompt: ComposedPrompt
     endpoint: Endpoint
     key: Key | None
+    keys: Sequence[Key]
     toolset: Toolset | None
     schema: OutputSchema | None
     place: Place
@@ -103,9 +105,7 @@ class PreparedTurn:
         """
         chat = self.chats.get(self.request.chat) if self.request.chat else None
         if chat is not None:
-            prompt = Redactor(self.connector.known_keys()).text(
-                Message("user", as_content(self.request.prompt)).text
-            )
+            prompt = Redactor(self.keys).text(Message("user", as_content(self.request.prompt)).text)
             sinks = [ChatSink(chat, prompt, self.place, self.request), *sinks]
         return _Run(self, chat, sinks, ask or ask_with_input).run()
 
@@ -160,15 +160,26 @@ def prepare(
 
         toolset = with_approval(Toolset(request.tools), request.approve or settings.approve)
     key = find_key(endpoint)
+    keys = connector.known_keys()
     prompt = compose(
         request,
         namespace,
-        None if request.allow_secrets else Redactor(connector.known_keys(), shapes=True),
+        None if request.allow_secrets else Redactor(keys, shapes=True),
         tokens=settings.summary_tokens,
         instruction=schema.instruction if schema else "",
     )
     return PreparedTurn(
-        request, prompt, endpoint, key, toolset or None, schema, place, settings, connector, chats
+        request,
+        prompt,
+        endpoint,
+        key,
+        keys,
+        toolset or None,
+        schema,
+        place,
+        settings,
+        connector,
+        chats,
     )
 
 
@@ -406,7 +417,8 @@ class _Run:
 
     def _sendable(self, value: T) -> T:
         """Return a part of a request without keys, unless they may be sent."""
-        return value if self._turn.request.allow_secrets else self._redact(value)
+        turn = self._turn
+        return value if turn.request.allow_secrets else Redactor(turn.keys).value(value)
 
 
 def _drive(
