@@ -81,46 +81,28 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "BadRequest": "kimi_magic.core.errors",
-    "BadStream": "kimi_magic.core.errors",
-    "ConfigError": "kimi_magic.core.errors",
-    "ConnectionFailed": "kimi_magic.core.errors",
-    "ContentFiltered": "kimi_magic.core.errors",
-    "ContextTooLong": "kimi_magic.core.errors",
-    "Endpoint": "kimi_magic.wire.endpoints",
-    "EndpointError": "kimi_magic.core.errors",
-    "KeyRefused": "kimi_magic.core.errors",
-    "KimiError": "kimi_magic.core.errors",
-    "Reply": "kimi_magic.core.reply",
-    "LocalEngineError": "kimi_magic.core.errors",
-    "MagicError": "kimi_magic.core.errors",
-    "MissingKeyError": "kimi_magic.core.errors",
-    "NotFound": "kimi_magic.core.errors",
-    "PromptError": "kimi_magic.core.errors",
-    "QuotaExhausted": "kimi_magic.core.errors",
-    "RateLimited": "kimi_magic.core.errors",
-    "ServerFailed": "kimi_magic.core.errors",
-    "TimedOut": "kimi_magic.core.errors",
-    "ToolInterrupted": "kimi_magic.core.errors",
-    "Toolset": "kimi_magic.tools.toolset",
-    "TurnInterrupted": "kimi_magic.core.errors",
-    "add_endpoint": "kimi_magic.api",
-    "ask": "kimi_magic.api",
-    "chat": "kimi_magic.api",
-    "snippet": "kimi_magic.api",
-    "stream": "kimi_magic.api",
-    "summarize": "kimi_magic.context.summaries.summary",
-    "summarizer": "kimi_magic.context.summaries.summary",
-    "tool": "kimi_magic.tools.decorator",
+_NAMES = {
+    "api": "add_endpoint ask chat snippet stream",
+    "context.summaries.summary": "summarize summarizer",
+    "core.errors": (
+        "BadRequest BadStream ConfigError ConnectionFailed ContentFiltered ContextTooLong "
+        "EndpointError KeyRefused KimiError LocalEngineError MagicError MissingKeyError NotFound "
+        "PromptError QuotaExhausted RateLimited ServerFailed TimedOut ToolInterrupted "
+        "TurnInterrupted"
+    ),
+    "core.reply": "Reply",
+    "tools.decorator": "tool",
+    "tools.toolset": "Toolset",
+    "wire.endpoints": "Endpoint",
 }
+_HOMES = {name: f"kimi_magic.{home}" for home, text in _NAMES.items() for name in text.split()}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value
-    if name in ("last", "settings"):  # they change: looked up each time
+    if name in ("last", "settings"):  # looked up each time, since they change
         from kimi_magic.session import current
 
         return getattr(current(), name)
@@ -132,24 +114,23 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """What ``%load_ext kimi_magic`` does."""
+    """Register the magics, for ``%load_ext kimi_magic``."""
     from kimi_magic.jupyter.magics import KimiMagics
 
     magics = KimiMagics.of(shell)
     shell.register_magics(magics)
-    if magics.cell_errors.record not in shell.events.callbacks["post_run_cell"]:
-        shell.events.register("post_run_cell", magics.cell_errors.record)
+    shell.events.register("post_run_cell", magics.cell_errors.record)
     for hooks, ours in _hooks(shell):
         if ours not in hooks:
             hooks.append(ours)
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """What ``%unload_ext kimi_magic`` does: the magics go, chats and settings stay."""
+    """Remove the magics, for ``%unload_ext kimi_magic``; chats and settings stay."""
     kimi = shell.magics_manager.magics["line"].get("kimi")
-    record = getattr(getattr(kimi, "__self__", None), "cell_errors", None)
-    if record is not None and record.record in shell.events.callbacks["post_run_cell"]:
-        shell.events.unregister("post_run_cell", record.record)
+    errors = getattr(getattr(kimi, "__self__", None), "cell_errors", None)
+    if errors is not None and errors.record in shell.events.callbacks["post_run_cell"]:
+        shell.events.unregister("post_run_cell", errors.record)
     for magics in shell.magics_manager.magics.values():
         magics.pop("kimi", None)
     for hooks, ours in _hooks(shell):
@@ -158,7 +139,7 @@ def unload_ipython_extension(shell: Any) -> None:
 
 
 def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
-    """Lists of IPython's, and what of ours belongs into each."""
+    """Return IPython's lists of hooks, each with our entry."""
     from kimi_magic.jupyter.completion import complete_kimi
     from kimi_magic.jupyter.input_transforms import QuestionLine, cell_without_body
 
