@@ -17,13 +17,7 @@ __all__ = ["call_tool", "change_offer", "describe_tool", "list_offered"]
 
 
 def describe_tool(name: str, namespace: Mapping[str, Any]) -> str:
-    """Return a tool's schema as it is sent, and notes on what was guessed, renamed or dropped.
-
-    Raises
-    ------
-    KimiError
-        There is no such function, or it cannot be a tool.
-    """
+    """Return a tool's schema as it is sent, and notes on what was guessed, renamed or dropped."""
     (tool,) = _find_tool(name, namespace).tools
     schema = json.dumps(tool.schema(), indent=2, ensure_ascii=False)
     return "\n".join([schema, *(f"- {note}" for note in tool.notes)])
@@ -32,11 +26,7 @@ def describe_tool(name: str, namespace: Mapping[str, Any]) -> str:
 def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
     """Call a tool with arguments as the model writes them, and show all that comes of it.
 
-    Raises
-    ------
-    KimiError
-        There is no such function, or it cannot be a tool. A call that fails raises nothing.
-    ToolInterrupted
+    A call that fails raises nothing: its error is what the model gets.
     """
     from kimi_magic.turn.approval import Approval, ask_with_input
 
@@ -57,20 +47,12 @@ def list_offered() -> str:
         f"{tool.name}: {tool.description.partition(chr(10))[0] or '(no description)'}"
         for tool in Toolset(list(offered)).tools
     ]
-    return (
-        "\n".join(rows)
-        or "No tools are offered. Offer one with `%kimi tools add NAME` or @kimi.tool."
-    )
+    none = "No tools are offered. Offer one with `%kimi tools add NAME` or @kimi.tool."
+    return "\n".join(rows) or none
 
 
 def change_offer(change: str, namespace: Mapping[str, Any]) -> str:
-    """Carry out ``add NAME`` or ``remove NAME``, and return a line that says so.
-
-    Raises
-    ------
-    KimiError
-        There is no such function or tool.
-    """
+    """Carry out ``add NAME`` or ``remove NAME``, and return a line that says so."""
     action, _, name = change.partition(" ")
     name = name.strip()
     if action not in ("add", "remove") or not name:
