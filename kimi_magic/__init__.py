@@ -1,7 +1,7 @@
 """A reasoning model as a native part of the notebook.
 
 ``%load_ext kimi_magic`` brings ``%%kimi``; ``import kimi_magic as kimi`` the same for Python code.
-Names are loaded when they are first used, so loading the extension costs little.
+All but the errors is loaded when it is first used, so loading the extension costs little.
 """
 
 from __future__ import annotations
@@ -9,32 +9,33 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kimi_magic.core.errors import (
+    BadRequest,
+    BadStream,
+    ConfigError,
+    ConnectionFailed,
+    ContentFiltered,
+    ContextTooLong,
+    EndpointError,
+    KeyRefused,
+    KimiError,
+    LocalEngineError,
+    MagicError,
+    MissingKeyError,
+    NotFound,
+    PromptError,
+    QuotaExhausted,
+    RateLimited,
+    ServerFailed,
+    TimedOut,
+    ToolInterrupted,
+    TurnInterrupted,
+)
+
 if TYPE_CHECKING:
     from kimi_magic.api import add_endpoint, ask, chat, snippet, stream
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
-    from kimi_magic.core.errors import (
-        BadRequest,
-        BadStream,
-        ConfigError,
-        ConnectionFailed,
-        ContentFiltered,
-        ContextTooLong,
-        EndpointError,
-        KeyRefused,
-        KimiError,
-        LocalEngineError,
-        MagicError,
-        MissingKeyError,
-        NotFound,
-        PromptError,
-        QuotaExhausted,
-        RateLimited,
-        ServerFailed,
-        TimedOut,
-        ToolInterrupted,
-        TurnInterrupted,
-    )
     from kimi_magic.core.reply import Reply
     from kimi_magic.tools.decorator import tool
     from kimi_magic.tools.toolset import Toolset
@@ -84,12 +85,6 @@ __version__ = "0.1.0"
 _NAMES = {
     "api": "add_endpoint ask chat snippet stream",
     "context.summaries.summary": "summarize summarizer",
-    "core.errors": (
-        "BadRequest BadStream ConfigError ConnectionFailed ContentFiltered ContextTooLong "
-        "EndpointError KeyRefused KimiError LocalEngineError MagicError MissingKeyError NotFound "
-        "PromptError QuotaExhausted RateLimited ServerFailed TimedOut ToolInterrupted "
-        "TurnInterrupted"
-    ),
     "core.reply": "Reply",
     "tools.decorator": "tool",
     "tools.toolset": "Toolset",
@@ -117,9 +112,7 @@ def load_ipython_extension(shell: Any) -> None:
     """Register the magics, for ``%load_ext kimi_magic``."""
     from kimi_magic.jupyter.magics import KimiMagics
 
-    magics = KimiMagics.of(shell)
-    shell.register_magics(magics)
-    shell.events.register("post_run_cell", magics.cell_errors.record)
+    shell.register_magics(KimiMagics.of(shell))
     for hooks, ours in _hooks(shell):
         if ours not in hooks:
             hooks.append(ours)
@@ -127,10 +120,6 @@ def load_ipython_extension(shell: Any) -> None:
 
 def unload_ipython_extension(shell: Any) -> None:
     """Remove the magics, for ``%unload_ext kimi_magic``; chats and settings stay."""
-    kimi = shell.magics_manager.magics["line"].get("kimi")
-    errors = getattr(getattr(kimi, "__self__", None), "cell_errors", None)
-    if errors is not None and errors.record in shell.events.callbacks["post_run_cell"]:
-        shell.events.unregister("post_run_cell", errors.record)
     for magics in shell.magics_manager.magics.values():
         magics.pop("kimi", None)
     for hooks, ours in _hooks(shell):
@@ -142,9 +131,11 @@ def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
     """Return IPython's lists of hooks, each with our entry."""
     from kimi_magic.jupyter.completion import complete_kimi
     from kimi_magic.jupyter.input_transforms import QuestionLine, cell_without_body
+    from kimi_magic.jupyter.magics import KimiMagics
 
     manager = shell.input_transformer_manager
     return [
+        (shell.events.callbacks["post_run_cell"], KimiMagics.of(shell).cell_errors.record),
         (manager.cleanup_transforms, cell_without_body),
         (manager.token_transformers, QuestionLine),
         (shell.Completer.custom_matchers, complete_kimi),
