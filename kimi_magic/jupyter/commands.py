@@ -89,15 +89,12 @@ def help_text(name: str = "") -> str:
         options = _columns([(f"    {option.usage}", option.help) for option in known.options])
         lines = [f"%kimi {known.usage}", f"    {known.help}", options]
         return "\n".join([*filter(None, lines), f"    for example: {known.example}"])
-    return "\n".join(
-        [
-            "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.",
-            _columns([(f"  {option.usage}", option.help) for option in OPTIONS]),
-            "",
-            _columns([(f"  %kimi {known.usage}", known.help) for known in REGISTRY.values()]),
-            "",
-            "Settings: %config KimiMagics. In Python: kimi.ask, kimi.chat, kimi.last.",
-        ]
+    options = _columns([(f"  {option.usage}", option.help) for option in OPTIONS])
+    verbs = _columns([(f"  %kimi {known.usage}", known.help) for known in REGISTRY.values()])
+    return (
+        "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.\n"
+        f"{options}\n\n{verbs}\n\n"
+        "Settings: %config KimiMagics. In Python: kimi.ask, kimi.chat, kimi.last."
     )
 
 

@@ -53,17 +53,16 @@ def list_offered() -> str:
 
 def change_offer(change: str, namespace: Mapping[str, Any]) -> str:
     """Carry out ``add NAME`` or ``remove NAME``, and return a line that says so."""
-    action, _, name = change.partition(" ")
-    name = name.strip()
-    if action not in ("add", "remove") or not name:
-        raise MagicError("`%kimi tools` lists; `%kimi tools add NAME` and `remove NAME` change it.")
-    if action == "remove":
-        offered.remove(name)
-        return f"{name} is no longer offered."
-    try:
-        return f"{offered.add(find(name, namespace))} is offered to every cell."
-    except KimiError as error:
-        raise MagicError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+    match change.split(None, 1):
+        case ["remove", name]:
+            offered.remove(name)
+            return f"{name} is no longer offered."
+        case ["add", name]:
+            try:
+                return f"{offered.add(find(name, namespace))} is offered to every cell."
+            except KimiError as error:
+                raise MagicError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+    raise MagicError("`%kimi tools` lists; `%kimi tools add NAME` and `remove NAME` change it.")
 
 
 def _find_tool(name: str, namespace: Mapping[str, Any]) -> Toolset:
