@@ -1,7 +1,7 @@
 """A reasoning model as a native part of the notebook.
 
 ``%load_ext kimi_magic`` brings ``%%kimi``; ``import kimi_magic as kimi`` the same for Python code.
-Names are loaded when they are first used, so loading the extension costs little.
+All but the errors is loaded when it is first used, so loading the extension costs little.
 """
 
 from __future__ import annotations
@@ -9,32 +9,33 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kimi_magic.core.errors import (
+    BadRequest,
+    BadStream,
+    ConfigError,
+    ConnectionFailed,
+    ContentFiltered,
+    ContextTooLong,
+    EndpointError,
+    KeyRefused,
+    KimiError,
+    LocalEngineError,
+    MagicError,
+    MissingKeyError,
+    NotFound,
+    PromptError,
+    QuotaExhausted,
+    RateLimited,
+    ServerFailed,
+    TimedOut,
+    ToolInterrupted,
+    TurnInterrupted,
+)
+
 if TYPE_CHECKING:
     from kimi_magic.api import add_endpoint, ask, chat, snippet, stream
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
-    from kimi_magic.core.errors import (
-        BadRequest,
-        BadStream,
-        ConfigError,
-        ConnectionFailed,
-        ContentFiltered,
-        ContextTooLong,
-        EndpointError,
-        KeyRefused,
-        KimiError,
-        LocalEngineError,
-        MagicError,
-        MissingKeyError,
-        NotFound,
-        PromptError,
-        QuotaExhausted,
-        RateLimited,
-        ServerFailed,
-        TimedOut,
-        ToolInterrupted,
-        TurnInterrupted,
-    )
     from kimi_magic.core.reply import Reply
     from kimi_magic.tools.decorator import tool
     from kimi_magic.tools.toolset import Toolset
@@ -81,46 +82,22 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "BadRequest": "kimi_magic.core.errors",
-    "BadStream": "kimi_magic.core.errors",
-    "ConfigError": "kimi_magic.core.errors",
-    "ConnectionFailed": "kimi_magic.core.errors",
-    "ContentFiltered": "kimi_magic.core.errors",
-    "ContextTooLong": "kimi_magic.core.errors",
-    "Endpoint": "kimi_magic.wire.endpoints",
-    "EndpointError": "kimi_magic.core.errors",
-    "KeyRefused": "kimi_magic.core.errors",
-    "KimiError": "kimi_magic.core.errors",
-    "Reply": "kimi_magic.core.reply",
-    "LocalEngineError": "kimi_magic.core.errors",
-    "MagicError": "kimi_magic.core.errors",
-    "MissingKeyError": "kimi_magic.core.errors",
-    "NotFound": "kimi_magic.core.errors",
-    "PromptError": "kimi_magic.core.errors",
-    "QuotaExhausted": "kimi_magic.core.errors",
-    "RateLimited": "kimi_magic.core.errors",
-    "ServerFailed": "kimi_magic.core.errors",
-    "TimedOut": "kimi_magic.core.errors",
-    "ToolInterrupted": "kimi_magic.core.errors",
-    "Toolset": "kimi_magic.tools.toolset",
-    "TurnInterrupted": "kimi_magic.core.errors",
-    "add_endpoint": "kimi_magic.api",
-    "ask": "kimi_magic.api",
-    "chat": "kimi_magic.api",
-    "snippet": "kimi_magic.api",
-    "stream": "kimi_magic.api",
-    "summarize": "kimi_magic.context.summaries.summary",
-    "summarizer": "kimi_magic.context.summaries.summary",
-    "tool": "kimi_magic.tools.decorator",
+_NAMES = {
+    "api": "add_endpoint ask chat snippet stream",
+    "context.summaries.summary": "summarize summarizer",
+    "core.reply": "Reply",
+    "tools.decorator": "tool",
+    "tools.toolset": "Toolset",
+    "wire.endpoints": "Endpoint",
 }
+_HOMES = {name: f"kimi_magic.{home}" for home, text in _NAMES.items() for name in text.split()}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value
-    if name in ("last", "settings"):  # they change: looked up each time
+    if name in ("last", "settings"):  # looked up each time, since they change
         from kimi_magic.session import current
 
         return getattr(current(), name)
@@ -132,24 +109,17 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """What ``%load_ext kimi_magic`` does."""
+    """Register the magics, for ``%load_ext kimi_magic``."""
     from kimi_magic.jupyter.magics import KimiMagics
 
-    magics = KimiMagics.of(shell)
-    shell.register_magics(magics)
-    if magics.cell_errors.record not in shell.events.callbacks["post_run_cell"]:
-        shell.events.register("post_run_cell", magics.cell_errors.record)
+    shell.register_magics(KimiMagics.of(shell))
     for hooks, ours in _hooks(shell):
         if ours not in hooks:
             hooks.append(ours)
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """What ``%unload_ext kimi_magic`` does: the magics go, chats and settings stay."""
-    kimi = shell.magics_manager.magics["line"].get("kimi")
-    record = getattr(getattr(kimi, "__self__", None), "cell_errors", None)
-    if record is not None and record.record in shell.events.callbacks["post_run_cell"]:
-        shell.events.unregister("post_run_cell", record.record)
+    """Remove the magics, for ``%unload_ext kimi_magic``; chats and settings stay."""
     for magics in shell.magics_manager.magics.values():
         magics.pop("kimi", None)
     for hooks, ours in _hooks(shell):
@@ -158,12 +128,14 @@ def unload_ipython_extension(shell: Any) -> None:
 
 
 def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
-    """Lists of IPython's, and what of ours belongs into each."""
+    """Return IPython's lists of hooks, each with our entry."""
     from kimi_magic.jupyter.completion import complete_kimi
     from kimi_magic.jupyter.input_transforms import QuestionLine, cell_without_body
+    from kimi_magic.jupyter.magics import KimiMagics
 
     manager = shell.input_transformer_manager
     return [
+        (shell.events.callbacks["post_run_cell"], KimiMagics.of(shell).cell_errors.record),
         (manager.cleanup_transforms, cell_without_body),
         (manager.token_transformers, QuestionLine),
         (shell.Completer.custom_matchers, complete_kimi),

@@ -9,7 +9,7 @@ from kimi_magic.chats.chat import Chat
 from kimi_magic.core.events import Event
 from kimi_magic.core.reply import Reply
 from kimi_magic.session import current
-from kimi_magic.turn.request import make_request
+from kimi_magic.turn.request import TurnRequest, make_request
 from kimi_magic.wire.endpoints import Endpoint
 
 __all__ = ["add_endpoint", "ask", "chat", "snippet", "stream"]
@@ -84,24 +84,7 @@ def ask(
     TurnInterrupted
         A ``KeyboardInterrupt``, with the same ``reply``.
     """
-    question = make_request(
-        prompt,
-        tools=tools,
-        variables=variables,
-        system=system,
-        model=model,
-        endpoint=endpoint,
-        chat=chat,
-        schema=schema,
-        temperature=temperature,
-        top_p=top_p,
-        max_tokens=max_tokens,
-        seed=seed,
-        stop=stop,
-        max_steps=max_steps,
-        approve=approve,
-    )
-    return current().ask(question, show=show)
+    return current().ask(_request(**locals()), show=show)
 
 
 def stream(
@@ -121,7 +104,7 @@ def stream(
     stop: str | Sequence[str] | None = None,
     max_steps: int | None = None,
     approve: str | None = None,
-    show: bool | None = None,  # noqa: ARG001 - the same keywords as ask
+    show: bool | None = None,
 ) -> Iterator[Event]:
     """Ask the model and yield the turn's events as they happen.
 
@@ -133,24 +116,12 @@ def stream(
         One of ``kimi_magic.core.events``; the last is ``TurnFinished`` with the reply, also for a
         turn that fails, whose error is raised after it.
     """
-    question = make_request(
-        prompt,
-        tools=tools,
-        variables=variables,
-        system=system,
-        model=model,
-        endpoint=endpoint,
-        chat=chat,
-        schema=schema,
-        temperature=temperature,
-        top_p=top_p,
-        max_tokens=max_tokens,
-        seed=seed,
-        stop=stop,
-        max_steps=max_steps,
-        approve=approve,
-    )
-    return current().stream(question)
+    return current().stream(_request(**locals()))
+
+
+def _request(*, show: bool | None, **arguments: Any) -> TurnRequest:  # noqa: ARG001 - no field
+    """Make the request of all arguments of `ask` or `stream`, but for ``show``."""
+    return make_request(**arguments)
 
 
 def chat(name: str = "main") -> Chat:

@@ -54,16 +54,9 @@ BOUNDS: Mapping[str, Bounds] = {
 
 
 def out_of_bounds(name: str, value: Any, called: str) -> str:
-    """Return the complaint about a number outside its bounds, or "" if it is inside.
+    """Return the complaint about a number outside its bounds, or "" for None or one inside.
 
-    Parameters
-    ----------
-    name : str
-        Key of `BOUNDS`; a name without bounds passes.
-    value : int, float or None
-        None, which leaves the choice to someone else, passes.
-    called : str
-        The name as the user wrote it, such as ``--top-p`` or ``top_p=``.
+    ``called`` is the name as the user wrote it, such as ``--top-p`` or ``top_p=``.
     """
     bounds = BOUNDS.get(name)
     if bounds is None or value is None or value in bounds:
@@ -156,12 +149,8 @@ class Settings(Configurable):
     def read_environment(self) -> None:
         """Apply each ``KIMI_NAME`` variable that appeared or changed since the last call.
 
-        A variable that was removed gives way to the value from before it was set.
-
-        Raises
-        ------
-        ConfigError
-            The text of a variable does not fit its setting.
+        A variable that was removed gives way to the value from before it was set. ``ConfigError``
+        is raised for a text that does not fit its setting.
         """
         for variable, name, trait in _VARIABLES:
             text = os.environ.get(variable, "")

@@ -21,17 +21,7 @@ REQUEST_FIELDS = frozenset(field.name for field in fields(TurnRequest))
 
 
 def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
-    """Ask what a ``%%kimi`` cell asks.
-
-    Returns
-    -------
-    Reply or None
-        None after ``--help``, ``--dry-run`` and where ``--out`` takes the reply.
-
-    Raises
-    ------
-    KimiError, TurnInterrupted
-    """
+    """Ask what a cell asks; None after ``--help``, ``--dry-run`` and where ``--out`` takes it."""
     options = parse_line(line)
     if options["help"]:
         print(help_text())
@@ -40,7 +30,7 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
         raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
     request = _request(notebook, options, body.strip("\n"))
     if options["dry_run"]:
-        notebook.say(notebook.dry_run(request))
+        notebook.say(notebook.session.dry_run(request))
         return None
     view = ViewOptions(
         format=options["format"] or "markdown",
@@ -59,6 +49,7 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
 def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnRequest:
     """Translate the options; those that a request has under the same name go over as they are."""
     from kimi_magic.context.cells import parse_numbers
+    from kimi_magic.context.template import Expression, fill, in_namespace, parse
     from kimi_magic.schema.output import ANY_JSON
 
     same = {name: options[name] for name in REQUEST_FIELDS & options.keys()}
@@ -71,7 +62,13 @@ def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnR
     }
     if options["format"] == "json" and options["schema"] is None:
         translated["schema"] = ANY_JSON
-    prompt, expressions = _prompt(notebook, options, body)
+    pieces = [body] if options["raw"] else parse(body)
+    tokens = options["var_tokens"] or notebook.settings.summary_tokens
+    evaluate = in_namespace(notebook.variables, Err=notebook.cell_errors)
+    prompt = fill(pieces, evaluate, tokens=tokens)
+    if options["format"] == "code":
+        prompt = f"{prompt}\n\n{ONLY_CODE}"
+    expressions = tuple(piece.source for piece in pieces if isinstance(piece, Expression))
     return TurnRequest(prompt, expressions=expressions, **same | translated)
 
 
@@ -80,17 +77,3 @@ def _tools(notebook: Notebook, names: list[str] | None) -> list[Any]:
     from kimi_magic.tools.decorator import offered
 
     return [offered.resolve(name, notebook.variables) for name in names] if names else list(offered)
-
-
-def _prompt(
-    notebook: Notebook, options: Mapping[str, Any], body: str
-) -> tuple[str, tuple[str, ...]]:
-    """Return the prompt and the expressions whose values stand in it."""
-    from kimi_magic.context.template import Expression, parse
-
-    pieces = [body] if options["raw"] else parse(body)
-    tokens = options["var_tokens"] or notebook.settings.summary_tokens
-    prompt = notebook.fill_template(pieces, tokens)
-    if options["format"] == "code":
-        prompt = f"{prompt}\n\n{ONLY_CODE}"
-    return prompt, tuple(piece.source for piece in pieces if isinstance(piece, Expression))

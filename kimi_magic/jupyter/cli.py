@@ -19,18 +19,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments after ``kimi-magic``; by default those of this process.
-
-    Returns
-    -------
-    int
-        Exit code: 0, 1 after a failure that was explained, 130 after Ctrl-C.
-    """
+    """Run the command; return 0, 1 after a failure that was explained, or 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         # A Windows console with a legacy code page cannot encode every character of an answer.
         if isinstance(stream, io.TextIOWrapper):
@@ -54,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "kimi-magic", description="A reasoning model in the notebook: %%kimi.", allow_abbrev=False
     )
-    parser.add_argument(
-        "--version", action="version", version=f"kimi-magic {version('kimi-magic')}"
-    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('kimi-magic')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo",

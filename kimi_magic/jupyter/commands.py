@@ -28,33 +28,15 @@ Run = Callable[[Notebook, str], Reply | None]
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One verb of ``%kimi``.
-
-    Parameters
-    ----------
-    name : str
-    usage : str
-        The verb with placeholders for what follows it.
-    help : str
-        One line for the help and the README.
-    example : str
-        A whole line to try.
-    completes : tuple of str
-        Kind of names that tab completion offers for each word after the verb, as in
-        ``Option.completes``, or the words themselves with ``|`` between them.
-    options : tuple of Option
-        The verb's own options, for a function that reads its line with `_parse`.
-    run : callable
-        Gets the notebook and the rest of the line as it was typed.
-    """
+    """One verb of ``%kimi``."""
 
     name: str
-    usage: str
-    help: str
-    example: str
-    completes: tuple[str, ...]
-    options: tuple[Option, ...]
-    run: Run
+    usage: str  # the verb with placeholders for what follows it
+    help: str  # one line, for the README as well
+    example: str  # a whole line to try
+    completes: Sequence[str]  # by place: a kind as in `Option.completes`, or words with | between
+    options: Sequence[Option]  # for a function that reads its line with `_parse`
+    run: Run  # gets the rest of the line as it was typed
 
 
 REGISTRY: dict[str, Verb] = {}
@@ -63,10 +45,10 @@ REGISTRY: dict[str, Verb] = {}
 def verb(
     usage: str,
     summary: str,
-    *,
     example: str = "",
-    completes: tuple[str, ...] = (),
-    options: tuple[Option, ...] = (),
+    *,
+    completes: Sequence[str] = (),
+    options: Sequence[Option] = (),
 ) -> Callable[[Run], Run]:
     """Register the decorated function as a verb.
 
@@ -75,22 +57,15 @@ def verb(
 
     def register(run: Run) -> Run:
         name = usage.partition(" ")[0]
-        REGISTRY[name] = Verb(
-            name, usage, summary, f"%kimi {example or name}", completes, options, run
-        )
+        example_line = f"%kimi {example or name}"
+        REGISTRY[name] = Verb(name, usage, summary, example_line, completes, options, run)
         return run
 
     return register
 
 
 def split_verb(line: str) -> tuple[str, str]:
-    """Split a ``%kimi`` line into its verb and the rest, whose quotes and backslashes stay.
-
-    Raises
-    ------
-    MagicError
-        There is no such verb; the message names the nearest.
-    """
+    """Split a ``%kimi`` line into its verb and the rest, whose quotes and backslashes stay."""
     name, *more = line.split(None, 1) or ["help"]
     rest = more[0].strip() if more else ""
     if name in REGISTRY:
@@ -114,21 +89,16 @@ def help_text(name: str = "") -> str:
         options = _columns([(f"    {option.usage}", option.help) for option in known.options])
         lines = [f"%kimi {known.usage}", f"    {known.help}", options]
         return "\n".join([*filter(None, lines), f"    for example: {known.example}"])
-    return "\n".join(
-        [
-            "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.",
-            _columns([(f"  {option.usage}", option.help) for option in OPTIONS]),
-            "",
-            _columns([(f"  %kimi {known.usage}", known.help) for known in REGISTRY.values()]),
-            "",
-            "Settings: %config KimiMagics. In Python: kimi.ask, kimi.chat, kimi.last.",
-        ]
+    options = _columns([(f"  {option.usage}", option.help) for option in OPTIONS])
+    verbs = _columns([(f"  %kimi {known.usage}", known.help) for known in REGISTRY.values()])
+    return (
+        "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.\n"
+        f"{options}\n\n{verbs}\n\n"
+        "Settings: %config KimiMagics. In Python: kimi.ask, kimi.chat, kimi.last."
     )
 
 
-@verb(
-    "ask PROMPT", "ask one line; the rest of the line is the prompt", example="ask What is 7 × 8?"
-)
+@verb("ask PROMPT", "ask one line; the rest of the line is the prompt", "ask What is 7 × 8?")
 def _ask(notebook: Notebook, prompt: str) -> Reply:
     from kimi_magic.tools.decorator import offered
 
@@ -157,9 +127,7 @@ def _explain(notebook: Notebook, number: str) -> Reply:
     return ask_about(notebook, int(number or latest), EXPLAIN)
 
 
-@verb(
-    "continue [CHAT]", "continue a turn that was stopped, cut off or failed", completes=("chats",)
-)
+@verb("continue [CHAT]", "continue a turn that was stopped, cut off or failed", completes=["chats"])
 def _continue(notebook: Notebook, chat: str) -> Reply:
     return notebook.ask(notebook.session.to_continue(chat or notebook.current_chat))
 
@@ -176,9 +144,9 @@ def _chats(notebook: Notebook, _: str) -> None:
 @verb(
     "chat NAME [--all]",
     "switch to a chat and show it; --all includes turns that were set aside",
-    example="chat review",
-    completes=("chats",),
-    options=(Option(("--all",), "show the turns that were set aside, too"),),
+    "chat review",
+    completes=["chats"],
+    options=[Option(("--all",), "show the turns that were set aside, too")],
 )
 def _chat(notebook: Notebook, line: str) -> None:
     from kimi_magic.display.record import publish, show_chat
@@ -191,9 +159,7 @@ def _chat(notebook: Notebook, line: str) -> None:
     publish(show_chat(chat.turns, aside, max_chars=notebook.session.settings.max_output_chars))
 
 
-@verb(
-    "reset [CHAT]", "forget the turns of a chat, by default the current one", completes=("chats",)
-)
+@verb("reset [CHAT]", "forget the turns of a chat, by default the current one", completes=["chats"])
 def _reset(notebook: Notebook, name: str) -> None:
     chat = notebook.session.chats.known(name or notebook.current_chat)
     count = len(chat.turns)
@@ -204,8 +170,8 @@ def _reset(notebook: Notebook, name: str) -> None:
 @verb(
     "tools [add|remove NAME]",
     "list the tools that are offered to every cell, or change them",
-    example="tools add forecast",
-    completes=("add|remove", "callables"),
+    "tools add forecast",
+    completes=["add|remove", "callables"],
 )
 def _tools(notebook: Notebook, change: str) -> None:
     from kimi_magic.jupyter.tool_commands import change_offer, list_offered
@@ -216,8 +182,8 @@ def _tools(notebook: Notebook, change: str) -> None:
 @verb(
     "tool NAME [ARGUMENTS]",
     "show a function as the model sees it, or call it as the model would",
-    example='tool forecast {"days": 3}',
-    completes=("callables",),
+    'tool forecast {"days": 3}',
+    completes=["callables"],
 )
 def _tool(notebook: Notebook, line: str) -> None:
     from kimi_magic.jupyter.tool_commands import call_tool, describe_tool
@@ -234,8 +200,8 @@ def _tool(notebook: Notebook, line: str) -> None:
 @verb(
     "models [ENDPOINT]",
     "list the models that the server offers",
-    example="models nvidia",
-    completes=("endpoints",),
+    "models nvidia",
+    completes=["endpoints"],
 )
 def _models(notebook: Notebook, endpoint: str) -> None:
     session = notebook.session
@@ -267,13 +233,13 @@ def _endpoints(notebook: Notebook, _: str) -> None:
 @verb(
     "snippet [FORM] [--turn N] [-c CHAT] [--out FILE]",
     "write a turn as a program: python, langchain, node or curl",
-    example="snippet curl",
-    completes=("forms",),
-    options=(
+    "snippet curl",
+    completes=["forms"],
+    options=[
         Option(("--turn",), "the turn, counted from 1; by default the latest", "N", int),
         Option(("-c", "--chat"), "the chat of the turn", "CHAT", completes="chats"),
         Option(("-o", "--out"), "write the program to this file", "FILE"),
-    ),
+    ],
 )
 def _snippet(notebook: Notebook, line: str) -> None:
     from kimi_magic.display.record import publish, show_code
@@ -295,9 +261,7 @@ def _snippet(notebook: Notebook, line: str) -> None:
         notebook.put_in_next_cell(code)
 
 
-@verb(
-    "help [VERB]", "show this help, or that of one verb", example="help reset", completes=("verbs",)
-)
+@verb("help [VERB]", "show this help, or that of one verb", "help reset", completes=["verbs"])
 def _help(_: Notebook, name: str) -> None:
     print(help_text(split_verb(name)[0] if name else ""))
 

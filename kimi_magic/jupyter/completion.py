@@ -26,10 +26,9 @@ def complete_kimi(context: CompletionContext) -> dict[str, Any]:
     """Complete our lines, and suppress the other matchers of IPython there."""
     lines = context.full_text.splitlines()[: context.cursor_line + 1] or [""]
     line = lines[-1][: context.cursor_position]
-    is_cell = line.lstrip().startswith("%%")
-    if is_cell and context.cursor_line:  # a cell magic is only one in the first line
-        return {"completions": []}
-    found = completions(line, _names())
+    # Only the first line of a cell can be a cell magic.
+    is_text = line.lstrip().startswith("%%") and context.cursor_line
+    found = None if is_text else completions(line, _names())
     if found is None:
         return {"completions": []}
     # IPython replaces its token, which begins after the last delimiter, such as the dot of a path.
@@ -40,20 +39,7 @@ def complete_kimi(context: CompletionContext) -> dict[str, Any]:
 
 
 def completions(line: str, names: Names) -> list[str] | None:
-    """Return the words that may end a line.
-
-    Parameters
-    ----------
-    line : str
-        The text up to the cursor.
-    names : mapping
-        Sources of names, by kind.
-
-    Returns
-    -------
-    list of str or None
-        None where the line is not one of ours, or free text.
-    """
+    """Return the words that may end a line; None if the line is free text or not one of ours."""
     match = _LINE.match(line)
     if match is None:
         return None

@@ -55,24 +55,12 @@ def make_plan(
 ) -> Plan:
     """Choose the notebook and the output file, and check that everything needed is installed.
 
-    Parameters
-    ----------
-    notebook : Path, optional
-        By default the quickstart of the clone or of the installed package.
-    output : Path, optional
-        By default ``NAME.executed.ipynb`` beside the notebook, or in the current folder if the
-        notebook is the package's own or its folder is read-only.
-    lab : bool
-        Check for JupyterLab, too.
-
-    Raises
-    ------
-    KimiError
-        The notebook does not exist, or something is not installed.
+    The notebook is by default the quickstart of the clone or of the installed package. The output
+    is ``NAME.executed.ipynb`` beside the notebook, or in the current folder if the notebook is the
+    package's own or its folder is read-only.
     """
-    missing = [
-        name for name in ("ipykernel", *(["jupyterlab"] if lab else [])) if not find_spec(name)
-    ]
+    wanted = ["ipykernel", "jupyterlab"] if lab else ["ipykernel"]
+    missing = [name for name in wanted if not find_spec(name)]
     if not available():
         missing.append("xllamacpp")
     if missing:
@@ -96,31 +84,19 @@ def make_plan(
 
 
 def run(plan: Plan, console: Console) -> int:
-    """Run the notebook, print it as it runs, and save the result.
+    """Run the notebook, print it as it runs, and save it, after Ctrl-C as well.
 
-    Returns
-    -------
-    int
-        Exit code: 0, or 1 after a failed cell.
-
-    Raises
-    ------
-    KimiError
-        The notebook cannot be read, run or saved.
-    KeyboardInterrupt
-        Ctrl-C; the cells that ran are saved.
+    The exit code is 1 after a failed cell.
     """
     try:
         notebook = nbformat.read(plan.notebook, as_version=4)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, nbformat.ValidationError) as error:
         raise KimiError(f"{plan.notebook} cannot be read as a notebook: {error}") from None
-    console.print(
+    opening = (
         f"Running {_short(plan.notebook)} with the practice model: a small model on this machine, "
-        "often wrong. No key is used.",
-        markup=False,
-        soft_wrap=True,
-        style="bold",
+        "often wrong. No key is used."
     )
+    console.print(opening, markup=False, soft_wrap=True, style="bold")
     screen = _Screen(console, len(notebook.cells))
     client = _Client(notebook, screen)
     failure = ""
@@ -292,17 +268,15 @@ class _Screen:
                 if op.get("title"):
                     self._line(op["title"], "bold magenta")
             case {"op": "append", "segment": index, "text": text}:
-                self._write(text, STYLES.get(self._kinds.get((view, index), ""), ""))
+                style = STYLES.get(self._kinds.get((view, index), "")) or None
+                self._console.out(text, style=style, highlight=False, end="")
+                self._mid_line = not text.endswith("\n")
             case {"op": "done"}:
                 self.end_line()
 
     def _line(self, text: str, style: str) -> None:
         self.end_line()
         self._console.out(text, style=style, highlight=False)
-
-    def _write(self, text: str, style: str = "") -> None:
-        self._console.out(text, style=style or None, highlight=False, end="")
-        self._mid_line = not text.endswith("\n")
 
     def _ansi(self, text: str, end: str = "\n") -> None:
         """Print text from the kernel with its colours, but no other terminal sequences."""

@@ -26,16 +26,7 @@ PYTHON = ("python", "py", "python3", "ipython")
 
 
 def ask_about(notebook: Notebook, number: int, question: str) -> Reply:
-    """Ask about a cell, with the cell and the variables that it reads attached.
-
-    Parameters
-    ----------
-    notebook : Notebook
-    number : int
-        Number of the cell.
-    question : str
-        `FIX` or `EXPLAIN`.
-    """
+    """Ask `FIX` or `EXPLAIN` about a cell, with it and the variables that it reads attached."""
     (cell,) = notebook.read_cells([number])
     request = TurnRequest(
         question.format(number),
@@ -52,8 +43,7 @@ def code_of(reply: Reply) -> str:
     blocks = reply.code_blocks
     tagged = [block.text for block in blocks if block.language.lower() in PYTHON]
     untagged = [block.text for block in blocks if not block.language]
-    found = tagged or untagged
-    if found:
+    if found := tagged or untagged:
         return found[-1].rstrip("\n")
     return reply.text.strip() if _is_program(reply.text) else ""
 

@@ -8,7 +8,7 @@ drops the backslashes of a path.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from keyword import iskeyword
 from typing import Any, NamedTuple
@@ -41,22 +41,10 @@ class _Word(NamedTuple):
 
 
 def parse_line(line: str) -> dict[str, Any]:
-    """Parse the line of a ``%%kimi`` cell.
-
-    Returns
-    -------
-    dict
-        Value of each option of the table by its name; None or False for those not given.
-
-    Raises
-    ------
-    MagicError
-        An unknown option, an unsuitable value, a key, or text that is not an option.
-    """
+    """Parse the line of a ``%%kimi`` cell: each option by name, None or False if not given."""
     into = _INTO.match(line)
-    found, rest = _Parser("%%kimi", "`%%kimi -h` lists the options.", OPTIONS).parse(
-        line[into.end() :] if into else line
-    )
+    parser = _Parser("%%kimi", "`%%kimi -h` lists the options.", OPTIONS)
+    found, rest = parser.parse(line[into.end() :] if into else line)
     if rest:
         raise MagicError(
             f"{rest[0]!r:.60} is not an option: the prompt goes into the cell's body, below the "
@@ -64,37 +52,25 @@ def parse_line(line: str) -> dict[str, Any]:
         )
     if into:
         found["out"] = into[1]
-    for problem in _problems(found):
-        raise MagicError(problem)
+    out = found["out"]
+    if out and (not out.isidentifier() or iskeyword(out)):
+        raise MagicError(f"-o takes the name of a variable; {out!r} is none.")
+    if found["tool"] and found["no_tools"]:
+        raise MagicError("-T offers tools and --no-tools offers none: leave one of them out.")
+    if found["no_history"] and (found["chat"] or found["fresh"]):
+        raise MagicError("--no-history asks outside of any chat: leave out -c and --fresh.")
     return found
 
 
 def parse_verb(
     name: str, line: str, options: Sequence[Option], most: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """Parse what follows a verb of ``%kimi`` into its options and at most so many words.
-
-    Raises
-    ------
-    MagicError
-        An unknown option, an unsuitable value, or too many words.
-    """
+    """Parse what follows a verb of ``%kimi`` into its options and at most so many words."""
     parser = _Parser(f"%kimi {name}", f"`%kimi help {name}` shows its usage.", options)
     found, words = parser.parse(line)
     if words[most:]:
         raise parser.error(f"{words[most]!r:.60} is one word too many.")
     return found, words
-
-
-def _problems(found: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with options that are well formed one by one."""
-    out = found["out"]
-    if out and (not out.isidentifier() or iskeyword(out)):
-        yield f"-o takes the name of a variable; {out!r} is none."
-    if found["tool"] and found["no_tools"]:
-        yield "-T offers tools and --no-tools offers none: leave one of them out."
-    if found["no_history"] and (found["chat"] or found["fresh"]):
-        yield "--no-history asks outside of any chat: leave out -c and --fresh."
 
 
 class _Parser:
@@ -103,7 +79,6 @@ class _Parser:
     def __init__(self, name: str, hint: str, options: Sequence[Option]) -> None:
         self._name = name
         self._hint = hint
-        self._options = options
         self._flags = {flag: option for option in options for flag in option.flags}
 
     def parse(self, line: str) -> tuple[dict[str, Any], list[str]]:
@@ -111,7 +86,7 @@ class _Parser:
         words = _split(line)
         if any(_KEY.match(word.text) or holds_key(word.text) for word in words):
             raise MagicError(NO_KEYS)
-        found = {option.name: None if option.value else False for option in self._options}
+        found = {option.name: None if option.value else False for option in self._flags.values()}
         rest: list[str] = []
         words.reverse()  # a stack: the next word is the last item
         while words:
@@ -137,16 +112,16 @@ class _Parser:
         flag, equals, value = word.partition("=")
         if flag in self._flags:
             return flag, self._flags[flag], value if equals else None
-        if word.startswith("--"):
-            raise self._unknown(flag)
         for at, letter in enumerate(word[1:], 2):
-            option = self._flags.get(f"-{letter}")
+            option = self._flags.get(f"-{letter}")  # never a second dash
             if option is None:
-                raise self._unknown(flag)
+                break
             if option.value or at == len(word):
                 return f"-{letter}", option, word[at:].removeprefix("=") or None
             found[option.name] = True
-        raise self._unknown(flag)
+        near = get_close_matches(flag, self._flags, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        raise self.error(f"{self._name} has no option {flag:.60}.{guess}")
 
     def _take_value(
         self, flag: str, option: Option, attached: str | None, words: list[_Word]
@@ -179,11 +154,6 @@ class _Parser:
         if not values:
             raise self.error(f"{flag} takes names with commas between them; got {text!r:.60}.")
         found[option.name] = [*(found[option.name] or ()), *values]
-
-    def _unknown(self, flag: str) -> MagicError:
-        near = get_close_matches(flag, self._flags, n=1)
-        guess = f" Did you mean {near[0]}?" if near else ""
-        return self.error(f"{self._name} has no option {flag:.60}.{guess}")
 
     def error(self, message: str) -> MagicError:
         """Return an error that ends with where to find help."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.config import Settings
@@ -15,26 +16,17 @@ from kimi_magic.turn.request import TurnRequest
 
 if TYPE_CHECKING:
     from kimi_magic.context.cells import Cell
-    from kimi_magic.context.template import Expression
 
 __all__ = ["Notebook"]
 
 
+@dataclass(frozen=True, slots=True)
 class Notebook:
-    """The place where cells, variables and templates are read and turns are shown.
+    """The place where cells and variables are read and turns are shown."""
 
-    Parameters
-    ----------
-    shell : InteractiveShell
-    session : Session
-    cell_errors : CellErrors
-        Tracebacks of the cells that failed.
-    """
-
-    def __init__(self, shell: Any, session: Session, cell_errors: CellErrors) -> None:
-        self.shell = shell
-        self.session = session
-        self.cell_errors = cell_errors
+    shell: Any
+    session: Session
+    cell_errors: CellErrors
 
     @property
     def variables(self) -> MutableMapping[str, Any]:
@@ -44,13 +36,7 @@ class Notebook:
 
     @property
     def settings(self) -> Settings:
-        """The settings, with changes of the environment applied.
-
-        Raises
-        ------
-        ConfigError
-            The text of a variable does not fit its setting.
-        """
+        """The settings, with changes of the environment applied."""
         self.session.settings.read_environment()
         return self.session.settings
 
@@ -63,18 +49,8 @@ class Notebook:
         """Run a turn and show it."""
         return self.session.ask(request, show=True, options=view)
 
-    def dry_run(self, request: TurnRequest) -> str:
-        """Return what a turn would send; nothing is sent and no state changes."""
-        return self.session.dry_run(request)
-
     def find_reply(self, chat: str | None = None, turn: int | None = None) -> Reply:
-        """Return the reply of a turn of a chat, counted from 1; by default the latest of all.
-
-        Raises
-        ------
-        KimiError
-            There is no such chat or turn.
-        """
+        """Return the reply of a turn of a chat, counted from 1; by default the latest of all."""
         if chat is None and turn is None:
             if self.session.last is None:
                 raise MagicError("There is no turn yet: a %%kimi cell makes one.")
@@ -90,28 +66,10 @@ class Notebook:
         print(self.session.redact(text))
 
     def read_cells(self, numbers: Iterable[int]) -> tuple[Cell, ...]:
-        """Return earlier cells with their outputs and errors.
-
-        Raises
-        ------
-        PromptError
-            A number belongs to no cell that has run.
-        """
+        """Return earlier cells with their outputs and errors."""
         from kimi_magic.context.cells import read_cell
 
         return tuple(read_cell(number, self.shell, self.cell_errors) for number in numbers)
-
-    def fill_template(self, template: Iterable[str | Expression], tokens: int) -> str:
-        """Evaluate the expressions of a prompt as a cell would, each once.
-
-        Raises
-        ------
-        PromptError
-            An expression failed.
-        """
-        from kimi_magic.context.template import fill, in_namespace
-
-        return fill(template, in_namespace(self.variables, Err=self.cell_errors), tokens=tokens)
 
     def put_in_next_cell(self, code: str) -> None:
         """Write code into the next cell, in front ends that support it."""

@@ -15,37 +15,16 @@ __all__ = ["OPTIONS", "Option"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of ``%%kimi``, or of a verb of ``%kimi``.
+    """One option of ``%%kimi``, or of a verb of ``%kimi``."""
 
-    Parameters
-    ----------
-    flags : tuple of str
-        The short flag first, if there is one.
-    help : str
-        One line for the help and the README.
-    value : str
-        Placeholder of the value in the help; empty for a switch.
-    type : type
-        ``str``, ``int`` or ``float``.
-    choices : tuple of str
-        Accepted values; empty for any.
-    repeat : bool
-        Collect the values of all occurrences in a list.
-    listed : bool
-        Accept several values with commas between them, too.
-    completes : str
-        Kind of names that tab completion offers for the value: ``chats``, ``endpoints``,
-        ``models``, ``callables``, ``variables``, ``verbs`` or ``forms``.
-    """
-
-    flags: tuple[str, ...]
-    help: str
-    value: str = ""
+    flags: tuple[str, ...]  # the short one first, if there is one
+    help: str  # one line, for the README as well
+    value: str = ""  # placeholder in the help; empty for a switch
     type: type[str | int | float] = str
-    choices: tuple[str, ...] = ()
-    repeat: bool = False
-    listed: bool = False
-    completes: str = ""
+    choices: tuple[str, ...] = ()  # empty for any value
+    repeat: bool = False  # collect the values of all occurrences in a list
+    listed: bool = False  # accept several values with commas between them, too
+    completes: str = ""  # kind of names that tab completion offers, a key of `completion.Names`
 
     @property
     def name(self) -> str:

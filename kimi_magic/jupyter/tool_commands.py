@@ -17,13 +17,7 @@ __all__ = ["call_tool", "change_offer", "describe_tool", "list_offered"]
 
 
 def describe_tool(name: str, namespace: Mapping[str, Any]) -> str:
-    """Return a tool's schema as it is sent, and notes on what was guessed, renamed or dropped.
-
-    Raises
-    ------
-    KimiError
-        There is no such function, or it cannot be a tool.
-    """
+    """Return a tool's schema as it is sent, and notes on what was guessed, renamed or dropped."""
     (tool,) = _find_tool(name, namespace).tools
     schema = json.dumps(tool.schema(), indent=2, ensure_ascii=False)
     return "\n".join([schema, *(f"- {note}" for note in tool.notes)])
@@ -32,11 +26,7 @@ def describe_tool(name: str, namespace: Mapping[str, Any]) -> str:
 def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
     """Call a tool with arguments as the model writes them, and show all that comes of it.
 
-    Raises
-    ------
-    KimiError
-        There is no such function, or it cannot be a tool. A call that fails raises nothing.
-    ToolInterrupted
+    A call that fails raises nothing: its error is what the model gets.
     """
     from kimi_magic.turn.approval import Approval, ask_with_input
 
@@ -57,31 +47,22 @@ def list_offered() -> str:
         f"{tool.name}: {tool.description.partition(chr(10))[0] or '(no description)'}"
         for tool in Toolset(list(offered)).tools
     ]
-    return (
-        "\n".join(rows)
-        or "No tools are offered. Offer one with `%kimi tools add NAME` or @kimi.tool."
-    )
+    none = "No tools are offered. Offer one with `%kimi tools add NAME` or @kimi.tool."
+    return "\n".join(rows) or none
 
 
 def change_offer(change: str, namespace: Mapping[str, Any]) -> str:
-    """Carry out ``add NAME`` or ``remove NAME``, and return a line that says so.
-
-    Raises
-    ------
-    KimiError
-        There is no such function or tool.
-    """
-    action, _, name = change.partition(" ")
-    name = name.strip()
-    if action not in ("add", "remove") or not name:
-        raise MagicError("`%kimi tools` lists; `%kimi tools add NAME` and `remove NAME` change it.")
-    if action == "remove":
-        offered.remove(name)
-        return f"{name} is no longer offered."
-    try:
-        return f"{offered.add(find(name, namespace))} is offered to every cell."
-    except KimiError as error:
-        raise MagicError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+    """Carry out ``add NAME`` or ``remove NAME``, and return a line that says so."""
+    match change.split(None, 1):
+        case ["remove", name]:
+            offered.remove(name)
+            return f"{name} is no longer offered."
+        case ["add", name]:
+            try:
+                return f"{offered.add(find(name, namespace))} is offered to every cell."
+            except KimiError as error:
+                raise MagicError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+    raise MagicError("`%kimi tools` lists; `%kimi tools add NAME` and `remove NAME` change it.")
 
 
 def _find_tool(name: str, namespace: Mapping[str, Any]) -> Toolset:
