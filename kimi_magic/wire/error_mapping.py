@@ -17,20 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from kimi_magic.core.errors import (
-    BadRequest,
-    BadStream,
-    ConnectionFailed,
-    ContentFiltered,
-    ContextTooLong,
-    EndpointError,
-    KeyRefused,
-    NotFound,
-    QuotaExhausted,
-    RateLimited,
-    ServerFailed,
-    TimedOut,
-)
+from kimi_magic.core import errors
+from kimi_magic.core.errors import BadStream, ConnectionFailed, EndpointError, ServerFailed
 from kimi_magic.core.text import replace_unprintable
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.redact import Redactor
@@ -56,22 +44,7 @@ Models = Callable[[], Sequence[str]]
 
 
 class ErrorMapper:
-    """Turns the failures of one endpoint into our errors.
-
-    Parameters
-    ----------
-    endpoint : Endpoint
-    base_url : str
-        The address in use.
-    key : Key or None
-        The key in use; masked in all messages.
-    wire : Wire
-        Reads the server's error bodies.
-    model : str
-        The model asked for.
-    others : sequence of Key
-        More keys to mask.
-    """
+    """Turns the failures of one endpoint into our errors, with its key and ``others`` masked."""
 
     def __init__(
         self,
@@ -95,12 +68,8 @@ class ErrorMapper:
     ) -> EndpointError:
         """Map what the transport or the decoding raised.
 
-        Parameters
-        ----------
-        started : bool
-            True where some of an answer had arrived.
-        models : callable, optional
-            Asks the server for its models, where one of them may be meant.
+        ``started`` is True where some of an answer had arrived. ``models`` asks the server for its
+        models, where one of them may be meant.
         """
         import httpx2
 
@@ -109,7 +78,7 @@ class ErrorMapper:
         if isinstance(error, Refused):
             said = self._wire.read_error(_json_or_text(error.body))
             mapped = self._from_server(error.status, said, error.headers, models=models)
-            return self._redirected(mapped, error.host) if error.host else mapped
+            return self._redirected(mapped, error.host)
         words = self._clean(str(error)) or type(error).__name__
         again = RUN_AGAIN if started else f"Run the cell again. {OTHER_SERVER}"
         if isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
@@ -124,23 +93,23 @@ class ErrorMapper:
         """Map an error that a server reports in its stream."""
         return self._from_server(None, self._wire.read_error(chunk), {}, started=started)
 
-    def unsendable(self, words: str, advice: str) -> BadRequest:
+    def unsendable(self, words: str, advice: str) -> errors.BadRequest:
         """Report a request that never left."""
-        return BadRequest(f"The request cannot be sent: {words}\n{advice}")
+        return errors.BadRequest(f"The request cannot be sent: {words}\n{advice}")
 
     def unreached(self, words: str) -> ConnectionFailed:
         """Report that nobody answered at the address; ``words`` say why."""
-        advice = (
-            f"Is the server running, and the address right? {OTHER_SERVER} "
-            "`%config KimiMagics.connect_timeout` sets the seconds to wait."
-        )
-        untrusted = "CERTIFICATE" in words
-        if untrusted:
+        if untrusted := "CERTIFICATE" in words:
             advice = "Its certificate is not trusted; SSL_CERT_FILE names your own authority's."
         elif "SSL" in words:
             advice = f"Does the server speak https at this port, or plain http? {OTHER_SERVER}"
         elif proxy := _proxy_for(self._base_url):
             advice = f"{proxy} puts a proxy in between: is it right? NO_PROXY names exceptions."
+        else:
+            advice = (
+                f"Is the server running, and the address right? {OTHER_SERVER} "
+                "`%config KimiMagics.connect_timeout` sets the seconds to wait."
+            )
         error = ConnectionFailed(f"{self._base_url} could not be reached: {words}\n{advice}")
         error.retriable = not untrusted
         return error
@@ -155,10 +124,9 @@ class ErrorMapper:
         models: Models | None = None,
     ) -> EndpointError:
         words = self._clean(said.words)
-        text = f"{said.type} {words}".lower()
-        kind, advice = self._judge(status or said.code, text, models)
+        kind, advice = self._judge(status or said.code, f"{said.type} {words}".lower(), models)
         wait = retry_after(headers)
-        if kind is RateLimited and wait and wait >= 1:
+        if kind is errors.RateLimited and wait and wait >= 1:
             advice = f"Too many requests: the server asks to wait {wait:,.0f} s."
         if started and kind is ServerFailed:
             kind = BadStream
@@ -170,12 +138,12 @@ class ErrorMapper:
             request_id=headers.get("msh-request-id") or headers.get("x-request-id"),
         )
 
-    def silent(self, seconds: float, *, started: bool) -> TimedOut:
+    def silent(self, seconds: float, *, started: bool) -> errors.TimedOut:
         """Report a server that has sent nothing for that long."""
         happened = "stopped in the middle of its answer" if started else "sent no first token"
         setting = "stall_timeout" if started else "first_token_timeout"
         so_far = "What had arrived is kept. " if started else ""
-        return TimedOut(
+        return errors.TimedOut(
             f"{self._name} {happened}: {seconds:.0f} s without a sign.\n"
             f"{so_far}Run the cell again, or raise `%config KimiMagics.{setting}`."
         )
@@ -208,27 +176,28 @@ class ErrorMapper:
         self, status: int | None, text: str, models: Models | None
     ) -> tuple[type[EndpointError], str]:
         if status == 402 or any(mark in text for mark in _QUOTA):
-            return (
-                QuotaExhausted,
-                "The account's quota is used up: see the provider's billing page.",
-            )
+            advice = "The account's quota is used up: see the provider's billing page."
+            return errors.QuotaExhausted, advice
         if any(mark in text for mark in _CONTEXT):
-            return ContextTooLong, "Too long for the model: `%kimi reset` starts the chat anew."
+            advice = "Too long for the model: `%kimi reset` starts the chat anew."
+            return errors.ContextTooLong, advice
         if status in (401, 403):
-            return KeyRefused, self._key_advice()
+            return errors.KeyRefused, self._key_advice()
         if status in (404, 405) or (status == 400 and any(mark in text for mark in _NO_MODEL)):
-            return NotFound, self._model_advice(models if status != 405 else None)
+            return errors.NotFound, self._model_advice(models if status != 405 else None)
         if status == 429 or "rate_limit" in text:
-            return RateLimited, "Too many requests: wait a little, then run the cell again."
+            return errors.RateLimited, "Too many requests: wait a little, then run the cell again."
         if (status or 0) >= 500 or any(mark in text for mark in _DOWN):
             return ServerFailed, "The server failed, not the request: run the cell again later."
         if "content_filter" in text:
-            return ContentFiltered, "The provider's content filter refused it: rephrase the prompt."
+            advice = "The provider's content filter refused it: rephrase the prompt."
+            return errors.ContentFiltered, advice
         if status is None:
             return BadStream, "Run the cell again."
         if status in (408, 409):
             return ServerFailed, "Run the cell again."
-        return BadRequest, "Change what the server names; the same request will be refused again."
+        advice = "Change what the server names; the same request will be refused again."
+        return errors.BadRequest, advice
 
     def _model_advice(self, models: Models | None) -> str:
         """Name the models that there are, the nearest to the one asked for first."""
@@ -255,14 +224,13 @@ class ErrorMapper:
 
     def _redirected(self, error: EndpointError, host: str) -> EndpointError:
         """Name the host that answered: the key stays with the one that it was meant for."""
-        if host == urlsplit(self._base_url).netloc:
-            return error
-        said = str(error).partition("\n")[0]
-        advice = (
-            f"The request was redirected to {host}, which gets no key. If you trust it, give its "
-            "own address: `-e URL` or KIMI_BASE_URL."
-        )
-        error.args = (f"{said}\n{advice}",)
+        if host not in ("", urlsplit(self._base_url).netloc):
+            said = str(error).partition("\n")[0]
+            advice = (
+                f"The request was redirected to {host}, which gets no key. If you trust it, give "
+                "its own address: `-e URL` or KIMI_BASE_URL."
+            )
+            error.args = (f"{said}\n{advice}",)
         return error
 
     def _key_advice(self) -> str:
@@ -295,29 +263,19 @@ def _proxy_for(url: str) -> str | None:
 
 def _json_or_text(body: bytes) -> object:
     text = body.decode("utf-8", "replace").strip()
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+    return text
 
 
 def retry_after(headers: Mapping[str, Any]) -> float | None:
     """Return the seconds to wait that the server asks for, in any of the header's forms."""
-    if milliseconds := _number(headers.get("retry-after-ms")):
-        return milliseconds / 1000
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    if (seconds := _number(value)) is not None:
-        return seconds
-    try:
+    value = headers.get("retry-after", "")
+    with suppress(ValueError):
+        if (milliseconds := float(headers.get("retry-after-ms", ""))) > 0:
+            return milliseconds / 1000
+    with suppress(ValueError):
+        return max(0.0, float(value))
+    with suppress(ValueError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:
-        return None
+    return None
