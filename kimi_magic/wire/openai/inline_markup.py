@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-__all__ = ["CallArguments", "CallBegun", "MarkerSplitter", "Piece", "ThinkSplitter"]
+__all__ = ["CallPart", "MarkerSplitter", "Piece", "ThinkSplitter"]
 
 Piece = tuple[Literal["reasoning", "content", "retract"], str]
 
@@ -46,15 +46,10 @@ class ThinkSplitter:
     so is every tag after it. A closing tag without an opening one ends a reasoning that looked
     like content while it came: ``("retract", "")`` says that all content so far was reasoning. In
     quotes it is text as well.
-
-    Attributes
-    ----------
-    found : bool
-        True once there was a tag that counts.
     """
 
     def __init__(self) -> None:
-        self.found = False
+        self.found = False  # True once there was a tag that counts
         self._state = "start"  # start → reasoning → after → content; start → open → after → content
         self._held = ""  # the possible start of a tag
         self._last = ""  # the last character handed on, which may be a quote
@@ -132,20 +127,15 @@ class ThinkSplitter:
         return [("content", text)]
 
 
-class CallBegun(NamedTuple):
-    """A call whose name is known; ``id`` is the model's own, as it wrote it."""
+class CallPart(NamedTuple):
+    """A call's id, as the model wrote it, and name; or more of the last call's arguments."""
 
-    id: str
-    name: str
-
-
-class CallArguments(NamedTuple):
-    """More of the arguments of the call that began last."""
-
-    text: str
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
 
-Found = str | CallBegun | CallArguments
+Found = str | CallPart
 
 
 class MarkerSplitter:
@@ -177,12 +167,10 @@ class MarkerSplitter:
     def finish(self) -> Iterator[Found]:
         """Release what was held back, and a last call that was cut; no more text follows."""
         held, self._held = self._held, ""
-        if self._state == "header":
-            head = _HEADER.fullmatch(self._header)
-            if head and head["count"] and head["name"]:
-                yield CallBegun(head["id"], head["name"])
-        elif held:
+        if self._state != "header":
             yield from self._take(held)
+        elif (head := _HEADER.fullmatch(self._header)) and head["count"] and head["name"]:
+            yield CallPart(head["id"], head["name"])
 
     def _split(self, text: str) -> Iterator[Found]:
         at = 0
@@ -198,7 +186,7 @@ class MarkerSplitter:
         """Go over a marker; a head that no arguments follow is a call as well."""
         self._blank = ""
         if self._state == "header" and (head := _HEADER.fullmatch(self._header)) and head["name"]:
-            yield CallBegun(head["id"], head["name"])
+            yield CallPart(head["id"], head["name"])
             if marker == _ARGUMENTS:
                 self._state = "opening"
                 return
@@ -224,7 +212,7 @@ class MarkerSplitter:
         else:
             body = text.rstrip()
             self._blank = text[len(body) :]
-            yield CallArguments(body.lstrip() if self._state == "opening" else body)
+            yield CallPart(arguments=body.lstrip() if self._state == "opening" else body)
             self._state = "arguments"
 
 
