@@ -132,8 +132,7 @@ class Accumulator:
     def finish(self) -> list[Delta]:
         deltas: list[Delta] = []
         for field, markers in self._markers.items():
-            for found in markers.finish():
-                deltas += self._found(field, found)
+            deltas += self._take(field, markers.finish())
         deltas += self._pieces(self._think.finish())
         for field in FIELDS:
             deltas += self._masked(field, self._redactors[field].finish())
@@ -185,9 +184,9 @@ class Accumulator:
         delta = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
         if reasoning := self._reasoning_of(delta):
             yield from self._pieces(self._think.finish())
-            yield from self._marked_text("reasoning", reasoning)
+            yield from self._take("reasoning", self._markers["reasoning"].feed(reasoning))
         if content := _text_of(delta.get("content")):
-            yield from self._marked_text("content", content)
+            yield from self._take("content", self._markers["content"].feed(content))
         calls = delta.get("tool_calls")
         for entry in calls if isinstance(calls, list) else ():
             yield from self._calls.add(_mapping(entry))
@@ -201,18 +200,15 @@ class Accumulator:
                 return value
         return ""
 
-    def _marked_text(self, field: Field, text: str) -> Iterator[Delta]:
-        for found in self._markers[field].feed(text):
-            yield from self._found(field, found)
-
-    def _found(self, field: Field, found: str | CallPart) -> Iterator[Delta]:
-        """Take a text between markers, or a part of a call written with them."""
-        if isinstance(found, CallPart):
-            yield from self._calls.add_part(found)
-        elif field == "content" and self._reasoning_key is None:
-            yield from self._pieces(self._think.feed(found))
-        else:  # a server that parses the reasoning itself leaves no tags in the content
-            yield from self._text(field, found)
+    def _take(self, field: Field, found: Iterator[str | CallPart]) -> Iterator[Delta]:
+        """Take the texts between markers, and the parts of calls written with them."""
+        for part in found:
+            if isinstance(part, CallPart):
+                yield from self._calls.add_part(part)
+            elif field == "content" and self._reasoning_key is None:
+                yield from self._pieces(self._think.feed(part))
+            else:  # a server that parses the reasoning itself leaves no tags in the content
+                yield from self._text(field, part)
 
     def _pieces(self, pieces: list[Piece]) -> Iterator[Delta]:
         for kind, piece in pieces:

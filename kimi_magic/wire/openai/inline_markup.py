@@ -71,60 +71,52 @@ class ThinkSplitter:
             return []
         return [("reasoning" if self._state == "reasoning" else "content", held)]
 
-    def _split(self, text: str) -> list[Piece]:
-        match self._state:
-            case "start":
-                return self._start(text)
-            case "reasoning":
-                return self._reasoning(text)
-            case "open":
-                return self._unopened(text)
+    def _split(self, text: str) -> Iterator[Piece]:
+        if self._state == "start":
+            stripped = text.lstrip()
+            if len(stripped) < len(_OPEN) and _OPEN.startswith(stripped):
+                self._held = text
+                return
+            self.found = stripped.startswith(_OPEN)
+            self._state = "reasoning" if self.found else "open"
+            text = stripped.removeprefix(_OPEN) if self.found else text
+        if self._state == "open":
+            yield from self._unopened(text)
+            return
+        if self._state == "reasoning":
+            before, tag, text = text.partition(_CLOSE)
+            if tag:
+                self._state = "after"
+            else:
+                self._held = _possible_start(before, _CLOSE)
+            yield "reasoning", before.removesuffix(self._held)
         text = text.lstrip("\n")  # the blank lines after the tag belong to neither
         if text:
             self._state = "content"
-        return [("content", text)]
+            yield "content", text
 
-    def _start(self, text: str) -> list[Piece]:
-        stripped = text.lstrip()
-        if len(stripped) < len(_OPEN) and _OPEN.startswith(stripped):
-            self._held = text
-            return []
-        if not stripped.startswith(_OPEN):
-            self._state = "open"
-            return self._split(text)
-        self.found, self._state = True, "reasoning"
-        return self._split(stripped.removeprefix(_OPEN))
-
-    def _reasoning(self, text: str) -> list[Piece]:
-        before, tag, after = text.partition(_CLOSE)
-        if not tag:
-            self._held = _possible_start(before, _CLOSE)
-            return [("reasoning", before.removesuffix(self._held))]
-        self._state = "after"
-        return [("reasoning", before), *self._split(after)]
-
-    def _unopened(self, text: str) -> list[Piece]:
+    def _unopened(self, text: str) -> Iterator[Piece]:
         """Split content whose reasoning may have begun before its first word."""
         at = 0
         while tag := _TAG.search(text, at):
             at = tag.end()
             if tag[0] == _OPEN:
                 self._state = "content"
-                return [("content", text)]
+                yield "content", text
+                return
             if at == len(text):  # the next character tells whether it is in quotes
                 self._held = _CLOSE
-                return self._content(text[: tag.start()])
+                break
             quote = text[tag.start() - 1] if tag.start() else self._last
             if not quote or quote not in _QUOTES or text[at] != quote:
                 self.found, self._state = True, "after"
-                before = text[: tag.start()]
-                return [("content", before), ("retract", ""), *self._split(text[at:])]
-        self._held = _possible_start(text, _OPEN, _CLOSE)
-        return self._content(text.removesuffix(self._held))
-
-    def _content(self, text: str) -> list[Piece]:
+                yield from (("content", text[: tag.start()]), ("retract", ""))
+                yield from self._split(text[at:])
+                return
+        self._held = self._held or _possible_start(text, _OPEN, _CLOSE)
+        text = text.removesuffix(self._held)
         self._last = text[-1:] or self._last
-        return [("content", text)]
+        yield "content", text
 
 
 class CallPart(NamedTuple):
