@@ -44,9 +44,9 @@ BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 class Client:
-    """Sends requests to one endpoint, at an address that may not be known before an engine runs.
+    """Sends requests to one endpoint, as chat completions over HTTP by default.
 
-    It speaks chat completions over HTTP, unless it gets another wire or transport.
+    ``base_url`` is the address in use: the embedded engine's is known only when it runs.
     """
 
     def __init__(
@@ -94,8 +94,7 @@ class Client:
 
     def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
         """Return what maps failures, those of one model where it is named."""
-        here = self.endpoint, self.base_url, self.key, self.wire
-        return ErrorMapper(*here, model=model, others=keys)
+        return ErrorMapper(self.endpoint, self.base_url, self.key, self.wire, model, keys)
 
     @property
     def busy(self) -> bool:
@@ -111,8 +110,7 @@ class Exchange:
     """One request under way; use as a context manager, leaving it early stops it at once.
 
     The driver takes arrivals from the inbox, gives each batch to `receive`, and calls `check`
-    after each wait, until the exchange is ``finished``: its answer complete, its connection at
-    rest.
+    after each wait, until it is ``finished``: the answer complete, the connection at rest.
     """
 
     def __init__(

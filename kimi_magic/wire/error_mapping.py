@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -43,25 +44,16 @@ WRONG_ADDRESS = "Does the address end where the server's API begins (often /v1)?
 Models = Callable[[], Sequence[str]]
 
 
+@dataclass(frozen=True)
 class ErrorMapper:
     """Turns the failures of one endpoint into our errors, with its key and ``others`` masked."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        base_url: str,
-        key: Key | None,
-        wire: Wire,
-        *,
-        model: str = "",
-        others: Sequence[Key] = (),
-    ) -> None:
-        self._endpoint = endpoint
-        self._base_url = base_url
-        self._key = key
-        self._wire = wire
-        self._model = model
-        self._redactor = Redactor([*others, key] if key else others)
+    endpoint: Endpoint
+    base_url: str
+    key: Key | None
+    wire: Wire
+    model: str = ""
+    others: Sequence[Key] = ()
 
     def from_exception(
         self, error: Exception, *, started: bool = False, models: Models | None = None
@@ -76,22 +68,22 @@ class ErrorMapper:
         if isinstance(error, EndpointError):
             return error
         if isinstance(error, Refused):
-            said = self._wire.read_error(_json_or_text(error.body))
+            said = self.wire.read_error(_json_or_text(error.body))
             mapped = self._from_server(error.status, said, error.headers, models=models)
             return self._redirected(mapped, error.host)
         words = self._clean(str(error)) or type(error).__name__
         again = RUN_AGAIN if started else f"Run the cell again. {OTHER_SERVER}"
         if isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
-            return self.unsendable(words, f"Check the address, {self._base_url}, and the key.")
+            return self.unsendable(words, f"Check the address, {self.base_url}, and the key.")
         if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError | httpx2.ProxyError):
             return self.unreached(words)
         if isinstance(error, httpx2.TransportError | OSError):
-            return ConnectionFailed(f"The connection to {self._base_url} broke: {words}\n{again}")
+            return ConnectionFailed(f"The connection to {self.base_url} broke: {words}\n{again}")
         return BadStream(f"{self._name} gave an answer that cannot be read: {words}\n{again}")
 
     def from_chunk(self, chunk: Mapping[str, Any], *, started: bool) -> EndpointError:
         """Map an error that a server reports in its stream."""
-        return self._from_server(None, self._wire.read_error(chunk), {}, started=started)
+        return self._from_server(None, self.wire.read_error(chunk), {}, started=started)
 
     def unsendable(self, words: str, advice: str) -> errors.BadRequest:
         """Report a request that never left."""
@@ -103,14 +95,14 @@ class ErrorMapper:
             advice = "Its certificate is not trusted; SSL_CERT_FILE names your own authority's."
         elif "SSL" in words:
             advice = f"Does the server speak https at this port, or plain http? {OTHER_SERVER}"
-        elif proxy := _proxy_for(self._base_url):
+        elif proxy := _proxy_for(self.base_url):
             advice = f"{proxy} puts a proxy in between: is it right? NO_PROXY names exceptions."
         else:
             advice = (
                 f"Is the server running, and the address right? {OTHER_SERVER} "
                 "`%config KimiMagics.connect_timeout` sets the seconds to wait."
             )
-        error = ConnectionFailed(f"{self._base_url} could not be reached: {words}\n{advice}")
+        error = ConnectionFailed(f"{self.base_url} could not be reached: {words}\n{advice}")
         error.retriable = not untrusted
         return error
 
@@ -163,14 +155,14 @@ class ErrorMapper:
 
     def unreadable(self, data: bytes, *, started: bool = False) -> BadStream:
         """Report a body that is neither a stream of chunks nor a completion."""
-        text = self._clean(self._wire.read_error(data[:MAX_READ]).words) or "an empty body"
+        text = self._clean(self.wire.read_error(data[:MAX_READ]).words) or "an empty body"
         advice = RUN_AGAIN if started else WRONG_ADDRESS
         return BadStream(f"{self._name} sent no chat completion but: {text}\n{advice}")
 
     @property
     def _name(self) -> str:
-        name = self._endpoint.name
-        return name if name in self._base_url else f"{name} ({self._base_url})"
+        name = self.endpoint.name
+        return name if name in self.base_url else f"{name} ({self.base_url})"
 
     def _judge(  # noqa: PLR0911 - a table
         self, status: int | None, text: str, models: Models | None
@@ -201,30 +193,30 @@ class ErrorMapper:
 
     def _model_advice(self, models: Models | None) -> str:
         """Name the models that there are, the nearest to the one asked for first."""
-        if not self._model:
+        if not self.model:
             return WRONG_ADDRESS
         known: Sequence[str] = ()
         if models:
             with suppress(Exception):  # only the hint is lost
                 known = models()
         if not known:
-            return f"The model asked for was {self._model!r}, `-m NAME` chooses. {WRONG_ADDRESS}"
-        if self._model in known:
+            return f"The model asked for was {self.model!r}, `-m NAME` chooses. {WRONG_ADDRESS}"
+        if self.model in known:
             return (
-                f"It lists {self._model!r}, but did not answer for it: the account may lack a "
+                f"It lists {self.model!r}, but did not answer for it: the account may lack a "
                 "right. `%kimi models` lists all, `-m NAME` chooses another."
             )
-        near = get_close_matches(self._model, known, MAX_NAMED, cutoff=0.0)
+        near = get_close_matches(self.model, known, MAX_NAMED, cutoff=0.0)
         more = f" and {len(known) - len(near)} more" if len(known) > len(near) else ""
         names = ", ".join(self._clean(name[:100]) for name in near)
         return (
-            f"It has no model {self._model!r}, but {names}{more}. "
+            f"It has no model {self.model!r}, but {names}{more}. "
             "`-m NAME` chooses, `%kimi models` lists all."
         )
 
     def _redirected(self, error: EndpointError, host: str) -> EndpointError:
         """Name the host that answered: the key stays with the one that it was meant for."""
-        if host not in ("", urlsplit(self._base_url).netloc):
+        if host not in ("", urlsplit(self.base_url).netloc):
             said = str(error).partition("\n")[0]
             advice = (
                 f"The request was redirected to {host}, which gets no key. If you trust it, give "
@@ -234,11 +226,11 @@ class ErrorMapper:
         return error
 
     def _key_advice(self) -> str:
-        if self._key:
-            name, docs = self._endpoint.key_env, self._endpoint.docs
+        if self.key:
+            name, docs = self.endpoint.key_env, self.endpoint.docs
             place = f" It is looked for as {name}, in the environment and in keyring." * bool(name)
             made = f" Keys are made at {docs}." * bool(docs)
-            return f"The key came from {self._key.source}.{place}{made}"
+            return f"The key came from {self.key.source}.{place}{made}"
         return (
             "No key was sent. For a server of your own set KIMI_BASE_URL and KIMI_API_KEY, or use "
             "kimi.add_endpoint(kimi.Endpoint(name, base_url, key_env='MY_KEY'))."
@@ -246,7 +238,8 @@ class ErrorMapper:
 
     def _clean(self, text: str) -> str:
         """One line without the key, of bearable length, with nothing that a terminal obeys."""
-        text = self._redactor.text(" ".join(text[:MAX_READ].split()))
+        keys = [*self.others, self.key] if self.key else self.others
+        text = Redactor(keys).text(" ".join(text[:MAX_READ].split()))
         text = text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
         return replace_unprintable(text)
 
