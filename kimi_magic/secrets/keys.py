@@ -18,15 +18,9 @@ BEGINNING = 6
 
 
 class Key:
-    """A key and where it was found; its repr shows only the latter.
+    """A key, the environment variable it goes by, and where it was found, in words for the user.
 
-    Parameters
-    ----------
-    value : str
-    source : str
-        Where it was found, in words for the user.
-    name : str, optional
-        The environment variable it goes by.
+    Its repr shows only where it was found.
     """
 
     def __init__(self, value: str, source: str, name: str = "") -> None:
@@ -105,28 +99,22 @@ class KeyRing:
     def known(self, variables: Iterable[str]) -> list[Key]:
         """Return the keys found so far, and those that these environment variables hold now."""
         for name in variables:
-            if value := os.environ.get(name, "").strip():
-                self._remember(value, f"the environment variable {name}", name)
+            value, source = _from_environment(name)
+            if value:
+                self._remember(value, source, name)
         return list(self._found.values())
 
     def find(self, variable: str) -> Key | None:
         """Find the key that goes by this name without asking anybody.
 
-        Raises
-        ------
-        ConfigError
-            It holds a character that no HTTP header can carry.
+        One that holds a character that no HTTP header can carry raises a `ConfigError`.
         """
-        if value := os.environ.get(variable, "").strip():
-            return self._remember(
-                _checked(value, variable), f"the environment variable {variable}", variable
-            )
-        if typed := self._typed.get(variable):
+        value, source = _from_environment(variable)
+        if not value and (typed := self._typed.get(variable)):
             return typed
-        if value := _from_keyring(variable):
-            source = f"keyring ({KEYRING_SERVICE}, {variable})"
-            return self._remember(_checked(value, variable), source, variable)
-        return None
+        if not value:
+            value, source = _from_keyring(variable), f"keyring ({KEYRING_SERVICE}, {variable})"
+        return self._remember(_checked(value, variable), source, variable) if value else None
 
     def forget(self, key: Key) -> None:
         """Stop using a typed key that a server refused."""
@@ -135,10 +123,7 @@ class KeyRing:
     def ask(self, variable: str, endpoint: str, prompt: Callable[[str], str] | None) -> Key:
         """Let a person type the key; it stays in memory only.
 
-        Raises
-        ------
-        MissingKeyError
-            Nobody can answer (``prompt`` is None), or the answer was empty.
+        A `MissingKeyError` says that nobody can answer, or that the answer was empty.
         """
         typed = prompt(f"{variable} for {endpoint} (stays in memory): ").strip() if prompt else ""
         if not typed:
@@ -149,15 +134,16 @@ class KeyRing:
                 "Without a key: `-e local` asks the practice model."
             )
         source = "what you typed; run the cell again to type another"
-        key = self._remember(_checked(typed, variable), source, variable)
-        self._typed[variable] = key
+        key = self._typed[variable] = self._remember(_checked(typed, variable), source, variable)
         return key
 
     def _remember(self, value: str, source: str, name: str) -> Key:
         about = (value, source, name)
-        if about not in self._found:
-            self._found[about] = Key(*about)
-        return self._found[about]
+        return self._found.get(about) or self._found.setdefault(about, Key(*about))
+
+
+def _from_environment(variable: str) -> tuple[str, str]:
+    return os.environ.get(variable, "").strip(), f"the environment variable {variable}"
 
 
 def _from_keyring(variable: str) -> str:

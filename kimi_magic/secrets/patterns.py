@@ -86,21 +86,14 @@ _IN_A_WORD = re.compile(r"(?<!\\)\w\Z|\\\\[nrt]\Z")
 
 
 def mask_shapes(text: str) -> tuple[str, tuple[str, ...]]:
-    """Put ``[masked]`` for what looks like a secret.
-
-    Returns
-    -------
-    str
-        The text without secrets.
-    tuple of str
-        Descriptions of what was masked.
-    """
+    """Put ``[masked]`` for what looks like a secret; return the text and what was masked."""
     found: dict[str, None] = {}
     for words, pattern in _patterns():
 
         def replace(match: re.Match[str], words: str = words) -> str:
             group = 1 if match.re.groups else 0
-            if match[group] == MASKED or (not group and _in_a_word(match)):
+            before = match.string[max(match.start() - 3, 0) : match.start()]
+            if match[group] == MASKED or (not group and _IN_A_WORD.search(before)):
                 return match[0]
             found[words] = None
             start, end = (at - match.start() for at in match.span(group))
@@ -118,11 +111,6 @@ def holds_key(value: str) -> bool:
 def without_key(message: str, given: str) -> str:
     """Redact from an error message a value that was given, if it is a key in the wrong place."""
     return message.replace(given, KEY) if holds_key(given) else message
-
-
-def _in_a_word(match: re.Match[str]) -> bool:
-    start = match.start()
-    return _IN_A_WORD.search(match.string[max(start - 3, 0) : start]) is not None
 
 
 # Compiled at the first prompt: the package should load quickly.

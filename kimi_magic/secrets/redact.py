@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from kimi_magic.core.messages import Message, ToolResult
 from kimi_magic.secrets.keys import Key
@@ -19,13 +19,8 @@ T = TypeVar("T")
 class Redactor:
     """Puts ``[key]`` for each known key: every text that leaves the kernel passes one.
 
-    Parameters
-    ----------
-    keys : iterable of Key
-        Twelve characters in a row of one count as a leak; values of less than eight are no keys.
-    shapes : bool
-        Redact what only looks like a key as well, and put ``[masked]``. For texts that the model
-        reads: in what the reader sees, base64 images among them, it would hit too much.
+    With ``shapes`` it puts ``[masked]``, for what only looks like a key as well. That is for texts
+    that the model reads: in what the reader sees, base64 images among them, it would hit too much.
     """
 
     def __init__(self, keys: Iterable[Key] = (), *, shapes: bool = False) -> None:
@@ -55,8 +50,7 @@ class Redactor:
         Of a tool's result, the content is what the model reads: it is redacted by shapes too. The
         object that the tool returned stays as it is.
         """
-        redacted: T = self._value(value)
-        return redacted
+        return cast("T", self._value(value))
 
     def stream(self) -> StreamRedactor:
         """Return a redactor of known keys for one text that arrives in pieces."""
@@ -75,10 +69,9 @@ class Redactor:
             content = for_the_model.text(value.content)
             self._found |= for_the_model._found
             # Not the call's id: it ties the result to its call.
-            shown = {name: getattr(value, name) for name in ("error", "stdout", "traceback")}
-            return replace(
-                value, content=content, outputs=self._value(value.outputs), **self._value(shown)
-            )
+            names = ("error", "stdout", "outputs", "traceback")
+            shown = {name: getattr(value, name) for name in names}
+            return replace(value, content=content, **self._value(shown))
         if is_dataclass(value) and type(value).__module__ == Message.__module__:
             inside = {field.name: getattr(value, field.name) for field in fields(value)}
             return replace(value, **self._value(inside))  # type: ignore[type-var]

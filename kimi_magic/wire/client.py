@@ -44,20 +44,9 @@ BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 class Client:
-    """Sends requests to one endpoint.
+    """Sends requests to one endpoint, as chat completions over HTTP by default.
 
-    Parameters
-    ----------
-    endpoint : Endpoint
-    base_url : str
-        The address in use (the embedded engine's is known only when it runs).
-    key : Key or None
-    settings : Settings, optional
-        The time-outs.
-    wire : Wire, optional
-        The API that the server speaks; chat completions by default.
-    transport : Transport, optional
-        HTTP by default.
+    ``base_url`` is the address in use: the embedded engine's is known only when it runs.
     """
 
     def __init__(
@@ -92,24 +81,12 @@ class Client:
     ) -> Exchange:
         """Prepare a chat request; it is sent when the exchange is entered.
 
-        Parameters
-        ----------
-        body : Mapping
-            The request as the API knows it.
-        keys : sequence of Key
-            Masked in what comes.
-        inbox : Inbox, optional
-            Where arrivals go; exchanges that one driver waits for share one.
+        ``keys`` are masked in what comes. Exchanges that one driver waits for share an inbox.
         """
         return Exchange(self, body, keys, inbox or Inbox())
 
     def models(self, timeout: float = MODELS_TIMEOUT) -> list[str]:
-        """Return the ids that the server offers, sorted.
-
-        Raises
-        ------
-        EndpointError
-        """
+        """Return the ids that the server offers, sorted, or raise an `EndpointError`."""
         try:
             return self.wire.read_models(self.transport.get(self.wire.models_path, timeout))
         except Exception as error:  # noqa: BLE001 - mapped to one of ours
@@ -117,8 +94,7 @@ class Client:
 
     def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
         """Return what maps failures, those of one model where it is named."""
-        here = self.endpoint, self.base_url, self.key, self.wire
-        return ErrorMapper(*here, model=model, others=keys)
+        return ErrorMapper(self.endpoint, self.base_url, self.key, self.wire, model, keys)
 
     @property
     def busy(self) -> bool:
@@ -134,14 +110,7 @@ class Exchange:
     """One request under way; use as a context manager, leaving it early stops it at once.
 
     The driver takes arrivals from the inbox, gives each batch to `receive`, and calls `check`
-    after each wait, until the exchange is ``finished``.
-
-    Attributes
-    ----------
-    inbox : Inbox
-        Where its arrivals go.
-    finished : bool
-        True once the answer is complete and the connection at rest.
+    after each wait, until it is ``finished``: the answer complete, the connection at rest.
     """
 
     def __init__(
@@ -219,15 +188,10 @@ class Exchange:
         return _joined(deltas) if len(deltas) > 1 else deltas
 
     def check(self) -> None:
-        """Look at the clock, and say what went wrong.
+        """Look at the clock; raise the failure, with what had arrived as its ``partial``.
 
         A time-out arrives through the inbox like any failure: the text that was held back goes
         first.
-
-        Raises
-        ------
-        EndpointError
-            With what had arrived as ``partial``.
         """
         if self._failure:
             raise self._failure

@@ -10,8 +10,9 @@ import socket
 import threading
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from functools import cached_property, lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -35,19 +36,19 @@ _REQUEST_ID = re.compile(r"[\w-]{1,64}")
 class HTTPTransport:
     """Carries requests to one base URL; connections are used again.
 
-    Parameters
-    ----------
-    base_url : str
-    headers : callable
-        Returns the headers of every request; called at the first one, as it may import the SDK.
+    ``headers`` is called at the first request, as it may import the SDK.
     """
 
     def __init__(self, base_url: str, headers: Callable[[], Mapping[str, str]]) -> None:
         self._base_url = base_url
-        self._make_headers = headers
-        self._idle: list[Connection] = []
+        self._headers = cache(headers)
+        self._idle_by_process: defaultdict[int, list[Connection]] = defaultdict(list)
         self._closed = False
-        _TRANSPORTS.add(self)
+
+    @property
+    def _idle(self) -> list[Connection]:
+        # A forked process must not touch its parent's connections: they share their sockets.
+        return self._idle_by_process[os.getpid()]
 
     def send(self, request: Request, deliver: Deliver, connect_timeout: float) -> Connection:
         try:
@@ -65,10 +66,6 @@ class HTTPTransport:
         self._closed = True
         while self._idle:
             self._idle.pop().close()
-
-    def disown(self) -> None:
-        """Forget the connections in a forked process, whose they are not."""
-        self._idle.clear()
 
     def _rest(self, connection: Connection) -> None:
         if self._closed or len(self._idle) >= MOST_IDLE:
@@ -88,15 +85,11 @@ class HTTPTransport:
         trust_env = httpx2.URL(self._base_url).host not in LOOPBACK
         certificates = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
         return openai.DefaultHttpxClient(
-            headers=self._headers,
+            headers=self._headers(),
             limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
             trust_env=trust_env,
             verify=_tls(trust_env, *certificates),
         )
-
-    @cached_property
-    def _headers(self) -> Mapping[str, str]:
-        return self._make_headers()
 
 
 class Connection:
@@ -239,15 +232,3 @@ def _checked(response: httpx2.Response) -> httpx2.Response:
     # The HTTP library sends no Authorization header to another host than the first.
     host = response.url.netloc.decode() if response.history else ""
     raise Refused(response.status_code, response.headers, body, host)
-
-
-_TRANSPORTS: weakref.WeakSet[HTTPTransport] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for transport in _TRANSPORTS:
-        transport.disown()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)

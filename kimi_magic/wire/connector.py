@@ -34,31 +34,19 @@ AskKey = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class ResolvedEndpoint:
-    """An endpoint made ready, and the model that is asked there.
-
-    Attributes
-    ----------
-    practice : bool
-        True where the embedded practice model answers.
-    """
+    """An endpoint made ready, and the model that is asked there."""
 
     endpoint: Endpoint
     client: Client
     model: str
-    practice: bool = False
+    practice: bool = False  # the embedded practice model answers
 
 
 class Connector:
-    """The endpoints of a session, and the ways to them.
-
-    Attributes
-    ----------
-    introduced : bool
-        True once the user was told that the practice model answers.
-    """
+    """The endpoints of a session, and the ways to them."""
 
     def __init__(self) -> None:
-        self.introduced = False
+        self.introduced = False  # True once the user was told that the practice model answers
         self.catalogue = Catalogue()
         self._keys = KeyRing()
         self._listed: dict[str, None] = {}
@@ -70,12 +58,7 @@ class Connector:
         """Return the endpoint to ask: the given one, itself or by name, else the first of these.
 
         The one that the settings name, the one that the environment describes, the first whose key
-        is present, the embedded engine.
-
-        Raises
-        ------
-        ConfigError
-            No such endpoint, or none at all can answer.
+        is present, the embedded engine. A `ConfigError` says that there is none.
         """
         settings.read_environment()
         if isinstance(endpoint, Endpoint):
@@ -101,22 +84,15 @@ class Connector:
         if not endpoint.key_env:
             return None
         named = os.environ.get("KIMI_ENDPOINT", "").strip() == endpoint.name
-        if named and not os.environ.get("KIMI_BASE_URL", "").strip():
-            own = self._keys.find("KIMI_API_KEY")
-            return own or self._keys.find(endpoint.key_env)
-        return self._keys.find(endpoint.key_env)
+        own = named and not os.environ.get("KIMI_BASE_URL", "").strip()
+        return (own and self._keys.find("KIMI_API_KEY")) or self._keys.find(endpoint.key_env)
 
     def known_keys(self) -> list[Key]:
         """Return every key found so far, of endpoints that are not registered too, to redact."""
         return self._keys.known(self.catalogue.key_names)
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
-        """Return the endpoint's key; the user types it where it must be.
-
-        Raises
-        ------
-        MissingKeyError
-        """
+        """Return the endpoint's key; the user types it, or a `MissingKeyError` asks for it."""
         if endpoint.key_env is None:
             return None
         found = self.key_at_hand(endpoint)
@@ -130,15 +106,7 @@ class Connector:
         settings: Settings,
         notice: Callable[[str], None],
     ) -> ResolvedEndpoint:
-        """Make an endpoint ready; ``notice`` gets short lines while that takes time.
-
-        Raises
-        ------
-        LocalEngineError
-            The embedded engine cannot be had or does not start.
-        ConfigError
-            It runs another model than the one asked for.
-        """
+        """Make an endpoint ready; ``notice`` gets short lines while that takes time."""
         if endpoint.base_url:
             client = self._client(endpoint, endpoint.base_url, key, settings)
             return ResolvedEndpoint(endpoint, client, model or settings.model or endpoint.model)
@@ -156,12 +124,9 @@ class Connector:
             )
         key = Key(running.key, "the embedded engine")
         if not running.practice:  # a model of the user's own: its server knows its defaults
+            window = running.context_window
             endpoint = replace(
-                endpoint,
-                temperature=None,
-                max_tokens=None,
-                seed=None,
-                context_window=running.context_window,
+                endpoint, temperature=None, max_tokens=None, seed=None, context_window=window
             )
         client = self._client(endpoint, running.base_url, key, settings)
         return ResolvedEndpoint(endpoint, client, running.model, running.practice)
@@ -169,13 +134,7 @@ class Connector:
     def models(
         self, endpoint: Endpoint, key: Key | None, settings: Settings, notice: Callable[[str], None]
     ) -> list[str]:
-        """Return the ids of the models that an endpoint's server offers.
-
-        Raises
-        ------
-        KimiError
-            It cannot be asked.
-        """
+        """Return the ids of the models that an endpoint's server offers."""
         listed = self.connect(endpoint, key, None, settings, notice).client.models()
         found = [name for name in listed if name.isprintable()]
         self._listed |= dict.fromkeys(found)

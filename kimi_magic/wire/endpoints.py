@@ -28,12 +28,7 @@ SELF_HOSTED_MODEL = "kimi-k2-thinking"
 
 
 def _clean_url(url: str) -> str:
-    """Return an http(s) address without the path of a single call.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """Return an http(s) address without the path of a single call, or raise a `ConfigError`."""
     url = re.sub(r"(/chat/completions)?/*$", "", url.strip())
     if re.match(r"\w+://[^/]*@", url):
         raise ConfigError(
@@ -130,6 +125,10 @@ def is_kimi(model: str) -> bool:
     return "kimi" in model.lower()
 
 
+def _self_hosted(name: str, port: int, docs: str, answers: Strictness = "json_schema") -> Endpoint:
+    return Endpoint(name, f"http://127.0.0.1:{port}/v1", answers=answers, docs=docs)
+
+
 # Measured: the practice model makes sense only when it is sampled greedily and kept short.
 LOCAL = Endpoint(
     "local",
@@ -184,24 +183,10 @@ BUILT_IN = (
         answers="json_schema",
         docs="https://docs.together.ai",
     ),
-    Endpoint(
-        "vllm", "http://127.0.0.1:8000/v1", answers="json_schema", docs="https://docs.vllm.ai"
-    ),
-    Endpoint(
-        "sglang", "http://127.0.0.1:30000/v1", answers="json_schema", docs="https://docs.sglang.ai"
-    ),
-    Endpoint(
-        "ktransformers",
-        "http://127.0.0.1:10002/v1",
-        answers="text",
-        docs="https://kvcache-ai.github.io/ktransformers",
-    ),
-    Endpoint(
-        "llamacpp",
-        "http://127.0.0.1:8080/v1",
-        answers="json_schema",
-        docs="https://github.com/ggml-org/llama.cpp",
-    ),
+    _self_hosted("vllm", 8000, "https://docs.vllm.ai"),
+    _self_hosted("sglang", 30000, "https://docs.sglang.ai"),
+    _self_hosted("ktransformers", 10002, "https://kvcache-ai.github.io/ktransformers", "text"),
+    _self_hosted("llamacpp", 8080, "https://github.com/ggml-org/llama.cpp"),
     LOCAL,
 )
 
@@ -235,8 +220,7 @@ class Catalogue:
     @property
     def key_names(self) -> list[str]:
         """The variables that hold keys, of every endpoint."""
-        named = {e.key_env: None for e in self._named.values() if e.key_env}
-        return [*named, "KIMI_API_KEY"]
+        return [e.key_env for e in self._named.values() if e.key_env] + ["KIMI_API_KEY"]
 
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint; one of the same name is replaced."""
@@ -245,11 +229,7 @@ class Catalogue:
     def get(self, name: str) -> Endpoint:
         """Look up an endpoint by its name, or make one of a URL.
 
-        Raises
-        ------
-        ConfigError
-            Neither a known name nor a URL (the message names the nearest), or the endpoint of a
-            ``KIMI_BASE_URL`` that cannot be used.
+        A `ConfigError` names the nearest, or says why ``KIMI_BASE_URL`` cannot be used.
         """
         if name in self._named:
             return self._named[name]
@@ -279,12 +259,8 @@ class Catalogue:
 def from_environment() -> Endpoint | None:
     """Return the endpoint that ``KIMI_BASE_URL`` and ``KIMI_API_KEY`` describe, if they do.
 
-    The address of a built-in endpoint keeps that one's defaults.
-
-    Raises
-    ------
-    ConfigError
-        The address cannot be used.
+    The address of a built-in endpoint keeps that one's defaults; one that cannot be used raises a
+    `ConfigError`.
     """
     url = os.environ.get("KIMI_BASE_URL", "").strip()
     if not url:

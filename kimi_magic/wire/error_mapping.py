@@ -11,26 +11,15 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from kimi_magic.core.errors import (
-    BadRequest,
-    BadStream,
-    ConnectionFailed,
-    ContentFiltered,
-    ContextTooLong,
-    EndpointError,
-    KeyRefused,
-    NotFound,
-    QuotaExhausted,
-    RateLimited,
-    ServerFailed,
-    TimedOut,
-)
+from kimi_magic.core import errors
+from kimi_magic.core.errors import BadStream, ConnectionFailed, EndpointError, ServerFailed
 from kimi_magic.core.text import replace_unprintable
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.redact import Redactor
@@ -55,93 +44,65 @@ WRONG_ADDRESS = "Does the address end where the server's API begins (often /v1)?
 Models = Callable[[], Sequence[str]]
 
 
+@dataclass(frozen=True)
 class ErrorMapper:
-    """Turns the failures of one endpoint into our errors.
+    """Turns the failures of one endpoint into our errors, with its key and ``others`` masked."""
 
-    Parameters
-    ----------
-    endpoint : Endpoint
-    base_url : str
-        The address in use.
-    key : Key or None
-        The key in use; masked in all messages.
-    wire : Wire
-        Reads the server's error bodies.
-    model : str
-        The model asked for.
-    others : sequence of Key
-        More keys to mask.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        base_url: str,
-        key: Key | None,
-        wire: Wire,
-        *,
-        model: str = "",
-        others: Sequence[Key] = (),
-    ) -> None:
-        self._endpoint = endpoint
-        self._base_url = base_url
-        self._key = key
-        self._wire = wire
-        self._model = model
-        self._redactor = Redactor([*others, key] if key else others)
+    endpoint: Endpoint
+    base_url: str
+    key: Key | None
+    wire: Wire
+    model: str = ""
+    others: Sequence[Key] = ()
 
     def from_exception(
         self, error: Exception, *, started: bool = False, models: Models | None = None
     ) -> EndpointError:
         """Map what the transport or the decoding raised.
 
-        Parameters
-        ----------
-        started : bool
-            True where some of an answer had arrived.
-        models : callable, optional
-            Asks the server for its models, where one of them may be meant.
+        ``started`` is True where some of an answer had arrived. ``models`` asks the server for its
+        models, where one of them may be meant.
         """
         import httpx2
 
         if isinstance(error, EndpointError):
             return error
         if isinstance(error, Refused):
-            said = self._wire.read_error(_json_or_text(error.body))
+            said = self.wire.read_error(_json_or_text(error.body))
             mapped = self._from_server(error.status, said, error.headers, models=models)
-            return self._redirected(mapped, error.host) if error.host else mapped
+            return self._redirected(mapped, error.host)
         words = self._clean(str(error)) or type(error).__name__
         again = RUN_AGAIN if started else f"Run the cell again. {OTHER_SERVER}"
         if isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
-            return self.unsendable(words, f"Check the address, {self._base_url}, and the key.")
+            return self.unsendable(words, f"Check the address, {self.base_url}, and the key.")
         if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError | httpx2.ProxyError):
             return self.unreached(words)
         if isinstance(error, httpx2.TransportError | OSError):
-            return ConnectionFailed(f"The connection to {self._base_url} broke: {words}\n{again}")
+            return ConnectionFailed(f"The connection to {self.base_url} broke: {words}\n{again}")
         return BadStream(f"{self._name} gave an answer that cannot be read: {words}\n{again}")
 
     def from_chunk(self, chunk: Mapping[str, Any], *, started: bool) -> EndpointError:
         """Map an error that a server reports in its stream."""
-        return self._from_server(None, self._wire.read_error(chunk), {}, started=started)
+        return self._from_server(None, self.wire.read_error(chunk), {}, started=started)
 
-    def unsendable(self, words: str, advice: str) -> BadRequest:
+    def unsendable(self, words: str, advice: str) -> errors.BadRequest:
         """Report a request that never left."""
-        return BadRequest(f"The request cannot be sent: {words}\n{advice}")
+        return errors.BadRequest(f"The request cannot be sent: {words}\n{advice}")
 
     def unreached(self, words: str) -> ConnectionFailed:
         """Report that nobody answered at the address; ``words`` say why."""
-        advice = (
-            f"Is the server running, and the address right? {OTHER_SERVER} "
-            "`%config KimiMagics.connect_timeout` sets the seconds to wait."
-        )
-        untrusted = "CERTIFICATE" in words
-        if untrusted:
+        if untrusted := "CERTIFICATE" in words:
             advice = "Its certificate is not trusted; SSL_CERT_FILE names your own authority's."
         elif "SSL" in words:
             advice = f"Does the server speak https at this port, or plain http? {OTHER_SERVER}"
-        elif proxy := _proxy_for(self._base_url):
+        elif proxy := _proxy_for(self.base_url):
             advice = f"{proxy} puts a proxy in between: is it right? NO_PROXY names exceptions."
-        error = ConnectionFailed(f"{self._base_url} could not be reached: {words}\n{advice}")
+        else:
+            advice = (
+                f"Is the server running, and the address right? {OTHER_SERVER} "
+                "`%config KimiMagics.connect_timeout` sets the seconds to wait."
+            )
+        error = ConnectionFailed(f"{self.base_url} could not be reached: {words}\n{advice}")
         error.retriable = not untrusted
         return error
 
@@ -155,10 +116,9 @@ class ErrorMapper:
         models: Models | None = None,
     ) -> EndpointError:
         words = self._clean(said.words)
-        text = f"{said.type} {words}".lower()
-        kind, advice = self._judge(status or said.code, text, models)
+        kind, advice = self._judge(status or said.code, f"{said.type} {words}".lower(), models)
         wait = retry_after(headers)
-        if kind is RateLimited and wait and wait >= 1:
+        if kind is errors.RateLimited and wait and wait >= 1:
             advice = f"Too many requests: the server asks to wait {wait:,.0f} s."
         if started and kind is ServerFailed:
             kind = BadStream
@@ -170,12 +130,12 @@ class ErrorMapper:
             request_id=headers.get("msh-request-id") or headers.get("x-request-id"),
         )
 
-    def silent(self, seconds: float, *, started: bool) -> TimedOut:
+    def silent(self, seconds: float, *, started: bool) -> errors.TimedOut:
         """Report a server that has sent nothing for that long."""
         happened = "stopped in the middle of its answer" if started else "sent no first token"
         setting = "stall_timeout" if started else "first_token_timeout"
         so_far = "What had arrived is kept. " if started else ""
-        return TimedOut(
+        return errors.TimedOut(
             f"{self._name} {happened}: {seconds:.0f} s without a sign.\n"
             f"{so_far}Run the cell again, or raise `%config KimiMagics.{setting}`."
         )
@@ -195,82 +155,82 @@ class ErrorMapper:
 
     def unreadable(self, data: bytes, *, started: bool = False) -> BadStream:
         """Report a body that is neither a stream of chunks nor a completion."""
-        text = self._clean(self._wire.read_error(data[:MAX_READ]).words) or "an empty body"
+        text = self._clean(self.wire.read_error(data[:MAX_READ]).words) or "an empty body"
         advice = RUN_AGAIN if started else WRONG_ADDRESS
         return BadStream(f"{self._name} sent no chat completion but: {text}\n{advice}")
 
     @property
     def _name(self) -> str:
-        name = self._endpoint.name
-        return name if name in self._base_url else f"{name} ({self._base_url})"
+        name = self.endpoint.name
+        return name if name in self.base_url else f"{name} ({self.base_url})"
 
     def _judge(  # noqa: PLR0911 - a table
         self, status: int | None, text: str, models: Models | None
     ) -> tuple[type[EndpointError], str]:
         if status == 402 or any(mark in text for mark in _QUOTA):
-            return (
-                QuotaExhausted,
-                "The account's quota is used up: see the provider's billing page.",
-            )
+            advice = "The account's quota is used up: see the provider's billing page."
+            return errors.QuotaExhausted, advice
         if any(mark in text for mark in _CONTEXT):
-            return ContextTooLong, "Too long for the model: `%kimi reset` starts the chat anew."
+            advice = "Too long for the model: `%kimi reset` starts the chat anew."
+            return errors.ContextTooLong, advice
         if status in (401, 403):
-            return KeyRefused, self._key_advice()
+            return errors.KeyRefused, self._key_advice()
         if status in (404, 405) or (status == 400 and any(mark in text for mark in _NO_MODEL)):
-            return NotFound, self._model_advice(models if status != 405 else None)
+            return errors.NotFound, self._model_advice(models if status != 405 else None)
         if status == 429 or "rate_limit" in text:
-            return RateLimited, "Too many requests: wait a little, then run the cell again."
+            return errors.RateLimited, "Too many requests: wait a little, then run the cell again."
         if (status or 0) >= 500 or any(mark in text for mark in _DOWN):
             return ServerFailed, "The server failed, not the request: run the cell again later."
         if "content_filter" in text:
-            return ContentFiltered, "The provider's content filter refused it: rephrase the prompt."
+            advice = "The provider's content filter refused it: rephrase the prompt."
+            return errors.ContentFiltered, advice
         if status is None:
             return BadStream, "Run the cell again."
         if status in (408, 409):
             return ServerFailed, "Run the cell again."
-        return BadRequest, "Change what the server names; the same request will be refused again."
+        advice = "Change what the server names; the same request will be refused again."
+        return errors.BadRequest, advice
 
     def _model_advice(self, models: Models | None) -> str:
         """Name the models that there are, the nearest to the one asked for first."""
-        if not self._model:
+        if not self.model:
             return WRONG_ADDRESS
         known: Sequence[str] = ()
         if models:
             with suppress(Exception):  # only the hint is lost
                 known = models()
         if not known:
-            return f"The model asked for was {self._model!r}, `-m NAME` chooses. {WRONG_ADDRESS}"
-        if self._model in known:
+            return f"The model asked for was {self.model!r}, `-m NAME` chooses. {WRONG_ADDRESS}"
+        if self.model in known:
             return (
-                f"It lists {self._model!r}, but did not answer for it: the account may lack a "
+                f"It lists {self.model!r}, but did not answer for it: the account may lack a "
                 "right. `%kimi models` lists all, `-m NAME` chooses another."
             )
-        near = get_close_matches(self._model, known, MAX_NAMED, cutoff=0.0)
+        near = get_close_matches(self.model, known, MAX_NAMED, cutoff=0.0)
         more = f" and {len(known) - len(near)} more" if len(known) > len(near) else ""
         names = ", ".join(self._clean(name[:100]) for name in near)
         return (
-            f"It has no model {self._model!r}, but {names}{more}. "
+            f"It has no model {self.model!r}, but {names}{more}. "
             "`-m NAME` chooses, `%kimi models` lists all."
         )
 
     def _redirected(self, error: EndpointError, host: str) -> EndpointError:
         """Name the host that answered: the key stays with the one that it was meant for."""
-        if host == urlsplit(self._base_url).netloc:
-            return error
-        said = str(error).partition("\n")[0]
-        advice = (
-            f"The request was redirected to {host}, which gets no key. If you trust it, give its "
-            "own address: `-e URL` or KIMI_BASE_URL."
-        )
-        error.args = (f"{said}\n{advice}",)
+        if host not in ("", urlsplit(self.base_url).netloc):
+            said = str(error).partition("\n")[0]
+            advice = (
+                f"The request was redirected to {host}, which gets no key. If you trust it, give "
+                "its own address: `-e URL` or KIMI_BASE_URL."
+            )
+            error.args = (f"{said}\n{advice}",)
         return error
 
     def _key_advice(self) -> str:
-        if self._key:
-            name, docs = self._endpoint.key_env, self._endpoint.docs
+        if self.key:
+            name, docs = self.endpoint.key_env, self.endpoint.docs
             place = f" It is looked for as {name}, in the environment and in keyring." * bool(name)
             made = f" Keys are made at {docs}." * bool(docs)
-            return f"The key came from {self._key.source}.{place}{made}"
+            return f"The key came from {self.key.source}.{place}{made}"
         return (
             "No key was sent. For a server of your own set KIMI_BASE_URL and KIMI_API_KEY, or use "
             "kimi.add_endpoint(kimi.Endpoint(name, base_url, key_env='MY_KEY'))."
@@ -278,7 +238,8 @@ class ErrorMapper:
 
     def _clean(self, text: str) -> str:
         """One line without the key, of bearable length, with nothing that a terminal obeys."""
-        text = self._redactor.text(" ".join(text[:MAX_READ].split()))
+        keys = [*self.others, self.key] if self.key else self.others
+        text = Redactor(keys).text(" ".join(text[:MAX_READ].split()))
         text = text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
         return replace_unprintable(text)
 
@@ -295,29 +256,19 @@ def _proxy_for(url: str) -> str | None:
 
 def _json_or_text(body: bytes) -> object:
     text = body.decode("utf-8", "replace").strip()
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+    return text
 
 
 def retry_after(headers: Mapping[str, Any]) -> float | None:
     """Return the seconds to wait that the server asks for, in any of the header's forms."""
-    if milliseconds := _number(headers.get("retry-after-ms")):
-        return milliseconds / 1000
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    if (seconds := _number(value)) is not None:
-        return seconds
-    try:
+    value = headers.get("retry-after", "")
+    with suppress(ValueError):
+        if (milliseconds := float(headers.get("retry-after-ms", ""))) > 0:
+            return milliseconds / 1000
+    with suppress(ValueError):
+        return max(0.0, float(value))
+    with suppress(ValueError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:
-        return None
+    return None

@@ -28,13 +28,7 @@ class Inbox:
         self._queue.put((exchange, arrival))
 
     def take(self, timeout: float) -> list[tuple[Exchange, list[Arrival]]]:
-        """Wait for the next arrivals, at most ``timeout`` seconds.
-
-        Returns
-        -------
-        list of tuple
-            Each exchange that something arrived for, with its arrivals in order; empty on a tick.
-        """
+        """Wait at most ``timeout`` seconds; return each exchange with its arrivals in order."""
         taken: dict[Exchange, list[Arrival]] = {}
         with suppress(queue.Empty):
             exchange, arrival = self._queue.get(timeout=timeout)

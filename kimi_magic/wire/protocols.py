@@ -13,19 +13,6 @@ from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, 
 from kimi_magic.core.messages import Completion
 from kimi_magic.secrets.keys import Key
 
-__all__ = [
-    "Arrival",
-    "Carriage",
-    "Deliver",
-    "Delta",
-    "Fold",
-    "Refused",
-    "Request",
-    "ServerError",
-    "Transport",
-    "Wire",
-]
-
 Delta = ReasoningDelta | ContentDelta | ToolCallStarted | ToolCallDelta
 
 
@@ -72,13 +59,7 @@ class Wire(Protocol):
         """Return the headers of every request, with those that carry the key."""
 
     def request(self, body: Mapping[str, Any]) -> Request:
-        """Encode a chat request.
-
-        Raises
-        ------
-        ValueError, TypeError, RecursionError
-            The body cannot be written as JSON.
-        """
+        """Encode a chat request, or raise what ``json.dumps`` raises where it cannot."""
 
     def fold(self, keys: Sequence[Key] = ()) -> Fold:
         """Begin an answer; ``keys`` are masked in it."""

@@ -34,7 +34,8 @@ class SSEDecoder:
         if not self._pending and not self._data and (events := _plain_events(chunk)):
             self._at_start = False
             return events
-        if b"\n" not in chunk and b"\r" not in chunk and not self._ends_in_cr():
+        ends_in_cr = self._pending and self._pending[-1].endswith(b"\r")
+        if b"\n" not in chunk and b"\r" not in chunk and not ends_in_cr:
             self._pending.append(chunk)  # joined once, when the line ends: a 1 MB line stays linear
             return []
         text = b"".join([*self._pending, chunk])
@@ -49,9 +50,6 @@ class SSEDecoder:
         lines = _LINE_END.split(b"".join(self._pending))
         self._pending = []
         return [data for line in [*lines, b""] if (data := self._line(line)) is not None]
-
-    def _ends_in_cr(self) -> bool:
-        return bool(self._pending) and self._pending[-1].endswith(b"\r")
 
     def _line(self, line: bytes) -> bytes | None:
         if self._at_start:

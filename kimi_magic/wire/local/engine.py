@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,12 +79,10 @@ def _serve(options: dict[str, Any], key: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _context_window(address: str, key: str) -> int:
-    connection = http.client.HTTPConnection(address.partition("://")[2], timeout=10)
-    try:
+    host = address.partition("://")[2]
+    with closing(http.client.HTTPConnection(host, timeout=10)) as connection:
         connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
         models = json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
     return int(models["data"][0]["meta"]["n_ctx"])
 
 

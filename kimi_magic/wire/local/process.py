@@ -18,7 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -44,10 +43,7 @@ LOCAL_MODEL = (
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A served model: its address on loopback, the child's own key and the id to ask for.
-
-    ``practice`` marks the practice model; ``context_window`` counts tokens.
-    """
+    """A served model: its address on loopback, the child's own key and the id to ask for."""
 
     base_url: str
     key: str = field(repr=False)
@@ -68,25 +64,17 @@ class LocalEngine:
         self._lock = threading.RLock()
         self._child: _Child | None = None
         self._running: tuple[str, Running] | None = None
-        _ENGINES.add(self)
+        atexit.register(self.abandon)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.disown)
 
     def start(
         self, model_path: str = "", *, notice: Callable[[str], None] = ignore_notice
     ) -> Running:
-        """Serve a model; a child that serves it already is used again.
+        """Serve a GGUF file by its own chat template, or the practice model where none is named.
 
-        Parameters
-        ----------
-        model_path : str
-            A GGUF file, run by its own chat template; empty: the practice model.
-        notice : callable
-            Gets short lines for the user while it downloads or starts.
-
-        Raises
-        ------
-        LocalEngineError
-            The engine is not installed, the weights cannot be downloaded, the file is not a model,
-            or the child did not start.
+        A child that serves it already is used again. ``notice`` gets short lines for the user while
+        it downloads or starts; a `LocalEngineError` says why it cannot.
         """
         with self._locked():
             if self._child and self._child.is_alive() and self._running:
@@ -136,7 +124,7 @@ class LocalEngine:
             self._lock.release()
 
     def _launch(self, options: dict[str, Any], name: str) -> Running:
-        key = secrets.token_urlsafe(24)
+        key, practice = secrets.token_urlsafe(24), bool(options["template"])
         with tempfile.TemporaryFile() as stderr:
             self._child = _Child(key, stderr)
             try:
@@ -148,14 +136,11 @@ class LocalEngine:
                 self.stop()
                 stderr.seek(0)
                 words = stderr.read(4000).decode(errors="replace")
-                raise _start_failed(name, _reason(answer.get("error", ""), words))
-        return Running(
-            answer["base_url"],
-            key,
-            options["alias"],
-            practice=bool(options["template"]),
-            context_window=answer["context_window"],
-        )
+                reason = _reason(answer.get("error", ""), words)
+                advice = OTHERWISE if practice else "Is the file whole, and a chat model's?"
+                raise LocalEngineError(f"The engine could not start {name}: {reason}\n{advice}")
+        window = answer["context_window"]
+        return Running(answer["base_url"], key, options["alias"], practice, window)
 
 
 class _Child:
@@ -166,9 +151,8 @@ class _Child:
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         flags |= getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         # -P: neither the folder of engine.py nor the notebook's may shadow other modules.
-        command = [sys.executable, "-P", engine.__file__]
         self._process = subprocess.Popen(
-            command,
+            [sys.executable, "-P", engine.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -192,9 +176,8 @@ class _Child:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with suppress(queue.Empty):
-                line = lines.get(timeout=POLL_SECONDS)
-                answer: dict[str, Any] = json.loads(line or b"{}")
-                return answer
+                answer = json.loads(lines.get(timeout=POLL_SECONDS) or b"{}")
+                return cast("dict[str, Any]", answer)
         return {"error": f"it said nothing for {START_SECONDS:.0f} seconds"}
 
     def _read_line(self, lines: queue.SimpleQueue[bytes]) -> None:
@@ -253,9 +236,8 @@ def _own_model(model_path: str) -> dict[str, Any]:
 
 
 def _threads(most: int) -> int:
-    """Leave one core free, up to ``most`` threads."""
     # The engine's threads spin while they wait for each other, and one that must share its core
-    # holds up all of them (measured: a second's work took over 100 seconds).
+    # holds up all of them (measured: a second's work took over 100 seconds). One core stays free.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min((usable or 1) - 1, most))
 
@@ -265,28 +247,3 @@ def _reason(error: str, words: str) -> str:
     complaints = re.findall(r"^[\d.]+ E\s+(?:\w+\s+)?(.+)$", words, re.MULTILINE)
     lines = [line for line in words.splitlines() if line.strip()]
     return (complaints[:1] or lines[-1:] or [error or "it ended without a word"])[0].strip()[:300]
-
-
-def _start_failed(name: str, reason: str) -> LocalEngineError:
-    return LocalEngineError(
-        f"The engine could not start {name}: {reason}\n"
-        + (OTHERWISE if name == "the practice model" else "Is the file whole, and a chat model's?")
-    )
-
-
-_ENGINES: weakref.WeakSet[LocalEngine] = weakref.WeakSet()
-
-
-@atexit.register
-def _end_all() -> None:
-    for local in list(_ENGINES):
-        local.abandon()
-
-
-def _disown_all() -> None:
-    for local in list(_ENGINES):
-        local.disown()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)

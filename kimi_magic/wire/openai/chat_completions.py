@@ -10,19 +10,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta
 from kimi_magic.core.messages import Completion, Message, Usage, as_reasoning
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
-from kimi_magic.wire.openai.inline_markup import (
-    CallArguments,
-    CallBegun,
-    MarkerSplitter,
-    Piece,
-    ThinkSplitter,
-)
+from kimi_magic.wire.openai.inline_markup import CallPart, MarkerSplitter, Piece, ThinkSplitter
 from kimi_magic.wire.openai.tool_call_deltas import CallTable
 from kimi_magic.wire.protocols import Delta, Request, ServerError
 
@@ -33,6 +27,7 @@ MAX_NAMED = 5
 _STATUS = re.compile("[45][0-9][0-9]")
 
 Field = Literal["reasoning", "content"]
+FIELDS: tuple[Field, ...] = get_args(Field)
 
 
 class ChatCompletions:
@@ -101,23 +96,12 @@ class Accumulator:
     The deltas add up to the message but for one dialect: where only ``</think>`` arrives, its
     reasoning was handed on as content before anybody could know. The message has it as reasoning;
     those who watched saw one text, with an empty line where the tag stood.
-
-    Parameters
-    ----------
-    keys : sequence of Key
-        Masked in what arrives.
     """
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
-        self._texts: dict[Field, list[str]] = {"reasoning": [], "content": []}
-        self._redactors: dict[Field, StreamRedactor] = {
-            "reasoning": StreamRedactor(keys),
-            "content": StreamRedactor(keys),
-        }
-        self._markers: dict[Field, MarkerSplitter] = {
-            "reasoning": MarkerSplitter(),
-            "content": MarkerSplitter(),
-        }
+        self._texts: dict[Field, list[str]] = {field: [] for field in FIELDS}
+        self._redactors = {field: StreamRedactor(keys) for field in FIELDS}
+        self._markers = {field: MarkerSplitter() for field in FIELDS}
         self._think = ThinkSplitter()
         self._calls = CallTable(keys)
         self._reasoning_key: str | None = None
@@ -148,11 +132,10 @@ class Accumulator:
     def finish(self) -> list[Delta]:
         deltas: list[Delta] = []
         for field, markers in self._markers.items():
-            for found in markers.finish():
-                deltas += self._found(field, found)
+            deltas += self._take(field, markers.finish())
         deltas += self._pieces(self._think.finish())
-        for field in self._redactors:
-            deltas += self._rest(field)
+        for field in FIELDS:
+            deltas += self._masked(field, self._redactors[field].finish())
         return [*deltas, *self._calls.finish()]
 
     def completion(self, seconds: float = 0.0) -> Completion:
@@ -201,12 +184,9 @@ class Accumulator:
         delta = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
         if reasoning := self._reasoning_of(delta):
             yield from self._pieces(self._think.finish())
-            yield from self._marked_text("reasoning", reasoning)
-        content = delta.get("content")
-        if isinstance(content, list):  # parts, as the API has them for messages
-            content = "".join(_string(_mapping(part).get("text")) for part in content)
-        if content := _string(content):
-            yield from self._marked_text("content", content)
+            yield from self._take("reasoning", self._markers["reasoning"].feed(reasoning))
+        if content := _text_of(delta.get("content")):
+            yield from self._take("content", self._markers["content"].feed(content))
         calls = delta.get("tool_calls")
         for entry in calls if isinstance(calls, list) else ():
             yield from self._calls.add(_mapping(entry))
@@ -214,34 +194,26 @@ class Accumulator:
     def _reasoning_of(self, delta: Mapping[str, Any]) -> str:
         """Take the reasoning under one of its names: servers that send two send the same twice."""
         for key in ("reasoning_content", "reasoning_details", "reasoning"):
-            value = delta.get(key)
-            if isinstance(value, list):
-                value = "".join(_string(_mapping(item).get("text")) for item in value)
-            if isinstance(value, str) and value:
+            if value := _text_of(delta.get(key)):
                 # reasoning_details always comes beside the plain text, which is what goes back.
                 self._reasoning_key = "reasoning" if key == "reasoning_details" else key
                 return value
         return ""
 
-    def _marked_text(self, field: Field, text: str) -> Iterator[Delta]:
-        for found in self._markers[field].feed(text):
-            yield from self._found(field, found)
-
-    def _found(self, field: Field, found: str | CallBegun | CallArguments) -> Iterator[Delta]:
-        """Take a text between markers, or a part of a call written with them."""
-        if isinstance(found, CallBegun):
-            yield from self._calls.begin(found.id, found.name)
-        elif isinstance(found, CallArguments):
-            yield from self._calls.extend(found.text)
-        elif field == "content" and self._reasoning_key is None:
-            yield from self._pieces(self._think.feed(found))
-        else:  # a server that parses the reasoning itself leaves no tags in the content
-            yield from self._text(field, found)
+    def _take(self, field: Field, found: Iterator[str | CallPart]) -> Iterator[Delta]:
+        """Take the texts between markers, and the parts of calls written with them."""
+        for part in found:
+            if isinstance(part, CallPart):
+                yield from self._calls.add_part(part)
+            elif field == "content" and self._reasoning_key is None:
+                yield from self._pieces(self._think.feed(part))
+            else:  # a server that parses the reasoning itself leaves no tags in the content
+                yield from self._text(field, part)
 
     def _pieces(self, pieces: list[Piece]) -> Iterator[Delta]:
         for kind, piece in pieces:
             if kind == "retract":
-                yield from self._rest("content")
+                yield from self._masked("content", self._redactors["content"].finish())
                 if content := self._texts["content"]:
                     yield ContentDelta("\n\n")
                 self._texts = {"reasoning": content, "content": []}
@@ -250,9 +222,6 @@ class Accumulator:
 
     def _text(self, field: Field, text: str) -> list[Delta]:
         return self._masked(field, self._redactors[field].feed(text))
-
-    def _rest(self, field: Field) -> list[Delta]:
-        return self._masked(field, self._redactors[field].finish())
 
     def _masked(self, field: Field, text: str) -> list[Delta]:
         if not text:
@@ -309,6 +278,13 @@ def _read_usage(usage: Mapping[str, Any]) -> Usage:
 def _count(counts: Any, name: str) -> int:
     value = _mapping(counts).get(name)
     return value if isinstance(value, int) else 0
+
+
+def _text_of(value: Any) -> str:
+    """Return a text, or the texts of a list of parts, as the API has them for messages."""
+    if isinstance(value, list):
+        return "".join(_string(_mapping(part).get("text")) for part in value)
+    return _string(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

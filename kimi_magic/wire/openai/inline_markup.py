@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-__all__ = ["CallArguments", "CallBegun", "MarkerSplitter", "Piece", "ThinkSplitter"]
+__all__ = ["CallPart", "MarkerSplitter", "Piece", "ThinkSplitter"]
 
 Piece = tuple[Literal["reasoning", "content", "retract"], str]
 
@@ -46,15 +46,10 @@ class ThinkSplitter:
     so is every tag after it. A closing tag without an opening one ends a reasoning that looked
     like content while it came: ``("retract", "")`` says that all content so far was reasoning. In
     quotes it is text as well.
-
-    Attributes
-    ----------
-    found : bool
-        True once there was a tag that counts.
     """
 
     def __init__(self) -> None:
-        self.found = False
+        self.found = False  # True once there was a tag that counts
         self._state = "start"  # start → reasoning → after → content; start → open → after → content
         self._held = ""  # the possible start of a tag
         self._last = ""  # the last character handed on, which may be a quote
@@ -76,76 +71,63 @@ class ThinkSplitter:
             return []
         return [("reasoning" if self._state == "reasoning" else "content", held)]
 
-    def _split(self, text: str) -> list[Piece]:
-        match self._state:
-            case "start":
-                return self._start(text)
-            case "reasoning":
-                return self._reasoning(text)
-            case "open":
-                return self._unopened(text)
+    def _split(self, text: str) -> Iterator[Piece]:
+        if self._state == "start":
+            stripped = text.lstrip()
+            if len(stripped) < len(_OPEN) and _OPEN.startswith(stripped):
+                self._held = text
+                return
+            self.found = stripped.startswith(_OPEN)
+            self._state = "reasoning" if self.found else "open"
+            text = stripped.removeprefix(_OPEN) if self.found else text
+        if self._state == "open":
+            yield from self._unopened(text)
+            return
+        if self._state == "reasoning":
+            before, tag, text = text.partition(_CLOSE)
+            if tag:
+                self._state = "after"
+            else:
+                self._held = _possible_start(before, _CLOSE)
+            yield "reasoning", before.removesuffix(self._held)
         text = text.lstrip("\n")  # the blank lines after the tag belong to neither
         if text:
             self._state = "content"
-        return [("content", text)]
+            yield "content", text
 
-    def _start(self, text: str) -> list[Piece]:
-        stripped = text.lstrip()
-        if len(stripped) < len(_OPEN) and _OPEN.startswith(stripped):
-            self._held = text
-            return []
-        if not stripped.startswith(_OPEN):
-            self._state = "open"
-            return self._split(text)
-        self.found, self._state = True, "reasoning"
-        return self._split(stripped.removeprefix(_OPEN))
-
-    def _reasoning(self, text: str) -> list[Piece]:
-        before, tag, after = text.partition(_CLOSE)
-        if not tag:
-            self._held = _possible_start(before, _CLOSE)
-            return [("reasoning", before.removesuffix(self._held))]
-        self._state = "after"
-        return [("reasoning", before), *self._split(after)]
-
-    def _unopened(self, text: str) -> list[Piece]:
+    def _unopened(self, text: str) -> Iterator[Piece]:
         """Split content whose reasoning may have begun before its first word."""
         at = 0
         while tag := _TAG.search(text, at):
             at = tag.end()
             if tag[0] == _OPEN:
                 self._state = "content"
-                return [("content", text)]
+                yield "content", text
+                return
             if at == len(text):  # the next character tells whether it is in quotes
                 self._held = _CLOSE
-                return self._content(text[: tag.start()])
+                break
             quote = text[tag.start() - 1] if tag.start() else self._last
             if not quote or quote not in _QUOTES or text[at] != quote:
                 self.found, self._state = True, "after"
-                before = text[: tag.start()]
-                return [("content", before), ("retract", ""), *self._split(text[at:])]
-        self._held = _possible_start(text, _OPEN, _CLOSE)
-        return self._content(text.removesuffix(self._held))
-
-    def _content(self, text: str) -> list[Piece]:
+                yield from (("content", text[: tag.start()]), ("retract", ""))
+                yield from self._split(text[at:])
+                return
+        self._held = self._held or _possible_start(text, _OPEN, _CLOSE)
+        text = text.removesuffix(self._held)
         self._last = text[-1:] or self._last
-        return [("content", text)]
+        yield "content", text
 
 
-class CallBegun(NamedTuple):
-    """A call whose name is known; ``id`` is the model's own, as it wrote it."""
+class CallPart(NamedTuple):
+    """A call's id, as the model wrote it, and name; or more of the last call's arguments."""
 
-    id: str
-    name: str
-
-
-class CallArguments(NamedTuple):
-    """More of the arguments of the call that began last."""
-
-    text: str
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
 
-Found = str | CallBegun | CallArguments
+Found = str | CallPart
 
 
 class MarkerSplitter:
@@ -177,12 +159,10 @@ class MarkerSplitter:
     def finish(self) -> Iterator[Found]:
         """Release what was held back, and a last call that was cut; no more text follows."""
         held, self._held = self._held, ""
-        if self._state == "header":
-            head = _HEADER.fullmatch(self._header)
-            if head and head["count"] and head["name"]:
-                yield CallBegun(head["id"], head["name"])
-        elif held:
+        if self._state != "header":
             yield from self._take(held)
+        elif (head := _HEADER.fullmatch(self._header)) and head["count"] and head["name"]:
+            yield CallPart(head["id"], head["name"])
 
     def _split(self, text: str) -> Iterator[Found]:
         at = 0
@@ -198,7 +178,7 @@ class MarkerSplitter:
         """Go over a marker; a head that no arguments follow is a call as well."""
         self._blank = ""
         if self._state == "header" and (head := _HEADER.fullmatch(self._header)) and head["name"]:
-            yield CallBegun(head["id"], head["name"])
+            yield CallPart(head["id"], head["name"])
             if marker == _ARGUMENTS:
                 self._state = "opening"
                 return
@@ -224,7 +204,7 @@ class MarkerSplitter:
         else:
             body = text.rstrip()
             self._blank = text[len(body) :]
-            yield CallArguments(body.lstrip() if self._state == "opening" else body)
+            yield CallPart(arguments=body.lstrip() if self._state == "opening" else body)
             self._state = "arguments"
 
 

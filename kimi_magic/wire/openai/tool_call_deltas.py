@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from kimi_magic.core.events import ToolCallDelta, ToolCallStarted
@@ -16,6 +17,7 @@ from kimi_magic.core.messages import ToolCall
 from kimi_magic.core.text import mend_surrogates
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
+from kimi_magic.wire.openai.inline_markup import CallPart
 
 __all__ = ["CallTable"]
 
@@ -32,11 +34,10 @@ class _Call:
 
     def is_whole(self) -> bool:
         """Return True if its arguments are complete JSON."""
-        try:
+        with suppress(ValueError, RecursionError):
             json.loads("".join(self.arguments))
-        except (ValueError, RecursionError):
-            return False
-        return True
+            return True
+        return False
 
     def is_another(self, call_id: str, name: str) -> bool:
         """Return True if an entry with this id and name begins a call after this one."""
@@ -52,11 +53,6 @@ class CallTable:
     Calls are counted in the order in which their names became known, from 0: that is the index of
     the events and the place among the finished calls. Ids and names are taken when they are not
     empty and never joined; only arguments are.
-
-    Parameters
-    ----------
-    keys : sequence of Key
-        Masked in arguments.
     """
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
@@ -76,23 +72,20 @@ class CallTable:
             function = {}
         call_id, name = _string(entry.get("id")), _string(function.get("name"))
         arguments = function.get("arguments")
-        if arguments is not None and not isinstance(arguments, str):
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        arguments, index = arguments or "", entry.get("index")
+        if not isinstance(arguments, str):
+            arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
+        index = entry.get("index")
         if isinstance(index, int):
             call = self._at(index, call_id, name)
         else:
             call = self._without_index(call_id, name, arguments)
         yield from self._add(call, call_id, name, arguments)
 
-    def begin(self, call_id: str, name: str) -> Iterator[ToolCallStarted | ToolCallDelta]:
-        """Begin a call whose id and name are known; `extend` gives its arguments."""
-        self._open = self._new()
-        yield from self._add(self._open, call_id, name, "")
-
-    def extend(self, arguments: str) -> Iterator[ToolCallStarted | ToolCallDelta]:
-        """Add to the arguments of the call that began last."""
-        yield from self._add(self._open, "", "", arguments)
+    def add_part(self, part: CallPart) -> Iterator[ToolCallStarted | ToolCallDelta]:
+        """Take a part of a call that was written into the text."""
+        if part.name:
+            self._open = self._new()
+        yield from self._add(self._open, *part)
 
     def finish(self) -> Iterator[ToolCallDelta]:
         """Release what was held back of arguments; no more entries follow."""
