@@ -18,7 +18,7 @@ from kimi_magic.context.summaries.reprs import label
 from kimi_magic.context.summaries.tables import Rows, Table, cell, dtype_name
 from kimi_magic.core.time_limit import USER_ERRORS
 
-__all__ = ["as_table", "describe_lazy", "lazy_heading"]
+__all__ = ["as_table", "describe_lazy", "lazy_heading", "load_reader"]
 
 MAX_COLUMNS = 60
 
@@ -37,6 +37,12 @@ _COMPUTES = ("compute", "collect", "execute", "explain")
 _COLUMNS = ("collect_schema", "dtypes", "schema", "columns", "dtype")
 # Its arrays hold their data, or have a repr that does not read them.
 _NOT_LAZY = ("xarray.",)
+
+
+def load_reader() -> None:
+    """Import narwhals where there may be frames; slow machines need longer than a time limit."""
+    if sys.modules.keys() & {"pandas", "polars", "pyarrow", "modin", "cudf"}:
+        import narwhals  # noqa: F401
 
 
 def as_table(value: Any) -> Table | None:

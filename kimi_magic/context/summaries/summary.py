@@ -14,7 +14,12 @@ from kimi_magic.context.summaries.arrays import describe_array
 from kimi_magic.context.summaries.estimators import describe_estimator
 from kimi_magic.context.summaries.figures import describe_figure
 from kimi_magic.context.summaries.files import describe_path
-from kimi_magic.context.summaries.frames import as_table, describe_lazy, lazy_heading
+from kimi_magic.context.summaries.frames import (
+    as_table,
+    describe_lazy,
+    lazy_heading,
+    load_reader,
+)
 from kimi_magic.context.summaries.reprs import Repr, describe_members
 from kimi_magic.context.summaries.source_code import describe_code, describe_module
 from kimi_magic.context.summaries.tables import describe_table, heading
@@ -53,6 +58,7 @@ def summarize(value: object, *, tokens: int = 1500) -> str:
         raises an error of the value's own code, and gives up on code that takes too long.
     """
     limit = max(int(tokens), 1) * CHARS_PER_TOKEN
+    load_reader()
     with silenced():
         try:
             text = call_within(lambda: _describe(value, limit), TimeLimit(SECONDS))
