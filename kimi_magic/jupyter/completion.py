@@ -45,18 +45,17 @@ def completions(line: str, names: Names) -> list[str] | None:
         return None
     words = re.split(r"\s+", match[2])
     typed = words.pop()
-    found = _after_verb(words, typed) if match[1] == "%" else _fitting(OPTIONS, (), words, typed)
+    found: Iterable[str] | str | None = None
+    if match[1] == "%%":
+        found = _fitting(OPTIONS, (), words, typed)
+    elif not words:
+        found = REGISTRY
+    elif verb := REGISTRY.get(words[0]):
+        found = _fitting(verb.options, verb.completes, words[1:], typed)
     if isinstance(found, str):
         typed = typed.rpartition(",")[2]
         found = names[found](typed)
     return None if found is None else sorted({name for name in found if name.startswith(typed)})
-
-
-def _after_verb(words: list[str], typed: str) -> Iterable[str] | str | None:
-    if not words:
-        return REGISTRY
-    verb = REGISTRY.get(words[0])
-    return _fitting(verb.options, verb.completes, words[1:], typed) if verb else None
 
 
 def _fitting(

@@ -113,7 +113,7 @@ class _Parser:
         if flag in self._flags:
             return flag, self._flags[flag], value if equals else None
         for at, letter in enumerate(word[1:], 2):
-            option = self._flags.get(f"-{letter}")  # never a second dash
+            option = self._flags.get(f"-{letter}")  # none for the second dash of --word
             if option is None:
                 break
             if option.value or at == len(word):
