@@ -38,7 +38,6 @@ MODELS_TIMEOUT, HINT_TIMEOUT = 30.0, 3.0
 CONNECT_GRACE = 0.5
 # After the end of a stream the body should end too; then the connection can serve again.
 END_GRACE = 0.05
-MAX_HEAD = 2000
 _PARSE = json.JSONDecoder().raw_decode
 BLANK = b"\xef\xbb\xbf \t\r\n"
 
@@ -126,9 +125,8 @@ class Exchange:
         self._decoder = SSEDecoder()
         self._carriage: Carriage | None = None
         self._deltas: list[Delta] = []
-        self._head = b""  # the beginning of the body, until a chunk was understood
-        self._whole: list[bytes] | None = None  # the body, where it is one JSON document
-        self._streamed = False
+        self._body_read: list[bytes] = []  # until a chunk was understood
+        self._streamed: bool | None = None  # False: one JSON document; None: no telling yet
         self._chunks = 0
         self._began = self._last_byte = time.monotonic()
         self._ended: float | None = None
@@ -222,32 +220,28 @@ class Exchange:
     def _read(self, data: bytes) -> None:
         if not data or self._ended is not None:  # what comes after the end belongs to no answer
             return
-        if self._streamed:
-            if not self._chunks:
-                self._head = (self._head + data)[:MAX_HEAD]
-            self._fold_events(self._decoder.feed(data))
-        elif self._whole is not None:
-            self._whole.append(data)
-        else:
+        if not self._chunks:
+            self._body_read.append(data)
+        if self._streamed is None:
             # The body tells more than the Content-Type, which servers and proxies set as they like.
-            self._head += data
-            if first := self._head.lstrip(BLANK)[:1]:
-                data, self._head = self._head, b""
-                self._streamed, self._whole = first not in b"{[", []
-                self._read(data)
+            data = b"".join(self._body_read)
+            if first := data.lstrip(BLANK)[:1]:
+                self._streamed = first not in b"{["
+        if self._streamed:
+            self._fold_events(self._decoder.feed(data))
 
     def _read_end(self) -> None:
         """Take the end of a body that no event announced."""
+        body = b"".join(self._body_read)
         if self._streamed:
             self._fold_events(self._decoder.flush(), cut=True)
-        elif self._whole:
-            self._head = b"".join(self._whole)
+        elif body:
             with suppress(ValueError):
-                self._fold_in(_chunks(self._head.lstrip(BLANK)))
+                self._fold_in(_chunks(body.lstrip(BLANK)))
             if not self._fold.started and not self._fold.finish_reason:
-                raise self._errors.unreadable(self._head)
+                raise self._errors.unreadable(body)
         if not self._chunks and self._ended is None:
-            raise self._errors.unreadable(self._head)
+            raise self._errors.unreadable(body)
         self._end()
 
     def _end(self) -> None:

@@ -100,6 +100,23 @@ def test_a_connection_serves_again(scripted_server: ScriptedServer, client: Clie
     assert len(idle(client)) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork as POSIX has it")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_leaves_its_parents_connections_alone(
+    scripted_server: ScriptedServer, client: Client
+) -> None:
+    scripted_server.reply("OK")
+    receive(client)
+    before = list(idle(client))
+    if not (forked := os.fork()):
+        client.close()  # as it would at its exit
+        os._exit(len(idle(client)))
+    assert os.waitpid(forked, 0)[1] == 0
+    scripted_server.reply("OK")
+    receive(client)
+    assert idle(client) == before != []
+
+
 def idle(client: Client) -> list[Connection]:
     """The connections that wait for the next request."""
     assert isinstance(client.transport, HTTPTransport)
