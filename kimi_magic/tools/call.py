@@ -14,10 +14,11 @@ from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import ToolInterrupted
 from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.core.text import cut
+from kimi_magic.core.time_limit import CallTimedOut, DeadlineReached
 from kimi_magic.schema.json_in_text import parse_arguments
 from kimi_magic.schema.problems import ArgumentsError
 from kimi_magic.tools.capture import capturing, open_figures, show_new_figures
-from kimi_magic.tools.invocation import CallTimedOut, DeadlineReached, run
+from kimi_magic.tools.invocation import run
 from kimi_magic.tools.results import (
     as_outputs,
     compose,
@@ -49,29 +50,9 @@ def run_call(
     call_id: str = "",
     approve: Approve | None = None,
 ) -> ToolResult:
-    """Make a call that the model asks for.
+    """Make a call that the model asks for; failures are results too.
 
-    Parameters
-    ----------
-    tool : Tool
-    arguments_text : str
-        The arguments as they arrived.
-    namespace : mapping
-        The variables that arguments may name.
-    call_id : str
-        The call's id in the chat.
-    approve : Approve or None
-        Called before a tool with ``confirm=True`` runs.
-
-    Returns
-    -------
-    ToolResult
-        For failures too.
-
-    Raises
-    ------
-    ToolInterrupted
-        A KeyboardInterrupt came while the tool ran.
+    Raises ToolInterrupted if a KeyboardInterrupt comes while the tool runs.
     """
     try:
         parameters = tool.schema()["function"].get("parameters")
