@@ -6,14 +6,14 @@ import ast
 import linecache
 from collections.abc import Iterator
 
-from IPython import get_ipython
+from kimi_magic.core.frontend import running_shell
 
 __all__ = ["cell_sources", "lines_of"]
 
 
 def cell_sources() -> Iterator[str]:
     """Yield the cells' sources, the latest first."""
-    shell = get_ipython()
+    shell = running_shell()
     ran = shell.history_manager.input_hist_parsed if shell else []
     number = {source: n for n, source in enumerate(ran)}
     found: list[tuple[int, int, str]] = []
