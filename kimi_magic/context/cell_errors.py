@@ -78,7 +78,7 @@ def trimmed(error: BaseException, hidden: tuple[str, ...]) -> traceback.Tracebac
 
 
 def name_cells(text: str) -> str:
-    """Name cells by their numbers, as Jupyter does: a cell's file is named by the process id."""
+    """Name cells by their numbers, as Jupyter does: a cell's file name holds the process id."""
     return _FILE.sub(_cell_name, text)
 
 

@@ -179,7 +179,7 @@ def _find(path: str, namespace: Mapping[str, Any]) -> Any:
 
 
 class HintTranslator:
-    """Translates hints for pydantic; what JSON cannot carry is passed by reference, or refused."""
+    """Translates hints for pydantic; passes what JSON cannot carry by reference, or refuses it."""
 
     def __init__(self, *, by_reference: bool = True) -> None:
         self.references: list[Reference] = []  # schemas are marked with their indices

@@ -65,7 +65,6 @@ class FunctionTool:
     _template: Mapping[str, Any] = field(kw_only=True, repr=False, compare=False)
 
     def schema(self) -> dict[str, Any]:
-        """Return the tool as the API takes it."""
         function = {"name": self.name, "description": self.description}
         return {"type": "function", "function": {**function, "parameters": self.parameters}}
 
@@ -90,14 +89,12 @@ class FunctionTool:
     def variant(
         self, *, name: str | None = None, options: ToolOptions | None = None
     ) -> FunctionTool:
-        """Return the same tool with another name or other options."""
         notes = self.notes
         if name is not None and name != self.name:
             notes = (*notes, f"renamed from {self.name}")
         return replace(self, name=name or self.name, options=options or self.options, notes=notes)
 
     def at_moment(self, namespace: Mapping[str, Any]) -> FunctionTool:
-        """Return the tool with a schema that lists the variables of this moment."""
         if not self._binding.references:
             return self
         parameters = with_variables(self._template, self._binding.references, namespace)
