@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 import traceback
 from typing import Any
 
 from kimi_magic.core.errors import KimiError, TurnInterrupted
+from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.text import cut_middle
 
 __all__ = ["CellErrors", "describe_exception", "name_cells", "traceback_text", "trimmed"]
@@ -23,14 +23,9 @@ class CellErrors(dict[int, str]):
     """The tracebacks of the latest cells that failed, by number: ``Err[3]``.
 
     ``record`` is for IPython's event ``post_run_cell``.
-
-    Attributes
-    ----------
-    latest : int or None
-        The cell that failed last by its own code.
     """
 
-    latest: int | None = None
+    latest: int | None = None  # the cell that failed last by its own code
 
     def record(self, result: Any) -> None:
         """Record a cell's error, or forget that of an earlier cell with its number."""
@@ -83,15 +78,11 @@ def trimmed(error: BaseException, hidden: tuple[str, ...]) -> traceback.Tracebac
 
 
 def name_cells(text: str) -> str:
-    """Name the cells in a traceback by their numbers: the name of a cell's file has the process id.
-
-    Jupyter's own tracebacks name them so.
-    """
+    """Name cells by their numbers, as Jupyter does: a cell's file name holds the process id."""
     return _FILE.sub(_cell_name, text)
 
 
 def _cell_name(file: re.Match[str]) -> str:
-    module: Any = sys.modules.get("IPython.core.getipython")
-    shell = module.get_ipython() if module is not None else None
+    shell = running_shell()
     named = shell.compile.format_code_name(file[1]) if shell is not None else None
     return f"{named[0]} {named[1]}, line" if named else file[0]

@@ -31,13 +31,7 @@ class Cell:
 
 
 def parse_numbers(text: str) -> list[int]:
-    """Parse the numbers of cells: ``3``, ``3-5`` or ``1,4-6``.
-
-    Raises
-    ------
-    PromptError
-        These are no numbers, or too many.
-    """
+    """Parse the numbers of cells: ``3``, ``3-5`` or ``1,4-6``."""
     numbers: dict[int, None] = {}
     for part in text.split(","):
         found = _RANGE.fullmatch(part)
@@ -52,13 +46,7 @@ def parse_numbers(text: str) -> list[int]:
 
 
 def read_cell(number: int, shell: Any, errors: Mapping[int, str]) -> Cell:
-    """Find a cell in the shell's history.
-
-    Raises
-    ------
-    PromptError
-        No cell with that number has run.
-    """
+    """Find a cell in the shell's history."""
     history = shell.history_manager
     sources = history.input_hist_raw
     if not 0 < number < len(sources):
@@ -78,13 +66,7 @@ def _text(bundle: Mapping[str, Any]) -> str:
 
 
 def cell_blocks(cells: list[Cell], *, tokens: int = 1500) -> str:
-    """Quote cells with their outputs, each in blocks of its own.
-
-    Parameters
-    ----------
-    tokens : int
-        The limit of each cell; a long source takes half of it.
-    """
+    """Quote cells with their outputs, each within ``tokens``; a long source takes half."""
     return "\n\n".join(_block(cell, tokens * CHARS_PER_TOKEN) for cell in cells)
 
 

@@ -62,33 +62,15 @@ class Expression:
 def expand(text: str, evaluate: Evaluate, *, tokens: int = 1500) -> str:
     """Replace each expression by its value.
 
-    Expressions are evaluated once, in the order of the text. Values are not expanded again.
-
-    Parameters
-    ----------
-    text : str
-        The prompt as the user wrote it.
-    evaluate : callable
-        Returns the value of an expression's source.
-    tokens : int
-        The limit of each value's summary. A str is put in unchanged, whatever its length.
-
-    Raises
-    ------
-    PromptError
-        An expression cannot be parsed, and none was evaluated; or one failed.
+    Expressions are evaluated once, in the order of the text, and only if all of them can be parsed.
+    Values are not expanded again. ``tokens`` limits each value's summary, but not a str, which is
+    put in unchanged.
     """
     return fill(parse(text), evaluate, tokens=tokens)
 
 
 def parse(text: str) -> list[str | Expression]:
-    """Split a prompt into literal text and valid expressions.
-
-    Raises
-    ------
-    PromptError
-        ``{{`` has no end or holds no expression.
-    """
+    """Split a prompt into literal text and valid expressions."""
     pieces: list[str | Expression] = []
     start = 0
     while found := _OPENING.search(text, start):
@@ -104,13 +86,7 @@ def parse(text: str) -> list[str | Expression]:
 
 
 def fill(pieces: Iterable[str | Expression], evaluate: Evaluate, *, tokens: int = 1500) -> str:
-    """Join the pieces of a prompt with the values of its expressions, as `expand` does.
-
-    Raises
-    ------
-    PromptError
-        An expression failed.
-    """
+    """Join the pieces of a prompt with the values of its expressions, as `expand` does."""
     return "".join(
         piece if isinstance(piece, str) else _inline(_evaluated(piece, evaluate), tokens)
         for piece in pieces
@@ -211,16 +187,10 @@ def _inline(value: object, tokens: int) -> str:
 
 
 def in_namespace(namespace: Mapping[str, object], **more: object) -> Evaluate:
-    """Evaluate expressions as a cell would.
+    """Evaluate expressions as a cell would; the namespace takes precedence over ``more``.
 
     The value of an expression that prints and returns None, like ``df.info()``, is what it printed.
-
-    Parameters
-    ----------
-    namespace : mapping
-        The notebook's variables. Assignments with ``:=`` do not outlive the expression.
-    **more : object
-        Further names; the notebook's own take precedence.
+    Assignments with ``:=`` do not outlive the expression.
     """
 
     def evaluate(source: str) -> object:

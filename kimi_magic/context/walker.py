@@ -68,10 +68,7 @@ class Members:
 class Walker(ABC):
     """Writes values; its time budget for the values' own code covers all that it writes.
 
-    Parameters
-    ----------
-    whole : bool
-        Raise `DoesNotFit` instead of leaving members out.
+    A walker that writes values ``whole`` raises `DoesNotFit` instead of leaving members out.
     """
 
     max_depth = 20
@@ -171,11 +168,8 @@ def in_order(items: Iterator[Any], total: int) -> Iterator[Any]:
 def fields_of(value: Any, *, like_repr: bool = False) -> dict[str, object] | None:
     """Name the fields of a record: a dataclass, or a named tuple.
 
-    Parameters
-    ----------
-    like_repr : bool
-        Leave records that have a repr of their own, and fields that the repr leaves out. Objects of
-        the notebook's own classes, of which Python's repr says nothing, count as records.
+    With ``like_repr``, leave records that have a repr of their own, and fields that the repr leaves
+    out. Objects of the notebook's own classes, of which Python's repr says nothing, then count too.
     """
     kind: Any = type(value)
     shown = kind.__repr__

@@ -58,8 +58,8 @@ def running_cell() -> tuple[str, str]:
 
 def running_shell() -> Any:
     """Return the running IPython shell; None where IPython is not imported."""
-    module = sys.modules.get("IPython")
-    return module.get_ipython() if module is not None else None
+    # While another thread imports IPython, the module is there without its functions.
+    return getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
 
 
 def has_kernel(shell: Any) -> bool:

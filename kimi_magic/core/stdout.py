@@ -143,12 +143,8 @@ _stand_ins: list[_StandIn] = []
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
     """Replace an attribute for as long as anyone wants it replaced.
 
-    Users in several threads share one replacement and may leave in any order.
-
-    Parameters
-    ----------
-    make : callable
-        Makes the replacement from the original; asked where there is none in place yet.
+    Users in several threads share one replacement and may leave in any order; ``make`` is called
+    with the original where there is no replacement yet.
     """
     user = _User()
     # An interrupt may arrive at any point in here: leaving removes whatever has no users.

@@ -18,24 +18,9 @@ def to_json(value: Any) -> Any:
 
 
 def to_table(value: Any) -> tuple[list[str], list[list[Any]]]:
-    """Arrange records as columns and rows.
+    """Arrange one record or a list of them as columns, in order of appearance, and rows.
 
-    Parameters
-    ----------
-    value : any
-        One model, dataclass or dict, or a list of them.
-
-    Returns
-    -------
-    columns : list of str
-        In the order of their first appearance.
-    rows : list of list
-        None where a record lacks a column; nested values are dicts and lists.
-
-    Raises
-    ------
-    KimiError
-        The value is no record and no list of records.
+    A row has None where its record lacks a column; nested values are dicts and lists.
     """
     from pydantic import TypeAdapter
 
@@ -50,13 +35,7 @@ def to_table(value: Any) -> tuple[list[str], list[list[Any]]]:
 
 
 def to_pandas(value: Any) -> Any:
-    """Convert records to a ``pandas.DataFrame``, one row each.
-
-    Raises
-    ------
-    KimiError
-        The value is no record and no list of records, or pandas is not installed.
-    """
+    """Convert records to a ``pandas.DataFrame``, one row each."""
     columns, rows = to_table(value)
     try:
         import pandas as pd

@@ -70,47 +70,24 @@ class TimeLimit:
 
 
 class TimeBudget:
-    """Time that several calls share; none of them may take more than its part.
-
-    Parameters
-    ----------
-    seconds : float
-        Seconds for all calls together.
-    each : float
-        Seconds for one call.
-    """
+    """Time in seconds that several calls share; none of them may take more than ``each``."""
 
     def __init__(self, seconds: float = 1.5, each: float = 0.3) -> None:
         self._limit = TimeLimit(seconds)
         self._each = each
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function within what is left of the budget.
-
-        Raises
-        ------
-        CallTimedOut
-            The call took too long, or the budget was spent before it.
-        """
+        """Call a function within what is left of the budget, or raise CallTimedOut."""
         if self._limit.expired:
             raise CallTimedOut("and was not called")
-        return call_within(
-            lambda: function(*args), TimeLimit(min(self._each, self._limit.remaining))
-        )
+        limit = TimeLimit(min(self._each, self._limit.remaining))
+        return call_within(lambda: function(*args), limit)
 
 
 def call_within(call: Callable[[], Any], limit: TimeLimit, *, in_thread: bool = False) -> Any:
-    """Call a function, and give up when the limit expires.
+    """Call a function, and raise CallTimedOut when the limit expires.
 
-    Parameters
-    ----------
-    in_thread : bool
-        Run it in a thread of its own, which is left behind when the limit expires.
-
-    Raises
-    ------
-    CallTimedOut
-        The limit has expired. Errors of the function pass unchanged.
+    Errors of the function pass unchanged.
     """
     if in_thread or (limit.is_set and not _can_use_signal()):
         return _in_thread(call, limit)
@@ -222,18 +199,12 @@ def _in_thread(call: Callable[[], Any], limit: TimeLimit) -> Any:
 
 
 def wait(future: futures.Future[Any], limit: TimeLimit, outcome: str) -> Any:
-    """Wait for a future's result.
-
-    Raises
-    ------
-    CallTimedOut
-        The limit has expired; ``outcome`` is its text.
-    """
+    """Wait for a future's result; when the limit expires, raise CallTimedOut with ``outcome``."""
     while not future.done():
         if limit.expired:
             raise CallTimedOut(outcome)
         futures.wait([future], timeout=min(limit.remaining, _TICK))
     error = future.exception()
     if error is not None:
-        raise error
+        raise error  # `result` would add frames of its own to the traceback
     return future.result()

@@ -43,29 +43,15 @@ _TYPES: dict[str, Any] = {
     "date": date,
     "datetime": datetime,
 }
-_KNOWN = _TYPES | {
-    "list": list,
-    "dict": dict,
-    "set": set,
-    "tuple": tuple,
-    "Any": Any,
-    "Literal": Literal,
-    "Optional": Optional,
-    "Union": Union,
-}
+_KNOWN = _TYPES | {kind.__name__: kind for kind in (list, dict, set, tuple)}
+_KNOWN |= {"Any": Any, "Literal": Literal, "Optional": Optional, "Union": Union}
 _COMMA = re.compile(r",(?![^\[]*\])")
 _FIELD = re.compile(r"(?P<name>\S+?)(?:\s+(?P<type>[^:]+?))?\s*(?::\s*(?P<text>.*))?", re.DOTALL)
 _LIST = re.compile(r"list\[\s*(\w+)\s*\]|(\w+)\[\]")
 
 
 def check_of_schema(given: Mapping[str, Any]) -> Check:
-    """Read a JSON Schema; values that fit it are returned unchanged.
-
-    Raises
-    ------
-    KimiError
-        It is no JSON Schema.
-    """
+    """Read a JSON Schema; values that fit it are returned unchanged."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
@@ -89,13 +75,7 @@ def check_of_schema(given: Mapping[str, Any]) -> Check:
 
 
 def check_of_type(given: Any) -> Check:
-    """Read a type; values that fit it become instances.
-
-    Raises
-    ------
-    KimiError
-        It is no type, or none that can be read from JSON.
-    """
+    """Read a type; values that fit it become instances."""
     label = getattr(given, "__name__", None) or repr(given)[:60]
     if not _is_type(given):
         raise KimiError(f"{label} is no type.\n{_USE}")
@@ -114,9 +94,8 @@ def check_of_type(given: Any) -> Check:
                 places = problems_with_schema(value, schema)
             except Exception:  # noqa: BLE001 - Python's re does not know every pattern
                 places = {}
-            raise InvalidValue(
-                places | problems_from_pydantic(error, value, schema, tuple(places))
-            ) from None
+            places |= problems_from_pydantic(error, value, schema, tuple(places))
+            raise InvalidValue(places) from None
         except Exception as error:  # noqa: BLE001 - validators may raise anything
             raise InvalidValue({(): f"{type(error).__name__}: {error}"}) from None
 
@@ -152,17 +131,7 @@ def _name(given: Any) -> str:
 def parse_type(text: str, namespace: Mapping[str, Any]) -> Any:
     """Return the type or schema that a text names, else a TypedDict of the fields it lists.
 
-    Parameters
-    ----------
-    text : str
-        ``Person``, ``list[Person]``, ``models.Person``; or fields, by commas or one a line.
-    namespace : mapping
-        The notebook's variables.
-
-    Raises
-    ------
-    KimiError
-        It is neither; the message says what to write.
+    The text is ``Person``, ``list[Person]``, ``models.Person``; or fields, by commas or one a line.
     """
     expression = _expression(text)
     if expression is None:

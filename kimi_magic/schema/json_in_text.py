@@ -37,21 +37,11 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
 def parse_arguments(text: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Read the arguments of a call.
+    """Read the arguments of a call: a JSON object, or nothing or ``null`` for no arguments.
 
-    Parameters
-    ----------
-    text : str
-        A JSON object, or nothing or ``null`` for no arguments; a JSON string that holds one of
-        these is unwrapped.
-    parameters : mapping or None
-        The tool's JSON Schema. A string is decoded, once, where the schema wants an array or an
-        object and no string.
-
-    Raises
-    ------
-    ArgumentsError
-        Broken or truncated JSON, anything but an object, a repeated key, NaN or infinity.
+    A JSON string that holds one of these is unwrapped. A string inside is decoded, once, where the
+    schema of the parameters wants an array or an object and no string. Raises ArgumentsError for
+    broken or truncated JSON, anything but an object, a repeated key, NaN or infinity.
     """
     parameters = parameters or {}
     wanted = f"want {object_in_words(parameters)}"
@@ -71,11 +61,7 @@ def json_values(text: str) -> Iterator[Any]:
     """Yield the values that may be the answer, the likeliest first.
 
     Fenced values come before those in prose, objects before arrays, later before earlier ones.
-
-    Raises
-    ------
-    InvalidValue
-        The next value is broken, or the text ends inside one.
+    Raises InvalidValue if the next value is broken, or the text ends inside one.
     """
     try:
         whole = _loads(text)

@@ -61,19 +61,12 @@ class SchemaMismatch(KimiError):
 class OutputSchema:
     """The schema of an answer; `output_schema` makes one.
 
-    Attributes
-    ----------
-    name : str
-        Letters, digits, ``_`` and ``-``.
-    json_schema : dict
-        In strict mode: an object at the root, each property required. Empty: any JSON.
-    strict : bool
-        True if the schema is closed, so that a server can enforce it.
+    In strict mode, ``json_schema`` is an object at the root with each property required.
     """
 
-    name: str
-    json_schema: dict[str, Any]
-    strict: bool = True
+    name: str  # letters, digits, _ and -
+    json_schema: dict[str, Any]  # empty for any JSON
+    strict: bool = True  # the schema is closed, so that a server can enforce it
     _key: str = ""  # the property that wraps a value that is no object itself
     _check: Callable[[Any], Any] = field(default=lambda value: value, repr=False)
 
@@ -86,11 +79,7 @@ class OutputSchema:
     def request(self, mode: Mode) -> dict[str, Any]:
         """Return the parameters to add to the request.
 
-        Parameters
-        ----------
-        mode : str
-            What the endpoint can enforce: ``json_schema``, ``json_object`` (any object), or
-            ``text`` (nothing: the prompt alone carries the schema).
+        The mode is what the endpoint can enforce; with ``text``, only the prompt has the schema.
         """
         if mode == "text":
             return {}
@@ -102,12 +91,8 @@ class OutputSchema:
     def read(self, text: str) -> Any:
         """Read the data in an answer as the user's own type.
 
-        The answer may be JSON as a whole, or hold it in a fence or in prose.
-
-        Raises
-        ------
-        SchemaMismatch
-            There is no JSON, or it does not fit; nothing is guessed.
+        The answer may be JSON as a whole, or hold it in a fence or in prose. Raises SchemaMismatch
+        if there is no JSON or it does not fit; nothing is guessed.
         """
         first: InvalidValue | None = None
         try:
@@ -160,11 +145,6 @@ def output_schema(given: Any, namespace: Mapping[str, Any] | None = None) -> Out
         ``name, age int, tags list, born date: the birthday``.
     namespace : mapping, optional
         The notebook's variables, where names are looked up.
-
-    Raises
-    ------
-    KimiError
-        It is none of these; the message says what to do.
     """
     from kimi_magic.schema.answer_types import check_of_schema, check_of_type, parse_type
 

@@ -60,13 +60,7 @@ _LIMITS = {
 
 
 class InvalidValue(Exception):
-    """Raised for a text or a value that does not fit.
-
-    Parameters
-    ----------
-    places : dict
-        What is wrong, by the place of the value.
-    """
+    """Raised for a text or a value that does not fit."""
 
     root = ""  # stands for the path of the value as a whole
 
@@ -110,15 +104,7 @@ def problems_from_pydantic(
 ) -> Places:
     """Put pydantic's errors into words; alternatives of one place are joined.
 
-    Parameters
-    ----------
-    error : ValidationError
-    value : any
-        The JSON that was validated.
-    schema : mapping
-        The JSON Schema that pydantic generated.
-    known : collection of Place
-        Places whose problems are already in words.
+    Problems of the places in ``known`` are in words already, and are left out.
     """
     places: Places = {}
     wanted: dict[Place, list[str]] = {}
@@ -159,7 +145,6 @@ def stray_booleans(
 
 
 def got(value: Any) -> str:
-    """Put a value that came into words."""
     try:
         text = abridge(json.dumps(value, ensure_ascii=False))
     except (TypeError, ValueError, RecursionError):  # arguments may come from a person's edit

@@ -67,8 +67,9 @@ _STYLES = {
     "google": re.compile(rf"^[ \t]*{_SECTIONS}:[ \t]*$", re.MULTILINE | re.IGNORECASE),
     "sphinx": re.compile(r"^[ \t]*:(?:param|parameter|arg|argument|key|keyword)\b", re.MULTILINE),
 }
-_PARAMETERS = ("parameters", "other parameters")
+_PARAMETERS = ("parameters", "other parameters", "keyword arguments")
 
+_PLAIN_HINTS = {"string": str, "integer": int, "number": int | float, "boolean": bool, "null": None}
 _LIMITS = {
     "minimum": "ge",
     "maximum": "le",
@@ -85,23 +86,15 @@ _LIMITS = {
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a callable.
-
-    Attributes
-    ----------
-    fill : bool
-        Pass the default on when nothing was sent.
-    in_schema : bool
-        Let the model set the parameter.
-    """
+    """One parameter of a callable."""
 
     name: str
     kind: Kind
     hint: Any = EMPTY
     default: Any = EMPTY
     description: str = ""
-    fill: bool = False
-    in_schema: bool = True
+    fill: bool = False  # pass the default on when nothing was sent
+    in_schema: bool = True  # let the model set the parameter
 
     @property
     def required(self) -> bool:
@@ -118,7 +111,10 @@ def read_parameters(
         note = "has no signature: takes a list of positional values, args"
         return [Parameter("args", VAR_POSITIONAL, Any)], [note]
     hints, notes = _hints(fn, signature, namespace)
-    fixed = _fixed(fn)
+    fixed: dict[str, Any] = {}
+    while isinstance(fn, functools.partial):
+        fixed |= fn.keywords
+        fn = fn.func
     notes += [f"{name}: fixed by the partial, not offered" for name in fixed]
     found: list[Parameter] = []
     for name, raw in signature.parameters.items():
@@ -150,12 +146,9 @@ def home_of(fn: Any) -> Any:
 def _signature(fn: Callable[..., Any]) -> inspect.Signature:
     signature = _inspect(fn)
     if hasattr(fn, "__wrapped__"):
-        try:
+        with suppress(TypeError, ValueError):
             own = _inspect(fn, follow_wrapped=False)
-        except (TypeError, ValueError):
-            return signature
-        if not _accepts(own, signature):
-            return own
+            return signature if _accepts(own, signature) else own
     return signature
 
 
@@ -180,15 +173,6 @@ def _accepts(own: inspect.Signature, promised: inspect.Signature) -> bool:
     return True
 
 
-def _fixed(fn: Any) -> dict[str, Any]:
-    """Return the keyword arguments of the partials around a function."""
-    fixed: dict[str, Any] = {}
-    while isinstance(fn, functools.partial):
-        fixed |= fn.keywords
-        fn = fn.func
-    return fixed
-
-
 def _hints(
     fn: Callable[..., Any], signature: inspect.Signature, namespace: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -206,7 +190,7 @@ def _hints(
     notes: list[str] = []
     for name, hint in raw.items():
         if hint is EMPTY or (name in resolved and own.get(name) is hint):
-            hints[name] = resolved[name] if hint is not EMPTY else EMPTY
+            hints[name] = EMPTY if hint is EMPTY else resolved[name]
             continue
         shim = types.SimpleNamespace(__annotations__={name: hint})
         try:
@@ -293,13 +277,7 @@ def documentation_of(fn: Any) -> tuple[str, dict[str, str]]:
 
 
 def read_docstring(text: str | None) -> tuple[str, dict[str, str]]:
-    """Return the purpose of a function, and its parameters' descriptions by name.
-
-    Parameters
-    ----------
-    text : str or None
-        A docstring in Google, NumPy, Sphinx or no style.
-    """
+    """Read a docstring in Google, NumPy, Sphinx or no style, as `documentation_of` returns it."""
     text = inspect.cleandoc(text or "").strip()
     purpose, described = text, dict[str, str]()
     for style, mark in _STYLES.items():
@@ -328,7 +306,7 @@ def _parse(text: str, style: Any) -> tuple[str, dict[str, str]]:
     for section in griffe.Docstring(text).parse(style, **options):
         if section.kind.value == "text":
             prose.append(section.value.strip())
-        elif section.kind.value in (*_PARAMETERS, "keyword arguments"):
+        elif section.kind.value in _PARAMETERS:
             for parameter in section.value:
                 words = " ".join(parameter.description.split())
                 for name in parameter.name.split(","):
@@ -341,21 +319,8 @@ def parameters_from_schema(
 ) -> list[Parameter]:
     """Return the parameters of a function as a handwritten schema describes them.
 
-    Parameters
-    ----------
-    schema : mapping
-        The normalized schema, an object at the root.
-    own : sequence of Parameter
-        The parameters of the function itself.
-    translator : HintTranslator
-        Translates the function's own hints, to which validated values are converted.
-    name : str
-        The tool's name, for messages.
-
-    Raises
-    ------
-    KimiError
-        The schema and the function do not fit each other.
+    The schema is normalized, an object at the root. Validated values are converted to the
+    function's own hints.
     """
     properties, required = schema["properties"], schema.get("required", ())
     if missing := [key for key in required if key not in properties]:
@@ -374,7 +339,7 @@ def parameters_from_schema(
             continue
         hint = _own_hint(p, _hint(properties[p.name], schema, ()), translator)
         found.append(replace(p, hint=hint, default=EMPTY if p.name in required else p.default))
-    names = {p.name for p in own if p.kind is not VAR_KEYWORD}
+    names = {p.name for p in own if p is not further}
     others = [key for key in properties if key not in names]
     is_unknown = [(p.name, p.kind) for p in own] == [("args", VAR_POSITIONAL)]
     if others and further is None and not is_unknown:
@@ -434,14 +399,7 @@ def _plain_hint(
     if kind == "array":
         return list_of(_hint(node["items"], root, within) if "items" in node else Any)
     if kind != "object":
-        plain = {
-            "string": str,
-            "integer": int,
-            "number": int | float,
-            "boolean": bool,
-            "null": None,
-        }
-        return plain.get(kind, Any)
+        return _PLAIN_HINTS.get(kind, Any)
     further = node.get("additionalProperties", True)
     if "properties" not in node:
         return dict_of(_hint(further, root, within) if isinstance(further, Mapping) else Any)

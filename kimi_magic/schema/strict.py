@@ -79,13 +79,7 @@ def tool_schema(raw: Mapping[str, Any]) -> Node:
 
 
 def handwritten_schema(raw: Mapping[str, Any]) -> Node:
-    """Normalize a user's schema of a tool's parameters, changing only what servers refuse.
-
-    Raises
-    ------
-    KimiError
-        A reference leads nowhere.
-    """
+    """Normalize a user's schema of a tool's parameters, changing only what servers refuse."""
     root = {"type": "object", "properties": {}} | json.loads(json.dumps(raw))
     return _Normalizer(root, verbatim=True).root()
 
@@ -101,11 +95,6 @@ def strict_schema(raw: Mapping[str, Any]) -> tuple[Node, str, bool]:
         The property that holds the value if it was no object; else empty.
     is_closed : bool
         False if the schema leaves anything open, such as a dict with any keys.
-
-    Raises
-    ------
-    KimiError
-        A reference leads nowhere.
     """
     normalizer = _StrictNormalizer(raw)
     root, key = normalizer.root(), ""
@@ -263,13 +252,8 @@ class _Normalizer:
         return not lookaround and _is_finite(value)
 
     def _annotated(self, node: Node, raw: Mapping[str, Any]) -> Node:
-        annotations = {
-            key: value
-            for key, value in raw.items()
-            if key not in _RULES | _STRUCTURE and _is_finite(value)
-        }
-        if not self._verbatim:
-            annotations.pop("title", None)
+        dropped = _RULES | _STRUCTURE | (set() if self._verbatim else {"title"})
+        annotations = {k: v for k, v in raw.items() if k not in dropped and _is_finite(v)}
         if node.get("type") == _ANY and annotations.get("default", ...) is None:
             del annotations["default"]
         if isinstance(node.get("type"), list) and annotations.keys() - {"title", "description"}:

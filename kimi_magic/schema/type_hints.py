@@ -179,24 +179,11 @@ def _find(path: str, namespace: Mapping[str, Any]) -> Any:
 
 
 class HintTranslator:
-    """Translates hints for pydantic.
-
-    Parameters
-    ----------
-    by_reference : bool
-        Pass what JSON cannot carry by reference; otherwise refuse it.
-
-    Attributes
-    ----------
-    references : list of Reference
-        In the order in which the schemas are marked with them.
-    notes : list of str
-        What a user may want to know about the translation.
-    """
+    """Translates hints for pydantic; passes what JSON cannot carry by reference, or refuses it."""
 
     def __init__(self, *, by_reference: bool = True) -> None:
-        self.references: list[Reference] = []
-        self.notes: list[str] = []
+        self.references: list[Reference] = []  # schemas are marked with their indices
+        self.notes: list[str] = []  # for the user, about the translation
         self._by_reference = by_reference
         self._open: list[Any] = []
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import ToolInterrupted
-from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.core.messages import ToolResult
 from kimi_magic.core.text import cut
+from kimi_magic.core.time_limit import CallTimedOut, DeadlineReached
 from kimi_magic.schema.json_in_text import parse_arguments
 from kimi_magic.schema.problems import ArgumentsError
 from kimi_magic.tools.capture import capturing, open_figures, show_new_figures
-from kimi_magic.tools.invocation import CallTimedOut, DeadlineReached, run
+from kimi_magic.tools.invocation import run
 from kimi_magic.tools.results import (
     as_outputs,
     compose,
@@ -49,29 +50,9 @@ def run_call(
     call_id: str = "",
     approve: Approve | None = None,
 ) -> ToolResult:
-    """Make a call that the model asks for.
+    """Make a call that the model asks for; failures are results too.
 
-    Parameters
-    ----------
-    tool : Tool
-    arguments_text : str
-        The arguments as they arrived.
-    namespace : mapping
-        The variables that arguments may name.
-    call_id : str
-        The call's id in the chat.
-    approve : Approve or None
-        Called before a tool with ``confirm=True`` runs.
-
-    Returns
-    -------
-    ToolResult
-        For failures too.
-
-    Raises
-    ------
-    ToolInterrupted
-        A KeyboardInterrupt came while the tool ran.
+    Raises ToolInterrupted if a KeyboardInterrupt comes while the tool runs.
     """
     try:
         parameters = tool.schema()["function"].get("parameters")
@@ -139,23 +120,19 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
                 error = error or raised
     printed = encodable(capture.text)
     displays = tuple(filter(None, map(fit_for_notebooks, capture.outputs)))
-    observed: dict[str, Any] = {"stdout": printed, "seconds": seconds}
+    observed: dict[str, Any] = {"stdout": printed, "outputs": displays, "seconds": seconds}
     if isinstance(error, KeyboardInterrupt):
         content = compose(STOPPED, printed, displays, tool.options.max_chars)
-        raise ToolInterrupted(
-            _failed(tool, call_id, "interrupted", content, outputs=displays, **observed)
-        )
+        raise ToolInterrupted(_failed(tool, call_id, "interrupted", content, **observed))
     # A repr may print, which is no output of the tool.
     with capturing():
         if error is not None:
-            return _ended_badly(tool, call_id, error, displays, observed)
-        return _ended_well(tool, call_id, value, displays, observed)
+            return _ended_badly(tool, call_id, error, observed)
+        return _ended_well(tool, call_id, value, observed)
 
 
-def _ended_well(
-    tool: Tool, call_id: str, value: Any, displays: tuple[Output, ...], observed: dict[str, Any]
-) -> ToolResult:
-    limit = tool.options.max_chars
+def _ended_well(tool: Tool, call_id: str, value: Any, observed: dict[str, Any]) -> ToolResult:
+    limit, displays = tool.options.max_chars, observed["outputs"]
     try:
         shown = tuple(filter(None, map(fit_for_notebooks, as_outputs(value))))
         if any(map(is_image, shown)):
@@ -170,17 +147,12 @@ def _ended_well(
         shown = ()
         text = f"Done; what it returned cannot be shown: {describe(error).message}"
     content = compose(text, observed["stdout"], displays, limit)
-    return ToolResult(
-        tool.name, content, value, call_id=call_id, outputs=(*displays, *shown), **observed
-    )
+    observed["outputs"] = (*displays, *shown)
+    return ToolResult(tool.name, content, value, call_id=call_id, **observed)
 
 
 def _ended_badly(
-    tool: Tool,
-    call_id: str,
-    error: BaseException,
-    displays: tuple[Output, ...],
-    observed: dict[str, Any],
+    tool: Tool, call_id: str, error: BaseException, observed: dict[str, Any]
 ) -> ToolResult:
     if isinstance(error, CallTimedOut):
         message = f"timed out after {tool.options.timeout:g} s"
@@ -192,5 +164,5 @@ def _ended_badly(
         if failure.place:
             text = f"{text}\n  {failure.place}"
         observed["traceback"] = encodable(failure.traceback)
-    content = compose(text, observed["stdout"], displays, tool.options.max_chars)
-    return _failed(tool, call_id, message, content, outputs=displays, **observed)
+    content = compose(text, observed["stdout"], observed["outputs"], tool.options.max_chars)
+    return _failed(tool, call_id, message, content, **observed)

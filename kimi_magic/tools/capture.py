@@ -13,11 +13,12 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.messages import Output
 from kimi_magic.core.stdout import redirected, replaced
 from kimi_magic.core.text import plain
 
-__all__ = ["Capture", "capturing", "current_shell", "open_figures", "show_new_figures"]
+__all__ = ["Capture", "capturing", "open_figures", "show_new_figures"]
 
 MAX_TEXT = 100_000
 MAX_OUTPUTS = 100
@@ -28,14 +29,10 @@ _current: ContextVar[Capture | None] = ContextVar("kimi_magic_capture", default=
 
 
 class Capture:
-    """Text and displays that have arrived; a closed one takes no more displays.
-
-    Of much text the first and the last ``MAX_TEXT`` characters stay, of many displays the first
-    ``MAX_OUTPUTS``.
-    """
+    """Keeps the first and last ``MAX_TEXT`` characters and the first ``MAX_OUTPUTS`` displays."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed = False  # a closed one takes no more displays
         self._lock = threading.Lock()
         self._displays: list[tuple[str | None, Output]] = []
         self.clear()
@@ -67,14 +64,14 @@ class Capture:
     def show(self, output: Output, display_id: str | None = None, *, update: bool = False) -> bool:
         """Add a display; return False for an update of one that was not shown here."""
         with self._lock:
-            places = [i for i, (known, _) in enumerate(self._displays) if known == display_id]
             if not update:
                 if len(self._displays) < MAX_OUTPUTS:
                     self._displays.append((display_id, output))
                 return True
-            for i in places if display_id else ():
+            known = [i for i, (one, _) in enumerate(self._displays) if one == display_id]
+            for i in known if display_id else ():
                 self._displays[i] = (display_id, output)
-            return bool(display_id and places)
+            return bool(display_id and known)
 
     @property
     def text(self) -> str:
@@ -92,7 +89,7 @@ class Capture:
 def capturing() -> Iterator[Capture]:
     """Capture what this context prints and displays."""
     capture = Capture()
-    shell = current_shell()
+    shell = running_shell()
     with ExitStack() as stack:
         stack.enter_context(redirected("stdout", capture))
         stack.enter_context(redirected("stderr", capture))
@@ -108,14 +105,6 @@ def capturing() -> Iterator[Capture]:
         finally:
             _current.reset(token)
             capture.closed = True
-
-
-def current_shell() -> Any:
-    """Return the running IPython shell, or None; imports nothing."""
-    module: Any = sys.modules.get("IPython.core.interactiveshell")
-    if module is None or not module.InteractiveShell.initialized():
-        return None
-    return module.InteractiveShell.instance()
 
 
 def _captured(act: Callable[..., bool]) -> Callable[[Any], Any]:
@@ -136,7 +125,7 @@ def _captured(act: Callable[..., bool]) -> Callable[[Any], Any]:
 @_captured
 def _displayhook(capture: Capture, value: Any) -> bool:
     if value is not None:
-        data, metadata = current_shell().display_formatter.format(value)
+        data, metadata = running_shell().display_formatter.format(value)
         if data:
             capture.show(Output(data, metadata))
     return True
@@ -181,7 +170,7 @@ def show_new_figures(before: frozenset[int], value: object) -> None:
     A figure that is the function's value is only closed: the value is displayed anyway.
     """
     new = sorted(open_figures() - before)
-    if not new or current_shell() is None:
+    if not new or running_shell() is None:
         return
     matplotlib: Any = sys.modules["matplotlib"]
     if matplotlib.get_backend().lower() not in _INLINE or not matplotlib.is_interactive():

@@ -49,13 +49,7 @@ class ToolRegistry:
         self._specs: dict[str, ToolSpec] = {}
 
     def add(self, fn: Callable[..., Any], name: str | None = None) -> str:
-        """Add a callable with the options it was decorated with, and return its name.
-
-        Raises
-        ------
-        KimiError
-            It cannot be called, or there are too many.
-        """
+        """Add a callable with the options it was decorated with, and return its name."""
         if not callable(fn):
             raise KimiError(f"{fn!r:.60} cannot be called: offer a function, a method or a class")
         spec = spec_of(fn)
@@ -68,13 +62,7 @@ class ToolRegistry:
         return known
 
     def remove(self, tool: str | Callable[..., Any]) -> None:
-        """Remove a tool, by its name or by the callable itself.
-
-        Raises
-        ------
-        KimiError
-            It was not offered; the message lists what is.
-        """
+        """Remove a tool, by its name or by the callable itself."""
         names = [
             n for n, s in self._specs.items() if n == tool or is_same_callable(s.function, tool)
         ]
@@ -94,7 +82,6 @@ class ToolRegistry:
         return name if now else self._specs.get(name, name)
 
     def clear(self) -> None:
-        """Remove all."""
         self._specs.clear()
 
     @property
@@ -118,8 +105,6 @@ _ATTRIBUTE = "__kimi_tool__"
 _specs: dict[Any, ToolSpec] = {}  # of callables without attributes, such as bound methods
 
 
-@overload
-def tool(fn: F) -> F: ...
 @overload
 def tool(
     fn: None = None,
@@ -193,7 +178,11 @@ def tool(
             make_tool(
                 fn, name=name, description=description, schema=schema, namespace=user_namespace()
             )
-        _remember(ToolSpec(fn, name, description, schema, options))
+        spec = ToolSpec(fn, name, description, schema, options)
+        try:
+            setattr(fn, _ATTRIBUTE, spec)
+        except (AttributeError, TypeError):
+            _specs[_key(fn)] = spec
         if not _is_in_class(fn):
             offered.add(fn)
         return fn
@@ -204,13 +193,6 @@ def tool(
 def is_same_callable(fn: Any, other: Any) -> bool:
     # Every look-up of a bound method makes a new object.
     return fn is other or (inspect.ismethod(fn) and fn == other)
-
-
-def _remember(spec: ToolSpec) -> None:
-    try:
-        setattr(spec.function, _ATTRIBUTE, spec)
-    except (AttributeError, TypeError):
-        _specs[_key(spec.function)] = spec
 
 
 def _key(fn: Any) -> Any:
@@ -227,9 +209,8 @@ def spec_of(fn: Any) -> ToolSpec:
     if isinstance(spec, ToolSpec):
         own = is_same_callable(spec.function, fn) or spec.function is getattr(fn, "__func__", None)
         return replace(spec, function=fn) if own else ToolSpec(fn, options=spec.options)
-    return ToolSpec(
-        fn, options=spec_of(fn.func).options if isinstance(fn, partial) else DEFAULT_OPTIONS
-    )
+    options = spec_of(fn.func).options if isinstance(fn, partial) else DEFAULT_OPTIONS
+    return ToolSpec(fn, options=options)
 
 
 def _redefines(new: Any, old: Any) -> bool:

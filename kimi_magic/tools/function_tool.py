@@ -34,7 +34,6 @@ from kimi_magic.schema.type_hints import (
     CONFIG,
     HintTranslator,
     QuietJsonSchema,
-    Reference,
     dict_of,
     list_of,
     with_variables,
@@ -51,60 +50,31 @@ _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class _Interface:
-    """The validation of arguments, and the schema before variables are listed in it."""
-
-    binding: _Binding
-    template: Mapping[str, Any]
-    references: list[Reference]
-
-
-@dataclass(frozen=True, slots=True)
 class FunctionTool:
-    """A callable that the model may call; `make_tool` makes one.
-
-    Attributes
-    ----------
-    name, description : str
-        As the model sees them.
-    parameters : dict
-        The JSON Schema of the arguments, an object at the root.
-    function : callable
-    options : ToolOptions
-    notes : tuple of str
-        What was guessed, renamed or dropped, in words.
-    languages : mapping
-        The programming languages of arguments that are source code.
-    """
+    """A Python callable as a `Tool`; `make_tool` makes one."""
 
     name: str
     description: str
-    parameters: dict[str, Any]
+    parameters: dict[str, Any]  # the JSON Schema of the arguments, an object at the root
     function: Callable[..., Any]
     options: ToolOptions = DEFAULT_OPTIONS
     notes: tuple[str, ...] = ()
     languages: Mapping[str, str] = field(default_factory=dict)
-    _interface: _Interface = field(kw_only=True, repr=False, compare=False)
+    _binding: _Binding = field(kw_only=True, repr=False, compare=False)
+    # The parameters before variables are listed in them
+    _template: Mapping[str, Any] = field(kw_only=True, repr=False, compare=False)
 
     def schema(self) -> dict[str, Any]:
-        """Return the tool as the API takes it."""
         function = {"name": self.name, "description": self.description}
         return {"type": "function", "function": {**function, "parameters": self.parameters}}
 
     def bind(
         self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the positional and keyword arguments of the function, defaults left out.
-
-        Raises
-        ------
-        ArgumentsError
-            The arguments do not fit.
-        """
-        return self._interface.binding(arguments, namespace)
+        """Return the positional and keyword arguments of the function, defaults left out."""
+        return self._binding(arguments, namespace)
 
     def call(self, bound: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
-        """Call the function."""
         args, kwargs = bound
         return self.function(*args, **kwargs)
 
@@ -119,18 +89,16 @@ class FunctionTool:
     def variant(
         self, *, name: str | None = None, options: ToolOptions | None = None
     ) -> FunctionTool:
-        """Return the same tool with another name or other options."""
         notes = self.notes
         if name is not None and name != self.name:
             notes = (*notes, f"renamed from {self.name}")
         return replace(self, name=name or self.name, options=options or self.options, notes=notes)
 
     def at_moment(self, namespace: Mapping[str, Any]) -> FunctionTool:
-        """Return the tool with a schema that lists the variables of this moment."""
-        own = self._interface
-        if not own.references:
+        if not self._binding.references:
             return self
-        return replace(self, parameters=with_variables(own.template, own.references, namespace))
+        parameters = with_variables(self._template, self._binding.references, namespace)
+        return replace(self, parameters=parameters)
 
 
 def make_tool(
@@ -145,25 +113,9 @@ def make_tool(
 ) -> FunctionTool:
     """Make a tool of a callable.
 
-    Parameters
-    ----------
-    fn : callable
-        Function, method, partial, class, callable object, builtin …
-    name, description : str or None
-        In place of its own.
-    schema : mapping or None
-        A handwritten schema of the parameters, or of the whole tool as the API takes it.
-    options : ToolOptions
-    languages : mapping or None
-        The programming languages of arguments that are source code.
-    namespace : mapping or None
-        The notebook's variables, where names in hints are looked up, and which the model may
-        name for a parameter that JSON cannot carry.
-
-    Raises
-    ------
-    KimiError
-        It cannot be a tool; the message says what to do.
+    A handwritten schema describes the parameters, or the whole tool as the API takes it. Names in
+    hints are looked up in the namespace, whose variables the model may name for a parameter that
+    JSON cannot carry.
     """
     if not callable(fn):
         raise KimiError(f"{fn!r:.60} cannot be called: offer a function, a method or a class")
@@ -202,7 +154,8 @@ def make_tool(
         options,
         (*notes, *translator.notes),
         languages or {},
-        _interface=_Interface(binding, template, translator.references),
+        _binding=binding,
+        _template=template,
     )
 
 
@@ -226,8 +179,6 @@ def _described(binding: _Binding, notes: list[str]) -> dict[str, Any]:
 
 def _is_json(value: Any) -> bool:
     """Return True if a default survives JSON unchanged; a tuple, for one, does not."""
-    if value is EMPTY or value is ...:
-        return False
     if type(value) is float:
         return math.isfinite(value)
     if type(value) in (list, dict):
@@ -265,26 +216,12 @@ def _handwritten(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 class _Binding:
-    """The parameters of a callable as a pydantic model.
-
-    Parameters
-    ----------
-    parameters : list of Parameter
-        In the order of the signature.
-    translator : HintTranslator
-        Translates their hints, and collects references and notes.
-
-    Attributes
-    ----------
-    schema : dict
-        As pydantic generates it.
-    names : dict
-        The name in the schema, by parameter.
-    """
+    """The parameters of a callable as a pydantic model."""
 
     def __init__(self, parameters: list[Parameter], translator: HintTranslator) -> None:
         self.parameters = parameters
-        self.names = _names([p for p in parameters if p.in_schema])
+        self.references = translator.references
+        self.names = _names([p.name for p in parameters if p.in_schema])
         translator.notes += [
             f"{old}: sent as {new}, for servers refuse the name"
             for old, new in self.names.items()
@@ -357,9 +294,8 @@ class _Binding:
         return self._model.model_validate(sent, context=context)
 
 
-def _names(parameters: list[Parameter]) -> dict[str, str]:
+def _names(own: list[str]) -> dict[str, str]:
     """Return the name of each parameter in the schema."""
-    own = [parameter.name for parameter in parameters]
     names: dict[str, str] = {}
     for name in own:
         sent = name

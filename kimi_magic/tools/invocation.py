@@ -14,15 +14,9 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from kimi_magic.core.time_limit import (
-    CallTimedOut,
-    DeadlineReached,
-    TimeLimit,
-    call_within,
-    wait,
-)
+from kimi_magic.core.time_limit import TimeLimit, call_within, wait
 
-__all__ = ["MAX_ITEMS", "CallTimedOut", "DeadlineReached", "Drained", "run"]
+__all__ = ["MAX_ITEMS", "Drained", "run"]
 
 MAX_ITEMS = 1000
 
@@ -32,33 +26,15 @@ _LAZY = (Generator, map, filter, zip, enumerate, reversed)
 
 
 class Drained(list[Any]):
-    """The items of a generator.
+    """The items of a generator."""
 
-    Attributes
-    ----------
-    complete : bool
-        False where it had more than ``MAX_ITEMS`` and was closed there.
-    """
-
-    complete = True
+    complete = True  # False where it had more than MAX_ITEMS and was closed there
 
 
 def run(call: Callable[[], Any], *, timeout: float | None = None, in_thread: bool = False) -> Any:
     """Call a function; await the coroutine or drain the generator that it returns.
 
-    Parameters
-    ----------
-    call : callable
-        The function with its arguments.
-    timeout : float or None
-        The time limit in seconds.
-    in_thread : bool
-        Run it in a thread of its own, which is left behind when the limit expires.
-
-    Raises
-    ------
-    CallTimedOut
-        The limit has expired. Errors of the function pass unchanged.
+    Raises CallTimedOut when the limit expires; errors of the function pass unchanged.
     """
     limit = TimeLimit(timeout)
     value = call_within(lambda: _invoke(call), limit, in_thread=in_thread)
@@ -71,16 +47,14 @@ def run(call: Callable[[], Any], *, timeout: float | None = None, in_thread: boo
 
 def _invoke(call: Callable[[], Any]) -> Any:
     value = call()
-    return _drained(value) if isinstance(value, _LAZY) else value
-
-
-def _drained(lazy: Any) -> Drained:
-    items = Drained(islice(lazy, MAX_ITEMS + 1))
+    if not isinstance(value, _LAZY):
+        return value
+    items = Drained(islice(value, MAX_ITEMS + 1))
     if len(items) > MAX_ITEMS:
         items.complete = False
         items.pop()
-        if isinstance(lazy, Generator):
-            lazy.close()
+        if isinstance(value, Generator):
+            value.close()
     return items
 
 

@@ -36,10 +36,11 @@ from kimi_magic.context.walker import (
     type_name,
 )
 from kimi_magic.core import time_limit
+from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.messages import Output
 from kimi_magic.core.text import clip, cut
 from kimi_magic.core.time_limit import USER_ERRORS
-from kimi_magic.tools.capture import capturing, current_shell
+from kimi_magic.tools.capture import capturing
 from kimi_magic.tools.invocation import MAX_ITEMS, Drained
 
 __all__ = [
@@ -79,18 +80,8 @@ _UNKNOWN = object()
 
 
 def compose(text: str, printed: str, displays: Sequence[Output], max_chars: int) -> str:
-    """Compose the text of a result from what the call returned, printed and displayed.
-
-    Parameters
-    ----------
-    text : str
-        The returned value as text; "" for nothing.
-    printed : str
-    displays : sequence of Output
-    max_chars : int
-        The limit of the text, where that is not too low to say anything.
-    """
-    max_chars = max(max_chars, LEAST)
+    """Compose the text of a result from what the call returned, printed and displayed."""
+    max_chars = max(max_chars, LEAST)  # a lower limit would leave no room to say anything
     pieces = [text, *map(_display, displays[:MAX_DISPLAYS])]
     if len(displays) > MAX_DISPLAYS:
         pieces.append(f"{len(displays) - MAX_DISPLAYS:,} more outputs were shown to the user.")
@@ -116,7 +107,6 @@ def _display(output: Output) -> str:
 
 
 def is_image(output: Output) -> bool:
-    """Return True if a display has an image among its forms."""
     return any(kind.startswith("image/") for kind in output.data)
 
 
@@ -220,9 +210,7 @@ def _named(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
     names: set[str] = set()
     for key, item in items:
         scalar = _scalar(key)
-        name = (
-            scalar if isinstance(scalar, str) else _dumps(scalar) if scalar is not _UNKNOWN else ""
-        )
+        name = scalar if isinstance(scalar, str) else "" if scalar is _UNKNOWN else _dumps(scalar)
         if name in names or scalar is _UNKNOWN:
             name = bounded_repr(key, MAX_KEY)
         if name in names:
@@ -251,7 +239,8 @@ def _to_scalar(value: Any) -> Any:
         return f"an integer of {value.bit_length():,} bits" if big else int(value)
     if issubclass(kind, float):
         # JSON has no NaN and no infinity; as texts they have JavaScript's names.
-        return float(value) if math.isfinite(value) else _constant(value)
+        constant = "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+        return float(value) if math.isfinite(value) else constant
     if issubclass(kind, _SCALARS):
         return value.isoformat() if issubclass(kind, date | time) else str(value)
     return _UNKNOWN
@@ -269,24 +258,17 @@ def _unboxed(value: Any) -> Any:
     return value
 
 
-def _constant(number: float) -> str:
-    return "NaN" if math.isnan(number) else f"{'-' if number < 0 else ''}Infinity"
-
-
 # Outputs for the reader
 
 
 def as_outputs(value: object) -> tuple[Output, ...]:
     """Show a value as Jupyter would, were it the last expression of a cell.
 
-    Returns
-    -------
-    tuple of Output
-        None for None, several for a value that displays itself. Without IPython, the repr.
+    A value that displays itself may give several outputs. Without IPython, the repr is the output.
     """
     if value is None:
         return ()
-    shell = current_shell()
+    shell = running_shell()
     data: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     # Discards what a formatter or a repr prints, and keeps what the value itself displays.
@@ -342,33 +324,20 @@ def _is_json(content: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exception as the model and the reader see it.
+    """An exception as the model and the reader see it."""
 
-    Attributes
-    ----------
-    message : str
-        Its type and message.
-    place : str
-        The line in the user's code; "" if there is none.
-    traceback : str
-        Python's own text, from the user's function inwards.
-    """
-
-    message: str
-    place: str
-    traceback: str
+    message: str  # with its type
+    place: str  # the line in the user's code; "" if there is none
+    traceback: str  # Python's own text, from the user's function inwards
 
 
 _OURS = (str(Path(__file__).parent), str(time_limit.__file__))
 
 
 def describe(error: BaseException) -> Failure:
-    """Describe an exception that a function has raised."""
     found = trimmed(error, _OURS)
-    text = name_cells("".join(found.format()))
-    return Failure(
-        _message(error, MAX_MESSAGE), _place(list(found.stack)), cut(text, MAX_TRACEBACK)
-    )
+    text = cut(name_cells("".join(found.format())), MAX_TRACEBACK)
+    return Failure(_message(error, MAX_MESSAGE), _place(list(found.stack)), text)
 
 
 def _message(error: BaseException, limit: int) -> str:

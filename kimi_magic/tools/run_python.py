@@ -9,7 +9,7 @@ import linecache
 from collections.abc import Callable
 from typing import Any
 
-from kimi_magic.tools.capture import current_shell
+from kimi_magic.core.frontend import running_shell
 
 __all__ = ["make_run_python"]
 
@@ -30,7 +30,7 @@ def make_run_python(namespace: dict[str, Any]) -> Callable[[str], Any]:
             The code; IPython's magics work too. The value of a last line that is an expression
             is returned.
         """
-        shell = current_shell()
+        shell = running_shell()
         source = shell.transform_cell(code) if shell else code
         name = f"<run_python {next(_count)}>"
         # Tracebacks quote their lines from here.

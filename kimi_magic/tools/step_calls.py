@@ -28,12 +28,7 @@ def run_step_calls(
     """Make the calls and yield their events, and None every `TICK` seconds while threads work.
 
     Consecutive calls of ``parallel=True`` tools run side by side in threads. Every other call runs
-    in this thread, once those before it have ended.
-
-    Raises
-    ------
-    ToolInterrupted
-        A KeyboardInterrupt came while a tool ran. Threads are left behind.
+    in this thread, once those before it have ended. A ToolInterrupted leaves the threads behind.
     """
 
     def is_parallel(place: tuple[int, ToolCall]) -> bool:

@@ -29,24 +29,7 @@ _METHODS = ("schema", "bind", "call", "identity", "variant", "at_moment")
 
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """Options of the calls of a tool.
-
-    Parameters
-    ----------
-    confirm : bool
-        Ask before each call.
-    timeout : float or None
-        Seconds after which a call is given up.
-    max_chars : int
-        Characters of a result that are sent to the model.
-    parallel : bool
-        Run in a worker thread, beside other calls.
-
-    Raises
-    ------
-    KimiError
-        A limit is out of bounds.
-    """
+    """Options of the calls of a tool, as the decorator ``kimi.tool`` documents them."""
 
     confirm: bool = False
     timeout: float | None = None
@@ -97,19 +80,9 @@ class Tool(Protocol):
         """Return the tool as the API takes it."""
 
     def bind(self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]) -> Any:
-        """Validate the arguments and return what `call` takes.
+        """Validate the arguments and return what `call` takes, or raise ArgumentsError.
 
-        Parameters
-        ----------
-        arguments : mapping
-            The arguments as JSON.
-        namespace : mapping
-            The variables that arguments may name.
-
-        Raises
-        ------
-        ArgumentsError
-            The arguments do not fit.
+        Arguments may name the variables of the namespace.
         """
 
     def call(self, bound: Any) -> Any:

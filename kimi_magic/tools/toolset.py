@@ -133,13 +133,7 @@ class Toolset:
 
 
 def find(path: str, namespace: Mapping[str, Any]) -> Any:
-    """Return the callable or tool that a name or a dotted path stands for.
-
-    Raises
-    ------
-    KimiError
-        There is none.
-    """
+    """Return the callable or tool that a name or a dotted path stands for."""
     first, *rest = path.split(".")
     if first not in namespace:
         raise KimiError(f"there is no {first}: define the function {path}, or mend the name")
@@ -237,6 +231,5 @@ def _api_name(item: Mapping[str, Any]) -> str:
 
 def _is_same(one: Tool, other: Tool) -> bool:
     """Return True for tools of one callable and name; equal identities may be two callables."""
-    has_function = one.function is not None
-    same = has_function and is_same_callable(one.function, other.function)
+    same = one.function is not None and is_same_callable(one.function, other.function)
     return one.name == other.name and (same or one is other)

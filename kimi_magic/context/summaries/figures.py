@@ -20,7 +20,6 @@ POINTS = 6
 
 
 def describe_figure(value: Any) -> str | None:
-    """Describe a figure or an axes object."""
     figure = getattr(sys.modules.get("matplotlib.figure"), "FigureBase", ())
     axes = getattr(sys.modules.get("matplotlib.axes"), "Axes", ())
     if issubclass(type(value), axes):

@@ -26,7 +26,7 @@ from kimi_magic.core.time_limit import USER_ERRORS, CallTimedOut
 
 __all__ = ["Brief", "Repr", "bounded_repr", "describe_members", "label"]
 
-Brief = Callable[[object, int], str | None]
+Brief = Callable[[object, int], str | None]  # takes a limit in characters; None: the repr
 
 MAX_KEY = 60
 LEAST = 16
@@ -48,13 +48,7 @@ def bounded_repr(value: object, limit: int) -> str:
 
 
 class Repr(Walker):
-    """Writes bounded reprs.
-
-    Parameters
-    ----------
-    brief : callable, optional
-        Gives what stands for a value inside others, in so many characters; None: its repr.
-    """
+    """Writes bounded reprs; ``brief`` may give a text that stands for a value inside others."""
 
     def __init__(self, brief: Brief | None = None) -> None:
         super().__init__()

@@ -38,8 +38,7 @@ NARROW = 800  # characters; below, there is no room for figures
 FEW = 5
 MANY = 60
 
-
-Columns = Sequence[tuple[object, object]]
+Columns = Sequence[tuple[object, object]]  # names and dtypes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +53,17 @@ class Rows:
 class Table:
     """A table of any library.
 
-    Attributes
-    ----------
-    title : str
-        Its type's name, as the description begins.
-    rows : int
-    columns : sequence of (name, dtype)
-    take : callable
-        Called with ascending positions and a number of columns; returns these rows of the first
-        columns.
-    index : str
-        The name of the rows' labels.
-    notes : tuple of str
-        Further lines of the description.
-    single : bool
-        True for a column on its own.
+    ``take`` is called with ascending positions and a number of columns, and returns these rows of
+    the first columns.
     """
 
     title: str
     rows: int
     columns: Columns
     take: Callable[[Sequence[int], int], Rows]
-    index: str = ""
-    notes: tuple[str, ...] = ()
-    single: bool = False
+    index: str = ""  # the name of the rows' labels
+    notes: tuple[str, ...] = ()  # further lines of the description
+    single: bool = False  # a column on its own
 
 
 def describe_table(table: Table, limit: int) -> str:
@@ -108,7 +94,6 @@ def heading(table: Table) -> str:
 
 
 def dtype_name(dtype: object) -> str:
-    """Return a dtype's name, shortened."""
     return clip(str(dtype), MAX_DTYPE)
 
 
@@ -196,7 +181,6 @@ def _figures_of_kind(known: list[Any]) -> list[str]:
 
 
 def _quantities(known: Sequence[Any]) -> list[str]:
-    """Describe how numbers are distributed."""
     numbers = sorted(float(number) for number in known)
     finite = [number for number in numbers if math.isfinite(number)]
     parts = [f"{len(numbers) - len(finite):,} infinite"] if len(finite) < len(numbers) else []
@@ -223,15 +207,13 @@ def _shares(known: list[Any]) -> list[str]:
     counted = Counter(known)
     if len(counted) == 1:
         return [f"always {cell(known[0])}"]
-    parts = [f"{len(counted):,} distinct"]
-    if len(counted) == len(known):
-        parts = ["all distinct"]
-    else:
+    parts = ["all distinct"]
+    if len(counted) < len(known):
         shares = (
             f"{cell(value)} {100 * times / len(known):.3g} %"
             for value, times in counted.most_common(FEW if len(counted) <= FEW else 3)
         )
-        parts[0] += f": {', '.join(shares)}"
+        parts = [f"{len(counted):,} distinct: {', '.join(shares)}"]
     if all(type(value) is str for value in known):
         length = sum(map(len, known)) / len(known)
         parts += [f"{length:.0f} characters on average"] if length > MAX_CELL / 2 else []
@@ -259,7 +241,6 @@ def _some_rows(table: Table, room: int) -> Iterator[str]:
 
 
 def _fitting(lines: Sequence[str], room: int) -> int:
-    """Count the lines that fit."""
     ends = accumulate(len(line) + 1 for line in lines)
     return sum(end <= room for end in ends)
 
