@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chats, Place
 from kimi_magic.config import Settings
-from kimi_magic.core.errors import TurnInterrupted, redact_errors
+from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
 from kimi_magic.core.events import Envelope, Event, TurnFinished
 from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user_namespace
 from kimi_magic.core.interrupts import holding_interrupts
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Session", "current"]
 
 T = TypeVar("T")
-STOPPED_LATE = "Stopped when the answer was there."
 
 
 class Session:
@@ -90,30 +90,40 @@ class Session:
             turn = replace(turn, shown_in=cell_number(), announces_practice=by_default)
         last = _Last(self)
         with self._inside_turn(), holding_interrupts() as hold:
-            for _ in turn.run([last, view], asking(view)):
-                pass
-            assert last.reply is not None, "a turn ends with TurnFinished"
+            try:
+                for _ in turn.run([last, view], asking(view)):
+                    pass
+            except KimiError:
+                if hold is not None and hold.pending:
+                    raise last.stopped() from None
+                raise
             if hold is not None and hold.pending:
-                interrupt = TurnInterrupted(STOPPED_LATE)
-                interrupt.reply = last.reply
-                raise interrupt
+                raise last.stopped()
+        assert last.reply is not None, "a turn ends with TurnFinished"
         return last.reply
 
     def stream(self, request: TurnRequest) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
-        interrupt: TurnInterrupted | None = None
-        with closing(self._prepare(request).run([_Last(self)])) as envelopes:
+        last = _Last(self)
+        stop = False
+        with closing(self._prepare(request).run([last])) as envelopes:
             while True:
                 # Only while the turn works: between two events the consumer's own code runs.
                 with self._inside_turn(), holding_interrupts() as hold:
                     try:
-                        envelope = envelopes.throw(interrupt) if interrupt else next(envelopes)
+                        envelope = envelopes.throw(last.stopped()) if stop else next(envelopes)
                     except StopIteration:
                         return
+                    stop = hold is not None and bool(hold.pending)
+                    if hold is not None:
+                        hold.pending = 0
                 if envelope is not None:
-                    yield envelope.event
-                pending = hold is not None and hold.pending
-                interrupt = TurnInterrupted(STOPPED_LATE) if pending else None
+                    try:
+                        yield envelope.event
+                    except GeneratorExit:
+                        if stop:  # it arrived before the consumer left
+                            signal.raise_signal(signal.SIGINT)
+                        raise
 
     def dry_run(self, request: TurnRequest) -> str:
         """Describe what a request would send, to the letter; nothing is sent or changed.
@@ -207,6 +217,12 @@ class _Last:
     def handle(self, envelope: Envelope) -> None:
         if isinstance(envelope.event, TurnFinished):
             self.reply = self._session.last = envelope.event.reply
+
+    def stopped(self) -> TurnInterrupted:
+        """Make the error of a turn that was interrupted when it had finished."""
+        interrupt = TurnInterrupted("Stopped when the answer was there.")
+        interrupt.reply = self.reply
+        return interrupt
 
     def tick(self) -> None:
         """Do nothing: only the finished turn counts."""

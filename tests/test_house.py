@@ -33,7 +33,7 @@ STOREYS = (
 )
 ALONE = {"testing"}
 # Names that are words of their own as well, for values that may be of any type.
-COMMON_NAMES = set("error options prompt send tools value".split())
+COMMON_NAMES = set("error options part prompt send tools value".split())
 LONGEST = 600
 MOST_AT_THE_TOP = 6
 

@@ -61,6 +61,7 @@ __all__ = [
     "ToolInterrupted",
     "TurnInterrupted",
     "redact_errors",
+    "restore",
 ]
 
 MAX_CHARS = 3000
@@ -74,7 +75,8 @@ def redact_errors(redact: Callable[[str], str]) -> None:
     _redact = redact
 
 
-def _restore(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
+def restore(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
+    """Make an exception without its ``__init__``, which may take anything."""
     error = kind.__new__(kind)
     error.args = args
     return error
@@ -96,7 +98,7 @@ class _Readable:
         # BaseException.__reduce__ calls the class with ``args``: that fails where ``__init__``
         # takes anything but the message.
         args = tuple(_redact(arg) if isinstance(arg, str) else arg for arg in self.args)
-        return _restore, (type(self), args), vars(self)
+        return restore, (type(self), args), vars(self)
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython prints in place of a traceback."""

@@ -7,8 +7,10 @@ and let through where the turn waits for something or runs code of the user's.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
@@ -18,6 +20,9 @@ __all__ = ["Hold", "holding_interrupts", "interruptible", "uninterrupted", "wait
 
 # An interrupt that nothing lets through must not make a hung view unstoppable.
 PATIENCE = 3
+# Code of the user's may catch an interrupt and go on: after this many seconds the next one comes
+# through again. Until then our own code around it may be dealing with the first.
+GRACE = 0.3
 
 
 class Hold:
@@ -34,12 +39,15 @@ class Hold:
         self._handler = handler
         self._open = False
         self._raised = False
+        self._reopens_at = math.inf
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGINT: raise where the hold is open, else remember it."""
-        if self._open or self.pending + 1 >= PATIENCE:
+        now = time.monotonic()
+        if self._open or now >= self._reopens_at or self.pending + 1 >= PATIENCE:
             # Closed here, not in a handler of the exception: a second SIGINT may come before that.
             self._open, self._raised, self.pending = False, True, 0
+            self._reopens_at = now + GRACE if self._reopens_at < math.inf else math.inf
             self._handler(signum, frame)
         else:
             self.pending += 1
@@ -53,14 +61,15 @@ class Hold:
         recover : bool
             Raise again what was raised in the block and did not come out of it.
         """
-        before = self._open
+        before = self._open, self._reopens_at
         try:
             self._open, self._raised = True, False
+            self._reopens_at = math.inf if recover else time.monotonic() + GRACE
             if self.pending:
                 self.receive(signal.SIGINT, None)
             yield
         finally:
-            self._open = before and not self._raised
+            self._open, self._reopens_at = before[0] and not self._raised, before[1]
         if self._raised and recover:
             raise KeyboardInterrupt
 
@@ -68,10 +77,11 @@ class Hold:
     def close(self) -> Iterator[None]:
         """Hold interrupts again, inside a block where they are let through."""
         before, self._open = self._open, False
+        reopens_at, self._reopens_at = self._reopens_at, math.inf
         try:
             yield
         finally:
-            self._open = before and not self._raised
+            self._open, self._reopens_at = before and not self._raised, reopens_at
         if self._open and self.pending:
             self.receive(signal.SIGINT, None)
 
@@ -101,9 +111,14 @@ def holding_interrupts() -> Iterator[Hold | None]:
     _holds.append(hold)
     try:
         yield hold
+    except KeyboardInterrupt:
+        hold.pending = 0  # those that followed the first
+        raise
     finally:
         _holds.remove(hold)
         signal.signal(signal.SIGINT, before)
+        if hold.pending:  # whoever handled interrupts before gets it
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from kimi_magic.core import errors
-from kimi_magic.core.errors import KimiError
+from kimi_magic.core.errors import KimiError, TurnInterrupted, restore
 from kimi_magic.core.frontend import cell_number, has_kernel, running_shell
 from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage
 from kimi_magic.core.text import clip
@@ -166,6 +166,12 @@ class Reply:
     def __copy__(self) -> Reply:
         return replace(self)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reply:
+        memo[id(self)] = again = replace(self)  # before its error, which holds the reply
+        for name in self.__dataclass_fields__:
+            object.__setattr__(again, name, deepcopy(getattr(self, name), memo))
+        return again
+
     def __str__(self) -> str:
         return self.text
 
@@ -186,10 +192,12 @@ class Reply:
 
 
 def _revived(failure: Failure | None) -> BaseException | None:
-    """Make an exception of the same class and message."""
+    """Make an exception of the same message, and of the same class where that is one of ours."""
     if failure is None:
         return None
-    kind = getattr(errors, failure.kind, None) if failure.kind in errors.__all__ else None
-    if isinstance(kind, type) and issubclass(kind, KimiError | errors.TurnInterrupted):
-        return kind(failure.message)
+    kinds: list[type[BaseException]] = [KimiError, TurnInterrupted]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if kind.__name__ == failure.kind:
+            return restore(kind, (failure.message,))
     return KimiError(f"{failure.kind}: {failure.message}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.text import mend_surrogates
 from kimi_magic.schema.json_in_text import json_values
 from kimi_magic.schema.problems import InvalidValue, Place, limit_in_words, object_in_words
 from kimi_magic.schema.strict import strict_schema
@@ -54,7 +55,10 @@ class SchemaMismatch(KimiError):
         listed = "\n".join(f"- {problem}" for problem in shown)
         if more := len(self.problems) - len(shown):
             listed += f"\n- and {more} more"
-        return f"Your answer does not fit:\n{listed}\nAnswer again with the whole JSON only."
+        # The problems quote the answer, whose JSON may have named half a code point.
+        return mend_surrogates(
+            f"Your answer does not fit:\n{listed}\nAnswer again with the whole JSON only."
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

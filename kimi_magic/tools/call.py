@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from kimi_magic.chats.history import CANCELLED
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import ToolInterrupted
 from kimi_magic.core.messages import ToolResult
@@ -60,7 +61,10 @@ def run_call(
         bound = tool.bind(arguments, namespace)
         agreed: object = True
         if tool.options.confirm:
-            agreed = approve(tool, arguments) if approve else False
+            try:
+                agreed = approve(tool, arguments) if approve else False
+            except KeyboardInterrupt:
+                raise ToolInterrupted(_failed(tool, call_id, "cancelled", CANCELLED)) from None
         if agreed is not True and not isinstance(agreed, dict):  # "no" is truthy
             refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")

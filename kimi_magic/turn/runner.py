@@ -208,7 +208,10 @@ class _Run:
         self._chat = chat
         self._ask = ask
         self._began = time.monotonic()
-        self._sinks = GuardedSinks(sinks, self._redact)
+        connector = turn.connector
+        # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
+        # every object that a tool returned.
+        self._sinks = GuardedSinks(sinks, lambda text: Redactor(connector.known_keys()).text(text))
         self._model = turn.request.model or turn.endpoint.model
         self._loop: Loop | None = None
         self._body: _Body | None = None
@@ -233,9 +236,10 @@ class _Run:
                 self._tell(TurnFinished(self._reply(left)))
                 raise
             reply = self._reply(error)
-            if notice := self._set_aside(reply):
-                yield self._tell(Notice(notice))
-            yield self._tell(TurnFinished(reply))
+            notice = self._set_aside(reply)
+            last = [self._tell(Notice(notice))] if notice else []
+            last.append(self._tell(TurnFinished(reply)))  # kept, before a consumer may leave
+            yield from last
         finally:
             self._sinks.close()
         if error is not None:
@@ -271,7 +275,8 @@ class _Run:
                     raise
                 yield self._tell(Notice(LESS_STRICT))
         if turn.schema and self._loop and not self._loop.cut_short:
-            self._data = turn.schema.read(self._loop.steps[-1].text)
+            with interruptible():  # validators are the user's
+                self._data = turn.schema.read(self._loop.steps[-1].text)
 
     def bodies(self, endpoint: Endpoint, model: str) -> list[_Body]:
         """Return the bodies to try, the strictest hold on the answer first."""
@@ -376,7 +381,8 @@ class _Run:
         if self._data is not None:
             from kimi_magic.core.tabular import to_json
 
-            record = replace(record, data=to_json(self._data))
+            with suppress(Exception):  # a serializer of the user's: the answer's text says the same
+                record = replace(record, data=to_json(self._data, null_for_nan=True))
         endpoint = turn.endpoint
         record = replace(
             record,
@@ -515,7 +521,8 @@ def _checker(schema: OutputSchema) -> Callable[[str], str]:
 
     def check(text: str) -> str:
         try:
-            schema.read(text)
+            with interruptible():
+                schema.read(text)
         except SchemaMismatch as mismatch:
             return mismatch.correction
         return ""

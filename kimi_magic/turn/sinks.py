@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from kimi_magic.chats.chat import Chat, ChatTurn, Place
 from kimi_magic.core.events import Envelope, Sink, TurnFinished
@@ -29,6 +30,7 @@ class GuardedSinks:
 
     def close(self) -> None:
         self._each(lambda sink: sink.close())
+        self._sinks.clear()
 
     def _each(self, call: Callable[[Sink], None]) -> None:
         for sink in tuple(self._sinks):
@@ -36,6 +38,8 @@ class GuardedSinks:
                 call(sink)
             except Exception as error:
                 self._sinks.remove(sink)
+                with suppress(Exception):
+                    sink.close()
                 report = f"{type(error).__name__}: {error}"
                 # Without a handler, logging writes warnings to stderr: the cell shows them.
                 logger.warning(

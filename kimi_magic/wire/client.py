@@ -139,9 +139,13 @@ class Exchange:
         except (ValueError, TypeError, RecursionError) as error:
             advice = "A value in it cannot be written as JSON."
             raise self._errors.unsendable(str(error), advice) from None
-        self._carriage = self._client.transport.send(
-            request, self.deliver, self._settings.connect_timeout
-        )
+        try:
+            self._carriage = self._client.transport.send(
+                request, self.deliver, self._settings.connect_timeout
+            )
+        except ValueError as error:  # the HTTP library reads the environment's proxies
+            advice = "Is it the proxy? HTTP_PROXY, HTTPS_PROXY and ALL_PROXY name one."
+            raise self._errors.unsendable(str(error), advice) from None
         self._client.under_way.add(self)
         return self
 

@@ -42,6 +42,35 @@ def test_where_it_is_open_an_interrupt_comes_at_once_and_the_next_one_waits() ->
         interrupt()
         assert hold is not None
         assert hold.pending == 1
+        hold.pending = 0
+
+
+def test_one_that_nothing_took_goes_to_who_handled_them_before() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        leave_pending()
+    with holding_interrupts() as outer:
+        leave_pending()
+        assert outer is not None
+        assert outer.pending == 1
+        outer.pending = 0
+
+
+def leave_pending() -> None:
+    with holding_interrupts():
+        interrupt()
+
+
+def test_a_tool_that_catches_one_can_be_stopped_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("kimi_magic.core.interrupts.time.monotonic", lambda: now)
+    with holding_interrupts() as hold, interruptible():
+        swallow()
+        interrupt()  # a moment later: our own code may be dealing with the first
+        assert hold is not None
+        assert hold.pending == 1
+        now += 1
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
 
 
 def test_what_hangs_can_be_stopped() -> None:

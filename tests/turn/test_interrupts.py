@@ -219,6 +219,7 @@ def test_a_sink_that_fails_is_reported_once_and_the_turn_goes_on(
     assert session.last.text == "It is three, and three."
     assert len(session.chats.get("main").turns) == 1
     assert len(view.events) == 3, "it hears no more"
+    assert view.closed == 1, "what it shows is frozen as far as it came"
     (record,) = caplog.records
     assert "Broken failed" in record.getMessage()
     assert "the page is gone" in record.getMessage()
