@@ -10,17 +10,11 @@ from kimi_magic.core.errors import KimiError
 __all__ = ["to_json", "to_pandas", "to_table"]
 
 
-def to_json(value: Any, *, null_for_nan: bool = False) -> Any:
+def to_json(value: Any) -> Any:
     """Convert to JSON types; models and dataclasses become objects, what JSON lacks text."""
     from pydantic_core import to_jsonable_python
 
-    return to_jsonable_python(
-        value,
-        by_alias=False,
-        bytes_mode="base64",
-        inf_nan_mode="null" if null_for_nan else "constants",
-        fallback=str,
-    )
+    return to_jsonable_python(value, by_alias=False, bytes_mode="base64", fallback=str)
 
 
 def to_table(value: Any) -> tuple[list[str], list[list[Any]]]:

@@ -7,6 +7,7 @@ calls, and hands every event to the sinks.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -379,10 +380,11 @@ class _Run:
             )
             values = []
         if self._data is not None:
-            from kimi_magic.core.tabular import to_json
+            from pydantic_core import to_json
 
             with suppress(Exception):  # a serializer of the user's: the answer's text says the same
-                record = replace(record, data=to_json(self._data, null_for_nan=True))
+                data = json.loads(to_json(self._data, by_alias=False, fallback=str))
+                record = replace(record, data=data)
         endpoint = turn.endpoint
         record = replace(
             record,

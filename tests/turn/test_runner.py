@@ -179,9 +179,7 @@ def test_a_correction_that_quotes_half_a_code_point_is_sent(server: ScriptedServ
     assert kimi.ask("x", schema="a int", show=False).data == {"a": 1}
 
 
-def test_a_proxy_that_is_none_is_named(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_that_is_none_is_named(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "foo://bar")
     with pytest.raises(BadRequest, match="HTTPS_PROXY") as caught:
         kimi.ask("x", endpoint="https://lab.example/v1", chat="main", show=False)
