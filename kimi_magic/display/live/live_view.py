@@ -90,11 +90,7 @@ class Outbox:
 class LiveView:
     """Shows a turn while it happens, and freezes it at the end.
 
-    Parameters
-    ----------
-    options : ViewOptions
-    clock : callable
-        Returns seconds; for throttling and ages. Durations come from the envelopes.
+    The clock is for throttling and ages; durations come from the envelopes.
     """
 
     def __init__(self, options: ViewOptions, clock: Callable[[], float] = time.monotonic) -> None:
