@@ -17,7 +17,7 @@ from uuid import uuid4
 from kimi_magic.core.events import ApprovalAsked, Envelope, Notice, ToolStarted, TurnFinished
 from kimi_magic.core.frontend import request
 from kimi_magic.display.live import detached
-from kimi_magic.display.live.approval_form import as_fields, read_answer
+from kimi_magic.display.live.approval_form import Problem, as_fields, read_answer
 from kimi_magic.display.live.clicks import Clicks
 from kimi_magic.display.live.page import Page
 from kimi_magic.display.live.widget import SCRIPT, TurnWidget, listen_at_once, mount
@@ -136,9 +136,7 @@ class LiveView:
             self._throttle.due()
             self._send()
 
-    def ask_person(
-        self, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
-    ) -> Answer | None:
+    def ask_person(self, arguments: dict[str, Any], problem: Problem) -> Answer | None:
         """Ask in the page, if it is heard."""
         while not self._is_heard:
             if self._age > READY_WITHIN:
