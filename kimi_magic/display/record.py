@@ -73,14 +73,7 @@ class Bundle(NamedTuple):
 
 
 def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundle:
-    """Freeze a turn in its present state.
-
-    Returns
-    -------
-    Bundle
-        ``data`` holds ``text/html`` and a transcript as ``text/plain``; ``metadata`` holds, under
-        ``kimi_magic``, the model, the endpoint, the chat, and the usage with its seconds.
-    """
+    """Freeze a turn in its present state: as HTML, as a transcript, and its facts as metadata."""
     options = options or ViewOptions()
     data = {"text/plain": _transcript(timeline, options), "text/html": _html(timeline, options)}
     return Bundle(data, {"kimi_magic": _facts(timeline)})
@@ -103,8 +96,7 @@ class RecordView:
     def handle(self, envelope: Envelope) -> None:
         self._timeline.apply(envelope.event)
 
-    def tick(self) -> None:
-        pass
+    def tick(self) -> None: ...
 
     def close(self) -> None:
         self._timeline.end()
@@ -126,14 +118,18 @@ def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = Fal
 
 def _html(timeline: Timeline, options: ViewOptions) -> str:
     answer = _data_segment(timeline)
-    segments = [
+    pieces = [
         f"<div>\n{data_html(timeline.reply.data)}</div>"
         if segment is answer and timeline.reply
         else _segment_html(segment, options)
         for segment in timeline.segments
     ]
-    left_out = _cut(timeline.left_out)
-    return "\n".join(["<div>", *segments, *left_out, _footer(timeline, options), "</div>"])
+    facts = [timeline.head]
+    if (reply := timeline.reply) is not None:
+        facts += [f"{len(reply.steps)} steps"] if len(reply.steps) > 1 else []
+        facts += [tokens_line(reply.usage)] if options.usage else []
+    footer = f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}</div>'
+    return "\n".join(["<div>", *pieces, *_cut(timeline.left_out), footer, "</div>"])
 
 
 def _data_segment(timeline: Timeline) -> Segment | None:
@@ -229,17 +225,6 @@ def _folding(title: str, html: str, style: str, *, is_open: bool) -> str:
     )
 
 
-def _footer(timeline: Timeline, options: ViewOptions) -> str:
-    facts = [timeline.head]
-    if timeline.reply is not None:
-        steps = len(timeline.reply.steps)
-        if steps > 1:
-            facts.append(f"{steps} steps")
-        if options.usage:
-            facts.append(tokens_line(timeline.reply.usage))
-    return f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}</div>'
-
-
 def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     paragraphs = []
     answer = _data_segment(timeline)
@@ -278,12 +263,8 @@ def call_text(segment: Segment) -> str:
 
 
 def _facts(timeline: Timeline) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "model": timeline.model,
-        "endpoint": timeline.endpoint,
-        "practice": timeline.practice,
-        "state": timeline.state,
-    }
+    names = ("model", "endpoint", "practice", "state")
+    facts: dict[str, Any] = {name: getattr(timeline, name) for name in names}
     if (reply := timeline.reply) is not None:
         facts |= {
             "model": _name(reply.model) or timeline.model,
@@ -339,11 +320,8 @@ def _turn_html(turn: _Turn, limit: int) -> str:
     pieces = [f'<div style="{_PROMPT}">{plain_html(_cut_to(turn.prompt, limit // 4))}</div>']
     if reply.reasoning:
         pieces.append(_details("Reasoning", _pre(escape(_cut_to(reply.reasoning, limit // 4)))))
-    pieces += [
-        f"<div>{to_html(_cut_to(reply.text, limit // 2))}</div>",
-        f"<div>{_end(reply)}</div>",
-    ]
-    return "\n".join(pieces)
+    pieces.append(f"<div>{to_html(_cut_to(reply.text, limit // 2))}</div>")
+    return "\n".join([*pieces, f"<div>{_end(reply)}</div>"])
 
 
 def _turn_text(turn: _Turn, limit: int) -> str:

@@ -17,37 +17,20 @@ Op = dict[str, Any]
 
 @dataclass(slots=True)
 class Segment:
-    """A stretch of a turn that is of one kind.
-
-    Attributes
-    ----------
-    title, edited : str
-        Name of the tool that is called, and arguments that a person put in the model's place.
-    state : str
-        State of a tool call: empty until it is made, ``asked`` while a person is asked about it,
-        then ``running``, then ``done`` or ``failed``.
-    tokens : int
-        Count of reasoning tokens, if the server reported it.
-    open : bool or None
-        The reader's choice to unfold or fold it; None before there was one.
-    limit, missing : int
-        Characters that are kept at most, and characters that came beyond that.
-    guaranteed : bool
-        It is kept even if the size budget of the turn is used up.
-    """
+    """A stretch of a turn that is of one kind."""
 
     kind: Kind
-    title: str = ""
+    title: str = ""  # name of the tool that is called
     done: bool = False
     length: int = 0
-    state: str = ""
-    edited: str = ""
+    state: str = ""  # of a tool call: "", asked, running, done or failed
+    edited: str = ""  # arguments that a person put in the model's place
     result: ToolResult | None = None
-    tokens: int = 0
-    open: bool | None = None
-    limit: int = UNBOUNDED
-    missing: int = 0
-    guaranteed: bool = False
+    tokens: int = 0  # of reasoning, if the server reported them
+    open: bool | None = None  # the reader's choice; None before there was one
+    limit: int = UNBOUNDED  # characters that are kept at most
+    missing: int = 0  # characters that came beyond that
+    guaranteed: bool = False  # kept even if the turn's size budget is used up
     _pieces: list[str] = field(default_factory=list)
 
     @property
@@ -72,7 +55,6 @@ class Segment:
 
     def append(self, text: str) -> int:
         """Add text and return the offset at which it begins."""
-        at = self.length
         self._pieces.append(text)
         self.length += len(text)
-        return at
+        return self.length - len(text)

@@ -33,22 +33,12 @@ class BoundedSegments:
     """A list of segments that share a budget of characters.
 
     Methods that change a segment append the operations for it to ``ops``.
-
-    Parameters
-    ----------
-    max_chars : int
-
-    Attributes
-    ----------
-    segments : list of Segment
-    left_out : str
-        Sentence that counts the segments that did not fit, "" if all did.
     """
 
     def __init__(self, max_chars: int = UNBOUNDED) -> None:
         quarter = max_chars // 4
         self.segments: list[Segment] = []
-        self.left_out = ""
+        self.left_out = ""  # sentence that counts the segments that did not fit
         self._left = {"answer": 2 * quarter, "reasoning": quarter, "": quarter}
         self._images_left = max_chars * IMAGE_SHARE
         self._max_last_answer = quarter
@@ -78,9 +68,8 @@ class BoundedSegments:
         """Begin a segment whatever the budget is, and return its index."""
         self.segments.append(segment)
         index = len(self.segments) - 1
-        ops.append(
-            {"op": "segment", "segment": index, "kind": segment.kind, "title": segment.title}
-        )
+        facts = {"kind": segment.kind, "title": segment.title}
+        ops.append({"op": "segment", "segment": index, **facts})
         return index
 
     def append(self, index: int, text: str, ops: list[Op]) -> None:

@@ -24,24 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from kimi_magic.core.events import (
-    ApprovalAnswered,
-    ApprovalAsked,
-    ContentDelta,
-    Event,
-    Notice,
-    Preparing,
-    ReasoningDelta,
-    RequestStarted,
-    Retrying,
-    StepFinished,
-    ToolCallDelta,
-    ToolCallStarted,
-    ToolFinished,
-    ToolStarted,
-    TurnFinished,
-    TurnStarted,
-)
+from kimi_magic.core import events
 from kimi_magic.core.messages import ToolResult, Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clean, clip, without_blank_lines
@@ -57,39 +40,15 @@ MAX_NAME, MAX_NOTICE, MAX_ASKED, MAX_LINE = 200, 2000, 20_000, 300
 
 
 class Timeline:
-    """The turn as views show it.
-
-    Parameters
-    ----------
-    hide_reasoning : bool
-    max_chars : int
-        Characters that are kept.
-
-    Attributes
-    ----------
-    segments : list of Segment
-    state : str
-        The state line: ``Reasoning…``, ``Done`` …
-    model, endpoint : str
-    practice : bool
-        The embedded practice model answers.
-    reply : Reply or None
-        The result of the turn, once it has ended.
-    steps, usage : int, Usage
-        Count and tokens of the finished steps.
-    running : int
-        Index of the latest tool call that was made or asked about.
-    """
+    """The turn as views show it, with at most ``max_chars`` characters."""
 
     def __init__(self, *, hide_reasoning: bool = False, max_chars: int = UNBOUNDED) -> None:
-        self.state = ""
-        self.model = ""
-        self.endpoint = ""
+        self.state = ""  # the state line: "Reasoning…", "Done" …
+        self.model = self.endpoint = ""
         self.practice = False
-        self.reply: Reply | None = None
-        self.steps = 0
-        self.usage = Usage()
-        self.running = 0
+        self.reply: Reply | None = None  # once the turn has ended
+        self.steps, self.usage = 0, Usage()  # of the finished steps
+        self.running = 0  # segment of the latest tool call that was made or asked about
         self._hide_reasoning = hide_reasoning
         self._bounded = BoundedSegments(max_chars)
         self.segments = self._bounded.segments
@@ -113,11 +72,8 @@ class Timeline:
         """Name of the model that answers."""
         return f"{self.model} · {PRACTICE}" if self.practice else self.model
 
-    def apply(self, event: Event) -> list[Op]:
-        """Take the next event and return the operations that it makes.
-
-        Events of an unknown type change nothing.
-        """
+    def apply(self, event: events.Event) -> list[Op]:
+        """Return the operations that an event makes; one of an unknown type makes none."""
         ops: list[Op] = []
         if handler := self._handlers.get(type(event)):
             handler(self, event, ops)
@@ -141,51 +97,44 @@ class Timeline:
 
     def snapshot(self) -> Op:
         """Return the whole timeline as one operation, for a front end that missed something."""
+        names = ("kind", "title", "text", "done", "state", "tokens")
         segments = [
-            {
-                "kind": segment.kind,
-                "title": segment.title,
-                "text": segment.text,
-                "done": segment.done,
-                "state": segment.state,
-                "tokens": segment.tokens,
-                "cut": cut_note(segment.missing),
-            }
+            {name: getattr(segment, name) for name in names} | {"cut": cut_note(segment.missing)}
             for segment in self.segments
         ]
         reset = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}
         return reset | {"cut": self.left_out, "usage": self._usage_op()}
 
-    def _turn_started(self, event: TurnStarted, ops: list[Op]) -> None:
+    def _turn_started(self, event: events.TurnStarted, ops: list[Op]) -> None:
         self.model = clean(event.model)[:MAX_NAME]
         self.endpoint = clean(event.endpoint)[:MAX_NAME]
         self.practice = event.practice
         ops.append({"op": "head", "text": self.head})
         self._set_state(f"Waiting for {self.model}…", ops)
 
-    def _request_started(self, event: RequestStarted, ops: list[Op]) -> None:
+    def _request_started(self, event: events.RequestStarted, ops: list[Op]) -> None:
         if event.step != self._step:
             self._step = event.step
             self._finish_all(ops)
         self._set_state(f"Waiting for {self.model}…", ops)
 
-    def _retrying(self, event: Retrying, ops: list[Op]) -> None:
+    def _retrying(self, event: events.Retrying, ops: list[Op]) -> None:
         reason = clean(_first_line(event.reason))
         delay = f"{event.delay:.0f} s" if event.delay >= 1 else f"{event.delay:.1f} s"
         self._add_notice(f"Retry {event.attempt} of {event.retries}: {reason}", ops)
         self._set_state(f"Retrying in {delay}: {reason}", ops)
 
-    def _call_started(self, event: ToolCallStarted, ops: list[Op]) -> None:
+    def _call_started(self, event: events.ToolCallStarted, ops: list[Op]) -> None:
         self._finish_open(ops)
         self._tools[event.index] = self._begin_tool(event.name, ops)
         self._set_state(f"Calling {clean(event.name)[:MAX_NAME]}…", ops)
 
-    def _call_delta(self, event: ToolCallDelta, ops: list[Op]) -> None:
+    def _call_delta(self, event: events.ToolCallDelta, ops: list[Op]) -> None:
         index = self._tools.get(event.index)
         if index is not None:
             self._bounded.append(index, clean(event.arguments), ops)
 
-    def _tool_started(self, event: ToolStarted, ops: list[Op]) -> None:
+    def _tool_started(self, event: events.ToolStarted, ops: list[Op]) -> None:
         self._finish_open(ops)
         streamed = sorted(self._tools)
         if event.index < len(streamed):
@@ -198,7 +147,7 @@ class Timeline:
             self._bounded.complete(index, clean(event.call.arguments), ops)
         self._run(event.call.name, ops)
 
-    def _approval_asked(self, event: ApprovalAsked, ops: list[Op]) -> None:
+    def _approval_asked(self, event: events.ApprovalAsked, ops: list[Op]) -> None:
         index = self._tools.get(self._latest_call)
         if index is None:  # a person must see what the question is about
             title = clean(event.name)[:MAX_NAME]
@@ -210,16 +159,16 @@ class Timeline:
         ops.append({"op": "ask", "segment": index})
         self._set_state(f"Waiting for your yes or no to {clean(event.name)}…", ops)
 
-    def _approval_answered(self, event: ApprovalAnswered, ops: list[Op]) -> None:
+    def _approval_answered(self, event: events.ApprovalAnswered, ops: list[Op]) -> None:
         self.segments[self.running].edited = self._bounded.cut_text(clean(event.arguments))
         self._run(event.name, ops)
 
-    def _tool_finished(self, event: ToolFinished, ops: list[Op]) -> None:
+    def _tool_finished(self, event: events.ToolFinished, ops: list[Op]) -> None:
         index = self._call_at(event.index)
         if index is not None:
             self._add_result(index, event.result, ops)
 
-    def _step_finished(self, event: StepFinished, ops: list[Op]) -> None:
+    def _step_finished(self, event: events.StepFinished, ops: list[Op]) -> None:
         self._finish_all(ops)
         self.steps += 1
         self.usage += event.step.usage
@@ -231,7 +180,7 @@ class Timeline:
         self._reasoning_of_step.clear()
         ops.append(self._usage_op())
 
-    def _turn_finished(self, event: TurnFinished, ops: list[Op]) -> None:
+    def _turn_finished(self, event: events.TurnFinished, ops: list[Op]) -> None:
         self.reply = event.reply
         if self._tools and event.reply.steps:  # stopped while tools ran
             for place, result in enumerate(event.reply.steps[-1].tool_results):
@@ -284,8 +233,7 @@ class Timeline:
         self._set_state(f"Calling {clean(name)[:MAX_NAME]}…", ops)
 
     def _usage_op(self) -> Op:
-        usage = self.usage
-        tokens = {"in": usage.prompt_tokens, "out": usage.completion_tokens}
+        tokens = {"in": self.usage.prompt_tokens, "out": self.usage.completion_tokens}
         return {"op": "usage", "steps": self.steps, **tokens}
 
     def _add_result(self, index: int, result: ToolResult, ops: list[Op]) -> None:
@@ -296,9 +244,8 @@ class Timeline:
 
     def _add_notice(self, text: str, ops: list[Op], *, guaranteed: bool = False) -> None:
         self._finish_open(ops)
-        segment = Segment("notice", limit=MAX_NOTICE, guaranteed=guaranteed)
         add = self._bounded.begin if guaranteed else self._bounded.admit
-        index = add(segment, ops)
+        index = add(Segment("notice", limit=MAX_NOTICE, guaranteed=guaranteed), ops)
         if index is not None:
             self._bounded.append(index, clean(text.strip()), ops)
             self._bounded.finish(index, ops)
@@ -328,21 +275,23 @@ class Timeline:
 
     # A table: singledispatchmethod costs more than the work on a delta.
     _handlers: ClassVar[dict[type, Callable[[Timeline, Any, list[Op]], None]]] = {
-        ReasoningDelta: lambda self, event, ops: self._add_text("reasoning", event.text, ops),
-        ContentDelta: lambda self, event, ops: self._add_text("answer", event.text, ops),
-        ToolCallDelta: _call_delta,
-        ToolCallStarted: _call_started,
-        TurnStarted: _turn_started,
-        RequestStarted: _request_started,
-        Notice: lambda self, event, ops: self._add_notice(event.text, ops),
-        Preparing: lambda self, event, ops: self._set_state(clean(event.text), ops),
-        Retrying: _retrying,
-        ToolStarted: _tool_started,
-        ApprovalAsked: _approval_asked,
-        ApprovalAnswered: _approval_answered,
-        ToolFinished: _tool_finished,
-        StepFinished: _step_finished,
-        TurnFinished: _turn_finished,
+        events.ReasoningDelta: lambda self, event, ops: self._add_text(
+            "reasoning", event.text, ops
+        ),
+        events.ContentDelta: lambda self, event, ops: self._add_text("answer", event.text, ops),
+        events.ToolCallDelta: _call_delta,
+        events.ToolCallStarted: _call_started,
+        events.TurnStarted: _turn_started,
+        events.RequestStarted: _request_started,
+        events.Notice: lambda self, event, ops: self._add_notice(event.text, ops),
+        events.Preparing: lambda self, event, ops: self._set_state(clean(event.text), ops),
+        events.Retrying: _retrying,
+        events.ToolStarted: _tool_started,
+        events.ApprovalAsked: _approval_asked,
+        events.ApprovalAnswered: _approval_answered,
+        events.ToolFinished: _tool_finished,
+        events.StepFinished: _step_finished,
+        events.TurnFinished: _turn_finished,
     }
 
 

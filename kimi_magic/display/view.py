@@ -15,15 +15,7 @@ from kimi_magic.config import VIEWS
 from kimi_magic.core import frontend
 from kimi_magic.core.events import Envelope, Sink
 
-__all__ = [
-    "Answer",
-    "AsksPerson",
-    "Throttle",
-    "Unseen",
-    "View",
-    "ViewOptions",
-    "open_view",
-]
+__all__ = ["Answer", "AsksPerson", "Throttle", "Unseen", "View", "ViewOptions", "open_view"]
 
 # Past about 25 messages a second front ends lose some (the PUB socket's high-water mark).
 PER_SECOND = 20
@@ -46,39 +38,20 @@ class AsksPerson(Protocol):
     ) -> Answer | None:
         """Ask if the announced tool call may be made; None if nothing can be clicked.
 
-        Parameters
-        ----------
-        arguments : dict
-            Arguments of the call, which the person may change.
-        problem : callable
-            Returns the problem with changed arguments, "" if there is none.
+        The person may change the arguments: ``problem`` says what is wrong with them then, or "".
         """
 
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """Choices of the reader.
+    """Choices of the reader."""
 
-    Attributes
-    ----------
-    format : str
-        ``markdown`` renders the answer, ``text`` leaves it as it came, ``json`` shows data,
-        ``code`` shows an answer without fences as Python.
-    hide_reasoning : bool
-        Leave the reasoning out.
-    usage : bool
-        Show token counts below the answer.
-    keep_reasoning : bool
-        Leave the reasoning unfolded when it has ended.
-    max_chars : int
-        Size of the turn in a notebook.
-    """
-
+    # Text stays as it came, json is shown as data, code without fences as Python.
     format: Format = "markdown"
     hide_reasoning: bool = False
-    usage: bool = False
-    keep_reasoning: bool = False
-    max_chars: int = 200_000
+    usage: bool = False  # token counts below the answer
+    keep_reasoning: bool = False  # unfolded when it has ended
+    max_chars: int = 200_000  # of the turn in a notebook
 
 
 class Throttle:
@@ -108,30 +81,13 @@ class Throttle:
 class Unseen:
     """View of a turn that is not shown."""
 
-    def handle(self, envelope: Envelope) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    def handle(self, envelope: Envelope) -> None: ...
+    def tick(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def open_view(kind: str, options: ViewOptions | None = None) -> View:
-    """Open a view of the next turn.
-
-    Parameters
-    ----------
-    kind : str
-        One of ``config.VIEWS``; ``auto`` chooses by what the front end can do.
-    options : ViewOptions, optional
-
-    Raises
-    ------
-    ValueError
-        There is no such view.
-    """
+    """Open a view of the next turn; ``auto`` chooses by what the front end can do."""
     if kind not in VIEWS:
         raise ValueError(f"view must be one of {', '.join(VIEWS)}; got {kind!r}")
     options = options or ViewOptions()

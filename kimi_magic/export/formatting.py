@@ -23,32 +23,16 @@ _DEFINITION = re.compile(r"@|(async )?def |class ")
 
 
 class Literals(ABC):
-    """Writer of JSON values as literals of a language.
+    """Writer of JSON values as literals of a language."""
 
-    Attributes
-    ----------
-    width : int
-        Longest line that is not broken up.
-    tab : str
-        One level of indentation.
-    separator : str
-        Text between a keyword and its value.
-    """
-
-    width: int
-    tab: str
-    separator: str
+    width: int  # longest line that is not broken up
+    tab: str  # one level of indentation
+    separator: str  # text between a keyword and its value
 
     def write(self, value: Any, indent: str = "", used: int = 0) -> str:
         """Return the literal of a value, broken into lines where it is too long for one.
 
-        Parameters
-        ----------
-        value : any
-        indent : str
-            Indentation of the line on which the literal begins.
-        used : int
-            Columns of that line taken by the text before and after the literal.
+        On its first line, ``indent`` and ``used`` columns are taken by the text around it.
         """
         flat = self.flat(value)
         if len(indent) + used + _columns(flat) <= self.width:
@@ -73,8 +57,8 @@ class Literals(ABC):
     def multiline(self, text: str) -> str:
         """Return a literal that shows a string's lines as lines."""
 
-    @abstractmethod
-    def _key(self, key: Any) -> str: ...
+    def _key(self, key: Any) -> str:
+        return self.flat(key)
 
     def _items(self, value: Any) -> Iterable[tuple[str, Any]]:
         """Return the items of a container, each with the text that precedes it."""
@@ -129,9 +113,6 @@ class _Python(Literals):
         if _columns(flat) > self.width and fits_below:
             return f"{name} = (\n{self.tab}{text}\n)"
         return flat
-
-    def _key(self, key: Any) -> str:
-        return self.flat(key)
 
     def _bracketed(self, value: Any) -> str:
         inside = self._flat_items(value)

@@ -17,21 +17,11 @@ __all__ = ["FORMS", "Form", "write"]
 
 
 class Form(NamedTuple):
-    """A form of program.
-
-    Attributes
-    ----------
-    write : callable
-        Returns the source of a `Program`.
-    suffix : str
-        File name extension.
-    language : str
-        Name of the language, as syntax highlighters know it.
-    """
+    """A form of program."""
 
     write: Callable[[Program], str]
     suffix: str
-    language: str
+    language: str  # its name for syntax highlighters
 
 
 def write_curl(program: Program) -> str:
@@ -61,19 +51,7 @@ FORMS = {
 
 
 def write(program: Program, form: str = "python") -> str:
-    """Return the source of a program.
-
-    Parameters
-    ----------
-    program : Program
-    form : str
-        One of `FORMS`.
-
-    Raises
-    ------
-    KimiError
-        There is no such form.
-    """
+    """Return the source of a program in one of the `FORMS`."""
     if form not in FORMS:
         raise KimiError(f"No form is called {form!r}: write {', '.join(FORMS)}.")
     return FORMS[form].write(program)

@@ -28,6 +28,7 @@ __all__ = ["Sources", "gather"]
 
 MAX_CONSTANT = 4000
 MAX_DEPTH = 20
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _SCALARS = (str, bytes, int, float, bool, type(None))
 # Immutable, so the assignment in the notebook still says what the value is.
 _IMMUTABLE = (re.Pattern, PurePath, Decimal, date, time, timedelta, UnionType, GenericAlias)
@@ -40,22 +41,14 @@ _FROM_NOTEBOOK = 'globals().get("{}")'
 
 @dataclass(slots=True)
 class Sources:
-    """The parts of a program that come from the notebook.
-
-    Attributes
-    ----------
-    imports : Imports
-    blocks : dict
-        Definitions by the name that they bind, in an order in which they run.
-    functions : dict
-        The name of each tool's function in the program, by tool name.
-    missing : dict
-        Reasons why something was left behind, by name.
-    """
+    """The parts of a program that come from the notebook."""
 
     imports: Imports = field(default_factory=Imports)
+    # Definitions by the name that they bind, in an order in which they run.
     blocks: dict[str, str] = field(default_factory=dict)
+    # The name of each tool's function in the program, by tool name.
     functions: dict[str, str] = field(default_factory=dict)
+    # Reasons why something was left behind, by name.
     missing: dict[str, str] = field(default_factory=dict)
 
     def has_hints_of(self, name: str) -> bool:
@@ -64,13 +57,7 @@ class Sources:
 
 
 def gather(functions: Mapping[str, Callable[..., Any]]) -> Sources:
-    """Gather the source of the tools' functions and of all that they use.
-
-    Parameters
-    ----------
-    functions : Mapping
-        Functions by tool name.
-    """
+    """Gather the source of functions, by tool name, and of all that they use."""
     gatherer = _Gatherer()
     for tool, function in functions.items():
         gatherer.add_tool(tool, function)
@@ -200,9 +187,7 @@ def _leaves(value: Any, key: Any = "", depth: int = MAX_DEPTH) -> Iterator[tuple
 def _is_secret(name: Any, value: Any) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    if isinstance(name, str) and _SECRET_NAME.search(name):
-        return True
-    return holds_key(value)
+    return bool(isinstance(name, str) and _SECRET_NAME.search(name)) or holds_key(value)
 
 
 def _source_of(name: str, value: Any) -> str:
@@ -282,11 +267,9 @@ def _lambda_as_def(name: str, source: str) -> str:
     return f"def {name}({ast.unparse(found[0].args)}):\n    return {body}\n"
 
 
-def _parse_definition(
-    source: str,
-) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | None:
+def _parse_definition(source: str) -> Definition | None:
     node = _only_statement(source)
-    return node if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else None
+    return node if isinstance(node, Definition) else None
 
 
 def _only_statement(source: str) -> ast.stmt | None:

@@ -34,12 +34,7 @@ class Imports:
     def add_value(self, name: str, value: Any, paths: Iterable[str] = ()) -> bool:
         """Import the value of a notebook name; return False if no import can provide it.
 
-        Parameters
-        ----------
-        name : str
-        value : any
-        paths : iterable of str
-            Dotted paths used in the source; the import has to reach down to the submodule.
+        The import has to reach down to the submodules in the source's dotted paths.
         """
         if isinstance(value, ModuleType):
             return self._add_module(name, value, paths)
@@ -135,10 +130,7 @@ def _places(name: str, value: Any) -> Iterator[tuple[str, str]]:
         # Defined in IPython.core, which is private; people import them from here.
         homes.insert(0, "IPython.display")
     # typing's aliases have no __qualname__, but a _name.
-    members = [
-        name,
-        *(_text_of(value, attribute) for attribute in ("__qualname__", "_name")),
-    ]
+    members = [name, _text_of(value, "__qualname__"), _text_of(value, "_name")]
     for home in homes:
         parts = home.split(".")
         # A package often re-exports what a private module of it defines: shortest path first.

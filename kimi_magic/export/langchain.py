@@ -68,9 +68,16 @@ def write_langchain(program: Program) -> str:
     messages = [_message(message, at_nvidia=at_nvidia) for message in program.messages]
     complete = at_nvidia or not any("additional_kwargs" in message for message in messages)
     kind = "ChatNVIDIA" if at_nvidia else "ChatDeepSeek" if complete else "ChatReasoner"
+    imports = Imports()
+    if program.key_env:
+        imports.add("os")
+    if at_nvidia:
+        imports.add("langchain_nvidia_ai_endpoints", "ChatNVIDIA")
+    else:
+        imports.add("langchain_deepseek", "ChatDeepSeek")
     parts = [
         comment("#", program.opening("LangChain", f'pip install "{package}"')),
-        _imports(program, at_nvidia=at_nvidia),
+        imports.text(),
         "" if complete else COMPLETE_HISTORY,
         _model(program, kind),
         PYTHON.assign("tools", program.tools) if program.tools else "",
@@ -81,27 +88,12 @@ def write_langchain(program: Program) -> str:
     return join_parts(filter(None, parts))
 
 
-def _imports(program: Program, *, at_nvidia: bool) -> str:
-    imports = Imports()
-    if program.key_env:
-        imports.add("os")
-    if at_nvidia:
-        imports.add("langchain_nvidia_ai_endpoints", "ChatNVIDIA")
-    else:
-        imports.add("langchain_deepseek", "ChatDeepSeek")
-    return imports.text()
-
-
 def _message(message: Mapping[str, Any], *, at_nvidia: bool) -> dict[str, Any]:
     """Return the message with unknown fields where LangChain passes them on untouched."""
-    known = {"role": message["role"], "content": message.get("content") or ""}
-    if "tool_call_id" in message:
-        known["tool_call_id"] = message["tool_call_id"]
-    extra = {
-        key: value
-        for key, value in message.items()
-        if key not in ("role", "content", "tool_call_id")
-    }
+    extra = dict(message)
+    known = {"role": extra.pop("role"), "content": extra.pop("content", None) or ""}
+    if "tool_call_id" in extra:
+        known["tool_call_id"] = extra.pop("tool_call_id")
     reasoning = [key for key in ("reasoning_content", "reasoning") if key in extra]
     if at_nvidia and reasoning:
         # ChatNVIDIA sends back only the reasoning fields that it has noted as the server's.

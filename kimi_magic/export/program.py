@@ -23,30 +23,15 @@ PRACTICE_MODEL = "The practice model lives in the kernel alone: set base_url and
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A request, and what a program needs to send it.
+    """A request, and what a program needs to send it."""
 
-    Parameters
-    ----------
-    body : Mapping
-        The request as the API knows it.
-    base_url : str
-        Up to and including ``/v1``.
-    key_env : str or None
-        The environment variable that holds the key; None if the server needs none.
-    provider : str
-        The endpoint's name.
-    functions : Mapping
-        The functions of the tools, by tool name; None for a tool without a Python function.
-    notes : tuple of str
-        Remarks for the opening comment, for example where a secret was masked.
-    """
-
-    body: Mapping[str, Any]
-    base_url: str
-    key_env: str | None = None
-    provider: str = ""
+    body: Mapping[str, Any]  # the request as the API knows it
+    base_url: str  # up to and including /v1
+    key_env: str | None = None  # environment variable of the key; None if the server needs none
+    provider: str = ""  # the endpoint's name
+    # By tool name; None for a tool without a Python function.
     functions: Mapping[str, Callable[..., Any] | None] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # remarks for the opening comment
 
     def __post_init__(self) -> None:
         # Through JSON, so that the writers meet no type that JSON lacks.
@@ -98,18 +83,8 @@ class Program:
 def program_of(reply: Reply, keys: Sequence[Key]) -> Program:
     """Return the program that sends the first request of a turn again.
 
-    Partial mode is left out: the request ends with the words that asked to continue.
-
-    Parameters
-    ----------
-    reply : Reply
-    keys : sequence of Key
-        Redacted in the messages, as is everything that looks like a key.
-
-    Raises
-    ------
-    KimiError
-        The turn sent nothing.
+    The messages are redacted: of the keys, and of everything that looks like one. Partial mode is
+    left out: the request ends with the words that asked to continue.
     """
     record, endpoint = reply.record, reply.record.endpoint
     if not record.parameters or endpoint is None:

@@ -187,17 +187,15 @@ def write_python(program: Program) -> str:
         "request": _request(program, names),
     }
     main = [Template(part).substitute(names, **values) for part in parts]
-    tool_definitions = list(_tool_definitions(program, functions, sources, names))
-    _add_own_imports(program, sources)
-    return join_parts(
-        [
-            comment("#", _opening(program, sources)),
-            sources.imports.text(),
-            *sources.blocks.values(),
-            *tool_definitions,
-            *main,
-        ]
-    )
+    definitions = list(_tool_definitions(program, functions, sources, names))
+    sources.imports.add("openai", "OpenAI")
+    if program.key_env:
+        sources.imports.add("os")
+    if program.tools:
+        sources.imports.add("json")
+    opening = comment("#", _opening(program, sources))
+    blocks = sources.blocks.values()
+    return join_parts([opening, sources.imports.text(), *blocks, *definitions, *main])
 
 
 def _free_names(sources: Sources) -> dict[str, str]:
@@ -207,14 +205,6 @@ def _free_names(sources: Sources) -> dict[str, str]:
         name: next(n for n in (name, f"kimi_{name}", f"_kimi_{name}") if n not in taken)
         for name in NAMES
     }
-
-
-def _add_own_imports(program: Program, sources: Sources) -> None:
-    sources.imports.add("openai", "OpenAI")
-    if program.key_env:
-        sources.imports.add("os")
-    if program.tools:
-        sources.imports.add("json")
 
 
 def _opening(program: Program, sources: Sources) -> Iterator[str]:
@@ -261,9 +251,8 @@ def _tool_definitions(
     """Yield the dict of functions to run, and the schemas to send."""
     if not program.tools:
         return
-    entries = [
-        _entry(tool["function"]["name"], functions, sources, names) for tool in program.tools
-    ]
+    offered = (tool["function"]["name"] for tool in program.tools)
+    entries = [_entry(tool, functions, sources, names) for tool in offered]
     if any(f"{names['in_thread']}(" in entry for entry in entries):
         sources.imports.add("asyncio")
         sources.imports.add("concurrent.futures", "ThreadPoolExecutor")

@@ -30,24 +30,19 @@ _LANGUAGES = set(
 # No colour has a contrast of 4.5 : 1 on light and on dark pages alike, so each is mixed with the
 # text's own. A browser without color-mix() takes the first, with 4 : 1 on both.
 _INK = {
-    "Comment": "#767676",
-    "Keyword": "#b847ca",
-    "Keyword.Constant": "#007bd4",
-    "Literal.Number": "#007bd4",
-    "Literal.String": "#34893b",
-    "Name.Attribute": "#a96b00",
-    "Name.Builtin": "#008876",
-    "Name.Class": "#2b77e1",
-    "Name.Decorator": "#2b77e1",
-    "Name.Function": "#2b77e1",
-    "Name.Tag": "#2b77e1",
-    "Generic.Deleted": "#ce4f3b",
-    "Generic.Inserted": "#34893b",
-    "Operator.Word": "#b847ca",
+    "#767676": "Comment",
+    "#b847ca": "Keyword Operator.Word",
+    "#007bd4": "Keyword.Constant Literal.Number",
+    "#34893b": "Literal.String Generic.Inserted",
+    "#a96b00": "Name.Attribute",
+    "#008876": "Name.Builtin",
+    "#2b77e1": "Name.Class Name.Decorator Name.Function Name.Tag",
+    "#ce4f3b": "Generic.Deleted",
 }
 INKS = {
     name: f"color:{ink};color:color-mix(in srgb,currentcolor 45%,{ink})"
-    for name, ink in _INK.items()
+    for ink, names in _INK.items()
+    for name in names.split()
 }
 
 

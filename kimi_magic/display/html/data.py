@@ -16,8 +16,6 @@ from kimi_magic.display.html.markdown import plain_html
 __all__ = ["data_html", "data_text"]
 
 NO_JSON = "(nested too deeply to show)"  # pydantic's limit is 255 levels
-Table = tuple[list[str], list[list[Any]]]
-
 MAX_NODES = 3000
 CHARS_PER_NODE = 100
 MAX_DEPTH = 20
@@ -54,15 +52,14 @@ def data_text(value: Any) -> str:
         data = to_json(value)
     except ValueError:
         return NO_JSON
-    table = _as_table(data)
-    if table:
+    if table := _as_table(data):
         return _table_text(*table)
     text = clean(json.dumps(data, ensure_ascii=False, indent=2))
     more = len(text) - TEXT_CHARS
     return text if more <= 0 else f"{text[:TEXT_CHARS]}… {count(more, 'more character')}"
 
 
-def _as_table(data: Any) -> Table | None:
+def _as_table(data: Any) -> tuple[list[str], list[list[Any]]] | None:
     """Return columns and rows if the data are records with short cells."""
     if not isinstance(data, list) or not data or not all(isinstance(r, dict) and r for r in data):
         return None
@@ -96,18 +93,15 @@ def _cell(value: Any) -> str:
 def _table_text(columns: list[str], rows: list[list[Any]]) -> str:
     lines = [[_flat(cell) for cell in row] for row in (columns, *rows[:TEXT_ROWS])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [_padded(line, widths) for line in lines]
+    text = [" | ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
     text.insert(1, "-+-".join("-" * width for width in widths))
-    more = len(rows) - TEXT_ROWS
-    return "\n".join([*text, *([f"… {count(more, 'more row')}"] if more > 0 else [])])
+    if (more := len(rows) - TEXT_ROWS) > 0:
+        text.append(f"… {count(more, 'more row')}")
+    return "\n".join(text)
 
 
 def _flat(value: Any) -> str:
     return clip(" ".join(clean(_word(value)).split()), TEXT_CELL)
-
-
-def _padded(cells: list[str], widths: list[int]) -> str:
-    return " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip()
 
 
 class _Tree:
@@ -159,6 +153,5 @@ def _safe(text: str) -> str:
 
 
 def _more(number: int, noun: str) -> str:
-    if number <= 0:
-        return ""
-    return f'<div style="{_QUIET}">… {count(number, f"more {noun}")}</div>'
+    note = f'<div style="{_QUIET}">… {count(number, f"more {noun}")}</div>'
+    return note if number > 0 else ""

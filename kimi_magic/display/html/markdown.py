@@ -25,13 +25,7 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
-__all__ = [
-    "Blocks",
-    "foreign_html",
-    "parser",
-    "plain_html",
-    "to_html",
-]
+__all__ = ["Blocks", "foreign_html", "parser", "plain_html", "to_html"]
 
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _MATHJAX = re.compile(r"[$\\]")
@@ -44,11 +38,8 @@ _UNSAFE_TEX = re.compile(
 )
 MAX_TEX = 5000
 _TAGS = set(
-    re.findall(
-        r"\w+",
-        "a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"
-        " table tbody td th thead tr ul",
-    )
+    "a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"
+    " table tbody td th thead tr ul".split()
 )
 _VOID = {"<br>", "<hr>"}
 _ELEMENT_STEP = {"</": -1}
@@ -62,19 +53,8 @@ MAX_HTML_DEPTH = 100
 
 def to_html(text: str) -> str:
     """Render Markdown."""
-    import nh3
-
-    cleaned: str = nh3.clean(
-        _rendered(text),
-        tags=_TAGS,
-        attributes={"a": {"href"}, "ol": {"start"}}
-        | {tag: {"style"} for tag in ("span", "td", "th")}
-        | {"pre": {"style", "tabindex"}},
-        attribute_filter=_attribute,
-        url_schemes={"http", "https", "mailto"},
-        link_rel="noopener noreferrer",
-    )
-    return clean(cleaned)  # entities have become characters
+    styled = {tag: {"style"} for tag in ("span", "td", "th")} | {"pre": {"style", "tabindex"}}
+    return _sanitised(_rendered(text), _TAGS, styled | {"ol": {"start"}})
 
 
 def _rendered(text: str) -> str:
@@ -94,22 +74,28 @@ def foreign_html(html: str) -> str:
 
     Return "" for HTML that is nested deeper than any table.
     """
-    import nh3
-
-    cleaned = nh3.clean(
-        html,
-        tags=_TAGS - {"hr", "pre"} | {"caption", "b", "i", "sub", "sup", "tfoot"},
-        attributes={"a": {"href"}, "td": {"colspan", "rowspan"}, "th": {"colspan", "rowspan"}},
-        attribute_filter=_attribute,
-        url_schemes={"http", "https", "mailto"},
-        link_rel="noopener noreferrer",
-    )
-    pieces = re.split(r"(<[^>]*>)", clean(cleaned))
+    tags = _TAGS - {"hr", "pre"} | {"caption", "b", "i", "sub", "sup", "tfoot"}
+    spans = {"colspan", "rowspan"}
+    pieces = re.split(r"(<[^>]*>)", _sanitised(html, tags, {"td": spans, "th": spans}))
     depths = accumulate(_ELEMENT_STEP.get(tag[:2], 1) for tag in pieces[1::2] if tag not in _VOID)
     if max(depths, default=0) > MAX_HTML_DEPTH:
         return ""
     pieces[::2] = [_MATHJAX.sub(r"<span>\g<0></span>", text) for text in pieces[::2]]
     return "".join(pieces)
+
+
+def _sanitised(html: str, tags: set[str], attributes: dict[str, set[str]]) -> str:
+    import nh3
+
+    cleaned: str = nh3.clean(
+        html,
+        tags=tags,
+        attributes=attributes | {"a": {"href"}},
+        attribute_filter=_attribute,
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer",
+    )
+    return clean(cleaned)  # entities have become characters
 
 
 def _attribute(_tag: str, name: str, value: str) -> str | None:
@@ -139,7 +125,7 @@ def parser() -> MarkdownIt:
     md.inline.ruler.before("escape", "math_brackets", _math_brackets)
     md.validateLink = lambda url: _LINK.match(url) is not None  # type: ignore[method-assign]
     rules: dict[str, Callable[..., str]] = {
-        "text": _text,
+        "text": lambda _self, tokens, i, *_: plain_html(tokens[i].content),
         "image": _image,
         "fence": _fence,
         "code_block": _fence,
@@ -195,10 +181,6 @@ def _leave_brackets(state: StateCore) -> None:
     for token in state.tokens:
         if token.type == "inline" and token.content.count("[") > MAX_BRACKETS:
             token.type = "text"
-
-
-def _text(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
-    return plain_html(tokens[i].content)
 
 
 def _math_rule(form: str, dollars: str) -> Callable[..., str]:

@@ -13,7 +13,7 @@ from typing import Any
 from kimi_magic.core.text import reveal
 from kimi_magic.display.view import Answer
 
-__all__ = ["as_fields", "read_answer"]
+__all__ = ["Problem", "as_fields", "read_answer"]
 
 Problem = Callable[[dict[str, Any]], str]
 MAX_FIELDS = 100

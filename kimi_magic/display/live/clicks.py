@@ -20,29 +20,17 @@ __all__ = ["Clicks"]
 class Clicks:
     """Receives the messages of the pages that show a turn.
 
-    Parameters
-    ----------
-    on_ready : callable
-        Called when a page has come.
-    on_open : callable
-        Called with the index of a segment that the reader unfolds or folds, and the state.
-
-    Attributes
-    ----------
-    ready : threading.Event
-        Set when a page was heard while the cell ran: its clicks reach the turn.
-    here : threading.Event
-        Set when a page has come, or has answered that it is still there.
-    resync : bool
-        True if a page has missed something.
+    ``on_ready`` is called when a page has come, ``on_open`` with the index of a segment that the
+    reader unfolds or folds, and the state.
     """
 
     def __init__(
         self, *, on_ready: Callable[[], None], on_open: Callable[[int, bool], None]
     ) -> None:
+        # Set when a page was heard while the cell ran: its clicks reach the turn.
         self.ready = threading.Event()
-        self.here = threading.Event()
-        self.resync = False
+        self.here = threading.Event()  # a page has come, or has answered that it is still there
+        self.resync = False  # a page has missed something
         self._on_ready = on_ready
         self._on_open = on_open
         self._pages: set[str] = set()

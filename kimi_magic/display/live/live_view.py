@@ -18,7 +18,7 @@ from kimi_magic.core.events import ApprovalAsked, Envelope, Notice, ToolStarted,
 from kimi_magic.core.frontend import request
 from kimi_magic.core.interrupts import waiting
 from kimi_magic.display.live import detached
-from kimi_magic.display.live.approval_form import as_fields, read_answer
+from kimi_magic.display.live.approval_form import Problem, as_fields, read_answer
 from kimi_magic.display.live.clicks import Clicks
 from kimi_magic.display.live.page import Page
 from kimi_magic.display.live.widget import SCRIPT, TurnWidget, listen_at_once, mount
@@ -91,11 +91,7 @@ class Outbox:
 class LiveView:
     """Shows a turn while it happens, and freezes it at the end.
 
-    Parameters
-    ----------
-    options : ViewOptions
-    clock : callable
-        Returns seconds; for throttling and ages. Durations come from the envelopes.
+    The clock is for throttling and ages; durations come from the envelopes.
     """
 
     def __init__(self, options: ViewOptions, clock: Callable[[], float] = time.monotonic) -> None:
@@ -141,9 +137,7 @@ class LiveView:
             self._throttle.due()
             self._send()
 
-    def ask_person(
-        self, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
-    ) -> Answer | None:
+    def ask_person(self, arguments: dict[str, Any], problem: Problem) -> Answer | None:
         """Ask in the page, if it is heard."""
         while not self._is_heard:
             if self._age > READY_WITHIN:

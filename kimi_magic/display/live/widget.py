@@ -39,17 +39,11 @@ _LOADER = re.sub(r"(?m)^\s*//.*\n|^\s+", "", _read("loader.js"))
 
 
 class TurnWidget(anywidget.AnyWidget):
-    """The browser's side of a live view: it draws operations.
-
-    Parameters
-    ----------
-    script : bytes
-        ``SCRIPT``, or nothing for a page that has it.
-    """
+    """The browser's side of a live view: it draws operations."""
 
     # As text: anywidget watches a path for changes, and thereby keeps each widget for ever.
     _esm = _LOADER.replace("{version}", f"{zlib.crc32(SCRIPT):08x}")
-    script = traitlets.Bytes().tag(sync=True)
+    script = traitlets.Bytes().tag(sync=True)  # SCRIPT, or nothing for a page that has it
 
 
 def listen_at_once(comm: Any) -> None:
