@@ -26,7 +26,7 @@ CALL = {"name": "make", "arguments": {}}
 
 class Raw(pydantic.BaseModel):
     a: float
-    b: bytes = b"\xff"
+    b: bytes = pydantic.Field(default_factory=lambda: b"\xff")
 
 
 class Shy(pydantic.BaseModel):

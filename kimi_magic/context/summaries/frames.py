@@ -30,6 +30,7 @@ _PROTOCOLS = (
     "__narwhals_dataframe__",
     "__narwhals_series__",
 )
+_LIBRARIES = {"pandas", "polars", "pyarrow", "modin", "cudf"}
 
 # A class with one of the first and one of the second is lazy. Reading its columns computes
 # nothing; its repr and its length may.
@@ -41,14 +42,16 @@ _NOT_LAZY = ("xarray.",)
 
 def load_reader() -> None:
     """Import narwhals where there may be frames; slow machines need longer than a time limit."""
-    if sys.modules.keys() & {"pandas", "polars", "pyarrow", "modin", "cudf"}:
+    if sys.modules.keys() & _LIBRARIES:
         import narwhals  # noqa: F401
 
 
 def as_table(value: Any) -> Table | None:
     """See a value as a table, if it is a frame or a column that holds its data."""
     kind = type(value)
-    if not any(hasattr(kind, name) for name in _PROTOCOLS):
+    # A Series of pandas 2.2 or polars 1.0 has no protocol.
+    known = kind.__module__.partition(".")[0] in _LIBRARIES
+    if not known and not any(hasattr(kind, name) for name in _PROTOCOLS):
         return None
     import narwhals as nw
 
