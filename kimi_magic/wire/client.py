@@ -15,6 +15,8 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Self
 
+from pydantic_core import from_json
+
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import EndpointError
 from kimi_magic.core.events import ContentDelta, ReasoningDelta
@@ -38,7 +40,6 @@ MODELS_TIMEOUT, HINT_TIMEOUT = 30.0, 3.0
 CONNECT_GRACE = 0.5
 # After the end of a stream the body should end too; then the connection can serve again.
 END_GRACE = 0.05
-_PARSE = json.JSONDecoder().raw_decode
 BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
@@ -308,10 +309,10 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
 
 def _chunks(data: bytes) -> list[Mapping[str, Any]]:
     """Parse an event; JSON that is no object says nothing here, such as a sign of life."""
-    text = data.decode("utf-8", "replace").strip()
-    value, end = _PARSE(text)  # json.loads takes half as long again
-    if end != len(text):
-        raise ValueError("more than one JSON value")
+    try:
+        value = from_json(data)  # in half the time of json
+    except ValueError:  # it takes neither broken UTF-8 nor half a code point, which servers send
+        value = json.loads(data.decode("utf-8", "replace"))
     return [
         chunk for chunk in (value if isinstance(value, list) else [value]) if type(chunk) is dict
     ]
