@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import kimi_magic
 from tests.kernels import Kernel
 from tests.tables import README, filled
 
@@ -33,7 +35,8 @@ def test_every_python_block_runs(kernel: Kernel) -> None:
 def test_contributing_names_files_that_exist() -> None:
     root = README.parent
     text = (root / "CONTRIBUTING.md").read_text("utf-8") + (root / "SECURITY.md").read_text("utf-8")
-    rooms = [root, root / "kimi_magic", root / "kimi_magic" / "context"]
+    package = Path(kimi_magic.__file__).parent
+    rooms = [root, package, package / "context"]
     for path in re.findall(r"`(\w+/[\w/]*\w\.py)`", text):
         assert any((room / path).is_file() for room in rooms), path
 
