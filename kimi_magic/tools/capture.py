@@ -75,7 +75,7 @@ class Capture:
 
     @property
     def text(self) -> str:
-        """What was printed, as a terminal would leave it: without colours and overwritten lines."""
+        """The printed text as a terminal would leave it: no colours, no overwritten lines."""
         with self._lock:
             gap = f"\n… [{self._dropped:,} characters were not kept] …\n" if self._dropped else ""
             return plain(f"{self._head}{gap}{''.join(self._pieces)}")
