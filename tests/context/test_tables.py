@@ -212,7 +212,7 @@ def test_ten_million_rows_of_pandas() -> None:
 
 
 class Interchange:
-    """What has nothing but the deprecated ``__dataframe__``, which narwhals does not read."""
+    """A frame with nothing but the deprecated ``__dataframe__``, which narwhals does not read."""
 
     def __dataframe__(self) -> Any:
         pytest.fail("its buffers are not read")

@@ -122,7 +122,7 @@ LIVE = {"functions", "shown_in", "values"}
 
 
 def held(value: Any, depth: int = 6) -> Any:
-    """What a value holds, as something that can be compared."""
+    """Return the contents of a value as something that can be compared."""
     if not depth:
         return "…"
     if isinstance(value, BaseException):

@@ -1,4 +1,4 @@
-"""What the tab key offers, from the one table of options."""
+"""Completions of the tab key, from the one table of options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is understood on a magic line, and what is said of the rest."""
+"""Magic lines that are understood, and the errors for all others."""
 
 from __future__ import annotations
 
