@@ -280,10 +280,15 @@ TALK = st.lists(
             *("<think>", "</think>", "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
             *("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"),
             *("functions.f:0", "g-h.i", '{"x": "<"}', "`", '"', " ", "\n", "<", "|>", "a b"),
-            *("\ud83d", "\ude00", "é"),
+            *("\ud83d", "\ude00", "é", "<|im_end|>", "<|end_of_msg|>", "<|tool_call_section_end|>"),
+            *("<|open|>think<|sep|>", "<|close|>think<|sep|>", "<|open|>", "<|sep|>"),
+            *("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+            *("<|open|>tools<|sep|>", "<|close|>tools<|sep|>", "<|close|>call<|sep|>"),
+            *('<|open|>call tool="f" index="1"<|sep|>', "<|close|>argument<|sep|>"),
+            *('<|open|>argument key="x" type="number"<|sep|>', "<|open|>json<|sep|>"),
         ]
     ),
-    max_size=12,
+    max_size=14,
 ).map("".join)
 
 

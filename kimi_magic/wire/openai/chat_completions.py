@@ -10,13 +10,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta
 from kimi_magic.core.messages import Completion, Message, Usage, as_reasoning
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
-from kimi_magic.wire.openai.inline_markup import CallPart, MarkerSplitter, Piece, ThinkSplitter
+from kimi_magic.wire.openai.inline_markup import CallPart, Channel, Found, MarkupSplitter, Switch
+from kimi_magic.wire.openai.think_tags import Piece, ThinkSplitter
 from kimi_magic.wire.openai.tool_call_deltas import CallTable
 from kimi_magic.wire.protocols import Delta, Request, ServerError
 
@@ -26,8 +27,7 @@ MAX_READ = 10_000
 MAX_NAMED = 5
 _STATUS = re.compile("[45][0-9][0-9]")
 
-Field = Literal["reasoning", "content"]
-FIELDS: tuple[Field, ...] = get_args(Field)
+FIELDS: tuple[Channel, ...] = get_args(Channel)
 
 
 class ChatCompletions:
@@ -99,9 +99,9 @@ class Accumulator:
     """
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
-        self._texts: dict[Field, list[str]] = {field: [] for field in FIELDS}
+        self._texts: dict[Channel, list[str]] = {field: [] for field in FIELDS}
         self._redactors = {field: StreamRedactor(keys) for field in FIELDS}
-        self._markers = {field: MarkerSplitter() for field in FIELDS}
+        self._markup = {field: MarkupSplitter(field) for field in FIELDS}
         self._think = ThinkSplitter()
         self._calls = CallTable(keys)
         self._reasoning_key: str | None = None
@@ -116,7 +116,7 @@ class Accumulator:
     def add(self, chunks: Sequence[Mapping[str, Any]]) -> list[Delta]:
         deltas: list[Delta] = []
         run: list[str] = []
-        run_field: Field = "content"
+        run_field: Channel = "content"
         for chunk in chunks:
             plain = self._plain_text(chunk)
             if run and (plain is None or plain[0] != run_field):
@@ -131,8 +131,9 @@ class Accumulator:
 
     def finish(self) -> list[Delta]:
         deltas: list[Delta] = []
-        for field, markers in self._markers.items():
-            deltas += self._take(field, markers.finish())
+        cut = self.finish_reason == "length"
+        for field, markup in self._markup.items():
+            deltas += self._take(field, markup.finish(cut=cut))
         deltas += self._pieces(self._think.finish())
         for field in FIELDS:
             deltas += self._masked(field, self._redactors[field].finish())
@@ -153,7 +154,7 @@ class Accumulator:
             model=self.model,
         )
 
-    def _plain_text(self, chunk: Mapping[str, Any]) -> tuple[Field, str] | None:
+    def _plain_text(self, chunk: Mapping[str, Any]) -> tuple[Channel, str] | None:
         """Read a chunk that is a piece of text and nothing else, as nearly every one is.
 
         None for all others, and as long as a tag or a marker may be on its way.
@@ -168,11 +169,15 @@ class Accumulator:
         if not isinstance(delta, dict) or delta.get("tool_calls") or "reasoning_details" in delta:
             return None
         reasoning, content = delta.get(self._reasoning_key), delta.get("content")
-        field: Field = "reasoning" if reasoning else "content"
+        field: Channel = "reasoning" if reasoning else "content"
         text = reasoning or content
         if not isinstance(text, str) or not text or (reasoning and content) or "<" in text:
             return None
-        return (field, text) if self._markers[field].idle else None
+        markup = self._markup[field]
+        if not markup.idle:
+            return None
+        markup.last = text[-1]
+        return field, text
 
     def _chunk(self, chunk: Mapping[str, Any]) -> Iterator[Delta]:
         self.model = _string(chunk.get("model")) or self.model
@@ -184,9 +189,9 @@ class Accumulator:
         delta = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
         if reasoning := self._reasoning_of(delta):
             yield from self._pieces(self._think.finish())
-            yield from self._take("reasoning", self._markers["reasoning"].feed(reasoning))
+            yield from self._take("reasoning", self._markup["reasoning"].feed(reasoning))
         if content := _text_of(delta.get("content")):
-            yield from self._take("content", self._markers["content"].feed(content))
+            yield from self._take("content", self._markup["content"].feed(content))
         calls = delta.get("tool_calls")
         for entry in calls if isinstance(calls, list) else ():
             yield from self._calls.add(_mapping(entry))
@@ -200,15 +205,20 @@ class Accumulator:
                 return value
         return ""
 
-    def _take(self, field: Field, found: Iterator[str | CallPart]) -> Iterator[Delta]:
-        """Take the texts between markers, and the parts of calls written with them."""
+    def _take(self, field: Channel, found: Iterator[Found]) -> Iterator[Delta]:
+        """Take the texts between markers, the parts of calls written with them, and switches."""
+        markup = self._markup[field]
         for part in found:
             if isinstance(part, CallPart):
                 yield from self._calls.add_part(part)
-            elif field == "content" and self._reasoning_key is None:
+            elif isinstance(part, Switch):
+                yield from self._pieces([p for p in self._think.finish() if not p[1].isspace()])
+                if part.retract:
+                    yield from self._pieces([("retract", "")])
+            elif field == "content" and self._reasoning_key is None and not markup.tagged:
                 yield from self._pieces(self._think.feed(part))
             else:  # a server that parses the reasoning itself leaves no tags in the content
-                yield from self._text(field, part)
+                yield from self._text(markup.channel, part)
 
     def _pieces(self, pieces: list[Piece]) -> Iterator[Delta]:
         for kind, piece in pieces:
@@ -220,10 +230,10 @@ class Accumulator:
             else:
                 yield from self._text(kind, piece)
 
-    def _text(self, field: Field, text: str) -> list[Delta]:
+    def _text(self, field: Channel, text: str) -> list[Delta]:
         return self._masked(field, self._redactors[field].feed(text))
 
-    def _masked(self, field: Field, text: str) -> list[Delta]:
+    def _masked(self, field: Channel, text: str) -> list[Delta]:
         if not text:
             return []
         self._texts[field].append(text)

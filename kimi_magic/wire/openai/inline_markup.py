@@ -1,122 +1,61 @@
-"""Reasoning and tool calls that arrive as text, from engines that parse neither.
+"""Tool calls and channels that arrive as text, from engines that do not parse their model's tokens.
 
-Kimi K2 Thinking writes its reasoning between ``<think>`` and ``</think>``; the chat template of
-K2.5 and K2.6 writes the opening tag, so that only ``</think>`` arrives. Calls stand between marker
-tokens (the model card, *Tool Call Guidance*; white space may surround ids and arguments, the
-section's markers may be missing)::
+Kimi K2 writes its calls between marker tokens (the model card, *Tool Call Guidance*; white space
+may surround ids and arguments, the section's markers may be missing or in the singular)::
 
     <|tool_calls_section_begin|>
     <|tool_call_begin|>functions.NAME:IDX<|tool_call_argument_begin|>{…}<|tool_call_end|>
-    <|tool_calls_section_end|>
+    <|tool_calls_section_end|><|im_end|>
 
-Both may be cut anywhere: a possible beginning waits for the next chunk.
+Kimi K3 writes elements whose brackets are tokens (vLLM, ``kimi_k3_tool_parser.py``)::
+
+    <|open|>think<|sep|>…<|close|>think<|sep|><|open|>response<|sep|>…<|close|>response<|sep|>
+    <|open|>tools<|sep|><|open|>call tool="NAME" index="1"<|sep|>
+    <|open|>argument key="city" type="string"<|sep|>Beijing<|close|>argument<|sep|>
+    <|close|>call<|sep|><|close|>tools<|sep|><|close|>message<|sep|><|end_of_msg|>
+
+A string is raw text, every other type is JSON; attributes escape ``&`` and ``"``. Arguments that the
+model's own writer could not parse stand in one ``json`` element. The chat template writes the first
+tag, so that a stream may begin inside ``think`` or ``response``.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
-__all__ = ["CallPart", "MarkerSplitter", "Piece", "ThinkSplitter"]
+__all__ = ["CallPart", "Channel", "MarkupSplitter", "Switch"]
 
-Piece = tuple[Literal["reasoning", "content", "retract"], str]
-
-_OPEN, _CLOSE = "<think>", "</think>"
-_TAG = re.compile(r"</?think>")
-_QUOTES = "`'\""
+Channel = Literal["reasoning", "content"]
 
 _BEGIN, _ARGUMENTS = "<|tool_call_begin|>", "<|tool_call_argument_begin|>"
-_MARKERS = (
+K2_MARKERS = (
     _BEGIN,
     _ARGUMENTS,
     "<|tool_call_end|>",
     "<|tool_calls_section_begin|>",
     "<|tool_calls_section_end|>",
+    "<|tool_call_section_begin|>",
+    "<|tool_call_section_end|>",
 )
-_ANY_MARKER = re.compile("|".join(map(re.escape, _MARKERS)))
+K3_ELEMENTS = ("think", "response", "tools", "call", "argument", "json", "message")
+END_TOKENS = ("<|im_end|>", "<|end_of_msg|>")
+
+_WHOLE_TOKENS = (*K2_MARKERS, *END_TOKENS)
+_TOKEN = re.compile(
+    r"(?s)<\|(?P<edge>open|close)\|>\s*(?P<element>"
+    + "|".join(K3_ELEMENTS)
+    + r")\b(?P<attributes>(?:(?!<\|(?:open|close|sep)\|>).){0,1000}?)<\|sep\|>|"
+    + "|".join(map(re.escape, _WHOLE_TOKENS))
+)
+_BEGUN_TAG = re.compile(r"(?s)<\|(?:open|close)\|>\s*(?P<name>[a-z]*)(?P<rest>.{0,1000})")
+_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _HEADER = re.compile(r"\s*(?P<id>(?:functions\.)?(?P<name>[\w.-]*)(?P<count>:\d*)?)\s*")
 LONGEST_HEADER = 200
-
-
-class ThinkSplitter:
-    """Splits content into reasoning and answer.
-
-    An opening tag counts only at the start of the content: further on it is text about tags, and
-    so is every tag after it. A closing tag without an opening one ends a reasoning that looked
-    like content while it came: ``("retract", "")`` says that all content so far was reasoning. In
-    quotes it is text as well.
-    """
-
-    def __init__(self) -> None:
-        self.found = False  # True once there was a tag that counts
-        self._state = "start"  # start → reasoning → after → content; start → open → after → content
-        self._held = ""  # the possible start of a tag
-        self._last = ""  # the last character handed on, which may be a quote
-
-    def feed(self, text: str) -> list[Piece]:
-        """Take content; return its pieces."""
-        if self._state == "content":
-            return [("content", text)]
-        text, self._held = self._held + text, ""
-        return [piece for piece in self._split(text) if piece[1] or piece[0] == "retract"]
-
-    def finish(self) -> list[Piece]:
-        """Return what was held back; no more content follows."""
-        held, self._held = self._held, ""
-        if held == _CLOSE:
-            self.found = True
-            return [("retract", "")]
-        if not held or self._state == "after":
-            return []
-        return [("reasoning" if self._state == "reasoning" else "content", held)]
-
-    def _split(self, text: str) -> Iterator[Piece]:
-        if self._state == "start":
-            stripped = text.lstrip()
-            if len(stripped) < len(_OPEN) and _OPEN.startswith(stripped):
-                self._held = text
-                return
-            self.found = stripped.startswith(_OPEN)
-            self._state = "reasoning" if self.found else "open"
-            text = stripped.removeprefix(_OPEN) if self.found else text
-        if self._state == "open":
-            yield from self._unopened(text)
-            return
-        if self._state == "reasoning":
-            before, tag, text = text.partition(_CLOSE)
-            if tag:
-                self._state = "after"
-            else:
-                self._held = _possible_start(before, _CLOSE)
-            yield "reasoning", before.removesuffix(self._held)
-        text = text.lstrip("\n")  # the blank lines after the tag belong to neither
-        if text:
-            self._state = "content"
-            yield "content", text
-
-    def _unopened(self, text: str) -> Iterator[Piece]:
-        """Split content whose reasoning may have begun before its first word."""
-        at = 0
-        while tag := _TAG.search(text, at):
-            at = tag.end()
-            if tag[0] == _OPEN:
-                self._state = "content"
-                yield "content", text
-                return
-            if at == len(text):  # the next character tells whether it is in quotes
-                self._held = _CLOSE
-                break
-            quote = text[tag.start() - 1] if tag.start() else self._last
-            if not quote or quote not in _QUOTES or text[at] != quote:
-                self.found, self._state = True, "after"
-                yield from (("content", text[: tag.start()]), ("retract", ""))
-                yield from self._split(text[at:])
-                return
-        self._held = self._held or _possible_start(text, _OPEN, _CLOSE)
-        text = text.removesuffix(self._held)
-        self._last = text[-1:] or self._last
-        yield "content", text
+_QUOTES = "`'\""
 
 
 class CallPart(NamedTuple):
@@ -127,56 +66,126 @@ class CallPart(NamedTuple):
     arguments: str = ""
 
 
-Found = str | CallPart
+class Switch(NamedTuple):
+    """The text that follows belongs to ``channel``; with ``retract``, all before was reasoning."""
+
+    channel: Channel
+    retract: bool = False
 
 
-class MarkerSplitter:
-    """Splits text into text and tool calls.
+Found = str | CallPart | Switch
+Token = re.Match[str]
 
-    No marker ever comes out. Text after ``<|tool_call_begin|>`` that cannot be the head of a call
-    speaks of markers and stays text; blanks between two markers belong to neither.
+
+class MarkupSplitter:
+    """Splits one field of an answer into text, tool calls, and switches between channels.
+
+    Parameters
+    ----------
+    field : "reasoning" or "content"
+        The field that the server streams the text in.
+
+    Notes
+    -----
+    No marker of K2 and no element of a call ever comes out as text. A token that ends a message is
+    dropped at the end of the text and beside a call. Text that speaks of tokens is kept: a head
+    without a call, and tags in quotes or in the midst of the text.
     """
 
-    def __init__(self) -> None:
-        # text; after a marker: between, header, opening (no argument yet), arguments
+    def __init__(self, field: Channel) -> None:
+        # text; after a marker of K2: between, header, opening (no argument yet), arguments;
+        # in K3's calls: tools, head, call, value
         self._state = "text"
-        self._held = ""  # the possible start of a marker
-        self._blank = ""  # white space that matters only if more than a marker follows
+        self._channel: Channel | None = "reasoning" if field == "reasoning" else None
+        self._field = field
+        self._held = ""  # the possible start of a token
+        self._pending = ""  # text and tokens that matter only if more text follows
         self._header = ""
+        self._begun = False  # True once there was more than white space
+        self._after_think = False
+        self._call = _ElementCall("")
+        self.last = ""  # the last character handed on, which may be a quote
 
     @property
     def idle(self) -> bool:
-        """True where a text without ``<`` would come out as it is."""
-        return not self._held and self._state == "text"
+        """True where a text without ``<`` would come out as it is, in the field's own channel."""
+        return (
+            self._state == "text"
+            and self._begun
+            and not (self._held or self._pending or self._after_think)
+            and self.channel == self._field
+        )
+
+    @property
+    def channel(self) -> Channel:
+        """The channel that the text belongs to."""
+        return self._channel or self._field
+
+    @property
+    def tagged(self) -> bool:
+        """True once a tag of K3 told reasoning and answer apart in the content."""
+        return self._field == "content" and self._channel is not None
 
     def feed(self, text: str) -> Iterator[Found]:
         """Take text; yield what it holds, text as ``str``."""
         if self.idle and "<" not in text:
+            self.last = text[-1:] or self.last
             yield text
         else:
             yield from self._split(self._held + text)
 
-    def finish(self) -> Iterator[Found]:
-        """Release what was held back, and a last call that was cut; no more text follows."""
+    def finish(self, *, cut: bool = False) -> Iterator[Found]:
+        """Release what was held back; no more text follows.
+
+        ``cut`` says that the answer ended at its limit of tokens: a call is left as it is then.
+        """
         held, self._held = self._held, ""
-        if self._state != "header":
+        if token := _TOKEN.fullmatch(held):
+            yield from self._pass(token)
+        elif self._state != "header":
             yield from self._take(held)
-        elif (head := _HEADER.fullmatch(self._header)) and head["count"] and head["name"]:
-            yield CallPart(head["id"], head["name"])
+        if self._state == "header":
+            head = _HEADER.fullmatch(self._header)
+            if head and head["count"] and head["name"]:
+                yield CallPart(head["id"], head["name"])
+        elif self._state == "head":
+            yield from self._start_call()
+        if self._state in ("call", "value"):
+            yield from self._call.finish(cut=cut or self._state == "value")
+        elif self._state == "text" and not self._begun:
+            yield self._pending  # nothing but white space
 
     def _split(self, text: str) -> Iterator[Found]:
         at = 0
-        for marker in _ANY_MARKER.finditer(text):
-            yield from self._take(text[at : marker.start()])
-            yield from self._pass(marker[0])
-            at = marker.end()
+        for token in _TOKEN.finditer(text):
+            yield from self._take(text[at : token.start()])
+            at = token.end()
+            if at == len(text) and self._ends_unopened(token):
+                self._held = token[0]  # the next character tells whether it is in quotes
+                return
+            yield from self._pass(token, text[at : at + 1])
         rest = text[at:]
-        self._held = _possible_start(rest, *_MARKERS)
+        self._held = _unfinished(rest)
         yield from self._take(rest.removesuffix(self._held))
 
-    def _pass(self, marker: str) -> Iterator[Found]:
-        """Go over a marker; a head that no arguments follow is a call as well."""
-        self._blank = ""
+    def _pass(self, token: Token, following: str = "") -> Iterator[Found]:
+        """Go over a token, as what it means here."""
+        if self._state == "value" and not self._call.closes(token):
+            yield from self._take(token[0])  # raw text may hold any token but its own end
+        elif token[0] in K2_MARKERS:
+            yield from self._pass_marker(token[0])
+        elif token["element"] in ("think", "response"):
+            yield from self._pass_channel(token, following)
+        elif token["element"] in ("tools", "call", "argument", "json"):
+            yield from self._pass_element(token)
+        elif token["edge"] == "open" and self._begun:
+            yield from self._take(token[0])
+        elif token["edge"] != "open":
+            self._pending += token[0]
+
+    def _pass_marker(self, marker: str) -> Iterator[Found]:
+        """Go over a marker of K2; a head that no arguments follow is a call as well."""
+        self._pending = ""
         if self._state == "header" and (head := _HEADER.fullmatch(self._header)) and head["name"]:
             yield CallPart(head["id"], head["name"])
             if marker == _ARGUMENTS:
@@ -185,31 +194,198 @@ class MarkerSplitter:
         self._state = "header" if marker == _BEGIN else "between"
         self._header = ""
 
+    def _pass_channel(self, token: Token, following: str) -> Iterator[Found]:
+        """Go over a tag of ``think`` or ``response``."""
+        if (token["element"], token["edge"]) == ("response", "close"):
+            self._pending += token[0]
+        elif token["edge"] == "open":
+            fits = not self._begun or (token["element"] == "response" and self._may_answer)
+            if fits and token["element"] == "think":
+                yield self._switch("reasoning")
+            elif fits:
+                yield self._switch("content")
+            else:
+                yield from self._take(token[0])
+        elif self._channel == "content" or self._in_quotes(following):
+            yield from self._take(token[0])
+        else:
+            yield self._switch("content", retract=self._channel is None)
+            self._after_think = True
+
+    @property
+    def _may_answer(self) -> bool:
+        return self._after_think or self._channel == "reasoning"
+
+    def _switch(self, channel: Channel, *, retract: bool = False) -> Switch:
+        self._channel, self._pending, self._state = channel, "", "text"
+        self._after_think = False
+        return Switch(channel, retract)
+
+    def _ends_unopened(self, token: Token) -> bool:
+        """Return True for a tag that ends reasoning, unless it is quoted."""
+        return (
+            (token["element"], token["edge"]) == ("think", "close")
+            and self._state == "text"
+            and self._channel != "content"
+        )
+
+    def _in_quotes(self, following: str) -> bool:
+        before = self._pending[-1:] or self.last
+        return bool(following) and following in _QUOTES and following == before
+
+    def _pass_element(self, token: Token) -> Iterator[Found]:
+        """Go over an element of K3's calls; out of place it is text."""
+        element, edge = token["element"], token["edge"]
+        attributes = _attributes(token["attributes"])
+        inside = self._state in ("head", "call")
+        if element == "tools":
+            if self._state == "call":
+                yield from self._end_call()
+            if edge == "open" or self._state == "tools" or "<|open|>tools" in self._pending:
+                self._pending = self._pending + token[0] if self._state == "text" else ""
+                self._state = "text"
+            else:
+                yield from self._take(token[0])
+        elif element == "call" and edge == "open" and attributes.get("tool"):
+            if self._state == "call":
+                yield from self._end_call()
+            self._call = _ElementCall(attributes["tool"])
+            self._pending += token[0]
+            self._state = "head"
+        elif inside and element == "call":
+            yield from self._start_call()
+            yield from self._end_call()
+        elif inside and edge == "open":
+            yield from self._start_call()
+            self._pending = ""
+            yield from self._call.open(element, attributes)
+            self._state = "value"
+        elif self._state == "value":
+            yield from self._call.close()
+            self._state = "call"
+        else:
+            yield from self._take(token[0])
+
+    def _start_call(self) -> Iterator[Found]:
+        if self._state == "head":
+            self._pending, self._state = "", "call"
+            yield CallPart(name=self._call.name)
+
+    def _end_call(self) -> Iterator[Found]:
+        self._pending, self._state = "", "tools"
+        yield from self._call.finish()
+
     def _take(self, text: str) -> Iterator[Found]:
-        """Take text that holds no marker."""
+        """Take text that holds no token, or a token that is text."""
         if not text:
+            return
+        if self._state == "value":
+            yield from self._call.take(text)
             return
         if self._state == "header":
             self._header += text
             if len(self._header) <= LONGEST_HEADER and _HEADER.fullmatch(self._header):
                 return
             self._state, text = "text", self._header
-        text, self._blank = self._blank + text, ""
-        if self._state == "between" and not text.isspace():
+        blank = text.isspace()
+        if self._state in ("tools", "head", "call") and blank:
+            self._pending += text
+            return
+        if self._state in ("between", "tools", "head", "call") and not blank:
             self._state = "text"
+        if self._after_think and self._state == "text":
+            text = text.lstrip("\n")  # the blank lines after the tag belong to neither
+            self._after_think = not text
+        text, self._pending = self._pending + text, ""
         if self._state == "text":
-            yield text
+            if text.isspace() and not self._begun:
+                self._pending = text
+            elif blank and _TOKEN.match(text):
+                self._pending = text
+            elif text:
+                self._begun = True
+                self.last = text[-1]
+                yield text
         elif text.isspace():
-            self._blank = text
+            self._pending = text
         else:
             body = text.rstrip()
-            self._blank = text[len(body) :]
+            self._pending = text[len(body) :]
             yield CallPart(arguments=body.lstrip() if self._state == "opening" else body)
             self._state = "arguments"
 
 
-def _possible_start(text: str, *tags: str) -> str:
-    """Return the end of a text that may begin a tag; each tag has one ``<``, its first."""
+class _ElementCall:
+    """A call written in elements, turned into the text of a JSON object as it comes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._count = 0
+        self._element = ""
+        self._type = ""
+        self._value = ""  # of a type that is known to be JSON only when it is whole
+
+    def open(self, element: str, attributes: dict[str, str]) -> Iterator[CallPart]:
+        self._element, self._value = element, ""
+        self._type = "json" if element == "json" else attributes.get("type", "string")
+        if element == "argument":
+            quote = '"' if self._type == "string" else ""
+            key = json.dumps(attributes.get("key", ""), ensure_ascii=False)
+            yield CallPart(arguments=f"{', ' if self._count else '{'}{key}: {quote}")
+        self._count += 1
+
+    def closes(self, token: Token) -> bool:
+        return (token["edge"], token["element"]) == ("close", self._element)
+
+    def take(self, text: str) -> Iterator[CallPart]:
+        if self._type == "string":
+            yield CallPart(arguments=json.dumps(text, ensure_ascii=False)[1:-1])
+        elif self._type == "json":
+            yield CallPart(arguments=text)
+        else:
+            self._value += text
+
+    def close(self) -> Iterator[CallPart]:
+        if self._type == "string":
+            yield CallPart(arguments='"')
+        elif self._type != "json":
+            yield CallPart(arguments=_as_json(self._value))
+        self._value = ""
+
+    def finish(self, *, cut: bool = False) -> Iterator[CallPart]:
+        """End the arguments; those that were cut stay open, and are no JSON."""
+        if cut:
+            if self._value:
+                yield CallPart(arguments=self._value)
+        elif not self._count:
+            yield CallPart(arguments="{}")
+        elif self._element != "json":
+            yield CallPart(arguments="}")
+
+
+def _as_json(text: str) -> str:
+    with suppress(ValueError, RecursionError):
+        json.loads(text)
+        return text.strip()
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _attributes(text: str) -> dict[str, str]:
+    return {
+        name: value.replace("&quot;", '"').replace("&amp;", "&")
+        for name, value in _ATTRIBUTE.findall(text or "")
+    }
+
+
+def _unfinished(text: str) -> str:
+    """Return the end of a text that may begin a token, or a tag that is not yet whole."""
+    at = max(text.rfind("<|open|>"), text.rfind("<|close|>"))
+    if at >= 0 and (tag := _BEGUN_TAG.fullmatch(text, at)):
+        name, rest = tag["name"], tag["rest"]
+        whole = name in K3_ELEMENTS and (rest[:1] in (" ", "<", "\n") or not rest)
+        if whole or (not rest and any(element.startswith(name) for element in K3_ELEMENTS)):
+            return text[at:]
     start = text.rfind("<")
     tail = text[start:] if start >= 0 else ""
-    return tail if any(tag.startswith(tail) for tag in tags) else ""
+    tokens = (*_WHOLE_TOKENS, "<|open|>", "<|close|>")
+    return tail if any(token.startswith(tail) for token in tokens) else ""
