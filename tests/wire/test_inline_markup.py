@@ -111,7 +111,7 @@ def test_what_k3_writes_is_read_back(
          "So.", "9.9", []),
         (f"So.{closed('think')}9.9", "reasoning_content", "So.", "9.9", []),
         (f"{opened('think')}So.{tools(WEATHER)}", "content", "So.", "", CALLS),
-        (f"Look.<|im_end|>\n<|tool_call_section_begin|><|tool_call_begin|>functions.f:0"
+        ("Look.<|im_end|>\n<|tool_call_section_begin|><|tool_call_begin|>functions.f:0"
          "<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_call_section_end|><|im_end|>",
          "content", None, "Look.", [("f", {})]),
         # vLLM with spaces between special tokens.

@@ -14,9 +14,9 @@ Kimi K3 writes elements whose brackets are tokens (vLLM, ``kimi_k3_tool_parser.p
     <|open|>argument key="city" type="string"<|sep|>Beijing<|close|>argument<|sep|>
     <|close|>call<|sep|><|close|>tools<|sep|><|close|>message<|sep|><|end_of_msg|>
 
-A string is raw text, every other type is JSON; attributes escape ``&`` and ``"``. Arguments that the
-model's own writer could not parse stand in one ``json`` element. The chat template writes the first
-tag, so that a stream may begin inside ``think`` or ``response``.
+A string is raw text, every other type is JSON; attributes escape ``&`` and ``"``. Arguments that
+the model's own writer could not parse stand in one ``json`` element. The chat template writes the
+first tag, so that a stream may begin inside ``think`` or ``response``.
 """
 
 from __future__ import annotations
@@ -277,42 +277,37 @@ class MarkupSplitter:
 
     def _take(self, text: str) -> Iterator[Found]:
         """Take text that holds no token, or a token that is text."""
-        if not text:
-            return
         if self._state == "value":
             yield from self._call.take(text)
-            return
-        if self._state == "header":
+        elif self._state == "header":
             self._header += text
-            if len(self._header) <= LONGEST_HEADER and _HEADER.fullmatch(self._header):
-                return
-            self._state, text = "text", self._header
-        blank = text.isspace()
-        if self._state in ("tools", "head", "call") and blank:
+            if len(self._header) > LONGEST_HEADER or not _HEADER.fullmatch(self._header):
+                self._state = "text"
+                yield from self._take_text(self._header)
+        elif self._state != "text" and (not text or text.isspace()):
             self._pending += text
-            return
-        if self._state in ("between", "tools", "head", "call") and not blank:
-            self._state = "text"
-        if self._after_think and self._state == "text":
-            text = text.lstrip("\n")  # the blank lines after the tag belong to neither
-            self._after_think = not text
-        text, self._pending = self._pending + text, ""
-        if self._state == "text":
-            if text.isspace() and not self._begun:
-                self._pending = text
-            elif blank and _TOKEN.match(text):
-                self._pending = text
-            elif text:
-                self._begun = True
-                self.last = text[-1]
-                yield text
-        elif text.isspace():
-            self._pending = text
-        else:
+        elif self._state in ("opening", "arguments"):
+            text, self._pending = self._pending + text, ""
             body = text.rstrip()
             self._pending = text[len(body) :]
             yield CallPart(arguments=body.lstrip() if self._state == "opening" else body)
             self._state = "arguments"
+        elif text:
+            self._state = "text"
+            yield from self._take_text(text)
+
+    def _take_text(self, text: str) -> Iterator[Found]:
+        if self._after_think:
+            text = text.lstrip("\n")  # the blank lines after the tag belong to neither
+            self._after_think = not text
+        blank = not text or text.isspace()
+        text, self._pending = self._pending + text, ""
+        if blank and (not self._begun or not text.isspace()):
+            self._pending = text
+        else:
+            self._begun = True
+            self.last = text[-1]
+            yield text
 
 
 class _ElementCall:

@@ -1,7 +1,8 @@
 """Reasoning that arrives in the content, between ``<think>`` and ``</think>``.
 
-Kimi K2 Thinking writes both tags; the chat template of K2.5 and K2.6 writes the opening one, so that
-only ``</think>`` arrives. A tag may be cut anywhere: a possible beginning waits for the next chunk.
+Kimi K2 Thinking writes both tags; the chat template of K2.5 and K2.6 writes the opening one, so
+that only ``</think>`` arrives. A tag may be cut anywhere: a possible beginning waits for the next
+chunk.
 """
 
 from __future__ import annotations
