@@ -33,13 +33,14 @@ from kimi_magic.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from kimi_magic.api import add_endpoint, ask, chat, snippet, stream
+    from kimi_magic.api import add_endpoint, add_model, ask, chat, snippet, stream
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
     from kimi_magic.core.reply import Reply
     from kimi_magic.tools.decorator import tool
     from kimi_magic.tools.toolset import Toolset
     from kimi_magic.wire.endpoints import Endpoint
+    from kimi_magic.wire.models import Model
 
     last: Reply | None
     settings: Settings
@@ -58,6 +59,7 @@ __all__ = [
     "LocalEngineError",
     "MagicError",
     "MissingKeyError",
+    "Model",
     "NotFound",
     "PromptError",
     "QuotaExhausted",
@@ -69,6 +71,7 @@ __all__ = [
     "Toolset",
     "TurnInterrupted",
     "add_endpoint",
+    "add_model",
     "ask",
     "chat",
     "last",
@@ -83,12 +86,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": "add_endpoint ask chat snippet stream",
+    "api": "add_endpoint add_model ask chat snippet stream",
     "context.summaries.summary": "summarize summarizer",
     "core.reply": "Reply",
     "tools.decorator": "tool",
     "tools.toolset": "Toolset",
     "wire.endpoints": "Endpoint",
+    "wire.models": "Model",
 }
 _HOMES = {name: f"kimi_magic.{home}" for home, text in _NAMES.items() for name in text.split()}
 

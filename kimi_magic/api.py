@@ -11,8 +11,9 @@ from kimi_magic.core.reply import Reply
 from kimi_magic.session import current
 from kimi_magic.turn.request import TurnRequest, make_request
 from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.models import Model
 
-__all__ = ["add_endpoint", "ask", "chat", "snippet", "stream"]
+__all__ = ["add_endpoint", "add_model", "ask", "chat", "snippet", "stream"]
 
 
 def ask(
@@ -25,6 +26,7 @@ def ask(
     endpoint: str | Endpoint | None = None,
     chat: str | Chat | None = None,
     schema: Any = None,
+    effort: str | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     max_tokens: int | None = None,
@@ -49,6 +51,8 @@ def ask(
         A name of ``%kimi endpoints`` or a URL up to ``/v1``.
     chat : str or Chat, optional
         The chat that goes on; by default a one-off, which is safe in loops, threads and tools.
+    effort : str, optional
+        How hard the model reasons, where it has levels: ``low``, ``high`` or ``max``.
     temperature : float, optional
         0 to 2; Kimi's makers recommend 1.0.
     top_p : float, optional
@@ -97,6 +101,7 @@ def stream(
     endpoint: str | Endpoint | None = None,
     chat: str | Chat | None = None,
     schema: Any = None,
+    effort: str | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     max_tokens: int | None = None,
@@ -160,6 +165,8 @@ def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint
     ----------
     endpoint : Endpoint, optional
         Or its fields as keywords: ``add_endpoint(name="lab", base_url="http://gpu1:8000/v1")``.
+        ``like="moonshot"`` takes the facts of a known endpoint for all other fields, except its
+        key.
 
     Returns
     -------
@@ -171,6 +178,32 @@ def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint
     ConfigError
         The address is none.
     """
-    endpoint = endpoint or Endpoint(**fields)
-    current().connector.catalogue.add(endpoint)
+    catalogue = current().connector.catalogue
+    if endpoint is None:
+        like = fields.pop("like", "")
+        endpoint = catalogue.resemble(like, fields) if like else Endpoint(**fields)
+    catalogue.add(endpoint)
     return endpoint
+
+
+def add_model(model: Model | None = None, /, **fields: Any) -> Model:
+    """Add a model's facts; those of a model of the same name are replaced.
+
+    Parameters
+    ----------
+    model : Model, optional
+        Or its fields as keywords: ``add_model(name="our-model", context_window=32_768)``.
+
+    Returns
+    -------
+    Model
+        The one that was added.
+
+    Raises
+    ------
+    ConfigError
+        It has no name, or prices that are none.
+    """
+    model = model or Model(**fields)
+    current().connector.model_records.add(model)
+    return model

@@ -14,9 +14,10 @@ from traitlets.config import Configurable
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.secrets.patterns import without_key
 
-__all__ = ["APPROVE", "BOUNDS", "VIEWS", "Bounds", "Settings", "out_of_bounds"]
+__all__ = ["APPROVE", "BOUNDS", "EFFORTS", "VIEWS", "Bounds", "Settings", "out_of_bounds"]
 
 APPROVE = ("auto", "ask", "yes", "no")
+EFFORTS = ("low", "high", "max")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
 
 
@@ -75,23 +76,32 @@ class Settings(Configurable):
     endpoint = Unicode(
         "", help="Name or URL of the endpoint; empty: the first one with a key, else `local`."
     ).tag(config=True)
-    model = Unicode("", help="Model id; empty: the endpoint's default.").tag(config=True)
+    model = Unicode(
+        "", help="Model id; empty: the endpoint's default, or the newest Kimi that it offers."
+    ).tag(config=True)
     local_model = Unicode(
         "", help="GGUF file for the endpoint `local`; empty: the practice model."
     ).tag(config=True)
     system = Unicode(
         None, allow_none=True, help="System prompt; unset: Kimi's own for Kimi models, else none."
     ).tag(config=True)
+    effort = Enum(
+        EFFORTS,
+        None,
+        allow_none=True,
+        help="How hard the model reasons, where it has levels: low, high or max; unset: the "
+        "model's default.",
+    ).tag(config=True)
     temperature = Float(
-        None, allow_none=True, help="Sampling temperature, 0 to 2; unset: the endpoint's default."
+        None, allow_none=True, help="Sampling temperature, 0 to 2; unset: the model's default."
     ).tag(config=True)
     top_p = Float(
-        None, allow_none=True, help="Nucleus sampling, 0 to 1; unset: the endpoint's default."
+        None, allow_none=True, help="Nucleus sampling, 0 to 1; unset: the model's default."
     ).tag(config=True)
     max_tokens = Int(
         None,
         allow_none=True,
-        help="Token limit for reasoning and answer together; unset: the endpoint's default.",
+        help="Token limit for reasoning and answer together; unset: the model's default.",
     ).tag(config=True)
     view = Enum(
         VIEWS,

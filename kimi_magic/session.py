@@ -134,7 +134,7 @@ class Session:
             The request would be refused.
         """
         turn = self._prepare(request, ask_for_key=False)
-        model = request.model or self.settings.model or turn.endpoint.model
+        model = request.model or self.settings.model
         return describe_request(turn.endpoint, *turn.first_request(model), turn.prompt)
 
     def to_continue(self, chat: str) -> TurnRequest:

@@ -87,8 +87,10 @@ def test_nvidia_as_its_page_has_it(session: Session) -> None:
     nvidia = session.connector.catalogue.get("nvidia")
     assert nvidia.base_url == "https://integrate.api.nvidia.com/v1"
     assert nvidia.key_env == "NVIDIA_API_KEY"
-    assert nvidia.model == "moonshotai/kimi-k2-thinking"
-    assert (nvidia.temperature, nvidia.top_p, nvidia.max_tokens) == (1.0, 0.9, 16384)
+    target = session.connector.target(nvidia, "kimi-k2-thinking")
+    assert target.model == "moonshotai/kimi-k2-thinking"
+    record = target.record
+    assert (record.temperature, record.top_p, record.max_tokens) == (1.0, 0.9, 16384)
 
 
 def test_every_endpoint_is_documented() -> None:

@@ -102,10 +102,16 @@ class Chat:
         """Return the turns that come before one at this place."""
         return tuple(self._turns[: self._start(place, fresh=fresh)])
 
-    def history(self, place: Place = NOWHERE, *, fresh: bool = False) -> tuple[Message, ...]:
-        """Return the messages before a turn at this place, without a system prompt."""
+    def history(
+        self, place: Place = NOWHERE, *, fresh: bool = False, keep_ids: bool = False
+    ) -> tuple[Message, ...]:
+        """Return the messages before a turn at this place, without a system prompt.
+
+        ``keep_ids`` leaves the ids of calls that are unique as they are.
+        """
         turns = self.before(place, fresh=fresh)
-        return renumbered(message for turn in turns for message in turn.reply.record.exchange)
+        exchanges = (message for turn in turns for message in turn.reply.record.exchange)
+        return renumbered(exchanges, keep=keep_ids)
 
     def displaced_by(self, place: Place, *, fresh: bool = False) -> int:
         """Return how many turns of other cells a turn at this place sets aside."""

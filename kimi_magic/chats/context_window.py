@@ -10,7 +10,7 @@ from typing import Any
 
 from kimi_magic.core.messages import Message, Usage
 
-__all__ = ["CHARS_PER_TOKEN", "Calibration", "ContextWindow"]
+__all__ = ["CHARS_PER_TOKEN", "Calibration", "ContextWindow", "estimate"]
 
 CHARS_PER_TOKEN = 4
 PER_MESSAGE = 4  # tokens for the role and its marks
@@ -49,7 +49,7 @@ class ContextWindow:
 
     def estimate(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
         """Return about how many tokens a request has."""
-        return round(_count(messages, tools) * self._calibration.factor)
+        return round(estimate(messages, tools) * self._calibration.factor)
 
     def fits(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> bool:
         return self.estimate(messages, tools) <= min(self._tokens, self._calibration.ceiling)
@@ -67,13 +67,14 @@ class ContextWindow:
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], usage: Usage
     ) -> None:
         """Correct the estimate by the server's own count for this request."""
-        count = _count(messages, tools)
+        count = estimate(messages, tools)
         if usage.prompt_tokens and count >= LONG_ENOUGH:
             factor = usage.prompt_tokens / count
             self._calibration.factor = min(max(factor, LEAST_FACTOR), MOST_FACTOR)
 
 
-def _count(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> float:
+def estimate(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
+    """Return about how many tokens a request has, before a server has counted one."""
     chars = sum(
         len(message.text)
         + sum(len(part.text) for part in message.reasoning or ())
@@ -81,4 +82,4 @@ def _count(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> floa
         for message in messages
     )
     chars += len(json.dumps(tools)) if tools else 0
-    return chars / CHARS_PER_TOKEN + PER_MESSAGE * len(messages)
+    return round(chars / CHARS_PER_TOKEN + PER_MESSAGE * len(messages))

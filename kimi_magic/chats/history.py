@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "shorten",
     "to_continue",
     "tool_messages",
+    "with_reasoning",
 ]
 
 NO_ANSWER = "[No answer was given.]"
@@ -42,15 +43,18 @@ _MAX_NAME = 64
 
 
 class CallIds:
-    """Gives each call the id that Kimi was trained on: ``functions.NAME:IDX``.
+    """Gives each call the id that Kimi K2 was trained on: ``functions.NAME:IDX``.
 
-    IDX counts over the whole conversation, from 0. Kimi's chat template prints ids as they are,
-    and they alone carry the function's name: with others the model begins to leak its markers
-    after a few calls.
+    IDX counts over the whole conversation, from 0. K2's chat template prints ids as they are, and
+    they alone carry the function's name: with others the model begins to leak its markers after a
+    few calls. K3's template prints none: with ``keep``, ids stay as the server gave them, unless
+    one is missing or was there before (vLLM #50295), which no server takes.
     """
 
-    def __init__(self, history: Iterable[Message]) -> None:
-        found = (_ID.fullmatch(call.id) for message in history for call in message.tool_calls)
+    def __init__(self, history: Sequence[Message], *, keep: bool = False) -> None:
+        self._keep = keep
+        self._seen = {call.id for message in history for call in message.tool_calls}
+        found = map(_ID.fullmatch, self._seen)
         self._next = 1 + max((int(match[1]) for match in found if match), default=-1)
         keys = [m.reasoning_key for m in history if m.role == "assistant" and m.reasoning]
         self._reasoning_key = keys[-1] if keys else None
@@ -63,8 +67,12 @@ class CallIds:
             name = re.sub(r"^functions\.|:\d+$", "", call.name.strip())
             name = _UNFIT.sub("_", name)[:_MAX_NAME] or "unnamed"
             name = name if re.match("[a-zA-Z_]", name) else f"_{name}"[:_MAX_NAME]
-            calls.append(ToolCall(f"functions.{name}:{self._next}", name, call.arguments))
-            self._next += 1
+            call_id = call.id
+            if not self._keep or not call_id or call_id in self._seen:
+                call_id = f"functions.{name}:{self._next}"
+                self._next += 1
+            self._seen.add(call_id)
+            calls.append(ToolCall(call_id, name, call.arguments))
         if message.reasoning:
             self._reasoning_key = message.reasoning_key
         return replace(
@@ -76,13 +84,15 @@ class CallIds:
         )
 
 
-def renumbered(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Return the messages of several turns with call ids that count over all of them.
+def renumbered(messages: Iterable[Message], *, keep: bool = False) -> tuple[Message, ...]:
+    """Return the messages of several turns with ids of calls that are unique over all of them.
+
+    ``keep`` leaves the ids that are.
 
     Turns that overlapped (in threads, or a tool that asks in its own chat) counted from the same
     number, and no server takes an id twice.
     """
-    ids = CallIds(())
+    ids = CallIds((), keep=keep)
     new_ids: dict[str, str] = {}
     result = []
     for message in messages:
@@ -140,6 +150,26 @@ def outside_loop(message: Message) -> Message:
     """
     inline = message.reasoning_key == "content" and message.tool_calls
     return replace(message, reasoning=None) if inline else message
+
+
+def with_reasoning(
+    messages: Iterable[Message], earlier: Iterable[Message] = ()
+) -> Iterator[Message]:
+    """Yield messages whose answers all have a field for their reasoning, empty where there is none.
+
+    K3 refuses a history in which it is missing. The field is the one in which the server sent
+    reasoning before.
+    """
+    messages = list(messages)
+    keys = [m.reasoning_key for m in (*earlier, *messages) if m.role == "assistant" and m.reasoning]
+    key = next((key for key in reversed(keys) if key != "content"), "reasoning_content")
+    for message in messages:
+        if message.role == "assistant":
+            own = message.reasoning and message.reasoning_key != "content"
+            name = message.reasoning_key if own else key
+            yield replace(message, reasoning=message.reasoning or (), reasoning_key=name)
+        else:
+            yield message
 
 
 def shorten(

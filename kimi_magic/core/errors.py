@@ -203,7 +203,7 @@ class KeyRefused(EndpointError):
 
 
 class NotFound(EndpointError):
-    """No such model or path (404)."""
+    """No such model or path (404), or one that is gone for good (410)."""
 
 
 class RateLimited(EndpointError):

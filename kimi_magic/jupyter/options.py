@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kimi_magic.config import APPROVE
+from kimi_magic.config import APPROVE, EFFORTS
 
 __all__ = ["OPTIONS", "Option"]
 
@@ -84,6 +84,12 @@ OPTIONS = (
     Option(("-R", "--hide-reasoning"), "show only the answer"),
     Option(("-u", "--usage"), "show the token counts below the answer"),
     Option(("-h", "--help"), "show these options"),
+    Option(
+        ("--effort",),
+        "how hard the model reasons, where it has levels",
+        "|".join(EFFORTS),
+        choices=EFFORTS,
+    ),
     Option(
         ("--temperature",), "0 for the likeliest tokens; Kimi's makers recommend 1", "NUMBER", float
     ),

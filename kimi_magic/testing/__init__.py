@@ -16,10 +16,18 @@ from collections.abc import Iterator
 
 from kimi_magic.testing.answers import Pace
 from kimi_magic.testing.checks import check_messages, check_request
-from kimi_magic.testing.dialects import DIALECTS
+from kimi_magic.testing.dialects import DIALECTS, K3_DIALECTS
 from kimi_magic.testing.server import Request, ScriptedServer
 
-__all__ = ["DIALECTS", "Pace", "Request", "ScriptedServer", "check_messages", "check_request"]
+__all__ = [
+    "DIALECTS",
+    "K3_DIALECTS",
+    "Pace",
+    "Request",
+    "ScriptedServer",
+    "check_messages",
+    "check_request",
+]
 
 try:
     import pytest

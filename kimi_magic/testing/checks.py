@@ -14,6 +14,7 @@ _KEYS = (
     "frequency_penalty top_k cache_prompt chat_template_kwargs thinking reasoning reasoning_effort"
 )
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
+_IMAGE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+=*$")
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
@@ -25,7 +26,7 @@ def check_request(body: Mapping[str, Any], *, dialect: str = "moonshot") -> list
     body : Mapping
         The request, as sent to the API.
     dialect : str
-        One of `DIALECTS`.
+        One of `DIALECTS` or `K3_DIALECTS`.
 
     Returns
     -------
@@ -34,7 +35,8 @@ def check_request(body: Mapping[str, Any], *, dialect: str = "moonshot") -> list
     """
     messages, tools = body.get("messages"), body.get("tools")
     problems = [f"unknown key {key!r}" for key in body if key not in _KEYS.split()]
-    problems += _parameters(body, BY_NAME[dialect].max_temperature)
+    problems += _parameters(body, BY_NAME[dialect])
+    problems += _k3_parameters(body) if BY_NAME[dialect].k3 else ()
     problems += check_messages(messages, dialect=dialect)
     problems += _ending(body, BY_NAME[dialect])
     problems += _tools([] if tools is None else tools)
@@ -50,11 +52,11 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
-def _parameters(body: Mapping[str, Any], max_temperature: float) -> Iterator[str]:
+def _parameters(body: Mapping[str, Any], flavour: Dialect) -> Iterator[str]:
     given = {key: value for key, value in body.items() if value is not None}
     if not isinstance(given.get("model"), str) or not given["model"]:
         yield "model must be the name of a model"
-    for key, high in {"temperature": max_temperature, "top_p": 1}.items():
+    for key, high in {"temperature": flavour.max_temperature, "top_p": 1}.items():
         number = given.get(key, 0)
         if type(number) not in (int, float) or not 0 <= number <= high:
             yield f"{key} must be a number from 0 to {high}, not {number!r}"
@@ -68,8 +70,24 @@ def _parameters(body: Mapping[str, Any], max_temperature: float) -> Iterator[str
         yield f"stream must be true or false, not {given['stream']!r}"
     if "stream_options" in given and given.get("stream") is not True:
         yield "stream_options is only allowed with stream: true"
-    if given.get("tool_choice", "auto") not in ("auto", "none"):
-        yield "tool_choice must be auto, none or absent while the model thinks"
+    choices = ("auto", "none", "required") if flavour.k3 else ("auto", "none")
+    if given.get("tool_choice", "auto") not in choices:
+        yield f"tool_choice must be {', '.join(choices)} or absent while the model thinks"
+
+
+def _k3_parameters(body: Mapping[str, Any]) -> Iterator[str]:
+    given = {key: value for key, value in body.items() if value is not None}
+    fixed = {"temperature": 1, "top_p": 0.95, "n": 1, "presence_penalty": 0, "frequency_penalty": 0}
+    for key, value in fixed.items():
+        if given.get(key, value) != value:
+            yield f"invalid {key}: only {value} is allowed for this model"
+    if given.get("reasoning_effort", "max") not in ("low", "high", "max"):
+        yield f"reasoning_effort must be low, high or max, not {given['reasoning_effort']!r}"
+    if "thinking" in given:
+        yield "thinking is not supported by this model: use reasoning_effort"
+    limit = given.get("max_completion_tokens", given.get("max_tokens", 1))
+    if isinstance(limit, int) and limit > 131_072:
+        yield "max_completion_tokens must be at most 131072"
 
 
 def _ending(body: Mapping[str, Any], flavour: Dialect) -> Iterator[str]:
@@ -111,10 +129,13 @@ def _history(messages: Any, flavour: Dialect) -> Iterator[str]:
             problems += _calls(calls[index], waiting, seen)
         yield from (f"messages[{index}]: {problem}" for problem in problems)
         in_loop = calls[index] is not None and index > max(answers, default=-1)
-        if in_loop and not any(isinstance(message.get(k), str | list) for k in flavour.accepts):
+        needs_reasoning = roles[index] == "assistant" if flavour.k3 else in_loop
+        if needs_reasoning and not any(
+            isinstance(message.get(k), str | list) for k in flavour.accepts
+        ):
             yield (
-                f"thinking is enabled but {flavour.accepts[0]} is missing in assistant tool call "
-                f"message at index {index}"
+                f"thinking is enabled but {flavour.accepts[0]} is missing in assistant "
+                f"{'' if flavour.k3 else 'tool call '}message at index {index}"
             )
     yield from (f"{_UNANSWERED.format(key)}: no tool message follows" for key in waiting)
 
@@ -128,7 +149,9 @@ def _content(message: Mapping[str, Any], flavour: Dialect) -> Iterator[str]:
         if role in flavour.text_only:
             yield f"content of role {role} must be a text, not a list"
         for part in content:
-            if dig(part, "type") != "text" or not isinstance(dig(part, "text"), str):
+            if flavour.k3 and dig(part, "type") == "image_url":
+                yield from _image(dig(part, "image_url", "url"))
+            elif dig(part, "type") != "text" or not isinstance(dig(part, "text"), str):
                 yield f"content holds {part!r:.60}, but only text parts are read"
             elif not part["text"]:
                 yield "text content is empty"
@@ -138,6 +161,11 @@ def _content(message: Mapping[str, Any], flavour: Dialect) -> Iterator[str]:
         yield "text content is empty: leave content out beside tool_calls"
     elif content in ("", []) and role != "tool":
         yield f"the message with role {role!r} must not be empty"
+
+
+def _image(url: Any) -> Iterator[str]:
+    if not isinstance(url, str) or not _IMAGE.match(url):
+        yield f"an image must be a data URL in base64, not {url!r:.60}"
 
 
 def _tool_message(message: Mapping[str, Any], waiting: dict[str, Any]) -> Iterator[str]:

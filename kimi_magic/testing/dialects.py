@@ -35,6 +35,8 @@ class Dialect(NamedTuple):
     max_temperature: float = 2
     text_only: tuple[str, ...] = ()  # roles whose content may not be a list
     partial_mode: bool = False  # a last assistant message may be continued
+    k3: bool = False  # the rules of Kimi K3
+    models: tuple[str, ...] = ("kimi-k2-thinking",)
 
 
 BY_NAME = {
@@ -85,7 +87,15 @@ BY_NAME = {
     ),
 }
 DIALECTS = tuple(BY_NAME)
-"""Names of the dialects of a `ScriptedServer`."""
+"""Names of the dialects of a `ScriptedServer`, with the rules of Kimi K2 Thinking."""
+K3_DIALECTS = ("moonshot-k3", "nvidia-k3", "openrouter-k3", "vllm-k3", "sglang-k3")
+"""Names of the dialects with the rules of Kimi K3."""
+for _name in K3_DIALECTS:
+    _server = _name.removesuffix("-k3")
+    _prefix = "moonshotai/" if _server in ("nvidia", "openrouter") else ""
+    BY_NAME[_name] = BY_NAME[_server]._replace(
+        k3=True, models=(f"{_prefix}kimi-k3",), call_id="call_{unique}", max_temperature=1
+    )
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -98,7 +108,7 @@ _ERROR_TYPES = {
 
 def error_body(dialect: str, status: int, message: str, kind: str | None) -> dict[str, Any]:
     kind = kind or _ERROR_TYPES.get(status, "server_error")
-    match dialect:
+    match dialect.removesuffix("-k3"):
         case "nvidia":
             return {"status": status, "title": http.HTTPStatus(status).phrase, "detail": message}
         case "openrouter":

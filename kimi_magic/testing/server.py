@@ -79,13 +79,14 @@ class ScriptedServer:
     Parameters
     ----------
     dialect : str
-        The server to imitate, one of `DIALECTS`.
+        The server to imitate, one of `DIALECTS` or `K3_DIALECTS`.
     rate : float, optional
         Deltas per second, for all answers; None for full speed.
     key : str, optional
         Key that requests must carry; any other is answered with 401.
     models : sequence of str
-        Ids listed by ``GET /v1/models``.
+        Ids listed by ``GET /v1/models``; by default the dialect's. In the dialects of K3 a request
+        for another model is answered with 404.
     strict : bool
         Refuse requests in which `check_request` finds problems; ``server.lenient`` is its opposite.
 
@@ -108,11 +109,12 @@ class ScriptedServer:
         *,
         rate: float | None = None,
         key: str | None = None,
-        models: Sequence[str] = ("kimi-k2-thinking",),
+        models: Sequence[str] = (),
         strict: bool = True,
     ) -> None:
         self._flavour = BY_NAME[dialect]
-        self.dialect, self.rate, self.key, self.models = dialect, rate, key, models
+        self.dialect, self.rate, self.key = dialect, rate, key
+        self.models = models or self._flavour.models
         self.lenient = not strict
         self.base_url = ""
         self.requests: list[Request] = []
@@ -256,7 +258,7 @@ class ScriptedServer:
                 request.closed.set()
             raise
 
-    def _entry_for(self, request: Request) -> _Entry:
+    def _entry_for(self, request: Request) -> _Entry:  # noqa: PLR0911 - the checks of a server
         where = f"request {request.number}, {request.method} {request.path}"
         if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
             return self._refusal(401, "Invalid Authentication")
@@ -267,6 +269,9 @@ class ScriptedServer:
         if (request.method, request.path) != ("POST", "/v1/chat/completions"):
             return self._refusal(404, f"nothing at {request.path}")
         if not self.lenient:
+            model = request.body.get("model")
+            if self._flavour.k3 and model not in self.models:
+                return self._refusal(404, f"Not found the model {model} or Permission denied")
             request.problems += check_request(request.body, dialect=self.dialect)
         if request.problems:
             self._complaints += (f"{where}: invalid: {problem}" for problem in request.problems)

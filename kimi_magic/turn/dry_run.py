@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kimi_magic.chats.context_window import ContextWindow
+from kimi_magic.chats.context_window import estimate
 from kimi_magic.core.messages import Message
 from kimi_magic.turn.loop import Send
 from kimi_magic.turn.prompt import ComposedPrompt
@@ -34,7 +34,7 @@ def describe_request(
     for name in ("tools", "response_format"):
         if name in parameters:
             lines += ["", f"── {name}", json.dumps(parameters[name], indent=2, ensure_ascii=False)]
-    tokens = ContextWindow(endpoint.context_window).estimate(send.messages, send.tools)
+    tokens = estimate(send.messages, send.tools)
     lines += ["", f"About {tokens:,} tokens. {_variables(prompt)}"]
     if prompt.masked:
         lines.append(f"Masked: {', '.join(prompt.masked)}.")

@@ -26,6 +26,7 @@ from kimi_magic.chats.history import (
     shorten,
     to_continue,
     tool_messages,
+    with_reasoning,
 )
 from kimi_magic.core.errors import BadRequest, ContextTooLong, EndpointError
 from kimi_magic.core.events import (
@@ -39,6 +40,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import Completion, Message, Step, ToolCall, ToolResult, Usage
 from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.wire.models import Model
 
 __all__ = ["Command", "Loop", "Pause", "RunTools", "Send", "Stopped"]
 
@@ -118,6 +120,8 @@ class Loop:
         The prompt asks to continue the latest turn of the history.
     partial_mode : bool
         That turn's text was cut, and the server takes it as the beginning of the answer.
+    model : Model or None
+        The rules that the history follows; None for those of Kimi K2.
     """
 
     def __init__(
@@ -132,8 +136,10 @@ class Loop:
         check: Callable[[str], str] | None = None,
         continues: bool = False,
         partial_mode: bool = False,
+        model: Model | None = None,
     ) -> None:
-        self._history = tuple(history)
+        self._keeps_reasoning = model is not None and model.past_reasoning == "all"
+        self._history = tuple(with_reasoning(history) if self._keeps_reasoning else history)
         self._prompt = prompt
         self._retries = retries
         self._tools = tools
@@ -145,7 +151,7 @@ class Loop:
         self._corrections = 0
         self._steps: list[Step] = []
         self._own: list[Message] = []  # the messages of this turn, after its prompt
-        self._ids = CallIds(history)
+        self._ids = CallIds(self._history, keep=model is not None and model.call_ids == "server")
         self._repetition = _Repetition()
         self._calling: Completion | None = None  # the step whose tools are running
         self._begun: set[str] = set()
@@ -310,8 +316,11 @@ class Loop:
     def _close_with_answer(self, completion: Completion) -> Step:
         step = _step(completion)
         self._steps.append(step)
-        self._own = [outside_loop(message) for message in self._own]
         self._own.append(final_message(completion.message, NO_ANSWER))
+        if self._keeps_reasoning:
+            self._own = list(with_reasoning(self._own, self._history))
+        else:
+            self._own = [outside_loop(message) for message in self._own]
         return step
 
     def _correction(self, completion: Completion) -> str:

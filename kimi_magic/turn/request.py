@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kimi_magic.chats.chat import Chat, Place
-from kimi_magic.config import APPROVE, Settings, out_of_bounds
+from kimi_magic.config import APPROVE, EFFORTS, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message
-from kimi_magic.wire.endpoints import KIMI_SYSTEM, Endpoint, is_kimi
+from kimi_magic.wire.connector import Target
+from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.models import Model
 
-__all__ = ["TurnRequest", "continuation", "make_request", "parameters", "system_prompt"]
+__all__ = ["TurnRequest", "continuation", "left_out", "make_request", "parameters", "system_prompt"]
 
 CONTINUE = "Go on exactly where you stopped; repeat nothing."
 COMPLETE = ("stop", "content_filter")
@@ -20,6 +23,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "system": (str,),
     "model": (str,),
     "endpoint": (str, Endpoint),
+    "effort": (str,),
     "temperature": (float, int),
     "top_p": (float, int),
     "max_tokens": (int,),
@@ -69,6 +73,7 @@ class TurnRequest:
     system: str | None = None
     model: str | None = None
     endpoint: str | Endpoint | None = None
+    effort: str | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
@@ -113,6 +118,8 @@ def make_request(prompt: Any, *, chat: str | Chat | None = None, **options: Any)
         raise KimiError(f"stop= takes a str or several; got {stop!r:.60}.")
     if options.get("approve") not in (None, *APPROVE):
         raise KimiError(f"approve= is one of {', '.join(APPROVE)}; not {options['approve']!r}.")
+    if options.get("effort") not in (None, *EFFORTS):
+        raise KimiError(f"effort= is one of {', '.join(EFFORTS)}; not {options['effort']!r:.60}.")
     if not isinstance(chat, str | Chat | None):
         raise KimiError(f"chat= takes a name or a chat; got {chat!r:.60}.")
     return TurnRequest(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **options)
@@ -157,35 +164,73 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
     )
 
 
-def system_prompt(request: TurnRequest, settings: Settings, model: str) -> tuple[Message, ...]:
-    """Return the request's system prompt, else the setting's, else Kimi's own for Kimi models."""
+def system_prompt(request: TurnRequest, settings: Settings, model: Model) -> tuple[Message, ...]:
+    """Return the request's system prompt, else the setting's, else the model's own."""
     system = settings.system if request.system is None else request.system
-    if system is None and is_kimi(model):
-        system = KIMI_SYSTEM
+    if system is None:
+        system = model.system
     return (Message("system", system),) if system else ()
 
 
-def parameters(
-    request: TurnRequest, endpoint: Endpoint, model: str, settings: Settings
-) -> dict[str, Any]:
+def parameters(request: TurnRequest, target: Target, settings: Settings) -> dict[str, Any]:
     """Return the body of a request without its messages and tools.
 
-    Each value is the request's, else the setting's, else the endpoint's default; what none of them
-    names is left to the server.
+    Each value is the request's, else the setting's, else the endpoint's or the model's default;
+    what none of them names is left to the server.
+
+    Raises
+    ------
+    KimiError
+        The model has no such effort.
     """
+    endpoint, model = target.endpoint, target.record
     stop = request.stop
-    wanted = {
-        "temperature": _first(request.temperature, settings.temperature, endpoint.temperature),
-        "top_p": _first(request.top_p, settings.top_p, endpoint.top_p),
-        "max_tokens": _first(request.max_tokens, settings.max_tokens, endpoint.max_tokens),
+    wanted: dict[str, Any] = {}
+    if not model.fixed_sampling:
+        wanted = {
+            "temperature": _first(request.temperature, settings.temperature, model.temperature),
+            "top_p": _first(request.top_p, settings.top_p, model.top_p),
+        }
+    wanted |= {
+        model.limit_field: _first(request.max_tokens, settings.max_tokens, model.max_tokens),
         "seed": _first(request.seed, endpoint.seed),
         "stop": [stop] if isinstance(stop, str) else list(stop) if stop else None,
         "stream_options": {"include_usage": True}
         if request.stream and endpoint.stream_usage
         else None,
     }
-    body: dict[str, Any] = {"model": model, "stream": request.stream}
-    return body | {name: value for name, value in wanted.items() if value is not None}
+    body: dict[str, Any] = {"model": target.model, "stream": request.stream}
+    body |= {name: value for name, value in wanted.items() if value is not None}
+    return {**body, **_effort(request, target, settings)}
+
+
+def left_out(request: TurnRequest, target: Target, settings: Settings) -> list[str]:
+    """Return notices of what the user set and the model does not take."""
+    model, notices = target.record, []
+    given = {
+        "temperature": _first(request.temperature, settings.temperature),
+        "top_p": _first(request.top_p, settings.top_p),
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if model.fixed_sampling and names:
+        verb = "are" if len(names) > 1 else "is"
+        notices.append(f"{model.name} fixes its sampling: {' and '.join(names)} {verb} left out.")
+    if request.effort is None and settings.effort:
+        try:
+            model.effort(settings.effort, target.endpoint)
+        except KimiError as error:
+            notices.append(f"The setting effort is left out: {str(error).partition(':')[0]}.")
+    return notices
+
+
+def _effort(request: TurnRequest, target: Target, settings: Settings) -> Mapping[str, Any]:
+    """Return the fields that ask for an effort; one of the settings gives way without an error."""
+    if request.effort is not None:
+        return target.record.effort(request.effort, target.endpoint)
+    if settings.effort:
+        with suppress(KimiError):
+            return target.record.effort(settings.effort, target.endpoint)
+    return {}
 
 
 def _first(*values: Any) -> Any:

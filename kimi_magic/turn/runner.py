@@ -22,6 +22,7 @@ from kimi_magic.core.errors import (
     EndpointError,
     KeyRefused,
     KimiError,
+    NotFound,
     ToolInterrupted,
     TurnInterrupted,
 )
@@ -45,9 +46,9 @@ from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, AskPerson, ask_with_input, with_approval
 from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
-from kimi_magic.turn.request import TurnRequest, parameters, system_prompt
+from kimi_magic.turn.request import TurnRequest, left_out, parameters, system_prompt
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks
-from kimi_magic.wire.connector import Connector, ResolvedEndpoint
+from kimi_magic.wire.connector import Connector, ResolvedEndpoint, Target
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.inbox import Inbox
 
@@ -69,6 +70,7 @@ PRACTICE = (
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
 )
 MASKED = "Masked in what is sent: {}. --allow-secrets sends it."
+REPLACED = "{} is no longer offered here: {} answers, and from now on in this session."
 LESS_STRICT = "The server refused the request with its answer's schema: it is asked less strictly."
 
 
@@ -110,7 +112,7 @@ class PreparedTurn:
             sinks = [ChatSink(chat, prompt, self.place, self.request), *sinks]
         return _Run(self, chat, sinks, ask or ask_with_input).run()
 
-    def first_request(self, model: str) -> tuple[dict[str, Any], Send, list[str]]:
+    def first_request(self, model: str | None) -> tuple[dict[str, Any], Send, list[str]]:
         """Return what would be sent first, without sending it or changing anything.
 
         That is the body without its messages, the messages with the tools, and the notices that
@@ -118,9 +120,10 @@ class PreparedTurn:
         """
         chat = self.chats.peek(self.request.chat) if self.request.chat else None
         dry = _Run(self, chat, (), ask_with_input)
-        body, *_ = dry.bodies(self.endpoint, model)
-        notices = []
-        for happening in dry.new_loop(self.endpoint, model, body).run():
+        target = self.connector.target(self.endpoint, model)
+        body, *_ = dry.bodies(target)
+        notices = left_out(self.request, target, self.settings)
+        for happening in dry.new_loop(target, body).run():
             if isinstance(happening, Notice):
                 notices.append(happening.text)
             if isinstance(happening, Send):
@@ -250,17 +253,40 @@ class _Run:
         """Drive the loop; with an answer's schema less and less strictly, where it is refused."""
         turn = self._turn
         resolved = self._connect()
-        self._model = resolved.model
-        yield self._tell(TurnStarted(resolved.model, resolved.endpoint.name, resolved.practice))
+        self._model = resolved.target.model
+        yield self._tell(TurnStarted(self._model, turn.endpoint.name, resolved.practice))
         for notice in self._opening(resolved):
             yield self._tell(Notice(notice))
+        try:
+            yield from self._take_with(resolved.target)
+        except NotFound:
+            found = self._in_place_of(resolved) if self._loop and not self._loop.steps else None
+            if found is None:
+                raise
+            yield self._tell(Notice(REPLACED.format(self._model, found.model)))
+            self._model = found.model
+            yield from self._take_with(found)
+
+    def _in_place_of(self, resolved: ResolvedEndpoint) -> Target | None:
+        """Find a model in the place of a default that is gone; a named one is never replaced."""
+        turn = self._turn
+        named = turn.request.model or turn.settings.model
+        if named or resolved.practice or not turn.connector.is_default(resolved.target):
+            return None
+        found = turn.connector.replace_default(resolved)
+        return found.target if found else None
+
+    def _take_with(self, target: Target) -> Iterator[Envelope | None]:
+        turn = self._turn
         if self._chat:  # not in new_loop: a dry run calls it, too, and changes nothing
-            asked = (resolved.endpoint.name, resolved.model)
+            asked = (target.endpoint.name, target.model)
             self._chat.calibrations.setdefault(asked, Calibration())
-        bodies = self.bodies(resolved.endpoint, resolved.model)
+        for notice in left_out(turn.request, target, turn.settings):
+            yield self._tell(Notice(notice))
+        bodies = self.bodies(target)
         for body in bodies:
             self._body = body
-            self._loop = self.new_loop(resolved.endpoint, resolved.model, body)
+            self._loop = self.new_loop(target, body)
             try:
                 with closing(_drive(self._loop, self._open, self._make_calls)) as happenings:
                     for event in happenings:
@@ -279,25 +305,28 @@ class _Run:
             with interruptible():  # validators are the user's
                 self._data = turn.schema.read(self._loop.steps[-1].text)
 
-    def bodies(self, endpoint: Endpoint, model: str) -> list[_Body]:
+    def bodies(self, target: Target) -> list[_Body]:
         """Return the bodies to try, the strictest hold on the answer first."""
         turn = self._turn
-        common = parameters(turn.request, endpoint, model, turn.settings)
+        common = parameters(turn.request, target, turn.settings)
         if turn.toolset:
             common["tools"] = turn.toolset.schemas()
         if turn.schema is None:
             schemas: Iterable[dict[str, Any]] = [{}]
         else:
-            schemas = map(turn.schema.request, endpoint.strictnesses)
+            schemas = map(turn.schema.request, target.endpoint.strictnesses)
         return [_Body(self._sendable(common), self._sendable(schema)) for schema in schemas]
 
-    def new_loop(self, endpoint: Endpoint, model: str, body: _Body) -> Loop:
+    def new_loop(self, target: Target, body: _Body) -> Loop:
         turn, request = self._turn, self._turn.request
+        endpoint, model = target.endpoint, target.record
         earlier: tuple[Message, ...] = ()
         calibration = Calibration()
         if self._chat:
-            earlier = self._chat.history(turn.place, fresh=request.fresh)
-            calibration = self._chat.calibrations.get((endpoint.name, model), calibration)
+            earlier = self._chat.history(
+                turn.place, fresh=request.fresh, keep_ids=model.call_ids == "server"
+            )
+            calibration = self._chat.calibrations.get((endpoint.name, target.model), calibration)
         return Loop(
             self._sendable((*system_prompt(request, turn.settings, model), *earlier)),
             turn.prompt.message,
@@ -305,12 +334,13 @@ class _Run:
             tools=body.common.get("tools", ()),
             max_steps=request.max_steps or turn.settings.max_steps,
             window=ContextWindow(
-                endpoint.context_window, body.common.get("max_tokens", 0), calibration
+                model.context_window, body.common.get(model.limit_field, 0), calibration
             ),
             check=_checker(turn.schema) if turn.schema else None,
             continues=request.continues,
             # Moonshot: not together with a response_format.
             partial_mode=request.cut_in_text and endpoint.partial_mode and turn.schema is None,
+            model=model,
         )
 
     def _opening(self, resolved: ResolvedEndpoint) -> Iterator[str]:
@@ -334,14 +364,15 @@ class _Run:
 
     def _open(self, send: Send) -> Exchange:
         assert self._body is not None, "a body is chosen before the loop runs"
+        resolved = self._connect()  # anew each time: the embedded engine may have been ended since
+        record = resolved.target.record
         messages = [message.to_dict() for message in send.messages]
         body = self._body.parameters(send) | {"messages": messages}
         if send.whole:
             body["stream"] = False
             body.pop("stream_options", None)
-        # Connected anew each time: the embedded engine may have been ended since.
         known_keys = self._turn.connector.known_keys()
-        return self._connect().client.chat(body, known_keys, self._inbox)
+        return resolved.client.chat(body, known_keys, self._inbox, record)
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""

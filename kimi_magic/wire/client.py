@@ -26,6 +26,7 @@ from kimi_magic.wire.connection import HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.error_mapping import ErrorMapper
 from kimi_magic.wire.inbox import Inbox
+from kimi_magic.wire.models import Model
 from kimi_magic.wire.openai.chat_completions import ChatCompletions
 from kimi_magic.wire.protocols import Arrival, Carriage, Delta, Fold, Refused, Transport, Wire
 from kimi_magic.wire.sse import SSEDecoder
@@ -77,13 +78,18 @@ class Client:
         return (self.endpoint, self.base_url, mine) == (endpoint, base_url, other)
 
     def chat(
-        self, body: Mapping[str, Any], keys: Sequence[Key] = (), inbox: Inbox | None = None
+        self,
+        body: Mapping[str, Any],
+        keys: Sequence[Key] = (),
+        inbox: Inbox | None = None,
+        model: Model | None = None,
     ) -> Exchange:
         """Prepare a chat request; it is sent when the exchange is entered.
 
         ``keys`` are masked in what comes. Exchanges that one driver waits for share an inbox.
+        ``model`` has the prices.
         """
-        return Exchange(self, body, keys, inbox or Inbox())
+        return Exchange(self, body, keys, inbox or Inbox(), model)
 
     def models(self, timeout: float = MODELS_TIMEOUT) -> list[str]:
         """Return the ids that the server offers, sorted, or raise an `EndpointError`."""
@@ -114,13 +120,19 @@ class Exchange:
     """
 
     def __init__(
-        self, client: Client, body: Mapping[str, Any], keys: Sequence[Key], inbox: Inbox
+        self,
+        client: Client,
+        body: Mapping[str, Any],
+        keys: Sequence[Key],
+        inbox: Inbox,
+        model: Model | None,
     ) -> None:
         self.inbox = inbox
         self.finished = False
         self._client = client
         self._settings = client.settings
         self._body = body
+        self._model = model
         self._errors = client.errors(body["model"], keys)
         self._fold: Fold = client.wire.fold(keys)
         self._decoder = SSEDecoder()
@@ -210,7 +222,10 @@ class Exchange:
         """Return what has arrived so far."""
         end = time.monotonic() if self._ended is None else self._ended
         completion = self._fold.completion(end - self._began)
-        return replace(completion, usage=self._client.endpoint.priced(completion.usage))
+        if self._model is None:
+            return completion
+        priced = self._model.priced(completion.usage, self._client.endpoint)
+        return replace(completion, usage=priced)
 
     def _take(self, item: int | Exception | None) -> None:
         if item == 202:

@@ -9,20 +9,31 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kimi_magic.config import Settings
-from kimi_magic.core.errors import ConfigError
+from kimi_magic.core.errors import ConfigError, KimiError
 from kimi_magic.core.interrupts import waiting
 from kimi_magic.secrets.keys import Key, KeyRing
-from kimi_magic.wire.endpoints import LOCAL, PREFERRED, Catalogue, Endpoint, from_environment
+from kimi_magic.wire.endpoints import (
+    BUILT_IN,
+    GUESSED_MODEL,
+    LATEST_MODEL,
+    LOCAL,
+    PREFERRED,
+    Catalogue,
+    Endpoint,
+    from_environment,
+)
+from kimi_magic.wire.models import Model, ModelCatalogue, newest
 
 if TYPE_CHECKING:
     from kimi_magic.wire.client import Client
     from kimi_magic.wire.local.process import LocalEngine
 
-__all__ = ["AskKey", "Connector", "ResolvedEndpoint"]
+__all__ = ["AskKey", "Connector", "ResolvedEndpoint", "Target"]
 
 NO_MODEL = (
     "No model is at hand: no key was found, and the embedded engine is not installed.\n"
@@ -30,15 +41,24 @@ NO_MODEL = (
     'the practice model\'s engine with `pip install "kimi-magic[local]"`.'
 )
 AskKey = Callable[[str], str]
+LISTING_TIMEOUT = 10.0  # seconds for a list that is asked for before a turn
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The model that is asked, as its endpoint knows it, and what is known of it there."""
+
+    endpoint: Endpoint
+    model: str
+    record: Model
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedEndpoint:
     """An endpoint made ready, and the model that is asked there."""
 
-    endpoint: Endpoint
+    target: Target
     client: Client
-    model: str
     practice: bool = False  # the embedded practice model answers
 
 
@@ -48,6 +68,10 @@ class Connector:
     def __init__(self) -> None:
         self.introduced = False  # True once the user was told that the practice model answers
         self.catalogue = Catalogue()
+        self.model_records = ModelCatalogue()
+        self._defaults: dict[
+            str, str
+        ] = {}  # by address: for those who name no model; "" for a guess
         self._keys = KeyRing()
         self._listed: dict[str, None] = {}
         self._clients: dict[str, Client] = {}
@@ -109,7 +133,10 @@ class Connector:
         """Make an endpoint ready; ``notice`` gets short lines while that takes time."""
         if endpoint.base_url:
             client = self._client(endpoint, endpoint.base_url, key, settings)
-            return ResolvedEndpoint(endpoint, client, model or settings.model or endpoint.model)
+            named = model or settings.model
+            if not named and endpoint.lists_models and endpoint.base_url not in self._defaults:
+                self._take_newest(endpoint, client)
+            return ResolvedEndpoint(self.target(endpoint, named), client)
         from kimi_magic.wire.local.process import LocalEngine
 
         with self._lock:
@@ -129,7 +156,53 @@ class Connector:
                 endpoint, temperature=None, max_tokens=None, seed=None, context_window=window
             )
         client = self._client(endpoint, running.base_url, key, settings)
-        return ResolvedEndpoint(endpoint, client, running.model, running.practice)
+        target = self.target(endpoint, running.model)
+        return ResolvedEndpoint(target, client, running.practice)
+
+    def target(self, endpoint: Endpoint, model: str | None) -> Target:
+        """Return what is asked at an endpoint: the named model, else the default there."""
+        guess = LATEST_MODEL if endpoint.lists_models else GUESSED_MODEL
+        model = model or self._defaults.get(endpoint.base_url) or endpoint.model or guess
+        record = self.model_records.get(model)
+        if model == record.name:
+            model = record.id_at(endpoint)
+        return Target(endpoint, model, record.at(endpoint))
+
+    def replace_default(self, resolved: ResolvedEndpoint) -> ResolvedEndpoint | None:
+        """Find another model in the place of a default that the server does not have.
+
+        It is the newest Kimi that the server lists, or its only model, and stays the default of the
+        session; None where there is none.
+        """
+        endpoint, gone = resolved.target.endpoint, resolved.target.model
+        found = self._take_newest(endpoint, resolved.client)
+        if found in ("", gone):
+            return None
+        return replace(resolved, target=self.target(endpoint, None))
+
+    def is_default(self, target: Target) -> bool:
+        """Return True if nobody named the model: it stands in the built-in records alone."""
+        return not target.endpoint.model or any(
+            target.endpoint.model == known.model and target.endpoint.kind == known.kind
+            for known in BUILT_IN
+        )
+
+    def _take_newest(self, endpoint: Endpoint, client: Client) -> str:
+        """Make the newest Kimi that the server lists the default; "" where it lists none."""
+        listed: list[str] = []
+
+        def ask() -> None:
+            with suppress(KimiError):  # the turn's own request tells better what is wrong
+                listed.extend(client.models(LISTING_TIMEOUT))
+
+        # In a thread: an interrupt must not fall into the connection, or into imports.
+        thread = threading.Thread(target=ask, name="kimi-models", daemon=True)
+        thread.start()
+        with waiting():
+            thread.join()
+        found = newest([model for model in listed if model.isprintable()])
+        self._defaults[endpoint.base_url] = found or self._defaults.get(endpoint.base_url, "")
+        return found
 
     def models(
         self, endpoint: Endpoint, key: Key | None, settings: Settings, notice: Callable[[str], None]
@@ -142,7 +215,7 @@ class Connector:
 
     def known_models(self) -> list[str]:
         """Return the ids of the endpoints' models and of those that servers listed."""
-        own = [endpoint.model for endpoint in self.catalogue]
+        own = [self.target(endpoint, None).model for endpoint in self.catalogue]
         return list(dict.fromkeys([*own, *self._listed]))
 
     def free(self, endpoint: Endpoint) -> None:

@@ -1,30 +1,29 @@
 """Endpoints as data: where a model is reached and what its server expects.
 
-A new provider is one more record. The defaults are those of Kimi K2 Thinking in its model card and
-Moonshot's API guide: temperature 1.0, at least 16,384 tokens for reasoning and answer together, a
-window of 262,144.
+A new provider is one more record. What depends on the model is left to its record
+(``wire/models.py``) unless an endpoint sets it for itself.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from kimi_magic.core.errors import ConfigError
-from kimi_magic.core.messages import Usage
 from kimi_magic.secrets.patterns import without_key
+from kimi_magic.wire.models import check_prices
 
-__all__ = ["KIMI_SYSTEM", "LOCAL", "Catalogue", "Endpoint", "is_kimi"]
+__all__ = ["GUESSED_MODEL", "LATEST_MODEL", "LOCAL", "Catalogue", "Endpoint"]
 
-KIMI_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
 Strictness = Literal["json_schema", "json_object", "text"]
 STRICTNESSES: tuple[Strictness, ...] = ("json_schema", "json_object", "text")
-SELF_HOSTED_MODEL = "kimi-k2-thinking"
+# Asked for where nobody named a model and the server was not asked for its list, or has none.
+GUESSED_MODEL, LATEST_MODEL = "kimi-k2-thinking", "kimi-k3"
 
 
 def _clean_url(url: str) -> str:
@@ -59,14 +58,14 @@ class Endpoint:
     key_env : str or None
         The environment variable that holds the key; None: the server wants none.
     model : str
-        The model id asked for by default.
-    context_window : int
-        Tokens.
+        The model id asked for by default; empty for the newest Kimi that the server lists.
+    context_window : int, optional
+        Tokens; None for the model's own.
     temperature, top_p, max_tokens, seed : optional
-        Sent unless the user sets another; None leaves it to the server.
+        Sent unless the user sets another; None leaves it to the model's record, then to the server.
     prices : tuple of float, optional
         US dollars for a million tokens: prompt, completion, and prompt tokens read from the cache;
-        two where cached tokens cost as much as others. None leaves the cost out.
+        two where cached tokens cost as much as others. None for those of the model's record.
     answers : str
         How strictly the server holds an answer to a schema: ``json_schema``, ``json_object`` (any
         JSON) or ``text`` (not at all).
@@ -77,22 +76,28 @@ class Endpoint:
     partial_mode : bool
         True where a last assistant message with ``"partial": true`` is the beginning of the answer
         (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
+    lists_models : bool
+        True where the server is asked for its models before the first turn that names none.
+    like : str
+        The built-in endpoint whose rules the server follows, for a gateway or a proxy.
     """
 
     name: str
     base_url: str
     key_env: str | None = None
-    model: str = SELF_HOSTED_MODEL
-    context_window: int = 262_144
-    temperature: float | None = 1.0
+    model: str = ""
+    context_window: int | None = None
+    temperature: float | None = None
     top_p: float | None = None
-    max_tokens: int | None = 16_384
+    max_tokens: int | None = None
     seed: int | None = None
     prices: tuple[float, ...] | None = None
     answers: Strictness = "json_object"
     stream_usage: bool = True
     docs: str = ""
     partial_mode: bool = False
+    lists_models: bool = False
+    like: str = ""
 
     def __post_init__(self) -> None:
         if self.base_url:
@@ -102,31 +107,23 @@ class Endpoint:
                 "key_env takes the name of the environment variable that holds the key, such as "
                 "'LAB_API_KEY', and not the key."
             )
-        if self.prices is not None and len(self.prices) not in (2, 3):
-            raise ConfigError("prices are two or three numbers: prompt, completion, cached prompt.")
+        if self.prices is not None:
+            object.__setattr__(self, "prices", check_prices(self.prices))
+
+    @property
+    def kind(self) -> str:
+        """The name under which models know the endpoint."""
+        return self.like or self.name
 
     @property
     def strictnesses(self) -> tuple[Strictness, ...]:
         """The ways to hold an answer to a schema, the strictest first."""
         return STRICTNESSES[STRICTNESSES.index(self.answers) :]
 
-    def priced(self, usage: Usage) -> Usage:
-        """Return the usage with its cost, where prices are known."""
-        if self.prices is None:
-            return usage
-        sent, answered, cached = (*self.prices, self.prices[0])[:3]
-        fresh = usage.prompt_tokens - usage.cached_tokens
-        cost = fresh * sent + usage.cached_tokens * cached + usage.completion_tokens * answered
-        return replace(usage, cost=cost / 1_000_000)
-
-
-def is_kimi(model: str) -> bool:
-    """Return True for the id of a Kimi model; others must not be told that they are Kimi."""
-    return "kimi" in model.lower()
-
 
 def _self_hosted(name: str, port: int, docs: str, answers: Strictness = "json_schema") -> Endpoint:
-    return Endpoint(name, f"http://127.0.0.1:{port}/v1", answers=answers, docs=docs)
+    url = f"http://127.0.0.1:{port}/v1"
+    return Endpoint(name, url, answers=answers, docs=docs, lists_models=True)
 
 
 # Measured: the practice model makes sense only when it is sampled greedily and kept short.
@@ -146,42 +143,45 @@ BUILT_IN = (
         "nvidia",
         "https://integrate.api.nvidia.com/v1",
         "NVIDIA_API_KEY",
-        "moonshotai/kimi-k2-thinking",
+        "moonshotai/kimi-k3",
         top_p=0.9,
         answers="text",
-        docs="https://build.nvidia.com/moonshotai/kimi-k2-thinking",
+        docs="https://build.nvidia.com/moonshotai/kimi-k3",
     ),
     Endpoint(
         "moonshot",
         "https://api.moonshot.ai/v1",
         "MOONSHOT_API_KEY",
+        "kimi-k3",
         answers="json_schema",
         partial_mode=True,
-        docs="https://platform.moonshot.ai/docs",
+        docs="https://platform.kimi.ai/docs",
     ),
     Endpoint(
         "moonshot-cn",
         "https://api.moonshot.cn/v1",
         "MOONSHOT_API_KEY",
+        "kimi-k3",
         answers="json_schema",
         partial_mode=True,
         docs="https://platform.moonshot.cn/docs",
+        like="moonshot",
     ),
     Endpoint(
         "openrouter",
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
-        "moonshotai/kimi-k2-thinking",
         answers="json_schema",
-        docs="https://openrouter.ai/moonshotai/kimi-k2-thinking",
+        docs="https://openrouter.ai/moonshotai",
+        lists_models=True,
     ),
     Endpoint(
         "together",
         "https://api.together.xyz/v1",
         "TOGETHER_API_KEY",
-        "moonshotai/Kimi-K2-Thinking",
         answers="json_schema",
         docs="https://docs.together.ai",
+        lists_models=True,
     ),
     _self_hosted("vllm", 8000, "https://docs.vllm.ai"),
     _self_hosted("sglang", 30000, "https://docs.sglang.ai"),
@@ -225,6 +225,15 @@ class Catalogue:
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint; one of the same name is replaced."""
         self._named[endpoint.name] = endpoint
+
+    def resemble(self, like: str, fields: Mapping[str, Any]) -> Endpoint:
+        """Make an endpoint of its own fields and the facts of a known one.
+
+        The known one's key stays with its own address: ``key_env`` is among the fields, or none is.
+        """
+        known = self.get(like)
+        own = {"name": known.name, "base_url": known.base_url, "key_env": None, "like": known.kind}
+        return replace(known, **{**own, **fields})
 
     def get(self, name: str) -> Endpoint:
         """Look up an endpoint by its name, or make one of a URL.
@@ -272,5 +281,6 @@ def from_environment() -> Endpoint | None:
         raise ConfigError(f"KIMI_BASE_URL: {error}") from None
     for endpoint in BUILT_IN:
         if endpoint.base_url == own.base_url:
-            return replace(endpoint, name=OWN, key_env=key_env or endpoint.key_env)
+            like = endpoint.kind
+            return replace(endpoint, name=OWN, key_env=key_env or endpoint.key_env, like=like)
     return own

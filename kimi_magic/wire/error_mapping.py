@@ -175,7 +175,7 @@ class ErrorMapper:
             return errors.ContextTooLong, advice
         if status in (401, 403):
             return errors.KeyRefused, self._key_advice()
-        if status in (404, 405) or (status == 400 and any(mark in text for mark in _NO_MODEL)):
+        if status in (404, 405, 410) or (status == 400 and any(mark in text for mark in _NO_MODEL)):
             return errors.NotFound, self._model_advice(models if status != 405 else None)
         if status == 429 or "rate_limit" in text:
             return errors.RateLimited, "Too many requests: wait a little, then run the cell again."

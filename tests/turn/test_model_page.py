@@ -16,13 +16,9 @@ from tests.kernels import Kernel
 @pytest.fixture
 def nvidia(session: Session) -> Iterator[ScriptedServer]:
     with ScriptedServer(dialect="nvidia", models=["moonshotai/kimi-k2-thinking"]) as server:
-        page = session.connector.catalogue.get("nvidia")
         kimi.add_endpoint(
-            kimi.Endpoint(
-                "page", server.base_url, model=page.model, temperature=page.temperature,
-                top_p=page.top_p, max_tokens=page.max_tokens,
-            )
-        )  # fmt: skip
+            name="page", base_url=server.base_url, like="nvidia", model="kimi-k2-thinking"
+        )
         yield server
 
 

@@ -211,7 +211,7 @@ FAULTS = [*TRANSPORT, *STREAMS, *KINDS, *(row for name in DIALECTS for row in re
 def ask(kernel: Kernel, url: str, prompt: str, **how: Any) -> Ran:
     """Run a cell that asks the server at that address."""
     kernel.run(f"%env KIMI_BASE_URL={url}")
-    return kernel.run(f"%%kimi\n{prompt}", allow_stdin=True, **how)
+    return kernel.run(f"%%kimi -m kimi-k2-thinking\n{prompt}", allow_stdin=True, **how)
 
 
 def next_cell_works(kernel: Kernel, *, kept: bool) -> None:

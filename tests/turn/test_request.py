@@ -1,0 +1,189 @@
+"""Requests that fit the model: on servers that refuse what the real ones refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import kimi_magic as kimi
+from kimi_magic.core.errors import KimiError, NotFound
+from kimi_magic.core.events import Notice, TurnFinished
+from kimi_magic.core.reply import Reply
+from kimi_magic.session import Session
+from kimi_magic.testing import K3_DIALECTS, ScriptedServer
+
+
+def add(x: int, y: int) -> int:
+    """Add two numbers."""
+    return x + y
+
+
+def endpoint(server: ScriptedServer, **fields: Any) -> str:
+    like = server.dialect.removesuffix("-k3")
+    return kimi.add_endpoint(name="x", base_url=server.base_url, like=like, **fields).name
+
+
+def taken(prompt: str, **options: Any) -> tuple[Reply, list[str]]:
+    """Ask, and return the reply with the notices that were shown."""
+    events = list(kimi.stream(prompt, **options))
+    assert isinstance(events[-1], TurnFinished)
+    return events[-1].reply, [event.text for event in events if isinstance(event, Notice)]
+
+
+@pytest.mark.parametrize("dialect", K3_DIALECTS)
+def test_a_chat_with_tools_on_k3(session: Session, dialect: str) -> None:
+    with ScriptedServer(dialect) as server:
+        name = endpoint(server)
+        for _ in range(2):
+            server.reply(
+                reasoning="Add.",
+                tool_calls=[{"name": "add", "arguments": {"x": 2, "y": 3}, "id": "call_1"}],
+            )
+            server.reply("It is 5.", reasoning="Done.")
+            kimi.ask("2 + 3?", endpoint=name, chat="main", tools=add, show=False)
+        server.reply("No reasoning here.")
+        kimi.ask("And?", endpoint=name, chat="main", show=False)
+        server.reply("Yes.")
+        kimi.ask("So?", endpoint=name, chat="main", show=False)
+        bodies = [request.body for request in server.requests if request.method == "POST"]
+    assert {body["model"] for body in bodies} == set(server.models)
+    assert {body["max_completion_tokens"] for body in bodies} == {131_072}
+    assert not any({"temperature", "top_p", "max_tokens"} & body.keys() for body in bodies)
+    calls = [call["id"] for m in bodies[-1]["messages"] for call in m.get("tool_calls", ())]
+    assert calls[0] == "call_1", "the server's own id"
+    assert len(set(calls)) == 2, "no id twice, although the server gave one twice"
+    key = server._flavour.reasoning
+    answers = [m for m in bodies[-1]["messages"] if m["role"] == "assistant"]
+    assert [m[key] for m in answers] == ["Add.", "Done.", "Add.", "Done.", ""]
+
+
+def test_a_chat_goes_on_with_k3_that_another_model_began(session: Session) -> None:
+    with ScriptedServer() as before:
+        before.reply("<think>So.</think>Hi.")
+        kimi.ask("Hi", endpoint=before.base_url, chat="main", show=False)
+    with ScriptedServer("moonshot-k3") as server:
+        server.reply("Ho.")
+        kimi.ask("Ho", endpoint=endpoint(server), chat="main", show=False)
+        (request,) = server.requests
+    assert request.body["messages"][2]["reasoning_content"] == "So."
+
+
+def test_sampling_that_the_model_fixes_is_left_out_with_one_notice(session: Session) -> None:
+    with ScriptedServer("moonshot-k3") as server:
+        server.reply("OK", usage={"prompt_tokens": 1_000_000, "completion_tokens": 0})
+        reply, notices = taken("Hi", endpoint=endpoint(server), temperature=0.2, top_p=0.5)
+    assert notices == ["kimi-k3 fixes its sampling: temperature and top_p are left out."]
+    assert reply.usage.cost == pytest.approx(3.0)
+
+
+def test_the_sampling_of_other_models_is_the_users(session: Session) -> None:
+    with ScriptedServer() as server:
+        server.reply("OK")
+        _, notices = taken(
+            "Hi", endpoint=endpoint(server), model="kimi-k2-thinking", temperature=0.2
+        )
+    assert not notices
+    assert server.requests[0].body["temperature"] == 0.2
+
+
+@pytest.mark.parametrize("dialect", K3_DIALECTS)
+def test_an_effort_that_the_server_takes(session: Session, dialect: str) -> None:
+    with ScriptedServer(dialect) as server:
+        server.reply("OK")
+        kimi.ask("Hi", endpoint=endpoint(server), effort="low", show=False)
+    assert server.requests[-1].body["reasoning_effort"] == "low"
+
+
+def test_an_effort_that_the_model_does_not_have(session: Session) -> None:
+    with ScriptedServer() as server:
+        name, model = endpoint(server), "kimi-k2-thinking"
+        with pytest.raises(KimiError, match=r"^kimi-k2-thinking has no levels of effort: .*--eff"):
+            kimi.ask("Hi", endpoint=name, model=model, effort="low", show=False)
+        assert not server.requests
+        session.settings.effort = "high"
+        server.reply("OK")
+        _, notices = taken("Hi", endpoint=name, model=model)
+    assert notices == [
+        "The setting effort is left out: kimi-k2-thinking has no levels of effort."
+    ]  # fmt: skip
+    with pytest.raises(KimiError, match="effort= is one of low, high, max"):
+        kimi.ask("Hi", effort="huge")
+
+
+GONE = "The model has reached its end of life on 2026-05-25."
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_default_that_is_gone_gives_way_to_the_newest(session: Session, status: int) -> None:
+    models = ["kimi-k3.1-pro", "kimi-k3.1-pro-highspeed", "kimi-k2.6"]
+    with ScriptedServer(models=models) as server:
+        name = endpoint(server)
+        server.error(status, GONE)
+        server.reply("OK")
+        reply, notices = taken("Hi", endpoint=name)
+        server.reply("OK")
+        _, later = taken("Hi", endpoint=name)
+        asked = [request.body["model"] for request in server.requests if request.body]
+    assert (reply.text, reply.model) == ("OK", "kimi-k3.1-pro")
+    assert asked == ["kimi-k3", "kimi-k3.1-pro", "kimi-k3.1-pro"]
+    assert len(notices) == 1
+    assert "kimi-k3 " in notices[0]
+    assert "kimi-k3.1-pro" in notices[0]
+    assert not later
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_model_that_the_user_named_is_never_replaced(session: Session, status: int) -> None:
+    with ScriptedServer(models=["kimi-k3", "kimi-k2.6"]) as server:
+        name = endpoint(server)
+        server.error(status, GONE)
+        with pytest.raises(NotFound) as failed:
+            kimi.ask("Hi", endpoint=name, model="kimi-k2-thinking", show=False)
+        session.settings.model = "kimi-k2-thinking"
+        server.error(status, GONE)
+        with pytest.raises(NotFound):
+            kimi.ask("Hi", endpoint=name, show=False)
+        posts = [request for request in server.requests if request.method == "POST"]
+    assert len(posts) == 2, "never asked again"
+    assert "2026-05-25" in str(failed.value), "the server's words"
+    assert "kimi-k3" in str(failed.value), "the ids that there are"
+
+
+def test_a_default_without_a_replacement_fails_as_before(session: Session) -> None:
+    with ScriptedServer(models=["a", "b"]) as server:
+        server.error(404, "Not found the model")
+        with pytest.raises(NotFound, match=r"(?s)answered 404.*but b, a"):
+            kimi.ask("Hi", endpoint=server.base_url, show=False)
+
+
+def test_ones_own_server_answers_with_what_it_lists(session: Session) -> None:
+    with ScriptedServer("vllm", models=["qwen3-32b"]) as server:
+        name = endpoint(server)
+        for _ in range(2):
+            server.reply("OK")
+            reply, notices = taken("Hi", endpoint=name)
+        paths = [request.path.rpartition("/")[2] for request in server.requests]
+    assert paths == ["models", "completions", "completions"]
+    assert (reply.model, notices) == ("qwen3-32b", [])
+    roles = [message["role"] for message in server.requests[-1].body["messages"]]
+    assert roles == ["user"], "only Kimi is told that it is Kimi"
+
+
+def test_a_list_that_cannot_be_had_is_no_obstacle(session: Session) -> None:
+    with ScriptedServer("openrouter", models=[]) as server:
+        server.models = ()
+        server.reply("OK")
+        reply, _ = taken("Hi", endpoint=endpoint(server))
+    assert reply.text == "OK"
+    assert server.requests[-1].body["model"] == "moonshotai/kimi-k3"
+
+
+def test_the_key_of_a_known_endpoint_stays_with_its_address(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOONSHOT_API_KEY", "sk-" + "0123456789abcdef" * 2)
+    with ScriptedServer("moonshot-k3") as server:
+        server.reply("OK")
+        assert kimi.ask("Hi", endpoint=endpoint(server), show=False).text == "OK"
+    assert "0123456789abcdef" not in str(server.requests[0].headers)
