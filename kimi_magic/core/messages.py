@@ -35,7 +35,7 @@ _INLINE = re.compile(r"<think>(.*?)</think>(.*)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A piece of a message's content. Kimi K2 Thinking reads text only."""
+    """A piece of text in a message's content."""
 
     text: str
 

@@ -107,7 +107,7 @@ def _model(program: Program, kind: str) -> str:
     # LangChain sends stream and stream_options itself, as its methods and options say.
     names = {name: name for name in ("model", "temperature", "top_p", "max_tokens", "seed", "stop")}
     if at_nvidia:
-        names["max_tokens"] = "max_completion_tokens"
+        names["max_tokens"] = names["max_completion_tokens"] = "max_completion_tokens"
     options = {names[key]: value for key, value in program.options.items() if key in names}
     known = {*names, "stream", "stream_options"}
     extra = {key: value for key, value in program.options.items() if key not in known}
@@ -131,7 +131,8 @@ def _model(program: Program, kind: str) -> str:
 def _reading(program: Program, *, at_nvidia: bool) -> str:
     llm = "llm.bind_tools(tools)" if program.tools else "llm"
     # ChatNVIDIA would send a default of its own, 1,024; None leaves the limit to the server.
-    limit = ", max_tokens=None" if at_nvidia and "max_tokens" not in program.options else ""
+    limited = {"max_tokens", "max_completion_tokens"} & program.options.keys()
+    limit = ", max_tokens=None" if at_nvidia and not limited else ""
     call = f"{llm}.{'stream' if program.streams else 'invoke'}(messages{limit})"
     before, gather = (BEFORE, GATHER) if program.tools else ("", "")
     reading = Template(READ_STREAM if program.streams else READ_WHOLE)

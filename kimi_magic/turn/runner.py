@@ -66,7 +66,7 @@ TICK = 0.05  # seconds at most between two things that a turn yields, except whi
 ToolEvent = ToolStarted | ToolFinished
 
 PRACTICE = (
-    "No key was found, so a small practice model answers; it is often wrong. For Kimi K2 Thinking "
+    "No key was found, so a small practice model answers; it is often wrong. For Kimi itself "
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
 )
 MASKED = "Masked in what is sent: {}. --allow-secrets sends it."

@@ -123,19 +123,29 @@ class Model:
         """
         if self.efforts is None:
             return {"reasoning_effort": effort}
-        known = self.efforts.get(endpoint.kind, self.efforts.get(ANYWHERE, {}))
+        known = self.efforts_at(endpoint)
         if effort in known:
             return known[effort]
         has = f"has the efforts {', '.join(known)}" if known else "has no levels of effort"
         raise KimiError(f"{self.name} {has}: leave out --effort {effort}, or ask another model.")
 
+    def efforts_at(self, endpoint: Endpoint) -> Mapping[str, Fields]:
+        """Return the fields of a request for each effort that is known at an endpoint."""
+        efforts = self.efforts or {}
+        return efforts.get(endpoint.kind, efforts.get(ANYWHERE, {}))
+
+    def prices_at(self, endpoint: Endpoint) -> Prices:
+        """Return the prices of prompt, completion and cached prompt; () where they are unknown."""
+        assert isinstance(self.prices, Mapping)
+        prices = self.prices.get(endpoint.kind) or self.prices.get(ANYWHERE, ())
+        return (*prices, prices[0])[:3] if prices else ()
+
     def priced(self, usage: Usage, endpoint: Endpoint) -> Usage:
         """Return the usage with its cost, where the prices at the endpoint are known."""
-        assert isinstance(self.prices, Mapping)
-        prices = self.prices.get(endpoint.kind) or self.prices.get(ANYWHERE)
+        prices = self.prices_at(endpoint)
         if not prices:
             return usage
-        sent, answered, cached = (*prices, prices[0])[:3]
+        sent, answered, cached = prices
         fresh = max(usage.prompt_tokens - usage.cached_tokens, 0)
         cost = fresh * sent + usage.cached_tokens * cached + usage.completion_tokens * answered
         return replace(usage, cost=cost / 1_000_000)

@@ -200,6 +200,23 @@ def test_the_recipes_of_the_models_page(way: Way) -> None:
     assert way.form == "curl" or printed.strip() == "Say hello.\n\nHello."
 
 
+def test_what_k3_takes(way: Way) -> None:
+    """The program of a K3 turn sends its effort and its limit under their own names."""
+    at_nvidia = way.provider == "nvidia"
+    model = "moonshotai/kimi-k3" if at_nvidia else "kimi-k3"
+    body: dict[str, Any] = {"model": model, "max_completion_tokens": 131_072, "stream": True}
+    body |= {"reasoning_effort": "low", "messages": ask("Hello?")}
+    if at_nvidia:
+        body["chat_template_kwargs"] = {"thinking": True}
+    wanted = dict(body)
+    if at_nvidia and way.form == "langchain":  # ChatNVIDIA has one name for it
+        wanted["max_tokens"] = wanted.pop("max_completion_tokens")
+    with ScriptedServer("nvidia-k3" if at_nvidia else "moonshot-k3", key=KEY) as server:
+        server.reply("Hello.", reasoning="Say hello.")
+        way.run(Program(body, server.base_url, "LAB_API_KEY", way.provider), LAB_API_KEY=KEY)
+    assert meaning(server.requests[0].body) == meaning(wanted)
+
+
 @pytest.mark.parametrize("form", ["python", "langchain"])
 @pytest.mark.parametrize("provider", ["lab", "nvidia"])
 @pytest.mark.parametrize("tools", [None, [SCHEMA]])

@@ -383,7 +383,24 @@ def test_a_key_that_the_server_refuses(kernel: Kernel) -> None:
 
 
 def test_the_models_of_the_server(kernel: Kernel, asked: ScriptedServer) -> None:
-    assert kernel.run("%kimi models").stdout == "kimi-k2-thinking\n"
+    asked.models = ("kimi-k2-thinking", "kimi-k3", "qwen3-32b")
+    head, *rows = kernel.run("%kimi models").stdout.splitlines()
+    assert head.split()[:3] == ["model", "window", "effort"]
+    assert rows[0].split() == ["→", "kimi-k2-thinking", "262,144", "text"]
+    assert rows[1].split() == (
+        ["kimi-k3", "1,048,576", "low,", "high,", "max", "text,", "image,", "video"]
+    )
+    assert rows[2].split() == ["qwen3-32b"]
+
+
+def test_the_models_that_an_endpoint_no_longer_serves(
+    kernel: Kernel, asked: ScriptedServer
+) -> None:
+    asked.models = ("kimi-k3",)
+    kernel.run(f"kimi.add_endpoint(name='gate', base_url={asked.base_url!r}, like='moonshot')")
+    *rows, ended = kernel.run("%kimi models gate").stdout.splitlines()
+    assert rows[1].endswith("3.00 · 0.30 · 15.00")
+    assert "kimi-k2-thinking (2026-05-25)" in ended
 
 
 def test_help(kernel: Kernel) -> None:
