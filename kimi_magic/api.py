@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kimi_magic.chats.chat import Chat
@@ -17,7 +17,7 @@ __all__ = ["add_endpoint", "add_model", "ask", "chat", "snippet", "stream"]
 
 
 def ask(
-    prompt: str | Sequence[dict[str, str]],
+    prompt: str | Sequence[Mapping[str, Any]],
     *,
     tools: Any = None,
     variables: Any = None,
@@ -41,8 +41,9 @@ def ask(
     Parameters
     ----------
     prompt : str or list of dict
-        The text, or text parts as the API has them: ``{"type": "text", "text": "…"}``. It is sent
-        as it is; ``{{ }}`` is not expanded.
+        The text, or parts as the API has them: ``{"type": "text", "text": "…"}``, and pictures as
+        data URLs, ``{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}``. It is
+        sent as it is; ``{{ }}`` is not expanded.
     system : str, optional
         System prompt; "" for none. By default Kimi's own for Kimi models, none for others.
     model : str, optional
@@ -92,7 +93,7 @@ def ask(
 
 
 def stream(
-    prompt: str | Sequence[dict[str, str]],
+    prompt: str | Sequence[Mapping[str, Any]],
     *,
     tools: Any = None,
     variables: Any = None,

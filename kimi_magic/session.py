@@ -20,7 +20,7 @@ from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import asking
-from kimi_magic.turn.dry_run import describe_request
+from kimi_magic.turn.dry_run import DryRun, describe_request
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.wire.connector import Connector
@@ -125,7 +125,7 @@ class Session:
                             signal.raise_signal(signal.SIGINT)
                         raise
 
-    def dry_run(self, request: TurnRequest) -> str:
+    def dry_run(self, request: TurnRequest) -> DryRun:
         """Describe what a request would send, to the letter; nothing is sent or changed.
 
         Raises
@@ -136,6 +136,11 @@ class Session:
         turn = self._prepare(request, ask_for_key=False)
         model = request.model or self.settings.model
         return describe_request(turn.endpoint, *turn.first_request(model), turn.prompt)
+
+    def sees(self, endpoint: str | None, model: str | None) -> bool:
+        """Return True if the model that would be asked is known to read images."""
+        chosen = self.connector.choose(endpoint, self.settings)
+        return self.connector.target(chosen, model or self.settings.model).record.sees
 
     def to_continue(self, chat: str) -> TurnRequest:
         """Make the request that continues a chat's latest turn.

@@ -22,12 +22,13 @@ _USAGE = "Write the numbers of cells: `--cells 3`, `--cells 3-5`, `--cells 1,4-6
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell that has run: its source, its outputs as text, and its traceback."""
+    """A cell that has run: its source, its outputs as text and as images, and its traceback."""
 
     number: int
     source: str
     outputs: tuple[str, ...] = ()
     error: str = ""
+    images: tuple[Any, ...] = ()  # PNG and JPEG in base64
 
 
 def parse_numbers(text: str) -> list[int]:
@@ -57,7 +58,14 @@ def read_cell(number: int, shell: Any, errors: Mapping[int, str]) -> Cell:
         outputs = [_text(output.bundle) for output in recorded]
     else:
         outputs = [summarize(history.output_hist[number])] if number in history.output_hist else []
-    return Cell(number, sources[number], tuple(filter(None, outputs)), errors.get(number, ""))
+    images = [
+        output.bundle[kind]
+        for output in recorded or ()
+        for kind in ("image/png", "image/jpeg")
+        if output.bundle.get(kind)
+    ]
+    texts = tuple(filter(None, outputs))
+    return Cell(number, sources[number], texts, errors.get(number, ""), tuple(images))
 
 
 def _text(bundle: Mapping[str, Any]) -> str:

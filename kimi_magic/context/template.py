@@ -22,6 +22,7 @@ from uuid import UUID
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import PromptError
+from kimi_magic.core.messages import ImagePart, Message, Part, join_parts
 from kimi_magic.core.stdout import redirected
 from kimi_magic.core.text import cut
 from kimi_magic.core.time_limit import USER_ERRORS
@@ -66,7 +67,7 @@ def expand(text: str, evaluate: Evaluate, *, tokens: int = 1500) -> str:
     Values are not expanded again. ``tokens`` limits each value's summary, but not a str, which is
     put in unchanged.
     """
-    return fill(parse(text), evaluate, tokens=tokens)
+    return Message("user", fill(parse(text), evaluate, tokens=tokens)).text
 
 
 def parse(text: str) -> list[str | Expression]:
@@ -85,12 +86,26 @@ def parse(text: str) -> list[str | Expression]:
     return pieces
 
 
-def fill(pieces: Iterable[str | Expression], evaluate: Evaluate, *, tokens: int = 1500) -> str:
-    """Join the pieces of a prompt with the values of its expressions, as `expand` does."""
-    return "".join(
-        piece if isinstance(piece, str) else _inline(_evaluated(piece, evaluate), tokens)
-        for piece in pieces
-    )
+def fill(
+    pieces: Iterable[str | Expression],
+    evaluate: Evaluate,
+    *,
+    tokens: int = 1500,
+    draw: Callable[[object], ImagePart | None] | None = None,
+) -> str | tuple[Part, ...]:
+    """Join the pieces of a prompt with the values of its expressions, as `expand` does.
+
+    ``draw`` makes a picture of a value, or None where it is to be written.
+    """
+    filled: list[str | ImagePart] = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            filled.append(piece)
+        else:
+            value = _evaluated(piece, evaluate)
+            image = draw(value) if draw else None
+            filled.append(image or _inline(value, tokens))
+    return join_parts(filled)
 
 
 def _end(text: str, start: int) -> int:

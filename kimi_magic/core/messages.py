@@ -5,6 +5,7 @@ Pure values: they know nothing of storage, of the network, or of how they are sh
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,8 +16,10 @@ from kimi_magic.core.text import clip, mend_surrogates
 
 __all__ = [
     "Completion",
+    "ImagePart",
     "Message",
     "Output",
+    "Part",
     "ReasoningPart",
     "Role",
     "Step",
@@ -26,10 +29,12 @@ __all__ = [
     "Usage",
     "as_content",
     "as_reasoning",
+    "join_parts",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
 
+_DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp|gif));base64,([A-Za-z0-9+/]+={0,2})")
 _INLINE = re.compile(r"<think>(.*?)</think>(.*)", re.DOTALL)
 
 
@@ -41,6 +46,52 @@ class TextPart:
 
     def to_dict(self) -> dict[str, str]:
         return {"type": "text", "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A picture in a message's content.
+
+    Attributes
+    ----------
+    data : str
+        The image in base64.
+    media_type : str
+    width, height : int
+        Pixels; 0 where they are not known.
+    instead : str
+        The text that stands in for it where a model does not see.
+    """
+
+    data: str = field(repr=False)
+    media_type: str = "image/png"
+    width: int = 0
+    height: int = 0
+    instead: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.instead or f"[{self}]"
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that it takes, about: one for each 28 × 28 pixels.
+
+        Kimi's vision encoder reads patches of 14 × 14 in their native resolution and merges four
+        into one (Kimi-VL technical report, 2504.07491).
+        """
+        return math.ceil((self.width or 1024) / 28) * math.ceil((self.height or 1024) / 28)
+
+    def __str__(self) -> str:
+        size = f", {self.width} × {self.height} pixels" if self.width else ""
+        return f"picture{size}"
+
+    def to_dict(self) -> dict[str, Any]:
+        url = f"data:{self.media_type};base64,{self.data}"
+        return {"type": "image_url", "image_url": {"url": url}}
+
+
+Part = TextPart | ImagePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +219,7 @@ class Message:
     Attributes
     ----------
     role : str
-    content : str, tuple of TextPart, or None
+    content : str, tuple of TextPart and ImagePart, or None
     reasoning : tuple of ReasoningPart, or None
         None: the message has no reasoning field. An empty tuple is sent as empty text, which some
         servers want beside tool calls.
@@ -185,7 +236,7 @@ class Message:
     """
 
     role: Role
-    content: str | tuple[TextPart, ...] | None = None
+    content: str | tuple[Part, ...] | None = None
     reasoning: tuple[ReasoningPart, ...] | None = None
     reasoning_key: str = "reasoning_content"
     tool_calls: tuple[ToolCall, ...] = ()
@@ -198,6 +249,11 @@ class Message:
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         return "".join(part.text for part in self.content)
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        parts = self.content if isinstance(self.content, tuple) else ()
+        return tuple(part for part in parts if isinstance(part, ImagePart))
 
     @property
     def reasoning_text(self) -> str | None:
@@ -228,7 +284,7 @@ class Message:
         """Read a message as the API knows it; unknown fields are left out."""
         content = data.get("content")
         if isinstance(content, list):
-            content = tuple(TextPart(part["text"]) for part in content)
+            content = tuple(part for part in map(_as_part, content) if part)
         keys = [key for key in ("reasoning_content", "reasoning") if data.get(key) is not None]
         key = keys[0] if keys else "reasoning_content"
         reasoning = data.get(key)
@@ -292,8 +348,8 @@ def _joined(parts: tuple[ReasoningPart, ...] | None) -> str | None:
     return None if parts is None else "".join(part.text for part in parts)
 
 
-def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:
-    """Check a prompt: text, or a list of text parts as the API has them.
+def as_content(prompt: str | Sequence[Any]) -> str | tuple[Part, ...]:
+    """Check a prompt: text, or a list of text and image parts as the API has them.
 
     Raises
     ------
@@ -303,18 +359,45 @@ def as_content(prompt: str | Sequence[Any]) -> str | tuple[TextPart, ...]:
     if isinstance(prompt, str):
         return mend_surrogates(prompt)
     if isinstance(prompt, Iterable):
-        parts = list(prompt)
-        if parts and all(_is_text_part(part) for part in parts):
-            return tuple(TextPart(mend_surrogates(part["text"])) for part in parts)
+        parts = [_as_part(part) for part in prompt]
+        if parts and all(parts):
+            return tuple(part for part in parts if part)
     raise KimiError(
-        "A prompt is a str or a list of text parts such as "
+        "A prompt is a str or a list of parts such as "
         f'{{"type": "text", "text": "…"}}; got {clip(repr(prompt), 80)}'
     )
 
 
-def _is_text_part(part: Any) -> bool:
-    return (
-        isinstance(part, Mapping)
-        and part.get("type") == "text"
-        and isinstance(part.get("text"), str)
+def join_parts(pieces: Iterable[str | Part]) -> str | tuple[Part, ...]:
+    """Join texts and pictures to a content: one text where there is nothing else."""
+    parts: list[str | Part] = []
+    for piece in pieces:
+        if isinstance(piece, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += piece
+        elif piece:
+            parts.append(piece)
+    if all(isinstance(part, str) for part in parts):
+        return "".join(map(str, parts))
+    return tuple(TextPart(part) if isinstance(part, str) else part for part in parts)
+
+
+def _as_part(part: Any) -> Part | None:
+    """Read a part as the API has it; None for anything else."""
+    if isinstance(part, ImagePart):
+        return part
+    if isinstance(part, TextPart):
+        return TextPart(mend_surrogates(part.text))
+    if not isinstance(part, Mapping):
+        return None
+    if part.get("type") == "text" and isinstance(part.get("text"), str):
+        return TextPart(mend_surrogates(part["text"]))
+    url = part.get("image_url")
+    url = url.get("url") if isinstance(url, Mapping) else url
+    if part.get("type") != "image_url" or not isinstance(url, str):
+        return None
+    if found := _DATA_URL.fullmatch(url):
+        return ImagePart(found[2], media_type=found[1])
+    raise KimiError(
+        "An image is sent as a data URL in base64, data:image/png;base64,…; servers fetch no "
+        f"others. Got {clip(url, 60)}"
     )

@@ -17,7 +17,7 @@ from textwrap import indent
 from typing import Any, NamedTuple, Protocol
 
 from kimi_magic.core.events import Envelope
-from kimi_magic.core.messages import Usage
+from kimi_magic.core.messages import ImagePart, Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clean, count
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
@@ -39,10 +39,12 @@ __all__ = [
     "publish",
     "show_chat",
     "show_code",
+    "thumbnail",
     "tokens_line",
 ]
 
 # live.css has the same declarations: nothing may move when the record replaces the live view.
+MAX_THUMBNAIL = 200  # pixels across
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
 _PROSE = "font-family:inherit;font-size:inherit"
 _BLOCK = "margin:0 0 .8em"
@@ -101,6 +103,13 @@ class RecordView:
     def close(self) -> None:
         self._timeline.end()
         publish(make_record(self._timeline, self._options))
+
+
+def thumbnail(image: ImagePart) -> Bundle:
+    """Return a small view of a picture that would be sent."""
+    width = min(image.width or MAX_THUMBNAIL, MAX_THUMBNAIL)
+    data = {image.media_type: image.data, "text/plain": f"[{image}]"}
+    return Bundle(data, {image.media_type: {"width": width}})
 
 
 def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = False) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
 from kimi_magic.core.errors import MagicError
+from kimi_magic.core.messages import ImagePart, join_parts
 from kimi_magic.core.reply import Reply
+from kimi_magic.display.record import publish, thumbnail
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.jupyter.commands import help_text
 from kimi_magic.jupyter.fix_explain import ONLY_CODE, code_of
@@ -30,7 +32,10 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
         raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
     request = _request(notebook, options, body.strip("\n"))
     if options["dry_run"]:
-        notebook.say(notebook.session.dry_run(request))
+        dry = notebook.session.dry_run(request)
+        notebook.say(dry.text)
+        for image in dry.images:
+            publish(thumbnail(image))
         return None
     view = ViewOptions(
         format=options["format"] or "markdown",
@@ -60,16 +65,37 @@ def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnR
         "cells": notebook.read_cells(parse_numbers(options["cells"]) if options["cells"] else ()),
         "stream": not options["no_stream"],
     }
+    if options["image"]:
+        from kimi_magic.context.pictures import read_picture
+
+        translated["images"] = tuple(map(read_picture, options["image"]))
     if options["format"] == "json" and options["schema"] is None:
         translated["schema"] = ANY_JSON
     pieces = [body] if options["raw"] else parse(body)
     tokens = options["var_tokens"] or notebook.settings.summary_tokens
     evaluate = in_namespace(notebook.variables, Err=notebook.cell_errors)
-    prompt = fill(pieces, evaluate, tokens=tokens)
+    prompt = fill(pieces, evaluate, tokens=tokens, draw=_drawer(notebook, same, tokens))
     if options["format"] == "code":
-        prompt = f"{prompt}\n\n{ONLY_CODE}"
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        prompt = join_parts([*texts, f"\n\n{ONLY_CODE}"])
     expressions = tuple(piece.source for piece in pieces if isinstance(piece, Expression))
     return TurnRequest(prompt, expressions=expressions, **same | translated)
+
+
+def _drawer(
+    notebook: Notebook, options: Mapping[str, Any], tokens: int
+) -> Callable[[object], ImagePart | None]:
+    """Return what draws a figure for a model that sees."""
+
+    def draw(value: object) -> ImagePart | None:
+        from kimi_magic.context.pictures import is_picture, picture
+
+        asked = (options["endpoint"], options["model"])
+        if is_picture(value) and notebook.session.sees(*asked):
+            return picture(value, tokens=tokens)
+        return None
+
+    return draw
 
 
 def _tools(notebook: Notebook, names: list[str] | None) -> list[Any]:

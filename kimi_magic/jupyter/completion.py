@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from glob import escape, glob
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
@@ -95,6 +96,7 @@ def _names() -> Names:
         "forms": lambda _: FORMS,
         "verbs": lambda _: REGISTRY,
         "variables": lambda _: own,
+        "files": lambda typed: glob(f"{escape(typed)}*"),  # noqa: PTH207 - Path drops a leading ./
         "callables": lambda typed: callables(own, typed),
     }
 

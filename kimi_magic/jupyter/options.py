@@ -103,6 +103,13 @@ OPTIONS = (
     Option(("--seed",), "repeat the same sampling, if the server supports it", "N", int),
     Option(("--stop",), "end the answer at this text (may be repeated)", "TEXT", repeat=True),
     Option(("--cells",), "attach these earlier cells with their outputs", "3-5"),
+    Option(
+        ("--image",),
+        "attach this image file, for a model that sees (may be repeated)",
+        "FILE",
+        repeat=True,
+        completes="files",
+    ),
     Option(("--var-tokens",), "token limit for the summary of each variable", "N", int),
     Option(("--raw",), "leave `{{ … }}` unexpanded"),
     Option(("--dry-run",), "show what would be sent, and send nothing"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
-from kimi_magic.core.messages import Message, ToolResult
+from kimi_magic.core.messages import ImagePart, Message, ToolResult
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import KEY, MASKED, mask_shapes
 from kimi_magic.secrets.stream import StreamRedactor
@@ -73,7 +73,13 @@ class Redactor:
             shown = {name: getattr(value, name) for name in names}
             return replace(value, content=content, **self._value(shown))
         if is_dataclass(value) and type(value).__module__ == Message.__module__:
-            inside = {field.name: getattr(value, field.name) for field in fields(value)}
+            # In a picture's base64 the search for shapes would hit by chance.
+            opaque = {"data"} if isinstance(value, ImagePart) else set()
+            inside = {
+                field.name: getattr(value, field.name)
+                for field in fields(value)
+                if field.name not in opaque
+            }
             return replace(value, **self._value(inside))  # type: ignore[type-var]
         return value
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kimi_magic.chats.context_window import estimate
-from kimi_magic.core.messages import Message
+from kimi_magic.core.messages import ImagePart, Message
 from kimi_magic.turn.loop import Send
 from kimi_magic.turn.prompt import ComposedPrompt
 from kimi_magic.wire.endpoints import Endpoint
 
-__all__ = ["describe_request"]
+__all__ = ["DryRun", "describe_request"]
 
 SHOWN_APART = ("model", "stream_options", "tools", "response_format")
+
+
+class DryRun(NamedTuple):
+    """A request written out, and the pictures that it would hold."""
+
+    text: str
+    images: Sequence[ImagePart]
 
 
 def describe_request(
@@ -23,7 +30,7 @@ def describe_request(
     send: Send,
     notices: Sequence[str],
     prompt: ComposedPrompt,
-) -> str:
+) -> DryRun:
     """Write a request out for a person to read, after the notices that the turn would show."""
     about = ", ".join(f"{k} {v}" for k, v in parameters.items() if k not in SHOWN_APART)
     where = endpoint.base_url or "on this machine"
@@ -38,12 +45,15 @@ def describe_request(
     lines += ["", f"About {tokens:,} tokens. {_variables(prompt)}"]
     if prompt.masked:
         lines.append(f"Masked: {', '.join(prompt.masked)}.")
-    return "\n".join([*lines, "Nothing was sent."])
+    images = [image for message in send.messages for image in message.images]
+    return DryRun("\n".join([*lines, "Nothing was sent."]), images)
 
 
 def _lines(message: Message) -> list[str]:
     lines = [f"(reasoning) {message.reasoning_text}"] if message.reasoning else []
-    lines += [message.text] if message.text else []
+    parts = message.content if isinstance(message.content, tuple) else ()
+    shown = "".join(f"[{p}]" if isinstance(p, ImagePart) else p.text for p in parts)
+    lines += [shown or message.text] if message.text else []
     return lines + [f"(call) {call.name}({call.arguments})" for call in message.tool_calls]
 
 

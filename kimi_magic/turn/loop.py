@@ -38,7 +38,16 @@ from kimi_magic.core.events import (
     ToolFinished,
     ToolStarted,
 )
-from kimi_magic.core.messages import Completion, Message, Step, ToolCall, ToolResult, Usage
+from kimi_magic.core.messages import (
+    Completion,
+    ImagePart,
+    Message,
+    Step,
+    ToolCall,
+    ToolResult,
+    Usage,
+    join_parts,
+)
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.wire.models import Model
 
@@ -138,6 +147,7 @@ class Loop:
         partial_mode: bool = False,
         model: Model | None = None,
     ) -> None:
+        self._sees = model is not None and model.sees
         self._keeps_reasoning = model is not None and model.past_reasoning == "all"
         self._history = tuple(with_reasoning(history) if self._keeps_reasoning else history)
         self._prompt = prompt
@@ -345,6 +355,8 @@ class Loop:
         step = _step(self._calling, results)
         self._steps.append(step)
         self._own += tool_messages(self._calling.message, results)
+        if self._sees and (pictures := _pictures(results)):
+            self._own.append(pictures)
         self._calling = None
         return step
 
@@ -361,12 +373,13 @@ class Loop:
         times = self._repetition.watch(step.tool_calls)
         if times < REPEATED:
             return
-        last = self._own[-1]
+        at = max(i for i, message in enumerate(self._own) if message.role == "tool")
+        last = self._own[at]
         remark = (
             f"[This same call with the same arguments was made {times} times in a row. "
             "Do something else.]"
         )
-        self._own[-1] = replace(last, content=f"{last.text}\n\n{remark}")
+        self._own[at] = replace(last, content=f"{last.text}\n\n{remark}")
         if before < REPEATED:
             yield Notice(f"{name} was called with the same arguments {times} times in a row.")
         if times >= REPEATED_TOO_OFTEN:
@@ -399,6 +412,19 @@ def _canonical(arguments: str) -> str:
         return json.dumps(json.loads(arguments), sort_keys=True)
     except (ValueError, RecursionError):
         return arguments
+
+
+def _pictures(results: Sequence[ToolResult]) -> Message | None:
+    """Return a message with the pictures that tools made; a tool's own message holds text alone."""
+    from kimi_magic.context.pictures import redraw
+
+    pieces: list[str | ImagePart] = []
+    for result in results:
+        for output in result.outputs:
+            encoded = output.data.get("image/png") or output.data.get("image/jpeg")
+            if encoded and (image := redraw(encoded)):
+                pieces += [f"A picture that {result.name} made:\n", image]
+    return Message("user", join_parts(pieces)) if pieces else None
 
 
 def _is_empty(completion: Completion) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.messages import Message, TextPart, as_content
+from kimi_magic.core.messages import ImagePart, Message, Part, as_content, join_parts
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.request import TurnRequest
 
@@ -27,7 +27,7 @@ class ComposedPrompt:
     masked: tuple[str, ...] = ()
 
 
-def check_prompt(prompt: Any) -> str | tuple[TextPart, ...]:
+def check_prompt(prompt: Any) -> str | tuple[Part, ...]:
     """Return a prompt's content.
 
     Raises
@@ -48,11 +48,13 @@ def compose(
     *,
     tokens: int,
     instruction: str = "",
+    sees: bool = False,
 ) -> ComposedPrompt:
     """Attach variables and cells to the prompt, and mask what looks like a key.
 
     A summary has at most ``tokens`` tokens where the request says nothing else; ``instruction`` is
-    added at the end. Without a redactor, what looks like a key may be sent.
+    added at the end. Without a redactor, what looks like a key may be sent. For a model that
+    ``sees``, figures are drawn.
 
     Raises
     ------
@@ -61,23 +63,16 @@ def compose(
     """
     content = check_prompt(request.prompt)
     variables = _variables(request.variables, namespace)
-    blocks = _blocks(request, variables, request.var_tokens or tokens)
-    before = f"{blocks}\n\n" if blocks else ""
-    content = _between(before, content, instruction and f"\n\n{instruction}")
+    blocks = _blocks(request, variables, request.var_tokens or tokens, sees=sees)
+    before = [piece for block in blocks for piece in (block, "\n\n")]
+    pieces = [content] if isinstance(content, str) else content
+    after = f"\n\n{instruction}" if instruction else ""
+    content = join_parts([*request.images, *before, *pieces, after])
     if redactor is not None:
         content = redactor.value(content)
     values = dict.fromkeys([*variables, *request.expressions])
     masked = redactor.found if redactor else ()
     return ComposedPrompt(Message("user", content), tuple(values), masked)
-
-
-def _between(
-    before: str, content: str | tuple[TextPart, ...], after: str
-) -> str | tuple[TextPart, ...]:
-    if isinstance(content, str):
-        return f"{before}{content}{after}"
-    parts = (TextPart(before), *content, TextPart(after))
-    return tuple(part for part in parts if part.text)
 
 
 def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,10 +89,33 @@ def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
     return find_variables(names, namespace)
 
 
-def _blocks(request: TurnRequest, variables: Mapping[str, Any], tokens: int) -> str:
-    from kimi_magic.context.cells import cell_blocks
-    from kimi_magic.context.variables import variable_blocks
+def _blocks(
+    request: TurnRequest, variables: Mapping[str, Any], tokens: int, *, sees: bool
+) -> Iterator[str | ImagePart]:
+    """Yield the attached cells and variables: as text, and as pictures for a model that sees."""
+    if request.cells:
+        from kimi_magic.context.cells import cell_blocks
 
-    cells = cell_blocks(list(request.cells), tokens=tokens) if request.cells else ""
-    values = variable_blocks(variables, tokens=tokens) if variables else ""
-    return "\n\n".join(filter(None, [cells, values]))
+        yield cell_blocks(list(request.cells), tokens=tokens)
+        if sees and any(cell.images for cell in request.cells):
+            from kimi_magic.context.pictures import redraw
+
+            for cell in request.cells:
+                for image in filter(None, map(redraw, cell.images)):
+                    yield f"A picture among the outputs of In[{cell.number}]:\n"
+                    yield image
+    if not variables:
+        return
+    from kimi_magic.context.variables import picture_block, variable_blocks
+
+    pictures = {}
+    if sees:
+        from kimi_magic.context.pictures import is_picture, picture
+
+        drawn = {n: picture(v, tokens=tokens) for n, v in variables.items() if is_picture(v)}
+        pictures = {name: image for name, image in drawn.items() if image}
+    if texts := {name: value for name, value in variables.items() if name not in pictures}:
+        yield variable_blocks(texts, tokens=tokens)
+    for name, image in pictures.items():
+        yield picture_block(name)
+        yield image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,12 +10,21 @@ from typing import Any
 from kimi_magic.chats.chat import Chat, Place
 from kimi_magic.config import APPROVE, EFFORTS, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.messages import Message
+from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, as_content
 from kimi_magic.wire.connector import Target
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
 
-__all__ = ["TurnRequest", "continuation", "left_out", "make_request", "parameters", "system_prompt"]
+__all__ = [
+    "TurnRequest",
+    "as_seen",
+    "check_images",
+    "continuation",
+    "left_out",
+    "make_request",
+    "parameters",
+    "system_prompt",
+]
 
 CONTINUE = "Go on exactly where you stopped; repeat nothing."
 COMPLETE = ("stop", "content_filter")
@@ -61,6 +70,8 @@ class TurnRequest:
         The expressions whose values stand in the prompt.
     cells : tuple
         Earlier cells that go along.
+    images : tuple of ImagePart
+        Image files that go along.
     var_tokens : int or None
         Longest summary of a variable or a cell, in tokens.
     allow_secrets : bool
@@ -89,6 +100,7 @@ class TurnRequest:
     variables: Any = None
     expressions: tuple[str, ...] = ()
     cells: tuple[Any, ...] = ()
+    images: tuple[ImagePart, ...] = ()
     var_tokens: int | None = None
     allow_secrets: bool = False
 
@@ -160,6 +172,7 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
         fresh=False,
         variables=None,
         cells=(),
+        images=(),
         expressions=(),
     )
 
@@ -221,6 +234,40 @@ def left_out(request: TurnRequest, target: Target, settings: Settings) -> list[s
         except KimiError as error:
             notices.append(f"The setting effort is left out: {str(error).partition(':')[0]}.")
     return notices
+
+
+def as_seen(messages: Iterable[Message], model: Model) -> Iterator[Message]:
+    """Yield messages with pictures only where the model sees, else with what stands for them.
+
+    A model of which nothing is known gets those that have no text in their place.
+    """
+    for message in messages:
+        if model.sees or not message.images:
+            yield message
+            continue
+        known = model.reasoning != "unknown"
+        parts: list[Part] = [
+            TextPart(part.text) if isinstance(part, ImagePart) and (part.instead or known) else part
+            for part in message.content or ()
+            if not isinstance(part, str)
+        ]
+        yield replace(message, content=tuple(parts))
+
+
+def check_images(request: TurnRequest, model: Model) -> None:
+    """Refuse images that the user sends to a model that is known not to see.
+
+    Raises
+    ------
+    KimiError
+        It names a model that sees.
+    """
+    sent = [*request.images, *Message("user", as_content(request.prompt)).images]
+    if not model.sees and model.reasoning != "unknown" and any(not i.instead for i in sent):
+        raise KimiError(
+            f"{model.name} reads no images: leave the image out, or ask a model that does, such as "
+            "`-m kimi-k3`."
+        )
 
 
 def _effort(request: TurnRequest, target: Target, settings: Settings) -> Mapping[str, Any]:

@@ -46,7 +46,14 @@ from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, AskPerson, ask_with_input, with_approval
 from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
-from kimi_magic.turn.request import TurnRequest, left_out, parameters, system_prompt
+from kimi_magic.turn.request import (
+    TurnRequest,
+    as_seen,
+    check_images,
+    left_out,
+    parameters,
+    system_prompt,
+)
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks
 from kimi_magic.wire.connector import Connector, ResolvedEndpoint, Target
 from kimi_magic.wire.endpoints import Endpoint
@@ -121,6 +128,7 @@ class PreparedTurn:
         chat = self.chats.peek(self.request.chat) if self.request.chat else None
         dry = _Run(self, chat, (), ask_with_input)
         target = self.connector.target(self.endpoint, model)
+        check_images(self.request, target.record)
         body, *_ = dry.bodies(target)
         notices = left_out(self.request, target, self.settings)
         for happening in dry.new_loop(target, body).run():
@@ -171,6 +179,7 @@ def prepare(
         None if request.allow_secrets else Redactor(keys, shapes=True),
         tokens=settings.summary_tokens,
         instruction=schema.instruction if schema else "",
+        sees=connector.target(endpoint, request.model or settings.model).record.sees,
     )
     return PreparedTurn(
         request,
@@ -283,6 +292,7 @@ class _Run:
             self._chat.calibrations.setdefault(asked, Calibration())
         for notice in left_out(turn.request, target, turn.settings):
             yield self._tell(Notice(notice))
+        check_images(turn.request, target.record)
         bodies = self.bodies(target)
         for body in bodies:
             self._body = body
@@ -327,9 +337,10 @@ class _Run:
                 turn.place, fresh=request.fresh, keep_ids=model.call_ids == "server"
             )
             calibration = self._chat.calibrations.get((endpoint.name, target.model), calibration)
+        *seen, prompt = as_seen([*earlier, turn.prompt.message], model)
         return Loop(
-            self._sendable((*system_prompt(request, turn.settings, model), *earlier)),
-            turn.prompt.message,
+            self._sendable((*system_prompt(request, turn.settings, model), *seen)),
+            prompt,
             retries=turn.settings.retries,
             tools=body.common.get("tools", ()),
             max_steps=request.max_steps or turn.settings.max_steps,

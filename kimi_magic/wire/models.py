@@ -109,6 +109,11 @@ class Model:
         own = {name: getattr(endpoint, name) for name in OWN_FACTS}
         return replace(self, **{name: value for name, value in own.items() if value is not None})
 
+    @property
+    def sees(self) -> bool:
+        """True for a model that is known to read images."""
+        return "image" in self.inputs
+
     def id_at(self, endpoint: Endpoint) -> str:
         """Return the id under which an endpoint knows the model."""
         return self.ids.get(endpoint.kind, self.name)

@@ -107,7 +107,8 @@ def test_a_dry_run_that_comes_first(
     session: Session, den: ScriptedServer, monkeypatch: Patch, found: Found
 ) -> None:
     endpoint = found(monkeypatch, den.base_url)
-    shown = session.dry_run(make_request(f"It is {SECRET}.", variables=HELD, endpoint=endpoint))
+    asked = make_request(f"It is {SECRET}.", variables=HELD, endpoint=endpoint)
+    shown = session.dry_run(asked).text
     assert "[masked]" in shown
     assert not leaks(shown)
 
@@ -145,7 +146,7 @@ def test_all_that_a_turn_leaves_behind(
     assert not leaks(chat, repr(chat), chat.messages, chat.turns)
     assert not leaks(*(kimi.snippet(reply, form) for form in FORMS))
     asked_again = make_request(question, chat="den", endpoint=endpoint, variables=HELD)
-    assert not leaks(session.dry_run(asked_again))
+    assert not leaks(session.dry_run(asked_again).text)
 
 
 @by_way

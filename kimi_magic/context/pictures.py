@@ -1,0 +1,143 @@
+"""Figures and image files as pictures that a model can look at: PNG, bounded, without metadata."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from kimi_magic.context.summaries.summary import summarize
+from kimi_magic.core.errors import PromptError
+from kimi_magic.core.messages import ImagePart
+from kimi_magic.core.stdout import silenced
+from kimi_magic.core.text import clip
+from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
+
+__all__ = ["is_picture", "picture", "read_picture", "redraw"]
+
+LONGEST_SIDE = 1600  # pixels
+MAX_FILE = 50_000_000
+SECONDS = 20.0  # a renderer of plotly or altair starts a browser or an engine of its own
+NEEDS_PILLOW = "Pictures need Pillow: `pip install pillow`."
+
+
+def is_picture(value: object) -> bool:
+    """Return True for a figure of matplotlib, plotly or altair, or an image of Pillow."""
+    return _renderer(value) is not None
+
+
+def picture(value: object, *, tokens: int = 1500) -> ImagePart | None:
+    """Draw a figure; None where it is none, or cannot be drawn here.
+
+    The summary of ``tokens`` stands in for it where a model does not see.
+    """
+    render = _renderer(value)
+    if render is None:
+        return None
+    try:
+        with silenced():
+            data, width, height = call_within(lambda: _png(render(value)), TimeLimit(SECONDS))
+    except (*USER_ERRORS, ImportError):
+        return None
+    return _part(data, width, height, summarize(value, tokens=tokens))
+
+
+def read_picture(path: str) -> ImagePart:
+    """Read an image file.
+
+    Raises
+    ------
+    PromptError
+        It cannot be read, or is no image.
+    """
+    name = clip(path, 120)
+    try:
+        file = Path(path).expanduser()
+        if file.stat().st_size > MAX_FILE:
+            raise PromptError(f"{name} is larger than {MAX_FILE // 1_000_000} MB: make it smaller.")
+        return _part(*_png(file.read_bytes()), "")
+    except OSError as error:
+        why = error.strerror or "it is no image that Pillow reads"
+        raise PromptError(f"{name} cannot be sent as an image: {why}.") from None
+    except ImportError:
+        raise PromptError(NEEDS_PILLOW) from None
+    except USER_ERRORS as error:
+        raise PromptError(f"{name} is no image: {clip(str(error), 120)}.") from None
+
+
+def redraw(encoded: Any) -> ImagePart | None:
+    """Make a picture of an output's PNG or JPEG in base64; None where that is no image."""
+    try:
+        return _part(*_png(base64.b64decode(encoded)), "")
+    except (*USER_ERRORS, ImportError, binascii.Error):
+        return None
+
+
+def _renderer(value: object) -> Callable[[Any], bytes] | None:
+    """Return the function that draws a value, by its type alone: nothing is imported or asked."""
+    kind = type(value)
+    for module, names, render in _RENDERERS:
+        loaded = sys.modules.get(module)
+        types = tuple(t for name in names if isinstance(t := getattr(loaded, name, None), type))
+        if types and issubclass(kind, types):
+            return render
+    return None
+
+
+def _draw_matplotlib(value: Any) -> bytes:
+    figure = value.get_figure() if hasattr(value, "get_xlim") else value
+    file = BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight")
+    return file.getvalue()
+
+
+def _draw_plotly(value: Any) -> bytes:
+    drawn: bytes = value.to_image(format="png")
+    return drawn
+
+
+def _draw_altair(value: Any) -> bytes:
+    file = BytesIO()
+    value.save(file, format="png")
+    return file.getvalue()
+
+
+def _draw_pillow(value: Any) -> bytes:
+    file = BytesIO()
+    value.save(file, format="PNG")
+    return file.getvalue()
+
+
+_RENDERERS: tuple[tuple[str, tuple[str, ...], Callable[[Any], bytes]], ...] = (
+    ("matplotlib.figure", ("FigureBase",), _draw_matplotlib),
+    ("matplotlib.axes", ("Axes",), _draw_matplotlib),
+    ("plotly.basedatatypes", ("BaseFigure",), _draw_plotly),
+    ("altair", ("TopLevelMixin",), _draw_altair),
+    ("PIL.Image", ("Image",), _draw_pillow),
+)
+
+
+def _png(data: bytes) -> tuple[str, int, int]:
+    """Return an image as PNG in base64, no side longer than the limit, with its size in pixels.
+
+    The pixels are drawn anew: of a file's metadata only the orientation counts.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(BytesIO(data)) as image:
+        upright = ImageOps.exif_transpose(image)
+        upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        mode = "RGBA" if upright.has_transparency_data else "RGB"
+        bare = Image.new(mode, upright.size)
+        bare.paste(upright.convert(mode))
+    file = BytesIO()
+    bare.save(file, format="PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode("ascii"), *bare.size
+
+
+def _part(data: str, width: int, height: int, instead: str) -> ImagePart:
+    return ImagePart(data, width=width, height=height, instead=instead)
