@@ -363,7 +363,7 @@ def as_content(prompt: str | Sequence[Any]) -> str | tuple[Part, ...]:
         if parts and all(parts):
             return tuple(part for part in parts if part)
     raise KimiError(
-        "A prompt is a str or a list of parts such as "
+        "A prompt is a str or a list of text parts and images such as "
         f'{{"type": "text", "text": "…"}}; got {clip(repr(prompt), 80)}'
     )
 

@@ -214,9 +214,12 @@ class Connector:
         return found
 
     def known_models(self) -> list[str]:
-        """Return the ids of the endpoints' models and of those that servers listed."""
+        """Return the ids of the endpoints' models, of the records, and of those that servers listed.
+
+        The name of a record is taken at every endpoint.
+        """
         own = [self.target(endpoint, None).model for endpoint in self.catalogue]
-        return list(dict.fromkeys([*own, *self._listed]))
+        return list(dict.fromkeys([*own, *(m.name for m in self.model_records), *self._listed]))
 
     def free(self, endpoint: Endpoint) -> None:
         """Have the embedded engine drop its work, if no other exchange waits for it.

@@ -99,7 +99,7 @@ def test_a_bad_variable_breaks_no_list(kernel: Kernel, variable: str) -> None:
         ("%%kimi -e nvid", "nvidia"),
         ("%%kimi -e la", "lab"),
         ("%kimi models nvid", "nvidia"),
-        ("%%kimi -m moonshotai/kimi", "moonshotai/kimi-k2-thinking"),
+        ("%%kimi -m moonshotai/kimi", "moonshotai/kimi-k3"),
     ]:
         assert name.endswith(kernel.complete(code)["matches"][0])
 

@@ -117,7 +117,8 @@ def test_settings_hold_until_they_change(kernel: Kernel, asked: ScriptedServer) 
     kernel.run("kimi.ask('Hi')")
     kernel.run("kimi.settings.temperature = None; kimi.ask('Hi', system='', model='m')")
     bodies = [r.body for r in asked.requests]
-    assert [b["temperature"] for b in bodies] == [0.25, 0.25, 1.0]
+    # K3 fixes its sampling; of m nothing is known, and its server decides.
+    assert [b.get("temperature") for b in bodies] == [0.25, None, None]
     assert [b["model"] for b in bodies] == ["kimi-k2-thinking", "kimi-k3", "m"]
     assert [b["messages"][0]["role"] for b in bodies] == ["system", "system", "user"]
 
