@@ -74,7 +74,7 @@ ToolEvent = ToolStarted | ToolFinished
 
 PRACTICE = (
     "No key was found, so a small practice model answers; it is often wrong. For Kimi itself "
-    "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai)."
+    "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.kimi.ai)."
 )
 MASKED = "Masked in what is sent: {}. --allow-secrets sends it."
 REPLACED = "{} is no longer offered here: {} answers, and from now on in this session."

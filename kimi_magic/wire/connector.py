@@ -37,7 +37,7 @@ __all__ = ["AskKey", "Connector", "ResolvedEndpoint", "Target"]
 
 NO_MODEL = (
     "No model is at hand: no key was found, and the embedded engine is not installed.\n"
-    "Set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai), or install "
+    "Set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.kimi.ai), or install "
     'the practice model\'s engine with `pip install "kimi-magic[local]"`.'
 )
 AskKey = Callable[[str], str]
