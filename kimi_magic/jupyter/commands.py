@@ -257,7 +257,8 @@ def _endpoints(notebook: Notebook, _: str) -> None:
                 present = "unusable"
             key = f"{endpoint.key_env}: {present}"
         mark = "→" if endpoint == chosen else ""
-        rows.append((mark, endpoint.name, key, endpoint.model, endpoint.base_url or "embedded"))
+        model = connector.default_model(endpoint) or "as it lists"
+        rows.append((mark, endpoint.name, key, model, endpoint.base_url or "embedded"))
     notebook.say("\n".join(filter(None, [_columns(rows), connector.catalogue.problem])))
 
 

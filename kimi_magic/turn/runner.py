@@ -324,7 +324,7 @@ class _Run:
         if turn.schema is None:
             schemas: Iterable[dict[str, Any]] = [{}]
         else:
-            schemas = map(turn.schema.request, target.endpoint.strictnesses)
+            schemas = map(turn.schema.request, target.strictnesses)
         return [_Body(self._sendable(common), self._sendable(schema)) for schema in schemas]
 
     def new_loop(self, target: Target, body: _Body) -> Loop:

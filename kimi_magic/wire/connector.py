@@ -23,8 +23,10 @@ from kimi_magic.wire.endpoints import (
     LATEST_MODEL,
     LOCAL,
     PREFERRED,
+    STRICTNESSES,
     Catalogue,
     Endpoint,
+    Strictness,
     from_environment,
 )
 from kimi_magic.wire.models import Model, ModelCatalogue, newest
@@ -51,6 +53,12 @@ class Target:
     endpoint: Endpoint
     model: str
     record: Model
+
+    @property
+    def strictnesses(self) -> tuple[Strictness, ...]:
+        """The ways to hold an answer to a schema, the strictest first."""
+        strictest = "json_schema" if self.record.strict_schemas else self.endpoint.answers
+        return STRICTNESSES[STRICTNESSES.index(strictest) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,11 @@ class Connector:
         if model == record.name:
             model = record.id_at(endpoint)
         return Target(endpoint, model, record.at(endpoint))
+
+    def default_model(self, endpoint: Endpoint) -> str:
+        """Return the model for those who name none; "" where the server's list will tell."""
+        known = self._defaults.get(endpoint.base_url) or endpoint.model
+        return known or ("" if endpoint.lists_models else GUESSED_MODEL)
 
     def replace_default(self, resolved: ResolvedEndpoint) -> ResolvedEndpoint | None:
         """Find another model in the place of a default that the server does not have.

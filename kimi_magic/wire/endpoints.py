@@ -115,11 +115,6 @@ class Endpoint:
         """The name under which models know the endpoint."""
         return self.like or self.name
 
-    @property
-    def strictnesses(self) -> tuple[Strictness, ...]:
-        """The ways to hold an answer to a schema, the strictest first."""
-        return STRICTNESSES[STRICTNESSES.index(self.answers) :]
-
 
 def _self_hosted(name: str, port: int, docs: str, answers: Strictness = "json_schema") -> Endpoint:
     url = f"http://127.0.0.1:{port}/v1"
