@@ -227,7 +227,7 @@ class Connector:
         return found
 
     def known_models(self) -> list[str]:
-        """Return the ids of the endpoints' models, of the records, and of those that servers listed.
+        """Return the ids of models: those of the endpoints, of the records, and of lists so far.
 
         The name of a record is taken at every endpoint.
         """
