@@ -49,6 +49,10 @@ BOUNDS: Mapping[str, Bounds] = {
     "connect_timeout": Bounds(0.1),
     "first_token_timeout": Bounds(0.1),
     "stall_timeout": Bounds(0.1),
+    "max_body_bytes": Bounds(100_000, 10**9),
+    "max_line_bytes": Bounds(100_000, 10**9),
+    "max_queue_bytes": Bounds(100_000, 10**9),
+    "max_turn_bytes": Bounds(100_000, 10**10),
 }
 """Bounds by the name of a setting, a keyword of ``kimi.ask`` or an option of ``%%kimi``."""
 
@@ -120,6 +124,19 @@ class Settings(Configurable):
     first_token_timeout = Float(300.0, help="Seconds to wait for the first token.").tag(config=True)
     stall_timeout = Float(
         120.0, help="Seconds without a byte after which a stream counts as dead."
+    ).tag(config=True)
+    max_body_bytes = Int(
+        16_000_000,
+        help="Decoded bytes of an answer in one piece, or of a list of models, that are taken.",
+    ).tag(config=True)
+    max_line_bytes = Int(
+        16_000_000, help="Bytes of one line, or one event, of a stream that are taken."
+    ).tag(config=True)
+    max_queue_bytes = Int(
+        4_000_000, help="Bytes that a stream may be ahead of the turn; then the reader waits."
+    ).tag(config=True)
+    max_turn_bytes = Int(
+        32_000_000, help="Bytes of text that the answers of one turn may have together."
     ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."

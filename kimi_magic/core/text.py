@@ -14,6 +14,7 @@ __all__ = [
     "plain",
     "replace_unprintable",
     "reveal",
+    "utf8_size",
     "without_blank_lines",
 ]
 
@@ -150,3 +151,8 @@ def plain(text: str) -> str:
     if "\r" not in text:
         return text
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+
+def utf8_size(text: str) -> int:
+    """Return the bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -20,11 +20,15 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class EndpointFacts:
-    """The endpoint that a turn was sent to; ``base_url`` is empty for the embedded engine."""
+    """The endpoint that a turn was sent to; ``base_url`` is empty for the embedded engine.
+
+    The values of ``headers`` name environment variables, as ``${NAME}``, and hold nothing of them.
+    """
 
     name: str
     base_url: str = ""
     key_env: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

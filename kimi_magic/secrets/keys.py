@@ -90,10 +90,14 @@ class KeyRing:
 
     It remembers each key that it found, whatever endpoint the key is for, and each one that was
     replaced or refused since: redaction needs them all.
+
+    A key of the environment or of ``keyring`` belongs to its variable, which the user named for an
+    endpoint. One that was typed belongs to the address that it was typed for: another address that
+    takes over the endpoint's name does not get it.
     """
 
     def __init__(self) -> None:
-        self._typed: dict[str, Key] = {}
+        self._typed: dict[tuple[str, str], Key] = {}
         self._found: dict[tuple[str, ...], Key] = {}
 
     def known(self, variables: Iterable[str]) -> list[Key]:
@@ -104,13 +108,18 @@ class KeyRing:
                 self._remember(value, source, name)
         return list(self._found.values())
 
-    def find(self, variable: str) -> Key | None:
-        """Find the key that goes by this name without asking anybody.
+    def remember(self, keys: Iterable[Key]) -> None:
+        """Take in what is to be redacted as keys are."""
+        for key in keys:
+            self._found.setdefault((key.value, key.source, key.name), key)
+
+    def find(self, variable: str, address: str) -> Key | None:
+        """Find the key that goes by this name at an address, without asking anybody.
 
         One that holds a character that no HTTP header can carry raises a `ConfigError`.
         """
         value, source = _from_environment(variable)
-        if not value and (typed := self._typed.get(variable)):
+        if not value and (typed := self._typed.get((variable, address))):
             return typed
         if not value:
             value, source = _from_keyring(variable), f"keyring ({KEYRING_SERVICE}, {variable})"
@@ -118,14 +127,17 @@ class KeyRing:
 
     def forget(self, key: Key) -> None:
         """Stop using a typed key that a server refused."""
-        self._typed = {name: typed for name, typed in self._typed.items() if typed is not key}
+        self._typed = {place: typed for place, typed in self._typed.items() if typed is not key}
 
-    def ask(self, variable: str, endpoint: str, prompt: Callable[[str], str] | None) -> Key:
-        """Let a person type the key; it stays in memory only.
+    def ask(
+        self, variable: str, endpoint: str, address: str, prompt: Callable[[str], str] | None
+    ) -> Key:
+        """Let a person type the key for an address; it stays in memory only.
 
         A `MissingKeyError` says that nobody can answer, or that the answer was empty.
         """
-        typed = prompt(f"{variable} for {endpoint} (stays in memory): ").strip() if prompt else ""
+        place = endpoint if endpoint == address else f"{endpoint} at {address}"
+        typed = prompt(f"{variable} for {place} (stays in memory): ").strip() if prompt else ""
         if not typed:
             raise MissingKeyError(
                 f"The endpoint {endpoint} needs a key and {variable} is not set.\n"
@@ -134,7 +146,8 @@ class KeyRing:
                 "Without a key: `-e local` asks the practice model."
             )
         source = "what you typed; run the cell again to type another"
-        key = self._typed[variable] = self._remember(_checked(typed, variable), source, variable)
+        key = self._remember(_checked(typed, variable), source, variable)
+        self._typed[variable, address] = key
         return key
 
     def _remember(self, value: str, source: str, name: str) -> Key:

@@ -217,7 +217,7 @@ class _Run:
         self._loop: Loop | None = None
         self._body: _Body | None = None
         self._data: Any = None
-        self._inbox = Inbox()
+        self._inbox = Inbox(turn.settings.max_queue_bytes)
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None
@@ -389,7 +389,12 @@ class _Run:
         record = replace(
             record,
             parameters=self._body.common if self._body else {},
-            endpoint=EndpointFacts(endpoint.name, endpoint.base_url, endpoint.key_env),
+            endpoint=EndpointFacts(
+                endpoint.name,
+                endpoint.base_url,
+                endpoint.key_env,
+                endpoint.own_headers.public(),
+            ),
             failure=Failure(type(error).__name__, str(error)) if error else None,
         )
         functions = turn.toolset.functions if turn.toolset else {}

@@ -7,11 +7,11 @@ drives the turn takes it out and hands it to its exchange.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import groupby
 from typing import Any, Self
 
@@ -19,15 +19,26 @@ from pydantic_core import from_json
 
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import EndpointError
-from kimi_magic.core.events import ContentDelta, ReasoningDelta
+from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import Completion
+from kimi_magic.core.text import utf8_size
 from kimi_magic.secrets.keys import Key
 from kimi_magic.wire.connection import HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.error_mapping import ErrorMapper
 from kimi_magic.wire.inbox import Inbox
 from kimi_magic.wire.openai.chat_completions import ChatCompletions
-from kimi_magic.wire.protocols import Arrival, Carriage, Delta, Fold, Refused, Transport, Wire
+from kimi_magic.wire.protocols import (
+    Arrival,
+    BadProxy,
+    Carriage,
+    Delta,
+    Fold,
+    Refused,
+    TooMuch,
+    Transport,
+    Wire,
+)
 from kimi_magic.wire.sse import SSEDecoder
 
 __all__ = ["Client", "Exchange"]
@@ -41,6 +52,11 @@ CONNECT_GRACE = 0.5
 # After the end of a stream the body should end too; then the connection can serve again.
 END_GRACE = 0.05
 BLANK = b"\xef\xbb\xbf \t\r\n"
+# The beginning of a stream that no chunk came of, for the words of the error.
+MOST_OF_NO_CHUNK = 10_000
+CALL_BYTES = 2000
+# A flood of tiny events becomes Python objects in parts.
+EVENTS_AT_ONCE = 1000
 
 
 class Client:
@@ -64,9 +80,13 @@ class Client:
         self.key = key
         self.settings = settings or Settings()
         self.wire: Wire = wire or ChatCompletions()
-        headers = partial(self.wire.headers, key)
-        self.transport: Transport = transport or HTTPTransport(base_url, headers)
+        # Looked up once: a client whose endpoint's variables have changed since serves no longer.
+        self._own_headers = endpoint.own_headers.resolve()
+        self.transport: Transport = transport or HTTPTransport(
+            base_url, self._headers, lambda: self.settings.max_body_bytes
+        )
         self.under_way: set[Exchange] = set()
+        self.used_at = 0.0  # when a turn last asked for it, in seconds of the monotonic clock
 
     def __repr__(self) -> str:
         return f"<Client of {self.endpoint.name} at {self.base_url}, {self.key!r}>"
@@ -74,7 +94,8 @@ class Client:
     def serves(self, endpoint: Endpoint, base_url: str, key: Key | None) -> bool:
         """Return True if it is the client of this endpoint, at this address and with this key."""
         mine, other = (k.value if k else None for k in (self.key, key))
-        return (self.endpoint, self.base_url, mine) == (endpoint, base_url, other)
+        same = (self.endpoint, self.base_url, mine) == (endpoint, base_url, other)
+        return same and self._own_headers == endpoint.own_headers.resolve()
 
     def chat(
         self, body: Mapping[str, Any], keys: Sequence[Key] = (), inbox: Inbox | None = None
@@ -83,7 +104,7 @@ class Client:
 
         ``keys`` are masked in what comes. Exchanges that one driver waits for share an inbox.
         """
-        return Exchange(self, body, keys, inbox or Inbox())
+        return Exchange(self, body, keys, inbox or Inbox(self.settings.max_queue_bytes))
 
     def models(self, timeout: float = MODELS_TIMEOUT) -> list[str]:
         """Return the ids that the server offers, sorted, or raise an `EndpointError`."""
@@ -95,6 +116,13 @@ class Client:
     def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
         """Return what maps failures, those of one model where it is named."""
         return ErrorMapper(self.endpoint, self.base_url, self.key, self.wire, model, keys)
+
+    def _headers(self) -> Mapping[str, str]:
+        """Return all that we mean to send; the endpoint's own take precedence."""
+        own = {name.lower() for name in self._own_headers}
+        common = {**self.wire.headers(self.key), "Accept-Encoding": "identity"}
+        kept = {name: value for name, value in common.items() if name.lower() not in own}
+        return kept | self._own_headers
 
     @property
     def busy(self) -> bool:
@@ -118,15 +146,18 @@ class Exchange:
     ) -> None:
         self.inbox = inbox
         self.finished = False
+        self.held_up = 0.0  # when its reader last had to wait for room; infinite while it does
+        self._left = False
+        self._driver = 0  # the thread that takes from the inbox
         self._client = client
         self._settings = client.settings
         self._body = body
         self._errors = client.errors(body["model"], keys)
         self._fold: Fold = client.wire.fold(keys)
-        self._decoder = SSEDecoder()
+        self._decoder = SSEDecoder(self._settings.max_line_bytes)
         self._carriage: Carriage | None = None
         self._deltas: list[Delta] = []
-        self._body_read: list[bytes] = []  # until a chunk was understood
+        self._body_read = bytearray()  # until a chunk was understood
         self._streamed: bool | None = None  # False: one JSON document; None: no telling yet
         self._chunks = 0
         self._began = self._last_byte = time.monotonic()
@@ -135,6 +166,7 @@ class Exchange:
         self._timed_out = False
 
     def __enter__(self) -> Self:
+        self._driver = threading.get_ident()
         try:
             request = self._client.wire.request(self._body)
         except (ValueError, TypeError, RecursionError) as error:
@@ -144,13 +176,17 @@ class Exchange:
             self._carriage = self._client.transport.send(
                 request, self.deliver, self._settings.connect_timeout
             )
-        except ValueError as error:  # the HTTP library reads the environment's proxies
-            advice = "Is it the proxy? HTTP_PROXY, HTTPS_PROXY and ALL_PROXY name one."
-            raise self._errors.unsendable(str(error), advice) from None
+        except BadProxy as error:
+            raise self._errors.from_exception(error) from None
         self._client.under_way.add(self)
         return self
 
+    def waits_for_room(self) -> bool:
+        """Return True if somebody takes from the inbox, in another thread than this one."""
+        return not self._left and threading.get_ident() != self._driver
+
     def __exit__(self, *_: object) -> None:
+        self._left = True
         carriage, self._carriage = self._carriage, None
         if carriage:
             carriage.end()
@@ -226,23 +262,28 @@ class Exchange:
         if not data or self._ended is not None:  # what comes after the end belongs to no answer
             return
         if not self._chunks:
-            self._body_read.append(data)
-        if self._streamed is None:
-            # The body tells more than the Content-Type, which servers and proxies set as they like.
-            data = b"".join(self._body_read)
-            if first := data.lstrip(BLANK)[:1]:
-                self._streamed = first not in b"{["
+            self._body_read += data
+            if self._streamed is None:
+                # The body tells more than the Content-Type, which servers and proxies set as they
+                # like.
+                self._body_read = self._body_read.lstrip(BLANK)
+                data = bytes(self._body_read)
+                self._streamed = data[:1] not in b"{[" if data else None
+            if self._streamed:
+                del self._body_read[MOST_OF_NO_CHUNK:]
+            elif len(self._body_read) > self._settings.max_body_bytes:
+                raise TooMuch("max_body_bytes")
         if self._streamed:
             self._fold_events(self._decoder.feed(data))
 
     def _read_end(self) -> None:
         """Take the end of a body that no event announced."""
-        body = b"".join(self._body_read)
+        body = bytes(self._body_read)
         if self._streamed:
             self._fold_events(self._decoder.flush(), cut=True)
         elif body:
             with suppress(ValueError):
-                self._fold_in(_chunks(body.lstrip(BLANK)))
+                self._fold_in(_chunks(body))
             if not self._fold.started and not self._fold.finish_reason:
                 raise self._errors.unreadable(body)
         if not self._chunks and self._ended is None:
@@ -267,6 +308,9 @@ class Exchange:
             except ValueError:
                 unreadable = data
                 break
+            if len(chunks) >= EVENTS_AT_ONCE:
+                self._fold_in(chunks)
+                chunks = []
         self._fold_in(chunks)
         if unreadable is not None and not cut:
             raise self._errors.unreadable(unreadable, started=self._fold.started)
@@ -279,7 +323,11 @@ class Exchange:
             if self._client.wire.is_error(chunk):
                 self._deltas += self._fold.add(chunks[:count])
                 raise self._errors.from_chunk(chunk, started=self._fold.started)
-        self._deltas += self._fold.add(chunks)
+        deltas = self._fold.add(chunks)
+        self._deltas += deltas
+        self.inbox.text_bytes += sum(map(_size, deltas))
+        if self.inbox.text_bytes > self._settings.max_turn_bytes:
+            raise TooMuch("max_turn_bytes")
 
     def _silence(self, now: float) -> EndpointError | None:
         settings, started = self._settings, self._fold.started
@@ -288,12 +336,19 @@ class Exchange:
             late = now - self._began > settings.connect_timeout + CONNECT_GRACE
             return self._errors.unreached("no answer in time") if late else None
         if started:
-            waited, limit = now - self._last_byte, settings.stall_timeout
+            waited, limit = now - max(self._last_byte, self.held_up), settings.stall_timeout
         elif self._body.get("stream"):  # comments are no sign of an answer
             waited, limit = now - self._began, settings.first_token_timeout
         else:
             waited, limit = now - self._began, WHOLE_ANSWER_TIMEOUT
         return self._errors.silent(waited, started=started) if waited > limit else None
+
+
+def _size(delta: Delta) -> int:
+    """Return the bytes that a delta adds to the turn; a call is more than its text."""
+    if isinstance(delta, ToolCallStarted):
+        return CALL_BYTES + utf8_size(delta.name)
+    return utf8_size(delta.arguments if isinstance(delta, ToolCallDelta) else delta.text)
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:

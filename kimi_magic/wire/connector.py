@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ NO_MODEL = (
     "Set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.moonshot.ai), or install "
     'the practice model\'s engine with `pip install "kimi-magic[local]"`.'
 )
+# Each has a few sockets, with a parked thread each.
+MOST_CLIENTS, UNUSED_SECONDS = 8, 300.0
 AskKey = Callable[[str], str]
 
 
@@ -81,22 +84,33 @@ class Connector:
 
         ``KIMI_API_KEY`` belongs to ``KIMI_BASE_URL``; without one, to ``KIMI_ENDPOINT``.
         """
+        self._keys.remember(endpoint.own_headers.secrets())
         if not endpoint.key_env:
             return None
         named = os.environ.get("KIMI_ENDPOINT", "").strip() == endpoint.name
         own = named and not os.environ.get("KIMI_BASE_URL", "").strip()
-        return (own and self._keys.find("KIMI_API_KEY")) or self._keys.find(endpoint.key_env)
+        place = endpoint.base_url
+        found = self._keys.find("KIMI_API_KEY", place) if own else None
+        return found or self._keys.find(endpoint.key_env, place)
 
     def known_keys(self) -> list[Key]:
-        """Return every key found so far, of endpoints that are not registered too, to redact."""
+        """Return every key found so far, of endpoints that are not registered too, to redact.
+
+        The values of the endpoints' own headers are among them.
+        """
+        self._keys.remember(self.catalogue.secrets)
         return self._keys.known(self.catalogue.key_names)
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
-        """Return the endpoint's key; the user types it, or a `MissingKeyError` asks for it."""
+        """Return the endpoint's key; the user types it, or a `MissingKeyError` asks for it.
+
+        A `ConfigError` names a variable of the endpoint's own headers that is not set.
+        """
+        endpoint.own_headers.resolve()
+        found = self.key_at_hand(endpoint)
         if endpoint.key_env is None:
             return None
-        found = self.key_at_hand(endpoint)
-        return found or self._keys.ask(endpoint.key_env, endpoint.name, ask_key)
+        return found or self._keys.ask(endpoint.key_env, endpoint.name, endpoint.base_url, ask_key)
 
     def connect(
         self,
@@ -156,7 +170,7 @@ class Connector:
 
     def forget(self, endpoint: Endpoint) -> None:
         """Forget a typed key that the endpoint refused."""
-        if endpoint.key_env and (key := self._keys.find(endpoint.key_env)):
+        if endpoint.key_env and (key := self._keys.find(endpoint.key_env, endpoint.base_url)):
             self._keys.forget(key)
 
     def close(self) -> None:
@@ -172,10 +186,21 @@ class Connector:
         from kimi_magic.wire.client import Client
 
         with self._lock:
-            client = self._clients.get(endpoint.name)
+            client = self._clients.pop(endpoint.name, None)
             if client is None or not client.serves(endpoint, base_url, key):
                 if client:
                     client.close()
-                client = self._clients[endpoint.name] = Client(endpoint, base_url, key, settings)
+                client = Client(endpoint, base_url, key, settings)
             client.settings = settings
+            self._clients[endpoint.name] = client  # the latest used one is the last
+            self._close_unused(client)
             return client
+
+    def _close_unused(self, used: Client) -> None:
+        """Close the clients that were not used for long, or are too many; one may be busy still."""
+        now = used.used_at = time.monotonic()
+        for name, client in list(self._clients.items()):
+            old = now - client.used_at > UNUSED_SECONDS or len(self._clients) > MOST_CLIENTS
+            if old and client is not used and not client.busy:
+                del self._clients[name]
+                client.close()

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Literal
 
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.core.messages import Usage
+from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import without_key
+from kimi_magic.wire.addresses import clean_url
+from kimi_magic.wire.headers import EndpointHeaders
 
 __all__ = ["KIMI_SYSTEM", "LOCAL", "Catalogue", "Endpoint", "is_kimi"]
 
@@ -25,25 +28,7 @@ KIMI_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
 Strictness = Literal["json_schema", "json_object", "text"]
 STRICTNESSES: tuple[Strictness, ...] = ("json_schema", "json_object", "text")
 SELF_HOSTED_MODEL = "kimi-k2-thinking"
-
-
-def _clean_url(url: str) -> str:
-    """Return an http(s) address without the path of a single call, or raise a `ConfigError`."""
-    url = re.sub(r"(/chat/completions)?/*$", "", url.strip())
-    if re.match(r"\w+://[^/]*@", url):
-        raise ConfigError(
-            "An address must not hold a name and password: they would be saved with the notebook. "
-            "Put the key into an environment variable and name that as key_env."
-        )
-    if not re.match(r"https?://[^/\s]+", url):
-        said = (
-            f"{url!r} is no address of a server; it looks like https://host/v1 or "
-            "http://127.0.0.1:8000/v1."
-        )
-        raise ConfigError(without_key(said, url))
-    if "?" in url or "#" in url:
-        raise ConfigError("An address has no query and no fragment; a key goes into key_env.")
-    return url
+EMBEDDED = "local"  # the endpoint of the engine in this kernel, which has no address of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +40,8 @@ class Endpoint:
     name : str
         The name that ``-e`` takes.
     base_url : str
-        Up to and including ``/v1``; empty for the embedded engine, which gets one when it starts.
+        Up to and including ``/v1``; empty for the endpoint ``local`` alone, the embedded engine,
+        which gets one when it starts.
     key_env : str or None
         The environment variable that holds the key; None: the server wants none.
     model : str
@@ -77,6 +63,11 @@ class Endpoint:
     partial_mode : bool
         True where a last assistant message with ``"partial": true`` is the beginning of the answer
         (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
+    headers : mapping of str to str
+        Headers that each request carries beside our own, such as ``{"X-Team": "${TEAM_TOKEN}"}``.
+        ``${NAME}`` stands for an environment variable, which must be set when a request is made.
+        An ``Authorization`` takes the place of the key: only where there is no ``key_env``. The
+        values are masked as keys are.
     """
 
     name: str
@@ -93,17 +84,31 @@ class Endpoint:
     stream_usage: bool = True
     docs: str = ""
     partial_mode: bool = False
+    headers: Mapping[str, str] = field(default_factory=EndpointHeaders)
 
     def __post_init__(self) -> None:
-        if self.base_url:
-            object.__setattr__(self, "base_url", _clean_url(self.base_url))
-        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,63}", self.key_env):
+        if not str(self.name).strip():
+            raise ConfigError("An endpoint has a name, the one that -e takes.")
+        if self.base_url != "" or self.name != EMBEDDED:
+            object.__setattr__(self, "base_url", clean_url(self.base_url))
+        object.__setattr__(self, "headers", EndpointHeaders(self.headers))
+        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,63}", str(self.key_env)):
             raise ConfigError(
                 "key_env takes the name of the environment variable that holds the key, such as "
                 "'LAB_API_KEY', and not the key."
             )
+        if self.key_env is not None and self.own_headers.has("Authorization"):
+            raise ConfigError(
+                "An endpoint has a key_env or an Authorization header of its own, not both."
+            )
         if self.prices is not None and len(self.prices) not in (2, 3):
             raise ConfigError("prices are two or three numbers: prompt, completion, cached prompt.")
+
+    @property
+    def own_headers(self) -> EndpointHeaders:
+        """The headers, which a record always holds in this form."""
+        assert isinstance(self.headers, EndpointHeaders), "__post_init__ sees to it"
+        return self.headers
 
     @property
     def strictnesses(self) -> tuple[Strictness, ...]:
@@ -131,7 +136,7 @@ def _self_hosted(name: str, port: int, docs: str, answers: Strictness = "json_sc
 
 # Measured: the practice model makes sense only when it is sampled greedily and kept short.
 LOCAL = Endpoint(
-    "local",
+    EMBEDDED,
     "",
     model="smollm2-135m-practice",
     context_window=4096,
@@ -222,6 +227,12 @@ class Catalogue:
         """The variables that hold keys, of every endpoint."""
         return [e.key_env for e in self._named.values() if e.key_env] + ["KIMI_API_KEY"]
 
+    @property
+    def secrets(self) -> list[Key]:
+        """The values of the endpoints' own headers, to mask."""
+        own = [e.own_headers for e in self._named.values() if e.headers]
+        return [secret for headers in own for secret in headers.secrets()]
+
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint; one of the same name is replaced."""
         self._named[endpoint.name] = endpoint
@@ -236,8 +247,8 @@ class Catalogue:
         if name == OWN and (own := from_environment()):
             return own
         known = self._all()
-        if "://" in name:
-            url = _clean_url(name)
+        if "://" in name or "@" in name:  # the latter is refused in words that do not quote it
+            url = clean_url(name)
             same = [endpoint for endpoint in known.values() if endpoint.base_url == url]
             return same[0] if same else Endpoint(url, url)
         near = get_close_matches(name, known, n=1)

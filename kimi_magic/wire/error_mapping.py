@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from kimi_magic.core import errors
@@ -23,9 +22,16 @@ from kimi_magic.core.errors import BadStream, ConnectionFailed, EndpointError, S
 from kimi_magic.core.text import replace_unprintable
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.redact import Redactor
-from kimi_magic.wire.connection import LOOPBACK
+from kimi_magic.wire.addresses import host_of, is_this_machine
 from kimi_magic.wire.endpoints import Endpoint
-from kimi_magic.wire.protocols import Refused, ServerError, Wire
+from kimi_magic.wire.protocols import (
+    BadProxy,
+    Redirected,
+    Refused,
+    ServerError,
+    TooMuch,
+    Wire,
+)
 
 __all__ = ["ErrorMapper", "retry_after"]
 
@@ -41,6 +47,11 @@ _DOWN = ("degraded function", "overloaded", "server_error", "internalservererror
 RUN_AGAIN = "What had arrived is kept; run the cell again."
 OTHER_SERVER = "`-e NAME` or KIMI_BASE_URL choose another."
 WRONG_ADDRESS = "Does the address end where the server's API begins (often /v1)?"
+TOO_MUCH = {
+    "max_body_bytes": "a body that is too long",
+    "max_line_bytes": "a line that is too long",
+    "max_turn_bytes": "more text than a turn may hold",
+}
 Models = Callable[[], Sequence[str]]
 
 
@@ -55,7 +66,7 @@ class ErrorMapper:
     model: str = ""
     others: Sequence[Key] = ()
 
-    def from_exception(
+    def from_exception(  # noqa: PLR0911 - a table
         self, error: Exception, *, started: bool = False, models: Models | None = None
     ) -> EndpointError:
         """Map what the transport or the decoding raised.
@@ -69,8 +80,9 @@ class ErrorMapper:
             return error
         if isinstance(error, Refused):
             said = self.wire.read_error(_json_or_text(error.body))
-            mapped = self._from_server(error.status, said, error.headers, models=models)
-            return self._redirected(mapped, error.host)
+            return self._from_server(error.status, said, error.headers, models=models)
+        if isinstance(error, Redirected | BadProxy | TooMuch):
+            return self._given_up(error, started=started)
         words = self._clean(str(error)) or type(error).__name__
         again = RUN_AGAIN if started else f"Run the cell again. {OTHER_SERVER}"
         if isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
@@ -214,16 +226,30 @@ class ErrorMapper:
             "`-m NAME` chooses, `%kimi models` lists all."
         )
 
-    def _redirected(self, error: EndpointError, host: str) -> EndpointError:
-        """Name the host that answered: the key stays with the one that it was meant for."""
-        if host not in ("", urlsplit(self.base_url).netloc):
-            said = str(error).partition("\n")[0]
-            advice = (
-                f"The request was redirected to {host}, which gets no key. If you trust it, give "
-                "its own address: `-e URL` or KIMI_BASE_URL."
+    def _given_up(self, error: Redirected | BadProxy | TooMuch, *, started: bool) -> EndpointError:
+        """Report what we would not do, or not take."""
+        if isinstance(error, BadProxy):
+            advice = "HTTP_PROXY, HTTPS_PROXY and ALL_PROXY name one, NO_PROXY names exceptions."
+            return self.unsendable(str(error), advice)
+        if isinstance(error, TooMuch):
+            kept = "What had arrived is kept; " if started else ""
+            return BadStream(
+                f"{self._name} sent {TOO_MUCH[error.setting]} and was stopped.\n"
+                f"{kept}`%config KimiMagics.{error.setting}` sets the limit, in bytes."
             )
-            error.args = (f"{said}\n{advice}",)
-        return error
+        if error.target:
+            said = (
+                f"{self._name} redirects to {self._clean(error.target[:200])}: nothing was sent "
+                "there. If you trust it, give its own address: `-e URL` or KIMI_BASE_URL."
+            )
+        else:
+            said = (
+                f"{self._name} answered {error.status}, a redirect {error.reason}: it was not "
+                f"followed.\n{WRONG_ADDRESS}"
+            )
+        failed = ConnectionFailed(said, status=error.status)
+        failed.retriable = False
+        return failed
 
     def _key_advice(self) -> str:
         if self.key:
@@ -246,11 +272,11 @@ class ErrorMapper:
 
 def _proxy_for(url: str) -> str | None:
     """Return the variable that names the proxy on the way to an address, if there is one."""
-    parts, proxies = urlsplit(url), getproxies()
-    host = parts.hostname or ""
-    if host in LOOPBACK or proxy_bypass(host):
+    proxies = getproxies()
+    if is_this_machine(url) or proxy_bypass(host_of(url)):
         return None
-    named = [f"{scheme.upper()}_PROXY" for scheme in (parts.scheme, "all") if scheme in proxies]
+    schemes = (url.partition(":")[0], "all")
+    named = [f"{scheme.upper()}_PROXY" for scheme in schemes if scheme in proxies]
     return named[0] if named else None
 
 

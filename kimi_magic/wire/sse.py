@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import re
 
+from kimi_magic.wire.protocols import TooMuch
+
 __all__ = ["SSEDecoder"]
+
+MOST_BYTES = 16_000_000
+LINE_BYTES = 10  # an empty line of data takes room, too
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -19,12 +24,15 @@ class SSEDecoder:
     """Feeds on bytes as they arrive and gives back the events that became whole.
 
     Data is bytes, not text: the caller decodes whole events, so a code point that was split
-    between two reads is whole again.
+    between two reads is whole again. A line, or an event, of more than ``most`` bytes is `TooMuch`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._most = most
         self._pending: list[bytes] = []
+        self._pending_bytes = 0
         self._data: list[bytes] = []
+        self._data_bytes = 0
         self._at_start = True
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -37,12 +45,15 @@ class SSEDecoder:
         ends_in_cr = self._pending and self._pending[-1].endswith(b"\r")
         if b"\n" not in chunk and b"\r" not in chunk and not ends_in_cr:
             self._pending.append(chunk)  # joined once, when the line ends: a 1 MB line stays linear
+            self._pending_bytes += len(chunk)
+            self._bound()
             return []
         text = b"".join([*self._pending, chunk])
         # A CR at the very end may be the first half of a CRLF.
         held = b"\r" if text.endswith(b"\r") else b""
         *lines, rest = _LINE_END.split(text[: len(text) - len(held)])
         self._pending = [rest + held] if rest or held else []
+        self._pending_bytes = len(rest)
         return [data for line in lines if (data := self._line(line)) is not None]
 
     def flush(self) -> list[bytes]:
@@ -57,11 +68,19 @@ class SSEDecoder:
             self._at_start = False
         if not line:
             data, self._data = self._data, []
+            self._data_bytes = 0
             return b"\n".join(data) if data else None
         if line.startswith(b"data:"):
             value = line[5:]
             self._data.append(value[1:] if value.startswith(b" ") else value)
+            self._data_bytes += len(value) + LINE_BYTES
+            self._bound()
         return None
+
+    def _bound(self) -> None:
+        if self._pending_bytes + self._data_bytes > self._most:
+            self._pending, self._data = [], []
+            raise TooMuch("max_line_bytes")
 
 
 def _plain_events(chunk: bytes) -> list[bytes]:

@@ -36,7 +36,7 @@ _MARKERS = (
 )
 _ANY_MARKER = re.compile("|".join(map(re.escape, _MARKERS)))
 _HEADER = re.compile(r"\s*(?P<id>(?:functions\.)?(?P<name>[\w.-]*)(?P<count>:\d*)?)\s*")
-LONGEST_HEADER = 200
+LONGEST_HEADER, LONGEST_BLANK = 200, 10_000
 
 
 class ThinkSplitter:
@@ -200,7 +200,7 @@ class MarkerSplitter:
         if self._state == "text":
             yield text
         elif text.isspace():
-            self._blank = text
+            self._blank = text[:LONGEST_BLANK]
         else:
             body = text.rstrip()
             self._blank = text[len(body) :]

@@ -14,12 +14,15 @@ from typing import Any
 
 from kimi_magic.core.events import ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import ToolCall
-from kimi_magic.core.text import mend_surrogates
+from kimi_magic.core.text import mend_surrogates, utf8_size
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.inline_markup import CallPart
 
 __all__ = ["CallTable"]
+
+# Calls, ids, and arguments whose call has no name yet show in no delta, so nobody else counts them.
+CALL_BYTES, MOST_UNSEEN_BYTES = 2000, 16_000_000
 
 
 class _Call:
@@ -60,6 +63,7 @@ class CallTable:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._started: list[_Call] = []
+        self._unseen_bytes = 0
         self._open = _Call(keys)
 
     def __bool__(self) -> bool:
@@ -103,7 +107,11 @@ class CallTable:
     def _add(
         self, call: _Call, call_id: str, name: str, arguments: str
     ) -> Iterator[ToolCallStarted | ToolCallDelta]:
-        call.id = call_id or call.id
+        if call_id and call_id != call.id:
+            call.id = call_id
+            self._count(utf8_size(call_id))
+        if not call.name:
+            self._count(utf8_size(arguments))
         if arguments := call.redactor.feed(arguments):
             call.arguments.append(arguments)
         if name and not call.name:
@@ -114,7 +122,13 @@ class CallTable:
         if arguments and call.name:
             yield ToolCallDelta(call.place, arguments)
 
+    def _count(self, unseen: int) -> None:
+        self._unseen_bytes += unseen
+        if self._unseen_bytes > MOST_UNSEEN_BYTES:
+            raise ValueError("too many tool calls, or too long ones without a name")
+
     def _new(self) -> _Call:
+        self._count(CALL_BYTES)
         self._calls.append(_Call(self._keys))
         return self._calls[-1]
 
