@@ -49,10 +49,10 @@ BOUNDS: Mapping[str, Bounds] = {
     "connect_timeout": Bounds(0.1),
     "first_token_timeout": Bounds(0.1),
     "stall_timeout": Bounds(0.1),
-    "max_body_bytes": Bounds(100_000, 10**9),
-    "max_line_bytes": Bounds(100_000, 10**9),
-    "max_queue_bytes": Bounds(100_000, 10**9),
-    "max_turn_bytes": Bounds(100_000, 10**10),
+    "max_body_bytes": Bounds(100_000),
+    "max_line_bytes": Bounds(100_000),
+    "max_queue_bytes": Bounds(100_000),
+    "max_turn_bytes": Bounds(100_000),
 }
 """Bounds by the name of a setting, a keyword of ``kimi.ask`` or an option of ``%%kimi``."""
 
