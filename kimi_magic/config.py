@@ -130,7 +130,7 @@ class Settings(Configurable):
         help="Decoded bytes of an answer in one piece, or of a list of models, that are taken.",
     ).tag(config=True)
     max_line_bytes = Int(
-        16_000_000, help="Bytes of one line, or one event, of a stream that are taken."
+        12_000_000, help="Bytes of one line, or one event, of a stream that are taken."
     ).tag(config=True)
     max_queue_bytes = Int(
         4_000_000, help="Bytes that a stream may be ahead of the turn; then the reader waits."

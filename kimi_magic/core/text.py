@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import re
+from collections.abc import Iterable
 
 __all__ = [
+    "Pieces",
     "clean",
     "clip",
     "count",
     "cut",
     "cut_middle",
+    "is_json_bomb",
     "mend_surrogates",
     "plain",
     "replace_unprintable",
     "reveal",
     "utf8_size",
+    "why_not_written",
     "without_blank_lines",
 ]
 
@@ -40,6 +45,13 @@ _UNSEEN = re.compile(f"[{_INVISIBLE}{_BLANK_LETTERS}]")
 _BLANKS = _BLANK_LETTERS + _BLANK_BRAILLE
 _HIDING = re.compile(f"[{_INVISIBLE}{_SELECTORS}{_BLANKS}]")
 _MAX_INDENT = 80
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "the quota of the disk is used up",
+    errno.EROFS: "the disk is read-only",
+}
+# An empty object of two letters takes 64 bytes.
+LONG_JSON, MOST_CONTAINERS = 1_000_000, 300_000
 
 
 def clean(text: str) -> str:
@@ -156,3 +168,33 @@ def plain(text: str) -> str:
 def utf8_size(text: str) -> int:
     """Return the bytes of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def why_not_written(error: OSError) -> str:
+    """Return why a file could not be written, in a reader's words."""
+    return _DISK.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+
+
+def is_json_bomb(data: bytes) -> bool:
+    """Return True for JSON whose objects would take many times the room of its text."""
+    return len(data) > LONG_JSON and data.count(b"{") + data.count(b"[") > MOST_CONTAINERS
+
+
+class Pieces(list[str]):
+    """The pieces of a text that grows by ``append``.
+
+    They are joined a block at a time: a text of two letters takes 50 bytes, and 8 for its place.
+    """
+
+    BLOCK = 1000
+
+    def __init__(self, pieces: Iterable[str] = ()) -> None:
+        super().__init__(pieces)
+        self._loose = 0
+
+    def append(self, piece: str) -> None:
+        super().append(piece)
+        self._loose += 1
+        if self._loose == self.BLOCK:
+            self[-self.BLOCK :] = ["".join(self[-self.BLOCK :])]
+            self._loose = 0

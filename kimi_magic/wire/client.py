@@ -21,7 +21,7 @@ from kimi_magic.config import Settings
 from kimi_magic.core.errors import EndpointError
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import Completion
-from kimi_magic.core.text import utf8_size
+from kimi_magic.core.text import is_json_bomb, utf8_size
 from kimi_magic.secrets.keys import Key
 from kimi_magic.wire.connection import HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
@@ -364,6 +364,8 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
 
 def _chunks(data: bytes) -> list[Mapping[str, Any]]:
     """Parse an event; JSON that is no object says nothing here, such as a sign of life."""
+    if is_json_bomb(data):
+        raise ValueError("too many objects in one event")
     try:
         value = from_json(data)  # in half the time of json
     except ValueError:  # it takes neither broken UTF-8 nor half a code point, which servers send

@@ -18,6 +18,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from kimi_magic.core.text import is_json_bomb
 from kimi_magic.wire.addresses import is_this_machine
 from kimi_magic.wire.protocols import (
     Arrival,
@@ -82,7 +83,10 @@ class HTTPTransport:
         connection = self._connection()
         connection.send("GET", Request(path, b""), document.deliver, timeout)
         try:
-            return json.loads(document.wait(timeout))
+            body = document.wait(timeout)
+            if is_json_bomb(body):
+                raise ValueError("too many objects in one document")
+            return json.loads(body)
         finally:
             connection.end()
 

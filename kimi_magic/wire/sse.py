@@ -13,7 +13,7 @@ from kimi_magic.wire.protocols import TooMuch
 
 __all__ = ["SSEDecoder"]
 
-MOST_BYTES = 16_000_000
+MOST_BYTES = 12_000_000
 LINE_BYTES = 10  # an empty line of data takes room, too
 
 _BOM = b"\xef\xbb\xbf"
@@ -48,10 +48,13 @@ class SSEDecoder:
             self._pending_bytes += len(chunk)
             self._bound()
             return []
-        text = b"".join([*self._pending, chunk])
+        pieces, self._pending = [*self._pending, chunk], []
+        text = b"".join(pieces)
+        del pieces  # a long line is held no more often than need be
         # A CR at the very end may be the first half of a CRLF.
         held = b"\r" if text.endswith(b"\r") else b""
         *lines, rest = _LINE_END.split(text[: len(text) - len(held)])
+        del text
         self._pending = [rest + held] if rest or held else []
         self._pending_bytes = len(rest)
         return [data for line in lines if (data := self._line(line)) is not None]

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta
 from kimi_magic.core.messages import Completion, Message, Usage, as_reasoning
+from kimi_magic.core.text import Pieces
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.inline_markup import CallPart, MarkerSplitter, Piece, ThinkSplitter
@@ -99,7 +100,7 @@ class Accumulator:
     """
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
-        self._texts: dict[Field, list[str]] = {field: [] for field in FIELDS}
+        self._texts = {field: Pieces() for field in FIELDS}
         self._redactors = {field: StreamRedactor(keys) for field in FIELDS}
         self._markers = {field: MarkerSplitter() for field in FIELDS}
         self._think = ThinkSplitter()
@@ -216,7 +217,7 @@ class Accumulator:
                 yield from self._masked("content", self._redactors["content"].finish())
                 if content := self._texts["content"]:
                     yield ContentDelta("\n\n")
-                self._texts = {"reasoning": content, "content": []}
+                self._texts = {"reasoning": content, "content": Pieces()}
             else:
                 yield from self._text(kind, piece)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kimi_magic.core.events import ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import ToolCall
-from kimi_magic.core.text import mend_surrogates, utf8_size
+from kimi_magic.core.text import Pieces, mend_surrogates, utf8_size
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.inline_markup import CallPart
@@ -31,7 +31,7 @@ class _Call:
     def __init__(self, keys: Sequence[Key]) -> None:
         self.id = ""
         self.name = ""
-        self.arguments: list[str] = []
+        self.arguments = Pieces()
         self.place = -1
         self.redactor = StreamRedactor(keys)
 
