@@ -46,8 +46,8 @@ _BLANKS = _BLANK_LETTERS + _BLANK_BRAILLE
 _HIDING = re.compile(f"[{_INVISIBLE}{_SELECTORS}{_BLANKS}]")
 _MAX_INDENT = 80
 _DISK = {
-    errno.ENOSPC: "the disk is full",
     getattr(errno, "EDQUOT", errno.ENOSPC): "the quota of the disk is used up",
+    errno.ENOSPC: "the disk is full",
     errno.EROFS: "the disk is read-only",
 }
 # An empty object of two letters takes 64 bytes.

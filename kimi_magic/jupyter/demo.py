@@ -113,6 +113,8 @@ def run(plan: Plan, console: Console) -> int:
             if client.stopped:
                 raise KeyboardInterrupt from None
             failure = f"The kernel ended: {error}\n{_tail(log)}".strip()
+        except OSError as error:  # Jupyter writes a file for each kernel
+            failure = f"The kernel cannot be started: {why_not_written(error)}."
         finally:
             screen.end_line()
             _save(notebook, plan.output)

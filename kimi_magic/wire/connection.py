@@ -302,7 +302,8 @@ def _redirect_target(response: httpx2.Response) -> httpx2.URL:
     except (httpx2.InvalidURL, ValueError):
         raise Redirected(status, reason="to an address that is none") from None
     if _origin(target) != _origin(asked.url):
-        host = f"[{target.host}]" if ":" in target.host else target.host
+        host = target.raw_host.decode("ascii")  # no letters that look like others
+        host = f"[{host}]" if ":" in host else host
         port = f":{target.port}" if target.port else ""
         raise Redirected(status, f"{target.scheme}://{host}{port}")
     if asked.method != "GET" and status not in (307, 308):

@@ -130,8 +130,9 @@ class LocalEngine:
             try:
                 self._child = _Child(key, stderr)
             except OSError as error:
+                why = error.strerror or error
                 raise LocalEngineError(
-                    f"The engine's process cannot be started: {error.strerror or error}.\n{OTHERWISE}"
+                    f"The engine's process cannot be started: {why}.\n{OTHERWISE}"
                 ) from None
             try:
                 answer = self._child.ask(options)
