@@ -136,7 +136,7 @@ class Settings(Configurable):
         4_000_000, help="Bytes that a stream may be ahead of the turn; then the reader waits."
     ).tag(config=True)
     max_turn_bytes = Int(
-        32_000_000, help="Bytes of text that the answers of one turn may have together."
+        32_000_000, help="Bytes of memory that the text of one turn's answers may take."
     ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."

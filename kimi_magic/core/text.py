@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from collections.abc import Iterable
 
 __all__ = [
     "Pieces",
+    "bytes_of",
     "clean",
     "clip",
     "count",
@@ -18,7 +20,6 @@ __all__ = [
     "plain",
     "replace_unprintable",
     "reveal",
-    "utf8_size",
     "why_not_written",
     "without_blank_lines",
 ]
@@ -50,6 +51,7 @@ _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EROFS: "the disk is read-only",
 }
+_HEAD = sys.getsizeof("é") - 1
 # An empty object of two letters takes 64 bytes.
 LONG_JSON, MOST_CONTAINERS = 1_000_000, 300_000
 
@@ -165,9 +167,9 @@ def plain(text: str) -> str:
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
 
 
-def utf8_size(text: str) -> int:
-    """Return the bytes of a text in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+def bytes_of(text: str) -> int:
+    """Return the bytes that the characters of a text take in memory, four each at most."""
+    return len(text) if text.isascii() else sys.getsizeof(text) - _HEAD
 
 
 def why_not_written(error: OSError) -> str:

@@ -21,7 +21,7 @@ from kimi_magic.config import Settings
 from kimi_magic.core.errors import EndpointError
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import Completion
-from kimi_magic.core.text import is_json_bomb, utf8_size
+from kimi_magic.core.text import bytes_of, is_json_bomb
 from kimi_magic.secrets.keys import Key
 from kimi_magic.wire.connection import HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
@@ -347,8 +347,8 @@ class Exchange:
 def _size(delta: Delta) -> int:
     """Return the bytes that a delta adds to the turn; a call is more than its text."""
     if isinstance(delta, ToolCallStarted):
-        return CALL_BYTES + utf8_size(delta.name)
-    return utf8_size(delta.arguments if isinstance(delta, ToolCallDelta) else delta.text)
+        return CALL_BYTES + bytes_of(delta.name)
+    return bytes_of(delta.arguments if isinstance(delta, ToolCallDelta) else delta.text)
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:

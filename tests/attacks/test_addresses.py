@@ -142,7 +142,7 @@ def test_a_proxy_that_is_none_keeps_its_password(
         lambda: kimi.ask("Hi", endpoint=endpoint, show=False),
         lambda: session.connector.models(endpoint, None, session.settings, print),
     ):
-        with pytest.raises(EndpointError, match="(?i)proxy") as raised:
+        with pytest.raises(EndpointError, match=r"(?i)proxy") as raised:
             door()
         assert WORD not in str(raised.value)
 

@@ -104,7 +104,6 @@ def test_a_file_of_the_user_s_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(KimiError, match="/dev/full cannot be written: the disk is full"):
         demo._save(nbformat.v4.new_notebook(), Path("/dev/full"))  # type: ignore[no-untyped-call]
-    try:
+    with pytest.raises(OSError, match="No space left") as raised:
         Path("/dev/full").write_text("x")
-    except OSError as error:
-        assert why_not_written(error) == "the disk is full"
+    assert why_not_written(raised.value) == "the disk is full"

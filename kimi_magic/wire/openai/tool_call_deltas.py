@@ -14,7 +14,7 @@ from typing import Any
 
 from kimi_magic.core.events import ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import ToolCall
-from kimi_magic.core.text import Pieces, mend_surrogates, utf8_size
+from kimi_magic.core.text import Pieces, bytes_of, mend_surrogates
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.inline_markup import CallPart
@@ -109,9 +109,9 @@ class CallTable:
     ) -> Iterator[ToolCallStarted | ToolCallDelta]:
         if call_id and call_id != call.id:
             call.id = call_id
-            self._count(utf8_size(call_id))
+            self._count(bytes_of(call_id))
         if not call.name:
-            self._count(utf8_size(arguments))
+            self._count(bytes_of(arguments))
         if arguments := call.redactor.feed(arguments):
             call.arguments.append(arguments)
         if name and not call.name:
