@@ -147,7 +147,7 @@ class Exchange:
         self.inbox = inbox
         self.finished = False
         self.held_up = 0.0  # when its reader last had to wait for room; infinite while it does
-        self._left = False
+        self.left = False  # nobody takes what still comes
         self._driver = 0  # the thread that takes from the inbox
         self._client = client
         self._settings = client.settings
@@ -183,10 +183,10 @@ class Exchange:
 
     def waits_for_room(self) -> bool:
         """Return True if somebody takes from the inbox, in another thread than this one."""
-        return not self._left and threading.get_ident() != self._driver
+        return not self.left and threading.get_ident() != self._driver
 
     def __exit__(self, *_: object) -> None:
-        self._left = True
+        self.left = True
         carriage, self._carriage = self._carriage, None
         if carriage:
             carriage.end()

@@ -198,7 +198,7 @@ class Connection:
             with contextlib.closing(self._open(method, request.path, limits, request.body)) as got:
                 name = got.headers.get("nvcf-reqid", "") if got.status_code == 202 else ""
                 if not (pending := _REQUEST_ID.fullmatch(name)):
-                    _deliver(got, deliver)
+                    self._deliver(got, deliver)
             if pending:
                 self._poll(name, deliver, limits)
             self._reusable = True
@@ -211,8 +211,18 @@ class Connection:
         while not self._stopped.wait(POLL_SECONDS):
             with contextlib.closing(self._open("GET", f"/status/{name}", limits)) as got:
                 if got.status_code != 202:
-                    _deliver(got, deliver)
+                    self._deliver(got, deliver)
                     return
+
+    def _deliver(self, response: httpx2.Response, deliver: Deliver) -> None:
+        body = response.iter_bytes()
+        first = next(body, b"")  # the status alone would wake the driver for nothing
+        deliver(Arrival(time.monotonic(), response.status_code))
+        for data in chain((first,), body):
+            # What was received already may decode to a thousand times as much.
+            if self._stopped.is_set():
+                return
+            deliver(Arrival(time.monotonic(), data))
 
     def _open(
         self, method: str, path: str, limits: httpx2.Timeout, body: bytes = b""
@@ -265,14 +275,6 @@ def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], close: Callable[[]
         job()
         del job
     close()
-
-
-def _deliver(response: httpx2.Response, deliver: Deliver) -> None:
-    body = response.iter_bytes()
-    first = next(body, b"")  # the status alone would wake the driver for nothing
-    deliver(Arrival(time.monotonic(), response.status_code))
-    for data in chain((first,), body):
-        deliver(Arrival(time.monotonic(), data))
 
 
 def _checked(response: httpx2.Response) -> httpx2.Response:

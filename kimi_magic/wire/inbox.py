@@ -52,8 +52,11 @@ class Inbox:
     def put(self, exchange: Exchange, arrival: Arrival) -> None:
         """Add an arrival; called by any thread.
 
-        The reader waits where there is no room, until its exchange is left at the latest.
+        The reader waits where there is no room, until its exchange is left at the latest; what
+        comes after that is dropped.
         """
+        if exchange.left:
+            return
         size = _size(arrival)
         if size:
             with self._counting:
