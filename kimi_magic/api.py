@@ -160,6 +160,8 @@ def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint
     ----------
     endpoint : Endpoint, optional
         Or its fields as keywords: ``add_endpoint(name="lab", base_url="http://gpu1:8000/v1")``.
+        A gateway's own headers are ``headers={"X-Team": "${TEAM_TOKEN}"}``: ``${NAME}`` stands for
+        an environment variable.
 
     Returns
     -------
@@ -169,7 +171,7 @@ def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint
     Raises
     ------
     ConfigError
-        The address is none.
+        The address is none, or a header cannot be sent.
     """
     endpoint = endpoint or Endpoint(**fields)
     current().connector.catalogue.add(endpoint)

@@ -115,6 +115,7 @@ class Client:
 
     def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
         """Return what maps failures, those of one model where it is named."""
+        keys = (*keys, *self.endpoint.own_headers.secrets())
         return ErrorMapper(self.endpoint, self.base_url, self.key, self.wire, model, keys)
 
     def _headers(self) -> Mapping[str, str]:

@@ -74,13 +74,17 @@ class HTTPTransport:
         return self._idle_by_process[os.getpid()]
 
     def send(self, request: Request, deliver: Deliver, connect_timeout: float) -> Connection:
-        connection = self._connection()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._new_connection()
         connection.send("POST", request, deliver, connect_timeout)
         return connection
 
     def get(self, path: str, timeout: float) -> Any:
         document = _Document(self._max_body())
-        connection = self._connection()
+        # A server may close an idle connection at this moment, and nobody asks for a list again.
+        connection = self._new_connection()
         connection.send("GET", Request(path, b""), document.deliver, timeout)
         try:
             body = document.wait(timeout)
@@ -95,11 +99,8 @@ class HTTPTransport:
         while self._idle:
             self._idle.pop().close()
 
-    def _connection(self) -> Connection:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return Connection(self._http_client(), self._base_url, self._rest)
+    def _new_connection(self) -> Connection:
+        return Connection(self._http_client(), self._base_url, self._rest)
 
     def _rest(self, connection: Connection) -> None:
         if self._closed or len(self._idle) >= MOST_IDLE:

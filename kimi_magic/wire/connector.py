@@ -32,6 +32,8 @@ NO_MODEL = (
 )
 # Each has a few sockets, with a parked thread each.
 MOST_CLIENTS, UNUSED_SECONDS = 8, 300.0
+# Of what servers list, for completion.
+MOST_LISTED, LONGEST_MODEL = 10_000, 300
 AskKey = Callable[[str], str]
 
 
@@ -150,8 +152,10 @@ class Connector:
     ) -> list[str]:
         """Return the ids of the models that an endpoint's server offers."""
         listed = self.connect(endpoint, key, None, settings, notice).client.models()
-        found = [name for name in listed if name.isprintable()]
+        found = [name for name in listed if name.isprintable() and len(name) <= LONGEST_MODEL]
         self._listed |= dict.fromkeys(found)
+        for name in list(self._listed)[:-MOST_LISTED]:
+            del self._listed[name]
         return found
 
     def known_models(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 import time
@@ -13,12 +14,13 @@ import pytest
 
 import kimi_magic as kimi
 from benchmarks.received import FLOODS, SLOW, Flood, event, flooding, measure
-from kimi_magic.core.errors import BadStream, TimedOut
+from kimi_magic.core.errors import BadStream, ConnectionFailed, TimedOut
 from kimi_magic.core.events import ContentDelta
 from kimi_magic.session import Session
 from kimi_magic.wire.client import Client
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.inbox import Inbox
+from tests.faulty import listening
 from tests.wire.exchanges import deltas_of
 
 # What the issue asks for, and room for another allocator.
@@ -134,3 +136,22 @@ def test_a_consumer_that_pauses_is_no_silent_server(flood: Client) -> None:
                     next(deltas)
                 except TimedOut as error:
                     raise AssertionError("held up, not silent") from error
+
+
+@pytest.mark.parametrize("drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-1: "])
+def test_a_list_of_models_that_never_comes(drip: bytes) -> None:
+    """Input: interim responses, or a header, without an end. Holds: the time limit is for all."""
+
+    def answer(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(drip)
+        while True:
+            connection.sendall(drip if b"100" in drip else b"x")
+            time.sleep(0.02)
+
+    with listening(answer) as (port, _):
+        url = f"http://127.0.0.1:{port}/v1"
+        with closing(Client(Endpoint("drip", url), url, None)) as client:
+            began = time.monotonic()
+            with pytest.raises(ConnectionFailed, match="no answer within"):
+                client.models(0.3)
+            assert time.monotonic() - began < 10

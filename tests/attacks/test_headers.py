@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 import kimi_magic as kimi
 from kimi_magic.core.errors import ConfigError
-from kimi_magic.export import FORMS
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.export import FORMS, program_of, write
 from kimi_magic.secrets.keys import LEAK
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
@@ -67,7 +69,7 @@ def answer(connection: socket.socket, request: bytes) -> None:
         body = b'{"data": [{"id": "m"}]}'
     elif request.startswith(b"POST") and b"pending" in request:
         status, body = b"202 Accepted\r\nNVCF-REQID: 0a1b", b""
-    head = b"HTTP/1.1 %b\r\nSet-Cookie: seen=1\r\nContent-Length: %d\r\n\r\n"
+    head = b"HTTP/1.1 %b\r\nSet-Cookie: seen=1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
     connection.sendall(head % (status, len(body)) + body)
 
 
@@ -165,9 +167,13 @@ def test_a_header_s_value_goes_to_its_endpoint_alone(
     assert reply.record.endpoint.headers == {"X-Gate": "${GATE_TOKEN}", "X-Team": "${X_TEAM}"}
 
 
-@pytest.mark.parametrize("form", ["python", "curl"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_program_looks_its_headers_up(
-    gate: ScriptedServer, form: str, tmp_path: Path, session: Session
+    gate: ScriptedServer,
+    form: str,
+    tmp_path: Path,
+    session: Session,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Input: a turn through an endpoint with headers, written as a program and run elsewhere.
 
@@ -176,9 +182,36 @@ def test_a_program_looks_its_headers_up(
     gate.reply("OK")
     reply = kimi.ask("Hi", endpoint="gate", show=False)
     gate.reply("OK")
-    run(kimi.snippet(reply, form), form, tmp_path, GATE_TOKEN="there", X_TEAM="their team")
+    folder = request.getfixturevalue("node_folder") if form == "node" else tmp_path
+    run(kimi.snippet(reply, form), form, folder, GATE_TOKEN="there", X_TEAM="their team")
     sent = gate.requests[-1].headers
     assert (sent["X-Gate"], sent["X-Team"]) == ("there", "their team")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_record_of_somebody_else_writes_no_code(
+    gate: ScriptedServer, session: Session, form: str
+) -> None:
+    """Input: a record whose headers and key variable hold code of each language.
+
+    Holds: none of it is in a program.
+    """
+    gate.reply("OK")
+    data = kimi.ask("Hi", endpoint="gate", show=False).record.to_dict()
+    evil = '${A"]);evil();(["}'
+    data["endpoint"]["headers"] = {
+        "X-A": evil,
+        'X-B"); evil(': "${B}",
+        "X-C": "$(evil)",
+        "X-D": "`evil` ${D}",
+        "X-E": "Bearer ${E}",
+    }
+    program = program_of(Reply(TurnRecord.from_dict(data)), [])
+    assert [header.name for header in program.headers] == ["X-E"]
+    assert "evil" not in write(program, form)
+    data["endpoint"]["key_env"] = evil
+    with pytest.raises(kimi.KimiError):
+        program_of(Reply(TurnRecord.from_dict(data)), [])
 
 
 def test_a_variable_that_is_not_set_is_named(
@@ -233,7 +266,9 @@ def test_a_header_that_cannot_be_sent_is_refused(headers: object) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_authorization_takes_the_place_of_no_key(scripted_server: ScriptedServer) -> None:
+def test_authorization_takes_the_place_of_no_key(
+    scripted_server: ScriptedServer, session: Session
+) -> None:
     """Input: an Authorization among the headers, with and without a key of the endpoint's.
 
     Holds: with a key it is refused, so that none is replaced unseen; without, it is sent.
