@@ -42,6 +42,7 @@ POLL_SECONDS = 0.5
 # those that a burst leaves behind are closed by and by.
 MOST_IDLE, IDLE_SECONDS = 32, 30.0
 MOST_REDIRECTS = 5
+NO_ADDRESS = "to an address that is none"
 # A refusal's words are at its beginning.
 MOST_OF_A_REFUSAL = 1_000_000
 MOST_OF_A_DOCUMENT = 16_000_000
@@ -243,7 +244,15 @@ class Connection:
                 timeout=limits,
                 extensions={"trace": self._trace},
             )
-            response = self._http.send(request, stream=True)
+            if self._stopped.is_set():
+                raise ConnectionAbortedError("it was stopped")
+            try:
+                response = self._http.send(request, stream=True)
+            except (httpx2.InvalidURL, httpx2.RemoteProtocolError) as error:
+                # Before 2.16 the library reads the target of a redirect that it does not follow.
+                if isinstance(error, httpx2.InvalidURL) or "location header" in str(error):
+                    raise Redirected(reason=NO_ADDRESS) from None
+                raise
             if not response.has_redirect_location:
                 return _checked(response)
             response.close()
@@ -303,7 +312,7 @@ def _redirect_target(response: httpx2.Response) -> httpx2.URL:
     try:
         target = asked.url.join(response.headers["Location"])
     except (httpx2.InvalidURL, ValueError):
-        raise Redirected(status, reason="to an address that is none") from None
+        raise Redirected(status, reason=NO_ADDRESS) from None
     if _origin(target) != _origin(asked.url):
         host = target.raw_host.decode("ascii")  # no letters that look like others
         host = f"[{host}]" if ":" in host else host

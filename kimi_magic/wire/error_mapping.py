@@ -243,8 +243,9 @@ class ErrorMapper:
                 "there. If you trust it, give its own address: `-e URL` or KIMI_BASE_URL."
             )
         else:
+            status = error.status or "3xx"
             said = (
-                f"{self._name} answered {error.status}, a redirect {error.reason}: it was not "
+                f"{self._name} answered {status}, a redirect {error.reason}: it was not "
                 f"followed.\n{WRONG_ADDRESS}"
             )
         failed = ConnectionFailed(said, status=error.status)

@@ -91,7 +91,7 @@ class Redirected(Exception):
     ``target`` is the other origin; it is empty within the same one, where ``reason`` says why.
     """
 
-    def __init__(self, status: int, target: str = "", reason: str = "") -> None:
+    def __init__(self, status: int | None = None, target: str = "", reason: str = "") -> None:
         super().__init__(f"redirected with {status}")
         self.status, self.target, self.reason = status, target, reason
 
