@@ -19,6 +19,7 @@ from kimi_magic.schema.problems import (
     problems_from_pydantic,
     stray_booleans,
 )
+from kimi_magic.schema.references import NO_REFS, Listing, Refs, Variables, read_refs
 from kimi_magic.schema.signature import (
     EMPTY,
     VAR_KEYWORD,
@@ -36,8 +37,9 @@ from kimi_magic.schema.type_hints import (
     QuietJsonSchema,
     dict_of,
     list_of,
-    with_variables,
+    with_names,
 )
+from kimi_magic.tools.decorator import asks_first
 from kimi_magic.tools.tool import DEFAULT_OPTIONS, ToolOptions, name_of, proper_name
 
 __all__ = ["FunctionTool", "make_tool"]
@@ -60,9 +62,11 @@ class FunctionTool:
     options: ToolOptions = DEFAULT_OPTIONS
     notes: tuple[str, ...] = ()
     languages: Mapping[str, str] = field(default_factory=dict)
+    refs: Refs = NO_REFS
     _binding: _Binding = field(kw_only=True, repr=False, compare=False)
-    # The parameters before variables are listed in them
+    # The parameters before variables are listed in them, and the variables that are
     _template: Mapping[str, Any] = field(kw_only=True, repr=False, compare=False)
+    _listing: Listing = field(kw_only=True, repr=False, compare=False)
 
     def schema(self) -> dict[str, Any]:
         function = {"name": self.name, "description": self.description}
@@ -71,8 +75,12 @@ class FunctionTool:
     def bind(
         self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the positional and keyword arguments of the function, defaults left out."""
-        return self._binding(arguments, namespace)
+        """Return the positional and keyword arguments of the function, defaults left out.
+
+        Of the variables that fit, only those that the schema lists may be named.
+        """
+        variables = _variables(self.function, namespace, self.refs)
+        return self._binding(arguments, {"variables": variables, "listing": self._listing})
 
     def call(self, bound: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
         args, kwargs = bound
@@ -95,10 +103,12 @@ class FunctionTool:
         return replace(self, name=name or self.name, options=options or self.options, notes=notes)
 
     def at_moment(self, namespace: Mapping[str, Any]) -> FunctionTool:
-        if not self._binding.references:
+        references = self._binding.references
+        if not references:
             return self
-        parameters = with_variables(self._template, self._binding.references, namespace)
-        return replace(self, parameters=parameters)
+        listing = Listing.of(references, _variables(self.function, namespace, self.refs))
+        parameters = with_names(self._template, references, listing)
+        return replace(self, parameters=parameters, _listing=listing)
 
 
 def make_tool(
@@ -110,12 +120,13 @@ def make_tool(
     options: ToolOptions = DEFAULT_OPTIONS,
     languages: Mapping[str, str] | None = None,
     namespace: Mapping[str, Any] | None = None,
+    refs: Any = None,
 ) -> FunctionTool:
     """Make a tool of a callable.
 
     A handwritten schema describes the parameters, or the whole tool as the API takes it. Names in
     hints are looked up in the namespace, whose variables the model may name for a parameter that
-    JSON cannot carry.
+    JSON cannot carry; ``refs`` names more, as `read_refs` takes them.
     """
     if not callable(fn):
         raise KimiError(f"{fn!r:.60} cannot be called: offer a function, a method or a class")
@@ -146,17 +157,35 @@ def make_tool(
         binding = _Binding(
             parameters_from_schema(template, parameters, translator, proper), translator
         )
-    return FunctionTool(
+    refs = read_refs(refs)
+    notes += translator.notes
+    if refs != NO_REFS and not translator.references:
+        notes.append("refs: no parameter takes an object by its name")
+    lacking = _variables(fn, namespace, refs).lacking()
+    notes += [f"refs: there is no {path} now, or it is computed" for path in lacking]
+    made = FunctionTool(
         proper,
         purpose,
-        with_variables(template, translator.references, namespace),
+        template,
         fn,
         options,
-        (*notes, *translator.notes),
+        tuple(notes),
         languages or {},
+        refs,
         _binding=binding,
         _template=template,
+        _listing=Listing(),
     )
+    return made.at_moment(namespace)
+
+
+def _variables(fn: Any, namespace: Mapping[str, Any], refs: Refs) -> Variables:
+    """Return the variables that a function's parameters may name."""
+    # A namespace that somebody put together has no name: the function's own module is at home.
+    home = namespace.get("__name__")
+    if type(home) is not str:
+        home = getattr(home_of(fn), "__module__", None) or "__main__"
+    return Variables(namespace, refs, home, asks_first)
 
 
 def _described(binding: _Binding, notes: list[str]) -> dict[str, Any]:
@@ -239,13 +268,13 @@ class _Binding:
         self.schema = self._model.model_json_schema(schema_generator=QuietJsonSchema)
 
     def __call__(
-        self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]
+        self, arguments: Mapping[str, Any], context: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         sent, places = self._renamed(arguments)
         values: dict[str, Any] = {}
         try:
             places |= dict(stray_booleans(sent, self.schema, self.schema))
-            read = self._read(sent, {"namespace": namespace})
+            read = self._read(sent, context)
             values = {
                 p.name: getattr(read, f"p{i}")
                 for i, p in enumerate(self.parameters)

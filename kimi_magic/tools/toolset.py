@@ -63,8 +63,12 @@ class Toolset:
         return [tool.at_moment(self.namespace) for tool in self._tools.values()]
 
     def schemas(self) -> list[dict[str, Any]]:
-        """Return the tools as the API takes them."""
-        return [tool.schema() for tool in self.tools]
+        """Return the tools as the API takes them, with the variables of this moment.
+
+        Calls may name the variables that were listed last.
+        """
+        self._tools = dict(zip(self._tools, self.tools, strict=True))
+        return [tool.schema() for tool in self._tools.values()]
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
@@ -196,6 +200,7 @@ class _Reader:
             options=spec.options,
             languages=spec.languages,
             namespace=self.namespace,
+            refs=spec.refs,
         )
 
 
