@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from unicodedata import category
 
 __all__ = [
     "clean",
@@ -10,6 +11,7 @@ __all__ = [
     "count",
     "cut",
     "cut_middle",
+    "escape_hidden",
     "mend_surrogates",
     "plain",
     "replace_unprintable",
@@ -31,6 +33,7 @@ _INVISIBLE = (
     "\U000e0100-\U000e01ef"
 )
 _SELECTORS = "\ufe00-\ufe0f"  # choose how the character before them looks: text or emoji
+_LOOKS = "\ufe0e\ufe0f"  # a symbol as text, as emoji
 _BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"  # letters by Unicode's category, blank by their looks
 _BLANK_BRAILLE = "\u2800"
 
@@ -63,9 +66,41 @@ def _visible(match: re.Match[str]) -> str:
 def reveal(text: str) -> str:
     """Show each unseen character by its number: nobody can approve what is hidden."""
     return "".join(
-        char if _is_printable(char) and not _HIDING.match(char) else f"⟨U+{ord(char):04X}⟩"
-        for char in text
+        f"⟨U+{ord(char):04X}⟩" if _is_hidden(char) else char for char in text
     )
+
+
+def escape_hidden(code: str) -> tuple[str, int]:
+    """Write what code hides as Python's escapes, and return how many characters those are.
+
+    Within a string an escape means the same character. Elsewhere it is text that a reader sees,
+    and outside of a comment Python refuses it.
+    """
+    code = code.replace("\r\n", "\n")
+    pieces: list[str] = []
+    backslashes = escaped = 0
+    before = ""
+    for char in code:
+        if not _is_hidden(char) or (char in _LOOKS and category(before or " ") == "So"):
+            pieces.append(char)
+        else:
+            # After a lone backslash the escape's own would be taken for an escaped one.
+            pieces.append("\\" * (backslashes % 2) + _escape(char))
+            escaped += 1
+        backslashes = backslashes + 1 if char == "\\" else 0
+        before = char
+    return "".join(pieces), escaped
+
+
+def _escape(char: str) -> str:
+    number = ord(char)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _is_hidden(char: str) -> bool:
+    return not _is_printable(char) or _HIDING.match(char) is not None
 
 
 def replace_unprintable(text: str) -> str:

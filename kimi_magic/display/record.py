@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from kimi_magic.core.events import Envelope
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clean, count
+from kimi_magic.core.text import clean, count, escape_hidden, reveal
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
@@ -184,7 +184,7 @@ def call_line(segment: Segment) -> str:
         arguments = json.loads(segment.arguments)
         if isinstance(arguments, dict):
             inside = ", ".join(
-                f"{clean(name)}={clean(json.dumps(value, ensure_ascii=False))}"
+                f"{reveal(name)}={reveal(json.dumps(value, ensure_ascii=False))}"
                 for name, value in arguments.items()
             )
     inside = " ".join(inside.split())
@@ -196,7 +196,12 @@ def call_line(segment: Segment) -> str:
 def arguments_html(segment: Segment) -> str:
     """Return a call's arguments for a ``<pre>``, code highlighted."""
     code = _python_code(segment)
-    return escape(segment.arguments.rstrip()) if code is None else highlight(code, "python")
+    html = escape(segment.arguments.rstrip()) if code is None else highlight(code, "python")
+    return html + escape(_defaults(segment))
+
+
+def _defaults(segment: Segment) -> str:
+    return f"\nDefaults: {segment.defaults}" if segment.defaults else ""
 
 
 def _python_code(segment: Segment) -> str | None:
@@ -205,7 +210,7 @@ def _python_code(segment: Segment) -> str | None:
         code = json.loads(segment.arguments)["code"] if segment.title == "run_python" else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return clean(code).rstrip() if isinstance(code, str) else None
+    return escape_hidden(code)[0].rstrip() if isinstance(code, str) else None
 
 
 def _pre(html: str, font: str = _PROSE) -> str:
@@ -257,6 +262,7 @@ def call_text(segment: Segment) -> str:
     lines = [f"Tool call: {segment.title}({segment.edited.rstrip() or _whole(segment)})"]
     if (code := _python_code(segment)) is not None:
         lines = [f"Tool call: {segment.title}", indent(code, "    ")]
+    lines[-1] += _defaults(segment)
     if segment.result is not None:
         lines.append(indent(result_text(segment.result), "  "))
     return "\n".join(lines)
@@ -282,8 +288,8 @@ def _name(text: str | None) -> str | None:
 
 
 def show_code(code: str, language: str) -> Bundle:
-    """Show a program, highlighted."""
-    code = clean(code)
+    """Show a program, highlighted; what it hides is written as escapes."""
+    code = escape_hidden(code)[0]
     return Bundle({"text/plain": code, "text/html": code_html(code, language)}, {})
 
 

@@ -25,6 +25,7 @@ class Segment:
     length: int = 0
     state: str = ""  # of a tool call: "", asked, running, done or failed
     edited: str = ""  # arguments that a person put in the model's place
+    defaults: str = ""  # those that apply beside the arguments of a call that a person was asked
     result: ToolResult | None = None
     tokens: int = 0  # of reasoning, if the server reported them
     open: bool | None = None  # the reader's choice; None before there was one

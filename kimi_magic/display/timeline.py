@@ -21,6 +21,7 @@ Offsets and lengths count code points.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -57,6 +58,7 @@ class Timeline:
         # The step's calls by the server's index: their segments, None for those not kept.
         self._tools: dict[int, int | None] = {}
         self._latest_call = 0
+        self._defaults: tuple[tuple[str, str], ...] = ()  # of the call that is asked about
         self._reasoning_of_step: list[int] = []
         self._step = 0
         # Blank text does not open a segment: it is held back until more of its kind comes.
@@ -156,11 +158,18 @@ class Timeline:
             self._bounded.append(index, clean(event.arguments), ops)
         self.running = index
         self.segments[index].state = "asked"
+        self._defaults = event.defaults
         ops.append({"op": "ask", "segment": index})
         self._set_state(f"Waiting for your yes or no to {clean(event.name)}…", ops)
 
     def _approval_answered(self, event: events.ApprovalAnswered, ops: list[Op]) -> None:
-        self.segments[self.running].edited = self._bounded.cut_text(clean(event.arguments))
+        segment = self.segments[self.running]
+        segment.edited = self._bounded.cut_text(clean(event.arguments))
+        given = _names_in(event.arguments)
+        defaults = [
+            f"{name}={clip(text, MAX_LINE)}" for name, text in self._defaults if name not in given
+        ]
+        segment.defaults = self._bounded.cut_text(clean(clip(", ".join(defaults), MAX_NOTICE)))
         self._run(event.name, ops)
 
     def _tool_finished(self, event: events.ToolFinished, ops: list[Op]) -> None:
@@ -293,6 +302,14 @@ class Timeline:
         events.StepFinished: _step_finished,
         events.TurnFinished: _turn_finished,
     }
+
+
+def _names_in(arguments: str) -> set[str]:
+    """Return the names of arguments in JSON, which may be none."""
+    try:
+        return set(json.loads(arguments or "{}"))
+    except (ValueError, TypeError, RecursionError):
+        return set()
 
 
 def _ending(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:

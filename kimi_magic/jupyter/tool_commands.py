@@ -32,7 +32,8 @@ def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
 
     toolset = _find_tool(name, notebook.variables)
     (tool,) = toolset.tools
-    approval = Approval(toolset.namespace, set(), ask_with_input, lambda _: None)
+    redact = notebook.session.redact
+    approval = Approval(toolset.namespace, set(), ask_with_input, lambda _: None, redact)
     try:
         result = toolset.call(tool.name, arguments, approve=approval if can_answer() else None)
     except ToolInterrupted as interrupt:

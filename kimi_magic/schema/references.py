@@ -28,7 +28,17 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.text import reveal
 
-__all__ = ["MAX_NAMES", "NO_REFS", "Listing", "Reference", "Refs", "Variables", "marked", "read_refs"]
+__all__ = [
+    "MAX_NAMES",
+    "NO_REFS",
+    "Listing",
+    "Reference",
+    "Refs",
+    "Variables",
+    "isinstance_of",
+    "marked",
+    "read_refs",
+]
 
 MAX_NAMES = 100
 MAX_LENGTH = 100
@@ -263,17 +273,15 @@ class Reference:
         """Return the object that the model named."""
         context = info.context or {}
         listing, variables = context.get("listing"), context.get("variables")
-        listed = listing.names[self.index] if listing is not None else ()
-        wanted = f"the name of a variable that holds {_a(self.label)}"
-        if not isinstance(value, str):
-            raise ValueError(wanted)  # noqa: TRY004 - pydantic collects ValueError only
-        name = value.strip()
-        found = variables.find(name, self) if variables and name in listed else _MISSING
+        listed = listing.names[self.index] if listing is not None and variables else ()
+        name = value.strip() if isinstance(value, str) else ""
+        found = variables.find(name, self) if name in listed else _MISSING
         if found is not _MISSING:
             return found
-        usable = [n for n in listed if variables and variables.find(n, self) is not _MISSING]
+        usable = [each for each in listed if variables.find(each, self) is not _MISSING]
         changed = f" ({name} holds none any more)" if name in listed else ""
-        raise ValueError(f"{wanted}: {', '.join(usable) or 'there is none now'}{changed}")
+        names = f"{', '.join(usable) or 'there is none now'}{changed}"
+        raise ValueError(f"the name of a variable that holds {_a(self.label)}: {names}")
 
 
 def isinstance_of(value: Any, *kinds: type) -> bool:

@@ -256,9 +256,18 @@ def _is_readable(hint: Any) -> bool:
     try:
         model = create_model("Probe", __config__=CONFIG, value=(hint, ...))
         model.model_json_schema(schema_generator=QuietJsonSchema)
+        return not _imports(model.__pydantic_core_schema__)
     except Exception:  # noqa: BLE001 - hints may be anything and run any code
         return False
-    return True
+
+
+def _imports(node: Any) -> bool:
+    """Return True if pydantic imports what a value names, as `ImportString` in a model does."""
+    if isinstance(node, dict):
+        if getattr(node.get("function"), "__name__", "") == "import_string":
+            return True
+        node = list(node.values())
+    return isinstance(node, list | tuple) and any(map(_imports, node))
 
 
 def _alias_target(hint: Any) -> Any:

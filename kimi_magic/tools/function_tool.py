@@ -19,13 +19,21 @@ from kimi_magic.schema.problems import (
     problems_from_pydantic,
     stray_booleans,
 )
-from kimi_magic.schema.references import NO_REFS, Listing, Refs, Variables, read_refs
+from kimi_magic.schema.references import (
+    NO_REFS,
+    Listing,
+    Refs,
+    Variables,
+    isinstance_of,
+    read_refs,
+)
 from kimi_magic.schema.signature import (
     EMPTY,
     VAR_KEYWORD,
     VAR_POSITIONAL,
     Parameter,
     documentation_of,
+    fixed_by_partial,
     home_of,
     parameters_from_schema,
     read_parameters,
@@ -48,6 +56,7 @@ MAX_DESCRIPTION = 4000
 MAX_DEFAULT = 300
 
 _REST = {VAR_KEYWORD: "Further arguments by name", VAR_POSITIONAL: "Further values, in order"}
+_CALLS = (types.MethodType, types.BuiltinFunctionType, partial)
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -87,12 +96,19 @@ class FunctionTool:
         return self.function(*args, **kwargs)
 
     def identity(self) -> Hashable:
-        """Return a key of the function's code, defaults, closure, annotations and bound object.
+        """Return a key of the function and of the notebook's functions that it calls.
 
-        Running the same definition again gives an equal key.
+        Code, defaults, closure, annotations and the bound object belong to it. Running the same
+        definition again gives an equal key.
         """
         seen: list[Any] = []
-        return tuple(_identity(fn, seen) for fn in (self.function, home_of(self.function)))
+        functions = (self.function, home_of(self.function))
+        named = tuple(sorted(self.refs.objects.items()))
+        return tuple(_identity(each, seen) for each in (*functions, self.refs.paths, named))
+
+    def defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults that apply beside the arguments, and what a partial fixes."""
+        return self._binding.defaults(arguments) | fixed_by_partial(self.function)
 
     def variant(
         self, *, name: str | None = None, options: ToolOptions | None = None
@@ -288,6 +304,16 @@ class _Binding:
             raise ArgumentsError(places)
         return _arranged(self.parameters, values)
 
+    def defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of the parameters that a call leaves out."""
+        sent, _ = self._renamed(arguments)
+        own = {self.names.get(p.name, p.name): p.default for p in self.parameters}
+        return {
+            name: value
+            for name, value in own.items()
+            if name not in sent and value is not EMPTY and value is not ...
+        }
+
     def _renamed(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Places]:
         """Use the names of the schema, and gather further keywords under their parameter."""
         names = {old: new for old, new in self.names.items() if new not in arguments}
@@ -397,7 +423,10 @@ def _identity(value: Any, seen: list[Any]) -> Hashable:
     if isinstance(value, types.FunctionType):
         seen.append(value)
     key, parts = (tuple, value) if type(value) is tuple else _dissected(value)
-    return (key, *(_identity(part, seen) for part in parts))
+    own = [_identity(part, seen) for part in parts]
+    if isinstance(value, types.FunctionType):
+        own += [_used(value, each, seen) for each in sorted(_names_in(value.__code__))]
+    return (key, *own)
 
 
 def _dissected(value: Any) -> tuple[Hashable, Iterable[Any]]:
@@ -415,6 +444,24 @@ def _dissected(value: Any) -> tuple[Hashable, Iterable[Any]]:
         inner = get_args(value)  # with a list in Callable[[int], str]
         return _Same(origin), (tuple(arg) if type(arg) is list else arg for arg in inner)
     return _Same(value), ()
+
+
+def _used(function: types.FunctionType, name: str, seen: list[Any]) -> Hashable:
+    """Return the identity of what a function finds under a global name, if it is code.
+
+    A function of the same notebook is its own code again. Data change as a notebook goes on.
+    """
+    found = function.__globals__.get(name)
+    if type(found) is types.FunctionType:
+        own = found.__globals__ is function.__globals__
+        return name, _identity(found, seen) if own else _Same(found)
+    return name, _Same(found) if isinstance_of(found, type, types.ModuleType, *_CALLS) else None
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    """Return the global names in code, those of inner functions included."""
+    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return set(code.co_names).union(*map(_names_in, inner))
 
 
 def _state_of(function: types.FunctionType) -> Iterator[Any]:

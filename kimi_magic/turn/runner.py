@@ -42,7 +42,7 @@ from kimi_magic.core.messages import Message, ToolCall, as_content
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
-from kimi_magic.turn.approval import Approval, AskPerson, ask_with_input, with_approval
+from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input, with_approval
 from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
 from kimi_magic.turn.request import TurnRequest, parameters, system_prompt
@@ -218,6 +218,7 @@ class _Run:
         self._body: _Body | None = None
         self._data: Any = None
         self._inbox = Inbox()
+        self._approved: Approved = set()  # of a turn outside of any chat
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None
@@ -255,6 +256,7 @@ class _Run:
         for notice in self._opening(resolved):
             yield self._tell(Notice(notice))
         if self._chat:  # not in new_loop: a dry run calls it, too, and changes nothing
+            self._chat.begin(turn.place, fresh=turn.request.fresh)
             asked = (resolved.endpoint.name, resolved.model)
             self._chat.calibrations.setdefault(asked, Calibration())
         bodies = self.bodies(resolved.endpoint, resolved.model)
@@ -364,8 +366,10 @@ class _Run:
             return lambda *_: False
         if turn.toolset is None or not can_answer():
             return None
-        approved = self._chat.approved if self._chat else set()
-        return Approval(turn.toolset.namespace, approved, self._ask, self._announce)
+        approved = self._chat.approved if self._chat else self._approved
+        return Approval(
+            turn.toolset.namespace, approved, self._ask, self._announce, redact=self._redact
+        )
 
     def _reply(self, error: KimiError | TurnInterrupted | None) -> Reply:
         """Make the reply of what the turn has come to, whole or cut."""

@@ -462,7 +462,7 @@ class Form {
       const fields = this.fields.map((area) => area.value);
       send({ answer: { number: this.number, say, fields } });
     };
-    this.always = button("Run, and do not ask again in this chat", answer("chat"));
+    this.always = button(form.lasting, answer("chat"));
     this.buttons = [
       button("Run", answer("once"), "button kimi-main"),
       this.always,
