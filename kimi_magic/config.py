@@ -42,6 +42,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "top_p": Bounds(0, 1),
     "max_tokens": Bounds(1),
     "max_steps": Bounds(1),
+    "max_depth": Bounds(0, 32),
     "var_tokens": Bounds(1),
     "summary_tokens": Bounds(50),
     "max_output_chars": Bounds(1000),
@@ -108,6 +109,9 @@ class Settings(Configurable):
     ).tag(config=True)
     max_steps = Int(
         50, help="Rounds of tool calls after which the model must give its answer."
+    ).tag(config=True)
+    max_depth = Int(
+        8, help="How deep `kimi.ask` in a tool may lead to tools that ask again; 0: not at all."
     ).tag(config=True)
     approve = Enum(
         APPROVE,

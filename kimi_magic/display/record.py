@@ -16,8 +16,8 @@ from html import escape
 from textwrap import indent
 from typing import Any, NamedTuple, Protocol
 
-from kimi_magic.core.events import Envelope
-from kimi_magic.core.messages import Usage
+from kimi_magic.core.events import Envelope, ToolFinished, ToolStarted
+from kimi_magic.core.messages import ToolCall, ToolResult, Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clean, count, escape_hidden, reveal
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
@@ -37,6 +37,7 @@ __all__ = [
     "call_text",
     "make_record",
     "publish",
+    "show_call",
     "show_chat",
     "show_code",
     "tokens_line",
@@ -291,6 +292,16 @@ def show_code(code: str, language: str) -> Bundle:
     """Show a program, highlighted; what it hides is written as escapes."""
     code = escape_hidden(code)[0]
     return Bundle({"text/plain": code, "text/html": code_html(code, language)}, {})
+
+
+def show_call(call: ToolCall, result: ToolResult, *, max_chars: int = 200_000) -> Bundle:
+    """Show a call of a tool with its result, as a turn shows it, unfolded."""
+    timeline = Timeline(max_chars=max_chars)
+    for event in (ToolStarted(0, call), ToolFinished(0, result)):
+        timeline.apply(event)
+    (segment,) = timeline.segments
+    segment.open = True
+    return Bundle({"text/plain": call_text(segment), "text/html": _card(segment)}, {})
 
 
 class _Turn(Protocol):

@@ -10,7 +10,7 @@ from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.core.errors import MagicError
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import escape_hidden, reveal
+from kimi_magic.core.text import count, escape_hidden, reveal
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.session import Session
 from kimi_magic.turn.request import TurnRequest
@@ -82,7 +82,7 @@ class Notebook:
         """
         shown, escaped = escape_hidden(code)
         if escaped:
-            were = "1 invisible character was" if escaped == 1 else f"{escaped:,} invisible ones were"
-            print(f"{were} written as escapes in the code of the next cell: look at it closely.")
+            were = count(escaped, "invisible character")
+            print(f"The code of the next cell has {were}, written as escapes: look closely.")
         if shown:
             self.shell.set_next_input(shown)
