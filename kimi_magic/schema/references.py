@@ -258,6 +258,8 @@ class Reference:
             return isinstance_of(value, type) and any(base is inner[0] for base in _mro(value))
         if is_protocol(kind) and kind.__module__ not in ("typing", "collections.abc"):
             return all(_has(value, member) for member in get_protocol_members(kind))
+        if kind is abc.Callable:
+            return _is_callable(value)
         return isinstance_of(value, kind) or _is_registered(type(value), kind)
 
     def schema(self, listing: Listing) -> dict[str, Any]:
@@ -295,15 +297,20 @@ def isinstance_of(value: Any, *kinds: type) -> bool:
 def _is_registered(own: type, kind: type) -> bool:
     """Return True for a subclass by registration, or by the methods that an abstract class wants.
 
-    A metaclass with a check of its own is not asked.
+    A metaclass with a check of its own is not asked, nor one that answers for its classes.
     """
-    if getattr(type(kind), "__subclasscheck__", None) is not ABCMeta.__subclasscheck__:
-        if not is_protocol(kind):
-            return False
+    checks_itself = type(kind).__subclasscheck__ is not ABCMeta.__subclasscheck__
+    if (checks_itself and not is_protocol(kind)) or _answers_itself(type(own)):
+        return False
     try:
         return issubclass(own, kind)
     except Exception:  # noqa: BLE001 - hooks may be anything
         return False
+
+
+def _answers_itself(metaclass: type) -> bool:
+    asked = {"__mro__", "__dict__", "__getattribute__", "__getattr__"}
+    return any(asked & _members(base).keys() for base in _mro(metaclass) if base not in (type, object))
 
 
 def _is_callable(value: Any) -> bool:
