@@ -65,9 +65,7 @@ def _visible(match: re.Match[str]) -> str:
 
 def reveal(text: str) -> str:
     """Show each unseen character by its number: nobody can approve what is hidden."""
-    return "".join(
-        f"⟨U+{ord(char):04X}⟩" if _is_hidden(char) else char for char in text
-    )
+    return "".join(f"⟨U+{ord(char):04X}⟩" if _is_hidden(char) else char for char in text)
 
 
 def escape_hidden(code: str) -> tuple[str, int]:

@@ -67,7 +67,9 @@ _CODE = (
 # Their attributes are stored with the object, and reading one runs no code of anybody's.
 _STORED = (types.MemberDescriptorType, types.GetSetDescriptorType)
 # A metaclass may say otherwise.
-_mro, _members, _module_of = (type.__dict__[n].__get__ for n in ("__mro__", "__dict__", "__module__"))
+_mro, _members, _module_of = (
+    type.__dict__[n].__get__ for n in ("__mro__", "__dict__", "__module__")
+)
 _IO = {typing.IO: io.IOBase, typing.TextIO: io.TextIOBase}
 
 
@@ -87,9 +89,13 @@ def read_refs(given: Any) -> Refs:
     KimiError
         It is neither a name, a callable, a mapping, nor several of these.
     """
-    if given is None or isinstance(given, Refs):
-        return given or NO_REFS
-    alone = callable(given) or isinstance(given, str | Mapping) or not isinstance(given, abc.Iterable)
+    if given is None:
+        return NO_REFS
+    if isinstance(given, Refs):
+        return given
+    alone = (
+        callable(given) or isinstance(given, str | Mapping) or not isinstance(given, abc.Iterable)
+    )
     paths: list[str] = []
     objects: dict[str, Any] = {}
     for item in [given] if alone else given:
@@ -97,7 +103,8 @@ def read_refs(given: Any) -> Refs:
             paths.append(item)
         else:
             objects |= item if isinstance(item, Mapping) else {_own_name(item): item}
-    for name in [*paths, *objects]:
+    names: list[Any] = [*paths, *objects]
+    for name in names:
         if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))):
             raise KimiError(_NO_REF.format(name))
     return Refs(tuple(paths), objects)
@@ -246,21 +253,19 @@ class Reference:
 
     def admits(self, value: Any) -> bool:
         """Return True if `value` is of the type, as far as its class tells."""
-        if value is _MISSING:
-            return False
         kind = _IO.get(self._class, self._class)
-        if is_typeddict(kind):
-            return isinstance_of(value, dict)
-        if not isinstance(kind, type):
+        kind = dict if is_typeddict(kind) else kind
+        if value is _MISSING or not isinstance(kind, type):
             return False
         inner = get_args(self.hint)
         if kind is type and inner and isinstance(inner[0], type):
             return isinstance_of(value, type) and any(base is inner[0] for base in _mro(value))
         if is_protocol(kind) and kind.__module__ not in ("typing", "collections.abc"):
             return all(_has(value, member) for member in get_protocol_members(kind))
-        if kind is abc.Callable:
-            return _is_callable(value)
-        return isinstance_of(value, kind) or _is_registered(type(value), kind)
+        if isinstance_of(value, kind):
+            return True
+        is_called = self._class is abc.Callable
+        return _is_callable(value) if is_called else _is_registered(type(value), kind)
 
     def schema(self, listing: Listing) -> dict[str, Any]:
         """Return what the schema of the parameter says beyond its type."""
@@ -274,8 +279,9 @@ class Reference:
     def look_up(self, value: Any, info: ValidationInfo) -> Any:
         """Return the object that the model named."""
         context = info.context or {}
-        listing, variables = context.get("listing"), context.get("variables")
-        listed = listing.names[self.index] if listing is not None and variables else ()
+        variables: Variables = context.get("variables") or Variables({})
+        listing: Listing | None = context.get("listing")
+        listed = listing.names[self.index] if listing is not None else ()
         name = value.strip() if isinstance(value, str) else ""
         found = variables.find(name, self) if name in listed else _MISSING
         if found is not _MISSING:
@@ -310,7 +316,9 @@ def _is_registered(own: type, kind: type) -> bool:
 
 def _answers_itself(metaclass: type) -> bool:
     asked = {"__mro__", "__dict__", "__getattribute__", "__getattr__"}
-    return any(asked & _members(base).keys() for base in _mro(metaclass) if base not in (type, object))
+    return any(
+        asked & _members(base).keys() for base in _mro(metaclass) if base not in (type, object)
+    )
 
 
 def _is_callable(value: Any) -> bool:

@@ -90,7 +90,7 @@ def with_names(
         listed = references[node.pop(_REFERENCE)].schema(listing)
         own = str(node.get("description", "")).rstrip(". ")
         text = listed["description"]
-        node |= listed | {"description": f"{own}. {text}" if own else text}
+        node.update(listed | {"description": f"{own}. {text}" if own else text})
     return filled
 
 
@@ -125,10 +125,9 @@ class HintTranslator:
         if hint in _PLAIN:
             return hint
         origin, inner = get_origin(hint), get_args(hint)
-        if hint is ImportString:  # pydantic's would import whatever the model names
-            return self._reference(object)
-        if origin is Annotated and any(isinstance(extra, ImportString) for extra in inner[1:]):
-            return self._reference(object if inner[0] is Any else inner[0])
+        # Pydantic's own would import whatever the model names.
+        if hint is ImportString or any(type(extra) is ImportString for extra in inner[1:]):
+            return self._reference(inner[0] if inner and inner[0] is not Any else object)
         if origin is Annotated:
             return self._annotated(self.translate(inner[0]), inner[1:])
         if is_union(hint):

@@ -67,7 +67,8 @@ CHANGED = {
 @pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED.keys())
 def test_what_was_approved_is_changed(change: str) -> None:
     """Input: a cell that changes the function, or what it uses. Holds: it is asked about again."""
-    person, scope = Person(), {}
+    person = Person()
+    scope: dict[str, Any] = {}
     exec(LOG, scope)
     cell(PAY, scope)
     assert person.is_asked(cell(SEND, scope), amount=5)
@@ -81,7 +82,8 @@ def test_a_builtin_that_is_taken_over_later() -> None:
 
     Holds: it is asked about again.
     """
-    person, scope = Person(), {}
+    person = Person()
+    scope: dict[str, Any] = {}
     pay = cell("def pay(x): return print(x)", scope)
     assert person.is_asked(pay, x=1)
     assert not person.is_asked(pay, x=1)
@@ -114,7 +116,12 @@ def test_a_tool_is_described_otherwise_from_call_to_call() -> None:
 
     person = Person()
     arguments = json.loads(CITIES)
-    tools = (first, replace(first, description="Deletes a city."), Widened(), replace(first, name="x"))
+    tools = (
+        first,
+        replace(first, description="Deletes a city."),
+        Widened(),
+        replace(first, name="x"),
+    )
     assert [person.is_asked(tool, **arguments) for tool in tools] == [True] * 4
     assert not person.is_asked(RemoteTool(), **arguments)
 
@@ -143,13 +150,15 @@ def test_code_is_approved_by_its_text() -> None:
         assert person.is_asked(run_python, code=code) is asked
 
 
-def pay(amount: int, to: str = "me", fast: bool = True, key: str = "sk-0123", how: Any = print) -> int:
+def pay(
+    amount: int, to: str = "me", fast: bool = True, key: str = "sk-0123", how: Any = print
+) -> int:
     """Pay."""
     return amount
 
 
 def test_defaults_are_shown() -> None:
-    """Input: a call that leaves dangerous defaults out. Holds: they are shown, and in the record."""
+    """Input: a call that leaves dangerous defaults out. Holds: they are shown and recorded."""
     person = Person()
     hidden = functools.partial(pay, fast=False)
     for function, fast in ((pay, "true"), (hidden, "false")):
@@ -179,7 +188,7 @@ def test_defaults_hold_no_key() -> None:
     events: list[Any] = []
     asked: list[Any] = []
 
-    def ask(*question: Any) -> str:
+    def ask(*question: Any) -> Any:
         asked.append(question[-1])
         return "no"
 
@@ -207,11 +216,13 @@ def test_more_than_can_be_shown(arguments: dict[str, Any]) -> None:
     result = tools.call("take", json.dumps(arguments), approve=person.approval)
     assert "too many to show to the user" in result.content
     assert (person.shown, person.events, ran) == ([], [], [])
-    edit = Person()
-    edit.answer = arguments
     problems: list[str] = []
-    edit.approval = Approval({}, set(), lambda t, a, problem, d: problems.append(problem(arguments)), print)
-    edit.approval(make_tool(take), {})
+
+    def edit(*question: Any) -> Any:
+        problems.append(question[2](arguments))
+        return "no"
+
+    Approval({}, set(), edit, lambda _: None)(make_tool(take), {})
     assert "too many" in problems[0]
 
 
@@ -233,7 +244,7 @@ def test_all_of_a_long_call_is_shown(make: Callable[[str], Any]) -> None:
 
 def test_a_chat_forgets_what_was_approved() -> None:
     """Input: --fresh, reset, a cell that is run again. Holds: what was approved there has ended."""
-    chat = Chat("main", ask=lambda *_, **__: None)  # type: ignore[arg-type, return-value]
+    chat = Chat("main", ask=lambda *_, **__: None)  # type: ignore[arg-type]
     first, second, third = Place("a", "1"), Place("b", "2"), Place("c", "3")
     for place, tool in ((first, "pay"), (second, "send"), (third, "drop")):
         chat.begin(place)

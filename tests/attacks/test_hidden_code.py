@@ -24,7 +24,9 @@ HIDDEN = [
 ]
 ODD = re.compile("[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # What a reader does not see: where code would hide from one who skims it.
-TROJAN = 'level = "user\u202e \u2066# Check if admin\u2069 \u2066"\nif level != "user":\n    run()\u200b'
+TROJAN = (
+    'level = "user\u202e \u2066# Check if admin\u2069 \u2066"\nif level != "user":\n    run()\u200b'
+)
 
 
 def is_visible(text: str) -> bool:
@@ -45,7 +47,7 @@ def test_one_character(char: str) -> None:
         if char not in "\0\r" and not "\ud800" <= char <= "\udfff":
             assert evaluated(shown) == evaluated(source)
     comment, _ = escape_hidden(f"# a{char}b")
-    assert compile(comment, "cell", "exec")
+    compile(comment, "cell", "exec")
     with pytest.raises(SyntaxError):
         compile(escape_hidden(f"a{char}b = 1")[0], "cell", "exec")
 
@@ -99,7 +101,7 @@ def test_what_is_shown_of_code() -> None:
 
 
 def test_in_a_notebook(kernel: Kernel, asked: ScriptedServer) -> None:
-    """Input: answers with hidden code for -f code and fix, a snippet, a tool of the bench, a dry run.
+    """Input: answers with hidden code for -f code and fix, a snippet, a tool, a dry run.
 
     Holds: the next cell and all that is printed hold nothing unseen, and a line says so.
     """
@@ -109,20 +111,29 @@ def test_in_a_notebook(kernel: Kernel, asked: ScriptedServer) -> None:
         ran = kernel.run(line)
         (code,) = [p["text"] for p in ran.reply["payload"] if p["source"] == "set_next_input"]
         assert code == escape_hidden(TROJAN)[0]
-        assert "The code of the next cell has 5 invisible characters, written as escapes" in ran.stdout
+        assert (
+            "The code of the next cell has 5 invisible characters, written as escapes" in ran.stdout
+        )
         assert is_visible(ran.record["text/plain"] + ran.stdout)
     asked.reply("```python\nx = 1\n```")
     assert kernel.run("%%kimi -f code\nGo").stdout == ""
-    kernel.run("def f(x='a\u202e'):\n    'Do\u200b it.'\n    # \u2066\n    return x + '\x1b[2J<script>'")
+    kernel.run(
+        "def f(x='a\u202e'):\n    'Do\u200b it.'\n    # \u2066\n    return x + '\x1b[2J<script>'"
+    )
     asked.reply("OK.")
     kernel.run("%%kimi -T f\nGo \u202e now")
     shown = [kernel.run(line) for line in (
-        "%kimi snippet", "%kimi tool f", '%kimi tool f {"x": "\u202e"}', "%%kimi --dry-run\nHi\u202e",
+        "%kimi snippet", "%kimi tool f", '%kimi tool f {"x": "\u202e"}',
+        "%%kimi --dry-run\nHi\u202e",
         "%kimi chat b\u202eb", "%kimi chats",
     )]  # fmt: skip
     for ran in shown:
         payload = "".join(p.get("text", "") for p in ran.reply["payload"])
-        texts = [ran.stdout, payload, *(v for d in ran.displays for v in d.values() if isinstance(v, str))]
+        texts = [
+            ran.stdout,
+            payload,
+            *(v for d in ran.displays for v in d.values() if isinstance(v, str)),
+        ]
         assert is_visible("".join(texts))
     assert "\\u2066" in shown[0].record["text/plain"]
     assert "⟨U+200B⟩" in shown[1].stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from abc import ABC, ABCMeta
+from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -37,15 +37,15 @@ class Checks(type):
 class Watched(Checks):
     """A class whose every question about itself is code."""
 
-    __name__ = __module__ = __mro__ = __dict__ = property(ran)  # type: ignore[assignment]
+    __name__ = __module__ = __mro__ = property(ran)
 
 
 class Evil(metaclass=Watched):
     """An object that runs code wherever it is looked at."""
 
-    __class__ = property(ran)  # type: ignore[assignment]
+    __class__ = property(ran)
     __eq__ = __ne__ = __bool__ = __len__ = __iter__ = __repr__ = __str__ = ran
-    __hash__ = ran  # type: ignore[assignment]
+    __hash__ = ran
     frame = property(ran)
 
     def __getattribute__(self, name: str) -> Any:
@@ -158,7 +158,7 @@ def test_names_of_the_users_choice(notebook: dict[str, Any]) -> None:
     for name in ("np.median", "np", "max", "os.path.join", "np.mean.__globals__"):
         assert tools.call("apply", f'{{"function": "{name}"}}').error
     for wrong in (3, [3], "os.system()", {1: len}, ["a b"], object()):
-        with pytest.raises(KimiError, match="refs has .*: give names such as 'np.mean'"):
+        with pytest.raises(KimiError, match=r"refs has .*: give names such as 'np.mean'"):
             tool(apply, refs=wrong)
 
 
@@ -169,16 +169,29 @@ def test_values_are_not_run_to_learn_their_type() -> None:
     """
     RAN.clear()
 
-    class Kind(ABC): ...
+    class Kind(ABC):
+        @abstractmethod
+        def of(self) -> None: ...
 
     class Shape(metaclass=Checks): ...
 
-    class Sized(metaclass=ABCMeta): ...
+    class Registered(metaclass=ABCMeta):
+        @abstractmethod
+        def of(self) -> None: ...
 
     frame = pd.DataFrame({"a": [1]})
     evil = object.__new__(Evil)
     namespace = {"evil": evil, "claims": Claims(), "frame": frame, "Evil": Evil}
-    for hint in (pd.DataFrame, np.ndarray, Kind, Shape, Sized, Callable, type[Kind], ImportString):
+    for hint in (
+        pd.DataFrame,
+        np.ndarray,
+        Kind,
+        Shape,
+        Registered,
+        Callable,
+        type[Kind],
+        ImportString,
+    ):
 
         def take(x: Any) -> str:
             return "taken"
@@ -243,7 +256,7 @@ def test_names_that_nobody_can_read() -> None:
 def test_pydantic_imports_nothing() -> None:
     """Input: the hint ``ImportString``, alone and in a model. Holds: no name is imported."""
 
-    def direct(x: ImportString[Any]) -> str:  # type: ignore[valid-type]
+    def direct(x: ImportString[Any]) -> str:
         return "ran"
 
     def inside(x: Job) -> str:
@@ -300,5 +313,3 @@ def test_in_a_notebook(kernel: Kernel, asked: ScriptedServer) -> None:
     assert all("function: apply, double" in content for content in sent)
     assert asked.requests[2].body["messages"][-1]["content"] == "4"
     assert asked.requests[2].body["tools"] == [schema], "the prompt's cache stays"
-
-

@@ -912,7 +912,7 @@ def test_a_reference_is_resolved_when_it_is_called() -> None:
     tool = checked(ident(pd.DataFrame), namespace=namespace)
     namespace["sales"], namespace["later"] = FRAME.copy(), FRAME.copy()
     assert received(tool, {"x": "sales"}, namespace) is namespace["sales"]
-    with pytest.raises(ArgumentsError, match="a DataFrame: costs, sales$"):
+    with pytest.raises(ArgumentsError, match=r"a DataFrame: costs, sales$"):
         tool.bind({"x": "later"}, namespace)
     now = tool.at_moment(namespace)
     assert properties(now)["x"]["enum"] == ["costs", "later", "sales"]
@@ -925,7 +925,7 @@ def test_a_reference_is_resolved_when_it_is_called() -> None:
 
 def test_attributes_and_containers_of_references() -> None:
     box, namespace = NAMESPACE["box"], {"namespace": NAMESPACE}
-    with pytest.raises(ArgumentsError, match="a DataFrame: costs, sales$"):
+    with pytest.raises(ArgumentsError, match=r"a DataFrame: costs, sales$"):
         checked(ident(pd.DataFrame), **namespace).bind({"x": "box.frame"}, NAMESPACE)
     named = checked(ident(pd.DataFrame), refs="box.frame", **namespace)
     assert properties(named)["x"]["enum"] == ["box.frame", "costs", "sales"]
