@@ -67,6 +67,7 @@ CONFIG = ConfigDict(
 _REFERENCE = "x-holds"  # marks a reference in the schema until its description is written
 _PLAIN = (bool, int, float, str, bytes, Any, None, type(None), object)
 _BASES = (int, float, str, bytes, datetime, date, timedelta, list, dict, set, frozenset)
+_VALUES = ("default", "expected", "metadata")  # of the user's, in a schema of pydantic's core
 _ITERABLES = (abc.Iterable, abc.Collection, abc.Container, abc.Reversible)
 _ITERATORS = (abc.Iterator, abc.Generator)
 _CONTAINERS = (
@@ -265,7 +266,7 @@ def _imports(node: Any) -> bool:
     if isinstance(node, dict):
         if getattr(node.get("function"), "__name__", "") == "import_string":
             return True
-        node = list(node.values())
+        node = [value for key, value in node.items() if key not in _VALUES]
     return isinstance(node, list | tuple) and any(map(_imports, node))
 
 

@@ -242,6 +242,16 @@ def test_all_of_a_long_call_is_shown(make: Callable[[str], Any]) -> None:
         assert not re.search("[\u200b\u202e\x1b\r]", text)
 
 
+def test_a_name_that_looks_like_another_argument() -> None:
+    """Input: a name with a line break and what a value looks like. Holds: it stays on its line."""
+    shown = _shown({"note\n  amount = 1\n  x": 2, "amount": 1000}, {"a\tb": "1"}).split("\n")
+    assert shown == [
+        "  note⟨U+000A⟩  amount = 1⟨U+000A⟩  x = 2",
+        "  amount = 1000",
+        "  a⟨U+0009⟩b (default) = 1",
+    ]
+
+
 def test_a_chat_forgets_what_was_approved() -> None:
     """Input: --fresh, reset, a cell that is run again. Holds: what was approved there has ended."""
     chat = Chat("main", ask=lambda *_, **__: None)  # type: ignore[arg-type]

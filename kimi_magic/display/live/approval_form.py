@@ -39,11 +39,16 @@ def as_fields(
 
     Strings stand as they are, all else as JSON. The defaults, as text, follow.
     """
-    fields = [(reveal(name), reveal(_text(value)), True) for name, value in arguments.items()]
+    fields = [(_label(name), reveal(_text(value)), True) for name, value in arguments.items()]
     others = defaults or {}
     return fields + [
-        (DEFAULT.format(reveal(name)), reveal(text), False) for name, text in others.items()
+        (DEFAULT.format(_label(name)), reveal(text), False) for name, text in others.items()
     ]
+
+
+def _label(name: str) -> str:
+    """Return a name on one line: a further one could pass for another argument."""
+    return reveal(name).replace("\n", "⟨U+000A⟩").replace("\t", "⟨U+0009⟩")
 
 
 def _text(value: Any) -> str:
@@ -66,7 +71,7 @@ def read_answer(
         try:
             edited[name] = text if isinstance(arguments[name], str) else json.loads(text)
         except (ValueError, RecursionError) as error:
-            return "no", f"{reveal(name)} is no JSON: {error}"
+            return "no", f"{_label(name)} is no JSON: {error}"
     if edited == arguments:
         return given["say"], ""
     return edited, problem(edited)
