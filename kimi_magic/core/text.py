@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from unicodedata import category
 
 __all__ = [
     "clean",
@@ -65,7 +64,10 @@ def _visible(match: re.Match[str]) -> str:
 
 def reveal(text: str) -> str:
     """Show each unseen character by its number: nobody can approve what is hidden."""
-    return "".join(f"⟨U+{ord(char):04X}⟩" if _is_hidden(char) else char for char in text)
+    return "".join(
+        char if _is_printable(char) and not _HIDING.match(char) else f"⟨U+{ord(char):04X}⟩"
+        for char in text
+    )
 
 
 def escape_hidden(code: str) -> tuple[str, int]:
@@ -79,14 +81,15 @@ def escape_hidden(code: str) -> tuple[str, int]:
     backslashes = escaped = 0
     before = ""
     for char in code:
-        if not _is_hidden(char) or (char in _LOOKS and category(before or " ") == "So"):
+        is_seen = _is_printable(char) and not _HIDING.match(char)
+        if is_seen or (char in _LOOKS and before > "\u2000" and not before.isalnum()):
             pieces.append(char)
         else:
             # After a lone backslash the escape's own would be taken for an escaped one.
             pieces.append("\\" * (backslashes % 2) + _escape(char))
             escaped += 1
         backslashes = backslashes + 1 if char == "\\" else 0
-        before = char
+        before = char if is_seen else ""
     return "".join(pieces), escaped
 
 
@@ -95,10 +98,6 @@ def _escape(char: str) -> str:
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def _is_hidden(char: str) -> bool:
-    return not _is_printable(char) or _HIDING.match(char) is not None
 
 
 def replace_unprintable(text: str) -> str:

@@ -208,6 +208,7 @@ class _Run:
         self._turn = turn
         self._chat = chat
         self._ask = ask
+        self._approved: Approved = set()  # of a turn outside of any chat
         self._began = time.monotonic()
         connector = turn.connector
         # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
@@ -218,7 +219,6 @@ class _Run:
         self._body: _Body | None = None
         self._data: Any = None
         self._inbox = Inbox()
-        self._approved: Approved = set()  # of a turn outside of any chat
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None

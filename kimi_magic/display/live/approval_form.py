@@ -39,15 +39,15 @@ def as_fields(
 
     Strings stand as they are, all else as JSON. The defaults, as text, follow.
     """
-    fields = [(_label(name), reveal(_text(value)), True) for name, value in arguments.items()]
+    fields = [(_in_a_line(name), reveal(_text(value)), True) for name, value in arguments.items()]
     others = defaults or {}
     return fields + [
-        (DEFAULT.format(_label(name)), reveal(text), False) for name, text in others.items()
+        (DEFAULT.format(_in_a_line(name)), reveal(text), False) for name, text in others.items()
     ]
 
 
-def _label(name: str) -> str:
-    """Return a name on one line: a further one could pass for another argument."""
+def _in_a_line(name: str) -> str:
+    """Show a name; a line break in it could pass for the end of a question."""
     return reveal(name).replace("\n", "⟨U+000A⟩").replace("\t", "⟨U+0009⟩")
 
 
@@ -71,7 +71,7 @@ def read_answer(
         try:
             edited[name] = text if isinstance(arguments[name], str) else json.loads(text)
         except (ValueError, RecursionError) as error:
-            return "no", f"{_label(name)} is no JSON: {error}"
+            return "no", f"{_in_a_line(name)} is no JSON: {error}"
     if edited == arguments:
         return given["say"], ""
     return edited, problem(edited)
