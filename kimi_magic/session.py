@@ -15,7 +15,7 @@ from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
 from kimi_magic.core.events import Envelope, Event, TurnFinished
 from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user_namespace
-from kimi_magic.core.interrupts import holding_interrupts
+from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor
@@ -59,6 +59,7 @@ class Session:
         self._here = threading.local()
         redact_errors(self.redact)
 
+    @whole_imports()
     def ask(
         self,
         request: TurnRequest,
@@ -125,6 +126,7 @@ class Session:
                             signal.raise_signal(signal.SIGINT)
                         raise
 
+    @whole_imports()
     def dry_run(self, request: TurnRequest) -> str:
         """Describe what a request would send, to the letter; nothing is sent or changed.
 
@@ -147,6 +149,7 @@ class Session:
         """
         return continuation(self.chats.known(chat), Place(*running_cell()))
 
+    @whole_imports()
     def snippet(self, reply: Reply, form: str) -> str:
         """Write the turn as a program; ``form`` is one of ``export.FORMS``.
 
@@ -167,10 +170,12 @@ class Session:
         """End the embedded engine and close idle connections."""
         self.connector.close()
 
+    @whole_imports()
     def find_key(self, endpoint: Endpoint) -> Key | None:
         """Look an endpoint's key up, or let a person type it where somebody can."""
         return self.connector.key(endpoint, getpass if can_answer() else None)
 
+    @whole_imports()
     def _prepare(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:
         return prepare(
             request,

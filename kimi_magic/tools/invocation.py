@@ -14,6 +14,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from kimi_magic.core.interrupts import stoppable
 from kimi_magic.core.time_limit import TimeLimit, call_within, wait
 
 __all__ = ["MAX_ITEMS", "Drained", "run"]
@@ -37,7 +38,7 @@ def run(call: Callable[[], Any], *, timeout: float | None = None, in_thread: boo
     Raises CallTimedOut when the limit expires; errors of the function pass unchanged.
     """
     limit = TimeLimit(timeout)
-    value = call_within(lambda: _invoke(call), limit, in_thread=in_thread)
+    value = call_within(lambda: stoppable(lambda: _invoke(call)), limit, in_thread=in_thread)
     if isinstance(value, Coroutine):
         return _on_loop(value, limit)
     if isinstance(value, AsyncGenerator):
