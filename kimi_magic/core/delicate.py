@@ -14,7 +14,17 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["LONGEST_IMPORT", "DroppedErrors", "Insistence", "Insistent", "imports_under_way"]
+__all__ = [
+    "LONGEST_IMPORT",
+    "DroppedErrors",
+    "Insistence",
+    "Insistent",
+    "current_frame",
+    "imports_under_way",
+]
+
+current_frame = sys._getframe  # noqa: SLF001 - a documented function
+"""Return the frame of the caller."""
 
 # An import that hangs must not make a turn unstoppable: after this many seconds it is cut.
 LONGEST_IMPORT = 10.0
@@ -70,7 +80,7 @@ class Insistent(BaseException):
     def __del__(self) -> None:
         # The trace function is removed when it raises. The error dies where it was caught.
         if self.insistence is not None:
-            self.insistence.resume(sys._getframe().f_back)
+            self.insistence.resume(current_frame().f_back)
 
 
 class Insistence:
@@ -97,7 +107,7 @@ class Insistence:
             self._begun, self._trace_before = True, sys.gettrace()
             # Of calls within each other, any may end first.
             if isinstance(other := getattr(self._trace_before, "__self__", None), Insistence):
-                self._trace_before = other._trace_before
+                self._trace_before = other._trace_before  # noqa: SLF001 - of the same class
         self.resume(frame)
 
     def resume(self, frame: FrameType | None) -> None:

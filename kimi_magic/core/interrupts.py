@@ -24,6 +24,7 @@ from kimi_magic.core.delicate import (
     DroppedErrors,
     Insistence,
     Insistent,
+    current_frame,
     imports_under_way,
 )
 
@@ -71,7 +72,7 @@ class Hold:
         self._always_open = self._open = always_open
         self._raised = False
         self._reopens_at = math.inf
-        self._imports = imports_under_way(sys._getframe())
+        self._imports = imports_under_way(current_frame())
         self._came_at = 0.0  # the first of those that are pending
         self._nudged = self._nudging = self._over = False
         self._insistence: Insistence | None = None
@@ -115,7 +116,7 @@ class Hold:
     def call(self, function: Callable[[], T]) -> T:
         """Call code of the user's, which the second interrupt ends even if it catches them all."""
         outer, insistence = self._insistence, Insistence(Insisted)
-        insistence.caller = sys._getframe()
+        insistence.caller = current_frame()
         self._insistence = insistence
         try:
             result = function()
@@ -177,7 +178,7 @@ class Hold:
             self._nudge_in(RETRY)
             if self._insistence is not None:  # a call may spend all its time in finalizers
                 self._insists = True
-                self._insistence.begin(sys._getframe())
+                self._insistence.begin(current_frame())
 
     def _nudge_in(self, seconds: float) -> None:
         """Have SIGINT sent to the main thread when one that is pending can be raised."""
@@ -193,11 +194,15 @@ class Hold:
         while not self._over and (self.pending or self._insists):
             now = time.monotonic()
             due = self._open or now >= self._reopens_at or self._insists
-            if due and not self._in_import(sys._current_frames().get(main), now):
+            if due and not self._in_import(_frame_of(main), now):
                 self._nudged = True
                 _send_interrupt(main)
             time.sleep(RAISE_AGAIN if self._insists else RETRY)
         self._nudging = False
+
+
+def _frame_of(thread: int) -> FrameType | None:
+    return sys._current_frames().get(thread)  # noqa: SLF001 - a documented function
 
 
 def _send_interrupt(thread: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from kimi_magic.core.delicate import (
     DroppedErrors,
     Insistence,
     Insistent,
+    current_frame,
     imports_under_way,
 )
 
@@ -152,11 +152,11 @@ class _Alarm:
         self._limit = self._deadline = now + seconds
         self._other_deadline = now + remaining if remaining else None
 
-        self._imports = imports_under_way(sys._getframe())
+        self._imports = imports_under_way(current_frame())
         self._dropped = DroppedErrors(DeadlineReached, self._come_again)
 
     def set(self) -> None:
-        self.insistence.caller = sys._getframe().f_back
+        self.insistence.caller = current_frame().f_back
         self._dropped.begin()
         signal.signal(signal.SIGALRM, self._handle)
         self._start()
@@ -193,7 +193,7 @@ class _Alarm:
 
     def _come_again(self) -> None:
         self._raise_soon()
-        self.insistence.begin(sys._getframe())
+        self.insistence.begin(current_frame())
 
     def raised(self, error: DeadlineReached) -> bool:
         return error.insistence is self.insistence
