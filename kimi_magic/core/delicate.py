@@ -98,6 +98,7 @@ class Insistence:
         self.caller: FrameType | None = None
         self._kind = kind
         self._begun = False
+        self._drops = 0
         self._trace_before: Any = None
         self._unwound: FrameType | None = None  # the latest that an exception came to
 
@@ -117,6 +118,16 @@ class Insistence:
             while frame is not None and frame is not self.caller:
                 frame.f_trace = self._trace
                 frame = frame.f_back
+
+    def dropped(self) -> bool:
+        """Insist if an error is dropped for the second time; return True if so.
+
+        A call may spend all its time where errors are dropped.
+        """
+        self._drops += 1
+        if self._drops > 1:
+            self.begin(current_frame())
+        return self._drops > 1
 
     def end(self) -> None:
         """Put back what was there."""

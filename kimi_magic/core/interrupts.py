@@ -27,6 +27,7 @@ from kimi_magic.core.delicate import (
     current_frame,
     imports_under_way,
 )
+from kimi_magic.core.processes import in_this_process
 
 __all__ = [
     "Hold",
@@ -95,8 +96,11 @@ class Hold:
             self.pending += 1
         elif not (self.pending or self._insists):
             return
-        again = not self._open and now >= self._reopens_at
-        if not (self._open or again or self._insists or self.pending >= PATIENCE):
+        impatient = self.pending >= PATIENCE
+        again = not self._open and (
+            now >= self._reopens_at or (impatient and self._reopens_at < math.inf)
+        )
+        if not (self._open or again or self._insists or impatient):
             if self._reopens_at < math.inf:  # it comes when the first has been dealt with
                 self._nudge_in(GRACE)
         elif self._in_import(frame, now):
@@ -176,9 +180,8 @@ class Hold:
             self._open, self._raised, self.pending = True, False, self.pending + 1
             self._came_at = time.monotonic()
             self._nudge_in(RETRY)
-            if self._insistence is not None:  # a call may spend all its time in finalizers
+            if self._insistence is not None and self._insistence.dropped():
                 self._insists = True
-                self._insistence.begin(current_frame())
 
     def _nudge_in(self, seconds: float) -> None:
         """Have SIGINT sent to the main thread when one that is pending can be raised."""
@@ -278,7 +281,7 @@ def interruptible(*, recover: bool = False) -> Iterator[None]:
     For code of the user's, which may catch one on purpose.
     """
     if _holds and _in_main_thread():
-        with _holds[-1].open(recover=recover):
+        with in_this_process(), _holds[-1].open(recover=recover):
             yield
     else:
         yield

@@ -193,7 +193,7 @@ class _Alarm:
 
     def _come_again(self) -> None:
         self._raise_soon()
-        self.insistence.begin(current_frame())
+        self.insistence.dropped()
 
     def raised(self, error: DeadlineReached) -> bool:
         return error.insistence is self.insistence

@@ -117,8 +117,7 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
         figures = open_figures()
         began = time.perf_counter()
         try:
-            with in_this_process():
-                value = run(call, timeout=tool.options.timeout, in_thread=tool.options.parallel)
+            value = run(call, timeout=tool.options.timeout, in_thread=tool.options.parallel)
         except DeadlineReached:
             raise
         except BaseException as raised:  # noqa: BLE001 - SystemExit would end the kernel
