@@ -31,6 +31,7 @@ from kimi_magic.core.processes import in_this_process
 
 __all__ = [
     "Hold",
+    "Insisted",
     "holding_interrupts",
     "interruptible",
     "stoppable",
@@ -130,7 +131,7 @@ class Hold:
             self._insistence = outer
             insistence.end()
         if insisted:
-            raise KeyboardInterrupt
+            raise Insisted
         return result
 
     @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from kimi_magic.chats.history import CANCELLED
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import ToolInterrupted
-from kimi_magic.core.interrupts import stoppable
+from kimi_magic.core.interrupts import Insisted, stoppable
 from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.core.processes import in_this_process
 from kimi_magic.core.text import cut
@@ -31,7 +31,7 @@ from kimi_magic.tools.results import (
     is_image,
     to_text,
 )
-from kimi_magic.tools.shell_state import guarding
+from kimi_magic.tools.shell_state import CallGuard, guarding
 from kimi_magic.tools.tool import Tool
 
 __all__ = ["Approve", "run_call", "told"]
@@ -44,6 +44,7 @@ Approve = Callable[[Tool, dict[str, Any]], bool | dict[str, Any]]
 MAX_PROBLEMS = 10
 MAX_EDITED = 1000
 STOPPED = "The user stopped this call before its end."
+STOPPED_AGAIN = "The user stopped this call, which had caught an interrupt and gone on."
 STOPPED_SHOWING = "The call ended; the user stopped it while its value was made into text."
 UNSHOWN = "Done; what it returned cannot be shown"
 DECLINED = "The user declined this call"
@@ -111,9 +112,27 @@ def _edited(result: ToolResult, arguments: dict[str, Any]) -> ToolResult:
 
 
 def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
+    with guarding() as guard:
+        value, error, observed = _observed(tool, call, guard)
+        if isinstance(error, KeyboardInterrupt):
+            text = STOPPED_AGAIN if isinstance(error, Insisted) else STOPPED
+            raise ToolInterrupted(_stopped(tool, call_id, text, observed))
+        # A repr may print, which is no output of the tool.
+        with capturing():
+            if error is not None:
+                result = _ended_badly(tool, call_id, error, observed)
+            else:
+                result = _ended_well(tool, call_id, value, observed)
+    return told(result, guard.changes)
+
+
+def _observed(
+    tool: Tool, call: Callable[[], Any], guard: CallGuard
+) -> tuple[Any, BaseException | None, dict[str, Any]]:
+    """Make the call; return its value, its error, and the fields of a result that it gave."""
     value: Any = None
     error: BaseException | None = None
-    with capturing() as capture, guarding() as guard:
+    with capturing() as capture:
         figures = open_figures()
         began = time.perf_counter()
         try:
@@ -123,30 +142,26 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
         except BaseException as raised:  # noqa: BLE001 - SystemExit would end the kernel
             error = raised
         seconds = time.perf_counter() - began
-        # In another thread, a new figure may belong to any other call.
-        if threading.current_thread() is threading.main_thread() and not tool.options.parallel:
-            try:
+        try:
+            # In another thread, a new figure may belong to any other call.
+            if threading.current_thread() is threading.main_thread() and not tool.options.parallel:
                 _with_limit(tool, partial(show_new_figures, figures, value))
-            except DeadlineReached:
-                raise
-            except BaseException as raised:  # noqa: BLE001 - drawing may run any code
-                error = error or raised
-        capture.wait_for_threads()
+            capture.wait_for_threads()
+        except DeadlineReached:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - drawing may run any code
+            error = error or raised
+        guard.settle()
     if not isinstance(error, KeyboardInterrupt):
         error = error or guard.refused
     printed = encodable(capture.text)
     displays = tuple(filter(None, map(fit_for_notebooks, capture.outputs)))
-    observed: dict[str, Any] = {"stdout": printed, "outputs": displays, "seconds": seconds}
-    if isinstance(error, KeyboardInterrupt):
-        content = compose(STOPPED, printed, displays, tool.options.max_chars)
-        raise ToolInterrupted(_failed(tool, call_id, "interrupted", content, **observed))
-    # A repr may print, which is no output of the tool.
-    with capturing(), guarding():
-        if error is not None:
-            result = _ended_badly(tool, call_id, error, observed)
-        else:
-            result = _ended_well(tool, call_id, value, observed)
-    return told(result, guard.changes)
+    return value, error, {"stdout": printed, "outputs": displays, "seconds": seconds}
+
+
+def _stopped(tool: Tool, call_id: str, text: str, observed: dict[str, Any]) -> ToolResult:
+    content = compose(text, observed["stdout"], observed["outputs"], tool.options.max_chars)
+    return _failed(tool, call_id, "interrupted", content, **observed)
 
 
 def told(result: ToolResult, changes: list[str]) -> ToolResult:
@@ -176,8 +191,7 @@ def _ended_well(tool: Tool, call_id: str, value: Any, observed: dict[str, Any]) 
     except DeadlineReached:
         raise
     except KeyboardInterrupt:
-        content = compose(STOPPED_SHOWING, observed["stdout"], displays, limit)
-        raise ToolInterrupted(_failed(tool, call_id, "interrupted", content, **observed)) from None
+        raise ToolInterrupted(_stopped(tool, call_id, STOPPED_SHOWING, observed)) from None
     except CallTimedOut:
         text = f"{UNSHOWN}: showing it took longer than {tool.options.timeout:g} s."
     except BaseException as error:  # noqa: BLE001 - the value's own code may raise anything

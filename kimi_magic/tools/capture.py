@@ -19,7 +19,7 @@ from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.messages import Output
 from kimi_magic.core.stdout import redirected, redirections, replaced
 from kimi_magic.core.text import plain
-from kimi_magic.tools.shell_state import inherited_by_threads
+from kimi_magic.tools.shell_state import inherited_by_threads, refusing_ends
 
 __all__ = ["Capture", "capturing", "open_figures", "show_new_figures"]
 
@@ -140,7 +140,8 @@ def _start(original: Callable[[threading.Thread], None]) -> Callable[[threading.
             def run_in_call() -> None:
                 for variable, value in values:
                     variable.set(value)
-                run()
+                with refusing_ends():  # even when the call is over
+                    run()
 
             thread.run = run_in_call  # type: ignore[method-assign]
             capture.add_thread(thread)

@@ -25,7 +25,7 @@ from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.stdout import replaced
 from kimi_magic.core.text import clip
 
-__all__ = ["CallGuard", "guarding", "inherited_by_threads"]
+__all__ = ["CallGuard", "guarding", "inherited_by_threads", "refusing_ends"]
 
 MAX_NAMED = 5
 MAX_PATH = 200
@@ -52,7 +52,17 @@ class CallGuard:
         self.refused: SystemExit | None = None
         self.changes: list[str] = []
         self.process = os.getpid()
-        self.over = False
+        in_main = threading.current_thread() is threading.main_thread()
+        self._before = _Snapshot() if in_main else None
+
+    def settle(self) -> None:
+        """Put back what the call changed, and note what stays changed."""
+        before, self._before = self._before, None
+        if before is not None and os.getpid() == self.process:
+            before.put_back()
+            self.changes += before.changes()
+            if before.emptied:
+                self.refused = self.refused or SystemExit(EMPTIED)
 
 
 @contextmanager
@@ -61,27 +71,28 @@ def guarding() -> Iterator[CallGuard]:
 
     State that all threads share is compared in the main thread only.
     """
-    guard = CallGuard()
-    with ExitStack() as stack:
-        for owner, name, ends in _ends(running_shell()):
-            with suppress(TypeError):  # an object without attributes of its own
-                stack.enter_context(replaced(owner, name, _refusing(name, ends)))
-        in_main = threading.current_thread() is threading.main_thread()
-        before = _Snapshot() if in_main else None
+    with refusing_ends():
+        guard = CallGuard()
         token = _current.set(guard)
         try:
             yield guard
         finally:
             _current.reset(token)
-            guard.over = True
-            if before is not None and os.getpid() == guard.process:
-                before.put_back()
-                guard.changes += before.changes()
-                if before.emptied:
-                    guard.refused = guard.refused or SystemExit(EMPTIED)
+            guard.settle()
 
 
 # Ends of the kernel
+
+
+@contextmanager
+def refusing_ends() -> Iterator[None]:
+    """Refuse the end of the kernel to guarded calls, and to threads that they started."""
+    with ExitStack() as stack:
+        for owner, name, ends in _ends(running_shell()):
+            with suppress(TypeError):  # an object without attributes of its own
+                stack.enter_context(replaced(owner, name, _refusing(name, ends)))
+        yield
+
 
 REFUSED = "{} was not carried out: a tool cannot end the kernel"
 NO_RESET = "reset was not carried out: it would delete the notebook's variables"
@@ -129,8 +140,8 @@ def _refusing(name: str, ends: _Ends) -> Callable[[Any], Any]:
         def stand_in(*args: Any, **kwargs: Any) -> Any:
             guard = _current.get()
             # A forked child may end as it likes.
-            mine = guard is not None and not guard.over and guard.process == os.getpid()
-            if guard is None or not mine or not ends(*args, **kwargs):
+            is_child = guard is not None and guard.process != os.getpid()
+            if guard is None or is_child or not ends(*args, **kwargs):
                 return original(*args, **kwargs)
             guard.refused = SystemExit(text)
             raise guard.refused
@@ -153,6 +164,11 @@ _NUMBERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (sys.getswitchinterval, sys.setswitchinterval),
     (sys.gettrace, sys.settrace),
     (sys.getprofile, sys.setprofile),
+)
+
+
+_SIGNALS = tuple(
+    set(signal.Signals) - {getattr(signal, "SIGKILL", 0), getattr(signal, "SIGSTOP", 0)}
 )
 
 
@@ -284,10 +300,8 @@ def _is_stand_in(value: Any) -> bool:
     return any(str(module).startswith("kimi_magic.") for module in own)
 
 
-def _handlers() -> Iterator[tuple[int, Any]]:
-    for number in signal.Signals:
-        with suppress(OSError, ValueError):
-            yield number, signal.getsignal(number)
+def _handlers() -> list[tuple[int, Any]]:
+    return [(number, signal.getsignal(number)) for number in _SIGNALS]
 
 
 def _alarm() -> tuple[float, float]:
