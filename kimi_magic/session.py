@@ -15,7 +15,7 @@ from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
 from kimi_magic.core.events import Envelope, Event, TurnFinished
 from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user_namespace
-from kimi_magic.core.interrupts import holding_interrupts
+from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
@@ -63,6 +63,7 @@ class Session:
         self.connector = Connector()
         redact_errors(self.redact)
 
+    @whole_imports()
     def ask(
         self,
         request: TurnRequest,
@@ -131,6 +132,7 @@ class Session:
                             signal.raise_signal(signal.SIGINT)
                         raise
 
+    @whole_imports()
     def dry_run(self, request: TurnRequest) -> str:
         """Describe what a request would send, to the letter; nothing is sent or changed.
 
@@ -153,6 +155,7 @@ class Session:
         """
         return continuation(self.chats.known(chat), Place(*running_cell()))
 
+    @whole_imports()
     def snippet(self, reply: Reply, form: str) -> str:
         """Write the turn as a program; ``form`` is one of ``export.FORMS``.
 
@@ -173,10 +176,12 @@ class Session:
         """End the embedded engine and close idle connections."""
         self.connector.close()
 
+    @whole_imports()
     def find_key(self, endpoint: Endpoint) -> Key | None:
         """Look an endpoint's key up, or let a person type it where somebody can."""
         return self.connector.key(endpoint, getpass if can_answer() else None)
 
+    @whole_imports()
     def _prepare(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:
         return prepare(
             request,

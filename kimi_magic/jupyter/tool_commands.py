@@ -8,6 +8,7 @@ from typing import Any
 
 from kimi_magic.core.errors import KimiError, MagicError, ToolInterrupted
 from kimi_magic.core.frontend import can_answer
+from kimi_magic.core.interrupts import holding_interrupts, interruptible
 from kimi_magic.core.messages import ToolCall, ToolResult
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.tools.decorator import offered
@@ -35,7 +36,8 @@ def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
     redact = notebook.session.redact
     approval = Approval(toolset.namespace, set(), ask_with_input, lambda _: None, redact)
     try:
-        result = toolset.call(tool.name, arguments, approve=approval if can_answer() else None)
+        with holding_interrupts(), interruptible():  # as in a turn
+            result = toolset.call(tool.name, arguments, approve=approval if can_answer() else None)
     except ToolInterrupted as interrupt:
         _show(notebook, arguments, interrupt.result)
         raise

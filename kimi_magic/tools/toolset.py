@@ -7,6 +7,7 @@ from typing import Any
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
+from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import ToolResult
 from kimi_magic.tools.decorator import (
     MAX_TOOLS,
@@ -47,6 +48,7 @@ class Toolset:
     5
     """
 
+    @whole_imports()
     def __init__(self, tools: Any, *, namespace: Mapping[str, Any] | None = None) -> None:
         self.namespace = user_namespace() if namespace is None else namespace
         self._tools: dict[str, Tool] = {}
@@ -81,6 +83,7 @@ class Toolset:
     def __len__(self) -> int:
         return len(self._tools)
 
+    @whole_imports()
     def call(
         self,
         name: str,

@@ -482,10 +482,17 @@ def _request(running: Any, exchange: Exchange) -> Generator[Event | None, None, 
 
 def _arrivals(exchange: Exchange) -> Iterator[Event | None]:
     while not exchange.finished:
-        with waiting():
-            taken = exchange.inbox.take(TICK)
+        interrupted = False
+        try:
+            with waiting():
+                exchange.inbox.wait(TICK)
+        except KeyboardInterrupt:
+            interrupted = True  # what has come by now is kept, and shown
+        taken = exchange.inbox.take(0)
         deltas = [delta for each, arrivals in taken for delta in each.receive(arrivals)]
         yield from deltas or (None,)
+        if interrupted:
+            raise KeyboardInterrupt
         exchange.check()
 
 
