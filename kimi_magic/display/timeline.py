@@ -99,7 +99,8 @@ class Timeline:
         """Return the whole timeline as one operation, for a front end that missed something."""
         names = ("kind", "title", "text", "done", "state", "tokens")
         segments = [
-            {name: getattr(segment, name) for name in names} | {"cut": cut_note(segment.missing)}
+            {name: getattr(segment, name) for name in names}
+            | {"cut": cut_note(segment.missing if segment.done else segment.beyond)}
             for segment in self.segments
         ]
         reset = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}

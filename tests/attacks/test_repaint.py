@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import struct
-import zlib
-from typing import Any
-
 import pytest
 
 from kimi_magic.testing import ScriptedServer
-from tests.frontends import LONG, Bench, in_a_browser, only_lab
+from tests.frontends import Bench, in_a_browser, only_lab
 
-pytestmark = in_a_browser
+pytestmark = [*in_a_browser, only_lab]
 
 # Boxes of 80 em that lie above, below and on both sides of where they are written.
 RULES = [
@@ -29,74 +23,115 @@ RULES = [
     r"\hskip-40em\colorbox{black}{\Huge Run it}",
     r"\smash{\fcolorbox{black}{white}{$\begin{matrix}a\\[40em]b\end{matrix}$}}",
     r"\begin{matrix}a\\[-40em]\rule{80em}{80em}\end{matrix}",
-    r"\vphantom{x}\raise{-20em}{\Huge\text{amount = 1}}",
+    r"\lower20em{\Huge\text{amount = 1}}",
     r"\style{position:fixed;inset:0;background:#fff}{x}",
 ]
 FORMULAS = "\n\n".join(f"Yes ${tex}$ so\n\n$$\n{tex}\n$$" for tex in RULES)
-MARKS = "Z" + "\u0301\u0338\u0489\u20dd" * 300
+MARKS = ("Z" + "\u0301" * 90 + "\u0323" * 90 + "\u0338\u0489\u20dd") * 12
 WORD = "W" * 3000
 TABLE = "\n".join(["|" + " wide cell |" * 60, "|" + "---|" * 60, "|" + f" {MARKS} |" * 60])
 BIDI = "\u05d0\u05d1\u05d2 130 \u202e order(amount=1) \u2067\u0627\u0644 \u202d"
-ANSWERS = {
+TEXTS = {
     "formulas": FORMULAS,
     "tables": f"{TABLE}\n\n{TABLE}",
-    "words": f"# {WORD}\n\n{WORD}\n\n- {WORD}\n\n```\n{WORD}\n```",
+    "words": f"# {WORD}\n\n{WORD}\n\n- {WORD}\n\n```\n{WORD}\n```\n\n`{WORD}`",
     "marks": f"# {MARKS}\n\n{MARKS * 5}\n\n> {MARKS}\n\n```\n{MARKS}\n```\n\n{MARKS}",
     "bidi": f"{BIDI}\n\n{BIDI * 40}",
 }
 
-# Returns what lies over an element: the foreign elements at a grid of points of its visible part.
-COVERED = """(selector) => {
+# A tool that prints, shows and returns the text, and two images.
+FLOOD = r"""
+def flood(text: str) -> str:
+    "Show it in every form."
+    import base64, struct, zlib
+    from IPython.display import display
+    print(text)
+    cells = f"<td>{text[:200]}</td>" * 60
+    display({"text/html": f"<table><tr>{cells}</tr></table>"}, raw=True)
+    display({"text/markdown": text}, raw=True)
+    for width, height in ((20000, 30), (30, 20000)):
+        chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))]
+        chunks += [(b"IDAT", zlib.compress((b"\0" + b"\xaa" * (width // 8 + 1)) * height))]
+        png = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d))
+            for n, d in [*chunks, (b"IEND", b"")]
+        )
+        display({"image/png": base64.b64encode(png).decode()}, raw=True)
+    return text
+"""
+
+# Tells what lies over an element, at a grid of points of each of its boxes.
+OVER = """(selector) => {
   const strangers = [];
   const seen = [...document.querySelectorAll(selector)].filter((e) => e.getClientRects().length);
   if (!seen.length) return [`there is no ${selector}`];
   for (const element of seen) {
     element.scrollIntoView({ block: "center" });
     const box = element.getBoundingClientRect();
-    for (let i = 1; i < 24; i++) {
-      for (let j = 1; j < 8; j++) {
-        const [x, y] = [box.left + (box.width * i) / 24, box.top + (box.height * j) / 8];
+    if (box.height > 600) strangers.push(`${selector} is ${box.height} px high`);
+    for (let i = 1; i < 40; i++) {
+      for (let j = 1; j < 10; j++) {
+        const [x, y] = [box.left + (box.width * i) / 40, box.top + (box.height * j) / 10];
         const top = document.elementFromPoint(x, y);
-        if (!top || !element.contains(top)) {
-          const name = top ? `${top.tagName}.${top.className}` : "nothing";
-          strangers.push(`${name} over ${selector} at ${Math.round(x)}, ${Math.round(y)}`);
-        }
+        if (top && element.contains(top)) continue;
+        const name = top ? `${top.tagName}.${top.className}` : "nothing";
+        strangers.push(`${name} over ${selector} at ${Math.round(x)}, ${Math.round(y)}`);
       }
     }
   }
   return strangers;
 }"""
-OPENED = "() => { for (const e of document.querySelectorAll('details')) e.open = true; }"
+# Tells how far an element is drawn beyond a box of ours, by the pixels of its parent.
+UNFOLD = "() => { for (const e of document.querySelectorAll('details')) e.open = true; }"
+SHOW = "() => document.querySelector('.kimi-form')?.scrollIntoView({ block: 'end' })"
 
 
-def covered(bench: Bench, *selectors: str) -> list[str]:
-    return [
-        f"{selector}: {found}"
-        for selector in selectors
-        for found in bench.page.evaluate(COVERED, selector)
-    ]
+def strangers(bench: Bench, *selectors: str) -> list[str]:
+    return [found for selector in selectors for found in bench.page.evaluate(OVER, selector)]
 
 
-@only_lab
-@pytest.mark.parametrize("kind", ANSWERS)
-def test_an_answer_paints_over_the_form(
+@pytest.mark.parametrize("kind", [*TEXTS, "formulas that are not refused"])
+def test_what_a_model_and_a_tool_say_is_painted_over_the_form(
     bench: Bench, scripted_server: ScriptedServer, kind: str
 ) -> None:
-    """Input: formulas. Holds: all."""
-    text = ANSWERS[kind]
-    calls = [{"name": "order", "arguments": {"region": MARKS, "amount": 130}}]
-    scripted_server.reply(text, reasoning=text, tool_calls=calls)
-    bench.run("%%kimi -T order\nOrder what is needed.")
-    bench.turn.get_by_role("button", name="Do not run").wait_for()
-    bench.page.wait_for_timeout(2500)
-    bench.shot(f"attack-{kind}")
-    print(covered(bench, ".kimi-form", ".kimi-summary", ".kimi-footing")[:5])
-    bench.page.evaluate("() => document.querySelector('.kimi-form').scrollIntoView({block:'center'})")
-    bench.shot(f"attack-{kind}-form")
-    scripted_server.reply("As you like.")
-    bench.turn.get_by_role("button", name="Do not run").click()
-    bench.wait_for_record()
-    bench.page.evaluate(OPENED)
+    """Input: formulas, wide tables, long words, huge images, stacked accents, bidi, from all sides.
+
+    Holds: each sample point of the form, the cards' lines and the status is theirs, while it is
+    asked and in the record; a click on «Do not run» arrives.
+    """
+    text = TEXTS[kind.split(maxsplit=1)[0]]
+    bench.python(FLOOD)
+    if kind not in TEXTS:  # were a command of layout missing in the list, blocks clip it still
+        bench.python(
+            "import kimi_magic.display.html.markdown as m; m.is_typeset = lambda tex: True"
+        )
+    order = {"name": "order", "arguments": {"region": text[:2000], "amount": 130}}
+    scripted_server.reply(
+        text, reasoning=text, tool_calls=[{"name": "flood", "arguments": {"text": text}}]
+    )
+    scripted_server.reply(text, reasoning=text, tool_calls=[order, order])
+    scripted_server.reply(text, reasoning=text)
+    try:
+        bench.run("%%kimi -T flood,order\nOrder what is needed.")
+        bench.turn.get_by_role("button", name="Do not run").wait_for()
+        bench.page.evaluate(UNFOLD)
+        bench.page.wait_for_timeout(1500)  # for the typesetter
+        lines = (".kimi-form", ".kimi-summary", ".kimi-footing", ".kimi-form button")
+        assert strangers(bench, *lines)[:9] == []
+        bench.page.evaluate(SHOW)
+        bench.shot(f"attack-{kind.replace(' ', '-')}")
+        for _ in range(2):
+            bench.turn.get_by_role("button", name="Do not run").click()
+            bench.page.wait_for_timeout(600)
+        bench.wait_for_record()
+    finally:
+        bench.python("import importlib; importlib.reload(m)" if kind not in TEXTS else "")
+    assert "declined" in scripted_server.requests[2].body["messages"][-1]["content"]
+    bench.page.evaluate(UNFOLD)
     bench.page.wait_for_timeout(1500)
-    bench.shot(f"attack-{kind}-record")
-    print(covered(bench, ".jp-OutputArea-output summary", ".jp-OutputArea-output > div > div:last-child")[:5])
+    output = ".jp-OutputArea-output > div"
+    assert strangers(bench, f"{output} > details > summary", f"{output} > div:last-child")[:9] == []
+    bench.page.evaluate(
+        f"() => document.querySelector('{output}').scrollIntoView({{block: 'end'}})"
+    )
+    bench.shot(f"attack-{kind.replace(' ', '-')}-record")

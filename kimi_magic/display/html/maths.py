@@ -1,8 +1,8 @@
 r"""TeX that a front end may typeset.
 
-A typesetter draws what it is told to, wherever it is told to: ``\rule`` and ``\llap`` put a box over
-text far away, ``\href`` makes a link, and what ``\def`` defines MathJax keeps for the rest of the
-page. So formulas are typeset that hold nothing but commands of mathematics, each of which stays
+A typesetter draws what it is told to, wherever it is told to: ``\rule`` and ``\llap`` put a box
+over text far away, ``\href`` makes a link, and what ``\def`` defines MathJax keeps for the rest of
+the page. So formulas are typeset that hold nothing but commands of mathematics, each of which stays
 where it stands. All other formulas are shown as their source.
 """
 
@@ -19,21 +19,22 @@ MAX_SPACE, MAX_ROW_GAP = 10.0, 3.0  # em
 
 _COMMANDS = frozenset(
     # Greek and Hebrew letters, and other symbols that stand for a letter
-    " alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma"
-    " tau upsilon phi chi psi omega varepsilon vartheta varkappa varpi varrho varsigma varphi"
-    " digamma Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varGamma varDelta varTheta"
-    " varLambda varXi varPi varSigma varUpsilon varPhi varPsi varOmega upalpha upbeta upgamma"
-    " updelta upepsilon upvarepsilon upzeta upeta uptheta upiota upkappa uplambda upmu upnu upxi"
-    " uppi uprho upsigma uptau upupsilon upphi upvarphi upchi uppsi upomega Updelta aleph beth gimel"
-    " daleth hbar hslash imath jmath ell wp Re Im partial infty prime backprime emptyset varnothing"
-    " nabla top bot angle measuredangle sphericalangle triangle triangledown square Box lozenge"
-    " Diamond blacksquare blacktriangle blacktriangledown blacklozenge bigstar forall exists nexists"
-    " neg lnot flat natural sharp clubsuit diamondsuit heartsuit spadesuit complement mho eth Finv"
-    " Game Bbbk circledS circledR yen checkmark maltese surd degree celsius ohm micro perthousand"
-    " S P dag ddag dagger ddagger pounds copyright AA textdegree texteuro"
+    " alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho"
+    " sigma tau upsilon phi chi psi omega varepsilon vartheta varkappa varpi varrho varsigma"
+    " varphi digamma Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varGamma varDelta"
+    " varTheta varLambda varXi varPi varSigma varUpsilon varPhi varPsi varOmega upalpha upbeta"
+    " upgamma updelta upepsilon upvarepsilon upzeta upeta uptheta upiota upkappa uplambda upmu"
+    " upnu upxi uppi uprho upsigma uptau upupsilon upphi upvarphi upchi uppsi upomega Updelta"
+    " aleph beth gimel daleth hbar hslash imath jmath ell wp Re Im partial infty prime backprime"
+    " emptyset varnothing nabla top bot angle measuredangle sphericalangle triangle triangledown"
+    " square Box lozenge Diamond blacksquare blacktriangle blacktriangledown blacklozenge bigstar"
+    " forall exists nexists neg lnot flat natural sharp clubsuit diamondsuit heartsuit spadesuit"
+    " complement mho eth Finv Game Bbbk circledS circledR yen checkmark maltese surd degree"
+    " celsius ohm micro perthousand S P dag ddag dagger ddagger pounds copyright AA textdegree"
+    " texteuro"
     # large operators
-    " sum prod coprod int intop oint iint iiint iiiint idotsint oiint oiiint smallint bigcap bigcup"
-    " bigsqcup bigvee bigwedge biguplus bigotimes bigoplus bigodot bigtimes limits nolimits"
+    " sum prod coprod int intop oint iint iiint iiiint idotsint oiint oiiint smallint bigcap"
+    " bigcup bigsqcup bigvee bigwedge biguplus bigotimes bigoplus bigodot bigtimes limits nolimits"
     # binary operators
     " pm mp times div cdot cdotp centerdot ast star circ bullet cap cup Cap Cup sqcap sqcup uplus"
     " land lor wedge vee barwedge veebar doublebarwedge curlywedge curlyvee setminus smallsetminus"
@@ -42,42 +43,42 @@ _COMMANDS = frozenset(
     " circledcirc circleddash dotplus divideontimes ltimes rtimes leftthreetimes rightthreetimes"
     " intercal ldotp colon"
     # relations
-    " lt gt le ge leq geq leqq geqq leqslant geqslant ll gg lll ggg ne neq eq equiv sim simeq approx"
-    " approxeq cong asymp doteq doteqdot Doteq propto varpropto models perp mid nmid parallel"
-    " nparallel shortmid shortparallel nshortmid nshortparallel prec succ preceq succeq preccurlyeq"
-    " succcurlyeq precsim succsim precapprox succapprox in notin ni owns notni subset supset subseteq"
-    " supseteq subseteqq supseteqq subsetneq supsetneq subsetneqq supsetneqq nsubseteq nsupseteq"
-    " varsubsetneq varsupsetneq varsubsetneqq varsupsetneqq nsubseteqq nsupseteqq Subset Supset"
-    " sqsubset sqsupset sqsubseteq sqsupseteq vdash dashv vDash Vdash Vvdash nvdash nvDash nVdash"
-    " nVDash smile frown smallsmile smallfrown bowtie Join pitchfork between therefore because"
-    " backsim backsimeq eqsim thicksim thickapprox eqcirc circeq triangleq bumpeq Bumpeq"
-    " risingdotseq fallingdotseq lesssim gtrsim lessapprox gtrapprox lessdot gtrdot lessgtr gtrless"
-    " lesseqgtr gtreqless lesseqqgtr gtreqqless eqslantless eqslantgtr nless ngtr nleq ngeq nleqslant"
-    " ngeqslant nleqq ngeqq lneq gneq lneqq gneqq lnsim gnsim lnapprox gnapprox nprec nsucc npreceq"
-    " nsucceq precneqq succneqq precnsim succnsim precnapprox succnapprox nsim ncong vartriangle"
-    " vartriangleleft vartriangleright trianglelefteq trianglerighteq ntriangleleft ntriangleright"
-    " ntrianglelefteq ntrianglerighteq blacktriangleleft blacktriangleright backepsilon multimap"
-    " not centernot coloneqq eqqcolon coloneq eqcolon Coloneqq Eqqcolon vcentcolon dblcolon iff"
-    " implies impliedby"
+    " lt gt le ge leq geq leqq geqq leqslant geqslant ll gg lll ggg ne neq eq equiv sim simeq"
+    " approx approxeq cong asymp doteq doteqdot Doteq propto varpropto models perp mid nmid"
+    " parallel nparallel shortmid shortparallel nshortmid nshortparallel prec succ preceq succeq"
+    " preccurlyeq succcurlyeq precsim succsim precapprox succapprox in notin ni owns notni subset"
+    " supset subseteq supseteq subseteqq supseteqq subsetneq supsetneq subsetneqq supsetneqq"
+    " nsubseteq nsupseteq varsubsetneq varsupsetneq varsubsetneqq varsupsetneqq nsubseteqq"
+    " nsupseteqq Subset Supset sqsubset sqsupset sqsubseteq sqsupseteq vdash dashv vDash Vdash"
+    " Vvdash nvdash nvDash nVdash nVDash smile frown smallsmile smallfrown bowtie Join pitchfork"
+    " between therefore because backsim backsimeq eqsim thicksim thickapprox eqcirc circeq"
+    " triangleq bumpeq Bumpeq risingdotseq fallingdotseq lesssim gtrsim lessapprox gtrapprox"
+    " lessdot gtrdot lessgtr gtrless lesseqgtr gtreqless lesseqqgtr gtreqqless eqslantless"
+    " eqslantgtr nless ngtr nleq ngeq nleqslant ngeqslant nleqq ngeqq lneq gneq lneqq gneqq lnsim"
+    " gnsim lnapprox gnapprox nprec nsucc npreceq nsucceq precneqq succneqq precnsim succnsim"
+    " precnapprox succnapprox nsim ncong vartriangle vartriangleleft vartriangleright"
+    " trianglelefteq trianglerighteq ntriangleleft ntriangleright ntrianglelefteq ntrianglerighteq"
+    " blacktriangleleft blacktriangleright backepsilon multimap not centernot coloneqq eqqcolon"
+    " coloneq eqcolon Coloneqq Eqqcolon vcentcolon dblcolon iff implies impliedby"
     # arrows
     " to gets mapsto longmapsto leftarrow rightarrow leftrightarrow Leftarrow Rightarrow"
     " Leftrightarrow longleftarrow longrightarrow longleftrightarrow Longleftarrow Longrightarrow"
-    " Longleftrightarrow uparrow downarrow updownarrow Uparrow Downarrow Updownarrow nearrow searrow"
-    " swarrow nwarrow hookleftarrow hookrightarrow leftharpoonup leftharpoondown rightharpoonup"
-    " rightharpoondown leftrightharpoons rightleftharpoons upharpoonleft upharpoonright"
-    " downharpoonleft downharpoonright restriction leftleftarrows rightrightarrows leftrightarrows"
-    " rightleftarrows upuparrows downdownarrows Lleftarrow Rrightarrow twoheadleftarrow"
-    " twoheadrightarrow leftarrowtail rightarrowtail looparrowleft looparrowright curvearrowleft"
-    " curvearrowright circlearrowleft circlearrowright Lsh Rsh leadsto rightsquigarrow"
-    " leftrightsquigarrow dashleftarrow dashrightarrow nleftarrow nrightarrow nleftrightarrow"
-    " nLeftarrow nRightarrow nLeftrightarrow xleftarrow xrightarrow xleftrightarrow xLeftarrow"
-    " xRightarrow xLeftrightarrow xhookleftarrow xhookrightarrow xmapsto xrightleftharpoons"
-    " xleftrightharpoons xlongequal"
+    " Longleftrightarrow uparrow downarrow updownarrow Uparrow Downarrow Updownarrow nearrow"
+    " searrow swarrow nwarrow hookleftarrow hookrightarrow leftharpoonup leftharpoondown"
+    " rightharpoonup rightharpoondown leftrightharpoons rightleftharpoons upharpoonleft"
+    " upharpoonright downharpoonleft downharpoonright restriction leftleftarrows rightrightarrows"
+    " leftrightarrows rightleftarrows upuparrows downdownarrows Lleftarrow Rrightarrow"
+    " twoheadleftarrow twoheadrightarrow leftarrowtail rightarrowtail looparrowleft looparrowright"
+    " curvearrowleft curvearrowright circlearrowleft circlearrowright Lsh Rsh leadsto"
+    " rightsquigarrow leftrightsquigarrow dashleftarrow dashrightarrow nleftarrow nrightarrow"
+    " nleftrightarrow nLeftarrow nRightarrow nLeftrightarrow xleftarrow xrightarrow"
+    " xleftrightarrow xLeftarrow xRightarrow xLeftrightarrow xhookleftarrow xhookrightarrow"
+    " xmapsto xrightleftharpoons xleftrightharpoons xlongequal"
     # delimiters and their sizes
     " left right middle big Big bigg Bigg bigl Bigl biggl Biggl bigr Bigr biggr Biggr bigm Bigm"
-    " biggm Biggm lvert rvert lVert rVert vert Vert lbrace rbrace lbrack rbrack langle rangle lfloor"
-    " rfloor lceil rceil lgroup rgroup lmoustache rmoustache ulcorner urcorner llcorner lrcorner"
-    " lparen rparen backslash"
+    " biggm Biggm lvert rvert lVert rVert vert Vert lbrace rbrace lbrack rbrack langle rangle"
+    " lfloor rfloor lceil rceil lgroup rgroup lmoustache rmoustache ulcorner urcorner llcorner"
+    " lrcorner lparen rparen backslash"
     # dots
     " dots ldots cdots vdots ddots iddots dotsb dotsc dotsi dotsm dotso"
     # accents, lines and braces
@@ -93,10 +94,10 @@ _COMMANDS = frozenset(
     # fractions and roots
     " frac dfrac tfrac cfrac binom dbinom tbinom over atop choose brace brack sqrt root of"
     # fonts, styles and words
-    " mathrm mathbf mathit mathsf mathtt mathbb mathcal mathfrak mathscr mathnormal mathup mathbfit"
-    " boldsymbol bm pmb symbf symbfit rm bf it sf tt cal frak scr Bbb mit displaystyle textstyle"
-    " scriptstyle scriptscriptstyle text textrm textbf textit textsf texttt textup textnormal emph"
-    " mbox hbox"
+    " mathrm mathbf mathit mathsf mathtt mathbb mathcal mathfrak mathscr mathnormal mathup"
+    " mathbfit boldsymbol bm pmb symbf symbfit rm bf it sf tt cal frak scr Bbb mit displaystyle"
+    " textstyle scriptstyle scriptscriptstyle text textrm textbf textit textsf texttt textup"
+    " textnormal emph mbox hbox"
     # spaces, forwards only
     " quad qquad enspace enskip thinspace medspace thickspace space nobreakspace hspace phantom"
     " hphantom vphantom strut mathstrut"
@@ -107,15 +108,16 @@ _COMMANDS = frozenset(
 )
 _SYMBOLS = frozenset(" \n\t,:;>!|{}%$&#_\\-/'`^\"~=.")
 _ENVIRONMENTS = frozenset(
-    "align align* alignat alignat* aligned alignedat array bmatrix Bmatrix cases dcases drcases rcases"
-    " equation equation* flalign flalign* gather gather* gathered matrix multline multline*"
+    "align align* alignat alignat* aligned alignedat array bmatrix Bmatrix cases dcases drcases"
+    " rcases equation equation* flalign flalign* gather gather* gathered matrix multline multline*"
     " pmatrix smallmatrix split subarray vmatrix Vmatrix CD".split()
 )
+_OPTIONS = frozenset("cancel bcancel xcancel".split())  # of MathJax: colour, padding, thickness
 _STYLES = frozenset("displaystyle textstyle scriptstyle scriptscriptstyle".split())
 _DEEPER = {"left": 1, "right": -1, "begin": 1, "end": -1}
 
 # An @ belongs to the name in KaTeX.
-_TOKEN = re.compile(r"\\([A-Za-z]+)(@?)|\\(.?)|([{}$%#])|(\^\^)", re.DOTALL)
+_TOKEN = re.compile(r"\\([A-Za-z]+)(@?)|\\(.?)|([{}$%#]|\^\^)", re.DOTALL)
 _NAME = re.compile(r"\s*\{([a-zA-Z]+\*?)\}")
 _COLUMNS = {
     **dict.fromkeys(("array", "subarray"), re.compile(r"\s*(?:\[[tcb]\])?\s*\{[lcr|:\s]{1,60}\}")),
@@ -124,6 +126,7 @@ _COLUMNS = {
 _LENGTH = r"\s*(\d{0,3}\.?\d{0,4})\s*(em|ex|pt|mm|cm|in|mu)\s*"
 _SPACE = re.compile(rf"\s*\{{{_LENGTH}\}}")
 _ROW_GAP = re.compile(rf"\s*\*?\s*\[{_LENGTH}\]")
+_NO_BRACKET = re.compile(r"(?!\s*\[)")
 _NO_GAP = re.compile(r"\s*\*?\s*(?!\s*[\[*])")
 _EM = {"em": 1, "ex": 0.45, "pt": 0.1, "mm": 0.29, "cm": 2.9, "in": 7.3, "mu": 1 / 18}
 
@@ -132,31 +135,47 @@ def is_typeset(tex: str) -> bool:
     """Return True for TeX without delimiters that may be given to a typesetter."""
     if len(tex) > MAX_TEX:
         return False
-    braces = pairs = styles = backward = 0
-    for token in _TOKEN.finditer(tex):
-        word, at, symbol, plain, _ = token.groups()
+    formula = _Formula(tex)
+    return all(map(formula.takes, _TOKEN.finditer(tex))) and formula.is_whole
+
+
+class _Formula:
+    """What was read of a formula: its open braces and pairs, and what there must be little of."""
+
+    def __init__(self, tex: str) -> None:
+        self._tex = tex
+        self._braces = self._pairs = self._styles = self._backward = 0
+
+    @property
+    def is_whole(self) -> bool:
+        return self._braces == 0
+
+    def takes(self, token: re.Match[str]) -> bool:
+        """Return True if the formula may hold this at this place."""
+        word, at, symbol, plain = token.groups()
         if word is not None:
-            if at or word not in _COMMANDS or not _fits(word, tex, token.end()):
-                return False
-            pairs += _DEEPER.get(word, 0)
-            styles += word in _STYLES
+            fits = not at and self._takes_word(word, token.end())
         elif symbol is not None:
-            if symbol not in _SYMBOLS:
-                return False
-            if symbol == "\\" and not _row_fits(tex, token.end()):
-                return False
-            backward += symbol == "!"
-        elif plain in ("{", "}"):
-            braces += 1 if plain == "{" else -1
-            if braces < 0:
-                return False
-        # Within braces a dollar begins maths in words; elsewhere it would end the formula. A % makes
-        # a comment of what follows; # and ^^ have no place in a formula.
-        elif plain != "$" or not braces:
-            return False
-        if braces + max(pairs, 0) > MAX_NESTING:
-            return False
-    return braces == 0 and styles <= MAX_STYLES and backward <= MAX_BACKWARD
+            fits = self._takes_symbol(symbol, token.end())
+        else:
+            fits = self._takes_plain(plain)
+        return fits and self._braces + max(self._pairs, 0) <= MAX_NESTING
+
+    def _takes_word(self, word: str, end: int) -> bool:
+        self._pairs += _DEEPER.get(word, 0)
+        self._styles += word in _STYLES
+        return word in _COMMANDS and self._styles <= MAX_STYLES and _fits(word, self._tex, end)
+
+    def _takes_symbol(self, symbol: str, end: int) -> bool:
+        self._backward += symbol == "!"
+        is_small = self._backward <= MAX_BACKWARD
+        return symbol in _SYMBOLS and is_small and (symbol != "\\" or _row_fits(self._tex, end))
+
+    def _takes_plain(self, plain: str) -> bool:
+        self._braces += {"{": 1, "}": -1}.get(plain, 0)
+        # Within braces a dollar begins maths in words; elsewhere it would end the formula. A %
+        # makes a comment of what follows; # and ^^ have no place in a formula.
+        return self._braces >= 0 and (plain in "{}" or (plain == "$" and self._braces > 0))
 
 
 def _fits(word: str, tex: str, at: int) -> bool:
@@ -169,6 +188,8 @@ def _fits(word: str, tex: str, at: int) -> bool:
         return columns is None or columns.match(tex, name.end()) is not None
     if word == "hspace":
         return _is_within(MAX_SPACE, _SPACE.match(tex, at))
+    if word in _OPTIONS:
+        return _NO_BRACKET.match(tex, at) is not None
     return word not in ("cr", "newline") or _row_fits(tex, at)
 
 
