@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.events import ApprovalAnswered, ApprovalAsked
+from kimi_magic.core.frontend import has_kernel, running_shell
 from kimi_magic.core.interrupts import uninterrupted
+from kimi_magic.core.text import clip
 from kimi_magic.display.live.approval_form import as_fields
 from kimi_magic.display.view import Answer, AsksPerson, View
 
@@ -20,6 +24,8 @@ __all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "wit
 
 Approved = set[tuple[Any, ...]]
 """Tools that a person approved for a chat, by name and identity."""
+
+MAX_LABEL = 30  # characters of an argument's name that stand before its value
 
 AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], Answer]
 """Takes the tool, the arguments, and a function that says what is wrong with edited ones."""
@@ -97,7 +103,8 @@ def ask_with_input(
     """Ask at an ``input()`` prompt, which every front end has; an empty answer means no."""
     text = f"{tool.name} wants to run with:\n{_shown(arguments)}\n"
     while True:
-        said = input(f"{text}Run it? [y]es, for this [c]hat, [e]dit, [N]o: ").strip().lower()
+        # The name once more: long arguments may have moved the first line out of sight.
+        said = _input(text, f"Run {tool.name}? [y]es, for this [c]hat, [e]dit, [N]o: ")
         if said in ("y", "yes"):
             return "once"
         if said in ("c", "chat"):
@@ -115,20 +122,54 @@ def ask_with_input(
         text = f"These do not fit: {wrong}\n"
 
 
+def _input(text: str, question: str) -> str:
+    """Ask, and return the answer in lower case.
+
+    In a terminal the text is printed in reverse: no text of a model or a tool can look so, as its
+    escape sequences are taken out.
+    """
+    if not has_kernel(running_shell()) and sys.stdout is not None and sys.stdout.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
+        title, _, rest = text.partition("\n")
+        console = Console(force_jupyter=False)
+        console.print(Text(f" {title} ", "reverse"), soft_wrap=True)
+        console.print(Text(rest, "bold"), end="", soft_wrap=True)
+        text = ""
+    return input(text + question).strip().lower()
+
+
 def _shown(arguments: dict[str, Any]) -> str:
     """Write the arguments out for a person to read.
 
-    A bar before each line of a longer text keeps it from passing for something else.
+    A bar before each row of a longer text keeps it from passing for something else.
     """
     shown = []
     for (name, text, whole), value in zip(
         as_fields(arguments), [*arguments.values()], strict=False
     ):
-        if "\n" in text:
-            lines = "\n".join(f"  │ {line}" for line in text.split("\n"))
-            shown.append(f"  {name} =\n{lines}")
-        else:
-            is_text = whole and isinstance(value, str)
-            quoted = json.dumps(text, ensure_ascii=False) if is_text else text
-            shown.append(f"  {name} = {quoted}")
+        is_text = whole and isinstance(value, str) and "\n" not in text
+        lines = (json.dumps(text, ensure_ascii=False) if is_text else text).split("\n")
+        label = clip(name, MAX_LABEL)
+        rows = _rows(f"name: {name}") if label != name else []
+        rows += [row for line in lines for row in _rows(line)]
+        line = f"  {label} = {lines[0]}"
+        if len(rows) > 1 or len(_rows(line)) > 1:
+            line = "\n".join([f"  {label} =", *(f"  │ {row}" for row in rows)])
+        shown.append(line)
     return "\n".join(shown) or "  no arguments"
+
+
+def _rows(line: str) -> list[str]:
+    """Break a line as a display would, which would begin a row without a bar."""
+    from rich.cells import chop_cells
+
+    first, *more = chop_cells(line.expandtabs(4), _width()) or [""]
+    return [first, *(f"… {row}" for row in more)]
+
+
+def _width() -> int:
+    """Return the columns for a row; pages of front ends have room for as many as a terminal."""
+    columns = shutil.get_terminal_size().columns
+    return max(columns - len("  │ … "), MAX_LABEL) - 1

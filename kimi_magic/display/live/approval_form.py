@@ -29,15 +29,27 @@ def as_fields(arguments: dict[str, Any]) -> list[tuple[str, str, bool]]:
     left = MAX_CHARS
     for name, value in list(arguments.items())[:MAX_FIELDS]:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        kept = text[:left]
-        left -= len(kept)
-        missing = len(text) - len(kept)
-        note = f"\n[{missing:,} more characters cannot be shown here]" if missing else ""
-        fields.append((reveal(name), reveal(kept) + note, not missing))
+        missing = max(len(text) - left, 0)
+        fields.append((_in_a_line(name), _kept(text, left), not missing))
+        left -= len(text) - missing
     if len(arguments) > MAX_FIELDS:
         note = f"[{len(arguments) - MAX_FIELDS:,} more arguments cannot be shown here]"
         fields.append(("…", note, False))
     return fields
+
+
+def _in_a_line(name: str) -> str:
+    """Show a name; a line break in it could pass for the end of a question."""
+    return reveal(name).replace("\n", "⟨U+000A⟩").replace("\t", "⟨U+0009⟩")
+
+
+def _kept(text: str, limit: int) -> str:
+    """Show a text; of one that is too long the beginning and the end."""
+    if len(text) <= limit:
+        return reveal(text)
+    end = limit // 4
+    note = f"[{len(text) - limit:,} more characters cannot be shown here]"
+    return f"{reveal(text[: limit - end])}\n{note}\n{reveal(text[len(text) - end :])}"
 
 
 def read_answer(
