@@ -81,9 +81,17 @@ OVER = """(selector) => {
   }
   return strangers;
 }"""
-# Tells how far an element is drawn beyond a box of ours, by the pixels of its parent.
 UNFOLD = "() => { for (const e of document.querySelectorAll('details')) e.open = true; }"
 SHOW = "() => document.querySelector('.kimi-form')?.scrollIntoView({ block: 'end' })"
+
+
+MOVE = """() => {
+  const answer = document.querySelector(".kimi-answer");
+  const pad = answer.appendChild(document.createElement("div"));
+  window.moving = setInterval(() => (pad.style.height = `${pad.offsetHeight + 1}px`), 40);
+}"""
+TYPESET = """() => [...document.querySelectorAll("mjx-container")].map((e) => e.closest(
+  ".kimi-answer, .jp-OutputArea-output > div > *")).map((e) => e?.className || e?.tagName)"""
 
 
 def strangers(bench: Bench, *selectors: str) -> list[str]:
@@ -135,3 +143,57 @@ def test_what_a_model_and_a_tool_say_is_painted_over_the_form(
         f"() => document.querySelector('{output}').scrollIntoView({{block: 'end'}})"
     )
     bench.shot(f"attack-{kind.replace(' ', '-')}-record")
+
+
+def test_the_form_is_moved_under_the_mouse(bench: Bench, scripted_server: ScriptedServer) -> None:
+    """Input: text above the form that grows as a person clicks. Holds: the click is not taken."""
+    order = {"name": "order", "arguments": {"region": "north", "amount": 130}}
+    scripted_server.reply("So.", tool_calls=[order])
+    scripted_server.reply("As you like.")
+    bench.run("%%kimi -T order\nOrder what is needed.")
+    run = bench.turn.get_by_role("button", name="Run", exact=True)
+    run.wait_for()
+    bench.page.wait_for_timeout(600)
+    bench.page.evaluate(MOVE)
+    bench.page.wait_for_timeout(200)
+    run.click(force=True)
+    bench.page.evaluate("() => clearInterval(window.moving)")
+    bench.page.wait_for_timeout(600)
+    assert len(scripted_server.requests) == 1
+    bench.turn.get_by_role("button", name="Do not run").click()
+    bench.wait_for_record()
+    assert "declined" in scripted_server.requests[1].body["messages"][-1]["content"]
+
+
+def test_maths_is_written_where_no_maths_belongs(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    """Input: formulas in reasoning, arguments, results, titles, table cells, notices, the status.
+
+    Holds: the front end typesets those of the answer alone, live and in the record.
+    """
+    tex = r"$x^2$ $$x$$ \(x\) \[x\] \begin{align}x\end{align} \ref{x}"
+    bench.python(
+        "from IPython.display import display\n"
+        f"tex = {tex!r}\n"
+        "def show(text: str, **more) -> str:\n    'Show.'\n    print(tex)\n"
+        "    for html in (f'<table><tr><td>{tex}</td></tr></table>', f'<p>{tex}<br>{tex}</p>'):\n"
+        "        display({'text/html': html}, raw=True)\n"
+        "    raise ValueError(tex)\n"
+    )
+    call = {"name": "show", "arguments": {"text": tex, tex: tex}}
+    order = {"name": "order", "arguments": {"region": tex, "amount": 1}}
+    scripted_server.reply(reasoning=tex, tool_calls=[call])
+    scripted_server.reply("So $x$ is.", reasoning=tex, tool_calls=[order])
+    scripted_server.reply(f"```math\nx\n```\n\n`{tex}`\n\n<b>{tex[:3]}</b>", finish_reason=tex)
+    bench.run(f"%%kimi -T show,order -m '{tex}'\nGo")
+    bench.turn.get_by_role("button", name="Do not run").wait_for()
+    bench.page.evaluate(UNFOLD)
+    bench.page.wait_for_function("() => document.querySelector('mjx-container')")
+    assert bench.page.evaluate(TYPESET) == ["kimi-answer"]
+    bench.turn.get_by_role("button", name="Do not run").click()
+    bench.wait_for_record()
+    bench.page.wait_for_function("() => document.querySelector('mjx-container')")
+    bench.page.wait_for_timeout(500)
+    assert bench.page.evaluate(TYPESET) == ["DIV"]
+    assert "align" in bench.record.inner_text()

@@ -30,7 +30,7 @@ _COMMANDS = frozenset(
     " square Box lozenge Diamond blacksquare blacktriangle blacktriangledown blacklozenge bigstar"
     " forall exists nexists neg lnot flat natural sharp clubsuit diamondsuit heartsuit spadesuit"
     " complement mho eth Finv Game Bbbk circledS circledR yen checkmark maltese surd degree"
-    " celsius ohm micro perthousand S P dag ddag dagger ddagger pounds copyright AA textdegree"
+    " celsius ohm micro perthousand S dag ddag dagger ddagger textdegree"
     " texteuro"
     # large operators
     " sum prod coprod int intop oint iint iiint iiiint idotsint oiint oiiint smallint bigcap"
@@ -43,10 +43,10 @@ _COMMANDS = frozenset(
     " circledcirc circleddash dotplus divideontimes ltimes rtimes leftthreetimes rightthreetimes"
     " intercal ldotp colon"
     # relations
-    " lt gt le ge leq geq leqq geqq leqslant geqslant ll gg lll ggg ne neq eq equiv sim simeq"
+    " lt gt le ge leq geq leqq geqq leqslant geqslant ll gg lll ggg ne neq equiv sim simeq"
     " approx approxeq cong asymp doteq doteqdot Doteq propto varpropto models perp mid nmid"
     " parallel nparallel shortmid shortparallel nshortmid nshortparallel prec succ preceq succeq"
-    " preccurlyeq succcurlyeq precsim succsim precapprox succapprox in notin ni owns notni subset"
+    " preccurlyeq succcurlyeq precsim succsim precapprox succapprox in notin ni owns subset"
     " supset subseteq supseteq subseteqq supseteqq subsetneq supsetneq subsetneqq supsetneqq"
     " nsubseteq nsupseteq varsubsetneq varsupsetneq varsubsetneqq varsupsetneqq nsubseteqq"
     " nsupseteqq Subset Supset sqsubset sqsupset sqsubseteq sqsupseteq vdash dashv vDash Vdash"

@@ -25,17 +25,28 @@ def as_fields(arguments: dict[str, Any]) -> list[tuple[str, str, bool]]:
 
     Strings stand as they are, all else as JSON.
     """
-    fields: list[tuple[str, str, bool]] = []
-    left = MAX_CHARS
-    for name, value in list(arguments.items())[:MAX_FIELDS]:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        missing = max(len(text) - left, 0)
-        fields.append((_in_a_line(name), _kept(text, left), not missing))
-        left -= len(text) - missing
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in list(arguments.items())[:MAX_FIELDS]
+    }
+    limits = _shares({name: len(text) for name, text in texts.items()})
+    fields = [
+        (_in_a_line(name), _kept(text, limits[name]), len(text) <= limits[name])
+        for name, text in texts.items()
+    ]
     if len(arguments) > MAX_FIELDS:
         note = f"[{len(arguments) - MAX_FIELDS:,} more arguments cannot be shown here]"
         fields.append(("…", note, False))
     return fields
+
+
+def _shares(sizes: dict[str, int]) -> dict[str, int]:
+    """Divide the room among the arguments: a long one takes none that a short one needs."""
+    shares, left = {}, MAX_CHARS
+    for rank, name in enumerate(sorted(sizes, key=sizes.__getitem__)):
+        shares[name] = min(sizes[name], left // (len(sizes) - rank))
+        left -= shares[name]
+    return shares
 
 
 def _in_a_line(name: str) -> str:

@@ -5,7 +5,7 @@
 const BLOCK = 2048; // characters in a block with a layout of its own
 const MAX_BLOCK = 4 * BLOCK; // a block is cut here even within a line
 const ROWS = 16; // rows of an argument that are seen without scrolling
-const SETTLE = 400; // ms for which a new form takes no clicks
+const SETTLE = 400; // ms for which a form that is new or has moved takes no clicks
 const UNSURE = 2000; // ms without a word from the kernel until the hint at its menu is shown
 const MOUNT = "application/vnd.jupyter.widget-view+json";
 const COPY_ANSWER = "Copy the answer";
@@ -411,6 +411,7 @@ class Tool extends Folding {
     this.form = new Form(segment, (answer) => this.drawing.send(answer));
     this.given.hidden = true;
     this.given.after(this.form.element);
+    this.form.watch(this.drawing.body);
     this.element.open = true;
   }
   finish() {
@@ -438,6 +439,7 @@ class Tool extends Folding {
 class Form {
   constructor({ title, form }, send) {
     this.number = form.number;
+    this.moved = 0;
     this.element = make("form", "form");
     this.element.setAttribute("data-lm-suppress-shortcuts", "true");
     this.element.setAttribute("aria-label", `May ${title} run?`);
@@ -460,7 +462,9 @@ class Form {
     });
     this.wrong = make("div", "wrong");
     this.wrong.setAttribute("role", "alert");
-    const answer = (say) => () => {
+    const answer = (say) => (event) => {
+      // A click, which keys make with no detail, was aimed at what stood here a moment ago.
+      if (event.detail && now() - this.moved < SETTLE / 1000) return;
       this.enable(false);
       this.wrong.textContent = "";
       const fields = this.fields.map((area) => area.value);
@@ -482,6 +486,16 @@ class Form {
     while (area.clientHeight && more() && area.rows < ROWS) area.rows++;
     hint.textContent = more() ? " · scroll to see all" : "";
   }
+  /** Note when what stands above the form grows or shrinks: formulas are typeset when they can. */
+  watch(body) {
+    const place = () => this.element.getBoundingClientRect().top - body.getBoundingClientRect().top;
+    let last = place();
+    this.watcher = new ResizeObserver(() => {
+      if (place() !== last) this.moved = now();
+      last = place();
+    });
+    this.watcher.observe(body);
+  }
   changed(form) {
     return this.fields.some((area, i) => area.value !== form.fields[i][1]);
   }
@@ -494,6 +508,7 @@ class Form {
     this.always.disabled = !!wrong;
   }
   remove() {
+    this.watcher?.disconnect();
     this.element.remove();
   }
 }
