@@ -26,7 +26,7 @@ from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html, result_text
 from kimi_magic.display.segments import Segment
-from kimi_magic.display.size_budget import cut_middle, cut_note
+from kimi_magic.display.size_budget import cut_note, keep_ends
 from kimi_magic.display.timeline import MAX_NAME, Timeline
 from kimi_magic.display.view import ViewOptions
 
@@ -361,7 +361,7 @@ def _turn_text(turn: _Turn, limit: int) -> str:
 
 
 def _cut_to(text: str, limit: int) -> str:
-    return clean(text if len(text) <= limit else cut_middle(text, limit))
+    return clean(text if len(text) <= limit else keep_ends(text, limit))
 
 
 def _ending(reply: Reply) -> str:

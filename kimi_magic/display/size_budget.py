@@ -31,7 +31,7 @@ def cut_note(missing: int) -> str:
     return f"… {missing:,} more characters are not kept here {SETTING} …" if missing else ""
 
 
-def cut_middle(text: str, limit: int) -> str:
+def keep_ends(text: str, limit: int) -> str:
     """Shorten a text to its beginning and its end, with a note between them."""
     missing = len(text) - max(limit, 0)
     if missing <= 0:
@@ -132,7 +132,7 @@ class BoundedSegments:
 
     def cut_text(self, text: str) -> str:
         """Cut a text that belongs to a tool call, with a note on what is missing."""
-        return cut_middle(text, self._reserve("tool", min(self.tool_limit, len(text))))
+        return keep_ends(text, self._reserve("tool", min(self.tool_limit, len(text))))
 
     def cut_result(self, result: ToolResult) -> ToolResult:
         """Cut a tool's result to what is shown of it."""
@@ -170,7 +170,8 @@ class BoundedSegments:
         yield Output({kind: content[:head], "text/plain": plain[:head]}, {})
         yield Output({"text/plain": cut_note(len(content) - kept)}, {})
         last = content[len(content) - end :]
-        yield Output({kind: _rows(last) if kind == "text/html" else last, "text/plain": ""}, {})
+        last = _rows(last) if kind == "text/html" else last
+        yield Output({kind: last, "text/plain": plain[max(len(plain) - end, head) :]}, {})
 
     def _extend(self, index: int, text: str, ops: list[Op]) -> None:
         at = self.segments[index].append(text)

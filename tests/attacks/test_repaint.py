@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kimi_magic.testing import ScriptedServer
-from tests.frontends import Bench, in_a_browser, only_lab
+from tests.frontends import Bench, as_notebook, in_a_browser, only_lab
 
 pytestmark = [*in_a_browser, only_lab]
 
@@ -85,6 +85,9 @@ UNFOLD = "() => { for (const e of document.querySelectorAll('details')) e.open =
 SHOW = "() => document.querySelector('.kimi-form')?.scrollIntoView({ block: 'end' })"
 
 
+OUTPUT = ".jp-OutputArea-output > div"
+RECORDED = (f"{OUTPUT} > details > summary", f"{OUTPUT} > div:last-child")
+END = f"() => document.querySelector('{OUTPUT}').scrollIntoView({{block: 'end'}})"
 MOVE = """() => {
   const answer = document.querySelector(".kimi-answer");
   const pad = answer.appendChild(document.createElement("div"));
@@ -137,12 +140,33 @@ def test_what_a_model_and_a_tool_say_is_painted_over_the_form(
     assert "declined" in scripted_server.requests[2].body["messages"][-1]["content"]
     bench.page.evaluate(UNFOLD)
     bench.page.wait_for_timeout(1500)
-    output = ".jp-OutputArea-output > div"
-    assert strangers(bench, f"{output} > details > summary", f"{output} > div:last-child")[:9] == []
-    bench.page.evaluate(
-        f"() => document.querySelector('{output}').scrollIntoView({{block: 'end'}})"
-    )
+    assert strangers(bench, *RECORDED)[:9] == []
+    bench.page.evaluate(END)
     bench.shot(f"attack-{kind.replace(' ', '-')}-record")
+
+
+def test_a_record_is_opened_untrusted(bench: Bench, scripted_server: ScriptedServer) -> None:
+    """Input: a notebook of somebody else, with formulas that no list has refused.
+
+    Holds: what the front end's sanitiser leaves of the styles still clips them.
+    """
+    bench.python("import kimi_magic.display.html.markdown as m; m.is_typeset = lambda tex: True")
+    scripted_server.reply(FORMULAS + MARKS, reasoning=MARKS)
+    try:
+        bench.run("%%kimi\nGo")
+        bench.wait_for_record()
+    finally:
+        bench.python("import importlib; importlib.reload(m)")
+    cell = bench.saved()
+    cell["source"] += "  # changed, so that no signature fits"
+    bench.path.write_text(as_notebook(cell), "utf-8")
+    bench.open()
+    bench.page.wait_for_function("() => document.querySelector('mjx-container')")
+    bench.page.evaluate(UNFOLD)
+    bench.page.wait_for_timeout(1500)
+    assert not bench.page.evaluate("() => kimi.notebook.model.cells.get(0).trusted")
+    assert strangers(bench, *RECORDED)[:9] == []
+    bench.shot("attack-untrusted")
 
 
 def test_the_form_is_moved_under_the_mouse(bench: Bench, scripted_server: ScriptedServer) -> None:
@@ -190,6 +214,7 @@ def test_maths_is_written_where_no_maths_belongs(
     bench.turn.get_by_role("button", name="Do not run").wait_for()
     bench.page.evaluate(UNFOLD)
     bench.page.wait_for_function("() => document.querySelector('mjx-container')")
+    bench.page.wait_for_timeout(600)  # the form has moved
     assert bench.page.evaluate(TYPESET) == ["kimi-answer"]
     bench.turn.get_by_role("button", name="Do not run").click()
     bench.wait_for_record()
