@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from kimi_magic.core.events import Envelope
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clean, count
+from kimi_magic.core.text import clean, count, without_stacks
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
@@ -88,7 +88,8 @@ class Bundle(NamedTuple):
 def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundle:
     """Freeze a turn in its present state: as HTML, as a transcript, and its facts as metadata."""
     options = options or ViewOptions()
-    data = {"text/plain": _transcript(timeline, options), "text/html": _html(timeline, options)}
+    text = without_stacks(_transcript(timeline, options))
+    data = {"text/plain": text, "text/html": _html(timeline, options)}
     return Bundle(data, {"kimi_magic": _facts(timeline)})
 
 
