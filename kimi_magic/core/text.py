@@ -16,6 +16,7 @@ __all__ = [
     "replace_unprintable",
     "reveal",
     "without_blank_lines",
+    "without_stacks",
 ]
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
@@ -35,6 +36,13 @@ _SELECTORS = "\ufe00-\ufe0f"  # choose how the character before them looks: text
 _LOOKS = "\ufe0e\ufe0f"  # a symbol as text, as emoji
 _BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"  # letters by Unicode's category, blank by their looks
 _BLANK_BRAILLE = "\u2800"
+
+# Accents that stand on one letter. Beyond a few, which no script needs, they are drawn over the
+# lines above and below.
+_ACCENTS = (
+    "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+)
+_STACK = re.compile(f"(?<=[{_ACCENTS}]{{4}})[{_ACCENTS}]+")
 
 _UNSAFE = re.compile(f"[{_CONTROLS}{_SURROGATES}{_REORDERING}{_TAGS}]")
 _UNSEEN = re.compile(f"[{_INVISIBLE}{_BLANK_LETTERS}]")
@@ -63,11 +71,23 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def reveal(text: str) -> str:
-    """Show each unseen character by its number: nobody can approve what is hidden."""
-    return "".join(
-        char if _is_printable(char) and not _HIDING.match(char) else f"⟨U+{ord(char):04X}⟩"
-        for char in text
+    """Show each unseen character by its number: nobody can approve what is hidden.
+
+    Of accents that stand on one letter the fifth and later ones are shown so too.
+    """
+    shown = "".join(
+        char if _is_printable(char) and not _HIDING.match(char) else _number(char) for char in text
     )
+    return _STACK.sub(lambda match: "".join(map(_number, match[0])), shown)
+
+
+def _number(char: str) -> str:
+    return f"⟨U+{ord(char):04X}⟩"
+
+
+def without_stacks(text: str) -> str:
+    """Drop the fifth and later ones of the accents on a letter, for displays that do not clip."""
+    return text if text.isascii() else _STACK.sub("", text)
 
 
 def escape_hidden(code: str) -> tuple[str, int]:

@@ -95,13 +95,17 @@ class Timeline:
     def answer(self) -> str:
         """Return the answer so far; safe to call from another thread."""
         answers = [segment for segment in self.segments if segment.kind == "answer"]
-        return answers[-1].peek() if answers else ""
+        if not answers:
+            return ""
+        note = cut_note(answers[-1].missing)
+        return answers[-1].peek() + (f"\n{note}\n" if note else "") + answers[-1].end
 
     def snapshot(self) -> Op:
         """Return the whole timeline as one operation, for a front end that missed something."""
         names = ("kind", "title", "text", "done", "state", "tokens")
         segments = [
-            {name: getattr(segment, name) for name in names} | {"cut": cut_note(segment.missing)}
+            {name: getattr(segment, name) for name in names}
+            | {"cut": cut_note(segment.missing if segment.done else segment.beyond)}
             for segment in self.segments
         ]
         reset = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.events import ApprovalAnswered, ApprovalAsked
+from kimi_magic.core.frontend import has_kernel, running_shell
 from kimi_magic.core.interrupts import uninterrupted
-from kimi_magic.core.text import reveal
+from kimi_magic.core.text import clip, reveal
 from kimi_magic.display.live.approval_form import ALWAYS, Problem, as_fields, problem_of_size
 from kimi_magic.display.view import Answer, AsksPerson, View
 
@@ -33,6 +36,8 @@ ALWAYS_THIS_CODE = "Run, and do not ask again for this same code in this chat"
 
 Approved = set[tuple[Any, ...]]
 """What a person approved for a chat, by `approval_key`."""
+
+MAX_LABEL = 30  # characters of an argument's name that stand before its value
 
 AskPerson = Callable[["Tool", dict[str, Any], Problem, Mapping[str, str]], Answer]
 """Takes the tool, the arguments, a function that says what is wrong with edited ones, and the
@@ -161,7 +166,9 @@ def ask_with_input(
     text = f"{reveal(tool.name)} wants to run with:\n{shown}\n"
     lasting = "this same code in this [c]hat" if tool.languages else "for this [c]hat"
     while True:
-        said = input(f"{text}Run it? [y]es, {lasting}, [e]dit, [N]o: ").strip().lower()
+        # The name once more: long arguments may have moved the first line out of sight.
+        name = reveal(tool.name)
+        said = _input(text, f"Run {name}? [y]es, {lasting}, [e]dit, [N]o: ")
         if said in ("y", "yes"):
             return "once"
         if said in ("c", "chat"):
@@ -179,20 +186,54 @@ def ask_with_input(
         text = f"These do not fit: {reveal(wrong)}\n"
 
 
+def _input(text: str, question: str) -> str:
+    """Ask, and return the answer in lower case.
+
+    In a terminal the text is printed in reverse: no text of a model or a tool can look so, as its
+    escape sequences are taken out.
+    """
+    if not has_kernel(running_shell()) and sys.stdout is not None and sys.stdout.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
+        title, _, rest = text.partition("\n")
+        console = Console(force_jupyter=False)
+        console.print(Text(f" {title} ", "reverse"), soft_wrap=True)
+        console.print(Text(rest, "bold"), end="", soft_wrap=True)
+        text = ""
+    return input(text + question).strip().lower()
+
+
 def _shown(arguments: dict[str, Any], defaults: Mapping[str, str] | None = None) -> str:
     """Write the arguments out for a person to read, and the defaults that apply beside them.
 
-    A bar before each line of a longer text keeps it from passing for something else.
+    A bar before each row of a longer text keeps it from passing for something else.
     """
     shown = []
     for (name, text, whole), value in zip(
         as_fields(arguments, defaults), [*arguments.values(), *(defaults or {})], strict=True
     ):
-        if "\n" in text:
-            lines = "\n".join(f"  │ {line}" for line in text.split("\n"))
-            shown.append(f"  {name} =\n{lines}")
-        else:
-            is_text = whole and isinstance(value, str)
-            quoted = json.dumps(text, ensure_ascii=False) if is_text else text
-            shown.append(f"  {name} = {quoted}")
+        is_text = whole and isinstance(value, str) and "\n" not in text
+        lines = (json.dumps(text, ensure_ascii=False) if is_text else text).split("\n")
+        label = clip(name, MAX_LABEL)
+        rows = _rows(f"name: {name}") if label != name else []
+        rows += [row for line in lines for row in _rows(line)]
+        line = f"  {label} = {lines[0]}"
+        if len(rows) > 1 or len(_rows(line)) > 1:
+            line = "\n".join([f"  {label} =", *(f"  │ {row}" for row in rows)])
+        shown.append(line)
     return "\n".join(shown) or "  no arguments"
+
+
+def _rows(line: str) -> list[str]:
+    """Break a line as a display would, which would begin a row without a bar."""
+    from rich.cells import chop_cells
+
+    first, *more = chop_cells(line.expandtabs(4), _width()) or [""]
+    return [first, *(f"… {row}" for row in more)]
+
+
+def _width() -> int:
+    """Return the columns for a row; pages of front ends have room for as many as a terminal."""
+    columns = shutil.get_terminal_size().columns
+    return max(columns - len("  │ … "), MAX_LABEL) - 1

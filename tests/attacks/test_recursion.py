@@ -67,7 +67,9 @@ def in_a_thread() -> str:
 TOOLS: dict[str, Callable[..., Any]] = {}
 
 
-@pytest.mark.parametrize("function", [at_once, in_time, beside, awaited, streamed, in_a_copy, in_a_thread])
+@pytest.mark.parametrize(
+    "function", [at_once, in_time, beside, awaited, streamed, in_a_copy, in_a_thread]
+)
 def test_a_tool_that_asks_for_itself(server: ScriptedServer, function: Callable[..., Any]) -> None:
     """Input: a tool whose answer calls the tool again: directly, with a time limit, in threads.
 
