@@ -244,10 +244,10 @@ def test_all_of_a_long_call_is_shown(make: Callable[[str], Any]) -> None:
 
 def test_a_name_that_looks_like_another_argument() -> None:
     """Input: a name with a line break and what a value looks like. Holds: it stays on its line."""
-    shown = _shown({"note\n  amount = 1\n  x": 2, "amount": 1000}, {"a\tb": "1"}).split("\n")
+    shown = _shown({"n\n  b = 1\n  x": 2, "b": 1000}, {"a\tb": "1"}).split("\n")
     assert shown == [
-        "  note⟨U+000A⟩  amount = 1⟨U+000A⟩  x = 2",
-        "  amount = 1000",
+        "  n⟨U+000A⟩  b = 1⟨U+000A⟩  x = 2",
+        "  b = 1000",
         "  a⟨U+0009⟩b (default) = 1",
     ]
 
