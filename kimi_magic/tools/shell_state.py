@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import gc
 import logging
 import os
 import signal
@@ -164,6 +165,7 @@ _NUMBERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (sys.getswitchinterval, sys.setswitchinterval),
     (sys.gettrace, sys.settrace),
     (sys.getprofile, sys.setprofile),
+    (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
 )
 
 
@@ -184,7 +186,7 @@ class _Snapshot:
             self._attributes += [(self.shell, name, getattr(self.shell, name)) for name in own]
         self._builtins = dict(vars(builtins))
         self._numbers = [get() for get, _ in _NUMBERS]
-        self._handlers = dict(_handlers())
+        self._handlers, self._blocked = dict(_handlers()), _blocked()
         self._alarm, self._began = _alarm(), time.monotonic()
         self._variables = dict(self.shell.user_ns) if self.shell is not None else {}
         self._settings = _settings(self.shell)
@@ -209,6 +211,8 @@ class _Snapshot:
         for number, handler in _handlers():
             if handler != (before := self._handlers.get(number)) and before is not None:
                 signal.signal(number, before)
+        if _blocked() != self._blocked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
         # One that was set in the call would end the process, where nothing handles it.
         left, interval = self._alarm
         left = max(left - (time.monotonic() - self._began), SOON) if left else 0
@@ -302,6 +306,12 @@ def _is_stand_in(value: Any) -> bool:
 
 def _handlers() -> list[tuple[int, Any]]:
     return [(number, signal.getsignal(number)) for number in _SIGNALS]
+
+
+def _blocked() -> set[Any]:
+    """Return the signals that this thread does not get."""
+    mask = getattr(signal, "pthread_sigmask", None)
+    return mask(signal.SIG_BLOCK, ()) if mask else set()
 
 
 def _alarm() -> tuple[float, float]:
