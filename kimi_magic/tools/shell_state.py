@@ -90,7 +90,8 @@ def refusing_ends() -> Iterator[None]:
     """Refuse the end of the kernel to guarded calls, and to threads that they started."""
     with ExitStack() as stack:
         for owner, name, ends in _ends(running_shell()):
-            with suppress(TypeError):  # an object without attributes of its own
+            # Not every shell and system has each of them, and some loops have no attributes.
+            if hasattr(owner, name) and hasattr(owner, "__dict__"):
                 stack.enter_context(replaced(owner, name, _refusing(name, ends)))
         yield
 
@@ -111,18 +112,15 @@ def _ends(shell: Any) -> Iterator[tuple[Any, str, _Ends]]:
     yield os, "execve", _always
     yield os, "kill", lambda pid, number: pid == os.getpid() and _is_deadly(number)
     yield signal, "raise_signal", _is_deadly
-    if hasattr(os, "killpg"):
-        yield os, "killpg", lambda group, number: group == os.getpgrp() and _is_deadly(number)
+    yield os, "killpg", lambda group, number: group == os.getpgrp() and _is_deadly(number)
     with suppress(RuntimeError):
         yield asyncio.get_running_loop(), "stop", _always
     if shell is not None:
         yield shell, "ask_exit", _always
         yield shell, "reset", _always
         # Called when `exit_now` is set, whoever sets it: a moment later it stops the kernel's loop.
-        if hasattr(shell, "_update_exit_now"):
-            yield shell, "_update_exit_now", lambda change: bool(change["new"])
-    if (kernel := getattr(shell, "kernel", None)) is not None:
-        yield kernel, "do_shutdown", _always
+        yield shell, "_update_exit_now", lambda change: bool(change["new"])
+        yield getattr(shell, "kernel", None), "do_shutdown", _always
 
 
 def _always(*_: Any, **__: Any) -> bool:
