@@ -108,6 +108,11 @@ class _Stream:
         if _target(self._variable.get()) is None and self._original is not None:
             self._original.flush()
 
+    def close(self) -> None:
+        """Close the stream, unless the text goes elsewhere: it belongs to everybody."""
+        if _target(self._variable.get()) is None and self._original is not None:
+            self._original.close()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._original, name)
 

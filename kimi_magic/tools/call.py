@@ -44,8 +44,11 @@ Approve = Callable[[Tool, dict[str, Any]], bool | dict[str, Any]]
 MAX_PROBLEMS = 10
 MAX_EDITED = 1000
 STOPPED = "The user stopped this call before its end."
-STOPPED_AGAIN = "The user stopped this call, which had caught an interrupt and gone on."
 STOPPED_SHOWING = "The call ended; the user stopped it while its value was made into text."
+AGAIN = (
+    "interrupted: it had caught the first interrupt and gone on",
+    "The user stopped this call, which had caught the first interrupt and gone on.",
+)
 UNSHOWN = "Done; what it returned cannot be shown"
 DECLINED = "The user declined this call"
 NOBODY = "This tool needs the user's confirmation, and there was nobody to ask"
@@ -115,8 +118,8 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
     with guarding() as guard:
         value, error, observed = _observed(tool, call, guard)
         if isinstance(error, KeyboardInterrupt):
-            text = STOPPED_AGAIN if isinstance(error, Insisted) else STOPPED
-            raise ToolInterrupted(_stopped(tool, call_id, text, observed))
+            said = AGAIN if isinstance(error, Insisted) else ("interrupted", STOPPED)
+            raise ToolInterrupted(_stopped(tool, call_id, said, observed))
         # A repr may print, which is no output of the tool.
         with capturing():
             if error is not None:
@@ -159,9 +162,12 @@ def _observed(
     return value, error, {"stdout": printed, "outputs": displays, "seconds": seconds}
 
 
-def _stopped(tool: Tool, call_id: str, text: str, observed: dict[str, Any]) -> ToolResult:
+def _stopped(
+    tool: Tool, call_id: str, said: tuple[str, str], observed: dict[str, Any]
+) -> ToolResult:
+    error, text = said
     content = compose(text, observed["stdout"], observed["outputs"], tool.options.max_chars)
-    return _failed(tool, call_id, "interrupted", content, **observed)
+    return _failed(tool, call_id, error, content, **observed)
 
 
 def told(result: ToolResult, changes: list[str]) -> ToolResult:
@@ -191,7 +197,8 @@ def _ended_well(tool: Tool, call_id: str, value: Any, observed: dict[str, Any]) 
     except DeadlineReached:
         raise
     except KeyboardInterrupt:
-        raise ToolInterrupted(_stopped(tool, call_id, STOPPED_SHOWING, observed)) from None
+        said = ("interrupted", STOPPED_SHOWING)
+        raise ToolInterrupted(_stopped(tool, call_id, said, observed)) from None
     except CallTimedOut:
         text = f"{UNSHOWN}: showing it took longer than {tool.options.timeout:g} s."
     except BaseException as error:  # noqa: BLE001 - the value's own code may raise anything

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import gc
 import logging
 import os
 import signal
@@ -89,7 +90,8 @@ def refusing_ends() -> Iterator[None]:
     """Refuse the end of the kernel to guarded calls, and to threads that they started."""
     with ExitStack() as stack:
         for owner, name, ends in _ends(running_shell()):
-            with suppress(TypeError):  # an object without attributes of its own
+            # Not every shell and system has each of them, and some loops have no attributes.
+            if hasattr(owner, name) and hasattr(owner, "__dict__"):
                 stack.enter_context(replaced(owner, name, _refusing(name, ends)))
         yield
 
@@ -110,18 +112,15 @@ def _ends(shell: Any) -> Iterator[tuple[Any, str, _Ends]]:
     yield os, "execve", _always
     yield os, "kill", lambda pid, number: pid == os.getpid() and _is_deadly(number)
     yield signal, "raise_signal", _is_deadly
-    if hasattr(os, "killpg"):
-        yield os, "killpg", lambda group, number: group == os.getpgrp() and _is_deadly(number)
+    yield os, "killpg", lambda group, number: group == os.getpgrp() and _is_deadly(number)
     with suppress(RuntimeError):
         yield asyncio.get_running_loop(), "stop", _always
     if shell is not None:
         yield shell, "ask_exit", _always
         yield shell, "reset", _always
         # Called when `exit_now` is set, whoever sets it: a moment later it stops the kernel's loop.
-        if hasattr(shell, "_update_exit_now"):
-            yield shell, "_update_exit_now", lambda change: bool(change["new"])
-    if (kernel := getattr(shell, "kernel", None)) is not None:
-        yield kernel, "do_shutdown", _always
+        yield shell, "_update_exit_now", lambda change: bool(change["new"])
+        yield getattr(shell, "kernel", None), "do_shutdown", _always
 
 
 def _always(*_: Any, **__: Any) -> bool:
@@ -164,6 +163,7 @@ _NUMBERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (sys.getswitchinterval, sys.setswitchinterval),
     (sys.gettrace, sys.settrace),
     (sys.getprofile, sys.setprofile),
+    (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
 )
 
 
@@ -184,7 +184,7 @@ class _Snapshot:
             self._attributes += [(self.shell, name, getattr(self.shell, name)) for name in own]
         self._builtins = dict(vars(builtins))
         self._numbers = [get() for get, _ in _NUMBERS]
-        self._handlers = dict(_handlers())
+        self._handlers, self._blocked = dict(_handlers()), _blocked()
         self._alarm, self._began = _alarm(), time.monotonic()
         self._variables = dict(self.shell.user_ns) if self.shell is not None else {}
         self._settings = _settings(self.shell)
@@ -209,6 +209,8 @@ class _Snapshot:
         for number, handler in _handlers():
             if handler != (before := self._handlers.get(number)) and before is not None:
                 signal.signal(number, before)
+        if _blocked() != self._blocked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
         # One that was set in the call would end the process, where nothing handles it.
         left, interval = self._alarm
         left = max(left - (time.monotonic() - self._began), SOON) if left else 0
@@ -302,6 +304,12 @@ def _is_stand_in(value: Any) -> bool:
 
 def _handlers() -> list[tuple[int, Any]]:
     return [(number, signal.getsignal(number)) for number in _SIGNALS]
+
+
+def _blocked() -> set[Any]:
+    """Return the signals that this thread does not get."""
+    mask = getattr(signal, "pthread_sigmask", None)
+    return mask(signal.SIG_BLOCK, ()) if mask else set()
 
 
 def _alarm() -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import logging
 import os
 import signal
@@ -120,6 +121,11 @@ def replaces_the_streams() -> None:
     sys.stdout = sys.stderr = sys.stdin = None
 
 
+def closes_the_streams() -> None:
+    sys.stdout.close()
+    sys.stderr.close()
+
+
 def replaces_the_hooks() -> None:
     for name in ("displayhook", "excepthook", "unraisablehook", "breakpointhook"):
         setattr(sys, name, None)
@@ -133,6 +139,7 @@ def replaces_builtins() -> None:
 
 
 def takes_the_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 1000)
@@ -142,6 +149,7 @@ def sets_limits() -> None:
     sys.setrecursionlimit(5000)
     sys.setswitchinterval(1)
     sys.setprofile(lambda *_: None)
+    gc.disable()
 
 
 def state() -> list[Any]:
@@ -152,6 +160,8 @@ def state() -> list[Any]:
         sys.getrecursionlimit(),
         sys.getswitchinterval(),
         sys.getprofile(),
+        gc.isenabled(),
+        signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         dict(vars(builtins)),
         [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
         round(signal.getitimer(signal.ITIMER_REAL)[0] / 100),
@@ -162,6 +172,7 @@ def state() -> list[Any]:
     "function",
     [
         replaces_the_streams,
+        closes_the_streams,
         replaces_the_hooks,
         replaces_builtins,
         takes_the_signals,
@@ -176,6 +187,8 @@ def test_what_no_function_is_there_to_change(
     before = state()
     result = call(function, **options)
     assert state() == before
+    assert not sys.stdout.closed
+    assert not sys.stderr.closed
     assert result.error is None
     assert result.outputs == ()
 

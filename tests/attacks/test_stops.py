@@ -141,7 +141,7 @@ def test_a_tool_that_catches_every_interrupt(catching: Callable[..., None]) -> N
 
     with pytest.raises(ToolInterrupted) as caught:
         call(tool)
-    assert "The user stopped this call" in caught.value.result.content
+    assert "had caught the first interrupt and gone on" in caught.value.result.content
     assert cleaned == [1, 2], "what cleans up runs to its end"
     assert sys.gettrace() is trace
 
