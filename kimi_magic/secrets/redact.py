@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from kimi_magic.core.messages import Message, ToolResult
+from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import KEY, MASKED, mask_shapes
 from kimi_magic.secrets.stream import StreamRedactor
@@ -35,10 +36,12 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Redact a text."""
+        read = Unescaped(text)
         for key in self._keys:
-            if spans := key.spans(text):
+            if spans := key.spans(read):
                 self._found[f"the value of {key.name}"] = None
                 text = _replaced(text, spans, MASKED if self._shapes else KEY)
+                read = Unescaped(text)
         if self._shapes:
             text, found = mask_shapes(text)
             self._found |= dict.fromkeys(found)

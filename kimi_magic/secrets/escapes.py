@@ -1,0 +1,99 @@
+"""Text without its escapes, and the place of each character in the text as it was written.
+
+A key hides behind the escapes of JSON (``\\u0073k-…``, ``\\/``), of URLs (``%73k-…``) and of HTML
+(``&#115;k-…``): whoever decodes the text has the key. Text within text is escaped several times.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from bisect import bisect_right
+
+__all__ = ["Unescaped"]
+
+# Each repetition is one more level of text within text, and doubles the backslashes.
+_ESCAPE = re.compile(
+    r"\\{1,8}(?:u(?P<unicode>[0-9a-fA-F]{4})|x(?P<hex>[0-9a-fA-F]{2})|(?P<own>[bfnrt\"'/]))"
+    r"|%(?:25){0,3}(?P<percent>[2-7][0-9a-fA-F])"
+    r"|&(?:amp;){0,3}(?P<entity>\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});"
+)
+_BEGINNING = re.compile(
+    r"(?:\\{1,8}(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?"
+    r"|%(?:25){0,3}[2-7]?"
+    r"|&(?:amp;){0,3}(?:\#[xX]?[0-9a-fA-F]{0,7}|[a-zA-Z]{0,8}))\Z"
+)
+LONGEST = 24  # characters of an escape at most
+_OWN = dict(zip("bfnrt", "\b\f\n\r\t", strict=True))
+
+
+class Unescaped:
+    """A text whose escapes are read, each of which stands for one character.
+
+    ``text`` is the same as ``written`` where that holds no escape.
+    """
+
+    __slots__ = ("_here", "_there", "escaped", "text", "written")
+
+    def __init__(self, written: str) -> None:
+        self.text = self.written = written
+        # "\\" in text is the fastest way to ask.
+        self.escaped = "\\" in written or "%" in written or "&" in written
+        if self.escaped:
+            self._read(written)
+
+    def place(self, at: int) -> int:
+        """Return where in the text as written a character of ``text`` begins."""
+        before = bisect_right(self._here, at) - 1 if self.escaped else -1
+        return at if before < 0 else self._there[before] + at - self._here[before]
+
+    def widened(self, start: int, stop: int) -> tuple[int, int]:
+        """Widen a span of the text as written so that it cuts no escape."""
+        if self.escaped:
+            # An even number of boundaries lies before the inside of an escape.
+            first = bisect_right(self._there, start) - 1
+            last = bisect_right(self._there, stop - 1) - 1
+            if first % 2 == 0:
+                start = self._there[first]
+            if last % 2 == 0:
+                stop = self._there[last + 1]
+        return start, stop
+
+    def last(self, count: int) -> str:
+        """Return the last characters, as they were written."""
+        return self.written[self.place(max(len(self.text) - count, 0)) :]
+
+    @property
+    def unfinished(self) -> int:
+        """Count of the characters at the end that may be the beginning of an escape."""
+        tail = self.written[-LONGEST:]
+        match = _BEGINNING.search(tail) if self.escaped else None
+        return len(tail) - match.start() if match else 0
+
+    def _read(self, written: str) -> None:
+        # The places where an escape begins and where it ends, by turns.
+        self._here: list[int] = []
+        self._there: list[int] = []
+        pieces, end, length = list[str](), 0, 0
+        for match in _ESCAPE.finditer(written):
+            char = _meaning(match)
+            if char:
+                length += match.start() - end
+                pieces += [written[end : match.start()], char]
+                end = match.end()
+                self._here += [length, length + 1]
+                self._there += [match.start(), end]
+                length += 1
+        self.escaped = bool(pieces) or bool(_BEGINNING.search(written[-LONGEST:]))
+        if pieces:
+            self.text = "".join([*pieces, written[end:]])
+
+
+def _meaning(match: re.Match[str]) -> str:
+    """Return the one character that an escape stands for; "" where it is no escape."""
+    if own := match["own"]:
+        return _OWN.get(own, own)
+    if entity := match["entity"]:
+        char = html.unescape(f"&{entity};")
+        return char if len(char) == 1 else ""
+    return chr(int(match["unicode"] or match["hex"] or match["percent"], 16))
