@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "plain",
     "replace_unprintable",
     "reveal",
+    "text_of_html",
     "without_blank_lines",
 ]
 
+_TAG = re.compile(r"<(?:!|/?[a-zA-Z])[^>]*>")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 # Characters that mislead a reader, as ranges of a regular expression's class.
@@ -92,6 +95,13 @@ def mend_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def text_of_html(page: str) -> str:
+    """Return what a page says, in one line: its title, where it has one, else its text."""
+    page = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", page)
+    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", page)
+    return " ".join(html.unescape(_TAG.sub(" ", title[1] if title else page)).split())
 
 
 def without_blank_lines(text: str) -> str:

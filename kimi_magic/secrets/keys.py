@@ -9,7 +9,7 @@ from functools import cached_property
 from kimi_magic.core.errors import ConfigError, MissingKeyError
 from kimi_magic.secrets.escapes import Unescaped
 
-__all__ = ["LEAK", "Key", "KeyRing"]
+__all__ = ["KEYRING_SERVICE", "LEAK", "Key", "KeyRing"]
 
 KEYRING_SERVICE = "kimi-magic"
 # Characters of a key in a row that count as a leak; shorter values ("none", "EMPTY") are no keys.

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
+from kimi_magic.core.events import ContentDelta
 from kimi_magic.core.messages import Message, ToolResult
 from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import Key
@@ -15,6 +16,9 @@ from kimi_magic.secrets.stream import StreamRedactor
 __all__ = ["Redactor"]
 
 T = TypeVar("T")
+
+_OURS = (Message.__module__, ContentDelta.__module__)
+_OUR_WORDS = ("role", "reasoning_key")  # from a short list of our own, whatever a server sends
 
 
 class Redactor:
@@ -48,7 +52,7 @@ class Redactor:
         return text
 
     def value(self, value: T) -> T:
-        """Redact each text in a message, a tool's result, or a structure of these and JSON.
+        """Redact each text in a message, an event, a tool's result, or a structure of these.
 
         Of a tool's result, the content is what the model reads: it is redacted by shapes too. The
         object that the tool returned stays as it is.
@@ -75,8 +79,9 @@ class Redactor:
             names = ("error", "stdout", "outputs", "traceback")
             shown = {name: getattr(value, name) for name in names}
             return replace(value, content=content, **self._value(shown))
-        if is_dataclass(value) and type(value).__module__ == Message.__module__:
-            inside = {field.name: getattr(value, field.name) for field in fields(value)}
+        if is_dataclass(value) and type(value).__module__ in _OURS:
+            names = [field.name for field in fields(value) if field.name not in _OUR_WORDS]
+            inside = {name: getattr(value, name) for name in names}
             return replace(value, **self._value(inside))  # type: ignore[type-var]
         return value
 
