@@ -83,16 +83,21 @@ _IN_CONTEXT = {
         r"(?i:aws_?secret_?(?:access_?)?key)['\"]?\s*[:=,]\s*['\"]?([A-Za-z0-9/+]{40})\b"
     ),
 }
-_ACCOUNTS = (
+_ACCOUNTS = {
     # A digit tells an id from a word such as user_not_found or org-wide.
-    r"(?P<before>)\b(?:org(?:anization)?|proj(?:ect)?|user|acct|account|ak|team|tenant)[-_]"
-    r"(?=[\w-]*\d)[\w-]{6,}(?P<after>)",
-    # In quotes any name is one.
-    r"(?i)(?P<before>\b(?:account|organi[sz]ation|project|tenant|user)(?:[ _-]?id)?[\"']?"
-    r"(?:\s*[:=])?\s*['\"`<])[^'\"`<>\s]{1,100}(?P<after>['\"`>])",
-    r"(?i)(?P<before>\b(?:account|organi[sz]ation|project|tenant|user)(?:[ _-]?id)?"
-    r"(?:\s*[:=])?\s+)(?=[\w-]*\d)[\w-]{12,}(?P<after>)",
-)
+    "by its prefix": (
+        r"(?P<before>)\b(?:org(?:anization)?|proj(?:ect)?|user|acct|account|ak|team|tenant)[-_]"
+        r"(?=[\w-]*\d)[\w-]{6,}(?P<after>)"
+    ),
+    "any name in quotes": (
+        r"(?i)(?P<before>\b(?:account|organi[sz]ation|project|tenant|user)(?:[ _-]?id)?[\"']?"
+        r"(?:\s*[:=])?\s*['\"`<])[^'\"`<>\s]{1,100}(?P<after>['\"`>])"
+    ),
+    "behind its word": (
+        r"(?i)(?P<before>\b(?:account|organi[sz]ation|project|tenant|user)(?:[ _-]?id)?"
+        r"(?:\s*[:=])?\s+)(?=[\w-]*\d)[\w-]{12,}(?P<after>)"
+    ),
+}
 # A key begins where a word does, which is also after an escape such as \n in the repr of a text.
 _IN_A_WORD = re.compile(r"(?<!\\)\w\Z|\\\\[nrt]\Z")
 
@@ -145,7 +150,7 @@ def _patterns() -> list[tuple[str, re.Pattern[str]]]:
 
 @cache
 def _account_patterns() -> list[re.Pattern[str]]:
-    return [re.compile(pattern) for pattern in _ACCOUNTS]
+    return [re.compile(pattern) for pattern in _ACCOUNTS.values()]
 
 
 @cache

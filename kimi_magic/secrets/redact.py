@@ -80,8 +80,8 @@ class Redactor:
             shown = {name: getattr(value, name) for name in names}
             return replace(value, content=content, **self._value(shown))
         if is_dataclass(value) and type(value).__module__ in _OURS:
-            names = [field.name for field in fields(value) if field.name not in _OUR_WORDS]
-            inside = {name: getattr(value, name) for name in names}
+            theirs = [field.name for field in fields(value) if field.name not in _OUR_WORDS]
+            inside = {name: getattr(value, name) for name in theirs}
             return replace(value, **self._value(inside))  # type: ignore[type-var]
         return value
 

@@ -43,6 +43,7 @@ CONNECT_GRACE = 0.5
 END_GRACE = 0.05
 # A server that has given its reason for finishing has only the usage left to send.
 USAGE_GRACE = 2.0
+MOST_DIGITS = 400
 BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
@@ -334,12 +335,17 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
     return joined
 
 
+def _integer(digits: str) -> float:
+    """Read a number that no count has as infinite: Python takes no more than 4,300 digits."""
+    return int(digits) if len(digits) < MOST_DIGITS else float(digits)
+
+
 def _chunks(data: bytes) -> list[Mapping[str, Any]]:
     """Parse an event; JSON that is no object says nothing here, such as a sign of life."""
     try:
         value = from_json(data)  # in half the time of json
     except ValueError:  # it takes neither broken UTF-8 nor half a code point, which servers send
-        value = json.loads(data.decode("utf-8", "replace"))
+        value = json.loads(data.decode("utf-8", "replace"), parse_int=_integer)
     return [
         chunk for chunk in (value if isinstance(value, list) else [value]) if type(chunk) is dict
     ]

@@ -526,7 +526,7 @@ def test_text_behind_the_finish_reason_is_waited_for(
 @pytest.mark.parametrize(
     "nothing",
     [b"data: \n\n", b"data:\n\n", b"retry: 9\n\n", b"id: 7\n\n", b"event: ping\n\n",
-     b"event: ping\ndata: now\n\n", b"event: ping\ndata: {\"type\": \"ping\"}\n\n", b": x\n\n",
+     b"event: ping\ndata: now\n\n", b'event: ping\ndata: {"type": "ping"}\n\n', b": x\n\n",
      b"data: null\n\n", b"event: keepalive\ndata: .\n\n"],
 )  # fmt: skip
 def test_an_event_that_says_nothing_is_nothing(
