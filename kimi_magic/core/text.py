@@ -6,6 +6,7 @@ import html
 import re
 
 __all__ = [
+    "UNSEEN",
     "clean",
     "clip",
     "count",
@@ -38,7 +39,10 @@ _BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"  # letters by Unicode's category, bl
 _BLANK_BRAILLE = "\u2800"
 
 _UNSAFE = re.compile(f"[{_CONTROLS}{_SURROGATES}{_REORDERING}{_TAGS}]")
-_UNSEEN = re.compile(f"[{_INVISIBLE}{_BLANK_LETTERS}]")
+UNSEEN = f"{_INVISIBLE}{_BLANK_LETTERS}"
+"""The characters that `clean` drops besides carriage returns, as a part of a regular expression's
+class."""
+_UNSEEN = re.compile(f"[{UNSEEN}]")
 _BLANKS = _BLANK_LETTERS + _BLANK_BRAILLE
 _HIDING = re.compile(f"[{_INVISIBLE}{_SELECTORS}{_BLANKS}]")
 _MAX_INDENT = 80

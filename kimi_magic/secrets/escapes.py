@@ -1,7 +1,9 @@
 """Text without its escapes, and the place of each character in the text as it was written.
 
-A key hides behind the escapes of JSON (``\\u0073k-…``, ``\\/``), of URLs (``%73k-…``) and of HTML
-(``&#115;k-…``): whoever decodes the text has the key. Text within text is escaped several times.
+A key hides behind the escapes of JSON (``\\u0073k-…``, ``\\/``), of URLs (``%73k-…``), of HTML
+(``&#115;k-…``) and of Markdown (``sk\\-…``): whoever decodes the text has the key. Text within text
+is escaped several times. Characters that nobody sees, which views leave out, count as escapes of
+nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ import html
 import re
 from bisect import bisect_right
 
+from kimi_magic.core.text import UNSEEN
+
 __all__ = ["Unescaped"]
 
 # Each repetition is one more level of text within text, and doubles the backslashes.
 _ESCAPE = re.compile(
-    r"\\{1,8}(?:u(?P<unicode>[0-9a-fA-F]{4})|x(?P<hex>[0-9a-fA-F]{2})|(?P<own>[bfnrt\"'/]))"
+    r"\\{1,8}(?:u(?P<unicode>[0-9a-fA-F]{4})|x(?P<hex>[0-9a-fA-F]{2})|(?P<own>[bfnrt!-$'-/:-@\[\]-`{-~]))"
     r"|%(?:25){0,3}(?P<percent>[2-7][0-9a-fA-F])"
     r"|&(?:amp;){0,3}(?P<entity>\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});"
+    rf"|(?P<unseen>[\r{UNSEEN}])"
 )
 _BEGINNING = re.compile(
     r"(?:\\{1,8}(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?"
@@ -24,11 +29,12 @@ _BEGINNING = re.compile(
     r"|&(?:amp;){0,3}(?:\#[xX]?[0-9a-fA-F]{0,7}|[a-zA-Z]{0,8}))\Z"
 )
 LONGEST = 24  # characters of an escape at most
+WIDEST = 400  # of a piece of a key that is escaped: endless unseen characters are not waited for
 _OWN = dict(zip("bfnrt", "\b\f\n\r\t", strict=True))
 
 
 class Unescaped:
-    """A text whose escapes are read, each of which stands for one character.
+    """A text whose escapes are read, each of which stands for one character or for none.
 
     ``text`` is the same as ``written`` where that holds no escape.
     """
@@ -37,8 +43,9 @@ class Unescaped:
 
     def __init__(self, written: str) -> None:
         self.text = self.written = written
-        # "\\" in text is the fastest way to ask.
-        self.escaped = "\\" in written or "%" in written or "&" in written
+        # Asked in the fastest way: hardly a text has an escape.
+        marked = "\\" in written or "%" in written or "&" in written or "\r" in written
+        self.escaped = marked or not written.isascii()
         if self.escaped:
             self._read(written)
 
@@ -61,7 +68,8 @@ class Unescaped:
 
     def last(self, count: int) -> str:
         """Return the last characters, as they were written."""
-        return self.written[self.place(max(len(self.text) - count, 0)) :]
+        start = self.place(max(len(self.text) - count, 0))
+        return self.written[max(start, len(self.written) - WIDEST) :]
 
     @property
     def unfinished(self) -> int:
@@ -77,23 +85,25 @@ class Unescaped:
         pieces, end, length = list[str](), 0, 0
         for match in _ESCAPE.finditer(written):
             char = _meaning(match)
-            if char:
+            if char is not None:
                 length += match.start() - end
                 pieces += [written[end : match.start()], char]
                 end = match.end()
-                self._here += [length, length + 1]
+                self._here += [length, length + len(char)]
                 self._there += [match.start(), end]
-                length += 1
+                length += len(char)
         self.escaped = bool(pieces) or bool(_BEGINNING.search(written[-LONGEST:]))
         if pieces:
             self.text = "".join([*pieces, written[end:]])
 
 
-def _meaning(match: re.Match[str]) -> str:
-    """Return the one character that an escape stands for; "" where it is no escape."""
+def _meaning(match: re.Match[str]) -> str | None:
+    """Return the character that an escape stands for, "" for none; None where it is no escape."""
+    if match["unseen"]:
+        return ""
     if own := match["own"]:
         return _OWN.get(own, own)
     if entity := match["entity"]:
         char = html.unescape(f"&{entity};")
-        return char if len(char) == 1 else ""
+        return char if len(char) == 1 else None
     return chr(int(match["unicode"] or match["hex"] or match["percent"], 16))

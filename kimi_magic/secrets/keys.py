@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 from kimi_magic.core.errors import ConfigError, MissingKeyError
-from kimi_magic.secrets.escapes import Unescaped
+from kimi_magic.secrets.escapes import WIDEST, Unescaped
 
 __all__ = ["KEYRING_SERVICE", "LEAK", "Key", "KeyRing"]
 
@@ -63,7 +63,10 @@ class Key:
             return size
         start, _ = text.widened(len(written) - size, len(written)) if size else (len(written), 0)
         before = Unescaped(written[: len(written) - text.unfinished])
-        start = min(start, before.place(len(before.text) - self._beginning(before.text)))
+        size = self._beginning(before.text)
+        place = before.place(len(before.text) - size) if size else len(before.written)
+        if len(written) - place <= WIDEST:
+            start = min(start, place)
         return len(written) - start
 
     def _begins(self, text: str) -> bool:

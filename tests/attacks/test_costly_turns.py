@@ -12,8 +12,8 @@ from kimi_magic.core.events import Notice, ToolFinished
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 
-CUT = [{"name": "save", "arguments": '{"text": "It was a dark and stor'}]
-WHOLE = [{"name": "save", "arguments": {"text": "It was."}}]
+CUT: list[dict[str, Any]] = [{"name": "save", "arguments": '{"text": "It was a dark and stor'}]
+WHOLE: list[dict[str, Any]] = [{"name": "save", "arguments": {"text": "It was."}}]
 ENOUGH = {"prompt_tokens": 9, "completion_tokens": 16_384}
 
 

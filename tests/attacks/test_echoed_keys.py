@@ -18,6 +18,7 @@ import pytest
 
 import kimi_magic as kimi
 from kimi_magic.core.events import Envelope, Event
+from kimi_magic.core.text import clean
 from kimi_magic.display.live import detached
 from kimi_magic.display.plain import PlainView
 from kimi_magic.display.terminal import TerminalView
@@ -50,6 +51,7 @@ WAYS = {
     "escaped in the field": Form(AS_JSON),
     "slashes escaped": Form(SECRET.replace("/", "\\/")),
     "percent-encoded": Form("".join(f"%{ord(char):02X}" for char in SECRET)),
+    "with what nobody sees": Form("\u200b".join(SECRET)),
     "HTML": Form("".join(f"&#{ord(char)};" for char in SECRET)),
     "split": Form(SECRET, split=True),
     "escaped and split": Form(AS_JSON, split=True),
@@ -62,7 +64,7 @@ by_way = pytest.mark.parametrize("form", WAYS.values(), ids=WAYS)
 def leaks(told: object) -> str:
     """The place where the key stands in a text, or in what a decoder makes of it."""
     text = told if isinstance(told, str) else repr(told)
-    for read in (text, Unescaped(text).text, unquote(text), html.unescape(text)):
+    for read in (text, clean(text), Unescaped(text).text, unquote(text), html.unescape(text)):
         for at in range(len(SECRET) - LEAK + 1):
             if (place := read.find(SECRET[at : at + LEAK])) >= 0:
                 return read[max(place - 200, 0) : place + 100]
@@ -181,7 +183,7 @@ class Den:
         events: list[Event] = []
         reply, error = None, None
         try:
-            options = {"tools": [save], "endpoint": endpoint, "max_steps": 2}
+            options: dict[str, Any] = {"tools": [save], "endpoint": endpoint, "max_steps": 2}
             events.extend(kimi.stream("Save it.", **options))
         except kimi.KimiError as failure:
             error = failure
