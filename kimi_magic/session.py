@@ -18,7 +18,7 @@ from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user
 from kimi_magic.core.interrupts import holding_interrupts
 from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
-from kimi_magic.secrets.redact import Redactor
+from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import describe_request
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
@@ -58,6 +58,7 @@ class Session:
         self.connector = Connector()
         self._here = threading.local()
         redact_errors(self.redact)
+        redact_logs(self.redact)
 
     def ask(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -13,12 +14,16 @@ from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import KEY, MASKED, mask_shapes
 from kimi_magic.secrets.stream import StreamRedactor
 
-__all__ = ["Redactor"]
+__all__ = ["Redactor", "redact_logs"]
 
 T = TypeVar("T")
 
 _OURS = (Message.__module__, ContentDelta.__module__)
 _OUR_WORDS = ("role", "reasoning_key")  # from a short list of our own, whatever a server sends
+
+# Of the HTTP library: they log the headers of responses, and the words beside a status.
+_LOGGERS = ("httpx2", "httpcore2.http11", "httpcore2.http2", "httpcore2.proxy", "httpcore2.socks")
+_redact_log: Callable[[str], str] = str
 
 
 class Redactor:
@@ -84,6 +89,19 @@ class Redactor:
             inside = {name: getattr(value, name) for name in theirs}
             return replace(value, **self._value(inside))  # type: ignore[type-var]
         return value
+
+
+def redact_logs(redact: Callable[[str], str]) -> None:
+    """Pass what the HTTP library logs through this function: the session knows the keys."""
+    global _redact_log  # noqa: PLW0603 - a process has one log
+    _redact_log = redact
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_masked_record)  # no second time
+
+
+def _masked_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = _redact_log(record.getMessage()), ()
+    return True
 
 
 def _replaced(text: str, spans: Iterable[tuple[int, int]], mark: str) -> str:

@@ -9,6 +9,7 @@ import json
 import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -171,7 +172,8 @@ class Den:
         self._stage, self._logged, self._capsys = stage, logged, capsys
 
     def answer(self, asked: Asked) -> Answer:
-        return self.left.pop(0) if self.left else Answer(200, DONE, EVENTS)
+        answer = self.left.pop(0) if self.left else Answer(200, DONE, EVENTS)
+        return replace(answer, headers={"X-Echo": SECRET, **answer.headers})
 
     def ways_out(self) -> Iterator[tuple[str, object]]:
         """Take a turn and show it in every view; yield what can be shared of it."""
@@ -238,7 +240,7 @@ def den(
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.DEBUG)
     made = Den(Stage(monkeypatch), logged, capsys)
     with answering(made.answer) as (url, _):
         made.url = url
