@@ -16,21 +16,26 @@ from kimi_magic.core.text import UNSEEN
 
 __all__ = ["Unescaped"]
 
-# Each repetition is one more level of text within text, and doubles the backslashes.
-_ESCAPE = re.compile(
-    r"\\{1,8}(?:u(?P<unicode>[0-9a-fA-F]{4})|x(?P<hex>[0-9a-fA-F]{2})|(?P<own>[bfnrt!-$'-/:-@\[\]-`{-~]))"
+# Only the escapes of what keys are made of: a notebook's HTML is full of others. Each repetition is
+# one more level of text within text, and doubles the backslashes. All begin with a literal, which
+# makes the search fast.
+_MARKED = (
+    r"\\\\{0,7}(?:u00(?P<unicode>[2-7][0-9a-fA-F])|x(?P<hex>[2-7][0-9a-fA-F])|(?P<own>[-_/.:+=~]))"
     r"|%(?:25){0,3}(?P<percent>[2-7][0-9a-fA-F])"
-    r"|&(?:amp;){0,3}(?P<entity>\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});"
-    rf"|(?P<unseen>[\r{UNSEEN}])"
+    r"|&(?:amp;){0,3}(?P<entity>\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}"
+    r"|(?!amp|lt|gt|quot|apos|nbsp)[a-zA-Z]{2,8});"
 )
+_ESCAPE = re.compile(_MARKED)
+_ESCAPE_OR_UNSEEN = re.compile(rf"{_MARKED}|(?P<unseen>[\r{UNSEEN}])")
+_UNSEEN = re.compile(rf"[\r{UNSEEN}]")
+_BACKSLASHES = re.compile(r"\\{1,64}\Z")
 _BEGINNING = re.compile(
-    r"(?:\\{1,8}(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?"
+    r"(?:\\{1,64}(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?"
     r"|%(?:25){0,3}[2-7]?"
     r"|&(?:amp;){0,3}(?:\#[xX]?[0-9a-fA-F]{0,7}|[a-zA-Z]{0,8}))\Z"
 )
-LONGEST = 24  # characters of an escape at most
+LONGEST = 72  # characters of an escape at most, and of the backslashes before it
 WIDEST = 400  # of a piece of a key that is escaped: endless unseen characters are not waited for
-_OWN = dict(zip("bfnrt", "\b\f\n\r\t", strict=True))
 
 
 class Unescaped:
@@ -55,7 +60,9 @@ class Unescaped:
         return at if before < 0 else self._there[before] + at - self._here[before]
 
     def widened(self, start: int, stop: int) -> tuple[int, int]:
-        """Widen a span of the text as written so that it cuts no escape."""
+        """Widen a span of the text as written so that it cuts no escape, of any kind."""
+        if before := _BACKSLASHES.search(self.written, max(start - 64, 0), start):
+            start = before.start()
         if self.escaped:
             # An even number of boundaries lies before the inside of an escape.
             first = bisect_right(self._there, start) - 1
@@ -83,7 +90,8 @@ class Unescaped:
         self._here: list[int] = []
         self._there: list[int] = []
         pieces, end, length = list[str](), 0, 0
-        for match in _ESCAPE.finditer(written):
+        unseen = "\r" in written or (not written.isascii() and _UNSEEN.search(written))
+        for match in (_ESCAPE_OR_UNSEEN if unseen else _ESCAPE).finditer(written):
             char = _meaning(match)
             if char is not None:
                 length += match.start() - end
@@ -99,11 +107,12 @@ class Unescaped:
 
 def _meaning(match: re.Match[str]) -> str | None:
     """Return the character that an escape stands for, "" for none; None where it is no escape."""
-    if match["unseen"]:
+    kind = match.lastgroup
+    if kind == "own":
+        return match["own"]
+    if kind == "unseen":
         return ""
-    if own := match["own"]:
-        return _OWN.get(own, own)
-    if entity := match["entity"]:
-        char = html.unescape(f"&{entity};")
+    if kind == "entity":
+        char = html.unescape(f"&{match['entity']};")
         return char if len(char) == 1 else None
-    return chr(int(match["unicode"] or match["hex"] or match["percent"], 16))
+    return chr(int(match[kind or 0], 16))

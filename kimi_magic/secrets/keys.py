@@ -49,25 +49,21 @@ class Key:
     def spans(self, text: Unescaped) -> list[tuple[int, int]]:
         """Find the stretches (start, end) of a text as written that leak the key."""
         found = self._leaks(text.written)
-        if not text.escaped:
-            return found
-        found = [text.widened(start, stop) for start, stop in found]
-        found += [(text.place(start), text.place(stop)) for start, stop in self._leaks(text.text)]
-        return _merged(sorted(found))
+        if text.escaped:
+            found += [(text.place(at), text.place(end)) for at, end in self._leaks(text.text)]
+        return _merged(sorted(text.widened(start, stop) for start, stop in found))
 
     def unfinished(self, text: Unescaped) -> int:
         """Count the characters at the end of a text that may be the beginning of a leak."""
         written = text.written
-        size = self._beginning(written)
-        if not text.escaped:
-            return size
-        start, _ = text.widened(len(written) - size, len(written)) if size else (len(written), 0)
-        before = Unescaped(written[: len(written) - text.unfinished])
-        size = self._beginning(before.text)
-        place = before.place(len(before.text) - size) if size else len(before.written)
-        if len(written) - place <= WIDEST:
-            start = min(start, place)
-        return len(written) - start
+        start = len(written) - self._beginning(written)
+        if text.escaped:
+            before = Unescaped(written[: len(written) - text.unfinished])
+            place = before.place(len(before.text) - self._beginning(before.text))
+            if len(written) - place <= WIDEST:
+                start = min(start, place)
+            start = min(start, len(before.written))
+        return len(written) - text.widened(start, len(written))[0]
 
     def _begins(self, text: str) -> bool:
         return text[-BEGINNING:] in self._beginnings

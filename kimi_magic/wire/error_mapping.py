@@ -235,6 +235,8 @@ class ErrorMapper:
     def _key_advice(self, status: int | None) -> str:
         """Say where the key came from, and what to do: 403 is for one that lacks a right."""
         name, docs = self.endpoint.key_env, self.endpoint.docs
+        if self.key and self.key.name.isidentifier():  # KIMI_API_KEY may stand in for it
+            name = self.key.name
         if self.key and name:
             other = "choose another model with `-m NAME`, or " * (status == 403)
             made = f" (made at {docs})" * bool(docs)

@@ -9,6 +9,7 @@ import pytest
 
 import kimi_magic as kimi
 from kimi_magic.core.events import Notice, ToolFinished
+from kimi_magic.display.timeline import Timeline
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 
@@ -141,6 +142,11 @@ def test_a_call_without_a_name(
     )
     (first, _) = (event.result for event in events if isinstance(event, ToolFinished))
     assert first.error == "the call has no name"
+    timeline = Timeline()
+    for event in events:
+        timeline.apply(event)
+    titles = [segment.title for segment in timeline.segments if segment.kind == "tool"]
+    assert titles == ["a call without a name", "save"]
     assert saved == ["It was."]
 
 
