@@ -22,8 +22,8 @@ __all__ = ["Unescaped"]
 _MARKED = (
     r"\\\\{0,7}(?:u00(?P<unicode>[2-7][0-9a-fA-F])|x(?P<hex>[2-7][0-9a-fA-F])|(?P<own>[-_/.:+=~]))"
     r"|%(?:25){0,3}(?P<percent>[2-7][0-9a-fA-F])"
-    r"|&(?:amp;){0,3}(?P<entity>\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}"
-    r"|(?!amp|lt|gt|quot|apos|nbsp)[a-zA-Z]{2,8});"
+    r"|&(?:amp;){0,3}(?P<entity>\#(?:[0-9]{1,7}|[xX][0-9a-fA-F]{1,6});?"
+    r"|(?!amp|lt|gt|quot|apos|nbsp)[a-zA-Z]{2,8};)"
 )
 _ESCAPE = re.compile(_MARKED)
 _ESCAPE_OR_UNSEEN = re.compile(rf"{_MARKED}|(?P<unseen>[\r{UNSEEN}])")
@@ -113,6 +113,6 @@ def _meaning(match: re.Match[str]) -> str | None:
     if kind == "unseen":
         return ""
     if kind == "entity":
-        char = html.unescape(f"&{match['entity']};")
+        char = html.unescape(f"&{match['entity']}")
         return char if len(char) == 1 else None
     return chr(int(match[kind or 0], 16))

@@ -161,6 +161,7 @@ class Loop:
         self._partial_mode = partial_mode
         self._max_tokens = max_tokens
         self._limit_is_ours = limit_is_ours
+        self._sent_limit = max_tokens  # of the latest request
         self._roomier = 0  # the limit that a call which was cut is asked again with
         self._calls_cut = 0  # steps with a call that was cut
         self._corrections = 0
@@ -304,6 +305,7 @@ class Loop:
                 reason = str(error).partition("\n")[0]
             else:
                 assert isinstance(completion, Completion), "Send is answered with a Completion"
+                self._sent_limit = send.max_tokens or self._max_tokens
                 if self._window:
                     self._window.learn(messages, tools, completion.usage)
                 return completion
@@ -369,7 +371,7 @@ class Loop:
         """Return the names of the calls whose arguments the limit of tokens cut; "" for none."""
         # vLLM finishes with tool_calls, wherever its limit fell.
         used = completion.usage.completion_tokens
-        if completion.finish_reason != "length" and not 0 < self._max_tokens <= used:
+        if completion.finish_reason != "length" and not 0 < self._sent_limit <= used:
             return ""
         return ", ".join(
             call.name for call in completion.message.tool_calls if not _is_json(call.arguments)

@@ -15,7 +15,7 @@ from kimi_magic.testing import ScriptedServer
 
 CUT: list[dict[str, Any]] = [{"name": "save", "arguments": '{"text": "It was a dark and stor'}]
 WHOLE: list[dict[str, Any]] = [{"name": "save", "arguments": {"text": "It was."}}]
-ENOUGH = {"prompt_tokens": 9, "completion_tokens": 16_384}
+ENOUGH = {"prompt_tokens": 9, "completion_tokens": 70_000}
 
 
 @pytest.fixture
@@ -100,6 +100,18 @@ def test_the_room_is_that_of_the_window(
     first, second = (request.body["max_tokens"] for request in scripted_server.requests)
     assert first == 999
     assert 2000 < second < 3096
+
+
+def test_a_long_call_that_is_no_json_was_not_cut(
+    server: ScriptedServer, saved: list[str], tools: Sequence[Any]
+) -> None:
+    """Input: a cut call, then one over the old limit that is no JSON. Holds: the turn goes on."""
+    server.reply(reasoning="I write.", tool_calls=CUT, finish_reason="length")
+    server.reply(reasoning="So.", tool_calls=CUT, usage=ENOUGH | {"completion_tokens": 20_000})
+    server.reply(reasoning="In short.", tool_calls=WHOLE)
+    server.reply("Saved.")
+    assert kimi.ask("A novel, please.", tools=tools).text == "Saved."
+    assert saved == ["It was."]
 
 
 def test_whole_calls_beside_a_cut_one_run_once(

@@ -30,6 +30,7 @@ WAYS: dict[str, Write] = {
     "URL in a URL": lambda char: f"%25{ord(char):02x}",
     "HTML": lambda char: f"&#{ord(char)};",
     "HTML, hexadecimal": lambda char: f"&#x{ord(char):X};",
+    "HTML, without an end": lambda char: f"&#{ord(char):07}",
     "HTML in HTML": lambda char: f"&amp;#{ord(char):04};",
     "Markdown": lambda char: f"\\{char}" if char in "-/" else char,
     "with what nobody sees": lambda char: f"{char}\u200b",
