@@ -94,8 +94,10 @@ class CallTable:
                 call.arguments.append(rest)
                 yield ToolCallDelta(call.place, rest)
         for call in self._calls:
+            if call.place >= 0:
+                continue
             call.arguments += filter(None, [call.redactor.finish()])
-            if call.arguments and not call.name and call not in self._started:
+            if call.arguments:
                 yield self._start(call)
                 yield ToolCallDelta(call.place, "".join(call.arguments))
 
