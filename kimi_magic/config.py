@@ -123,7 +123,9 @@ class Settings(Configurable):
     connect_timeout = Float(10.0, help="Seconds to reach the server.").tag(config=True)
     first_token_timeout = Float(300.0, help="Seconds to wait for the first token.").tag(config=True)
     stall_timeout = Float(
-        120.0, help="Seconds without a byte after which a stream counts as dead."
+        120.0,
+        help="Seconds without data after which a stream counts as dead; comments and pings "
+        "are no data.",
     ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."

@@ -19,7 +19,7 @@ from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
-from kimi_magic.secrets.redact import Redactor
+from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import describe_request
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
@@ -62,6 +62,7 @@ class Session:
         self.chats = Chats(self._ask_in_chat)
         self.connector = Connector()
         redact_errors(self.redact)
+        redact_logs(self.redact)
 
     @whole_imports()
     def ask(

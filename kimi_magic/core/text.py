@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 __all__ = [
+    "UNSEEN",
     "clean",
     "clip",
     "count",
@@ -15,10 +17,12 @@ __all__ = [
     "plain",
     "replace_unprintable",
     "reveal",
+    "text_of_html",
     "without_blank_lines",
     "without_stacks",
 ]
 
+_TAG = re.compile(r"<(?:!|/?[a-zA-Z])[^>]*>")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 # Characters that mislead a reader, as ranges of a regular expression's class.
@@ -45,7 +49,10 @@ _ACCENTS = (
 _STACK = re.compile(f"(?<=[{_ACCENTS}]{{4}})[{_ACCENTS}]+")
 
 _UNSAFE = re.compile(f"[{_CONTROLS}{_SURROGATES}{_REORDERING}{_TAGS}]")
-_UNSEEN = re.compile(f"[{_INVISIBLE}{_BLANK_LETTERS}]")
+UNSEEN = f"{_INVISIBLE}{_BLANK_LETTERS}"
+"""The characters that `clean` drops besides carriage returns, as a part of a regular expression's
+class."""
+_UNSEEN = re.compile(f"[{UNSEEN}]")
 _BLANKS = _BLANK_LETTERS + _BLANK_BRAILLE
 _HIDING = re.compile(f"[{_INVISIBLE}{_SELECTORS}{_BLANKS}]")
 _MAX_INDENT = 80
@@ -144,6 +151,13 @@ def mend_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def text_of_html(page: str) -> str:
+    """Return what a page says, in one line: its title, where it has one, else its text."""
+    page = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", page)
+    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", page)
+    return " ".join(html.unescape(_TAG.sub(" ", title[1] if title else page)).split())
 
 
 def without_blank_lines(text: str) -> str:

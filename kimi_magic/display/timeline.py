@@ -35,6 +35,7 @@ from kimi_magic.display.size_budget import BoundedSegments, cut_note
 __all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline"]
 
 PRACTICE = "practice model"
+NAMELESS = "a call without a name"
 # Characters of a name, of a notice, of a call that a person is asked about, of an error's first
 # line.
 MAX_NAME, MAX_NOTICE, MAX_ASKED, MAX_LINE = 200, 2000, 20_000, 300
@@ -133,7 +134,7 @@ class Timeline:
     def _call_started(self, event: events.ToolCallStarted, ops: list[Op]) -> None:
         self._finish_open(ops)
         self._tools[event.index] = self._begin_tool(event.name, ops)
-        self._set_state(f"Calling {clean(event.name)[:MAX_NAME]}…", ops)
+        self._set_state(f"Calling {clean(event.name)[:MAX_NAME] or NAMELESS}…", ops)
 
     def _call_delta(self, event: events.ToolCallDelta, ops: list[Op]) -> None:
         index = self._tools.get(event.index)
@@ -269,7 +270,8 @@ class Timeline:
             ops.append({"op": "state", "text": text})
 
     def _begin_tool(self, name: str, ops: list[Op]) -> int | None:
-        segment = Segment("tool", clean(name)[:MAX_NAME], limit=self._bounded.tool_limit)
+        title = clean(name)[:MAX_NAME] or NAMELESS
+        segment = Segment("tool", title, limit=self._bounded.tool_limit)
         return self._bounded.admit(segment, ops)
 
     def _finish_open(self, ops: list[Op]) -> None:

@@ -195,10 +195,13 @@ class _Body:
     schema: dict[str, Any]
 
     def parameters(self, send: Send) -> dict[str, Any]:
+        common = self.common
+        if send.max_tokens:
+            common = common | {"max_tokens": send.max_tokens}
         if send.tools:
-            return self.common
+            return common
         # A server that holds the answer to a schema makes no calls.
-        return {k: v for k, v in self.common.items() if k != "tools"} | self.schema
+        return {k: v for k, v in common.items() if k != "tools"} | self.schema
 
 
 class _Run:
@@ -313,6 +316,8 @@ class _Run:
             continues=request.continues,
             # Moonshot: not together with a response_format.
             partial_mode=request.cut_in_text and endpoint.partial_mode and turn.schema is None,
+            max_tokens=body.common.get("max_tokens", 0),
+            limit_is_ours=request.max_tokens is None and turn.settings.max_tokens is None,
         )
 
     def _opening(self, resolved: ResolvedEndpoint) -> Iterator[str]:
