@@ -42,6 +42,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "top_p": Bounds(0, 1),
     "max_tokens": Bounds(1),
     "max_steps": Bounds(1),
+    "max_depth": Bounds(0, 32),
     "var_tokens": Bounds(1),
     "summary_tokens": Bounds(50),
     "max_output_chars": Bounds(1000),
@@ -113,6 +114,9 @@ class Settings(Configurable):
     max_steps = Int(
         50, help="Rounds of tool calls after which the model must give its answer."
     ).tag(config=True)
+    max_depth = Int(
+        8, help="How deep `kimi.ask` in a tool may lead to tools that ask again; 0: not at all."
+    ).tag(config=True)
     approve = Enum(
         APPROVE,
         "auto",
@@ -123,7 +127,9 @@ class Settings(Configurable):
     connect_timeout = Float(10.0, help="Seconds to reach the server.").tag(config=True)
     first_token_timeout = Float(300.0, help="Seconds to wait for the first token.").tag(config=True)
     stall_timeout = Float(
-        120.0, help="Seconds without a byte after which a stream counts as dead."
+        120.0,
+        help="Seconds without data after which a stream counts as dead; comments and pings "
+        "are no data.",
     ).tag(config=True)
     max_body_bytes = Int(
         16_000_000,

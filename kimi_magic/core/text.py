@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import html
 import re
 import sys
 from collections.abc import Iterable
 
 __all__ = [
+    "UNSEEN",
     "Pieces",
     "bytes_of",
     "clean",
@@ -15,15 +17,19 @@ __all__ = [
     "count",
     "cut",
     "cut_middle",
+    "escape_hidden",
     "is_json_bomb",
     "mend_surrogates",
     "plain",
     "replace_unprintable",
     "reveal",
+    "text_of_html",
     "why_not_written",
     "without_blank_lines",
+    "without_stacks",
 ]
 
+_TAG = re.compile(r"<(?:!|/?[a-zA-Z])[^>]*>")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 # Characters that mislead a reader, as ranges of a regular expression's class.
@@ -38,11 +44,22 @@ _INVISIBLE = (
     "\U000e0100-\U000e01ef"
 )
 _SELECTORS = "\ufe00-\ufe0f"  # choose how the character before them looks: text or emoji
+_LOOKS = "\ufe0e\ufe0f"  # a symbol as text, as emoji
 _BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"  # letters by Unicode's category, blank by their looks
 _BLANK_BRAILLE = "\u2800"
 
+# Accents that stand on one letter. Beyond a few, which no script needs, they are drawn over the
+# lines above and below.
+_ACCENTS = (
+    "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+)
+_STACK = re.compile(f"(?<=[{_ACCENTS}]{{4}})[{_ACCENTS}]+")
+
 _UNSAFE = re.compile(f"[{_CONTROLS}{_SURROGATES}{_REORDERING}{_TAGS}]")
-_UNSEEN = re.compile(f"[{_INVISIBLE}{_BLANK_LETTERS}]")
+UNSEEN = f"{_INVISIBLE}{_BLANK_LETTERS}"
+"""The characters that `clean` drops besides carriage returns, as a part of a regular expression's
+class."""
+_UNSEEN = re.compile(f"[{UNSEEN}]")
 _BLANKS = _BLANK_LETTERS + _BLANK_BRAILLE
 _HIDING = re.compile(f"[{_INVISIBLE}{_SELECTORS}{_BLANKS}]")
 _MAX_INDENT = 80
@@ -76,11 +93,53 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def reveal(text: str) -> str:
-    """Show each unseen character by its number: nobody can approve what is hidden."""
-    return "".join(
-        char if _is_printable(char) and not _HIDING.match(char) else f"⟨U+{ord(char):04X}⟩"
-        for char in text
+    """Show each unseen character by its number: nobody can approve what is hidden.
+
+    Of accents that stand on one letter the fifth and later ones are shown so too.
+    """
+    shown = "".join(
+        char if _is_printable(char) and not _HIDING.match(char) else _number(char) for char in text
     )
+    return _STACK.sub(lambda match: "".join(map(_number, match[0])), shown)
+
+
+def _number(char: str) -> str:
+    return f"⟨U+{ord(char):04X}⟩"
+
+
+def without_stacks(text: str) -> str:
+    """Drop the fifth and later ones of the accents on a letter, for displays that do not clip."""
+    return text if text.isascii() else _STACK.sub("", text)
+
+
+def escape_hidden(code: str) -> tuple[str, int]:
+    """Write what code hides as Python's escapes, and return how many characters those are.
+
+    Within a string an escape means the same character. Elsewhere it is text that a reader sees,
+    and outside of a comment Python refuses it.
+    """
+    code = code.replace("\r\n", "\n")
+    pieces: list[str] = []
+    backslashes = escaped = 0
+    before = ""
+    for char in code:
+        is_seen = _is_printable(char) and not _HIDING.match(char)
+        if is_seen or (char in _LOOKS and before > "\u2000" and not before.isalnum()):
+            pieces.append(char)
+        else:
+            # After a lone backslash the escape's own would be taken for an escaped one.
+            pieces.append("\\" * (backslashes % 2) + _escape(char))
+            escaped += 1
+        backslashes = backslashes + 1 if char == "\\" else 0
+        before = char if is_seen else ""
+    return "".join(pieces), escaped
+
+
+def _escape(char: str) -> str:
+    number = ord(char)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def replace_unprintable(text: str) -> str:
@@ -107,6 +166,13 @@ def mend_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def text_of_html(page: str) -> str:
+    """Return what a page says, in one line: its title, where it has one, else its text."""
+    page = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", page)
+    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", page)
+    return " ".join(html.unescape(_TAG.sub(" ", title[1] if title else page)).split())
 
 
 def without_blank_lines(text: str) -> str:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Message, Step, Usage
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ class TurnRecord:
         KimiError
             It is no record of a turn, or one that a newer version wrote.
         """
-        from pydantic import ValidationError
+        with whole_imports():
+            from pydantic import ValidationError
 
         version = data.get("version")
         if not isinstance(version, int):
@@ -134,6 +136,7 @@ class TurnRecord:
 
 @cache
 def _adapter() -> TypeAdapter[TurnRecord]:
-    from pydantic import TypeAdapter
+    with whole_imports():
+        from pydantic import TypeAdapter
 
-    return TypeAdapter(TurnRecord)
+        return TypeAdapter(TurnRecord)

@@ -42,7 +42,7 @@ from kimi_magic.core.messages import Message, ToolCall, as_content
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
-from kimi_magic.turn.approval import Approval, AskPerson, ask_with_input, with_approval
+from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input, with_approval
 from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
 from kimi_magic.turn.request import TurnRequest, parameters, system_prompt
@@ -195,10 +195,13 @@ class _Body:
     schema: dict[str, Any]
 
     def parameters(self, send: Send) -> dict[str, Any]:
+        common = self.common
+        if send.max_tokens:
+            common = common | {"max_tokens": send.max_tokens}
         if send.tools:
-            return self.common
+            return common
         # A server that holds the answer to a schema makes no calls.
-        return {k: v for k, v in self.common.items() if k != "tools"} | self.schema
+        return {k: v for k, v in common.items() if k != "tools"} | self.schema
 
 
 class _Run:
@@ -208,6 +211,7 @@ class _Run:
         self._turn = turn
         self._chat = chat
         self._ask = ask
+        self._approved: Approved = set()  # of a turn outside of any chat
         self._began = time.monotonic()
         connector = turn.connector
         # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
@@ -255,6 +259,7 @@ class _Run:
         for notice in self._opening(resolved):
             yield self._tell(Notice(notice))
         if self._chat:  # not in new_loop: a dry run calls it, too, and changes nothing
+            self._chat.begin(turn.place, fresh=turn.request.fresh)
             asked = (resolved.endpoint.name, resolved.model)
             self._chat.calibrations.setdefault(asked, Calibration())
         bodies = self.bodies(resolved.endpoint, resolved.model)
@@ -311,6 +316,8 @@ class _Run:
             continues=request.continues,
             # Moonshot: not together with a response_format.
             partial_mode=request.cut_in_text and endpoint.partial_mode and turn.schema is None,
+            max_tokens=body.common.get("max_tokens", 0),
+            limit_is_ours=request.max_tokens is None and turn.settings.max_tokens is None,
         )
 
     def _opening(self, resolved: ResolvedEndpoint) -> Iterator[str]:
@@ -364,8 +371,10 @@ class _Run:
             return lambda *_: False
         if turn.toolset is None or not can_answer():
             return None
-        approved = self._chat.approved if self._chat else set()
-        return Approval(turn.toolset.namespace, approved, self._ask, self._announce)
+        approved = self._chat.approved if self._chat else self._approved
+        return Approval(
+            turn.toolset.namespace, approved, self._ask, self._announce, redact=self._redact
+        )
 
     def _reply(self, error: KimiError | TurnInterrupted | None) -> Reply:
         """Make the reply of what the turn has come to, whole or cut."""
@@ -483,10 +492,17 @@ def _request(running: Any, exchange: Exchange) -> Generator[Event | None, None, 
 
 def _arrivals(exchange: Exchange) -> Iterator[Event | None]:
     while not exchange.finished:
-        with waiting():
-            taken = exchange.inbox.take(TICK)
+        interrupted = False
+        try:
+            with waiting():
+                exchange.inbox.wait(TICK)
+        except KeyboardInterrupt:
+            interrupted = True  # what has come by now is kept, and shown
+        taken = exchange.inbox.take(0)
         deltas = [delta for each, arrivals in taken for delta in each.receive(arrivals)]
         yield from deltas or (None,)
+        if interrupted:
+            raise KeyboardInterrupt
         exchange.check()
 
 

@@ -23,6 +23,7 @@ from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, 
 from kimi_magic.core.messages import Completion
 from kimi_magic.core.text import bytes_of, is_json_bomb
 from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.connection import HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.error_mapping import ErrorMapper
@@ -39,7 +40,7 @@ from kimi_magic.wire.protocols import (
     Transport,
     Wire,
 )
-from kimi_magic.wire.sse import SSEDecoder
+from kimi_magic.wire.sse import NamedEvent, SSEDecoder
 
 __all__ = ["Client", "Exchange"]
 
@@ -51,6 +52,9 @@ MODELS_TIMEOUT, HINT_TIMEOUT = 30.0, 3.0
 CONNECT_GRACE = 0.5
 # After the end of a stream the body should end too; then the connection can serve again.
 END_GRACE = 0.05
+# A server that has given its reason for finishing has only the usage left to send.
+USAGE_GRACE = 2.0
+MOST_DIGITS = 400
 BLANK = b"\xef\xbb\xbf \t\r\n"
 # The beginning of a stream that no chunk came of, for the words of the error.
 MOST_OF_NO_CHUNK = 10_000
@@ -109,9 +113,10 @@ class Client:
     def models(self, timeout: float = MODELS_TIMEOUT) -> list[str]:
         """Return the ids that the server offers, sorted, or raise an `EndpointError`."""
         try:
-            return self.wire.read_models(self.transport.get(self.wire.models_path, timeout))
+            listed = self.wire.read_models(self.transport.get(self.wire.models_path, timeout))
         except Exception as error:  # noqa: BLE001 - mapped to one of ours
             raise self.errors().from_exception(error) from None
+        return Redactor([self.key] if self.key else ()).value(listed)
 
     def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
         """Return what maps failures, those of one model where it is named."""
@@ -140,6 +145,9 @@ class Exchange:
 
     The driver takes arrivals from the inbox, gives each batch to `receive`, and calls `check`
     after each wait, until it is ``finished``: the answer complete, the connection at rest.
+
+    Nothing that arrives gets out with a key in it: deltas and completions are redacted here, when
+    all is decoded, whatever the wire makes of the bytes; failures are by the `ErrorMapper`.
     """
 
     def __init__(
@@ -154,6 +162,9 @@ class Exchange:
         self._settings = client.settings
         self._body = body
         self._errors = client.errors(body["model"], keys)
+        if client.key and client.key not in keys:
+            keys = (*keys, client.key)
+        self._redactor = Redactor(keys)
         self._fold: Fold = client.wire.fold(keys)
         self._decoder = SSEDecoder(self._settings.max_line_bytes)
         self._carriage: Carriage | None = None
@@ -161,7 +172,8 @@ class Exchange:
         self._body_read = bytearray()  # until a chunk was understood
         self._streamed: bool | None = None  # False: one JSON document; None: no telling yet
         self._chunks = 0
-        self._began = self._last_byte = time.monotonic()
+        self._began = self._last_byte = self._last_data = time.monotonic()
+        self._answered: float | None = None  # when the server gave its reason for finishing
         self._ended: float | None = None
         self._failure: EndpointError | None = None
         self._timed_out = False
@@ -225,7 +237,7 @@ class Exchange:
             self._deltas += self._fold.finish()
             self._failure.partial = self.completion()
         deltas, self._deltas = self._deltas, []
-        return _joined(deltas) if len(deltas) > 1 else deltas
+        return self._redactor.value(_joined(deltas) if len(deltas) > 1 else deltas)
 
     def check(self) -> None:
         """Look at the clock; raise the failure, with what had arrived as its ``partial``.
@@ -239,22 +251,28 @@ class Exchange:
         if self._ended is not None:
             # Pings may go on for ever behind the end.
             self.finished = self.finished or now - self._ended >= END_GRACE
-        elif not self._timed_out and (error := self._silence(now)):
+        elif self._timed_out:
+            return
+        elif self._answered is not None:
+            if now - self._answered >= USAGE_GRACE:
+                self._timed_out = True
+                self.inbox.put(self, Arrival(now, None))
+        elif error := self._silence(now):
             self._timed_out = True
             self.inbox.put(self, Arrival(now, error))
 
     def completion(self) -> Completion:
         """Return what has arrived so far."""
         end = time.monotonic() if self._ended is None else self._ended
-        completion = self._fold.completion(end - self._began)
+        completion = self._redactor.value(self._fold.completion(end - self._began))
         return replace(completion, usage=self._client.endpoint.priced(completion.usage))
 
     def _take(self, item: int | Exception | None) -> None:
         if item == 202:
             raise self._errors.queued()
-        if isinstance(item, Exception) and self._ended is None:
+        if isinstance(item, Exception) and self._ended is None and self._answered is None:
             raise item
-        if item is None and self._ended is None:
+        if not isinstance(item, int) and self._ended is None:
             self._read_end()
         if not isinstance(item, int):
             self.finished = True
@@ -276,6 +294,8 @@ class Exchange:
                 raise TooMuch("max_body_bytes")
         if self._streamed:
             self._fold_events(self._decoder.feed(data))
+            if self._decoder.in_data:
+                self._last_data = self._last_byte
 
     def _read_end(self) -> None:
         """Take the end of a body that no event announced."""
@@ -304,6 +324,9 @@ class Exchange:
         for data in events:
             if ended := self._client.wire.is_end(data):
                 break
+            if isinstance(data, NamedEvent) and data.name == b"error":
+                self._fold_in(chunks)
+                raise self._errors.from_event(data, started=self._fold.started)
             try:
                 chunks += _chunks(data)
             except ValueError:
@@ -313,7 +336,7 @@ class Exchange:
                 self._fold_in(chunks)
                 chunks = []
         self._fold_in(chunks)
-        if unreadable is not None and not cut:
+        if unreadable is not None and not cut and self._answered is None:
             raise self._errors.unreadable(unreadable, started=self._fold.started)
         if ended:
             self._end()
@@ -326,6 +349,10 @@ class Exchange:
                 raise self._errors.from_chunk(chunk, started=self._fold.started)
         deltas = self._fold.add(chunks)
         self._deltas += deltas
+        if chunks:
+            self._last_data = self._last_byte
+        if self._fold.finish_reason and (deltas or self._answered is None):
+            self._answered = self._last_byte
         self.inbox.text_bytes += sum(map(_size, deltas))
         if self.inbox.text_bytes > self._settings.max_turn_bytes:
             raise TooMuch("max_turn_bytes")
@@ -337,7 +364,7 @@ class Exchange:
             late = now - self._began > settings.connect_timeout + CONNECT_GRACE
             return self._errors.unreached("no answer in time") if late else None
         if started:
-            waited, limit = now - max(self._last_byte, self.held_up), settings.stall_timeout
+            waited, limit = now - max(self._last_data, self.held_up), settings.stall_timeout
         elif self._body.get("stream"):  # comments are no sign of an answer
             waited, limit = now - self._began, settings.first_token_timeout
         else:
@@ -363,6 +390,11 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
     return joined
 
 
+def _integer(digits: str) -> float:
+    """Read a number that no count has as infinite: Python takes no more than 4,300 digits."""
+    return int(digits) if len(digits) < MOST_DIGITS else float(digits)
+
+
 def _chunks(data: bytes) -> list[Mapping[str, Any]]:
     """Parse an event; JSON that is no object says nothing here, such as a sign of life."""
     if is_json_bomb(data):
@@ -370,7 +402,7 @@ def _chunks(data: bytes) -> list[Mapping[str, Any]]:
     try:
         value = from_json(data)  # in half the time of json
     except ValueError:  # it takes neither broken UTF-8 nor half a code point, which servers send
-        value = json.loads(data.decode("utf-8", "replace"))
+        value = json.loads(data.decode("utf-8", "replace"), parse_int=_integer)
     return [
         chunk for chunk in (value if isinstance(value, list) else [value]) if type(chunk) is dict
     ]

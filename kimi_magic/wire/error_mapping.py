@@ -19,8 +19,9 @@ from urllib.request import getproxies, proxy_bypass
 
 from kimi_magic.core import errors
 from kimi_magic.core.errors import BadStream, ConnectionFailed, EndpointError, ServerFailed
-from kimi_magic.core.text import replace_unprintable
-from kimi_magic.secrets.keys import Key
+from kimi_magic.core.text import replace_unprintable, text_of_html
+from kimi_magic.secrets.keys import KEYRING_SERVICE, Key
+from kimi_magic.secrets.patterns import mask_accounts
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.addresses import host_of, is_this_machine
 from kimi_magic.wire.endpoints import Endpoint
@@ -79,7 +80,7 @@ class ErrorMapper:
         if isinstance(error, EndpointError):
             return error
         if isinstance(error, Refused):
-            said = self.wire.read_error(_json_or_text(error.body))
+            said = self.wire.read_error(_json_or_text(error.body, error.headers))
             return self._from_server(error.status, said, error.headers, models=models)
         if isinstance(error, Redirected | BadProxy | TooMuch):
             return self._given_up(error, started=started)
@@ -96,6 +97,11 @@ class ErrorMapper:
     def from_chunk(self, chunk: Mapping[str, Any], *, started: bool) -> EndpointError:
         """Map an error that a server reports in its stream."""
         return self._from_server(None, self.wire.read_error(chunk), {}, started=started)
+
+    def from_event(self, data: bytes, *, started: bool) -> EndpointError:
+        """Map an event of the stream that is an error by its name, whatever its form."""
+        said = self.wire.read_error(_json_or_text(data))
+        return self._from_server(None, said, {}, started=started)
 
     def unsendable(self, words: str, advice: str) -> errors.BadRequest:
         """Report a request that never left."""
@@ -129,6 +135,7 @@ class ErrorMapper:
     ) -> EndpointError:
         words = self._clean(said.words)
         kind, advice = self._judge(status or said.code, f"{said.type} {words}".lower(), models)
+        request_id = headers.get("msh-request-id") or headers.get("x-request-id")
         wait = retry_after(headers)
         if kind is errors.RateLimited and wait and wait >= 1:
             advice = f"Too many requests: the server asks to wait {wait:,.0f} s."
@@ -139,16 +146,16 @@ class ErrorMapper:
             f"{self._name} {did}: {words or 'no words'}\n{RUN_AGAIN if started else advice}",
             status=status,
             retry_after=wait,
-            request_id=headers.get("msh-request-id") or headers.get("x-request-id"),
+            request_id=request_id and self._clean(request_id),
         )
 
     def silent(self, seconds: float, *, started: bool) -> errors.TimedOut:
-        """Report a server that has sent nothing for that long."""
+        """Report a server that has sent nothing of its answer for that long."""
         happened = "stopped in the middle of its answer" if started else "sent no first token"
         setting = "stall_timeout" if started else "first_token_timeout"
         so_far = "What had arrived is kept. " if started else ""
         return errors.TimedOut(
-            f"{self._name} {happened}: {seconds:.0f} s without a sign.\n"
+            f"{self._name} {happened}: {seconds:.0f} s without data.\n"
             f"{so_far}Run the cell again, or raise `%config KimiMagics.{setting}`."
         )
 
@@ -186,7 +193,7 @@ class ErrorMapper:
             advice = "Too long for the model: `%kimi reset` starts the chat anew."
             return errors.ContextTooLong, advice
         if status in (401, 403):
-            return errors.KeyRefused, self._key_advice()
+            return errors.KeyRefused, self._key_advice(status)
         if status in (404, 405) or (status == 400 and any(mark in text for mark in _NO_MODEL)):
             return errors.NotFound, self._model_advice(models if status != 405 else None)
         if status == 429 or "rate_limit" in text:
@@ -252,21 +259,33 @@ class ErrorMapper:
         failed.retriable = False
         return failed
 
-    def _key_advice(self) -> str:
+    def _key_advice(self, status: int | None) -> str:
+        """Say where the key came from, and what to do: 403 is for one that lacks a right."""
+        name, docs = self.endpoint.key_env, self.endpoint.docs
+        if self.key and self.key.name.isidentifier():  # KIMI_API_KEY may stand in for it
+            name = self.key.name
+        if self.key and name:
+            other = "choose another model with `-m NAME`, or " * (status == 403)
+            made = f" (made at {docs})" * bool(docs)
+            do = f"{other}set {name} to another key{made}, in the environment or with"
+            return (
+                f"The key came from {self.key.source}.\n{do[0].upper()}{do[1:]} "
+                f"`keyring set {KEYRING_SERVICE} {name}`, and run the cell again."
+            )
         if self.key:
-            name, docs = self.endpoint.key_env, self.endpoint.docs
-            place = f" It is looked for as {name}, in the environment and in keyring." * bool(name)
-            made = f" Keys are made at {docs}." * bool(docs)
-            return f"The key came from {self.key.source}.{place}{made}"
+            return f"The key came from {self.key.source}. Run the cell again. {OTHER_SERVER}"
+        if name:
+            return f"No key was sent. Set {name} to a key, and run the cell again."
         return (
-            "No key was sent. For a server of your own set KIMI_BASE_URL and KIMI_API_KEY, or use "
-            "kimi.add_endpoint(kimi.Endpoint(name, base_url, key_env='MY_KEY'))."
+            "No key was sent. Set KIMI_API_KEY beside KIMI_BASE_URL, or name the variable that "
+            f"holds one: kimi.add_endpoint(name={self.endpoint.name!r:.60}, base_url=…, "
+            "key_env='MY_KEY')."
         )
 
     def _clean(self, text: str) -> str:
-        """One line without the key, of bearable length, with nothing that a terminal obeys."""
+        """One line of bearable length, with no key, no account, nothing that a terminal obeys."""
         keys = [*self.others, self.key] if self.key else self.others
-        text = Redactor(keys).text(" ".join(text[:MAX_READ].split()))
+        text = mask_accounts(Redactor(keys).text(" ".join(text[:MAX_READ].split())))
         text = text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
         return replace_unprintable(text)
 
@@ -281,11 +300,12 @@ def _proxy_for(url: str) -> str | None:
     return named[0] if named else None
 
 
-def _json_or_text(body: bytes) -> object:
+def _json_or_text(body: bytes, headers: Mapping[str, str] | None = None) -> object:
     text = body.decode("utf-8", "replace").strip()
     with suppress(ValueError, RecursionError):
         return json.loads(text)
-    return text
+    is_page = "html" in (headers or {}).get("content-type", "").lower()
+    return text_of_html(text[:MAX_READ]) if is_page else text
 
 
 def retry_after(headers: Mapping[str, Any]) -> float | None:

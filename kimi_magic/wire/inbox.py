@@ -6,7 +6,9 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from kimi_magic.wire.protocols import Arrival
@@ -44,6 +46,7 @@ class Inbox:
         self.text_bytes = 0
         self._most = most
         self._queue: queue.SimpleQueue[tuple[Exchange, Arrival]] = queue.SimpleQueue()
+        self._gathered: deque[tuple[Exchange, Arrival]] = deque()
         self._taken_at = 0.0
         # The readers count up the one, whoever takes the other.
         self._put_bytes = self._taken_bytes = 0
@@ -65,22 +68,30 @@ class Inbox:
         if size and self._is_full():
             self._wait_for_room(exchange)
 
-    def take(self, timeout: float) -> list[tuple[Exchange, list[Arrival]]]:
-        """Wait at most ``timeout`` seconds; return each exchange with its arrivals in order."""
-        taken: dict[Exchange, list[Arrival]] = {}
+    def wait(self, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds for an arrival; an interrupt loses none."""
+        if self._gathered:
+            return
         with suppress(queue.Empty):
-            exchange, arrival = self._queue.get(timeout=timeout)
+            # Moved in one step of C code: an interrupt comes before or after it.
+            self._gathered.extend(map(self._queue.get, (True,), (timeout,)))
             if time.monotonic() - self._taken_at < NEAR and self._queue.qsize() < MOST_AT_ONCE:
                 time.sleep(MOMENT)
-            taken[exchange] = [arrival]
-            size = _size(arrival)
-            for _ in range(MOST_AT_ONCE - 1):
-                if size >= MOST_BYTES_AT_ONCE:
-                    break
-                exchange, arrival = self._queue.get_nowait()
-                taken.setdefault(exchange, []).append(arrival)
-                size += _size(arrival)
-        self._taken_bytes += sum(_size(a) for arrivals in taken.values() for a in arrivals)
+
+    def take(self, timeout: float) -> list[tuple[Exchange, list[Arrival]]]:
+        """Wait at most ``timeout`` seconds; return each exchange with its arrivals in order."""
+        self.wait(timeout)
+        size = sum(_size(arrival) for _, arrival in self._gathered)
+        with suppress(queue.Empty):
+            more = iter(self._queue.get_nowait, None)
+            while len(self._gathered) < MOST_AT_ONCE and size < MOST_BYTES_AT_ONCE:
+                self._gathered.extend(islice(more, 1))
+                size += _size(self._gathered[-1][1])
+        taken: dict[Exchange, list[Arrival]] = {}
+        for exchange, arrival in self._gathered:
+            taken.setdefault(exchange, []).append(arrival)
+        self._gathered.clear()
+        self._taken_bytes += size
         self._taken_at = time.monotonic()
         return list(taken.items())
 

@@ -1,23 +1,37 @@
 """Server-sent events: bytes in any split → the data of each event.
 
 The format is WHATWG HTML, section 9.2.6: lines end in LF, CR or CRLF, a blank line ends an event,
-``data`` lines of one event are joined by LF, lines that begin with a colon are comments. Event
-names, ids and retry times carry nothing in this API and are left out.
+``data`` lines of one event are joined by LF, lines that begin with a colon are comments, and an
+event without data is none. Ids and retry times carry nothing in this API and are left out, and so
+are events whose names say that they are a sign of life.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Self
 
 from kimi_magic.wire.protocols import TooMuch
 
-__all__ = ["SSEDecoder"]
+__all__ = ["NamedEvent", "SSEDecoder"]
 
-MOST_BYTES = 12_000_000
+MOST_BYTES, LONGEST_NAME = 12_000_000, 100
 LINE_BYTES = 10  # an empty line of data takes room, too
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_SIGNS_OF_LIFE = (b"ping", b"heartbeat", b"keepalive", b"keep-alive")
+
+
+class NamedEvent(bytes):
+    """The data of an event that has a name, such as ``error``."""
+
+    name: bytes
+
+    def __new__(cls, data: bytes, name: bytes) -> Self:
+        event = super().__new__(cls, data)
+        event.name = name
+        return event
 
 
 class SSEDecoder:
@@ -33,13 +47,20 @@ class SSEDecoder:
         self._pending_bytes = 0
         self._data: list[bytes] = []
         self._data_bytes = 0
+        self._name = b""
         self._at_start = True
+
+    @property
+    def in_data(self) -> bool:
+        """True in the middle of a line of data."""
+        return b"".join(self._pending[:5]).startswith(b"data:")
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take bytes; return the data of each event that they complete."""
         if not chunk:
             return []
-        if not self._pending and not self._data and (events := _plain_events(chunk)):
+        idle = not (self._pending or self._data or self._name)
+        if idle and (events := _plain_events(chunk)):
             self._at_start = False
             return events
         ends_in_cr = self._pending and self._pending[-1].endswith(b"\r")
@@ -70,14 +91,20 @@ class SSEDecoder:
             line = line.removeprefix(_BOM)
             self._at_start = False
         if not line:
-            data, self._data = self._data, []
+            data, name = b"\n".join(self._data), self._name
+            self._data, self._name = [], b""
             self._data_bytes = 0
-            return b"\n".join(data) if data else None
-        if line.startswith(b"data:"):
-            value = line[5:]
-            self._data.append(value[1:] if value.startswith(b" ") else value)
+            if not data or data.isspace() or name in _SIGNS_OF_LIFE:
+                return None
+            return NamedEvent(data, name) if name else data
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            self._data.append(value)
             self._data_bytes += len(value) + LINE_BYTES
             self._bound()
+        elif field == b"event":
+            self._name = value[:LONGEST_NAME].strip().lower()
         return None
 
     def _bound(self) -> None:
@@ -92,5 +119,5 @@ def _plain_events(chunk: bytes) -> list[bytes]:
         return []
     events = chunk[:-2].split(b"\n\n")
     if all(event.startswith(b"data: ") and b"\n" not in event for event in events):
-        return [event[6:] for event in events]
+        return [event[6:] for event in events if not event[6:].isspace() and len(event) > 6]
     return []

@@ -190,7 +190,7 @@ KINDS = [
     Fault("nvidia: degraded", error(400, "Function id 'f': DEGRADED function cannot be invoked"),
           ("Bad Request: Function id 'f': DEGRADED function", LATER), True, dialect="nvidia"),
     Fault("nvidia: not for this account", error(404, "Function 'f': Not found for account 'a'"),
-          ("for account 'a'", "kimi-k2-thinking-0905"), dialect="nvidia"),
+          ("for account '[account]'", "kimi-k2-thinking-0905"), dialect="nvidia"),
     Fault("openrouter: unpaid", error(402, "Insufficient credits"), ("credits", "billing"),
           dialect="openrouter"),
     Fault("a gateway's page", bytes_(b"<html><title>502 Bad Gateway</title>", status=502,

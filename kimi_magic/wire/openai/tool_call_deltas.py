@@ -91,15 +91,22 @@ class CallTable:
             self._open = self._new()
         yield from self._add(self._open, *part)
 
-    def finish(self) -> Iterator[ToolCallDelta]:
-        """Release what was held back of arguments; no more entries follow."""
+    def finish(self) -> Iterator[ToolCallStarted | ToolCallDelta]:
+        """Release what was held back of arguments, and calls without a name; no entry follows."""
         for call in self._started:
             if rest := call.redactor.finish():
                 call.arguments.append(rest)
                 yield ToolCallDelta(call.place, rest)
+        for call in self._calls:
+            if call.place >= 0:
+                continue
+            call.arguments += filter(None, [call.redactor.finish()])
+            if call.arguments:
+                yield self._start(call)
+                yield ToolCallDelta(call.place, "".join(call.arguments))
 
     def calls(self) -> tuple[ToolCall, ...]:
-        """Return the calls so far; one whose name never came is none."""
+        """Return the calls so far; one whose name never came is among them at the end only."""
         return tuple(
             ToolCall(call.id, call.name, "".join(call.arguments)) for call in self._started
         )
@@ -115,9 +122,8 @@ class CallTable:
         if arguments := call.redactor.feed(arguments):
             call.arguments.append(arguments)
         if name and not call.name:
-            call.name, call.place = name, len(self._started)
-            self._started.append(call)
-            yield ToolCallStarted(call.place, name)
+            call.name = name
+            yield self._start(call)
             arguments = "".join(call.arguments)  # they may have come before the name
         if arguments and call.name:
             yield ToolCallDelta(call.place, arguments)
@@ -126,6 +132,11 @@ class CallTable:
         self._unseen_bytes += unseen
         if self._unseen_bytes > MOST_UNSEEN_BYTES:
             raise ValueError("too many tool calls, or too long ones without a name")
+
+    def _start(self, call: _Call) -> ToolCallStarted:
+        call.place = len(self._started)
+        self._started.append(call)
+        return ToolCallStarted(call.place, call.name)
 
     def _new(self) -> _Call:
         self._count(CALL_BYTES)
