@@ -31,6 +31,7 @@ from kimi_magic.core.errors import (
     ToolInterrupted,
     TurnInterrupted,
 )
+from kimi_magic.core.interrupts import whole_imports
 
 if TYPE_CHECKING:
     from kimi_magic.api import add_endpoint, add_model, ask, chat, snippet, stream
@@ -99,10 +100,12 @@ _HOMES = {name: f"kimi_magic.{home}" for home, text in _NAMES.items() for name i
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        with whole_imports():
+            value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value
     if name in ("last", "settings"):  # looked up each time, since they change
-        from kimi_magic.session import current
+        with whole_imports():
+            from kimi_magic.session import current
 
         return getattr(current(), name)
     raise AttributeError(f"module 'kimi_magic' has no attribute {name!r}")
@@ -114,12 +117,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: Any) -> None:
     """Register the magics, for ``%load_ext kimi_magic``."""
-    from kimi_magic.jupyter.magics import KimiMagics
+    with whole_imports():
+        from kimi_magic.jupyter.magics import KimiMagics
 
-    shell.register_magics(KimiMagics.of(shell))
-    for hooks, ours in _hooks(shell):
-        if ours not in hooks:
-            hooks.append(ours)
+        shell.register_magics(KimiMagics.of(shell))
+        for hooks, ours in _hooks(shell):
+            if ours not in hooks:
+                hooks.append(ours)
 
 
 def unload_ipython_extension(shell: Any) -> None:

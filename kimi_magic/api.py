@@ -168,6 +168,8 @@ def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint
         Or its fields as keywords: ``add_endpoint(name="lab", base_url="http://gpu1:8000/v1")``.
         ``like="moonshot"`` takes the facts of a known endpoint for all other fields, except its
         key.
+        A gateway's own headers are ``headers={"X-Team": "${TEAM_TOKEN}"}``: ``${NAME}`` stands for
+        an environment variable.
 
     Returns
     -------
@@ -177,7 +179,7 @@ def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint
     Raises
     ------
     ConfigError
-        The address is none.
+        The address is none, or a header cannot be sent.
     """
     catalogue = current().connector.catalogue
     if endpoint is None:

@@ -43,6 +43,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "top_p": Bounds(0, 1),
     "max_tokens": Bounds(1),
     "max_steps": Bounds(1),
+    "max_depth": Bounds(0, 32),
     "var_tokens": Bounds(1),
     "summary_tokens": Bounds(50),
     "max_output_chars": Bounds(1000),
@@ -50,6 +51,10 @@ BOUNDS: Mapping[str, Bounds] = {
     "connect_timeout": Bounds(0.1),
     "first_token_timeout": Bounds(0.1),
     "stall_timeout": Bounds(0.1),
+    "max_body_bytes": Bounds(100_000),
+    "max_line_bytes": Bounds(100_000),
+    "max_queue_bytes": Bounds(100_000),
+    "max_turn_bytes": Bounds(100_000),
 }
 """Bounds by the name of a setting, a keyword of ``kimi.ask`` or an option of ``%%kimi``."""
 
@@ -119,6 +124,9 @@ class Settings(Configurable):
     max_steps = Int(
         50, help="Rounds of tool calls after which the model must give its answer."
     ).tag(config=True)
+    max_depth = Int(
+        8, help="How deep `kimi.ask` in a tool may lead to tools that ask again; 0: not at all."
+    ).tag(config=True)
     approve = Enum(
         APPROVE,
         "auto",
@@ -129,7 +137,22 @@ class Settings(Configurable):
     connect_timeout = Float(10.0, help="Seconds to reach the server.").tag(config=True)
     first_token_timeout = Float(300.0, help="Seconds to wait for the first token.").tag(config=True)
     stall_timeout = Float(
-        120.0, help="Seconds without a byte after which a stream counts as dead."
+        120.0,
+        help="Seconds without data after which a stream counts as dead; comments and pings "
+        "are no data.",
+    ).tag(config=True)
+    max_body_bytes = Int(
+        16_000_000,
+        help="Decoded bytes of an answer in one piece, or of a list of models, that are taken.",
+    ).tag(config=True)
+    max_line_bytes = Int(
+        12_000_000, help="Bytes of one line, or one event, of a stream that are taken."
+    ).tag(config=True)
+    max_queue_bytes = Int(
+        4_000_000, help="Bytes that a stream may be ahead of the turn; then the reader waits."
+    ).tag(config=True)
+    max_turn_bytes = Int(
+        32_000_000, help="Bytes of memory that the text of one turn's answers may take."
     ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,10 +15,11 @@ from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
 from kimi_magic.core.events import Envelope, Event, TurnFinished
 from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user_namespace
-from kimi_magic.core.interrupts import holding_interrupts
+from kimi_magic.core.interrupts import holding_interrupts, whole_imports
+from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
-from kimi_magic.secrets.redact import Redactor
+from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["Session", "current"]
 
 T = TypeVar("T")
+TOO_DEEP = (
+    "Tools ask inside of tools {} deep already, as one does that leads back to itself. "
+    "%config KimiMagics.max_depth = N allows more."
+)
 
 
 class Session:
@@ -56,9 +61,10 @@ class Session:
         self.last: Reply | None = None
         self.chats = Chats(self._ask_in_chat)
         self.connector = Connector()
-        self._here = threading.local()
         redact_errors(self.redact)
+        redact_logs(self.redact)
 
+    @whole_imports()
     def ask(
         self,
         request: TurnRequest,
@@ -79,7 +85,8 @@ class Session:
             After the record was frozen; ``error.reply`` is what had arrived.
         """
         if show is None:
-            show = threading.current_thread() is threading.main_thread() and not self._depth
+            show = threading.current_thread() is threading.main_thread() and not depth.get()
+        self._check_depth()
         try:
             turn = self._prepare(request)
             view = self._open_view(options or ViewOptions()) if show else Unseen()
@@ -89,7 +96,7 @@ class Session:
             by_default = not (request.endpoint or self.settings.endpoint)
             turn = replace(turn, shown_in=cell_number(), announces_practice=by_default)
         last = _Last(self)
-        with self._inside_turn(), holding_interrupts() as hold:
+        with inside_turn(), holding_interrupts() as hold:
             try:
                 for _ in turn.run([last, view], asking(view)):
                     pass
@@ -104,12 +111,13 @@ class Session:
 
     def stream(self, request: TurnRequest) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
+        self._check_depth()
         last = _Last(self)
         stop = False
         with closing(self._prepare(request).run([last])) as envelopes:
             while True:
                 # Only while the turn works: between two events the consumer's own code runs.
-                with self._inside_turn(), holding_interrupts() as hold:
+                with inside_turn(), holding_interrupts() as hold:
                     try:
                         envelope = envelopes.throw(last.stopped()) if stop else next(envelopes)
                     except StopIteration:
@@ -125,6 +133,7 @@ class Session:
                             signal.raise_signal(signal.SIGINT)
                         raise
 
+    @whole_imports()
     def dry_run(self, request: TurnRequest) -> DryRun:
         """Describe what a request would send, to the letter; nothing is sent or changed.
 
@@ -152,6 +161,7 @@ class Session:
         """
         return continuation(self.chats.known(chat), Place(*running_cell()))
 
+    @whole_imports()
     def snippet(self, reply: Reply, form: str) -> str:
         """Write the turn as a program; ``form`` is one of ``export.FORMS``.
 
@@ -172,10 +182,12 @@ class Session:
         """End the embedded engine and close idle connections."""
         self.connector.close()
 
+    @whole_imports()
     def find_key(self, endpoint: Endpoint) -> Key | None:
         """Look an endpoint's key up, or let a person type it where somebody can."""
         return self.connector.key(endpoint, getpass if can_answer() else None)
 
+    @whole_imports()
     def _prepare(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:
         return prepare(
             request,
@@ -197,19 +209,9 @@ class Session:
         keep, most = own.keep_reasoning_open, own.max_output_chars
         return open_view(own.view, replace(options, keep_reasoning=keep, max_chars=most))
 
-    @property
-    def _depth(self) -> int:
-        """Count of the turns that this thread is inside of: a tool may ask, too."""
-        return getattr(self._here, "depth", 0)
-
-    @contextmanager
-    def _inside_turn(self) -> Iterator[None]:
-        depth = self._depth
-        self._here.depth = depth + 1
-        try:
-            yield
-        finally:
-            self._here.depth = depth
+    def _check_depth(self) -> None:
+        if depth.get() > self.settings.max_depth:
+            raise KimiError(TOO_DEEP.format(self.settings.max_depth))
 
 
 class _Last:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -69,6 +70,46 @@ def answering(answer: Callable[[Asked], Answer]) -> Iterator[tuple[str, list[Ask
             yield f"http://127.0.0.1:{server.server_port}/v1", requests
         finally:
             server.shutdown()
+
+
+@contextmanager
+def listening(
+    answer: Callable[[socket.socket, bytes], None], host: str = "127.0.0.1"
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Run a server that answers on a bare socket; yields its port and the requests as bytes."""
+    requests: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            received = b""
+            while b"\r\n\r\n" not in received:
+                if not (more := connection.recv(65536)):
+                    return
+                received += more
+            head = received.partition(b"\r\n\r\n")[0]
+            length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+            whole = len(head) + 4 + (int(length[1]) if length else 0)
+            while len(received) < whole:
+                received += connection.recv(65536)
+            requests.append(received)
+            answer(connection, received)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield server.getsockname()[1], requests
+        finally:
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
 
 
 @contextmanager

@@ -108,6 +108,7 @@ _TAGS = set(
 _VOID = {"br", "hr", "img"}
 _ATTRIBUTES = {
     "a": {"href", "rel"},
+    "code": {"style"},
     "details": {"open", "style"},
     "div": {"style", "tabindex"},
     "img": {"alt", "height", "src", "style", "width"},
@@ -119,9 +120,10 @@ _ATTRIBUTES = {
     "th": {"colspan", "rowspan", "style"},
 }
 _PROPERTIES = set(
-    "background-color border border-left border-radius border-top color cursor font-family"
-    " font-size font-weight height line-height margin max-height max-width opacity overflow"
-    " overflow-wrap padding text-align vertical-align white-space word-break".split()
+    "background-color border border-left border-radius border-top color contain cursor display"
+    " font-family font-size font-weight height line-height margin max-height max-width object-fit"
+    " object-position opacity overflow overflow-wrap overflow-x overflow-y padding text-align"
+    " vertical-align white-space word-break".split()
 )
 _VALUE = re.compile(r"(?:[\w.#%, -]|(?:rgba|var|color-mix)\([\w.#%, -]*(?:\)|$))*\)*")
 _VALUES = {

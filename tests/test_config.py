@@ -28,7 +28,7 @@ def outside(name: str) -> list[Any]:
     values = [bounds.least - 1, *([] if bounds.most is None else [bounds.most + 0.7])]
     if isinstance(trait, Float):
         return [*values, math.nan]
-    return [int(value) for value in values]
+    return [math.ceil(value) for value in values]
 
 
 def set_trait(name: str, value: Any) -> None:

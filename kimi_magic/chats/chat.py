@@ -63,7 +63,7 @@ class Chat:
     Attributes
     ----------
     approved : set
-        The tools that a person approved for this chat.
+        What a person approved for this chat.
     calibrations : dict
         Corrections of the token estimates, by endpoint and model.
     unanswered : Asked or None
@@ -80,6 +80,8 @@ class Chat:
         self.set_aside: list[ChatTurn] = []
         self._ask = ask
         self._turns: list[ChatTurn] = []
+        # The run of each cell, and what was approved before it.
+        self._approved_before: dict[str, tuple[str, frozenset[Any]]] = {}
 
     def ask(self, prompt: Any, **options: Any) -> Reply:
         """Ask in this chat: takes everything that ``kimi.ask`` takes, except ``chat``."""
@@ -118,6 +120,22 @@ class Chat:
         out = self._split(place, fresh=fresh)[1]
         return sum(1 for turn in out if not _same_cell(turn.place, place))
 
+    def begin(self, place: Place, *, fresh: bool = False) -> None:
+        """End the approvals that do not hold for a turn at this place.
+
+        A chat that starts anew has none. A cell that is run again takes back what was approved
+        in its earlier run, and in the cells after it.
+        """
+        if fresh:
+            self._end_approvals()
+        if not place.cell:
+            return
+        run, before = self._approved_before.get(place.cell, (place.run, None))
+        if run != place.run and before is not None:
+            self.approved &= before
+            self._approved_before.pop(place.cell)
+        self._approved_before.setdefault(place.cell, (place.run, frozenset(self.approved)))
+
     def append(self, turn: ChatTurn, *, fresh: bool = False) -> None:
         """Add a turn; if its cell was run again, it takes the place of the cell's earlier one."""
         self.unanswered = None
@@ -130,8 +148,12 @@ class Chat:
         self._turns.clear()
         self.unanswered = None
         self.set_aside.clear()
-        self.approved.clear()
+        self._end_approvals()
         self.calibrations.clear()
+
+    def _end_approvals(self) -> None:
+        self.approved.clear()
+        self._approved_before.clear()
 
     def _split(self, place: Place, *, fresh: bool) -> tuple[list[ChatTurn], list[ChatTurn]]:
         """Split the turns from this place on: those that its own run made (its tools may have

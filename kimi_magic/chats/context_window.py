@@ -18,6 +18,8 @@ PER_MESSAGE = 4  # tokens for the role and its marks
 # in a short one the chat template weighs more than the messages.
 LEAST_FACTOR, MOST_FACTOR = 0.25, 4.0
 LONG_ENOUGH = 2000
+# The estimate of a request may be this many times too small.
+MARGIN = 1.25
 # A window this many times smaller than its endpoint's data say is believed.
 PLAUSIBLE = 16
 
@@ -44,6 +46,7 @@ class ContextWindow:
     def __init__(
         self, tokens: int, answer_tokens: int = 0, calibration: Calibration | None = None
     ) -> None:
+        self._all = tokens
         self._tokens = max(tokens - answer_tokens, tokens // 2)
         self._calibration = calibration or Calibration()
 
@@ -53,6 +56,10 @@ class ContextWindow:
 
     def fits(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> bool:
         return self.estimate(messages, tools) <= min(self._tokens, self._calibration.ceiling)
+
+    def left(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
+        """Return about how many tokens are surely left for the answer."""
+        return max(self._all - round(self.estimate(messages, tools) * MARGIN), 0)
 
     def refuse(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> None:
         """Learn from a request that the server found too long.

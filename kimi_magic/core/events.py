@@ -117,10 +117,14 @@ class ToolStarted:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalAsked:
-    """A person is asked whether a call may be made, before it runs."""
+    """A person is asked whether a call may be made, before it runs.
+
+    ``defaults`` are those that apply beside the arguments, each with its parameter's name.
+    """
 
     name: str
     arguments: str
+    defaults: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

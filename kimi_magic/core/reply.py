@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kimi_magic.core.errors import KimiError, TurnInterrupted, restore
 from kimi_magic.core.frontend import cell_number, has_kernel, running_shell
+from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage
 from kimi_magic.core.text import clip
 from kimi_magic.core.turn_record import Failure, TurnRecord
@@ -121,7 +122,8 @@ class Reply:
 
     @property
     def code_blocks(self) -> tuple[CodeBlock, ...]:
-        from markdown_it import MarkdownIt
+        with whole_imports():
+            from markdown_it import MarkdownIt
 
         tokens = MarkdownIt("commonmark").parse(self.text)
         return tuple(
@@ -140,7 +142,8 @@ class Reply:
         """
         from kimi_magic.core.tabular import to_pandas
 
-        return to_pandas(self.data)
+        with whole_imports():
+            return to_pandas(self.data)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the turn as JSON data: the record, without live objects."""

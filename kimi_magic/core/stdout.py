@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-__all__ = ["redirected", "replaced", "silenced"]
+__all__ = ["redirected", "redirections", "replaced", "silenced"]
 
 
 class _Redirection:
@@ -41,6 +41,9 @@ _Chain = tuple[weakref.ref[_Redirection], ...]
 _redirections: dict[str, ContextVar[_Chain]] = {
     stream: ContextVar(f"kimi_magic_{stream}", default=()) for stream in ("stdout", "stderr")
 }
+
+redirections = tuple(_redirections.values())
+"""The variables of a context that say where its text goes."""
 
 
 def _target(chain: _Chain) -> SupportsWrite[str] | None:
@@ -104,6 +107,11 @@ class _Stream:
     def flush(self) -> None:
         if _target(self._variable.get()) is None and self._original is not None:
             self._original.flush()
+
+    def close(self) -> None:
+        """Close the stream, unless the text goes elsewhere: it belongs to everybody."""
+        if _target(self._variable.get()) is None and self._original is not None:
+            self._original.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._original, name)

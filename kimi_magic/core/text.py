@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import html
 import re
+import sys
+from collections.abc import Iterable
 
 __all__ = [
+    "UNSEEN",
+    "Pieces",
+    "bytes_of",
     "clean",
     "clip",
     "count",
     "cut",
     "cut_middle",
+    "escape_hidden",
+    "is_json_bomb",
     "mend_surrogates",
     "plain",
     "replace_unprintable",
     "reveal",
+    "text_of_html",
+    "why_not_written",
     "without_blank_lines",
+    "without_stacks",
 ]
 
+_TAG = re.compile(r"<(?:!|/?[a-zA-Z])[^>]*>")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 # Characters that mislead a reader, as ranges of a regular expression's class.
@@ -31,14 +44,33 @@ _INVISIBLE = (
     "\U000e0100-\U000e01ef"
 )
 _SELECTORS = "\ufe00-\ufe0f"  # choose how the character before them looks: text or emoji
+_LOOKS = "\ufe0e\ufe0f"  # a symbol as text, as emoji
 _BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"  # letters by Unicode's category, blank by their looks
 _BLANK_BRAILLE = "\u2800"
 
+# Accents that stand on one letter. Beyond a few, which no script needs, they are drawn over the
+# lines above and below.
+_ACCENTS = (
+    "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+)
+_STACK = re.compile(f"(?<=[{_ACCENTS}]{{4}})[{_ACCENTS}]+")
+
 _UNSAFE = re.compile(f"[{_CONTROLS}{_SURROGATES}{_REORDERING}{_TAGS}]")
-_UNSEEN = re.compile(f"[{_INVISIBLE}{_BLANK_LETTERS}]")
+UNSEEN = f"{_INVISIBLE}{_BLANK_LETTERS}"
+"""The characters that `clean` drops besides carriage returns, as a part of a regular expression's
+class."""
+_UNSEEN = re.compile(f"[{UNSEEN}]")
 _BLANKS = _BLANK_LETTERS + _BLANK_BRAILLE
 _HIDING = re.compile(f"[{_INVISIBLE}{_SELECTORS}{_BLANKS}]")
 _MAX_INDENT = 80
+_DISK = {
+    getattr(errno, "EDQUOT", errno.ENOSPC): "the quota of the disk is used up",
+    errno.ENOSPC: "the disk is full",
+    errno.EROFS: "the disk is read-only",
+}
+_HEAD = sys.getsizeof("é") - 1
+# An empty object of two letters takes 64 bytes.
+LONG_JSON, MOST_CONTAINERS = 1_000_000, 300_000
 
 
 def clean(text: str) -> str:
@@ -61,11 +93,53 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def reveal(text: str) -> str:
-    """Show each unseen character by its number: nobody can approve what is hidden."""
-    return "".join(
-        char if _is_printable(char) and not _HIDING.match(char) else f"⟨U+{ord(char):04X}⟩"
-        for char in text
+    """Show each unseen character by its number: nobody can approve what is hidden.
+
+    Of accents that stand on one letter the fifth and later ones are shown so too.
+    """
+    shown = "".join(
+        char if _is_printable(char) and not _HIDING.match(char) else _number(char) for char in text
     )
+    return _STACK.sub(lambda match: "".join(map(_number, match[0])), shown)
+
+
+def _number(char: str) -> str:
+    return f"⟨U+{ord(char):04X}⟩"
+
+
+def without_stacks(text: str) -> str:
+    """Drop the fifth and later ones of the accents on a letter, for displays that do not clip."""
+    return text if text.isascii() else _STACK.sub("", text)
+
+
+def escape_hidden(code: str) -> tuple[str, int]:
+    """Write what code hides as Python's escapes, and return how many characters those are.
+
+    Within a string an escape means the same character. Elsewhere it is text that a reader sees,
+    and outside of a comment Python refuses it.
+    """
+    code = code.replace("\r\n", "\n")
+    pieces: list[str] = []
+    backslashes = escaped = 0
+    before = ""
+    for char in code:
+        is_seen = _is_printable(char) and not _HIDING.match(char)
+        if is_seen or (char in _LOOKS and before > "\u2000" and not before.isalnum()):
+            pieces.append(char)
+        else:
+            # After a lone backslash the escape's own would be taken for an escaped one.
+            pieces.append("\\" * (backslashes % 2) + _escape(char))
+            escaped += 1
+        backslashes = backslashes + 1 if char == "\\" else 0
+        before = char if is_seen else ""
+    return "".join(pieces), escaped
+
+
+def _escape(char: str) -> str:
+    number = ord(char)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def replace_unprintable(text: str) -> str:
@@ -92,6 +166,13 @@ def mend_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def text_of_html(page: str) -> str:
+    """Return what a page says, in one line: its title, where it has one, else its text."""
+    page = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", page)
+    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", page)
+    return " ".join(html.unescape(_TAG.sub(" ", title[1] if title else page)).split())
 
 
 def without_blank_lines(text: str) -> str:
@@ -150,3 +231,38 @@ def plain(text: str) -> str:
     if "\r" not in text:
         return text
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+
+def bytes_of(text: str) -> int:
+    """Return the bytes that the characters of a text take in memory, four each at most."""
+    return len(text) if text.isascii() else sys.getsizeof(text) - _HEAD
+
+
+def why_not_written(error: OSError) -> str:
+    """Return why a file could not be written, in a reader's words."""
+    return _DISK.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+
+
+def is_json_bomb(data: bytes) -> bool:
+    """Return True for JSON whose objects would take many times the room of its text."""
+    return len(data) > LONG_JSON and data.count(b"{") + data.count(b"[") > MOST_CONTAINERS
+
+
+class Pieces(list[str]):
+    """The pieces of a text that grows by ``append``.
+
+    They are joined a block at a time: a text of two letters takes 50 bytes, and 8 for its place.
+    """
+
+    BLOCK = 1000
+
+    def __init__(self, pieces: Iterable[str] = ()) -> None:
+        super().__init__(pieces)
+        self._loose = 0
+
+    def append(self, piece: str) -> None:
+        super().append(piece)
+        self._loose += 1
+        if self._loose == self.BLOCK:
+            self[-self.BLOCK :] = ["".join(self[-self.BLOCK :])]
+            self._loose = 0

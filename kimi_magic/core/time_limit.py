@@ -15,6 +15,15 @@ from concurrent import futures
 from types import FrameType
 from typing import Any
 
+from kimi_magic.core.delicate import (
+    LONGEST_IMPORT,
+    DroppedErrors,
+    Insistence,
+    Insistent,
+    current_frame,
+    imports_under_way,
+)
+
 __all__ = [
     "USER_ERRORS",
     "CallTimedOut",
@@ -32,6 +41,7 @@ USER_ERRORS = (Exception, SystemExit, GeneratorExit)
 _TICK = 0.1
 # Python prints and drops what is raised in a finalizer or in a weak reference's callback. The
 # signal waits a little until such a callback has returned, and is raised again if it was dropped.
+# It waits longer for the end of an import, which would be broken for good.
 _RETRY_SOON, _CALLBACK_GRACE, _RAISE_AGAIN = 0.001, 0.1, 0.5
 _SHORTEST, _LONGEST = 1e-6, 1e7  # setitimer takes 0 for «off»; above, the system's clocks overflow
 
@@ -40,7 +50,7 @@ class CallTimedOut(Exception):
     """The time limit of a call has expired; the text says what became of the function."""
 
 
-class DeadlineReached(BaseException):
+class DeadlineReached(Insistent):
     """Raised in a function when its time limit expires.
 
     Not an ``Exception``, so that ``except Exception`` in the function does not catch it. Nested
@@ -110,11 +120,12 @@ def _until_signal(call: Callable[[], Any], limit: TimeLimit) -> Any:
         try:
             value = call()
         finally:
+            alarm.insistence.caller = None
             alarm.armed = False
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        if not alarm.fired or (isinstance(error, DeadlineReached) and error is not alarm.error):
+        if not alarm.fired or (isinstance(error, DeadlineReached) and not alarm.raised(error)):
             raise
     finally:
         alarm.put_back()
@@ -132,16 +143,21 @@ class _Alarm:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.error = DeadlineReached()
+        self.insistence = Insistence(DeadlineReached)
         self.armed = True
         self.fired = False
         self._other_handler = signal.getsignal(signal.SIGALRM)
         remaining, self._other_interval = signal.getitimer(signal.ITIMER_REAL)
         now = time.monotonic()
-        self._deadline = now + seconds
+        self._limit = self._deadline = now + seconds
         self._other_deadline = now + remaining if remaining else None
 
+        self._imports = imports_under_way(current_frame())
+        self._dropped = DroppedErrors(DeadlineReached, self._come_again)
+
     def set(self) -> None:
+        self.insistence.caller = current_frame().f_back
+        self._dropped.begin()
         signal.signal(signal.SIGALRM, self._handle)
         self._start()
 
@@ -159,16 +175,33 @@ class _Alarm:
                 self._other_handler(signum, frame)
         if now < self._deadline:
             self._start()
-        elif _drops_errors(frame) and now < self._deadline + _CALLBACK_GRACE:
-            signal.setitimer(signal.ITIMER_REAL, _RETRY_SOON)
+        elif (_drops_errors(frame) and now < self._deadline + _CALLBACK_GRACE) or (
+            now < self._limit + LONGEST_IMPORT and imports_under_way(frame) > self._imports
+        ):
+            self._raise_soon()
         else:
-            self.fired = True
+            error = self.insistence.error()
+            caught, self.fired = self.fired, True
             self._deadline = now + _RAISE_AGAIN
             self._start()
-            raise self.error
+            if caught:
+                self.insistence.begin(frame)
+            raise error
+
+    def _raise_soon(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, _RETRY_SOON)
+
+    def _come_again(self) -> None:
+        self._raise_soon()
+        self.insistence.dropped()
+
+    def raised(self, error: DeadlineReached) -> bool:
+        return error.insistence is self.insistence
 
     def put_back(self) -> None:
         self.armed = False
+        self.insistence.end()
+        self._dropped.end()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._other_handler)
         if self._other_deadline is not None:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Message, Step, Usage
 
 if TYPE_CHECKING:
@@ -20,11 +21,15 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class EndpointFacts:
-    """The endpoint that a turn was sent to; ``base_url`` is empty for the embedded engine."""
+    """The endpoint that a turn was sent to; ``base_url`` is empty for the embedded engine.
+
+    The values of ``headers`` name environment variables, as ``${NAME}``, and hold nothing of them.
+    """
 
     name: str
     base_url: str = ""
     key_env: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ class TurnRecord:
         KimiError
             It is no record of a turn, or one that a newer version wrote.
         """
-        from pydantic import ValidationError
+        with whole_imports():
+            from pydantic import ValidationError
 
         version = data.get("version")
         if not isinstance(version, int):
@@ -130,6 +136,7 @@ class TurnRecord:
 
 @cache
 def _adapter() -> TypeAdapter[TurnRecord]:
-    from pydantic import TypeAdapter
+    with whole_imports():
+        from pydantic import TypeAdapter
 
-    return TypeAdapter(TurnRecord)
+        return TypeAdapter(TurnRecord)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from kimi_magic.core.events import Envelope, Preparing
-from kimi_magic.core.text import clean
+from kimi_magic.core.text import clean, without_stacks
 from kimi_magic.display.record import call_text, tokens_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
@@ -55,6 +55,8 @@ class PlainView:
         if op["op"] == "head":
             self._pending.append(f"[{op['text'].replace(' · ', ' — ')}]\n")
             return
+        if op["op"] == "ask":  # before the question, not after its answer
+            self._flush()
         if "segment" not in op:
             return
         segment = self._timeline.segments[op["segment"]]
@@ -72,7 +74,7 @@ class PlainView:
             self._flush()
 
     def _flush(self) -> None:
-        text, self._pending = "".join(self._pending), []
+        text, self._pending = without_stacks("".join(self._pending)), []
         out = sys.stdout
         if not text or out is None:  # pythonw has no standard output
             return

@@ -9,23 +9,24 @@ leaves the same output.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from html import escape
 from textwrap import indent
 from typing import Any, NamedTuple, Protocol
 
-from kimi_magic.core.events import Envelope
-from kimi_magic.core.messages import ImagePart, Usage
+from kimi_magic.core.events import Envelope, ToolFinished, ToolStarted
+from kimi_magic.core.messages import ImagePart, ToolCall, ToolResult, Usage
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clean, count
+from kimi_magic.core.text import clean, count, escape_hidden, reveal, without_stacks
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html, result_text
 from kimi_magic.display.segments import Segment
-from kimi_magic.display.size_budget import cut_note
+from kimi_magic.display.size_budget import cut_note, keep_ends
 from kimi_magic.display.timeline import MAX_NAME, Timeline
 from kimi_magic.display.view import ViewOptions
 
@@ -37,30 +38,43 @@ __all__ = [
     "call_text",
     "make_record",
     "publish",
+    "show_call",
     "show_chat",
     "show_code",
     "thumbnail",
     "tokens_line",
 ]
 
-# live.css has the same declarations: nothing may move when the record replaces the live view.
 MAX_THUMBNAIL = 200  # pixels across
+# live.css has the same declarations: nothing may move when the record replaces the live view.
+# Every element that holds text from outside clips it: formulas, stacked accents and long words must
+# not be drawn over the card or the line beside them. Untrusted notebooks drop contain alone.
+_CLIPPED = "overflow:hidden;contain:paint"
+_SCROLLED = "overflow:auto;contain:paint"
+_ANSWER = "overflow-x:auto;overflow-y:hidden;overflow-wrap:break-word;contain:paint"
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
 _PROSE = "font-family:inherit;font-size:inherit"
 _BLOCK = "margin:0 0 .8em"
-_SUMMARY = "cursor:pointer;opacity:.8;font-size:90%"
+_SUMMARY = f"cursor:pointer;opacity:.8;font-size:90%;overflow-wrap:anywhere;{_CLIPPED}"
+_CALL = f"display:inline-block;max-width:95%;vertical-align:bottom;{_CLIPPED}"
 _PANEL = (
     "margin:.3em 0 0 .3em;padding:0 0 0 .9em;border-left:2px solid rgba(127,127,127,.4);"
-    "max-height:24em;overflow:auto"
+    f"max-height:24em;{_SCROLLED}"
 )
 _CARD = f"{_BLOCK};padding:.4em .8em;border:1px solid rgba(127,127,127,.35);border-radius:6px"
 _INSIDE = "margin:.4em 0 0"
-_RESULT = "margin:.5em 0 0;padding:.5em 0 0;border-top:1px dashed rgba(127,127,127,.4)"
+_RESULT = f"margin:.5em 0 0;padding:.5em 0 0;border-top:1px dashed rgba(127,127,127,.4);{_SCROLLED}"
 _CUT = "opacity:.65;font-size:90%"
-_NOTICE = f"{_BLOCK};padding:.1em 0 .1em .8em;border-left:2px solid #b58100"
-_FOOTER = "margin:.8em 0 0;opacity:.8;font-size:85%"
-_PROMPT = "margin:1em 0 .5em;font-weight:600;white-space:pre-wrap"
+_NOTICE = (
+    f"{_BLOCK};padding:.1em 0 .1em .8em;border-left:2px solid #b58100;overflow-wrap:anywhere;"
+    f"{_CLIPPED}"
+)
+_FOOTER = f"opacity:.8;font-size:85%;overflow-wrap:anywhere;{_CLIPPED}"
+_PROMPT = (
+    f"margin:1em 0 .5em;font-weight:600;white-space:pre-wrap;overflow-wrap:anywhere;{_CLIPPED}"
+)
 _ASIDE = "opacity:.65"
+_FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 CALL_WIDTH = 70
 MIN_TURN = 2000  # characters of a turn in a chat
 EMPTY = "The chat is empty."
@@ -77,7 +91,8 @@ class Bundle(NamedTuple):
 def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundle:
     """Freeze a turn in its present state: as HTML, as a transcript, and its facts as metadata."""
     options = options or ViewOptions()
-    data = {"text/plain": _transcript(timeline, options), "text/html": _html(timeline, options)}
+    text = without_stacks(_transcript(timeline, options))
+    data = {"text/plain": text, "text/html": _html(timeline, options)}
     return Bundle(data, {"kimi_magic": _facts(timeline)})
 
 
@@ -128,7 +143,7 @@ def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = Fal
 def _html(timeline: Timeline, options: ViewOptions) -> str:
     answer = _data_segment(timeline)
     pieces = [
-        f"<div>\n{data_html(timeline.reply.data)}</div>"
+        f'<div style="{_ANSWER}">\n{data_html(timeline.reply.data)}</div>'
         if segment is answer and timeline.reply
         else _segment_html(segment, options)
         for segment in timeline.segments
@@ -151,20 +166,37 @@ def _data_segment(timeline: Timeline) -> Segment | None:
 
 
 def _segment_html(segment: Segment, options: ViewOptions) -> str:
-    cut = "".join(_cut(cut_note(segment.missing)))
     whole = _whole(segment) if segment.missing else segment.text
     if segment.kind == "reasoning":
         is_open = options.keep_reasoning if segment.open is None else segment.open
-        return _details("Reasoning", _pre(escape(segment.text.rstrip())) + cut, is_open=is_open)
+        kept = _pre(escape(segment.text.rstrip())) + "".join(_end(segment, _pre_end))
+        return _details("Reasoning", kept, is_open=is_open)
     if segment.kind == "tool":
         return _card(segment)
     if segment.kind == "notice":
-        return f'<div style="{_NOTICE}">{plain_html(segment.text)}{cut}</div>'
+        end = "".join(_end(segment, plain_html))
+        return f'<div style="{_NOTICE}">{plain_html(segment.text)}{end}</div>'
     if options.format in ("text", "json"):
-        return f'<pre style="{_WRAP};{_PROSE}">{escape(whole)}</pre>'
+        return f'<pre style="{_WRAP};{_PROSE};{_CLIPPED}">{escape(whole)}</pre>'
     if options.format == "code" and "```" not in segment.text:
         return code_html(whole, "python")
-    return f"<div>\n{to_html(segment.text)}{cut}</div>"
+    end = "".join(_end(segment, _end_html))
+    return f'<div style="{_ANSWER}">\n{to_html(segment.text)}{end}</div>'
+
+
+def _end(segment: Segment, shown: Callable[[str], str]) -> list[str]:
+    """Return the note on what is missing and the end of the text; nothing if nothing is."""
+    note = cut_note(segment.missing)
+    return [*_cut(note), shown(segment.end)] if note else []
+
+
+def _pre_end(text: str) -> str:
+    return _pre(escape(text))
+
+
+def _end_html(text: str) -> str:
+    """Render the end of a Markdown text; an odd fence closes code that began before it."""
+    return to_html(f"```\n{text}" if len(_FENCES.findall(text)) % 2 else text)
 
 
 def _cut(note: str) -> list[str]:
@@ -175,13 +207,14 @@ def _card(segment: Segment) -> str:
     """Show a tool call: its arguments, and its result below them."""
     result = segment.result
     inner = [f'<div style="{_INSIDE}">{_pre(arguments_html(segment), MONOSPACE)}</div>']
-    inner += _cut(cut_note(segment.missing))
+    if not segment.edited:
+        inner += _end(segment, lambda end: _pre(escape(end), MONOSPACE))
     if result is not None:
         inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
     shows = result is not None and has_image(result)
     notes = [" · arguments changed"] if segment.edited else []
     notes += [" · failed"] if segment.state == "failed" else []
-    title = f"<code>{escape(call_line(segment))}</code>{''.join(notes)}"
+    title = f'<code style="{_CALL}">{escape(call_line(segment))}</code>{"".join(notes)}'
     is_open = shows if segment.open is None else segment.open
     return _folding(title, "\n".join(inner), _CARD, is_open=is_open)
 
@@ -193,7 +226,7 @@ def call_line(segment: Segment) -> str:
         arguments = json.loads(segment.arguments)
         if isinstance(arguments, dict):
             inside = ", ".join(
-                f"{clean(name)}={clean(json.dumps(value, ensure_ascii=False))}"
+                f"{reveal(name)}={reveal(json.dumps(value, ensure_ascii=False))}"
                 for name, value in arguments.items()
             )
     inside = " ".join(inside.split())
@@ -205,7 +238,12 @@ def call_line(segment: Segment) -> str:
 def arguments_html(segment: Segment) -> str:
     """Return a call's arguments for a ``<pre>``, code highlighted."""
     code = _python_code(segment)
-    return escape(segment.arguments.rstrip()) if code is None else highlight(code, "python")
+    html = escape(segment.arguments.rstrip()) if code is None else highlight(code, "python")
+    return html + escape(_defaults(segment))
+
+
+def _defaults(segment: Segment) -> str:
+    return f"\nDefaults: {segment.defaults}" if segment.defaults else ""
 
 
 def _python_code(segment: Segment) -> str | None:
@@ -214,11 +252,11 @@ def _python_code(segment: Segment) -> str | None:
         code = json.loads(segment.arguments)["code"] if segment.title == "run_python" else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return clean(code).rstrip() if isinstance(code, str) else None
+    return escape_hidden(code)[0].rstrip() if isinstance(code, str) else None
 
 
 def _pre(html: str, font: str = _PROSE) -> str:
-    return f'<pre style="margin:0;opacity:.8;{_WRAP};{font}">{html}</pre>'
+    return f'<pre style="margin:0;opacity:.8;{_WRAP};{font};{_CLIPPED}">{html}</pre>'
 
 
 def _details(title: str, html: str, *, is_open: bool = False) -> str:
@@ -256,9 +294,9 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
 
 
 def _whole(segment: Segment) -> str:
-    """Return a segment's text with a note on what is missing."""
+    """Return a segment's text, with a note where something is missing."""
     text = segment.text.rstrip()
-    return f"{text}\n{cut_note(segment.missing)}" if segment.missing else text
+    return f"{text}\n{cut_note(segment.missing)}\n{segment.end}" if segment.missing else text
 
 
 def call_text(segment: Segment) -> str:
@@ -266,6 +304,7 @@ def call_text(segment: Segment) -> str:
     lines = [f"Tool call: {segment.title}({segment.edited.rstrip() or _whole(segment)})"]
     if (code := _python_code(segment)) is not None:
         lines = [f"Tool call: {segment.title}", indent(code, "    ")]
+    lines[-1] += _defaults(segment)
     if segment.result is not None:
         lines.append(indent(result_text(segment.result), "  "))
     return "\n".join(lines)
@@ -291,9 +330,19 @@ def _name(text: str | None) -> str | None:
 
 
 def show_code(code: str, language: str) -> Bundle:
-    """Show a program, highlighted."""
-    code = clean(code)
+    """Show a program, highlighted; what it hides is written as escapes."""
+    code = escape_hidden(code)[0]
     return Bundle({"text/plain": code, "text/html": code_html(code, language)}, {})
+
+
+def show_call(call: ToolCall, result: ToolResult, *, max_chars: int = 200_000) -> Bundle:
+    """Show a call of a tool with its result, as a turn shows it, unfolded."""
+    timeline = Timeline(max_chars=max_chars)
+    for event in (ToolStarted(0, call), ToolFinished(0, result)):
+        timeline.apply(event)
+    (segment,) = timeline.segments
+    segment.open = True
+    return Bundle({"text/plain": call_text(segment), "text/html": _card(segment)}, {})
 
 
 class _Turn(Protocol):
@@ -329,21 +378,20 @@ def _turn_html(turn: _Turn, limit: int) -> str:
     pieces = [f'<div style="{_PROMPT}">{plain_html(_cut_to(turn.prompt, limit // 4))}</div>']
     if reply.reasoning:
         pieces.append(_details("Reasoning", _pre(escape(_cut_to(reply.reasoning, limit // 4)))))
-    pieces.append(f"<div>{to_html(_cut_to(reply.text, limit // 2))}</div>")
-    return "\n".join([*pieces, f"<div>{_end(reply)}</div>"])
+    pieces.append(f'<div style="{_ANSWER}">{to_html(_cut_to(reply.text, limit // 2))}</div>')
+    return "\n".join([*pieces, f"<div>{_ending(reply)}</div>"])
 
 
 def _turn_text(turn: _Turn, limit: int) -> str:
     prompt, answer = _cut_to(turn.prompt, limit // 4), _cut_to(turn.reply.text, limit // 2)
-    return f"> {prompt}\n\n{answer}\n{_end(turn.reply)}".rstrip()
+    return f"> {prompt}\n\n{answer}\n{_ending(turn.reply)}".rstrip()
 
 
 def _cut_to(text: str, limit: int) -> str:
-    missing = len(text) - limit
-    return clean(text) if missing <= 0 else f"{clean(text[:limit])}\n\n{cut_note(missing)}"
+    return clean(text if len(text) <= limit else keep_ends(text, limit))
 
 
-def _end(reply: Reply) -> str:
+def _ending(reply: Reply) -> str:
     """Return the number of tool calls and the error, if there are any."""
     facts = [count(len(reply.tool_calls), "tool call")] if reply.tool_calls else []
     if reply.error is not None:

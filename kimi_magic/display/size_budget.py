@@ -1,7 +1,8 @@
 """The segments of a turn, cut to the size that a notebook keeps.
 
 Half of the characters are for answers, a quarter is for reasoning, and a quarter for tool calls,
-their results and notices. Images are counted apart.
+their results and notices. Images are counted apart. Of a text that is too long its beginning and
+its end are kept.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 
 __all__ = ["BoundedSegments", "cut_note"]
 
+END_SHARE = 4  # one character in so many is of the end
 SEGMENT_CHARS = 50  # what the markup around a segment counts
 IMAGE_SHARE = 20  # base64 characters of images for one of text
 # An HTML parser's time grows with the square of the depth of elements.
@@ -26,7 +28,16 @@ SETTING = "(setting max_output_chars)"
 
 def cut_note(missing: int) -> str:
     """Say how many characters are missing; "" if none are."""
-    return f"… and {missing:,} more characters, which are not kept {SETTING}" if missing else ""
+    return f"… {missing:,} more characters are not kept here {SETTING} …" if missing else ""
+
+
+def keep_ends(text: str, limit: int) -> str:
+    """Shorten a text to its beginning and its end, with a note between them."""
+    missing = len(text) - max(limit, 0)
+    if missing <= 0:
+        return text
+    head, end = _split(max(limit, 0))
+    return f"{text[:head]}\n{cut_note(missing)}\n{text[len(text) - end :]}"
 
 
 class BoundedSegments:
@@ -54,6 +65,7 @@ class BoundedSegments:
         pool = _pool(segment.kind)
         if self._left[pool] >= SEGMENT_CHARS:
             self._left[pool] -= SEGMENT_CHARS
+            segment.limit = min(segment.limit, self._left[pool])
             return self.begin(segment, ops)
         self._refused[segment.kind] += 1
         counts = ", ".join(
@@ -66,6 +78,7 @@ class BoundedSegments:
 
     def begin(self, segment: Segment, ops: list[Op]) -> int:
         """Begin a segment whatever the budget is, and return its index."""
+        segment.limit, segment.end_limit = _split(segment.limit)
         self.segments.append(segment)
         index = len(self.segments) - 1
         facts = {"kind": segment.kind, "title": segment.title}
@@ -73,51 +86,53 @@ class BoundedSegments:
         return index
 
     def append(self, index: int, text: str, ops: list[Op]) -> None:
-        """Add as much of a text as fits."""
+        """Add as much of a text as fits, and keep the end of the rest."""
         segment = self.segments[index]
-        limit = segment.limit - segment.length
+        limit = 0 if segment.beyond else segment.limit - segment.length
         kept = text[:limit] if segment.guaranteed else self._take(segment.kind, text, limit)
         if kept:
-            at = segment.append(kept)
-            ops.append({"op": "append", "segment": index, "at": at, "text": kept})
+            self._extend(index, kept, ops)
         if len(kept) < len(text):
-            segment.missing += len(text) - len(kept)
-            ops.append({"op": "cut", "segment": index, "text": cut_note(segment.missing)})
+            if not segment.beyond and not segment.guaranteed:
+                segment.end_limit = self._reserve(segment.kind, segment.end_limit)
+            segment.skip(text[len(kept) :])
+            ops.append({"op": "cut", "segment": index, "text": cut_note(segment.beyond)})
 
     def complete(self, index: int, text: str, ops: list[Op]) -> None:
         """Add the rest of a text whose beginning the segment has."""
         segment = self.segments[index]
-        received = segment.length + segment.missing
+        received = segment.length + segment.beyond
         if received < len(text) and text.startswith(segment.text):
             self.append(index, text[received:], ops)
 
     def finish(self, index: int, ops: list[Op]) -> None:
-        self.segments[index].done = True
+        segment = self.segments[index]
+        if segment.beyond and not segment.done:
+            self._settle(index, ops)
+        segment.done = True
         ops.append({"op": "done", "segment": index})
 
     def restore_last_answer(self, text: str, ops: list[Op]) -> None:
         """Show the final answer even if earlier ones have used the budget up."""
-        text = without_blank_lines(clean(text))[: self._max_last_answer]
+        text = without_blank_lines(clean(text))
         answers = [i for i, segment in enumerate(self.segments) if segment.kind == "answer"]
         last = self.segments[answers[-1]] if answers else None
         if last and last.missing and text.startswith(last.text):
-            index = answers[-1]
+            head, end = _split(self._max_last_answer)
+            if rest := text[last.length : head]:
+                self._extend(answers[-1], rest, ops)
+                last.skip_to(text[last.length :], end)
+                last.done = False
+                self.finish(answers[-1], ops)
         elif self._refused["answer"] and text:
-            index = self.begin(Segment("answer"), ops)
-        else:
-            return
-        segment = self.segments[index]
-        if rest := text[segment.length :]:
-            segment.missing = max(segment.missing - len(rest), 0)
-            at = segment.append(rest)
-            ops.append({"op": "append", "segment": index, "at": at, "text": rest})
-            ops.append({"op": "cut", "segment": index, "text": cut_note(segment.missing)})
+            segment = Segment("answer", limit=self._max_last_answer, guaranteed=True)
+            index = self.begin(segment, ops)
+            self.append(index, text, ops)
             self.finish(index, ops)
 
     def cut_text(self, text: str) -> str:
         """Cut a text that belongs to a tool call, with a note on what is missing."""
-        kept = self._take("tool", text, self.tool_limit)
-        return kept if len(kept) == len(text) else f"{kept}\n{cut_note(len(text) - len(kept))}"
+        return keep_ends(text, self._reserve("tool", min(self.tool_limit, len(text))))
 
     def cut_result(self, result: ToolResult) -> ToolResult:
         """Cut a tool's result to what is shown of it."""
@@ -146,18 +161,53 @@ class BoundedSegments:
         if kind == "text/plain":
             yield Output({kind: self.cut_text(content)}, {})
             return
-        kept = self._take("tool", content, min(self.tool_limit, MAX_HTML))
-        plain = output.data.get("text/plain", f"({kind})")
-        yield Output({kind: kept, "text/plain": str(plain)[: len(kept)]}, {})
-        if len(kept) < len(content):
-            yield Output({"text/plain": cut_note(len(content) - len(kept))}, {})
+        kept = self._reserve("tool", min(self.tool_limit, MAX_HTML, len(content)))
+        plain = str(output.data.get("text/plain", f"({kind})"))
+        if kept == len(content):
+            yield Output({kind: content, "text/plain": plain[:kept]}, {})
+            return
+        head, end = _split(kept)
+        yield Output({kind: content[:head], "text/plain": plain[:head]}, {})
+        yield Output({"text/plain": cut_note(len(content) - kept)}, {})
+        last = content[len(content) - end :]
+        last = _rows(last) if kind == "text/html" else last
+        yield Output({kind: last, "text/plain": plain[max(len(plain) - end, head) :]}, {})
+
+    def _extend(self, index: int, text: str, ops: list[Op]) -> None:
+        at = self.segments[index].append(text)
+        ops.append({"op": "append", "segment": index, "at": at, "text": text})
+
+    def _settle(self, index: int, ops: list[Op]) -> None:
+        """Give back what the end did not need, and join it to the text if nothing is missing."""
+        segment = self.segments[index]
+        if not segment.guaranteed:
+            self._left[_pool(segment.kind)] += max(segment.end_limit - segment.beyond, 0)
+        if not segment.missing:
+            self._extend(index, segment.end, ops)
+            segment.skip_to("", 0)
+        ops.append({"op": "cut", "segment": index, "text": cut_note(segment.missing)})
+
+    def _reserve(self, kind: Kind, number: int) -> int:
+        """Take up to that many characters off the budget, and return their number."""
+        pool = _pool(kind)
+        taken = max(min(self._left[pool], number), 0)
+        self._left[pool] -= taken
+        return taken
 
     def _take(self, kind: Kind, text: str, limit: int) -> str:
-        pool = _pool(kind)
-        kept = text[: max(min(self._left[pool], limit), 0)]
-        self._left[pool] -= len(kept)
-        return kept
+        return text[: self._reserve(kind, min(len(text), limit))]
 
 
 def _pool(kind: Kind) -> str:
     return kind if kind in ("answer", "reasoning") else ""
+
+
+def _split(limit: int) -> tuple[int, int]:
+    """Divide a number of characters between the beginning of a text and its end."""
+    return limit - limit // END_SHARE, limit // END_SHARE
+
+
+def _rows(html: str) -> str:
+    """Return the end of a table as a table of its own, from its first whole row on."""
+    _, row, rest = html.partition("<tr")
+    return f"<table>{row}{rest}" if row else html.partition(">")[2]

@@ -12,7 +12,7 @@ from rich.segment import Segments
 from rich.status import Status
 from rich.text import Text
 
-from kimi_magic.core.text import clean
+from kimi_magic.core.text import clean, without_stacks
 from kimi_magic.display.html.markdown import Blocks, parser
 from kimi_magic.display.plain import PlainView
 from kimi_magic.display.record import call_text
@@ -55,7 +55,9 @@ class TerminalView(PlainView):
         if "segment" not in op:
             return
         segment = self._timeline.segments[op["segment"]]
-        if op["op"] == "run":
+        if op["op"] == "ask":
+            self._flush()
+        elif op["op"] == "run":
             self._prepare(self._timeline.state)
         elif op["op"] == "segment":
             self._begin(segment)
@@ -85,21 +87,21 @@ class TerminalView(PlainView):
                 self._render(block)
             self._blocks = None
         elif segment.kind == "notice":
-            self._console.print(Text(segment.text, style="yellow"), end="\n\n")
+            self._console.print(Text(without_stacks(segment.text), style="yellow"), end="\n\n")
         elif segment.kind == "tool":
-            self._console.print(Text(call_text(segment), "cyan"), end="\n\n")
+            self._console.print(Text(without_stacks(call_text(segment)), "cyan"), end="\n\n")
         else:
             self._console.print("" if segment.ends_line else "\n")
 
     def _flush(self) -> None:
-        text, self._pending = "".join(self._pending), []
+        text, self._pending = without_stacks("".join(self._pending)), []
         if text:
             self._console.print(Text(text, self._style), end="", soft_wrap=True)
 
     def _render(self, block: str) -> None:
         # An ansi_… theme uses the terminal's own colours on its own background.
         markdown = Markdown("", code_theme="ansi_dark", hyperlinks=False)
-        markdown.parsed = _visible_tokens(parser().parse(block))
+        markdown.parsed = _visible_tokens(parser().parse(without_stacks(block)))
         lines = [_without_padding(line) for line in self._console.render_lines(markdown, pad=False)]
         while lines and not lines[0]:
             del lines[0]
@@ -141,5 +143,5 @@ def _visible_tokens(tokens: list[Token]) -> list[Token]:
                 child.type, child.content = "text", f"{dollars}{child.content}{dollars}"
             elif child.type == "image":
                 child.type, child.content = "text", f"{child.content} ({child.attrs['src']})"
-            child.content = clean(child.content)  # entities have become characters
+            child.content = without_stacks(clean(child.content))  # entities have become characters
     return tokens

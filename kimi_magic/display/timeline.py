@@ -21,6 +21,7 @@ Offsets and lengths count code points.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -34,6 +35,7 @@ from kimi_magic.display.size_budget import BoundedSegments, cut_note
 __all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline"]
 
 PRACTICE = "practice model"
+NAMELESS = "a call without a name"
 # Characters of a name, of a notice, of a call that a person is asked about, of an error's first
 # line.
 MAX_NAME, MAX_NOTICE, MAX_ASKED, MAX_LINE = 200, 2000, 20_000, 300
@@ -57,6 +59,7 @@ class Timeline:
         # The step's calls by the server's index: their segments, None for those not kept.
         self._tools: dict[int, int | None] = {}
         self._latest_call = 0
+        self._defaults: tuple[tuple[str, str], ...] = ()  # of the call that is asked about
         self._reasoning_of_step: list[int] = []
         self._step = 0
         # Blank text does not open a segment: it is held back until more of its kind comes.
@@ -93,13 +96,17 @@ class Timeline:
     def answer(self) -> str:
         """Return the answer so far; safe to call from another thread."""
         answers = [segment for segment in self.segments if segment.kind == "answer"]
-        return answers[-1].peek() if answers else ""
+        if not answers:
+            return ""
+        note = cut_note(answers[-1].missing)
+        return answers[-1].peek() + (f"\n{note}\n" if note else "") + answers[-1].end
 
     def snapshot(self) -> Op:
         """Return the whole timeline as one operation, for a front end that missed something."""
         names = ("kind", "title", "text", "done", "state", "tokens")
         segments = [
-            {name: getattr(segment, name) for name in names} | {"cut": cut_note(segment.missing)}
+            {name: getattr(segment, name) for name in names}
+            | {"cut": cut_note(segment.missing if segment.done else segment.beyond)}
             for segment in self.segments
         ]
         reset = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}
@@ -127,7 +134,7 @@ class Timeline:
     def _call_started(self, event: events.ToolCallStarted, ops: list[Op]) -> None:
         self._finish_open(ops)
         self._tools[event.index] = self._begin_tool(event.name, ops)
-        self._set_state(f"Calling {clean(event.name)[:MAX_NAME]}…", ops)
+        self._set_state(f"Calling {clean(event.name)[:MAX_NAME] or NAMELESS}…", ops)
 
     def _call_delta(self, event: events.ToolCallDelta, ops: list[Op]) -> None:
         index = self._tools.get(event.index)
@@ -156,11 +163,18 @@ class Timeline:
             self._bounded.append(index, clean(event.arguments), ops)
         self.running = index
         self.segments[index].state = "asked"
+        self._defaults = event.defaults
         ops.append({"op": "ask", "segment": index})
         self._set_state(f"Waiting for your yes or no to {clean(event.name)}…", ops)
 
     def _approval_answered(self, event: events.ApprovalAnswered, ops: list[Op]) -> None:
-        self.segments[self.running].edited = self._bounded.cut_text(clean(event.arguments))
+        segment = self.segments[self.running]
+        segment.edited = self._bounded.cut_text(clean(event.arguments))
+        given = _names_in(event.arguments)
+        defaults = [
+            f"{name}={clip(text, MAX_LINE)}" for name, text in self._defaults if name not in given
+        ]
+        segment.defaults = self._bounded.cut_text(clean(clip(", ".join(defaults), MAX_NOTICE)))
         self._run(event.name, ops)
 
     def _tool_finished(self, event: events.ToolFinished, ops: list[Op]) -> None:
@@ -256,7 +270,8 @@ class Timeline:
             ops.append({"op": "state", "text": text})
 
     def _begin_tool(self, name: str, ops: list[Op]) -> int | None:
-        segment = Segment("tool", clean(name)[:MAX_NAME], limit=self._bounded.tool_limit)
+        title = clean(name)[:MAX_NAME] or NAMELESS
+        segment = Segment("tool", title, limit=self._bounded.tool_limit)
         return self._bounded.admit(segment, ops)
 
     def _finish_open(self, ops: list[Op]) -> None:
@@ -293,6 +308,14 @@ class Timeline:
         events.StepFinished: _step_finished,
         events.TurnFinished: _turn_finished,
     }
+
+
+def _names_in(arguments: str) -> set[str]:
+    """Return the names of arguments in JSON, which may be none."""
+    try:
+        return set(json.loads(arguments or "{}"))
+    except (ValueError, TypeError, RecursionError):
+        return set()
 
 
 def _ending(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:

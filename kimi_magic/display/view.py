@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -34,11 +34,18 @@ class AsksPerson(Protocol):
     """A view with buttons."""
 
     def ask_person(
-        self, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+        self,
+        arguments: dict[str, Any],
+        problem: Callable[[dict[str, Any]], str],
+        *,
+        defaults: Mapping[str, str],
+        lasting: str,
     ) -> Answer | None:
         """Ask if the announced tool call may be made; None if nothing can be clicked.
 
         The person may change the arguments: ``problem`` says what is wrong with them then, or "".
+        ``defaults`` are the texts of those that apply, ``lasting`` is the label of the answer
+        ``chat``.
         """
 
 

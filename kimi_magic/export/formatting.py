@@ -49,6 +49,19 @@ class Literals(ABC):
         pairs = ((f"{name}{self.separator}", value) for name, value in values.items())
         return self._lines(pairs, self.tab if indent is None else indent)
 
+    def headers(self, name: str, headers: Iterable[tuple[str, str, str]]) -> str:
+        """Return the keyword of headers whose values are environment variables; "" for none."""
+        lines = [
+            f"{self.tab * 2}{self.key(header)}: {self.looked_up(before, variable)},\n"
+            for header, before, variable in headers
+        ]
+        opening = f"{self.tab}{name}{self.separator}{{\n"
+        return "".join([opening, *lines, f"{self.tab}}},\n"]) if lines else ""
+
+    @abstractmethod
+    def looked_up(self, before: str, variable: str) -> str:
+        """Return the expression of an environment variable's value, with text before it."""
+
     @abstractmethod
     def flat(self, value: Any) -> str:
         """Return the literal on one line."""
@@ -57,13 +70,14 @@ class Literals(ABC):
     def multiline(self, text: str) -> str:
         """Return a literal that shows a string's lines as lines."""
 
-    def _key(self, key: Any) -> str:
+    def key(self, key: Any) -> str:
+        """Return the name of a field or an item."""
         return self.flat(key)
 
     def _items(self, value: Any) -> Iterable[tuple[str, Any]]:
         """Return the items of a container, each with the text that precedes it."""
         if isinstance(value, Mapping):
-            return [(f"{self._key(key)}: ", item) for key, item in value.items()]
+            return [(f"{self.key(key)}: ", item) for key, item in value.items()]
         return [("", item) for item in value]
 
     def _lines(self, items: Iterable[tuple[str, Any]], indent: str) -> str:
@@ -114,6 +128,10 @@ class _Python(Literals):
             return f"{name} = (\n{self.tab}{text}\n)"
         return flat
 
+    def looked_up(self, before: str, variable: str) -> str:
+        value = f'os.environ["{variable}"]'
+        return f"{self.flat(before)} + {value}" if before else value
+
     def _bracketed(self, value: Any) -> str:
         inside = self._flat_items(value)
         if isinstance(value, tuple):
@@ -142,7 +160,11 @@ class _JavaScript(Literals):
         text = re.sub(r"[\\`]|\$(?=\{)", r"\\\g<0>", text)
         return f"`{_keep_trailing_spaces(_escape(text, _json_escape, keep=chr(10)))}`"
 
-    def _key(self, key: Any) -> str:
+    def looked_up(self, before: str, variable: str) -> str:
+        value = f"process.env.{variable}"
+        return f"{self.flat(before)} + {value}" if before else value
+
+    def key(self, key: Any) -> str:
         return key if re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII) else as_json(key)
 
 

@@ -34,6 +34,7 @@ def write_curl(program: Program) -> str:
     options = ["-H 'Content-Type: application/json'"]
     if program.key_env:
         options.append(f'-H "Authorization: Bearer ${program.key_env}"')
+    options += (f'-H "{name}: {scheme}${{{it}}}"' for name, scheme, it in program.headers)
     # A quoted delimiter turns expansion off, and no line of JSON is EOF alone.
     options.append("--data-binary @- <<'EOF'")
     lines = [f"curl -sSN {shlex.quote(url)}", *(f"  {option}" for option in options)]

@@ -20,6 +20,7 @@ from types import FunctionType, GenericAlias, ModuleType, UnionType
 from typing import Any
 
 from kimi_magic.core.frontend import cell_sources, lines_of
+from kimi_magic.core.text import escape_hidden
 from kimi_magic.export.formatting import PYTHON
 from kimi_magic.export.imports import Imports
 from kimi_magic.secrets.patterns import holds_key
@@ -100,7 +101,7 @@ class _Gatherer:
         if not _is_builtin(name, value) and not self.sources.imports.add_value(name, value, paths):
             # Its dependencies must enter the blocks first, so the text comes before the key.
             text = self._text(name, value, scope)
-            self.sources.blocks[name] = text.rstrip()
+            self.sources.blocks[name] = escape_hidden(text.rstrip())[0]
 
     def _text(self, name: str, value: Any, scope: Mapping[str, Any]) -> str:
         if all(type(leaf) in _SCALARS for _, leaf in _leaves(value)):

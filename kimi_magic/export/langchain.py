@@ -69,7 +69,7 @@ def write_langchain(program: Program) -> str:
     complete = at_nvidia or not any("additional_kwargs" in message for message in messages)
     kind = "ChatNVIDIA" if at_nvidia else "ChatDeepSeek" if complete else "ChatReasoner"
     imports = Imports()
-    if program.key_env:
+    if program.key_env or program.headers:
         imports.add("os")
     if at_nvidia:
         imports.add("langchain_nvidia_ai_endpoints", "ChatNVIDIA")
@@ -124,7 +124,8 @@ def _model(program: Program, kind: str) -> str:
         timeout = f"{timeout.rstrip()}  # seconds; the default of 60 is short for reasoning\n"
     return (
         f"llm = {kind}(\n{PYTHON.keywords({'base_url': program.base_url})}"
-        f"{PYTHON.tab}api_key={key},\n{PYTHON.keywords(options)}{timeout})"
+        f"{PYTHON.tab}api_key={key},\n{PYTHON.headers('default_headers', program.headers)}"
+        f"{PYTHON.keywords(options)}{timeout})"
     )
 
 

@@ -73,6 +73,7 @@ def write_node(program: Program) -> str:
         comment("//", program.opening("Node", "npm install openai")),
         'import OpenAI from "openai";',
         Template(KEY).substitute(variable=program.key_env) if program.key_env else "",
+        _header_checks(program),
         _client(program),
         f"const tools = {JAVASCRIPT.write(program.tools)};" if program.tools else "",
         f"const messages = {JAVASCRIPT.write(program.messages)};",
@@ -82,9 +83,17 @@ def write_node(program: Program) -> str:
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
+def _header_checks(program: Program) -> str:
+    variables = dict.fromkeys(header.variable for header in program.headers)
+    return "\n".join(
+        f'if (!process.env.{name}) throw new Error("{name} is not set.");' for name in variables
+    )
+
+
 def _client(program: Program) -> str:
     options = JAVASCRIPT.keywords({"baseURL": program.base_url})
     options += f"{TAB}apiKey,\n" if program.key_env else f'{TAB}apiKey: "none",\n'
+    options += JAVASCRIPT.headers("defaultHeaders", program.headers)
     if not program.streams:
         options += JAVASCRIPT.keywords({"timeout": program.timeout * 1000})
     return f"const client = new OpenAI({{\n{options}}});"

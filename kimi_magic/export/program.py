@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.reply import Reply
@@ -14,11 +15,25 @@ from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import MASKED
 from kimi_magic.secrets.redact import Redactor
 
-__all__ = ["Program", "program_of"]
+__all__ = ["OwnHeader", "Program", "program_of"]
 
 # The embedded engine has no address of its own; this is the default of llama.cpp's server.
 PLACEHOLDER_URL = "http://127.0.0.1:8080/v1"
 PRACTICE_MODEL = "The practice model lives in the kernel alone: set base_url and model to another."
+
+
+# A record may come from a notebook of somebody else: nothing else of it becomes source text.
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+_VALUE = re.compile(rf"((?:[A-Za-z][A-Za-z-]* )?)\$\{{({_VARIABLE.pattern})\}}")
+
+
+class OwnHeader(NamedTuple):
+    """A header of the endpoint's own: its name, its scheme if any, and the variable it is in."""
+
+    name: str
+    scheme: str
+    variable: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,7 @@ class Program:
     # By tool name; None for a tool without a Python function.
     functions: Mapping[str, Callable[..., Any] | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # remarks for the opening comment
+    headers: tuple[OwnHeader, ...] = ()
 
     def __post_init__(self) -> None:
         # Through JSON, so that the writers meet no type that JSON lacks.
@@ -71,6 +87,10 @@ class Program:
             paragraphs.append(f"Install: {install}")
         if self.key_env:
             paragraphs.append(f"Key: from the environment variable {self.key_env}")
+        paragraphs += (
+            f"Header {header.name}: from the environment variable {header.variable}"
+            for header in self.headers
+        )
         paragraphs += self.notes
         if self.tools and not runs_tools:
             names = ", ".join(tool["function"]["name"] for tool in self.tools)
@@ -97,6 +117,13 @@ def program_of(reply: Reply, keys: Sequence[Key]) -> Program:
         for index, message in enumerate(messages)
         if MASKED in json.dumps(message)
     )
+    headers = tuple(
+        OwnHeader(name, *found.groups())
+        for name, value in endpoint.headers.items()
+        if _HEADER.fullmatch(name) and (found := _VALUE.fullmatch(value))
+    )
+    if endpoint.key_env and not _VARIABLE.fullmatch(endpoint.key_env):
+        raise KimiError("This turn's record names no variable for its key; it was changed.")
     return Program(
         dict(record.parameters) | {"messages": messages},
         endpoint.base_url or PLACEHOLDER_URL,
@@ -104,4 +131,5 @@ def program_of(reply: Reply, keys: Sequence[Key]) -> Program:
         endpoint.name,
         dict(reply.functions),
         tuple(notes),
+        headers,
     )

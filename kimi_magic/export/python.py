@@ -189,7 +189,7 @@ def write_python(program: Program) -> str:
     main = [Template(part).substitute(names, **values) for part in parts]
     definitions = list(_tool_definitions(program, functions, sources, names))
     sources.imports.add("openai", "OpenAI")
-    if program.key_env:
+    if program.key_env or program.headers:
         sources.imports.add("os")
     if program.tools:
         sources.imports.add("json")
@@ -224,7 +224,8 @@ def _access(program: Program) -> str:
     key = f'os.environ["{program.key_env}"]' if program.key_env else '"none"'
     timeout = "" if program.streams else PYTHON.keywords({"timeout": program.timeout})
     base_url = PYTHON.keywords({"base_url": program.base_url})
-    return f"{base_url}{TAB}api_key={key},\n{timeout}"
+    headers = PYTHON.headers("default_headers", program.headers)
+    return f"{base_url}{TAB}api_key={key},\n{headers}{timeout}"
 
 
 def _request(program: Program, names: Mapping[str, str]) -> str:

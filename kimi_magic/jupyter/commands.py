@@ -15,6 +15,7 @@ from typing import Any
 
 from kimi_magic.core.errors import ConfigError, MagicError
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import why_not_written
 from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ask_about, code_of
 from kimi_magic.jupyter.line_parser import parse_verb
 from kimi_magic.jupyter.notebook import Notebook
@@ -284,7 +285,7 @@ def _snippet(notebook: Notebook, line: str) -> None:
         try:
             Path(options["out"]).expanduser().write_text(code, "utf-8", newline="\n")
         except OSError as error:
-            why = error.strerror or error
+            why = why_not_written(error)
             raise MagicError(f"{options['out']} cannot be written: {why}.") from None
         notebook.say(f"Written to {options['out']}.")
         return

@@ -10,6 +10,7 @@ from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
+from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.jupyter.commands import REGISTRY
 from kimi_magic.jupyter.options import OPTIONS, Option
 from kimi_magic.session import current
@@ -23,6 +24,7 @@ Names = Mapping[str, Callable[[str], Iterable[str]]]
 
 
 @context_matcher(identifier="kimi_magic")  # type: ignore[untyped-decorator]
+@whole_imports()
 def complete_kimi(context: CompletionContext) -> dict[str, Any]:
     """Complete our lines, and suppress the other matchers of IPython there."""
     lines = context.full_text.splitlines()[: context.cursor_line + 1] or [""]

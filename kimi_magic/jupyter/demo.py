@@ -29,6 +29,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.text import why_not_written
 from kimi_magic.wire.local.process import available
 
 __all__ = ["Plan", "make_plan", "open_lab", "run"]
@@ -100,7 +101,7 @@ def run(plan: Plan, console: Console) -> int:
     screen = _Screen(console, len(notebook.cells))
     client = _Client(notebook, screen)
     failure = ""
-    with tempfile.TemporaryFile() as log:  # the kernel's own log, shown only when it dies
+    with _log() as log:  # the kernel's own, shown only when it dies
         options: dict[str, Any] = {"cwd": str(plan.folder), "stderr": log}
         try:
             asyncio.run(client.async_execute(env=os.environ | ENVIRONMENT, **options))
@@ -112,6 +113,8 @@ def run(plan: Plan, console: Console) -> int:
             if client.stopped:
                 raise KeyboardInterrupt from None
             failure = f"The kernel ended: {error}\n{_tail(log)}".strip()
+        except OSError as error:  # Jupyter writes a file for each kernel
+            failure = f"The kernel cannot be started: {why_not_written(error)}."
         finally:
             screen.end_line()
             _save(notebook, plan.output)
@@ -131,6 +134,15 @@ def open_lab(plan: Plan, console: Console) -> int:
     return subprocess.call(command, env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"})
 
 
+def _log() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise KimiError(
+            f"No temporary file can be written: {why_not_written(error)}. TMPDIR names a folder."
+        ) from None
+
+
 def _tail(log: IO[bytes]) -> str:
     log.seek(0)
     return "\n".join(log.read().decode(errors="replace").splitlines()[-3:])
@@ -141,7 +153,7 @@ def _save(notebook: nbformat.NotebookNode, output: Path) -> None:
         nbformat.write(notebook, output)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise KimiError(
-            f"{output} cannot be written: {error.strerror or error}. Name another with --output."
+            f"{output} cannot be written: {why_not_written(error)}. Name another with --output."
         ) from None
 
 

@@ -8,6 +8,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 
 from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
+from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.reply import Reply
 from kimi_magic.jupyter.cell_request import run_cell
 from kimi_magic.jupyter.commands import REGISTRY, split_verb
@@ -37,7 +38,8 @@ class KimiMagics(Settings, Magics):
     @line_cell_magic
     def kimi(self, line: str, cell: str | None = None) -> Reply | None:
         """Ask a reasoning model: `%%kimi` asks the cell, `%kimi help` lists the verbs."""
-        if cell is not None:
-            return run_cell(self.notebook, line, cell)
-        verb, rest = split_verb(line)
-        return REGISTRY[verb].run(self.notebook, rest)
+        with whole_imports():
+            if cell is not None:
+                return run_cell(self.notebook, line, cell)
+            verb, rest = split_verb(line)
+            return REGISTRY[verb].run(self.notebook, rest)

@@ -10,6 +10,7 @@ from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.core.errors import MagicError
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import count, escape_hidden, reveal
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.session import Session
 from kimi_magic.turn.request import TurnRequest
@@ -62,8 +63,11 @@ class Notebook:
         return turns[number - 1].reply
 
     def say(self, text: str) -> None:
-        """Print a text without the keys that a name in it, or a server's answer, may hold."""
-        print(self.session.redact(text))
+        """Print a text that names or a server's answer may be part of.
+
+        Without keys, and with each unseen character by its number.
+        """
+        print(reveal(self.session.redact(text)))
 
     def read_cells(self, numbers: Iterable[int]) -> tuple[Cell, ...]:
         """Return earlier cells with their outputs and errors."""
@@ -72,6 +76,13 @@ class Notebook:
         return tuple(read_cell(number, self.shell, self.cell_errors) for number in numbers)
 
     def put_in_next_cell(self, code: str) -> None:
-        """Write code into the next cell, in front ends that support it."""
-        if code:
-            self.shell.set_next_input(code)
+        """Write code into the next cell, in front ends that support it.
+
+        What the code hides from a reader is written as escapes, and a line says so.
+        """
+        shown, escaped = escape_hidden(code)
+        if escaped:
+            were = count(escaped, "invisible character")
+            print(f"The code of the next cell has {were}, written as escapes: look closely.")
+        if shown:
+            self.shell.set_next_input(shown)

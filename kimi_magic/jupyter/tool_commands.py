@@ -8,7 +8,8 @@ from typing import Any
 
 from kimi_magic.core.errors import KimiError, MagicError, ToolInterrupted
 from kimi_magic.core.frontend import can_answer
-from kimi_magic.core.messages import ToolResult
+from kimi_magic.core.interrupts import holding_interrupts, interruptible
+from kimi_magic.core.messages import ToolCall, ToolResult
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.tools.decorator import offered
 from kimi_magic.tools.toolset import Toolset, find
@@ -32,13 +33,15 @@ def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
 
     toolset = _find_tool(name, notebook.variables)
     (tool,) = toolset.tools
-    approval = Approval(toolset.namespace, set(), ask_with_input, lambda _: None)
+    redact = notebook.session.redact
+    approval = Approval(toolset.namespace, set(), ask_with_input, lambda _: None, redact)
     try:
-        result = toolset.call(tool.name, arguments, approve=approval if can_answer() else None)
+        with holding_interrupts(), interruptible():  # as in a turn
+            result = toolset.call(tool.name, arguments, approve=approval if can_answer() else None)
     except ToolInterrupted as interrupt:
-        _show(notebook.session.redact(interrupt.result))
+        _show(notebook, arguments, interrupt.result)
         raise
-    _show(notebook.session.redact(result))
+    _show(notebook, arguments, result)
 
 
 def list_offered() -> str:
@@ -70,16 +73,13 @@ def _find_tool(name: str, namespace: Mapping[str, Any]) -> Toolset:
     return Toolset([offered.resolve(name, namespace)], namespace=namespace)
 
 
-def _show(result: ToolResult) -> None:
-    """Show a call's output as if a cell had made the call, then the text for the model."""
-    from IPython.display import display
+def _show(notebook: Notebook, arguments: str, result: ToolResult) -> None:
+    """Show a call as a turn would, then the text for the model."""
+    from kimi_magic.display.record import publish, show_call
 
-    if result.stdout:
-        print(result.stdout, end="" if result.stdout.endswith("\n") else "\n")
-    for output in result.outputs:
-        display(output.data, raw=True, metadata=output.metadata)  # type: ignore[no-untyped-call]
-    if result.traceback:
-        print(result.traceback.rstrip())
+    call = ToolCall("", result.name, arguments)
+    shown = notebook.session.redact((call, result))
+    publish(show_call(*shown, max_chars=notebook.session.settings.max_output_chars))
     outcome = "refused or failed" if result.error else "returned"
-    print(f"[{result.name} {outcome} after {result.seconds:.2f} s; the model gets:]")
-    print(result.content)
+    notebook.say(f"[{result.name} {outcome} after {result.seconds:.2f} s; the model gets:]")
+    notebook.say(shown[1].content)

@@ -39,6 +39,7 @@ __all__ = [
     "VAR_POSITIONAL",
     "Parameter",
     "documentation_of",
+    "fixed_by_partial",
     "home_of",
     "parameters_from_schema",
     "read_docstring",
@@ -122,6 +123,16 @@ def read_parameters(
             parameter = Parameter(name, raw.kind, hints[name], raw.default)
             found += _unpacked(parameter) if raw.kind is VAR_KEYWORD else [parameter]
     return [_completed(parameter, notes) for parameter in found], notes
+
+
+def fixed_by_partial(fn: Any) -> dict[str, Any]:
+    """Return the values that a partial fixes, by the names of the parameters they go to."""
+    fixed: dict[str, Any] = {}
+    if isinstance(fn, functools.partial):
+        with suppress(TypeError, ValueError):
+            bound = _inspect(fn.func).bind_partial(*fn.args, **fn.keywords)
+            fixed = {**fixed_by_partial(fn.func), **bound.arguments}
+    return fixed
 
 
 def home_of(fn: Any) -> Any:

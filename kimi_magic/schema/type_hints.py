@@ -1,20 +1,19 @@
 """Type hints as people write them → hints that pydantic reads from JSON.
 
 A value that JSON cannot carry (a DataFrame, a connection, an object of the user's own class) is
-passed by reference: the model names a variable, and the call receives the live object.
+passed by reference (`schema.references`): the model names a variable, and the call receives the
+live object.
 """
 
 from __future__ import annotations
 
 import enum
-import io
 import numbers
 import types
 import typing
 from collections import abc
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
 from types import GenericAlias
@@ -35,18 +34,19 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationInfo,
+    ImportString,
     WithJsonSchema,
     create_model,
 )
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict, is_typeddict
 
+from kimi_magic.schema.references import Listing, Reference, marked
+
 __all__ = [
     "CONFIG",
     "HintTranslator",
     "QuietJsonSchema",
-    "Reference",
     "choice",
     "dict_of",
     "either",
@@ -54,7 +54,7 @@ __all__ = [
     "keys_of",
     "list_of",
     "typed_dict",
-    "with_variables",
+    "with_names",
 ]
 
 CONFIG = ConfigDict(
@@ -63,18 +63,17 @@ CONFIG = ConfigDict(
     arbitrary_types_allowed=False,
     regex_engine="python-re",
 )
-MAX_NAMES = 20
 
 _REFERENCE = "x-holds"  # marks a reference in the schema until its description is written
 _PLAIN = (bool, int, float, str, bytes, Any, None, type(None), object)
 _BASES = (int, float, str, bytes, datetime, date, timedelta, list, dict, set, frozenset)
+_VALUES = ("default", "expected", "metadata")  # of the user's, in a schema of pydantic's core
 _ITERABLES = (abc.Iterable, abc.Collection, abc.Container, abc.Reversible)
 _ITERATORS = (abc.Iterator, abc.Generator)
 _CONTAINERS = (
     *(list, dict, tuple, set, frozenset),
     *(abc.Sequence, abc.MutableSequence, abc.Mapping, abc.MutableMapping, abc.Set, abc.MutableSet),
 )
-_MISSING = object()
 
 
 class QuietJsonSchema(GenerateJsonSchema):
@@ -83,99 +82,17 @@ class QuietJsonSchema(GenerateJsonSchema):
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A parameter that is passed by the name of a variable."""
-
-    hint: Any
-
-    @property
-    def label(self) -> str:
-        if self._class is abc.Callable:
-            return "function"
-        return getattr(self._class, "__name__", None) or str(self.hint)
-
-    @property
-    def _class(self) -> Any:
-        return get_origin(self.hint) or self.hint
-
-    def admits(self, value: Any) -> bool:
-        """Return True unless `value` is known to be of another type; a Protocol cannot tell."""
-        if is_typeddict(self._class):
-            return isinstance(value, dict)
-        kind = {typing.IO: io.IOBase, typing.TextIO: io.TextIOBase}.get(self._class, self._class)
-        try:
-            inner = get_args(self.hint)
-            if kind is type and inner and isinstance(value, type) and isinstance(inner[0], type):
-                return issubclass(value, inner[0])
-            return isinstance(value, kind)
-        except Exception:  # noqa: BLE001 - isinstance may run any code
-            return not isinstance(kind, type) or bool(getattr(kind, "_is_protocol", False))
-
-    def names(self, namespace: Mapping[str, Any]) -> list[str]:
-        """List the variables that hold a fitting value now."""
-        items = list(namespace.items())
-        return sorted(n for n, v in items if not n.startswith("_") and self.admits(v))
-
-    def description(self, namespace: Mapping[str, Any]) -> str:
-        """Describe the parameter to the model."""
-        names = self.names(namespace)
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        now = f"now: {', '.join(names[:MAX_NAMES])}{more}" if names else "none now"
-        return f"Name of a variable that holds {_a(self.label)} ({now}); attributes as in box.name"
-
-    def look_up(self, value: Any, info: ValidationInfo) -> Any:
-        """Return the object that the model named."""
-        namespace = (info.context or {}).get("namespace", {})
-        wanted = f"the name of a variable that holds {_a(self.label)}"
-        if not isinstance(value, str):
-            raise ValueError(wanted)  # noqa: TRY004 - pydantic collects ValueError only
-        found = _find(value.strip(), namespace)
-        if found is not _MISSING and self.admits(found):
-            return found
-        names = ", ".join(self.names(namespace)[:MAX_NAMES]) or "there is none now"
-        if found is _MISSING:
-            raise ValueError(f"{wanted}: {names}")
-        raise ValueError(f"{wanted}: {names} (it is {_a(type(found).__name__)})")
-
-
-def with_variables(
-    schema: Mapping[str, Any], references: list[Reference], namespace: Mapping[str, Any]
+def with_names(
+    schema: Mapping[str, Any], references: list[Reference], listing: Listing
 ) -> dict[str, Any]:
-    """Describe the references in a schema with the variables that fit now."""
+    """Write the names that were listed into a copy of a schema with references."""
     filled = deepcopy(dict(schema))
-    for node in _marked(filled):
-        variables = references[node.pop(_REFERENCE)].description(namespace)
+    for node in marked(filled, _REFERENCE):
+        listed = references[node.pop(_REFERENCE)].schema(listing)
         own = str(node.get("description", "")).rstrip(". ")
-        node["description"] = f"{own}. {variables}" if own else variables
+        text = listed["description"]
+        node.update(listed | {"description": f"{own}. {text}" if own else text})
     return filled
-
-
-def _marked(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if _REFERENCE in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, list):
-        for inner in node:
-            yield from _marked(inner)
-
-
-def _a(noun: str) -> str:
-    return f"an {noun}" if noun[:1] in "AEIOUaeiou" else f"a {noun}"
-
-
-def _find(path: str, namespace: Mapping[str, Any]) -> Any:
-    first, *rest = path.split(".")
-    if not all(part.isidentifier() and not part.startswith("__") for part in (first, *rest)):
-        return _MISSING
-    found = namespace.get(first, _MISSING)
-    for part in rest:
-        try:
-            found = _MISSING if found is _MISSING else getattr(found, part)
-        except Exception:  # noqa: BLE001 - a property may run any code
-            return _MISSING
-    return found
 
 
 class HintTranslator:
@@ -209,6 +126,9 @@ class HintTranslator:
         if hint in _PLAIN:
             return hint
         origin, inner = get_origin(hint), get_args(hint)
+        # Pydantic's own would import whatever the model names.
+        if hint is ImportString or any(type(extra) is ImportString for extra in inner[1:]):
+            return self._reference(inner[0] if inner and inner[0] is not Any else object)
         if origin is Annotated:
             return self._annotated(self.translate(inner[0]), inner[1:])
         if is_union(hint):
@@ -279,9 +199,9 @@ class HintTranslator:
     def _reference(self, hint: Any) -> Any:
         if not self._by_reference:
             raise TypeError(hint)
-        reference = Reference(hint)
+        reference = Reference(hint, len(self.references))
         self.references.append(reference)
-        mark = {"type": "string", _REFERENCE: len(self.references) - 1}
+        mark = {"type": "string", _REFERENCE: reference.index}
         return Annotated[Any, BeforeValidator(reference.look_up), WithJsonSchema(mark)]
 
 
@@ -336,9 +256,18 @@ def _is_readable(hint: Any) -> bool:
     try:
         model = create_model("Probe", __config__=CONFIG, value=(hint, ...))
         model.model_json_schema(schema_generator=QuietJsonSchema)
+        return not _imports(model.__pydantic_core_schema__)
     except Exception:  # noqa: BLE001 - hints may be anything and run any code
         return False
-    return True
+
+
+def _imports(node: Any) -> bool:
+    """Return True if pydantic imports what a value names, as `ImportString` in a model does."""
+    if isinstance(node, dict):
+        if getattr(node.get("function"), "__name__", "") == "import_string":
+            return True
+        node = [value for key, value in node.items() if key not in _VALUES]
+    return isinstance(node, list | tuple) and any(map(_imports, node))
 
 
 def _alias_target(hint: Any) -> Any:

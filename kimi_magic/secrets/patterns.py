@@ -10,12 +10,14 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["KEY", "MASKED", "holds_key", "mask_shapes", "without_key"]
+__all__ = ["ACCOUNT", "KEY", "MASKED", "holds_key", "mask_accounts", "mask_shapes", "without_key"]
 
 KEY = "[key]"
 """Stands for a key whose value is known."""
 MASKED = "[masked]"
 """Stands for what was redacted by its looks, and for all that was redacted beside it."""
+ACCOUNT = "[account]"
+"""Stands for the id of an account, an organization, a project or a user."""
 
 
 class _Shape(NamedTuple):
@@ -81,6 +83,21 @@ _IN_CONTEXT = {
         r"(?i:aws_?secret_?(?:access_?)?key)['\"]?\s*[:=,]\s*['\"]?([A-Za-z0-9/+]{40})\b"
     ),
 }
+_ACCOUNTS = {
+    # A digit tells an id from a word such as user_not_found or org-wide.
+    "by its prefix": (
+        r"(?P<before>)\b(?:org(?:anization)?|proj(?:ect)?|user|acct|account|ak|team|tenant)[-_]"
+        r"(?=[\w-]*\d)[\w-]{6,}(?P<after>)"
+    ),
+    "any name in quotes": (
+        r"(?i)(?P<before>\b(?:account|organi[sz]ation|project|tenant|user)(?:[ _-]?id)?[\"']?"
+        r"(?:\s*[:=])?\s*['\"`<])[^'\"`<>\s]{1,100}(?P<after>['\"`>])"
+    ),
+    "behind its word": (
+        r"(?i)(?P<before>\b(?:account|organi[sz]ation|project|tenant|user)(?:[ _-]?id)?"
+        r"(?:\s*[:=])?\s+)(?=[\w-]*\d)[\w-]{12,}(?P<after>)"
+    ),
+}
 # A key begins where a word does, which is also after an escape such as \n in the repr of a text.
 _IN_A_WORD = re.compile(r"(?<!\\)\w\Z|\\\\[nrt]\Z")
 
@@ -103,6 +120,17 @@ def mask_shapes(text: str) -> tuple[str, tuple[str, ...]]:
     return text, tuple(found)
 
 
+def mask_accounts(text: str) -> str:
+    """Put ``[account]`` for the ids of accounts in a server's words.
+
+    Moonshot names three at once, «account org-… / proj-… <ak-…>», OpenAI «organization org-…»,
+    NVIDIA «account 'NAME'».
+    """
+    for pattern in _account_patterns():
+        text = pattern.sub(rf"\g<before>{ACCOUNT}\g<after>", text)
+    return text
+
+
 def holds_key(value: str) -> bool:
     """Return True if something in a name, an option or a constant looks like a key or its start."""
     return _short_pattern().search(value) is not None or mask_shapes(value)[0] != value
@@ -118,6 +146,11 @@ def without_key(message: str, given: str) -> str:
 def _patterns() -> list[tuple[str, re.Pattern[str]]]:
     prefixed = {words: shape.prefix + shape.rest for words, shape in _SHAPES.items()}
     return [(words, re.compile(shape)) for words, shape in (_IN_CONTEXT | prefixed).items()]
+
+
+@cache
+def _account_patterns() -> list[re.Pattern[str]]:
+    return [re.compile(pattern) for pattern in _ACCOUNTS.values()]
 
 
 @cache

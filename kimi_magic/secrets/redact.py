@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
+from kimi_magic.core.events import ContentDelta
 from kimi_magic.core.messages import ImagePart, Message, ToolResult
+from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import KEY, MASKED, mask_shapes
 from kimi_magic.secrets.stream import StreamRedactor
 
-__all__ = ["Redactor"]
+__all__ = ["Redactor", "redact_logs"]
 
 T = TypeVar("T")
+
+_OURS = (Message.__module__, ContentDelta.__module__)
+_OUR_WORDS = ("role", "reasoning_key")  # from a short list of our own, whatever a server sends
+
+# Of the HTTP library: they log the headers of responses, and the words beside a status.
+_LOGGERS = ("httpx2", "httpcore2.http11", "httpcore2.http2", "httpcore2.proxy", "httpcore2.socks")
+_redact_log: Callable[[str], str] = str
 
 
 class Redactor:
@@ -35,17 +45,19 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Redact a text."""
+        read = Unescaped(text)
         for key in self._keys:
-            if spans := key.spans(text):
+            if spans := key.spans(read):
                 self._found[f"the value of {key.name}"] = None
                 text = _replaced(text, spans, MASKED if self._shapes else KEY)
+                read = Unescaped(text)
         if self._shapes:
             text, found = mask_shapes(text)
             self._found |= dict.fromkeys(found)
         return text
 
     def value(self, value: T) -> T:
-        """Redact each text in a message, a tool's result, or a structure of these and JSON.
+        """Redact each text in a message, an event, a tool's result, or a structure of these.
 
         Of a tool's result, the content is what the model reads: it is redacted by shapes too. The
         object that the tool returned stays as it is.
@@ -72,16 +84,26 @@ class Redactor:
             names = ("error", "stdout", "outputs", "traceback")
             shown = {name: getattr(value, name) for name in names}
             return replace(value, content=content, **self._value(shown))
-        if is_dataclass(value) and type(value).__module__ == Message.__module__:
+        if is_dataclass(value) and type(value).__module__ in _OURS:
             # In a picture's base64 the search for shapes would hit by chance.
-            opaque = {"data"} if isinstance(value, ImagePart) else set()
-            inside = {
-                field.name: getattr(value, field.name)
-                for field in fields(value)
-                if field.name not in opaque
-            }
+            opaque = {*_OUR_WORDS, "data"} if isinstance(value, ImagePart) else _OUR_WORDS
+            theirs = [field.name for field in fields(value) if field.name not in opaque]
+            inside = {name: getattr(value, name) for name in theirs}
             return replace(value, **self._value(inside))  # type: ignore[type-var]
         return value
+
+
+def redact_logs(redact: Callable[[str], str]) -> None:
+    """Pass what the HTTP library logs through this function: the session knows the keys."""
+    global _redact_log  # noqa: PLW0603 - a process has one log
+    _redact_log = redact
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_masked_record)  # no second time
+
+
+def _masked_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = _redact_log(record.getMessage()), ()
+    return True
 
 
 def _replaced(text: str, spans: Iterable[tuple[int, int]], mark: str) -> str:

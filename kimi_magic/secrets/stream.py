@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kimi_magic.core.text import mend_surrogates
+from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import LEAK, Key
 from kimi_magic.secrets.patterns import KEY
 
@@ -37,12 +38,12 @@ class StreamRedactor:
         if not self._keys:
             return text
         if not self._held:
-            near = self._passed + text
+            near = Unescaped(self._passed + text)
             for key in self._keys:
                 if key.is_near(near):
                     break
             else:
-                self._passed, self._redacting = near[-LEAK:], False
+                self._passed, self._redacting = near.last(LEAK), False
                 return text
         return self._redacted(text)
 
@@ -58,11 +59,12 @@ class StreamRedactor:
 
     def _redacted(self, text: str, *, final: bool = False) -> str:
         known = self._passed + self._held + text
+        read = Unescaped(known)
         at, end = len(self._passed), len(known)
         if not final:
-            end = max(end - max(key.unfinished(known) for key in self._keys), at)
+            end = max(end - max(key.unfinished(read) for key in self._keys), at)
         pieces = []
-        for start, stop in sorted(span for key in self._keys for span in key.spans(known)):
+        for start, stop in sorted(span for key in self._keys for span in key.spans(read)):
             if at < stop and start < end:
                 pieces.append(known[at : max(start, at)])
                 # A span that began in what was passed on has its mark already.
@@ -72,5 +74,5 @@ class StreamRedactor:
         if at < end:
             pieces.append(known[at:end])
             self._redacting = False
-        self._passed, self._held = known[max(end - LEAK, 0) : end], known[end:]
+        self._passed, self._held = Unescaped(known[:end]).last(LEAK), known[end:]
         return "".join(pieces)

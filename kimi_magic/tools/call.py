@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from kimi_magic.chats.history import CANCELLED
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import ToolInterrupted
-from kimi_magic.core.messages import ToolResult
+from kimi_magic.core.interrupts import Insisted, stoppable
+from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.core.processes import in_this_process
 from kimi_magic.core.text import cut
-from kimi_magic.core.time_limit import CallTimedOut, DeadlineReached
+from kimi_magic.core.time_limit import CallTimedOut, DeadlineReached, TimeLimit, call_within
 from kimi_magic.schema.json_in_text import parse_arguments
 from kimi_magic.schema.problems import ArgumentsError
 from kimi_magic.tools.capture import capturing, open_figures, show_new_figures
@@ -29,9 +31,12 @@ from kimi_magic.tools.results import (
     is_image,
     to_text,
 )
+from kimi_magic.tools.shell_state import CallGuard, guarding
 from kimi_magic.tools.tool import Tool
 
-__all__ = ["Approve", "run_call"]
+__all__ = ["Approve", "run_call", "told"]
+
+T = TypeVar("T")
 
 Approve = Callable[[Tool, dict[str, Any]], bool | dict[str, Any]]
 """Called with a tool and its arguments; returns True, False, or arguments to use instead."""
@@ -39,6 +44,12 @@ Approve = Callable[[Tool, dict[str, Any]], bool | dict[str, Any]]
 MAX_PROBLEMS = 10
 MAX_EDITED = 1000
 STOPPED = "The user stopped this call before its end."
+STOPPED_SHOWING = "The call ended; the user stopped it while its value was made into text."
+AGAIN = (
+    "interrupted: it had caught the first interrupt and gone on",
+    "The user stopped this call, which had caught the first interrupt and gone on.",
+)
+UNSHOWN = "Done; what it returned cannot be shown"
 DECLINED = "The user declined this call"
 NOBODY = "This tool needs the user's confirmation, and there was nobody to ask"
 
@@ -104,6 +115,24 @@ def _edited(result: ToolResult, arguments: dict[str, Any]) -> ToolResult:
 
 
 def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
+    with guarding() as guard:
+        value, error, observed = _observed(tool, call, guard)
+        if isinstance(error, KeyboardInterrupt):
+            said = AGAIN if isinstance(error, Insisted) else ("interrupted", STOPPED)
+            raise ToolInterrupted(_stopped(tool, call_id, said, observed))
+        # A repr may print, which is no output of the tool.
+        with capturing():
+            if error is not None:
+                result = _ended_badly(tool, call_id, error, observed)
+            else:
+                result = _ended_well(tool, call_id, value, observed)
+    return told(result, guard.changes)
+
+
+def _observed(
+    tool: Tool, call: Callable[[], Any], guard: CallGuard
+) -> tuple[Any, BaseException | None, dict[str, Any]]:
+    """Make the call; return its value, its error, and the fields of a result that it gave."""
     value: Any = None
     error: BaseException | None = None
     with capturing() as capture:
@@ -116,43 +145,75 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
         except BaseException as raised:  # noqa: BLE001 - SystemExit would end the kernel
             error = raised
         seconds = time.perf_counter() - began
-        # In another thread, a new figure may belong to any other call.
-        if threading.current_thread() is threading.main_thread() and not tool.options.parallel:
-            try:
-                show_new_figures(figures, value)
-            except Exception as raised:  # noqa: BLE001 - drawing may run any code
-                error = error or raised
+        try:
+            # In another thread, a new figure may belong to any other call.
+            if threading.current_thread() is threading.main_thread() and not tool.options.parallel:
+                _with_limit(tool, partial(show_new_figures, figures, value))
+            capture.wait_for_threads()
+        except DeadlineReached:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - drawing may run any code
+            error = error or raised
+        guard.settle()
+    if not isinstance(error, KeyboardInterrupt):
+        error = error or guard.refused
     printed = encodable(capture.text)
     displays = tuple(filter(None, map(fit_for_notebooks, capture.outputs)))
-    observed: dict[str, Any] = {"stdout": printed, "outputs": displays, "seconds": seconds}
-    if isinstance(error, KeyboardInterrupt):
-        content = compose(STOPPED, printed, displays, tool.options.max_chars)
-        raise ToolInterrupted(_failed(tool, call_id, "interrupted", content, **observed))
-    # A repr may print, which is no output of the tool.
-    with capturing():
-        if error is not None:
-            return _ended_badly(tool, call_id, error, observed)
-        return _ended_well(tool, call_id, value, observed)
+    return value, error, {"stdout": printed, "outputs": displays, "seconds": seconds}
+
+
+def _stopped(
+    tool: Tool, call_id: str, said: tuple[str, str], observed: dict[str, Any]
+) -> ToolResult:
+    error, text = said
+    content = compose(text, observed["stdout"], observed["outputs"], tool.options.max_chars)
+    return _failed(tool, call_id, error, content, **observed)
+
+
+def told(result: ToolResult, changes: list[str]) -> ToolResult:
+    """Add to a result, for the model and for the reader, what the call changed and left so."""
+    if not changes:
+        return result
+    text = f"This call changed {', '.join(changes)}."
+    output = Output({"text/plain": text}, {})
+    content = f"{result.content}\n\n{encodable(text)}".lstrip()
+    return replace(result, content=content, outputs=(*result.outputs, output))
+
+
+def _with_limit(tool: Tool, call: Callable[[], T]) -> T:
+    """Run code that a value brings along, such as its repr, within the tool's time limit."""
+    with in_this_process():
+        result: T = call_within(lambda: stoppable(call), TimeLimit(tool.options.timeout))
+        return result
 
 
 def _ended_well(tool: Tool, call_id: str, value: Any, observed: dict[str, Any]) -> ToolResult:
     limit, displays = tool.options.max_chars, observed["outputs"]
+    shown: tuple[Output, ...] = ()
     try:
-        shown = tuple(filter(None, map(fit_for_notebooks, as_outputs(value))))
-        if any(map(is_image, shown)):
-            text = f"A figure was shown to the user: {summarize(value, tokens=100)}"
-        elif value is None:
-            text = "" if observed["stdout"].strip() or displays else "Done; it returned None."
-        else:
-            text = to_text(value, limit)
-    except (KeyboardInterrupt, DeadlineReached):
+        shown, text = _with_limit(tool, lambda: _shown(value, limit))
+        if value is None and not (observed["stdout"].strip() or displays):
+            text = "Done; it returned None."
+    except DeadlineReached:
         raise
+    except KeyboardInterrupt:
+        said = ("interrupted", STOPPED_SHOWING)
+        raise ToolInterrupted(_stopped(tool, call_id, said, observed)) from None
+    except CallTimedOut:
+        text = f"{UNSHOWN}: showing it took longer than {tool.options.timeout:g} s."
     except BaseException as error:  # noqa: BLE001 - the value's own code may raise anything
-        shown = ()
-        text = f"Done; what it returned cannot be shown: {describe(error).message}"
+        text = f"{UNSHOWN}: {describe(error).message}"
     content = compose(text, observed["stdout"], displays, limit)
     observed["outputs"] = (*displays, *shown)
     return ToolResult(tool.name, content, value, call_id=call_id, **observed)
+
+
+def _shown(value: Any, limit: int) -> tuple[tuple[Output, ...], str]:
+    """Return a value's outputs, and its text for the model; "" for None."""
+    shown = tuple(filter(None, map(fit_for_notebooks, as_outputs(value))))
+    if any(map(is_image, shown)):
+        return shown, f"A figure was shown to the user: {summarize(value, tokens=100)}"
+    return shown, "" if value is None else to_text(value, limit)
 
 
 def _ended_badly(

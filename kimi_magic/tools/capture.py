@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -15,17 +17,21 @@ from typing import Any
 
 from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.messages import Output
-from kimi_magic.core.stdout import redirected, replaced
+from kimi_magic.core.nesting import depth
+from kimi_magic.core.stdout import redirected, redirections, replaced
 from kimi_magic.core.text import plain
+from kimi_magic.tools.shell_state import inherited_by_threads, refusing_ends
 
 __all__ = ["Capture", "capturing", "open_figures", "show_new_figures"]
 
 MAX_TEXT = 100_000
 MAX_OUTPUTS = 100
+THREADS_GRACE = 0.1  # seconds
 
 _INLINE = {"inline", "module://matplotlib_inline.backend_inline"}
 
 _current: ContextVar[Capture | None] = ContextVar("kimi_magic_capture", default=None)
+_INHERITED: tuple[ContextVar[Any], ...] = (*redirections, *inherited_by_threads, _current, depth)
 
 
 class Capture:
@@ -35,6 +41,7 @@ class Capture:
         self.closed = False  # a closed one takes no more displays
         self._lock = threading.Lock()
         self._displays: list[tuple[str | None, Output]] = []
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self.clear()
 
     def clear(self) -> None:
@@ -73,6 +80,16 @@ class Capture:
                 self._displays[i] = (display_id, output)
             return bool(display_id and known)
 
+    def add_thread(self, thread: threading.Thread) -> None:
+        self._threads.add(thread)
+
+    def wait_for_threads(self) -> None:
+        """Give threads that the function started and did not wait for a moment to end."""
+        until = time.monotonic() + THREADS_GRACE
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join(max(until - time.monotonic(), 0))
+
     @property
     def text(self) -> str:
         """The printed text as a terminal would leave it: no colours, no overwritten lines."""
@@ -93,6 +110,7 @@ def capturing() -> Iterator[Capture]:
     with ExitStack() as stack:
         stack.enter_context(redirected("stdout", capture))
         stack.enter_context(redirected("stderr", capture))
+        stack.enter_context(replaced(threading.Thread, "start", _start))
         if shell is not None:
             stack.enter_context(replaced(sys, "displayhook", _displayhook))
             stack.enter_context(replaced(shell.display_pub, "publish", _publish))
@@ -105,6 +123,32 @@ def capturing() -> Iterator[Capture]:
         finally:
             _current.reset(token)
             capture.closed = True
+
+
+def _start(original: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    """Make the stand-in for ``Thread.start``: what a call's own threads print is the call's.
+
+    A thread begins in an empty context. It gets our variables and no others, which code of the
+    user's may expect to be unset.
+    """
+
+    def start(thread: threading.Thread) -> None:
+        capture = _current.get()
+        if capture is not None and not capture.closed:
+            values = [(variable, variable.get()) for variable in _INHERITED]
+            run = thread.run
+
+            def run_in_call() -> None:
+                for variable, value in values:
+                    variable.set(value)
+                with refusing_ends():  # even when the call is over
+                    run()
+
+            thread.run = run_in_call  # type: ignore[method-assign]
+            capture.add_thread(thread)
+        original(thread)
+
+    return start
 
 
 def _captured(act: Callable[..., bool]) -> Callable[[Any], Any]:

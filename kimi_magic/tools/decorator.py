@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
 from kimi_magic.tools.tool import DEFAULT_OPTIONS, ToolOptions, name_of, proper_name
+
+if TYPE_CHECKING:
+    from kimi_magic.schema.references import Refs
 
 __all__ = [
     "MAX_TOOLS",
@@ -18,6 +22,7 @@ __all__ = [
     "TOO_MANY",
     "ToolRegistry",
     "ToolSpec",
+    "asks_first",
     "is_same_callable",
     "offered",
     "spec_of",
@@ -40,6 +45,7 @@ class ToolSpec:
     schema: Mapping[str, Any] | None = None
     options: ToolOptions = DEFAULT_OPTIONS
     languages: Mapping[str, str] | None = None
+    refs: Refs | None = None
 
 
 class ToolRegistry:
@@ -116,6 +122,7 @@ def tool(
     timeout: float | None = None,
     max_chars: int = 4000,
     parallel: bool = False,
+    refs: Any = None,
 ) -> Callable[[F], F]: ...
 @overload
 def tool(
@@ -128,6 +135,7 @@ def tool(
     timeout: float | None = None,
     max_chars: int = 4000,
     parallel: bool = False,
+    refs: Any = None,
 ) -> F: ...
 def tool(
     fn: Any = None,
@@ -139,6 +147,7 @@ def tool(
     timeout: float | None = None,
     max_chars: int = 4000,
     parallel: bool = False,
+    refs: Any = None,
 ) -> Any:
     """Offer a function to the model in every cell that names no tools of its own.
 
@@ -159,6 +168,10 @@ def tool(
         Characters of a result that are sent to the model.
     parallel : bool
         Run in a worker thread, beside other calls.
+    refs : str, callable, mapping or iterable of these, optional
+        What the model may name for parameters that take an object by its name, beside the
+        notebook's data and own functions: names and dotted paths such as ``"np.mean"``,
+        callables, objects by name.
 
     Examples
     --------
@@ -172,13 +185,18 @@ def tool(
     def mark(fn: Callable[..., Any]) -> Callable[..., Any]:
         if not callable(fn):
             raise KimiError(f"{fn!r:.60} cannot be called: kimi.tool decorates a function")
+        read = None
+        if refs is not None:
+            from kimi_magic.schema.references import read_refs
+
+            read = read_refs(refs)
         if schema is not None:  # a mistake in it shows at once
             from kimi_magic.tools.function_tool import make_tool
 
             make_tool(
                 fn, name=name, description=description, schema=schema, namespace=user_namespace()
             )
-        spec = ToolSpec(fn, name, description, schema, options)
+        spec = ToolSpec(fn, name, description, schema, options, refs=read)
         try:
             setattr(fn, _ATTRIBUTE, spec)
         except (AttributeError, TypeError):
@@ -208,9 +226,20 @@ def spec_of(fn: Any) -> ToolSpec:
     spec = getattr(fn, _ATTRIBUTE, None) or _specs.get(_key(fn))
     if isinstance(spec, ToolSpec):
         own = is_same_callable(spec.function, fn) or spec.function is getattr(fn, "__func__", None)
-        return replace(spec, function=fn) if own else ToolSpec(fn, options=spec.options)
-    options = spec_of(fn.func).options if isinstance(fn, partial) else DEFAULT_OPTIONS
-    return ToolSpec(fn, options=options)
+        return replace(spec, function=fn) if own else _wrapping(fn, spec)
+    return _wrapping(fn, spec_of(fn.func)) if isinstance(fn, partial) else ToolSpec(fn)
+
+
+def _wrapping(fn: Any, spec: ToolSpec) -> ToolSpec:
+    return ToolSpec(fn, options=spec.options, refs=spec.refs)
+
+
+def asks_first(fn: Any) -> bool:
+    """Return True for a tool with ``confirm=True``, without running code of a value's class."""
+    if type(fn) in (partial, types.FunctionType, types.MethodType, types.BuiltinFunctionType):
+        return spec_of(fn).options.confirm
+    spec = inspect.getattr_static(fn, _ATTRIBUTE, None)
+    return isinstance(spec, ToolSpec) and spec.options.confirm
 
 
 def _redefines(new: Any, old: Any) -> bool:

@@ -19,12 +19,21 @@ from kimi_magic.schema.problems import (
     problems_from_pydantic,
     stray_booleans,
 )
+from kimi_magic.schema.references import (
+    NO_REFS,
+    Listing,
+    Refs,
+    Variables,
+    isinstance_of,
+    read_refs,
+)
 from kimi_magic.schema.signature import (
     EMPTY,
     VAR_KEYWORD,
     VAR_POSITIONAL,
     Parameter,
     documentation_of,
+    fixed_by_partial,
     home_of,
     parameters_from_schema,
     read_parameters,
@@ -36,8 +45,9 @@ from kimi_magic.schema.type_hints import (
     QuietJsonSchema,
     dict_of,
     list_of,
-    with_variables,
+    with_names,
 )
+from kimi_magic.tools.decorator import asks_first
 from kimi_magic.tools.tool import DEFAULT_OPTIONS, ToolOptions, name_of, proper_name
 
 __all__ = ["FunctionTool", "make_tool"]
@@ -46,6 +56,7 @@ MAX_DESCRIPTION = 4000
 MAX_DEFAULT = 300
 
 _REST = {VAR_KEYWORD: "Further arguments by name", VAR_POSITIONAL: "Further values, in order"}
+_CALLS = (types.MethodType, types.BuiltinFunctionType, partial)
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -60,9 +71,11 @@ class FunctionTool:
     options: ToolOptions = DEFAULT_OPTIONS
     notes: tuple[str, ...] = ()
     languages: Mapping[str, str] = field(default_factory=dict)
+    refs: Refs = NO_REFS
     _binding: _Binding = field(kw_only=True, repr=False, compare=False)
-    # The parameters before variables are listed in them
+    # The parameters before variables are listed in them, and the variables that are
     _template: Mapping[str, Any] = field(kw_only=True, repr=False, compare=False)
+    _listing: Listing = field(kw_only=True, repr=False, compare=False)
 
     def schema(self) -> dict[str, Any]:
         function = {"name": self.name, "description": self.description}
@@ -71,20 +84,31 @@ class FunctionTool:
     def bind(
         self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the positional and keyword arguments of the function, defaults left out."""
-        return self._binding(arguments, namespace)
+        """Return the positional and keyword arguments of the function, defaults left out.
+
+        Of the variables that fit, only those that the schema lists may be named.
+        """
+        variables = _variables(self.function, namespace, self.refs)
+        return self._binding(arguments, {"variables": variables, "listing": self._listing})
 
     def call(self, bound: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
         args, kwargs = bound
         return self.function(*args, **kwargs)
 
     def identity(self) -> Hashable:
-        """Return a key of the function's code, defaults, closure, annotations and bound object.
+        """Return a key of the function and of the notebook's functions that it calls.
 
-        Running the same definition again gives an equal key.
+        Code, defaults, closure, annotations and the bound object belong to it. Running the same
+        definition again gives an equal key.
         """
         seen: list[Any] = []
-        return tuple(_identity(fn, seen) for fn in (self.function, home_of(self.function)))
+        functions = (self.function, home_of(self.function))
+        named = tuple(sorted(self.refs.objects.items()))
+        return tuple(_identity(each, seen) for each in (*functions, self.refs.paths, named))
+
+    def defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults that apply beside the arguments, and what a partial fixes."""
+        return self._binding.defaults(arguments) | fixed_by_partial(self.function)
 
     def variant(
         self, *, name: str | None = None, options: ToolOptions | None = None
@@ -95,10 +119,12 @@ class FunctionTool:
         return replace(self, name=name or self.name, options=options or self.options, notes=notes)
 
     def at_moment(self, namespace: Mapping[str, Any]) -> FunctionTool:
-        if not self._binding.references:
+        references = self._binding.references
+        if not references:
             return self
-        parameters = with_variables(self._template, self._binding.references, namespace)
-        return replace(self, parameters=parameters)
+        listing = Listing.of(references, _variables(self.function, namespace, self.refs))
+        parameters = with_names(self._template, references, listing)
+        return replace(self, parameters=parameters, _listing=listing)
 
 
 def make_tool(
@@ -110,12 +136,13 @@ def make_tool(
     options: ToolOptions = DEFAULT_OPTIONS,
     languages: Mapping[str, str] | None = None,
     namespace: Mapping[str, Any] | None = None,
+    refs: Any = None,
 ) -> FunctionTool:
     """Make a tool of a callable.
 
     A handwritten schema describes the parameters, or the whole tool as the API takes it. Names in
     hints are looked up in the namespace, whose variables the model may name for a parameter that
-    JSON cannot carry.
+    JSON cannot carry; ``refs`` names more, as `read_refs` takes them.
     """
     if not callable(fn):
         raise KimiError(f"{fn!r:.60} cannot be called: offer a function, a method or a class")
@@ -146,17 +173,35 @@ def make_tool(
         binding = _Binding(
             parameters_from_schema(template, parameters, translator, proper), translator
         )
-    return FunctionTool(
+    refs = read_refs(refs)
+    notes += translator.notes
+    if refs != NO_REFS and not translator.references:
+        notes.append("refs: no parameter takes an object by its name")
+    lacking = _variables(fn, namespace, refs).lacking()
+    notes += [f"refs: there is no {path} now, or it is computed" for path in lacking]
+    made = FunctionTool(
         proper,
         purpose,
-        with_variables(template, translator.references, namespace),
+        template,
         fn,
         options,
-        (*notes, *translator.notes),
+        tuple(notes),
         languages or {},
+        refs,
         _binding=binding,
         _template=template,
+        _listing=Listing(),
     )
+    return made.at_moment(namespace)
+
+
+def _variables(fn: Any, namespace: Mapping[str, Any], refs: Refs) -> Variables:
+    """Return the variables that a function's parameters may name."""
+    # A namespace that somebody put together has no name: the function's own module is at home.
+    home = namespace.get("__name__")
+    if type(home) is not str:
+        home = getattr(home_of(fn), "__module__", None) or "__main__"
+    return Variables(namespace, refs, home, asks_first)
 
 
 def _described(binding: _Binding, notes: list[str]) -> dict[str, Any]:
@@ -239,13 +284,13 @@ class _Binding:
         self.schema = self._model.model_json_schema(schema_generator=QuietJsonSchema)
 
     def __call__(
-        self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]
+        self, arguments: Mapping[str, Any], context: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         sent, places = self._renamed(arguments)
         values: dict[str, Any] = {}
         try:
             places |= dict(stray_booleans(sent, self.schema, self.schema))
-            read = self._read(sent, {"namespace": namespace})
+            read = self._read(sent, context)
             values = {
                 p.name: getattr(read, f"p{i}")
                 for i, p in enumerate(self.parameters)
@@ -258,6 +303,16 @@ class _Binding:
         if places:
             raise ArgumentsError(places)
         return _arranged(self.parameters, values)
+
+    def defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of the parameters that a call leaves out."""
+        sent, _ = self._renamed(arguments)
+        own = {self.names.get(p.name, p.name): p.default for p in self.parameters}
+        return {
+            name: value
+            for name, value in own.items()
+            if name not in sent and value is not EMPTY and value is not ...
+        }
 
     def _renamed(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Places]:
         """Use the names of the schema, and gather further keywords under their parameter."""
@@ -368,7 +423,10 @@ def _identity(value: Any, seen: list[Any]) -> Hashable:
     if isinstance(value, types.FunctionType):
         seen.append(value)
     key, parts = (tuple, value) if type(value) is tuple else _dissected(value)
-    return (key, *(_identity(part, seen) for part in parts))
+    own = [_identity(part, seen) for part in parts]
+    if isinstance(value, types.FunctionType):
+        own += [_used(value, each, seen) for each in sorted(_names_in(value.__code__))]
+    return (key, *own)
 
 
 def _dissected(value: Any) -> tuple[Hashable, Iterable[Any]]:
@@ -386,6 +444,24 @@ def _dissected(value: Any) -> tuple[Hashable, Iterable[Any]]:
         inner = get_args(value)  # with a list in Callable[[int], str]
         return _Same(origin), (tuple(arg) if type(arg) is list else arg for arg in inner)
     return _Same(value), ()
+
+
+def _used(function: types.FunctionType, name: str, seen: list[Any]) -> Hashable:
+    """Return the identity of what a function finds under a global name, if it is code.
+
+    A function of the same notebook is its own code again. Data change as a notebook goes on.
+    """
+    found = function.__globals__.get(name)
+    if type(found) is types.FunctionType:
+        own = found.__globals__ is function.__globals__
+        return name, _identity(found, seen) if own else _Same(found)
+    return name, _Same(found) if isinstance_of(found, type, types.ModuleType, *_CALLS) else None
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    """Return the global names in code, those of inner functions included."""
+    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return set(code.co_names).union(*map(_names_in, inner))
 
 
 def _state_of(function: types.FunctionType) -> Iterator[Any]:

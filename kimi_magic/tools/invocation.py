@@ -14,6 +14,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from kimi_magic.core.interrupts import stoppable
+from kimi_magic.core.processes import in_this_process
 from kimi_magic.core.time_limit import TimeLimit, call_within, wait
 
 __all__ = ["MAX_ITEMS", "Drained", "run"]
@@ -46,7 +48,11 @@ def run(call: Callable[[], Any], *, timeout: float | None = None, in_thread: boo
 
 
 def _invoke(call: Callable[[], Any]) -> Any:
-    value = call()
+    with in_this_process():
+        return stoppable(lambda: _drained(call()))
+
+
+def _drained(value: Any) -> Any:
     if not isinstance(value, _LAZY):
         return value
     items = Drained(islice(value, MAX_ITEMS + 1))
@@ -89,7 +95,8 @@ def _on_loop(work: Coroutine[Any, Any, Any], limit: TimeLimit) -> Any:
 async def _guarded(work: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
     """Return what is raised: SystemExit and KeyboardInterrupt would end the loop."""
     try:
-        return await work, None
+        with in_this_process():
+            return await work, None
     except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
         return None, error
 

@@ -35,11 +35,12 @@ from kimi_magic.context.walker import (
     in_order,
     type_name,
 )
-from kimi_magic.core import time_limit
+from kimi_magic.core import interrupts, time_limit
 from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.messages import Output
 from kimi_magic.core.text import clip, cut
 from kimi_magic.core.time_limit import USER_ERRORS
+from kimi_magic.tools import shell_state
 from kimi_magic.tools.capture import capturing
 from kimi_magic.tools.invocation import MAX_ITEMS, Drained
 
@@ -331,11 +332,15 @@ class Failure:
     traceback: str  # Python's own text, from the user's function inwards
 
 
-_OURS = (str(Path(__file__).parent), str(time_limit.__file__))
+_OURS = (str(Path(__file__).parent), str(time_limit.__file__), str(interrupts.__file__))
 
 
 def describe(error: BaseException) -> Failure:
     found = trimmed(error, _OURS)
+    frames = list(found.stack)
+    while frames and frames[-1].filename == shell_state.__file__:  # it raised: the user's called it
+        frames.pop()
+    found.stack = traceback.StackSummary.from_list(frames)
     text = cut(name_cells("".join(found.format())), MAX_TRACEBACK)
     return Failure(_message(error, MAX_MESSAGE), _place(list(found.stack)), text)
 

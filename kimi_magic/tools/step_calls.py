@@ -7,11 +7,13 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 
 from kimi_magic.core.events import ToolFinished, ToolStarted
 from kimi_magic.core.messages import ToolCall, ToolResult
-from kimi_magic.tools.call import Approve
+from kimi_magic.tools.call import Approve, told
+from kimi_magic.tools.shell_state import guarding
 from kimi_magic.tools.toolset import Toolset
 
 __all__ = ["run_step_calls"]
@@ -60,25 +62,39 @@ def _side_by_side(toolset: Toolset, places: list[tuple[int, ToolCall]]) -> Itera
                 except BaseException as error:  # noqa: BLE001 - raised again in the turn's thread
                     done.put((index, error))
 
-    for index, call in places:
-        yield ToolStarted(index, call)
-        todo.put((index, call))
-    for _ in places[:MAX_THREADS]:
-        run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(work,), name="kimi-magic calls", daemon=True).start()
-    left = len(places)
+    last: ToolFinished | None = None
+    with guarding() as guard:
+        for index, call in places:
+            yield ToolStarted(index, call)
+            todo.put((index, call))
+        for _ in places[:MAX_THREADS]:
+            run = contextvars.copy_context().run
+            threading.Thread(target=run, args=(work,), name="kimi-magic calls", daemon=True).start()
+        try:
+            for left in range(len(places) - 1, -1, -1):
+                while (outcome := _next(done)) is None:
+                    yield None
+                if left:
+                    yield outcome
+                else:
+                    last = outcome
+        finally:
+            with suppress(queue.Empty):  # a stopped turn must not start the waiting calls
+                while True:
+                    todo.get_nowait()
+    assert last is not None, "there is a call"
+    # Which of them changed something cannot be told.
+    yield replace(last, result=told(last.result, guard.changes))
+
+
+def _next(
+    done: queue.SimpleQueue[tuple[int, ToolResult | BaseException]],
+) -> ToolFinished | None:
+    """Wait for the next call to end; return None where none has within `TICK` seconds."""
     try:
-        while left:
-            try:
-                index, outcome = done.get(timeout=TICK)
-            except queue.Empty:
-                yield None
-                continue
-            if isinstance(outcome, BaseException):
-                raise outcome
-            left -= 1
-            yield ToolFinished(index, outcome)
-    finally:
-        with suppress(queue.Empty):  # a stopped turn must not start the waiting calls
-            while True:
-                todo.get_nowait()
+        index, outcome = done.get(timeout=TICK)
+    except queue.Empty:
+        return None
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return ToolFinished(index, outcome)

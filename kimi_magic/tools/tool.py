@@ -8,15 +8,17 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from kimi_magic.core.errors import KimiError
 
 __all__ = [
     "DEFAULT_OPTIONS",
     "MAX_NAME",
+    "TellsDefaults",
     "Tool",
     "ToolOptions",
+    "defaults_of",
     "is_tool",
     "name_of",
     "proper_name",
@@ -96,6 +98,26 @@ class Tool(Protocol):
 
     def at_moment(self, namespace: Mapping[str, Any]) -> Tool:
         """Return the tool with a schema that lists the variables of this moment."""
+
+
+@runtime_checkable
+class TellsDefaults(Protocol):
+    """A tool that knows more of its defaults than its schema says."""
+
+    def defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a call with these arguments takes for the parameters that they lack."""
+
+
+def defaults_of(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults that apply in a call, by the names of the parameters."""
+    if isinstance(tool, TellsDefaults):
+        return tool.defaults(arguments)
+    parameters = tool.schema()["function"].get("parameters") or {}
+    return {
+        name: node["default"]
+        for name, node in (parameters.get("properties") or {}).items()
+        if name not in arguments and isinstance(node, Mapping) and "default" in node
+    }
 
 
 def is_tool(value: Any) -> TypeGuard[Tool]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
+from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import ToolResult
 from kimi_magic.tools.decorator import (
     MAX_TOOLS,
@@ -47,6 +48,7 @@ class Toolset:
     5
     """
 
+    @whole_imports()
     def __init__(self, tools: Any, *, namespace: Mapping[str, Any] | None = None) -> None:
         self.namespace = user_namespace() if namespace is None else namespace
         self._tools: dict[str, Tool] = {}
@@ -63,8 +65,12 @@ class Toolset:
         return [tool.at_moment(self.namespace) for tool in self._tools.values()]
 
     def schemas(self) -> list[dict[str, Any]]:
-        """Return the tools as the API takes them."""
-        return [tool.schema() for tool in self.tools]
+        """Return the tools as the API takes them, with the variables of this moment.
+
+        Calls may name the variables that were listed last.
+        """
+        self._tools = dict(zip(self._tools, self.tools, strict=True))
+        return [tool.schema() for tool in self._tools.values()]
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
@@ -77,6 +83,7 @@ class Toolset:
     def __len__(self) -> int:
         return len(self._tools)
 
+    @whole_imports()
     def call(
         self,
         name: str,
@@ -196,6 +203,7 @@ class _Reader:
             options=spec.options,
             languages=spec.languages,
             namespace=self.namespace,
+            refs=spec.refs,
         )
 
 

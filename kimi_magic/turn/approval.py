@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.events import ApprovalAnswered, ApprovalAsked
+from kimi_magic.core.frontend import has_kernel, running_shell
 from kimi_magic.core.interrupts import uninterrupted
-from kimi_magic.display.live.approval_form import as_fields
+from kimi_magic.core.text import clip, reveal
+from kimi_magic.display.live.approval_form import ALWAYS, Problem, as_fields, problem_of_size
 from kimi_magic.display.view import Answer, AsksPerson, View
 
 if TYPE_CHECKING:
     from kimi_magic.tools.tool import Tool
     from kimi_magic.tools.toolset import Toolset
 
-__all__ = ["Approval", "Approved", "AskPerson", "ask_with_input", "asking", "with_approval"]
+__all__ = [
+    "Approval",
+    "Approved",
+    "AskPerson",
+    "approval_key",
+    "ask_with_input",
+    "asking",
+    "with_approval",
+]
+
+DEFAULT_TOKENS = 200
+ALWAYS_THIS_CODE = "Run, and do not ask again for this same code in this chat"
 
 Approved = set[tuple[Any, ...]]
-"""Tools that a person approved for a chat, by name and identity."""
+"""What a person approved for a chat, by `approval_key`."""
 
-AskPerson = Callable[["Tool", dict[str, Any], Callable[[dict[str, Any]], str]], Answer]
-"""Takes the tool, the arguments, and a function that says what is wrong with edited ones."""
+MAX_LABEL = 30  # characters of an argument's name that stand before its value
+
+AskPerson = Callable[["Tool", dict[str, Any], Problem, Mapping[str, str]], Answer]
+"""Takes the tool, the arguments, a function that says what is wrong with edited ones, and the
+defaults that apply as text."""
 
 
 class Approval:
     """Decides on the calls of a turn that need confirmation.
 
     Approvals for the chat are looked up in ``approved`` and added to it. Otherwise ``ask`` asks a
-    person, and ``announce`` gets an event before that and one after.
+    person, and ``announce`` gets an event before that and one after. ``redact`` keeps keys out of
+    the defaults that are shown.
     """
 
     def __init__(
@@ -38,19 +58,30 @@ class Approval:
         approved: Approved,
         ask: AskPerson,
         announce: Callable[[ApprovalAsked | ApprovalAnswered], None],
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._namespace = namespace
         self._approved = approved
         self._ask = ask
         self._announce = announce
+        self._redact = redact
 
     def __call__(self, tool: Tool, arguments: dict[str, Any]) -> bool | dict[str, Any]:
-        """Return True if the call may be made, or the arguments to make it with."""
-        same = (tool.name, tool.identity())
+        """Return True if the call may be made, or the arguments to make it with.
+
+        Raises ArgumentsError for a call that is too large to be shown to a person.
+        """
+        from kimi_magic.schema.problems import ArgumentsError
+
+        same = approval_key(tool, arguments)
         if same in self._approved:
             return True
-        self._announce(ApprovalAsked(tool.name, json.dumps(arguments, ensure_ascii=False)))
-        answer = self._ask(tool, arguments, lambda edited: self._problem(tool, edited))
+        if too_large := problem_of_size(arguments):
+            raise ArgumentsError({(): too_large})
+        text = json.dumps(arguments, ensure_ascii=False)
+        defaults = {n: self._redact(d) for n, d in shown_defaults(tool, arguments).items()}
+        self._announce(ApprovalAsked(tool.name, text, tuple(defaults.items())))
+        answer = self._ask(tool, arguments, lambda edited: self._problem(tool, edited), defaults)
         edited = json.dumps(answer, ensure_ascii=False) if isinstance(answer, dict) else ""
         self._announce(ApprovalAnswered(tool.name, answer != "no", edited))
         if answer == "chat":
@@ -60,11 +91,37 @@ class Approval:
     def _problem(self, tool: Tool, arguments: dict[str, Any]) -> str:
         from kimi_magic.schema.problems import ArgumentsError
 
+        if too_large := problem_of_size(arguments):
+            return too_large
         try:
             tool.bind(arguments, self._namespace)
         except ArgumentsError as error:
             return str(error)
         return ""
+
+
+def approval_key(tool: Tool, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what must stay equal for an approval to hold for the rest of a chat.
+
+    That is the tool's identity and what the model is told of it, the variables of the moment left
+    out. For a tool that runs code, it is the code as well.
+    """
+    offer = json.dumps(tool.at_moment({}).schema(), sort_keys=True, default=repr)
+    code = json.dumps(arguments, sort_keys=True) if tool.languages else ""
+    return tool.name, tool.identity(), offer, code
+
+
+def shown_defaults(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the defaults that apply in a call as text, by the names of the parameters."""
+    from kimi_magic.tools.tool import defaults_of
+
+    found = {}
+    for name, value in defaults_of(tool, arguments).items():
+        try:
+            found[name] = json.dumps(value, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError):
+            found[name] = summarize(value, tokens=DEFAULT_TOKENS)
+    return found
 
 
 def with_approval(toolset: Toolset, approve: str) -> Toolset:
@@ -82,22 +139,36 @@ def asking(view: View) -> AskPerson:
     """Return a function that asks in the view where it can, else at an ``input()`` prompt."""
 
     def ask(
-        tool: Tool, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+        tool: Tool, arguments: dict[str, Any], problem: Problem, defaults: Mapping[str, str]
     ) -> Answer:
+        lasting = ALWAYS_THIS_CODE if tool.languages else ALWAYS
         with uninterrupted():  # the view lets them through where it waits
-            answer = view.ask_person(arguments, problem) if isinstance(view, AsksPerson) else None
-        return ask_with_input(tool, arguments, problem) if answer is None else answer
+            answer = (
+                view.ask_person(arguments, problem, defaults=defaults, lasting=lasting)
+                if isinstance(view, AsksPerson)
+                else None
+            )
+        if answer is None:
+            return ask_with_input(tool, arguments, problem, defaults)
+        return answer
 
     return ask
 
 
 def ask_with_input(
-    tool: Tool, arguments: dict[str, Any], problem: Callable[[dict[str, Any]], str]
+    tool: Tool,
+    arguments: dict[str, Any],
+    problem: Problem,
+    defaults: Mapping[str, str] | None = None,
 ) -> Answer:
     """Ask at an ``input()`` prompt, which every front end has; an empty answer means no."""
-    text = f"{tool.name} wants to run with:\n{_shown(arguments)}\n"
+    shown = _shown(arguments, defaults)
+    text = f"{reveal(tool.name)} wants to run with:\n{shown}\n"
+    lasting = "this same code in this [c]hat" if tool.languages else "for this [c]hat"
     while True:
-        said = input(f"{text}Run it? [y]es, for this [c]hat, [e]dit, [N]o: ").strip().lower()
+        # The name once more: long arguments may have moved the first line out of sight.
+        name = reveal(tool.name)
+        said = _input(text, f"Run {name}? [y]es, {lasting}, [e]dit, [N]o: ")
         if said in ("y", "yes"):
             return "once"
         if said in ("c", "chat"):
@@ -112,23 +183,57 @@ def ask_with_input(
             wrong = f"they are no JSON: {error}"
         if not wrong:
             return dict(new)
-        text = f"These do not fit: {wrong}\n"
+        text = f"These do not fit: {reveal(wrong)}\n"
 
 
-def _shown(arguments: dict[str, Any]) -> str:
-    """Write the arguments out for a person to read.
+def _input(text: str, question: str) -> str:
+    """Ask, and return the answer in lower case.
 
-    A bar before each line of a longer text keeps it from passing for something else.
+    In a terminal the text is printed in reverse: no text of a model or a tool can look so, as its
+    escape sequences are taken out.
+    """
+    if not has_kernel(running_shell()) and sys.stdout is not None and sys.stdout.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
+        title, _, rest = text.partition("\n")
+        console = Console(force_jupyter=False)
+        console.print(Text(f" {title} ", "reverse"), soft_wrap=True)
+        console.print(Text(rest, "bold"), end="", soft_wrap=True)
+        text = ""
+    return input(text + question).strip().lower()
+
+
+def _shown(arguments: dict[str, Any], defaults: Mapping[str, str] | None = None) -> str:
+    """Write the arguments out for a person to read, and the defaults that apply beside them.
+
+    A bar before each row of a longer text keeps it from passing for something else.
     """
     shown = []
     for (name, text, whole), value in zip(
-        as_fields(arguments), [*arguments.values()], strict=False
+        as_fields(arguments, defaults), [*arguments.values(), *(defaults or {})], strict=True
     ):
-        if "\n" in text:
-            lines = "\n".join(f"  │ {line}" for line in text.split("\n"))
-            shown.append(f"  {name} =\n{lines}")
-        else:
-            is_text = whole and isinstance(value, str)
-            quoted = json.dumps(text, ensure_ascii=False) if is_text else text
-            shown.append(f"  {name} = {quoted}")
+        is_text = whole and isinstance(value, str) and "\n" not in text
+        lines = (json.dumps(text, ensure_ascii=False) if is_text else text).split("\n")
+        label = clip(name, MAX_LABEL)
+        rows = _rows(f"name: {name}") if label != name else []
+        rows += [row for line in lines for row in _rows(line)]
+        line = f"  {label} = {lines[0]}"
+        if len(rows) > 1 or len(_rows(line)) > 1:
+            line = "\n".join([f"  {label} =", *(f"  │ {row}" for row in rows)])
+        shown.append(line)
     return "\n".join(shown) or "  no arguments"
+
+
+def _rows(line: str) -> list[str]:
+    """Break a line as a display would, which would begin a row without a bar."""
+    from rich.cells import chop_cells
+
+    first, *more = chop_cells(line.expandtabs(4), _width()) or [""]
+    return [first, *(f"… {row}" for row in more)]
+
+
+def _width() -> int:
+    """Return the columns for a row; pages of front ends have room for as many as a terminal."""
+    columns = shutil.get_terminal_size().columns
+    return max(columns - len("  │ … "), MAX_LABEL) - 1

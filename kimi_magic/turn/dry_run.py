@@ -36,6 +36,10 @@ def describe_request(
     where = endpoint.base_url or "on this machine"
     model = parameters["model"]
     lines = [f"This would go to {endpoint.name} ({where}), model {model}: {about}.", *notices]
+    if endpoint.headers:
+        lines.append(
+            f"Headers of its own, whose values are not shown: {', '.join(endpoint.headers)}."
+        )
     for message in send.messages:
         lines += ["", f"── {message.role}", *_lines(message)]
     for name in ("tools", "response_format"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,6 +61,15 @@ EMPTY = "The model reasoned but gave no answer: it is asked again."
 LOST_CALLS = "The server announced tool calls but sent none: it is asked again."
 NO_TOOLS = "The model asked for a tool, but none was offered."
 CONCLUDE = "In this turn no more tools can be called. Conclude now, with what you have."
+# For the reader, and for the model.
+CALL_CUT = "The call of {} was cut at the limit of tokens: the model is told, and asked once more."
+CALL_CUT_AGAIN = "The call of {} was cut at the limit of tokens again: the turn ends here."
+TELL_CUT = (
+    "Nothing was run: your answer reached its limit of tokens in the middle of this call's "
+    "arguments. Make the call again with shorter arguments, or in several calls."
+)
+TELL_NAMELESS = "Nothing was run: this call has no name. Call one of the tools by its name: {}."
+MORE_ROOM = 4  # times the limit that was too low, as far as the context window has room
 MISMATCH = "The answer does not fit the schema: the model is told, and asked again."
 MOST_CORRECTIONS = 2
 REPEATED, REPEATED_TOO_OFTEN = 3, 10
@@ -69,12 +79,14 @@ REPEATED, REPEATED_TOO_OFTEN = 3, 10
 class Send:
     """Ask the model with these messages and tool schemas.
 
-    With ``whole``, the answer is to come in one piece, whatever the request says.
+    With ``whole``, the answer is to come in one piece, whatever the request says. ``max_tokens`` is
+    a limit in place of the request's own, 0 for none.
     """
 
     messages: tuple[Message, ...]
     tools: Sequence[dict[str, Any]] = ()
     whole: bool = False
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +143,10 @@ class Loop:
         That turn's text was cut, and the server takes it as the beginning of the answer.
     model : Model or None
         The rules that the history follows; None for those of Kimi K2.
+    max_tokens : int
+        The limit of an answer's tokens that the requests hold; 0 where they hold none.
+    limit_is_ours : bool
+        The user did not choose that limit: it may be raised where it cuts a call.
     """
 
     def __init__(
@@ -146,8 +162,11 @@ class Loop:
         continues: bool = False,
         partial_mode: bool = False,
         model: Model | None = None,
+        max_tokens: int = 0,
+        limit_is_ours: bool = False,
     ) -> None:
         self._sees = model is not None and model.sees
+        self._largest = (model.largest_output if model else None) or sys.maxsize
         self._keeps_reasoning = model is not None and model.past_reasoning == "all"
         self._history = tuple(with_reasoning(history) if self._keeps_reasoning else history)
         self._prompt = prompt
@@ -158,6 +177,11 @@ class Loop:
         self._check = check
         self._continues = continues
         self._partial_mode = partial_mode
+        self._max_tokens = max_tokens
+        self._limit_is_ours = limit_is_ours
+        self._sent_limit = max_tokens  # of the latest request
+        self._roomier = 0  # the limit that a call which was cut is asked again with
+        self._calls_cut = 0  # steps with a call that was cut
         self._corrections = 0
         self._steps: list[Step] = []
         self._own: list[Message] = []  # the messages of this turn, after its prompt
@@ -197,8 +221,17 @@ class Loop:
                 self._own.append(Message("user", correction))
                 self._tools = ()
                 continue
+            cut = self._cut_calls(completion)
             step = yield from self._call_tools(completion)
             yield StepFinished(step)
+            if cut:
+                self._calls_cut += 1
+                yield Notice((CALL_CUT if self._calls_cut == 1 else CALL_CUT_AGAIN).format(cut))
+                if self._calls_cut > 1:
+                    self._concluded = "length"  # whatever the server called it
+                    self._close_with(Message("assistant", CUT_OFF))
+                    return
+                self._ask_for_more_room(completion)
             yield from self._watch_repetition(step)
             if self._concluded is None and len(self._steps) >= self._max_steps:
                 yield Notice(
@@ -220,7 +253,8 @@ class Loop:
     @property
     def cut_short(self) -> bool:
         """True if the latest answer was cut at its limit of tokens."""
-        return bool(self._steps) and self._steps[-1].finish_reason == "length"
+        reason = self._concluded or (self._steps[-1].finish_reason if self._steps else None)
+        return reason == "length"
 
     @property
     def waiting(self) -> bool:
@@ -270,31 +304,42 @@ class Loop:
             yield from self._make_room()
             yield RequestStarted(len(self._steps) + 1, attempt)
             messages, tools = self._request_messages(), self._tools
+            send = Send(messages, tools, whole, self._limit(messages, tools))
             try:
-                completion = yield Send(messages, tools, whole)
+                completion = yield send
             except EndpointError as error:
                 nothing_came = not error.partial
+                if nothing_came and self._do_without(error, send):
+                    continue
                 if nothing_came and isinstance(error, ContextTooLong):
                     if self._window:
                         self._window.refuse(messages, tools)
                     if notice := self._shorten():
                         yield Notice(notice)
                         continue
-                if nothing_came and type(error) is BadRequest and messages[-1].partial:
-                    self._partial_mode = False  # not every model of an endpoint has it: in words
-                    continue
                 if not self._may_retry(error, attempt):
                     raise
                 delay = _delay(error, attempt)
                 reason = str(error).partition("\n")[0]
             else:
                 assert isinstance(completion, Completion), "Send is answered with a Completion"
+                self._sent_limit = send.max_tokens or self._max_tokens
                 if self._window:
                     self._window.learn(messages, tools, completion.usage)
                 return completion
             yield Retrying(reason, delay, attempt, self._retries)
             yield Pause(delay)
             attempt += 1
+
+    def _do_without(self, error: EndpointError, send: Send) -> bool:
+        """Do without what not every model of an endpoint has; False where nothing is left."""
+        if send.max_tokens and isinstance(error, BadRequest):
+            self._roomier = 0
+            return True
+        if send.messages[-1].partial and type(error) is BadRequest:
+            self._partial_mode = False  # it is asked in words
+            return True
+        return False
 
     def _request_messages(self) -> tuple[Message, ...]:
         begun = to_continue(self._history) if self._partial_mode and not self._own else ()
@@ -326,12 +371,15 @@ class Loop:
     def _close_with_answer(self, completion: Completion) -> Step:
         step = _step(completion)
         self._steps.append(step)
-        self._own.append(final_message(completion.message, NO_ANSWER))
+        self._close_with(final_message(completion.message, NO_ANSWER))
+        return step
+
+    def _close_with(self, answer: Message) -> None:
+        self._own.append(answer)
         if self._keeps_reasoning:
             self._own = list(with_reasoning(self._own, self._history))
         else:
             self._own = [outside_loop(message) for message in self._own]
-        return step
 
     def _correction(self, completion: Completion) -> str:
         """Return what goes back to a model whose answer does not fit, while that is of use."""
@@ -340,17 +388,49 @@ class Loop:
         self._corrections += 1
         return self._check(completion.message.text)
 
+    def _cut_calls(self, completion: Completion) -> str:
+        """Return the names of the calls whose arguments the limit of tokens cut; "" for none."""
+        # vLLM finishes with tool_calls, wherever its limit fell.
+        used = completion.usage.completion_tokens
+        if completion.finish_reason != "length" and not 0 < self._sent_limit <= used:
+            return ""
+        return ", ".join(
+            call.name for call in completion.message.tool_calls if not _is_json(call.arguments)
+        )
+
+    def _ask_for_more_room(self, completion: Completion) -> None:
+        """Raise the limit of tokens that cut a call, unless the user chose it."""
+        if self._limit_is_ours:
+            limit = self._max_tokens or completion.usage.completion_tokens
+            self._roomier = MORE_ROOM * limit
+
+    def _limit(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> int:
+        """Return the raised limit, as far as there is room beside a request; 0 for none."""
+        room = self._window.left(messages, tools) if self._window else self._roomier
+        raised = min(self._roomier, room, self._largest)
+        return raised if raised > self._max_tokens else 0
+
     def _call_tools(self, completion: Completion) -> Generator[Event | Command, Answer, Step]:
         self._begun, self._results = set(), {}
         self._calling = replace(completion, message=self._ids.give(completion.message))
-        event = yield RunTools(self._calling.message.tool_calls)
+        refused = self._refused(completion)
+        calls = self._calling.message.tool_calls
+        places = [place for place in range(len(calls)) if place not in refused]
+        event = (yield RunTools(tuple(calls[place] for place in places))) if places else None
         while event is not None:
+            assert not isinstance(event, Completion), "RunTools is answered with events"
+            if refused:
+                event = replace(event, index=places[event.index])
             if isinstance(event, ToolStarted):
                 self._begun.add(event.call.id)
-            elif isinstance(event, ToolFinished):
+            else:
                 self._results[event.result.call_id] = event.result
-            assert not isinstance(event, Completion), "RunTools is answered with events"
             event = yield event
+        for place, why in refused.items():
+            call = calls[place]
+            self._results[call.id] = replace(why, call_id=call.id)
+            yield ToolStarted(place, call)
+            yield ToolFinished(place, self._results[call.id])
         results = self._results_of(self._calling)
         step = _step(self._calling, results)
         self._steps.append(step)
@@ -359,6 +439,19 @@ class Loop:
             self._own.append(pictures)
         self._calling = None
         return step
+
+    def _refused(self, completion: Completion) -> dict[int, ToolResult]:
+        """Return the results of the calls that cannot be made, by their places."""
+        cut = self._cut_calls(completion)
+        refused = {}
+        for place, call in enumerate(completion.message.tool_calls):
+            if not call.name:
+                known = ", ".join(tool["function"]["name"] for tool in self._tools)
+                content = TELL_NAMELESS.format(known)
+                refused[place] = ToolResult("unnamed", content, error="the call has no name")
+            elif cut and not _is_json(call.arguments):
+                refused[place] = ToolResult(call.name, TELL_CUT, error="cut at the limit of tokens")
+        return refused
 
     def _results_of(self, completion: Completion) -> tuple[ToolResult, ...]:
         """Return the results in the order of the calls; calls without one were cancelled."""
@@ -425,6 +518,17 @@ def _pictures(results: Sequence[ToolResult]) -> Message | None:
             if encoded and (image := redraw(encoded)):
                 pieces += [f"A picture that {result.name} made:\n", image]
     return Message("user", join_parts(pieces)) if pieces else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text, strict=False)
+    except RecursionError:
+        return True
+    except ValueError as error:
+        # A number of too many digits is JSON all the same.
+        return not isinstance(error, json.JSONDecodeError)
+    return True
 
 
 def _is_empty(completion: Completion) -> bool:

@@ -43,7 +43,7 @@ from kimi_magic.core.messages import Message, ToolCall, as_content
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
-from kimi_magic.turn.approval import Approval, AskPerson, ask_with_input, with_approval
+from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input, with_approval
 from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
 from kimi_magic.turn.request import (
@@ -200,17 +200,22 @@ def prepare(
 class _Body:
     """The requests of a turn without their messages.
 
-    ``common`` are the parameters of all of them, ``schema`` those that hold an answer to its form.
+    ``common`` are the parameters of all of them, ``schema`` those that hold an answer to its form;
+    ``limit_field`` is the name of the limit of tokens.
     """
 
     common: dict[str, Any]
     schema: dict[str, Any]
+    limit_field: str
 
     def parameters(self, send: Send) -> dict[str, Any]:
+        common = self.common
+        if send.max_tokens:
+            common = common | {self.limit_field: send.max_tokens}
         if send.tools:
-            return self.common
+            return common
         # A server that holds the answer to a schema makes no calls.
-        return {k: v for k, v in self.common.items() if k != "tools"} | self.schema
+        return {k: v for k, v in common.items() if k != "tools"} | self.schema
 
 
 class _Run:
@@ -220,6 +225,7 @@ class _Run:
         self._turn = turn
         self._chat = chat
         self._ask = ask
+        self._approved: Approved = set()  # of a turn outside of any chat
         self._began = time.monotonic()
         connector = turn.connector
         # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
@@ -229,7 +235,7 @@ class _Run:
         self._loop: Loop | None = None
         self._body: _Body | None = None
         self._data: Any = None
-        self._inbox = Inbox()
+        self._inbox = Inbox(turn.settings.max_queue_bytes)
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None
@@ -288,6 +294,7 @@ class _Run:
     def _take_with(self, target: Target) -> Iterator[Envelope | None]:
         turn = self._turn
         if self._chat:  # not in new_loop: a dry run calls it, too, and changes nothing
+            self._chat.begin(turn.place, fresh=turn.request.fresh)
             asked = (target.endpoint.name, target.model)
             self._chat.calibrations.setdefault(asked, Calibration())
         for notice in left_out(turn.request, target, turn.settings):
@@ -325,7 +332,8 @@ class _Run:
             schemas: Iterable[dict[str, Any]] = [{}]
         else:
             schemas = map(turn.schema.request, target.strictnesses)
-        return [_Body(self._sendable(common), self._sendable(schema)) for schema in schemas]
+        field = target.record.limit_field
+        return [_Body(self._sendable(common), self._sendable(s), field) for s in schemas]
 
     def new_loop(self, target: Target, body: _Body) -> Loop:
         turn, request = self._turn, self._turn.request
@@ -351,6 +359,8 @@ class _Run:
             continues=request.continues,
             # Moonshot: not together with a response_format.
             partial_mode=request.cut_in_text and endpoint.partial_mode and turn.schema is None,
+            max_tokens=body.common.get(model.limit_field, 0),
+            limit_is_ours=request.max_tokens is None and turn.settings.max_tokens is None,
             model=model,
         )
 
@@ -406,8 +416,10 @@ class _Run:
             return lambda *_: False
         if turn.toolset is None or not can_answer():
             return None
-        approved = self._chat.approved if self._chat else set()
-        return Approval(turn.toolset.namespace, approved, self._ask, self._announce)
+        approved = self._chat.approved if self._chat else self._approved
+        return Approval(
+            turn.toolset.namespace, approved, self._ask, self._announce, redact=self._redact
+        )
 
     def _reply(self, error: KimiError | TurnInterrupted | None) -> Reply:
         """Make the reply of what the turn has come to, whole or cut."""
@@ -431,7 +443,12 @@ class _Run:
         record = replace(
             record,
             parameters=self._body.common if self._body else {},
-            endpoint=EndpointFacts(endpoint.name, endpoint.base_url, endpoint.key_env),
+            endpoint=EndpointFacts(
+                endpoint.name,
+                endpoint.base_url,
+                endpoint.key_env,
+                endpoint.own_headers.public(),
+            ),
             failure=Failure(type(error).__name__, str(error)) if error else None,
         )
         functions = turn.toolset.functions if turn.toolset else {}
@@ -520,10 +537,17 @@ def _request(running: Any, exchange: Exchange) -> Generator[Event | None, None, 
 
 def _arrivals(exchange: Exchange) -> Iterator[Event | None]:
     while not exchange.finished:
-        with waiting():
-            taken = exchange.inbox.take(TICK)
+        interrupted = False
+        try:
+            with waiting():
+                exchange.inbox.wait(TICK)
+        except KeyboardInterrupt:
+            interrupted = True  # what has come by now is kept, and shown
+        taken = exchange.inbox.take(0)
         deltas = [delta for each, arrivals in taken for delta in each.receive(arrivals)]
         yield from deltas or (None,)
+        if interrupted:
+            raise KeyboardInterrupt
         exchange.check()
 
 

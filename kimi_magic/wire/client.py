@@ -7,11 +7,11 @@ drives the turn takes it out and hands it to its exchange.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import groupby
 from typing import Any, Self
 
@@ -19,17 +19,29 @@ from pydantic_core import from_json
 
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import EndpointError
-from kimi_magic.core.events import ContentDelta, ReasoningDelta
+from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import Completion
+from kimi_magic.core.text import bytes_of, is_json_bomb
 from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.connection import HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.error_mapping import ErrorMapper
 from kimi_magic.wire.inbox import Inbox
 from kimi_magic.wire.models import Model
 from kimi_magic.wire.openai.chat_completions import ChatCompletions
-from kimi_magic.wire.protocols import Arrival, Carriage, Delta, Fold, Refused, Transport, Wire
-from kimi_magic.wire.sse import SSEDecoder
+from kimi_magic.wire.protocols import (
+    Arrival,
+    BadProxy,
+    Carriage,
+    Delta,
+    Fold,
+    Refused,
+    TooMuch,
+    Transport,
+    Wire,
+)
+from kimi_magic.wire.sse import NamedEvent, SSEDecoder
 
 __all__ = ["Client", "Exchange"]
 
@@ -41,7 +53,15 @@ MODELS_TIMEOUT, HINT_TIMEOUT = 30.0, 3.0
 CONNECT_GRACE = 0.5
 # After the end of a stream the body should end too; then the connection can serve again.
 END_GRACE = 0.05
+# A server that has given its reason for finishing has only the usage left to send.
+USAGE_GRACE = 2.0
+MOST_DIGITS = 400
 BLANK = b"\xef\xbb\xbf \t\r\n"
+# The beginning of a stream that no chunk came of, for the words of the error.
+MOST_OF_NO_CHUNK = 10_000
+CALL_BYTES = 2000
+# A flood of tiny events becomes Python objects in parts.
+EVENTS_AT_ONCE = 1000
 
 
 class Client:
@@ -65,9 +85,13 @@ class Client:
         self.key = key
         self.settings = settings or Settings()
         self.wire: Wire = wire or ChatCompletions()
-        headers = partial(self.wire.headers, key)
-        self.transport: Transport = transport or HTTPTransport(base_url, headers)
+        # Looked up once: a client whose endpoint's variables have changed since serves no longer.
+        self._own_headers = endpoint.own_headers.resolve()
+        self.transport: Transport = transport or HTTPTransport(
+            base_url, self._headers, lambda: self.settings.max_body_bytes
+        )
         self.under_way: set[Exchange] = set()
+        self.used_at = 0.0  # when a turn last asked for it, in seconds of the monotonic clock
 
     def __repr__(self) -> str:
         return f"<Client of {self.endpoint.name} at {self.base_url}, {self.key!r}>"
@@ -75,7 +99,8 @@ class Client:
     def serves(self, endpoint: Endpoint, base_url: str, key: Key | None) -> bool:
         """Return True if it is the client of this endpoint, at this address and with this key."""
         mine, other = (k.value if k else None for k in (self.key, key))
-        return (self.endpoint, self.base_url, mine) == (endpoint, base_url, other)
+        same = (self.endpoint, self.base_url, mine) == (endpoint, base_url, other)
+        return same and self._own_headers == endpoint.own_headers.resolve()
 
     def chat(
         self,
@@ -89,18 +114,27 @@ class Client:
         ``keys`` are masked in what comes. Exchanges that one driver waits for share an inbox.
         ``model`` has the prices.
         """
-        return Exchange(self, body, keys, inbox or Inbox(), model)
+        return Exchange(self, body, keys, inbox or Inbox(self.settings.max_queue_bytes), model)
 
     def models(self, timeout: float = MODELS_TIMEOUT) -> list[str]:
         """Return the ids that the server offers, sorted, or raise an `EndpointError`."""
         try:
-            return self.wire.read_models(self.transport.get(self.wire.models_path, timeout))
+            listed = self.wire.read_models(self.transport.get(self.wire.models_path, timeout))
         except Exception as error:  # noqa: BLE001 - mapped to one of ours
             raise self.errors().from_exception(error) from None
+        return Redactor([self.key] if self.key else ()).value(listed)
 
     def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
         """Return what maps failures, those of one model where it is named."""
+        keys = (*keys, *self.endpoint.own_headers.secrets())
         return ErrorMapper(self.endpoint, self.base_url, self.key, self.wire, model, keys)
+
+    def _headers(self) -> Mapping[str, str]:
+        """Return all that we mean to send; the endpoint's own take precedence."""
+        own = {name.lower() for name in self._own_headers}
+        common = {**self.wire.headers(self.key), "Accept-Encoding": "identity"}
+        kept = {name: value for name, value in common.items() if name.lower() not in own}
+        return kept | self._own_headers
 
     @property
     def busy(self) -> bool:
@@ -117,6 +151,9 @@ class Exchange:
 
     The driver takes arrivals from the inbox, gives each batch to `receive`, and calls `check`
     after each wait, until it is ``finished``: the answer complete, the connection at rest.
+
+    Nothing that arrives gets out with a key in it: deltas and completions are redacted here, when
+    all is decoded, whatever the wire makes of the bytes; failures are by the `ErrorMapper`.
     """
 
     def __init__(
@@ -129,24 +166,32 @@ class Exchange:
     ) -> None:
         self.inbox = inbox
         self.finished = False
+        self.held_up = 0.0  # when its reader last had to wait for room; infinite while it does
+        self.left = False  # nobody takes what still comes
+        self._driver = 0  # the thread that takes from the inbox
         self._client = client
         self._settings = client.settings
         self._body = body
         self._model = model
         self._errors = client.errors(body["model"], keys)
+        if client.key and client.key not in keys:
+            keys = (*keys, client.key)
+        self._redactor = Redactor(keys)
         self._fold: Fold = client.wire.fold(keys)
-        self._decoder = SSEDecoder()
+        self._decoder = SSEDecoder(self._settings.max_line_bytes)
         self._carriage: Carriage | None = None
         self._deltas: list[Delta] = []
-        self._body_read: list[bytes] = []  # until a chunk was understood
+        self._body_read = bytearray()  # until a chunk was understood
         self._streamed: bool | None = None  # False: one JSON document; None: no telling yet
         self._chunks = 0
-        self._began = self._last_byte = time.monotonic()
+        self._began = self._last_byte = self._last_data = time.monotonic()
+        self._answered: float | None = None  # when the server gave its reason for finishing
         self._ended: float | None = None
         self._failure: EndpointError | None = None
         self._timed_out = False
 
     def __enter__(self) -> Self:
+        self._driver = threading.get_ident()
         try:
             request = self._client.wire.request(self._body)
         except (ValueError, TypeError, RecursionError) as error:
@@ -156,13 +201,17 @@ class Exchange:
             self._carriage = self._client.transport.send(
                 request, self.deliver, self._settings.connect_timeout
             )
-        except ValueError as error:  # the HTTP library reads the environment's proxies
-            advice = "Is it the proxy? HTTP_PROXY, HTTPS_PROXY and ALL_PROXY name one."
-            raise self._errors.unsendable(str(error), advice) from None
+        except BadProxy as error:
+            raise self._errors.from_exception(error) from None
         self._client.under_way.add(self)
         return self
 
+    def waits_for_room(self) -> bool:
+        """Return True if somebody takes from the inbox, in another thread than this one."""
+        return not self.left and threading.get_ident() != self._driver
+
     def __exit__(self, *_: object) -> None:
+        self.left = True
         carriage, self._carriage = self._carriage, None
         if carriage:
             carriage.end()
@@ -200,7 +249,7 @@ class Exchange:
             self._deltas += self._fold.finish()
             self._failure.partial = self.completion()
         deltas, self._deltas = self._deltas, []
-        return _joined(deltas) if len(deltas) > 1 else deltas
+        return self._redactor.value(_joined(deltas) if len(deltas) > 1 else deltas)
 
     def check(self) -> None:
         """Look at the clock; raise the failure, with what had arrived as its ``partial``.
@@ -214,14 +263,20 @@ class Exchange:
         if self._ended is not None:
             # Pings may go on for ever behind the end.
             self.finished = self.finished or now - self._ended >= END_GRACE
-        elif not self._timed_out and (error := self._silence(now)):
+        elif self._timed_out:
+            return
+        elif self._answered is not None:
+            if now - self._answered >= USAGE_GRACE:
+                self._timed_out = True
+                self.inbox.put(self, Arrival(now, None))
+        elif error := self._silence(now):
             self._timed_out = True
             self.inbox.put(self, Arrival(now, error))
 
     def completion(self) -> Completion:
         """Return what has arrived so far."""
         end = time.monotonic() if self._ended is None else self._ended
-        completion = self._fold.completion(end - self._began)
+        completion = self._redactor.value(self._fold.completion(end - self._began))
         if self._model is None:
             return completion
         priced = self._model.priced(completion.usage, self._client.endpoint)
@@ -230,9 +285,9 @@ class Exchange:
     def _take(self, item: int | Exception | None) -> None:
         if item == 202:
             raise self._errors.queued()
-        if isinstance(item, Exception) and self._ended is None:
+        if isinstance(item, Exception) and self._ended is None and self._answered is None:
             raise item
-        if item is None and self._ended is None:
+        if not isinstance(item, int) and self._ended is None:
             self._read_end()
         if not isinstance(item, int):
             self.finished = True
@@ -241,23 +296,30 @@ class Exchange:
         if not data or self._ended is not None:  # what comes after the end belongs to no answer
             return
         if not self._chunks:
-            self._body_read.append(data)
-        if self._streamed is None:
-            # The body tells more than the Content-Type, which servers and proxies set as they like.
-            data = b"".join(self._body_read)
-            if first := data.lstrip(BLANK)[:1]:
-                self._streamed = first not in b"{["
+            self._body_read += data
+            if self._streamed is None:
+                # The body tells more than the Content-Type, which servers and proxies set as they
+                # like.
+                self._body_read = self._body_read.lstrip(BLANK)
+                data = bytes(self._body_read)
+                self._streamed = data[:1] not in b"{[" if data else None
+            if self._streamed:
+                del self._body_read[MOST_OF_NO_CHUNK:]
+            elif len(self._body_read) > self._settings.max_body_bytes:
+                raise TooMuch("max_body_bytes")
         if self._streamed:
             self._fold_events(self._decoder.feed(data))
+            if self._decoder.in_data:
+                self._last_data = self._last_byte
 
     def _read_end(self) -> None:
         """Take the end of a body that no event announced."""
-        body = b"".join(self._body_read)
+        body = bytes(self._body_read)
         if self._streamed:
             self._fold_events(self._decoder.flush(), cut=True)
         elif body:
             with suppress(ValueError):
-                self._fold_in(_chunks(body.lstrip(BLANK)))
+                self._fold_in(_chunks(body))
             if not self._fold.started and not self._fold.finish_reason:
                 raise self._errors.unreadable(body)
         if not self._chunks and self._ended is None:
@@ -277,13 +339,19 @@ class Exchange:
         for data in events:
             if ended := self._client.wire.is_end(data):
                 break
+            if isinstance(data, NamedEvent) and data.name == b"error":
+                self._fold_in(chunks)
+                raise self._errors.from_event(data, started=self._fold.started)
             try:
                 chunks += _chunks(data)
             except ValueError:
                 unreadable = data
                 break
+            if len(chunks) >= EVENTS_AT_ONCE:
+                self._fold_in(chunks)
+                chunks = []
         self._fold_in(chunks)
-        if unreadable is not None and not cut:
+        if unreadable is not None and not cut and self._answered is None:
             raise self._errors.unreadable(unreadable, started=self._fold.started)
         if ended:
             self._end()
@@ -294,7 +362,15 @@ class Exchange:
             if self._client.wire.is_error(chunk):
                 self._deltas += self._fold.add(chunks[:count])
                 raise self._errors.from_chunk(chunk, started=self._fold.started)
-        self._deltas += self._fold.add(chunks)
+        deltas = self._fold.add(chunks)
+        self._deltas += deltas
+        if chunks:
+            self._last_data = self._last_byte
+        if self._fold.finish_reason and (deltas or self._answered is None):
+            self._answered = self._last_byte
+        self.inbox.text_bytes += sum(map(_size, deltas))
+        if self.inbox.text_bytes > self._settings.max_turn_bytes:
+            raise TooMuch("max_turn_bytes")
 
     def _silence(self, now: float) -> EndpointError | None:
         settings, started = self._settings, self._fold.started
@@ -303,12 +379,19 @@ class Exchange:
             late = now - self._began > settings.connect_timeout + CONNECT_GRACE
             return self._errors.unreached("no answer in time") if late else None
         if started:
-            waited, limit = now - self._last_byte, settings.stall_timeout
+            waited, limit = now - max(self._last_data, self.held_up), settings.stall_timeout
         elif self._body.get("stream"):  # comments are no sign of an answer
             waited, limit = now - self._began, settings.first_token_timeout
         else:
             waited, limit = now - self._began, WHOLE_ANSWER_TIMEOUT
         return self._errors.silent(waited, started=started) if waited > limit else None
+
+
+def _size(delta: Delta) -> int:
+    """Return the bytes that a delta adds to the turn; a call is more than its text."""
+    if isinstance(delta, ToolCallStarted):
+        return CALL_BYTES + bytes_of(delta.name)
+    return bytes_of(delta.arguments if isinstance(delta, ToolCallDelta) else delta.text)
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:
@@ -322,12 +405,19 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
     return joined
 
 
+def _integer(digits: str) -> float:
+    """Read a number that no count has as infinite: Python takes no more than 4,300 digits."""
+    return int(digits) if len(digits) < MOST_DIGITS else float(digits)
+
+
 def _chunks(data: bytes) -> list[Mapping[str, Any]]:
     """Parse an event; JSON that is no object says nothing here, such as a sign of life."""
+    if is_json_bomb(data):
+        raise ValueError("too many objects in one event")
     try:
         value = from_json(data)  # in half the time of json
     except ValueError:  # it takes neither broken UTF-8 nor half a code point, which servers send
-        value = json.loads(data.decode("utf-8", "replace"))
+        value = json.loads(data.decode("utf-8", "replace"), parse_int=_integer)
     return [
         chunk for chunk in (value if isinstance(value, list) else [value]) if type(chunk) is dict
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
 import re
@@ -13,35 +14,58 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache, partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.wire.protocols import Arrival, Deliver, Refused, Request
+from kimi_magic.core.text import is_json_bomb
+from kimi_magic.wire.addresses import is_this_machine
+from kimi_magic.wire.protocols import (
+    Arrival,
+    BadProxy,
+    Deliver,
+    Redirected,
+    Refused,
+    Request,
+    TooMuch,
+)
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx2
 
-__all__ = ["LOOPBACK", "Connection", "HTTPTransport"]
+__all__ = ["Connection", "HTTPTransport"]
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 POLL_SECONDS = 0.5
 # As many as the threads of a busy pool; a connection at rest is a socket and a parked thread, so
 # those that a burst leaves behind are closed by and by.
 MOST_IDLE, IDLE_SECONDS = 32, 30.0
+MOST_REDIRECTS = 5
+NO_ADDRESS = "to an address that is none"
+# A refusal's words are at its beginning.
+MOST_OF_A_REFUSAL = 1_000_000
+MOST_OF_A_DOCUMENT = 16_000_000
+WAIT_SECONDS = 0.05  # on Windows, a wait can be interrupted only at its end
 _REQUEST_ID = re.compile(r"[\w-]{1,64}")
 
 
 class HTTPTransport:
     """Carries requests to one base URL; connections are used again.
 
-    ``headers`` is called at the first request, as it may import the SDK.
+    ``headers`` is called at the first request, as it may import the SDK. ``max_body`` says how many
+    bytes a document may have.
     """
 
-    def __init__(self, base_url: str, headers: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        headers: Callable[[], Mapping[str, str]],
+        max_body: Callable[[], int] = lambda: MOST_OF_A_DOCUMENT,
+    ) -> None:
         self._base_url = base_url
         self._headers = cache(headers)
+        self._max_body = max_body
         self._idle_by_process: defaultdict[int, list[Connection]] = defaultdict(list)
         self._closed = False
 
@@ -54,18 +78,30 @@ class HTTPTransport:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = Connection(self._http_client(), self._base_url, self._rest)
-        connection.send(request, deliver, connect_timeout)
+            connection = self._new_connection()
+        connection.send("POST", request, deliver, connect_timeout)
         return connection
 
     def get(self, path: str, timeout: float) -> Any:
-        with self._http_client() as http:
-            return _checked(http.get(self._base_url + path, timeout=timeout)).json()
+        document = _Document(self._max_body())
+        # A server may close an idle connection at this moment, and nobody asks for a list again.
+        connection = self._new_connection()
+        connection.send("GET", Request(path, b""), document.deliver, timeout)
+        try:
+            body = document.wait(timeout)
+            if is_json_bomb(body):
+                raise ValueError("too many objects in one document")
+            return json.loads(body)
+        finally:
+            connection.end()
 
     def close(self) -> None:
         self._closed = True
         while self._idle:
             self._idle.pop().close()
+
+    def _new_connection(self) -> Connection:
+        return Connection(self._http_client(), self._base_url, self._rest)
 
     def _rest(self, connection: Connection) -> None:
         if self._closed or len(self._idle) >= MOST_IDLE:
@@ -82,14 +118,22 @@ class HTTPTransport:
         import openai
 
         # A proxy of the environment has no business with this machine's own servers.
-        trust_env = httpx2.URL(self._base_url).host not in LOOPBACK
+        trust_env = not is_this_machine(self._base_url)
         certificates = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
-        return openai.DefaultHttpxClient(
-            headers=self._headers(),
-            limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
-            trust_env=trust_env,
-            verify=_tls(trust_env, *certificates),
-        )
+        options: dict[str, Any] = {
+            "headers": self._headers(),
+            # A cookie would tie requests together, and be one more thing that goes out.
+            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            "follow_redirects": False,
+            "limits": httpx2.Limits(max_connections=1, max_keepalive_connections=1),
+            "verify": _tls(trust_env, *certificates),
+        }
+        try:
+            return openai.DefaultHttpxClient(trust_env=trust_env, **options)
+        except ImportError as error:
+            raise BadProxy("a SOCKS proxy needs `pip install socksio`") from error
+        except (ValueError, httpx2.InvalidURL) as error:  # its words may hold the password
+            raise BadProxy("the environment names a proxy that is none") from error
 
 
 class Connection:
@@ -124,13 +168,13 @@ class Connection:
     def connected(self) -> bool:
         return self._socket is not None
 
-    def send(self, request: Request, deliver: Deliver, connect_timeout: float) -> None:
+    def send(self, method: str, request: Request, deliver: Deliver, connect_timeout: float) -> None:
         """Have the reader send a request.
 
         Only connecting has a time limit: whoever waits for the bytes judges silence.
         """
         self._reusable = False
-        self._jobs.put(partial(self._carry, request, deliver, connect_timeout))
+        self._jobs.put(partial(self._carry, method, request, deliver, connect_timeout))
 
     def end(self) -> None:
         """Rest until the next request, or wake the reader and close where one is under way."""
@@ -144,17 +188,19 @@ class Connection:
         self._shut_down()
         self._end_reader()
 
-    def _carry(self, request: Request, deliver: Deliver, connect_timeout: float) -> None:
+    def _carry(
+        self, method: str, request: Request, deliver: Deliver, connect_timeout: float
+    ) -> None:
         """In the reader's thread: send a request and deliver what comes."""
         import httpx2
 
         limits = httpx2.Timeout(None, connect=connect_timeout)
         end: Exception | None = None
         try:
-            with contextlib.closing(self._open("POST", request.path, limits, request.body)) as got:
+            with contextlib.closing(self._open(method, request.path, limits, request.body)) as got:
                 name = got.headers.get("nvcf-reqid", "") if got.status_code == 202 else ""
                 if not (pending := _REQUEST_ID.fullmatch(name)):
-                    _deliver(got, deliver)
+                    self._deliver(got, deliver)
             if pending:
                 self._poll(name, deliver, limits)
             self._reusable = True
@@ -167,25 +213,51 @@ class Connection:
         while not self._stopped.wait(POLL_SECONDS):
             with contextlib.closing(self._open("GET", f"/status/{name}", limits)) as got:
                 if got.status_code != 202:
-                    _deliver(got, deliver)
+                    self._deliver(got, deliver)
                     return
 
+    def _deliver(self, response: httpx2.Response, deliver: Deliver) -> None:
+        body = response.iter_bytes()
+        first = next(body, b"")  # the status alone would wake the driver for nothing
+        deliver(Arrival(time.monotonic(), response.status_code))
+        for data in chain((first,), body):
+            # What was received already may decode to a thousand times as much.
+            if self._stopped.is_set():
+                return
+            deliver(Arrival(time.monotonic(), data))
+
     def _open(
-        self, method: str, path: str, limits: httpx2.Timeout, body: bytes | None = None
+        self, method: str, path: str, limits: httpx2.Timeout, body: bytes = b""
     ) -> httpx2.Response:
+        """Send a request; follow its redirects within the origin, and no others."""
         import httpx2
 
         # Parsed once: a URL costs a sixth of a short request.
         if path not in self._urls:
             self._urls[path] = httpx2.URL(self._base_url + path)
-        request = self._http.build_request(
-            method,
-            self._urls[path],
-            content=body,
-            timeout=limits,
-            extensions={"trace": self._trace},
-        )
-        return _checked(self._http.send(request, stream=True))
+        url = self._urls[path]
+        for _ in range(MOST_REDIRECTS + 1):
+            request = self._http.build_request(
+                method,
+                url,
+                content=body or None,
+                timeout=limits,
+                extensions={"trace": self._trace},
+            )
+            if self._stopped.is_set():
+                raise ConnectionAbortedError("it was stopped")
+            try:
+                response = self._http.send(request, stream=True)
+            except (httpx2.InvalidURL, httpx2.RemoteProtocolError) as error:
+                # Before 2.16 the library reads the target of a redirect that it does not follow.
+                if isinstance(error, httpx2.InvalidURL) or "location header" in str(error):
+                    raise Redirected(reason=NO_ADDRESS) from None
+                raise
+            if not response.has_redirect_location:
+                return _checked(response)
+            response.close()
+            url = _redirect_target(response)
+        raise Redirected(response.status_code, reason="it goes round in circles")
 
     def _trace(self, name: str, info: Mapping[str, Any]) -> None:
         # The first part of the name differs for direct, proxied and SOCKS connections.
@@ -215,20 +287,72 @@ def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], close: Callable[[]
     close()
 
 
-def _deliver(response: httpx2.Response, deliver: Deliver) -> None:
-    body = response.iter_bytes()
-    first = next(body, b"")  # the status alone would wake the driver for nothing
-    deliver(Arrival(time.monotonic(), response.status_code))
-    for data in chain((first,), body):
-        deliver(Arrival(time.monotonic(), data))
-
-
 def _checked(response: httpx2.Response) -> httpx2.Response:
-    """Read and raise what is no success."""
+    """Raise what is no success, with the beginning of its body."""
     if response.is_success:
         return response
+    body = bytearray()
     with contextlib.closing(response):
-        body = response.read()
-    # The HTTP library sends no Authorization header to another host than the first.
-    host = response.url.netloc.decode() if response.history else ""
-    raise Refused(response.status_code, response.headers, body, host)
+        for data in response.iter_bytes():
+            body += data[: MOST_OF_A_REFUSAL - len(body)]
+            if len(body) >= MOST_OF_A_REFUSAL:
+                break
+    raise Refused(response.status_code, response.headers, bytes(body))
+
+
+def _redirect_target(response: httpx2.Response) -> httpx2.URL:
+    """Return the place where a request may follow a redirect, or raise why it may not.
+
+    RFC 9110, section 15.4, lets a client turn a POST into a GET at 301, 302 and 303; only 307 and
+    308 ask for the same request again.
+    """
+    import httpx2
+
+    asked, status = response.request, response.status_code
+    try:
+        target = asked.url.join(response.headers["Location"])
+    except (httpx2.InvalidURL, ValueError):
+        raise Redirected(status, reason=NO_ADDRESS) from None
+    if _origin(target) != _origin(asked.url):
+        host = target.raw_host.decode("ascii")  # no letters that look like others
+        host = f"[{host}]" if ":" in host else host
+        port = f":{target.port}" if target.port else ""
+        raise Redirected(status, f"{target.scheme}://{host}{port}")
+    if asked.method != "GET" and status not in (307, 308):
+        raise Redirected(status, reason="which would ask again without the prompt")
+    # A name in the address would become an Authorization in the place of ours.
+    return target.copy_with(username=None, password=None, fragment=None)
+
+
+def _origin(url: httpx2.URL) -> tuple[str, bytes, int | None]:
+    return url.scheme, url.raw_host, url.port
+
+
+class _Document:
+    """A body that is wanted as a whole; it is put together in the reader's thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._body = bytearray()
+        self._end: Exception | None = None
+        self._ended = threading.Event()
+
+    def deliver(self, arrival: Arrival) -> None:
+        if isinstance(arrival.item, bytes):
+            self._body += arrival.item
+            if len(self._body) > self._most:
+                raise TooMuch("max_body_bytes")
+        elif not isinstance(arrival.item, int):
+            self._end = arrival.item
+            self._ended.set()
+
+    def wait(self, seconds: float) -> bytes:
+        import httpx2
+
+        deadline = time.monotonic() + seconds
+        while not self._ended.wait(WAIT_SECONDS):
+            if time.monotonic() > deadline:
+                raise httpx2.ReadTimeout(f"no answer within {seconds:g} seconds")
+        if self._end:
+            raise self._end
+        return bytes(self._body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from kimi_magic.config import Settings
 from kimi_magic.core.errors import ConfigError, KimiError
 from kimi_magic.core.interrupts import waiting
 from kimi_magic.secrets.keys import Key, KeyRing
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.endpoints import (
     BUILT_IN,
     GUESSED_MODEL,
@@ -42,6 +44,10 @@ NO_MODEL = (
     "Set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.kimi.ai), or install "
     'the practice model\'s engine with `pip install "kimi-magic[local]"`.'
 )
+# Each has a few sockets, with a parked thread each.
+MOST_CLIENTS, UNUSED_SECONDS = 8, 300.0
+# Of what servers list, for completion.
+MOST_LISTED, LONGEST_MODEL = 10_000, 300
 AskKey = Callable[[str], str]
 LISTING_TIMEOUT = 10.0  # seconds for a list that is asked for before a turn
 
@@ -113,22 +119,33 @@ class Connector:
 
         ``KIMI_API_KEY`` belongs to ``KIMI_BASE_URL``; without one, to ``KIMI_ENDPOINT``.
         """
+        self._keys.remember(endpoint.own_headers.secrets())
         if not endpoint.key_env:
             return None
         named = os.environ.get("KIMI_ENDPOINT", "").strip() == endpoint.name
         own = named and not os.environ.get("KIMI_BASE_URL", "").strip()
-        return (own and self._keys.find("KIMI_API_KEY")) or self._keys.find(endpoint.key_env)
+        place = endpoint.base_url
+        found = self._keys.find("KIMI_API_KEY", place) if own else None
+        return found or self._keys.find(endpoint.key_env, place)
 
     def known_keys(self) -> list[Key]:
-        """Return every key found so far, of endpoints that are not registered too, to redact."""
+        """Return every key found so far, of endpoints that are not registered too, to redact.
+
+        The values of the endpoints' own headers are among them.
+        """
+        self._keys.remember(self.catalogue.secrets)
         return self._keys.known(self.catalogue.key_names)
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
-        """Return the endpoint's key; the user types it, or a `MissingKeyError` asks for it."""
+        """Return the endpoint's key; the user types it, or a `MissingKeyError` asks for it.
+
+        A `ConfigError` names a variable of the endpoint's own headers that is not set.
+        """
+        endpoint.own_headers.resolve()
+        found = self.key_at_hand(endpoint)
         if endpoint.key_env is None:
             return None
-        found = self.key_at_hand(endpoint)
-        return found or self._keys.ask(endpoint.key_env, endpoint.name, ask_key)
+        return found or self._keys.ask(endpoint.key_env, endpoint.name, endpoint.base_url, ask_key)
 
     def connect(
         self,
@@ -213,7 +230,7 @@ class Connector:
         thread.start()
         with waiting():
             thread.join()
-        found = newest([model for model in listed if model.isprintable()])
+        found = newest([m for m in listed if m.isprintable() and len(m) <= LONGEST_MODEL])
         self._defaults[endpoint.base_url] = found or self._defaults.get(endpoint.base_url, "")
         return found
 
@@ -221,9 +238,14 @@ class Connector:
         self, endpoint: Endpoint, key: Key | None, settings: Settings, notice: Callable[[str], None]
     ) -> list[str]:
         """Return the ids of the models that an endpoint's server offers."""
-        listed = self.connect(endpoint, key, None, settings, notice).client.models()
-        found = [name for name in listed if name.isprintable()]
+        # With a model named, the list is not asked for to find one.
+        named = GUESSED_MODEL if endpoint.base_url else None
+        listed = self.connect(endpoint, key, named, settings, notice).client.models()
+        listed = Redactor(self.known_keys()).value(listed)
+        found = [name for name in listed if name.isprintable() and len(name) <= LONGEST_MODEL]
         self._listed |= dict.fromkeys(found)
+        for name in list(self._listed)[:-MOST_LISTED]:
+            del self._listed[name]
         return found
 
     def known_models(self) -> list[str]:
@@ -245,7 +267,7 @@ class Connector:
 
     def forget(self, endpoint: Endpoint) -> None:
         """Forget a typed key that the endpoint refused."""
-        if endpoint.key_env and (key := self._keys.find(endpoint.key_env)):
+        if endpoint.key_env and (key := self._keys.find(endpoint.key_env, endpoint.base_url)):
             self._keys.forget(key)
 
     def close(self) -> None:
@@ -261,10 +283,21 @@ class Connector:
         from kimi_magic.wire.client import Client
 
         with self._lock:
-            client = self._clients.get(endpoint.name)
+            client = self._clients.pop(endpoint.name, None)
             if client is None or not client.serves(endpoint, base_url, key):
                 if client:
                     client.close()
-                client = self._clients[endpoint.name] = Client(endpoint, base_url, key, settings)
+                client = Client(endpoint, base_url, key, settings)
             client.settings = settings
+            self._clients[endpoint.name] = client  # the latest used one is the last
+            self._close_unused(client)
             return client
+
+    def _close_unused(self, used: Client) -> None:
+        """Close the clients that were not used for long, or are too many; one may be busy still."""
+        now = used.used_at = time.monotonic()
+        for name, client in list(self._clients.items()):
+            old = now - client.used_at > UNUSED_SECONDS or len(self._clients) > MOST_CLIENTS
+            if old and client is not used and not client.busy:
+                del self._clients[name]
+                client.close()

@@ -10,12 +10,15 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from kimi_magic.core.errors import ConfigError
+from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import without_key
+from kimi_magic.wire.addresses import clean_url
+from kimi_magic.wire.headers import EndpointHeaders
 from kimi_magic.wire.models import check_prices
 
 __all__ = ["GUESSED_MODEL", "LATEST_MODEL", "LOCAL", "Catalogue", "Endpoint"]
@@ -24,25 +27,7 @@ Strictness = Literal["json_schema", "json_object", "text"]
 STRICTNESSES: tuple[Strictness, ...] = ("json_schema", "json_object", "text")
 # Asked for where nobody named a model and the server was not asked for its list, or has none.
 GUESSED_MODEL, LATEST_MODEL = "kimi-k2-thinking", "kimi-k3"
-
-
-def _clean_url(url: str) -> str:
-    """Return an http(s) address without the path of a single call, or raise a `ConfigError`."""
-    url = re.sub(r"(/chat/completions)?/*$", "", url.strip())
-    if re.match(r"\w+://[^/]*@", url):
-        raise ConfigError(
-            "An address must not hold a name and password: they would be saved with the notebook. "
-            "Put the key into an environment variable and name that as key_env."
-        )
-    if not re.match(r"https?://[^/\s]+", url):
-        said = (
-            f"{url!r} is no address of a server; it looks like https://host/v1 or "
-            "http://127.0.0.1:8000/v1."
-        )
-        raise ConfigError(without_key(said, url))
-    if "?" in url or "#" in url:
-        raise ConfigError("An address has no query and no fragment; a key goes into key_env.")
-    return url
+EMBEDDED = "local"  # the endpoint of the engine in this kernel, which has no address of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +39,8 @@ class Endpoint:
     name : str
         The name that ``-e`` takes.
     base_url : str
-        Up to and including ``/v1``; empty for the embedded engine, which gets one when it starts.
+        Up to and including ``/v1``; empty for the endpoint ``local`` alone, the embedded engine,
+        which gets one when it starts.
     key_env : str or None
         The environment variable that holds the key; None: the server wants none.
     model : str
@@ -80,6 +66,11 @@ class Endpoint:
         True where the server is asked for its models before the first turn that names none.
     like : str
         The built-in endpoint whose rules the server follows, for a gateway or a proxy.
+    headers : mapping of str to str
+        Headers that each request carries beside our own, such as ``{"X-Team": "${TEAM_TOKEN}"}``.
+        ``${NAME}`` stands for an environment variable, which must be set when a request is made.
+        An ``Authorization`` takes the place of the key: only where there is no ``key_env``. The
+        values are masked as keys are.
     """
 
     name: str
@@ -98,14 +89,22 @@ class Endpoint:
     partial_mode: bool = False
     lists_models: bool = False
     like: str = ""
+    headers: Mapping[str, str] = field(default_factory=EndpointHeaders)
 
     def __post_init__(self) -> None:
-        if self.base_url:
-            object.__setattr__(self, "base_url", _clean_url(self.base_url))
-        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,63}", self.key_env):
+        if not str(self.name).strip():
+            raise ConfigError("An endpoint has a name, the one that -e takes.")
+        if self.base_url != "" or self.name != EMBEDDED:
+            object.__setattr__(self, "base_url", clean_url(self.base_url))
+        object.__setattr__(self, "headers", EndpointHeaders(self.headers))
+        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,63}", str(self.key_env)):
             raise ConfigError(
                 "key_env takes the name of the environment variable that holds the key, such as "
                 "'LAB_API_KEY', and not the key."
+            )
+        if self.key_env is not None and self.own_headers.has("Authorization"):
+            raise ConfigError(
+                "An endpoint has a key_env or an Authorization header of its own, not both."
             )
         if self.prices is not None:
             object.__setattr__(self, "prices", check_prices(self.prices))
@@ -115,6 +114,12 @@ class Endpoint:
         """The name under which models know the endpoint."""
         return self.like or self.name
 
+    @property
+    def own_headers(self) -> EndpointHeaders:
+        """The headers, which a record always holds in this form."""
+        assert isinstance(self.headers, EndpointHeaders), "__post_init__ sees to it"
+        return self.headers
+
 
 def _self_hosted(name: str, port: int, docs: str, answers: Strictness = "json_schema") -> Endpoint:
     url = f"http://127.0.0.1:{port}/v1"
@@ -123,7 +128,7 @@ def _self_hosted(name: str, port: int, docs: str, answers: Strictness = "json_sc
 
 # Measured: the practice model makes sense only when it is sampled greedily and kept short.
 LOCAL = Endpoint(
-    "local",
+    EMBEDDED,
     "",
     model="smollm2-135m-practice",
     context_window=4096,
@@ -217,6 +222,12 @@ class Catalogue:
         """The variables that hold keys, of every endpoint."""
         return [e.key_env for e in self._named.values() if e.key_env] + ["KIMI_API_KEY"]
 
+    @property
+    def secrets(self) -> list[Key]:
+        """The values of the endpoints' own headers, to mask."""
+        own = [e.own_headers for e in self._named.values() if e.headers]
+        return [secret for headers in own for secret in headers.secrets()]
+
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint; one of the same name is replaced."""
         self._named[endpoint.name] = endpoint
@@ -224,11 +235,11 @@ class Catalogue:
     def resemble(self, like: str, fields: Mapping[str, Any]) -> Endpoint:
         """Make an endpoint of its own fields and the facts of a known one.
 
-        The known one's key stays with its own address: ``key_env`` is among the fields, or none is.
+        The known one's key and headers stay with its own address.
         """
         known = self.get(like)
-        own = {"name": known.name, "base_url": known.base_url, "key_env": None, "like": known.kind}
-        return replace(known, **{**own, **fields})
+        own = {"key_env": None, "headers": {}, "like": known.kind, **fields}
+        return replace(known, **own)
 
     def get(self, name: str) -> Endpoint:
         """Look up an endpoint by its name, or make one of a URL.
@@ -240,8 +251,8 @@ class Catalogue:
         if name == OWN and (own := from_environment()):
             return own
         known = self._all()
-        if "://" in name:
-            url = _clean_url(name)
+        if "://" in name or "@" in name:  # the latter is refused in words that do not quote it
+            url = clean_url(name)
             same = [endpoint for endpoint in known.values() if endpoint.base_url == url]
             return same[0] if same else Endpoint(url, url)
         near = get_close_matches(name, known, n=1)

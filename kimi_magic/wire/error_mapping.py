@@ -15,17 +15,24 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from kimi_magic.core import errors
 from kimi_magic.core.errors import BadStream, ConnectionFailed, EndpointError, ServerFailed
-from kimi_magic.core.text import replace_unprintable
-from kimi_magic.secrets.keys import Key
+from kimi_magic.core.text import replace_unprintable, text_of_html
+from kimi_magic.secrets.keys import KEYRING_SERVICE, Key
+from kimi_magic.secrets.patterns import mask_accounts
 from kimi_magic.secrets.redact import Redactor
-from kimi_magic.wire.connection import LOOPBACK
+from kimi_magic.wire.addresses import host_of, is_this_machine
 from kimi_magic.wire.endpoints import Endpoint
-from kimi_magic.wire.protocols import Refused, ServerError, Wire
+from kimi_magic.wire.protocols import (
+    BadProxy,
+    Redirected,
+    Refused,
+    ServerError,
+    TooMuch,
+    Wire,
+)
 
 __all__ = ["ErrorMapper", "retry_after"]
 
@@ -41,6 +48,11 @@ _DOWN = ("degraded function", "overloaded", "server_error", "internalservererror
 RUN_AGAIN = "What had arrived is kept; run the cell again."
 OTHER_SERVER = "`-e NAME` or KIMI_BASE_URL choose another."
 WRONG_ADDRESS = "Does the address end where the server's API begins (often /v1)?"
+TOO_MUCH = {
+    "max_body_bytes": "a body that is too long",
+    "max_line_bytes": "a line that is too long",
+    "max_turn_bytes": "more text than a turn may hold",
+}
 Models = Callable[[], Sequence[str]]
 
 
@@ -55,7 +67,7 @@ class ErrorMapper:
     model: str = ""
     others: Sequence[Key] = ()
 
-    def from_exception(
+    def from_exception(  # noqa: PLR0911 - a table
         self, error: Exception, *, started: bool = False, models: Models | None = None
     ) -> EndpointError:
         """Map what the transport or the decoding raised.
@@ -68,9 +80,10 @@ class ErrorMapper:
         if isinstance(error, EndpointError):
             return error
         if isinstance(error, Refused):
-            said = self.wire.read_error(_json_or_text(error.body))
-            mapped = self._from_server(error.status, said, error.headers, models=models)
-            return self._redirected(mapped, error.host)
+            said = self.wire.read_error(_json_or_text(error.body, error.headers))
+            return self._from_server(error.status, said, error.headers, models=models)
+        if isinstance(error, Redirected | BadProxy | TooMuch):
+            return self._given_up(error, started=started)
         words = self._clean(str(error)) or type(error).__name__
         again = RUN_AGAIN if started else f"Run the cell again. {OTHER_SERVER}"
         if isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
@@ -84,6 +97,11 @@ class ErrorMapper:
     def from_chunk(self, chunk: Mapping[str, Any], *, started: bool) -> EndpointError:
         """Map an error that a server reports in its stream."""
         return self._from_server(None, self.wire.read_error(chunk), {}, started=started)
+
+    def from_event(self, data: bytes, *, started: bool) -> EndpointError:
+        """Map an event of the stream that is an error by its name, whatever its form."""
+        said = self.wire.read_error(_json_or_text(data))
+        return self._from_server(None, said, {}, started=started)
 
     def unsendable(self, words: str, advice: str) -> errors.BadRequest:
         """Report a request that never left."""
@@ -117,6 +135,7 @@ class ErrorMapper:
     ) -> EndpointError:
         words = self._clean(said.words)
         kind, advice = self._judge(status or said.code, f"{said.type} {words}".lower(), models)
+        request_id = headers.get("msh-request-id") or headers.get("x-request-id")
         wait = retry_after(headers)
         if kind is errors.RateLimited and wait and wait >= 1:
             advice = f"Too many requests: the server asks to wait {wait:,.0f} s."
@@ -127,16 +146,16 @@ class ErrorMapper:
             f"{self._name} {did}: {words or 'no words'}\n{RUN_AGAIN if started else advice}",
             status=status,
             retry_after=wait,
-            request_id=headers.get("msh-request-id") or headers.get("x-request-id"),
+            request_id=request_id and self._clean(request_id),
         )
 
     def silent(self, seconds: float, *, started: bool) -> errors.TimedOut:
-        """Report a server that has sent nothing for that long."""
+        """Report a server that has sent nothing of its answer for that long."""
         happened = "stopped in the middle of its answer" if started else "sent no first token"
         setting = "stall_timeout" if started else "first_token_timeout"
         so_far = "What had arrived is kept. " if started else ""
         return errors.TimedOut(
-            f"{self._name} {happened}: {seconds:.0f} s without a sign.\n"
+            f"{self._name} {happened}: {seconds:.0f} s without data.\n"
             f"{so_far}Run the cell again, or raise `%config KimiMagics.{setting}`."
         )
 
@@ -174,7 +193,7 @@ class ErrorMapper:
             advice = "Too long for the model: `%kimi reset` starts the chat anew."
             return errors.ContextTooLong, advice
         if status in (401, 403):
-            return errors.KeyRefused, self._key_advice()
+            return errors.KeyRefused, self._key_advice(status)
         if status in (404, 405, 410) or (status == 400 and any(mark in text for mark in _NO_MODEL)):
             return errors.NotFound, self._model_advice(models if status != 405 else None)
         if status == 429 or "rate_limit" in text:
@@ -214,51 +233,79 @@ class ErrorMapper:
             "`-m NAME` chooses, `%kimi models` lists all."
         )
 
-    def _redirected(self, error: EndpointError, host: str) -> EndpointError:
-        """Name the host that answered: the key stays with the one that it was meant for."""
-        if host not in ("", urlsplit(self.base_url).netloc):
-            said = str(error).partition("\n")[0]
-            advice = (
-                f"The request was redirected to {host}, which gets no key. If you trust it, give "
-                "its own address: `-e URL` or KIMI_BASE_URL."
+    def _given_up(self, error: Redirected | BadProxy | TooMuch, *, started: bool) -> EndpointError:
+        """Report what we would not do, or not take."""
+        if isinstance(error, BadProxy):
+            advice = "HTTP_PROXY, HTTPS_PROXY and ALL_PROXY name one, NO_PROXY names exceptions."
+            return self.unsendable(str(error), advice)
+        if isinstance(error, TooMuch):
+            kept = "What had arrived is kept; " if started else ""
+            return BadStream(
+                f"{self._name} sent {TOO_MUCH[error.setting]} and was stopped.\n"
+                f"{kept}`%config KimiMagics.{error.setting}` sets the limit, in bytes."
             )
-            error.args = (f"{said}\n{advice}",)
-        return error
+        if error.target:
+            said = (
+                f"{self._name} redirects to {self._clean(error.target[:200])}: nothing was sent "
+                "there. If you trust it, give its own address: `-e URL` or KIMI_BASE_URL."
+            )
+        else:
+            status = error.status or "3xx"
+            said = (
+                f"{self._name} answered {status}, a redirect {error.reason}: it was not "
+                f"followed.\n{WRONG_ADDRESS}"
+            )
+        failed = ConnectionFailed(said, status=error.status)
+        failed.retriable = False
+        return failed
 
-    def _key_advice(self) -> str:
+    def _key_advice(self, status: int | None) -> str:
+        """Say where the key came from, and what to do: 403 is for one that lacks a right."""
+        name, docs = self.endpoint.key_env, self.endpoint.docs
+        if self.key and self.key.name.isidentifier():  # KIMI_API_KEY may stand in for it
+            name = self.key.name
+        if self.key and name:
+            other = "choose another model with `-m NAME`, or " * (status == 403)
+            made = f" (made at {docs})" * bool(docs)
+            do = f"{other}set {name} to another key{made}, in the environment or with"
+            return (
+                f"The key came from {self.key.source}.\n{do[0].upper()}{do[1:]} "
+                f"`keyring set {KEYRING_SERVICE} {name}`, and run the cell again."
+            )
         if self.key:
-            name, docs = self.endpoint.key_env, self.endpoint.docs
-            place = f" It is looked for as {name}, in the environment and in keyring." * bool(name)
-            made = f" Keys are made at {docs}." * bool(docs)
-            return f"The key came from {self.key.source}.{place}{made}"
+            return f"The key came from {self.key.source}. Run the cell again. {OTHER_SERVER}"
+        if name:
+            return f"No key was sent. Set {name} to a key, and run the cell again."
         return (
-            "No key was sent. For a server of your own set KIMI_BASE_URL and KIMI_API_KEY, or use "
-            "kimi.add_endpoint(kimi.Endpoint(name, base_url, key_env='MY_KEY'))."
+            "No key was sent. Set KIMI_API_KEY beside KIMI_BASE_URL, or name the variable that "
+            f"holds one: kimi.add_endpoint(name={self.endpoint.name!r:.60}, base_url=…, "
+            "key_env='MY_KEY')."
         )
 
     def _clean(self, text: str) -> str:
-        """One line without the key, of bearable length, with nothing that a terminal obeys."""
+        """One line of bearable length, with no key, no account, nothing that a terminal obeys."""
         keys = [*self.others, self.key] if self.key else self.others
-        text = Redactor(keys).text(" ".join(text[:MAX_READ].split()))
+        text = mask_accounts(Redactor(keys).text(" ".join(text[:MAX_READ].split())))
         text = text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
         return replace_unprintable(text)
 
 
 def _proxy_for(url: str) -> str | None:
     """Return the variable that names the proxy on the way to an address, if there is one."""
-    parts, proxies = urlsplit(url), getproxies()
-    host = parts.hostname or ""
-    if host in LOOPBACK or proxy_bypass(host):
+    proxies = getproxies()
+    if is_this_machine(url) or proxy_bypass(host_of(url)):
         return None
-    named = [f"{scheme.upper()}_PROXY" for scheme in (parts.scheme, "all") if scheme in proxies]
+    schemes = (url.partition(":")[0], "all")
+    named = [f"{scheme.upper()}_PROXY" for scheme in schemes if scheme in proxies]
     return named[0] if named else None
 
 
-def _json_or_text(body: bytes) -> object:
+def _json_or_text(body: bytes, headers: Mapping[str, str] | None = None) -> object:
     text = body.decode("utf-8", "replace").strip()
     with suppress(ValueError, RecursionError):
         return json.loads(text)
-    return text
+    is_page = "html" in (headers or {}).get("content-type", "").lower()
+    return text_of_html(text[:MAX_READ]) if is_page else text
 
 
 def retry_after(headers: Mapping[str, Any]) -> float | None:

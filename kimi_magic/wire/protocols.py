@@ -78,13 +78,34 @@ class Wire(Protocol):
 
 
 class Refused(Exception):
-    """The server answered with an error status; ``host`` is named where it was redirected."""
+    """The server answered with an error status; of a long body, the beginning is enough."""
 
-    def __init__(
-        self, status: int, headers: Mapping[str, str], body: bytes, host: str = ""
-    ) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         super().__init__(f"answered {status}")
-        self.status, self.headers, self.body, self.host = status, headers, body, host
+        self.status, self.headers, self.body = status, headers, body
+
+
+class Redirected(Exception):
+    """The server sends a request where it must not go.
+
+    ``target`` is the other origin; it is empty within the same one, where ``reason`` says why.
+    """
+
+    def __init__(self, status: int | None = None, target: str = "", reason: str = "") -> None:
+        super().__init__(f"redirected with {status}")
+        self.status, self.target, self.reason = status, target, reason
+
+
+class BadProxy(Exception):
+    """The environment names a proxy that cannot be used."""
+
+
+class TooMuch(Exception):
+    """More arrived than a setting allows; ``setting`` is its name."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(f"more than {setting} allows")
+        self.setting = setting
 
 
 class Arrival(NamedTuple):
@@ -98,6 +119,10 @@ class Arrival(NamedTuple):
 
 
 Deliver = Callable[[Arrival], None]
+"""Takes what arrived, in the order in which it did.
+
+It may wait until there is room; what it raises ends the request, and is delivered as its end.
+"""
 
 
 class Carriage(Protocol):

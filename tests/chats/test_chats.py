@@ -407,3 +407,9 @@ def test_going_on_after_a_turn_that_was_cut(kernel: Kernel, asked: ScriptedServe
     roles = [m["role"] for m in asked.requests[-1].body["messages"]]
     assert roles == ["system", "user", "assistant", "user"]
     assert "Go on exactly" in sent(asked)[-1]
+
+
+def test_what_is_left_of_the_window_errs_on_the_safe_side() -> None:
+    window = ContextWindow(4096, 999)
+    assert 4096 - 1500 < window.left([Message("user", "x" * 4000)]) < 4096 - 1000
+    assert window.left([Message("user", "x" * 40_000)]) == 0

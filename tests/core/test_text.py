@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.core.text import clean, mend_surrogates, replace_unprintable, reveal
+from kimi_magic.core.text import clean, mend_surrogates, replace_unprintable, reveal, text_of_html
 from tests.turns import pieces
 
 MISLEADING = {
@@ -46,3 +46,15 @@ def test_a_cleaned_text_is_clean_and_can_be_encoded(text: str) -> None:
     for way in (clean, replace_unprintable, reveal, mend_surrogates):
         assert way(way(text)) == way(text)
         way(text).encode()
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<!DOCTYPE html>\n<title>502 Bad &amp; Gateway</title><p>nginx", "502 Bad & Gateway"),
+        ("<script>x()</script><h1>Sorry</h1> <style>p {}</style>a < b <!-- no -->", "Sorry a < b"),
+        ("", ""),
+    ],
+)
+def test_what_a_page_says(page: str, text: str) -> None:
+    assert text_of_html(page) == text

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kimi_magic.chats.chat import ChatTurn
 from kimi_magic.core.events import (
     ApprovalAsked,
     ContentDelta,
@@ -32,7 +33,7 @@ from kimi_magic.core.messages import Output, Step, ToolCall, ToolResult
 from kimi_magic.display.html.markdown import MAX_HTML_DEPTH, foreign_html, to_html
 from kimi_magic.display.live.live_view import Outbox
 from kimi_magic.display.live.page import Page
-from kimi_magic.display.record import Bundle, make_record
+from kimi_magic.display.record import Bundle, make_record, show_chat
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import ViewOptions
 from tests.turns import OPENING, make_reply
@@ -76,6 +77,7 @@ def call(
 
 def shows(**data: Any) -> dict[str, Any]:
     kinds = {"html": "text/html", "png": "image/png", "markdown": "text/markdown"}
+    kinds["plain"] = "text/plain"
     return {"outputs": (Output({kinds[kind]: content for kind, content in data.items()}, {}),)}
 
 
@@ -140,6 +142,61 @@ def test_what_a_page_is_sent_is_bounded(flood: str) -> None:
     assert len(counts) <= len(FLOODS[flood][0]) // 25 + 2, "the latest count of a part is sent"
     assert len(str(page.snapshot())) < (MARKUP + 21) * MOST
     assert any("max_output_chars" in str(op) for op in ops)
+
+
+MIDDLE = "word " * 80_000
+BOTH = f"the first words {MIDDLE} the last words"
+ROWS = f"<tr><td>the first words{'<tr><td>the last words' * 9999}"
+ENDS: dict[str, tuple[Event, ...]] = {
+    "an answer": (ContentDelta(BOTH), end(BOTH)),
+    "an answer after others": (
+        *(event for i in range(9) for event in (ContentDelta(MIDDLE), RequestStarted(i))),
+        ContentDelta(BOTH),
+        end(BOTH),
+    ),
+    "an answer that has little room": (
+        ContentDelta("x" * (MOST // 2 - 300)),
+        *call(),
+        RequestStarted(2),
+        ContentDelta(BOTH),
+        end(BOTH),
+    ),
+    "reasoning": (ReasoningDelta(BOTH), end()),
+    "what a tool printed": (*call(stdout=BOTH), end()),
+    "a second flood": (*call(stdout=MIDDLE), *call(step=2, stdout=BOTH), end()),
+    "an error": (*call(error=BOTH), end()),
+    "arguments": (*call(BOTH), end()),
+    "a notice": (Notice(BOTH), end()),
+    "HTML": (*call(**shows(html=f"<table><tr><td>{BOTH}</td></tr></table>", plain=BOTH)), end()),
+    "rows": (*call(**shows(html=f"<table>{ROWS}</table>", plain=BOTH)), end()),
+    "Markdown": (*call(**shows(markdown=BOTH, plain=BOTH)), end()),
+}
+
+
+@pytest.mark.parametrize("flood", ENDS)
+def test_of_a_long_text_both_ends_are_kept(flood: str) -> None:
+    for text in record(*ENDS[flood]).data.values():
+        first, note, last = map(text.rfind, ("the first words", "not kept here", "the last words"))
+        assert 0 <= first < note < last, (first, note, last)
+
+
+def test_a_chat_keeps_both_ends_of_prompts_and_answers() -> None:
+    told = ChatTurn(BOTH, make_reply(BOTH, BOTH))
+    for text in show_chat([told], max_chars=MOST).data.values():
+        assert text.count("the first words") == text.count("the last words") > 1
+
+
+@given(st.lists(st.text("a\n", min_size=1, max_size=400), min_size=1, max_size=30))
+def test_what_is_kept_and_what_is_missing_add_up(pieces: list[str]) -> None:
+    text = "x" + "".join(pieces)
+    timeline = played(ContentDelta("x"), *map(ContentDelta, pieces), most=2000)
+    timeline.apply(end(text))
+    (answer,) = [segment for segment in timeline.segments if segment.kind == "answer"]
+    assert text.startswith(answer.text)
+    assert text.endswith(answer.end)
+    assert len(answer.text) + answer.missing + len(answer.end) == len(text)
+    assert len(answer.text) + len(answer.end) <= 1000
+    assert not answer.missing or len(answer.text) + len(answer.end) == 950
 
 
 def test_a_turn_within_the_bound_loses_nothing() -> None:

@@ -49,7 +49,11 @@ def test_a_call_as_the_model_would_make_it(bench: Kernel) -> None:
     ran = bench.run('%kimi tool forecast {"days": "2"}')
     assert "looking ahead" in ran.stdout
     assert '{"city":"Rome","rain":[true,true]}' in ran.stdout
-    assert ran.record["text/plain"] == "{'city': 'Rome', 'rain': [True, True]}"
+    shown = """Tool call: forecast({"days": "2"})
+  looking ahead
+  {'city': 'Rome', 'rain': [True, True]}"""
+    assert ran.record["text/plain"] == shown, "as a turn shows it"
+    assert "<code>forecast(days=&quot;2&quot;)</code>" in ran.record["text/html"]
 
 
 def test_arguments_that_do_not_fit_run_nothing(bench: Kernel) -> None:

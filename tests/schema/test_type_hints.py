@@ -10,7 +10,8 @@ import pydantic
 import pytest
 
 from kimi_magic.schema.output import output_schema
-from kimi_magic.schema.type_hints import HintTranslator, keys_of, with_variables
+from kimi_magic.schema.references import Listing, Variables
+from kimi_magic.schema.type_hints import HintTranslator, keys_of, with_names
 
 
 class Metres(float):
@@ -75,9 +76,11 @@ def test_keys_with_and_without_marks() -> None:
     }
 
 
-def test_variables_are_written_into_a_copy() -> None:
+def test_names_are_written_into_a_copy() -> None:
     translator = HintTranslator()
     schema = pydantic.TypeAdapter(translator.translate(list[Engine])).json_schema()
-    filled = with_variables(schema, translator.references, {"engine": Engine(), "n": 1})
-    assert "now: engine" in filled["items"]["description"]
+    variables = Variables({"engine": Engine(), "n": 1})
+    listing = Listing.of(translator.references, variables)
+    filled = with_names(schema, translator.references, listing)
+    assert filled["items"]["enum"] == ["engine"]
     assert "description" not in schema["items"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.secrets.keys import LEAK, Key
-from kimi_magic.secrets.patterns import holds_key, without_key
+from kimi_magic.secrets.patterns import holds_key, mask_accounts, without_key
 from kimi_magic.secrets.redact import Redactor
 
 MIXED = "aB3dE5gH7j" * 8
@@ -193,3 +193,38 @@ def test_a_text_is_masked_once_and_what_is_around_stays(
 @given(st.text(alphabet=st.characters(exclude_characters="-_:?=.&;")))
 def test_prose_is_left_alone(text: str) -> None:
     assert mask(text) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("said", "masked"),
+    [
+        (
+            "Your account org-78cd08fac9804d20bac9a1f02fc1e6a5 / proj-a418892b55d04bbb "
+            "<ak-f94zcrj6ax1111aqsyq1> request reached organization TPD rate limit",
+            "Your account [account] / [account] <[account]> request reached organization TPD rate "
+            "limit",
+        ),
+        ("organization <org-1f2e3d4c5b> exceeded", "organization <[account]> exceeded"),
+        ("in organization org-aB3dE5gH7jK9mN on tokens", "in organization [account] on tokens"),
+        ("Project `proj_aB3dE5` has no access", "Project `[account]` has no access"),
+        ("Not found for account 'a'", "Not found for account '[account]'"),
+        ("Your account <xx> is not active", "Your account <[account]> is not active"),
+        ('{"user_id": "user_2aB3dE5gH7"}', '{"user_id": "[account]"}'),
+        ("account 6f3e99aa-0000-1111-2222-333344445555 is closed", "account [account] is closed"),
+    ],
+)
+def test_the_account_in_a_servers_words(said: str, masked: str) -> None:
+    assert mask_accounts(said) == masked
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "details: <At path 'properties.a': type is not defined>",
+        "request reached organization max RPM: 3, please try again after 1 seconds",
+        "user_not_found, account_deactivated, org-wide; the user's 'key'; project settings",
+        "model kimi-k2-thinking-0905 and user-agent",
+    ],
+)
+def test_words_beside_an_account_stay(said: str) -> None:
+    assert mask_accounts(said) == said

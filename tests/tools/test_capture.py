@@ -116,15 +116,15 @@ def test_a_call_under_somebody_elses_redirection() -> None:
     assert texts.getvalue() == "theirs\n"
 
 
-def test_a_stream_that_a_function_leaves_in_place_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back at the end
+def test_a_stream_that_a_function_leaves_in_place_is_put_back() -> None:
+    before = sys.stdout
     theirs = io.StringIO()
 
     def replaces() -> None:
         sys.stdout = theirs
 
     call(replaces)
-    assert sys.stdout is theirs
+    assert sys.stdout is before
 
 
 def test_what_a_thread_left_behind_prints_later_is_nobodys(

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import Completion, Message, ToolCall, Usage, as_reasoning
+from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.models import Model
 from kimi_magic.wire.openai.chat_completions import Accumulator
 from kimi_magic.wire.protocols import Delta
 from kimi_magic.wire.sse import SSEDecoder
@@ -548,7 +550,11 @@ FORMS: dict[str, tuple[list[dict[str, Any]], tuple[ToolCall, ...]]] = {
         ],
         (G,),
     ),
-    "no name ever": ([fragment(0, id="a", arguments="{}")], ()),
+    "no name ever": (
+        [fragment(0, id="a", arguments="{"), fragment(1, "g", id="b"), fragment(0, arguments="}")],
+        (ToolCall("b", "g", ""), ToolCall("a", "", "{}")),
+    ),
+    "neither name nor arguments": ([fragment(0, id="a"), fragment(0, "", arguments="")], ()),
     "code points in two halves": (
         [fragment(0, "f", id="a", arguments='"\ud83d'), fragment(0, arguments='\ude00"')],
         (ToolCall("a", "f", '"😀"'),),
@@ -588,10 +594,34 @@ def test_chunks_that_say_nothing_change_nothing(chunk: dict[str, Any]) -> None:
     assert deltas == [ContentDelta("9.9")]
 
 
-def test_counts_that_are_no_numbers_count_nothing() -> None:
-    usage = {"prompt_tokens": "9", "completion_tokens": None, "prompt_tokens_details": [3]}
-    completion, _ = fold([{"choices": [], "usage": usage}])
-    assert completion.usage == Usage(requests=1)
+ABSURD = [-1, 9.0, "9", None, True, [9], {"a": 9}, 10**12 + 1, 10**400, float("inf"), float("nan")]
+
+
+@pytest.mark.parametrize("absurd", ABSURD, ids=lambda value: f"{value!r:.20}")
+def test_counts_that_are_none_count_nothing(absurd: Any) -> None:
+    names = ("prompt_tokens", "completion_tokens", "cached_tokens")
+    for usage in (
+        absurd,
+        [absurd],
+        dict.fromkeys(names, absurd),
+        {"prompt_tokens_details": absurd, "completion_tokens_details": absurd},
+        {
+            "prompt_tokens_details": {"cached_tokens": absurd},
+            "completion_tokens_details": {"reasoning_tokens": absurd},
+        },
+    ):
+        completion, _ = fold([{"choices": [{"usage": usage, "delta": {}}], "usage": usage}])
+        assert completion.usage == Usage(requests=1)
+        known = {"choices": [], "usage": USAGE}
+        completion, _ = fold([known, {"choices": [], "usage": usage}])
+        assert completion.usage == Usage(90, 50, requests=1), "what was known stays"
+
+
+def test_more_cached_tokens_than_were_sent_count_nothing() -> None:
+    completion, _ = fold([{"choices": [], "usage": USAGE | {"cached_tokens": 91}}])
+    assert completion.usage == Usage(90, 50, requests=1)
+    endpoint = Endpoint("lab", "http://lab.invalid/v1")
+    assert Model("m", prices=(3.0, 15.0, 0.3)).priced(completion.usage, endpoint).cost > 0
 
 
 def test_content_after_the_finish_is_kept() -> None:

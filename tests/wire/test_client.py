@@ -123,6 +123,7 @@ def idle(client: Client) -> list[Connection]:
     return client.transport._idle
 
 
+AT_PATH = "<At path 'properties.a': type is not defined>"
 ANSWERS = [
     (400, {"error": {"type": "invalid_request_error", "message": "no"}}, BadRequest, "no"),
     (400, {"error": {"type": "content_filter", "message": "high risk"}}, ContentFiltered, "filter"),
@@ -139,7 +140,35 @@ ANSWERS = [
         "DEGRADED function",
     ),
     (401, {"error": {"message": f"bad key {SECRET}"}}, KeyRefused, "variable LAB_KEY"),
+    (401, {"error": {"message": "bad key"}}, KeyRefused, "\nSet LAB_KEY to another key"),
     (403, {"error": {"message": "not yours"}}, KeyRefused, "not yours"),
+    (403, {"error": {"message": "no"}}, KeyRefused, "with `-m NAME`, or set LAB_KEY to another"),
+    (400, {"error": {"message": f"Bad schema, details: {AT_PATH}"}}, BadRequest, AT_PATH),
+    (400, f"Bad schema, details: {AT_PATH}", BadRequest, AT_PATH),
+    (400, f'"{AT_PATH}"', BadRequest, AT_PATH),
+    (
+        502,
+        {"error": {"message": "Upstream", "metadata": {"raw": "<!DOCTYPE html><p>no &amp; no"}}},
+        ServerFailed,
+        "Upstream: no & no",
+    ),
+    (
+        403,
+        {
+            "error": {
+                "message": "Your account org-78cd08fac9804d20 / proj-a418892b55d04bbb "
+                "<ak-f94zcrj6ax1111aqsyq1> is not active"
+            }
+        },
+        KeyRefused,
+        "Your account [account] / [account] <[account]> is not active",
+    ),
+    (
+        404,
+        {"detail": "Function 'f': Not found for account 'a1B2'"},
+        NotFound,
+        "Function 'f': Not found for account '[account]'",
+    ),
     (404, {"detail": "Function 'f': Not found"}, NotFound, "%kimi models"),
     (400, {"error": {"message": "k2 is not a valid model ID"}}, NotFound, "%kimi models"),
     (402, {"error": {"message": "pay"}}, QuotaExhausted, "quota"),
@@ -179,6 +208,7 @@ def test_answers_that_are_errors(
 ) -> None:
     text = answer if isinstance(answer, str) else json.dumps(answer)
     content_type = "text/html" if isinstance(answer, str) else "application/json"
+    content_type = "text/plain" if AT_PATH in text else content_type
     scripted_server.raw([text.encode()], status=status, content_type=content_type)
     with pytest.raises(kind) as caught:
         receive(client)
@@ -351,7 +381,9 @@ def test_an_answer_ends_at_done_though_the_connection_stays_open(
 
 
 WORD = b'data: {"choices":[{"delta":{"content":"9.9"},"finish_reason":"stop"}]}\n\n'
+STARTED = WORD.replace(b'"stop"', b"null")
 DONE, PING = b"data: [DONE]\n\n", b": ping\n\n"
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":5}}\n\n'
 
 
 @pytest.mark.parametrize(
@@ -401,19 +433,141 @@ def test_comments_before_the_first_token_leave_time_to_the_view(
     assert ticks >= 5, "pings that come faster than the ticks hold none of them back"
 
 
-def test_comments_in_the_middle_of_an_answer_keep_it_alive(
+@pytest.mark.parametrize(
+    "sign",
+    [PING, b"event: ping\ndata: {}\n\n", b"data: \n\n", b"id: 7\nretry: 9\n\n", b"data: 1\n\n"],
+)
+def test_signs_of_life_in_the_middle_of_an_answer_are_no_answer(
+    scripted_server: ScriptedServer, client: Client, sign: bytes
+) -> None:
+    scripted_server.raw([STARTED, *[sign] * 300, WORD, DONE], rate=60)
+    client.settings.stall_timeout = 0.4
+    with pytest.raises(TimedOut, match="stall_timeout") as caught:
+        receive(client)
+    assert caught.value.partial
+    assert caught.value.partial.message.text == "9.9"
+    assert scripted_server.requests[0].closed.wait(5)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b'data: {"choices":[{"delta":{"content":""}}]}\n\n'] * 60,
+        [b"data: " + b" " * 60 + WORD[6:-2], *[b" "] * 60, b"\n\n"],
+    ],
+    ids=["chunks without text", "an event that takes its time"],
+)
+def test_data_keep_an_answer_alive(
+    scripted_server: ScriptedServer, client: Client, pieces: list[bytes]
+) -> None:
+    scripted_server.raw([STARTED, *pieces, WORD, DONE], rate=60)
+    client.settings.stall_timeout = 0.4
+    assert receive(client).message.text.startswith("9.99.9")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usage is waited for only for a moment."""
+    monkeypatch.setattr(client_module, "USAGE_GRACE", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("behind", [[], [USAGE], [PING] * 400, [USAGE, PING]])
+@pytest.mark.parametrize("text", [b"9.9", b"9.9 <|tool"])
+def test_silence_after_the_finish_reason_ends_a_whole_answer(
+    scripted_server: ScriptedServer, client: Client, text: bytes, behind: list[bytes]
+) -> None:
+    events = [WORD.replace(b"9.9", text), *behind]
+    scripted_server.raw([*events, PING], stall_after=len(events), rate=100)
+    client.settings.stall_timeout = client.settings.first_token_timeout = 30
+    seen = ""
+    with client.chat(body()) as exchange:
+        for delta in deltas_of(exchange):
+            seen += getattr(delta, "text", "")
+    completion = exchange.completion()
+    assert completion.message.text == seen == text.decode()
+    assert completion.finish_reason == "stop"
+    assert completion.usage.completion_tokens == (5 if USAGE in behind else 0)
+    assert scripted_server.requests[0].closed.wait(5), "the connection cannot serve again"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_call_without_a_text_before_it_ends_as_well(
     scripted_server: ScriptedServer, client: Client
 ) -> None:
-    started = WORD.replace(b'"stop"', b"null")
-    scripted_server.raw([started, *[PING] * 60, WORD, DONE], rate=60)
-    client.settings.stall_timeout = 0.4
-    assert receive(client).message.text == "9.99.9"
+    ending = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+    scripted_server.raw([ending, PING], stall_after=1)
+    assert receive(client).finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "behind", [[], [USAGE], [USAGE, b'data: {"choices":[],"us'], [USAGE, b"data: {broken\n\n"]]
+)
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_reset_after_the_finish_reason_leaves_a_whole_answer(
+    scripted_server: ScriptedServer, client: Client, behind: list[bytes], reset: bool
+) -> None:
+    scripted_server.raw([STARTED, WORD, *behind], cut_after=2 + len(behind) if reset else None)
+    completion = receive(client)
+    assert (completion.message.text, completion.finish_reason) == ("9.99.9", "stop")
+    assert completion.usage.completion_tokens == (5 if USAGE in behind else 0)
+    scripted_server.reply("OK")
+    assert receive(client).message.text == "OK"
+
+
+def test_text_behind_the_finish_reason_is_waited_for(
+    scripted_server: ScriptedServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "USAGE_GRACE", 5)
+    scripted_server.raw([WORD, WORD, WORD, DONE], rate=10)
+    assert receive(client).message.text == "9.99.99.9"
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [b"data: \n\n", b"data:\n\n", b"retry: 9\n\n", b"id: 7\n\n", b"event: ping\n\n",
+     b"event: ping\ndata: now\n\n", b'event: ping\ndata: {"type": "ping"}\n\n', b": x\n\n",
+     b"data: null\n\n", b"event: keepalive\ndata: .\n\n"],
+)  # fmt: skip
+def test_an_event_that_says_nothing_is_nothing(
+    scripted_server: ScriptedServer, client: Client, nothing: bytes
+) -> None:
+    scripted_server.raw([nothing, STARTED, nothing, WORD, nothing, USAGE, nothing, DONE, nothing])
+    completion = receive(client)
+    assert (completion.message.text, completion.usage.prompt_tokens) == ("9.99.9", 9)
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "words"),
+    [
+        ('event: error\ndata: {"message":"No room","type":"server_error","code":500}', ServerFailed,
+         "No room"),
+        ('event: error\ndata: {"message":"Slow","type":"rate_limit_error","code":"429"}',
+         RateLimited, "Slow"),
+        ('event: error\ndata: {"error":{"message":"Nested"}}', BadStream, "Nested"),
+        ("event: error\ndata: the engine died", BadStream, "the engine died"),
+        ("data: the engine died\nevent:Error", BadStream, "the engine died"),
+        ('event: error\ndata: {"choices":[],"message":"Odd"}', BadStream, "Odd"),
+        ('data: {"message":"Top","type":"error"}', BadStream, "Top"),
+        ('data: {"message":"Top","code":503}', ServerFailed, "Top"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("before", [[], [STARTED]])
+def test_an_error_event_is_told_in_its_own_words(
+    scripted_server: ScriptedServer, client: Client, event: str, kind: type[EndpointError],
+    words: str, before: list[bytes],
+) -> None:  # fmt: skip
+    scripted_server.raw([*before, event.encode() + b"\n\n", DONE])
+    with pytest.raises(EndpointError, match=words) as caught:
+        receive(client)
+    assert type(caught.value) is (BadStream if before and kind is ServerFailed else kind)
+    assert bool(caught.value.partial) is bool(before)
 
 
 def test_text_that_was_held_back_comes_before_the_time_out(
     scripted_server: ScriptedServer, client: Client
 ) -> None:
-    scripted_server.raw([WORD.replace(b"9.9", b"9.9 <|tool"), PING], stall_after=1)
+    scripted_server.raw([STARTED.replace(b"9.9", b"9.9 <|tool"), PING], stall_after=1)
     client.settings.stall_timeout = 0.3
     seen: list[str] = []
     with client.chat(body()) as exchange, pytest.raises(TimedOut) as caught:
@@ -629,30 +783,6 @@ def test_an_accepted_request_without_a_name_says_so(name: str) -> None:
         pytest.raises(BadStream, match=r"\(202\) and did not say"),
     ):
         receive(client)
-
-
-@pytest.mark.parametrize("status", [302, 307, 308])
-def test_the_key_does_not_follow_to_another_host(status: int) -> None:
-    event = b'data: {"choices":[{"delta":{"content":"9.9"},"finish_reason":"stop"}]}\n\n'
-    with answering(lambda _: Answer(200, event, "text/event-stream")) as (other, there):
-        moved = Answer(status, headers={"Location": f"{other}/chat/completions"})
-        with answering(lambda _: moved) as (url, here), at(url) as client:
-            assert receive(client).message.text == "9.9"
-    assert here[0].headers["Authorization"] == f"Bearer {SECRET}"
-    assert "Authorization" not in there[0].headers
-    assert SECRET not in str(there[0].headers)
-
-
-def test_a_redirect_that_fails_names_the_other_host() -> None:
-    with answering(lambda _: Answer(401, b'{"error": "no key"}')) as (other, _):
-        elsewhere = other.replace("127.0.0.1", "localhost")
-        moved = Answer(307, headers={"Location": f"{elsewhere}/chat/completions"})
-        with (
-            answering(lambda _: moved) as (url, _),
-            at(url) as client,
-            pytest.raises(KeyRefused, match=r"redirected to localhost:\d+, which gets no key"),
-        ):
-            receive(client)
 
 
 def test_a_name_that_is_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

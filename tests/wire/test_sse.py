@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.wire.sse import SSEDecoder
+from kimi_magic.wire.sse import NamedEvent, SSEDecoder
 
 
 def decode(*pieces: bytes) -> list[bytes]:
@@ -29,6 +29,11 @@ def decode(*pieces: bytes) -> list[bytes]:
         (b"data: last line has no end", [b"last line has no end"]),
         (b"data: 1\n", [b"1"]),
         (b"data: 1\r", [b"1"]),
+        (b"data:\n\ndata: 1\n\ndata: \n\ndata\n\n", [b"1"]),
+        (b"data: 1\n\ndata:  \n\ndata: 2\n\n", [b"1", b"2"]),
+        (b"event: ping\ndata: now\n\nevent:heartbeat\ndata: 1\n\ndata: 2\n\n", [b"2"]),
+        (b"event: ping\n\ndata: 1\n\n", [b"1"]),
+        (b"retry: 5\n\nid: 7\n\ndata: 1\n\n", [b"1"]),
         (b"\n\n\n", []),
         (b"", []),
     ],
@@ -49,3 +54,31 @@ def test_any_split_gives_the_same(lines: list[tuple[bytes, bytes]], cuts: list[i
     edges = sorted({0, len(text), *(cut for cut in cuts if cut <= len(text))})
     pieces = [text[a:b] for a, b in pairwise(edges)]
     assert decode(*pieces) == decode(text)
+
+
+def test_an_event_knows_its_name() -> None:
+    decoder = SSEDecoder()
+    events = decoder.feed(b"event: Error\ndata: no\n\ndata: yes\n\ndata: no\nevent:error\n\n")
+    assert [getattr(event, "name", b"") for event in events] == [b"error", b"", b"error"]
+    assert decoder.feed(b"event: error\n") == []
+    (event,) = decoder.feed(b"data: late\n\n")
+    assert isinstance(event, NamedEvent)
+    assert (event, event.name) == (b"late", b"error")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "in_data"),
+    [
+        ([b"data: {"], True),
+        ([b"d", b"at", b"a", b":"], True),
+        ([b": x"], False),
+        ([b"data: 1\n"], False),
+    ],
+)
+def test_a_line_of_data_under_way_is_told_from_a_comment(
+    pieces: list[bytes], in_data: bool
+) -> None:
+    decoder = SSEDecoder()
+    for piece in pieces:
+        decoder.feed(piece)
+    assert decoder.in_data is in_data

@@ -23,6 +23,7 @@ from kimi_magic.context.summaries.frames import (
 from kimi_magic.context.summaries.reprs import Repr, describe_members
 from kimi_magic.context.summaries.source_code import describe_code, describe_module
 from kimi_magic.context.summaries.tables import describe_table, heading
+from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import cut
 from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
@@ -36,6 +37,7 @@ SAMPLES = 100
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
+@whole_imports()
 def summarize(value: object, *, tokens: int = 1500) -> str:
     """Describe a value in bounded text, for a model to read.
 

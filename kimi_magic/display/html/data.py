@@ -23,7 +23,7 @@ OPEN_DEPTH = 2
 MAX_COLUMNS = 30
 MAX_CELL = 200
 MAX_LEAF = 2000
-TEXT_CHARS = 20_000
+TEXT_CHARS, TEXT_END = 20_000, 5000
 TEXT_ROWS = 100
 TEXT_CELL = 40
 
@@ -56,7 +56,10 @@ def data_text(value: Any) -> str:
         return _table_text(*table)
     text = clean(json.dumps(data, ensure_ascii=False, indent=2))
     more = len(text) - TEXT_CHARS
-    return text if more <= 0 else f"{text[:TEXT_CHARS]}… {count(more, 'more character')}"
+    if more <= 0:
+        return text
+    note = f"… {count(more, 'more character')} …"
+    return f"{text[: TEXT_CHARS - TEXT_END]}\n{note}\n{text[-TEXT_END:]}"
 
 
 def _as_table(data: Any) -> tuple[list[str], list[list[Any]]] | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.text import clean
 from kimi_magic.display.html.code import CODE_STYLE, INKS, code_html
+from kimi_magic.display.html.maths import is_typeset
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -29,14 +30,6 @@ __all__ = ["Blocks", "foreign_html", "parser", "plain_html", "to_html"]
 
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _MATHJAX = re.compile(r"[$\\]")
-# TeX of MathJax and KaTeX that makes links, sets CSS or attributes, loads an image, or defines
-# commands, which MathJax keeps for the rest of the page.
-_UNSAFE_TEX = re.compile(
-    r"\\(?:href|url|class|cssId|style|data|html\w+|includegraphics|require|csname|[gex]?def|let"
-    r"|futurelet|global|(?:re)?new(?:command|environment|tagform|gathered)|providecommand"
-    r"|usetagform|mathtoolsset|Declare\w+|bbox|enclose|mmlToken|unicode)(?![a-zA-Z])"
-)
-MAX_TEX = 5000
 _TAGS = set(
     "a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"
     " table tbody td th thead tr ul".split()
@@ -188,8 +181,8 @@ def _math_rule(form: str, dollars: str) -> Callable[..., str]:
 
 
 def _math(tex: str, dollars: str) -> str:
-    tex = tex.strip()
-    if len(tex) > MAX_TEX or _UNSAFE_TEX.search(tex):
+    tex = clean(tex).strip()  # before the check: what is dropped could split a command's name
+    if not is_typeset(tex):
         return f"<code>{escape(tex)}</code>"
     return f"{dollars}{escape(tex)}{dollars}"
 

@@ -22,10 +22,13 @@ IMAGES = ("image/png", "image/jpeg")
 MAX_PIXELS = 100_000_000
 _PRE = (
     "margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;"
-    f"line-height:1.4;{MONOSPACE}"
+    f"line-height:1.4;overflow:hidden;contain:paint;{MONOSPACE}"
 )
 _ERROR = f"{_PRE};padding:.1em 0 .1em .8em;border-left:2px solid #d0342c"
-_IMAGE = "max-width:100%;height:auto;background-color:#fff"
+_IMAGE = (
+    "max-width:100%;height:auto;max-height:2000px;object-fit:contain;object-position:0 0;"
+    "background-color:#fff"
+)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\n]+={0,2}\n?")
 _PNG = struct.Struct(">8x4x4sII")  # signature, length, the chunk's name, width, height
 

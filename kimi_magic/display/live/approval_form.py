@@ -1,43 +1,58 @@
 """The form in which a person approves a tool call: arguments to edit, and the answer.
 
-It shows all that would run: invisible characters by their number, and arguments that are too long
-to show with a note, and locked.
+It shows all that would run: invisible characters by their number, and the defaults that apply,
+which are locked. A call with more than can be shown is refused before anybody is asked.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kimi_magic.core.text import reveal
 from kimi_magic.display.view import Answer
 
-__all__ = ["Problem", "as_fields", "read_answer"]
+__all__ = ["ALWAYS", "Problem", "as_fields", "problem_of_size", "read_answer"]
 
 Problem = Callable[[dict[str, Any]], str]
-MAX_FIELDS = 100
-MAX_CHARS = 20_000  # of all fields together
+MAX_FIELDS = 500
+MAX_CHARS = 200_000  # of all fields together
+DEFAULT = "{} (default)"
+ALWAYS = "Run, and do not ask again in this chat"
 
 
-def as_fields(arguments: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """Return each argument's name, its text, and True if that is the whole of it.
-
-    Strings stand as they are, all else as JSON.
-    """
-    fields: list[tuple[str, str, bool]] = []
-    left = MAX_CHARS
-    for name, value in list(arguments.items())[:MAX_FIELDS]:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        kept = text[:left]
-        left -= len(kept)
-        missing = len(text) - len(kept)
-        note = f"\n[{missing:,} more characters cannot be shown here]" if missing else ""
-        fields.append((reveal(name), reveal(kept) + note, not missing))
+def problem_of_size(arguments: Mapping[str, Any]) -> str:
+    """Say why arguments are too many or too long to be shown to a person, "" if they are not."""
     if len(arguments) > MAX_FIELDS:
-        note = f"[{len(arguments) - MAX_FIELDS:,} more arguments cannot be shown here]"
-        fields.append(("…", note, False))
-    return fields
+        return f"{len(arguments):,} fields are too many to show to the user, who must approve them"
+    length = sum(len(name) + len(_text(value)) for name, value in arguments.items())
+    if length > MAX_CHARS:
+        return f"{length:,} characters are too many to show to the user, who must approve them"
+    return ""
+
+
+def as_fields(
+    arguments: Mapping[str, Any], defaults: Mapping[str, str] | None = None
+) -> list[tuple[str, str, bool]]:
+    """Return each argument's name, its text, and True if a person may change it.
+
+    Strings stand as they are, all else as JSON. The defaults, as text, follow.
+    """
+    fields = [(_in_a_line(name), reveal(_text(value)), True) for name, value in arguments.items()]
+    others = defaults or {}
+    return fields + [
+        (DEFAULT.format(_in_a_line(name)), reveal(text), False) for name, text in others.items()
+    ]
+
+
+def _in_a_line(name: str) -> str:
+    """Show a name; a line break in it could pass for the end of a question."""
+    return reveal(name).replace("\n", "⟨U+000A⟩").replace("\t", "⟨U+0009⟩")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def read_answer(
@@ -48,15 +63,15 @@ def read_answer(
         return "no", ""
     edited = dict(arguments)
     texts = given.get("fields")
-    for name, (_, before, whole), text in zip(
+    for name, (_, before, _), text in zip(
         arguments, as_fields(arguments), texts if isinstance(texts, list) else (), strict=False
     ):
-        if not whole or text == before or not isinstance(text, str):
+        if text == before or not isinstance(text, str):
             continue
         try:
             edited[name] = text if isinstance(arguments[name], str) else json.loads(text)
         except (ValueError, RecursionError) as error:
-            return "no", f"{reveal(name)} is no JSON: {error}"
+            return "no", f"{_in_a_line(name)} is no JSON: {error}"
     if edited == arguments:
         return given["say"], ""
     return edited, problem(edited)

@@ -4,8 +4,8 @@
 
 const BLOCK = 2048; // characters in a block with a layout of its own
 const MAX_BLOCK = 4 * BLOCK; // a block is cut here even within a line
-const ROWS = 16; // lines of an argument that are seen without scrolling
-const SETTLE = 400; // ms for which a new form takes no clicks
+const ROWS = 16; // rows of an argument that are seen without scrolling
+const SETTLE = 400; // ms for which a form that is new or has moved takes no clicks
 const UNSURE = 2000; // ms without a word from the kernel until the hint at its menu is shown
 const MOUNT = "application/vnd.jupyter.widget-view+json";
 const COPY_ANSWER = "Copy the answer";
@@ -296,7 +296,7 @@ class Shown {
   }
   /** Show the note on text that is not kept. */
   cut() {
-    if (!this.segment.cut) return;
+    if (!this.segment.cut && !this.more) return;
     this.more ??= this.place(make("div", "cut"));
     this.more.textContent = this.segment.cut;
   }
@@ -411,6 +411,7 @@ class Tool extends Folding {
     this.form = new Form(segment, (answer) => this.drawing.send(answer));
     this.given.hidden = true;
     this.given.after(this.form.element);
+    this.form.watch(this.drawing.body);
     this.element.open = true;
   }
   finish() {
@@ -438,31 +439,38 @@ class Tool extends Folding {
 class Form {
   constructor({ title, form }, send) {
     this.number = form.number;
+    this.moved = 0;
     this.element = make("form", "form");
     this.element.setAttribute("data-lm-suppress-shortcuts", "true");
     this.element.setAttribute("aria-label", `May ${title} run?`);
     this.element.addEventListener("submit", (event) => event.preventDefault());
+    const asked = ["May ", make("code", "", form.name || title), " run with these values?"];
+    this.element.append(make("div", "asked", asked));
     this.fields = form.fields.map(([name, value, whole]) => {
       const area = make("textarea", "input");
-      const lines = value.split("\n").length;
-      const hidden = lines > ROWS ? ` · ${count(lines)} lines: scroll to see all` : "";
       area.value = value;
       area.readOnly = !whole;
-      area.rows = Math.min(lines, ROWS);
+      area.rows = 1;
       area.spellcheck = false;
       area.addEventListener("input", () => (this.always.disabled = this.changed(form)));
-      this.element.append(make("label", "field", [make("span", "", name + hidden), area]));
+      const hint = make("span", "hint");
+      const title = make("span", "", [make("span", "", name), hint]);
+      this.element.append(make("label", "field", [title, area]));
+      // Once there is a width: a line may need several rows.
+      new ResizeObserver(() => this.fit(area, hint)).observe(area);
       return area;
     });
     this.wrong = make("div", "wrong");
     this.wrong.setAttribute("role", "alert");
-    const answer = (say) => () => {
+    const answer = (say) => (event) => {
+      // A click, which keys make with no detail, was aimed at what stood here a moment ago.
+      if (event.detail && now() - this.moved < SETTLE / 1000) return;
       this.enable(false);
       this.wrong.textContent = "";
       const fields = this.fields.map((area) => area.value);
       send({ answer: { number: this.number, say, fields } });
     };
-    this.always = button("Run, and do not ask again in this chat", answer("chat"));
+    this.always = button(form.lasting, answer("chat"));
     this.buttons = [
       button("Run", answer("once"), "button kimi-main"),
       this.always,
@@ -471,6 +479,22 @@ class Form {
     this.element.append(this.wrong, make("div", "row", this.buttons));
     this.enable(false); // a click may be on its way to what stood here before it
     setTimeout(() => this.say(form.wrong), SETTLE);
+  }
+  /** Show all of a value, or say that there is more. */
+  fit(area, hint) {
+    const more = () => area.scrollHeight > area.clientHeight + 2;
+    while (area.clientHeight && more() && area.rows < ROWS) area.rows++;
+    hint.textContent = more() ? " · scroll to see all" : "";
+  }
+  /** Note when what stands above the form grows or shrinks: formulas are typeset when they can. */
+  watch(body) {
+    const place = () => this.element.getBoundingClientRect().top - body.getBoundingClientRect().top;
+    let last = place();
+    this.watcher = new ResizeObserver(() => {
+      if (place() !== last) this.moved = now();
+      last = place();
+    });
+    this.watcher.observe(body);
   }
   changed(form) {
     return this.fields.some((area, i) => area.value !== form.fields[i][1]);
@@ -484,6 +508,7 @@ class Form {
     this.always.disabled = !!wrong;
   }
   remove() {
+    this.watcher?.disconnect();
     this.element.remove();
   }
 }

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 from kimi_magic.core.events import ApprovalAsked, Envelope, Notice, ToolStarted, TurnFinished
 from kimi_magic.core.frontend import request
 from kimi_magic.core.interrupts import waiting
+from kimi_magic.core.text import reveal
 from kimi_magic.display.live import detached
-from kimi_magic.display.live.approval_form import Problem, as_fields, read_answer
+from kimi_magic.display.live.approval_form import ALWAYS, Problem, as_fields, read_answer
 from kimi_magic.display.live.clicks import Clicks
 from kimi_magic.display.live.page import Page
 from kimi_magic.display.live.widget import SCRIPT, TurnWidget, listen_at_once, mount
@@ -104,6 +105,7 @@ class LiveView:
         self._outbox = Outbox()
         self._number = 0
         self._questions = 0
+        self._asked_for = ""  # tool that a person is asked about
         self._form: Op | None = None
         self._record: dict[str, Any] | None = None
         self._orphaned = False
@@ -120,6 +122,8 @@ class LiveView:
         event = envelope.event
         if isinstance(event, TurnFinished):
             self._clicks.end()
+        elif isinstance(event, ApprovalAsked):
+            self._asked_for = reveal(event.name)
         for op in self._page.apply(envelope):
             self._outbox.add(op)
         if isinstance(event, _URGENT):
@@ -137,7 +141,14 @@ class LiveView:
             self._throttle.due()
             self._send()
 
-    def ask_person(self, arguments: dict[str, Any], problem: Problem) -> Answer | None:
+    def ask_person(
+        self,
+        arguments: dict[str, Any],
+        problem: Problem,
+        *,
+        defaults: Mapping[str, str] | None = None,
+        lasting: str = ALWAYS,
+    ) -> Answer | None:
         """Ask in the page, if it is heard."""
         while not self._is_heard:
             if self._age > READY_WITHIN:
@@ -146,7 +157,8 @@ class LiveView:
             self._wait_for_answer()
         self._questions += 1
         form = {"op": "form", "segment": self._page.timeline.running, "number": self._questions}
-        self._form = form | {"fields": as_fields(arguments)}
+        asked = {"name": self._asked_for, "fields": as_fields(arguments, defaults)}
+        self._form = form | asked | {"lasting": lasting}
         self._outbox.add(self._form)
         try:
             while True:

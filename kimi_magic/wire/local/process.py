@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from kimi_magic.core.errors import LocalEngineError
+from kimi_magic.core.text import why_not_written
 from kimi_magic.wire.endpoints import LOCAL
 from kimi_magic.wire.local import engine
 from kimi_magic.wire.local.weights import OTHERWISE, fetch_weights, find_weights, ignore_notice
@@ -125,8 +126,14 @@ class LocalEngine:
 
     def _launch(self, options: dict[str, Any], name: str) -> Running:
         key, practice = secrets.token_urlsafe(24), bool(options["template"])
-        with tempfile.TemporaryFile() as stderr:
-            self._child = _Child(key, stderr)
+        with _stderr_file() as stderr:
+            try:
+                self._child = _Child(key, stderr)
+            except OSError as error:
+                why = error.strerror or error
+                raise LocalEngineError(
+                    f"The engine's process cannot be started: {why}.\n{OTHERWISE}"
+                ) from None
             try:
                 answer = self._child.ask(options)
             except BaseException:
@@ -141,6 +148,16 @@ class LocalEngine:
                 raise LocalEngineError(f"The engine could not start {name}: {reason}\n{advice}")
         window = answer["context_window"]
         return Running(answer["base_url"], key, options["alias"], practice, window)
+
+
+def _stderr_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise LocalEngineError(
+            f"The engine cannot be started: no temporary file can be written, as "
+            f"{why_not_written(error)}.\nTMPDIR names another folder.\n{OTHERWISE}"
+        ) from None
 
 
 class _Child:

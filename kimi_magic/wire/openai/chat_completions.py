@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta
 from kimi_magic.core.messages import Completion, Message, Usage, as_reasoning
+from kimi_magic.core.text import Pieces, text_of_html
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.inline_markup import CallPart, Channel, Found, MarkupSplitter, Switch
@@ -26,8 +27,13 @@ __all__ = ["Accumulator", "ChatCompletions", "words_of"]
 MAX_READ = 10_000
 MAX_NAMED = 5
 _STATUS = re.compile("[45][0-9][0-9]")
+# How the error pages of proxies and web servers begin.
+_PAGE = re.compile(r"(?i)\s*<(?:!doctype|!--|\?xml|/?(?:html|head|title|body|script|style)\b)")
+MOST_TOKENS = 10**12
+"""The largest count that is taken for one."""
 
 FIELDS: tuple[Channel, ...] = get_args(Channel)
+NOTHING = Usage()
 
 
 class ChatCompletions:
@@ -69,7 +75,8 @@ class ChatCompletions:
             return True
         if "choices" in chunk:
             return False
-        return chunk.get("object") == "error" or bool(chunk.get("detail"))
+        named = "error" in (chunk.get("object"), chunk.get("type"))
+        return named or bool(chunk.get("detail")) or _status(chunk) is not None
 
     def read_error(self, body: object) -> ServerError:
         """Read an error in any of the servers' shapes; its code may be a status as a number."""
@@ -79,8 +86,7 @@ class ChatCompletions:
         inner = body.get("error")
         source = inner if isinstance(inner, Mapping) else body
         code = str(source.get("code") or source.get("status") or "")
-        status = int(code) if _STATUS.fullmatch(code) else None
-        return ServerError(words, f"{source.get('type') or ''} {code}", status)
+        return ServerError(words, f"{source.get('type') or ''} {code}", _status(source))
 
     def read_models(self, body: Any) -> list[str]:
         ids = (model.get("id") for model in body["data"] if isinstance(model, dict))
@@ -99,7 +105,7 @@ class Accumulator:
     """
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
-        self._texts: dict[Channel, list[str]] = {field: [] for field in FIELDS}
+        self._texts = {field: Pieces() for field in FIELDS}
         self._redactors = {field: StreamRedactor(keys) for field in FIELDS}
         self._markup = {field: MarkupSplitter(field) for field in FIELDS}
         self._think = ThinkSplitter()
@@ -182,8 +188,9 @@ class Accumulator:
     def _chunk(self, chunk: Mapping[str, Any]) -> Iterator[Delta]:
         self.model = _string(chunk.get("model")) or self.model
         choice = _first_choice(chunk.get("choices"))
-        if usage := _mapping(chunk.get("usage")) or _mapping(choice.get("usage")):
-            self._usage = _read_usage(usage)
+        usage = _read_usage(_mapping(chunk.get("usage")) or _mapping(choice.get("usage")))
+        if usage != NOTHING:
+            self._usage = usage
         # The usage chunk may repeat the reason, and a late chunk may carry null.
         self.finish_reason = _string(choice.get("finish_reason")) or self.finish_reason
         delta = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
@@ -226,7 +233,7 @@ class Accumulator:
                 yield from self._masked("content", self._redactors["content"].finish())
                 if content := self._texts["content"]:
                     yield ContentDelta("\n\n")
-                self._texts = {"reasoning": content, "content": []}
+                self._texts = {"reasoning": content, "content": Pieces()}
             else:
                 yield from self._text(kind, piece)
 
@@ -245,10 +252,9 @@ def words_of(body: object, depth: int = 4) -> str:
     if isinstance(body, bytes):
         body = body.decode("utf-8", "replace")
     if isinstance(body, str):
-        # An error page of a proxy says it in its title.
-        body = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", body[:MAX_READ])
-        title = re.search(r"(?is)<title>(.*?)</title>", body)
-        return " ".join((title[1] if title else re.sub(r"<[^>]*>", " ", body)).split())
+        # Only pages hold tags: Moonshot puts its details between < and >.
+        body = body[:MAX_READ]
+        return text_of_html(body) if _PAGE.match(body) else " ".join(body.split())
     if not depth or not body:
         return ""
     if isinstance(body, list):
@@ -276,18 +282,31 @@ def _first_choice(choices: Any) -> Mapping[str, Any]:
 
 def _read_usage(usage: Mapping[str, Any]) -> Usage:
     """Read the counts from each of the places where servers put them."""
+    if not usage:
+        return NOTHING
+    sent = _count(usage, "prompt_tokens")
+    cached = _count(usage, "cached_tokens") or _count(
+        usage.get("prompt_tokens_details"), "cached_tokens"
+    )
     return Usage(
-        prompt_tokens=_count(usage, "prompt_tokens"),
+        prompt_tokens=sent,
         completion_tokens=_count(usage, "completion_tokens"),
         reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
-        cached_tokens=_count(usage, "cached_tokens")
-        or _count(usage.get("prompt_tokens_details"), "cached_tokens"),
+        # A part of those that were sent: a larger count would make the turn's cost negative.
+        cached_tokens=cached if cached <= sent else 0,
     )
 
 
 def _count(counts: Any, name: str) -> int:
+    """Return a count of tokens; 0, as for one that is not known, for what can be none."""
     value = _mapping(counts).get(name)
-    return value if isinstance(value, int) else 0
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else 0
+
+
+def _status(source: Mapping[str, Any]) -> int | None:
+    """Return the status that an error's code is, where it is one."""
+    code = str(source.get("code") or source.get("status") or "")
+    return int(code) if _STATUS.fullmatch(code) else None
 
 
 def _text_of(value: Any) -> str:

@@ -54,7 +54,8 @@ _TOKEN = re.compile(
 _BEGUN_TAG = re.compile(r"(?s)<\|(?:open|close)\|>\s*(?P<name>[a-z]*)(?P<rest>.{0,1000})")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _HEADER = re.compile(r"\s*(?P<id>(?:functions\.)?(?P<name>[\w.-]*)(?P<count>:\d*)?)\s*")
-LONGEST_HEADER = 200
+LONGEST_HEADER, LONGEST_BLANK = 200, 10_000
+LONGEST_VALUE = 8_000_000  # characters of a value that is held back until it is whole
 _QUOTES = "`'\""
 
 
@@ -181,7 +182,7 @@ class MarkupSplitter:
         elif token["edge"] == "open" and self._begun:
             yield from self._take(token[0])
         elif token["edge"] != "open":
-            self._pending += token[0]
+            self._hold(token[0])
 
     def _pass_marker(self, marker: str) -> Iterator[Found]:
         """Go over a marker of K2; a head that no arguments follow is a call as well."""
@@ -197,7 +198,7 @@ class MarkupSplitter:
     def _pass_channel(self, token: Token, following: str) -> Iterator[Found]:
         """Go over a tag of ``think`` or ``response``."""
         if (token["element"], token["edge"]) == ("response", "close"):
-            self._pending += token[0]
+            self._hold(token[0])
         elif token["edge"] == "open":
             fits = not self._begun or (token["element"] == "response" and self._may_answer)
             if fits and token["element"] == "think":
@@ -211,6 +212,10 @@ class MarkupSplitter:
         else:
             yield self._switch("content", retract=self._channel is None)
             self._after_think = True
+
+    def _hold(self, token: str) -> None:
+        if len(self._pending) < LONGEST_BLANK:  # a server may send tokens without end
+            self._pending += token
 
     @property
     def _may_answer(self) -> bool:
@@ -250,7 +255,7 @@ class MarkupSplitter:
             if self._state == "call":
                 yield from self._end_call()
             self._call = _ElementCall(attributes["tool"])
-            self._pending += token[0]
+            self._hold(token[0])
             self._state = "head"
         elif inside and element == "call":
             yield from self._start_call()
@@ -285,7 +290,7 @@ class MarkupSplitter:
                 self._state = "text"
                 yield from self._take_text(self._header)
         elif self._state != "text" and (not text or text.isspace()):
-            self._pending += text
+            self._pending = (self._pending + text)[:LONGEST_BLANK]
         elif self._state in ("opening", "arguments"):
             text, self._pending = self._pending + text, ""
             body = text.rstrip()
@@ -303,7 +308,7 @@ class MarkupSplitter:
         blank = not text or text.isspace()
         text, self._pending = self._pending + text, ""
         if blank and (not self._begun or not text.isspace()):
-            self._pending = text
+            self._pending = text[:LONGEST_BLANK]
         else:
             self._begun = True
             self.last = text[-1]
@@ -318,10 +323,11 @@ class _ElementCall:
         self._count = 0
         self._element = ""
         self._type = ""
-        self._value = ""  # of a type that is known to be JSON only when it is whole
+        self._value: list[str] = []  # of a type that is known to be JSON only when it is whole
+        self._length = 0
 
     def open(self, element: str, attributes: dict[str, str]) -> Iterator[CallPart]:
-        self._element, self._value = element, ""
+        self._element, self._value, self._length = element, [], 0
         self._type = "json" if element == "json" else attributes.get("type", "string")
         if element == "argument":
             quote = '"' if self._type == "string" else ""
@@ -338,20 +344,23 @@ class _ElementCall:
         elif self._type == "json":
             yield CallPart(arguments=text)
         else:
-            self._value += text
+            self._value.append(text)
+            self._length += len(text)
+            if self._length > LONGEST_VALUE:
+                raise ValueError("a value in a tool call is too long")
 
     def close(self) -> Iterator[CallPart]:
         if self._type == "string":
             yield CallPart(arguments='"')
         elif self._type != "json":
-            yield CallPart(arguments=_as_json(self._value))
-        self._value = ""
+            yield CallPart(arguments=_as_json("".join(self._value)))
+        self._value = []
 
     def finish(self, *, cut: bool = False) -> Iterator[CallPart]:
         """End the arguments; those that were cut stay open, and are no JSON."""
         if cut:
             if self._value:
-                yield CallPart(arguments=self._value)
+                yield CallPart(arguments="".join(self._value))
         elif not self._count:
             yield CallPart(arguments="{}")
         elif self._element != "json":

@@ -14,12 +14,15 @@ from typing import Any
 
 from kimi_magic.core.events import ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import ToolCall
-from kimi_magic.core.text import mend_surrogates
+from kimi_magic.core.text import Pieces, bytes_of, mend_surrogates
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.inline_markup import CallPart
 
 __all__ = ["CallTable"]
+
+# Calls, ids, and arguments whose call has no name yet show in no delta, so nobody else counts them.
+CALL_BYTES, MOST_UNSEEN_BYTES = 2000, 16_000_000
 
 
 class _Call:
@@ -28,7 +31,7 @@ class _Call:
     def __init__(self, keys: Sequence[Key]) -> None:
         self.id = ""
         self.name = ""
-        self.arguments: list[str] = []
+        self.arguments = Pieces()
         self.place = -1
         self.redactor = StreamRedactor(keys)
 
@@ -60,6 +63,7 @@ class CallTable:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._started: list[_Call] = []
+        self._unseen_bytes = 0
         self._open = _Call(keys)
 
     def __bool__(self) -> bool:
@@ -87,15 +91,22 @@ class CallTable:
             self._open = self._new()
         yield from self._add(self._open, *part)
 
-    def finish(self) -> Iterator[ToolCallDelta]:
-        """Release what was held back of arguments; no more entries follow."""
+    def finish(self) -> Iterator[ToolCallStarted | ToolCallDelta]:
+        """Release what was held back of arguments, and calls without a name; no entry follows."""
         for call in self._started:
             if rest := call.redactor.finish():
                 call.arguments.append(rest)
                 yield ToolCallDelta(call.place, rest)
+        for call in self._calls:
+            if call.place >= 0:
+                continue
+            call.arguments += filter(None, [call.redactor.finish()])
+            if call.arguments:
+                yield self._start(call)
+                yield ToolCallDelta(call.place, "".join(call.arguments))
 
     def calls(self) -> tuple[ToolCall, ...]:
-        """Return the calls so far; one whose name never came is none."""
+        """Return the calls so far; one whose name never came is among them at the end only."""
         return tuple(
             ToolCall(call.id, call.name, "".join(call.arguments)) for call in self._started
         )
@@ -103,18 +114,32 @@ class CallTable:
     def _add(
         self, call: _Call, call_id: str, name: str, arguments: str
     ) -> Iterator[ToolCallStarted | ToolCallDelta]:
-        call.id = call_id or call.id
+        if call_id and call_id != call.id:
+            call.id = call_id
+            self._count(bytes_of(call_id))
+        if not call.name:
+            self._count(bytes_of(arguments))
         if arguments := call.redactor.feed(arguments):
             call.arguments.append(arguments)
         if name and not call.name:
-            call.name, call.place = name, len(self._started)
-            self._started.append(call)
-            yield ToolCallStarted(call.place, name)
+            call.name = name
+            yield self._start(call)
             arguments = "".join(call.arguments)  # they may have come before the name
         if arguments and call.name:
             yield ToolCallDelta(call.place, arguments)
 
+    def _count(self, unseen: int) -> None:
+        self._unseen_bytes += unseen
+        if self._unseen_bytes > MOST_UNSEEN_BYTES:
+            raise ValueError("too many tool calls, or too long ones without a name")
+
+    def _start(self, call: _Call) -> ToolCallStarted:
+        call.place = len(self._started)
+        self._started.append(call)
+        return ToolCallStarted(call.place, call.name)
+
     def _new(self) -> _Call:
+        self._count(CALL_BYTES)
         self._calls.append(_Call(self._keys))
         return self._calls[-1]
 
