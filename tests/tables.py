@@ -1,7 +1,8 @@
-"""The README's tables, generated from the code: ``python -m tests.tables`` updates them."""
+"""The documents' tables, generated from the code: ``python -m tests.tables`` updates them."""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from kimi_magic.config import Settings
 from kimi_magic.jupyter.commands import REGISTRY
 from kimi_magic.jupyter.options import OPTIONS
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, SECURITY = ROOT / "README.md", ROOT / "SECURITY.md"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -41,13 +43,26 @@ def tables() -> dict[str, str]:
     }
 
 
-def filled(text: str) -> str:
-    for name, made in tables().items():
+def attacks() -> dict[str, str]:
+    """The attackers' aims, each with the module that plays the attacks."""
+    modules = sorted((ROOT / "tests/attacks").glob("test_*.py"))
+    aims = [ast.get_docstring(ast.parse(module.read_text("utf-8"))) or "" for module in modules]
+    rows = [
+        [" ".join(aim.partition("\n\n")[0].removeprefix("Aim: ").rstrip(".").split()),
+         f"`{module.relative_to(ROOT).as_posix()}`"]
+        for aim, module in zip(aims, modules, strict=True)
+    ]  # fmt: skip
+    return {"attacks": table(["an attacker wants to", "played in"], rows)}
+
+
+def filled(text: str, made: dict[str, str]) -> str:
+    for name, content in made.items():
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->")
-        text = f"{before}{begin}{made}\n{end}{after}"
+        text = f"{before}{begin}{content}\n{end}{after}"
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text("utf-8")), "utf-8")
+    README.write_text(filled(README.read_text("utf-8"), tables()), "utf-8")
+    SECURITY.write_text(filled(SECURITY.read_text("utf-8"), attacks()), "utf-8")

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import kimi_magic
 from tests.kernels import Kernel
-from tests.tables import README, filled
+from tests.tables import README, ROOT, SECURITY, attacks, filled, tables
 
 TEXT = README.read_text("utf-8")
 CELLS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_the_tables_are_current() -> None:
-    assert filled(TEXT) == TEXT, "python -m tests.tables writes them anew"
+    assert filled(TEXT, tables()) == TEXT, "python -m tests.tables writes them anew"
+
+
+def test_every_attack_stands_in_the_security_document() -> None:
+    text = SECURITY.read_text("utf-8")
+    assert filled(text, attacks()) == text, "python -m tests.tables writes them anew"
+    for named in re.findall(r"`(tests/[^`]+)`", text):
+        assert (ROOT / named).exists(), named
+
+
+def test_every_attack_says_its_aim_its_input_and_what_must_hold() -> None:
+    for module in (ROOT / "tests/attacks").glob("test_*.py"):
+        tree = ast.parse(module.read_text("utf-8"))
+        assert (ast.get_docstring(tree) or "").startswith("Aim: "), module.name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                said = ast.get_docstring(node) or ""
+                assert said.startswith("Input: "), f"{module.name}: {node.name}"
+                assert "Holds: " in said, f"{module.name}: {node.name}"
 
 
 def test_the_two_commands_come_first() -> None:
