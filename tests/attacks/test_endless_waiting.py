@@ -62,7 +62,7 @@ def test_a_consumer_that_was_away(session: Session, server: ScriptedServer) -> N
     """
     session.settings.stall_timeout = 0.6
     server.reply("word " * 60, rate=40)
-    texts = []
+    texts: list[str] = []
     for event in kimi.stream("Hi"):
         if isinstance(event, ContentDelta):
             if not texts:
