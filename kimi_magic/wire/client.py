@@ -372,7 +372,9 @@ class Exchange:
             raise TooMuch("max_turn_bytes")
 
     def _all_is_said(self, now: float) -> bool:
-        return self._answered is not None and now - self._answered >= USAGE_GRACE
+        if self._answered is None:
+            return False
+        return now - max(self._answered, self.held_up) >= USAGE_GRACE
 
     def _silence(self, now: float) -> EndpointError | None:
         if self._answered is not None:
