@@ -17,6 +17,7 @@ from kimi_magic.config import Settings
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.core.interrupts import waiting
 from kimi_magic.secrets.keys import Key, KeyRing
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.endpoints import LOCAL, PREFERRED, Catalogue, Endpoint, from_environment
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class Connector:
     ) -> list[str]:
         """Return the ids of the models that an endpoint's server offers."""
         listed = self.connect(endpoint, key, None, settings, notice).client.models()
+        listed = Redactor(self.known_keys()).value(listed)
         found = [name for name in listed if name.isprintable() and len(name) <= LONGEST_MODEL]
         self._listed |= dict.fromkeys(found)
         for name in list(self._listed)[:-MOST_LISTED]:
