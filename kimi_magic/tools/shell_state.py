@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 from kimi_magic.core.frontend import running_shell
@@ -53,6 +54,7 @@ class CallGuard:
         self.refused: SystemExit | None = None
         self.changes: list[str] = []
         self.process = os.getpid()
+        self.over = False
         in_main = threading.current_thread() is threading.main_thread()
         self._before = _Snapshot() if in_main else None
 
@@ -72,7 +74,7 @@ def guarding() -> Iterator[CallGuard]:
 
     State that all threads share is compared in the main thread only.
     """
-    with refusing_ends():
+    with refusing_ends(), _containing_callbacks():
         guard = CallGuard()
         token = _current.set(guard)
         try:
@@ -80,6 +82,7 @@ def guarding() -> Iterator[CallGuard]:
         finally:
             _current.reset(token)
             guard.settle()
+            guard.over = True
 
 
 # Ends of the kernel
@@ -100,19 +103,23 @@ REFUSED = "{} was not carried out: a tool cannot end the kernel"
 NO_RESET = "reset was not carried out: it would delete the notebook's variables"
 EMPTIED = "all variables of the notebook were deleted; they are back"
 _DEADLY = {"SIGKILL", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGABRT", "SIGSTOP"}
+# All others end or stop a process that does not handle them.
+_IGNORED = {"SIGCHLD", "SIGCLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGINFO"}
 
 _Ends = Callable[..., bool]
 
 
 def _ends(shell: Any) -> Iterator[tuple[Any, str, _Ends]]:
     """Yield the functions that end a kernel, each with what says so of its arguments."""
-    yield os, "_exit", _always
-    yield os, "abort", _always
-    yield os, "execv", _always
-    yield os, "execve", _always
-    yield os, "kill", lambda pid, number: pid == os.getpid() and _is_deadly(number)
+    for system in (os, sys.modules.get(os.name)):  # posix or nt, which os takes them from
+        yield system, "_exit", _always
+        yield system, "abort", _always
+        yield system, "execv", _always
+        yield system, "execve", _always
+        yield system, "kill", lambda pid, number: _is_own(pid) and _is_deadly(number)
+        yield system, "killpg", lambda group, number: _is_own(-group) and _is_deadly(number)
     yield signal, "raise_signal", _is_deadly
-    yield os, "killpg", lambda group, number: group == os.getpgrp() and _is_deadly(number)
+    yield signal, "pthread_kill", lambda _thread, number: _is_deadly(number)
     with suppress(RuntimeError):
         yield asyncio.get_running_loop(), "stop", _always
     if shell is not None:
@@ -127,8 +134,17 @@ def _always(*_: Any, **__: Any) -> bool:
     return True
 
 
+def _is_own(pid: int) -> bool:
+    """Return True if what is sent to this number comes to this process: 0 and -1 are groups."""
+    group = os.getpgrp() if hasattr(os, "getpgrp") else 0
+    return pid in (os.getpid(), 0, -1, -group)
+
+
 def _is_deadly(number: int) -> bool:
-    return any(number == getattr(signal, name, None) for name in _DEADLY)
+    if any(number == getattr(signal, name, None) for name in _DEADLY):
+        return True
+    known = number in _SIGNALS and signal.getsignal(number) is signal.SIG_DFL
+    return known and signal.Signals(number).name not in _IGNORED
 
 
 def _refusing(name: str, ends: _Ends) -> Callable[[Any], Any]:
@@ -150,6 +166,71 @@ def _refusing(name: str, ends: _Ends) -> Callable[[Any], Any]:
     return make
 
 
+# Ends that a call puts off
+
+
+@contextmanager
+def _containing_callbacks() -> Iterator[None]:
+    """Keep what guarded calls give to the kernel's loop from ending it, even when they are over.
+
+    A loop ends with a SystemExit of a callback or a task.
+    """
+    with ExitStack() as stack:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if hasattr(loop, "__dict__"):
+            for name, place in (("call_soon", 0), ("call_soon_threadsafe", 0), ("call_at", 1)):
+                stack.enter_context(replaced(loop, name, _containing(place, _as_callback)))
+            stack.enter_context(replaced(loop, "create_task", _containing(0, _as_coroutine)))
+        yield
+
+
+def _containing(place: int, contained: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make the stand-in for a method of a loop that takes what to run at this place."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def stand_in(*args: Any, **kwargs: Any) -> Any:
+            if _current.get() is not None and len(args) > place:
+                args = (*args[:place], contained(args[place]), *args[place + 1 :])
+            return original(*args, **kwargs)
+
+        return stand_in
+
+    return make
+
+
+def _as_callback(callback: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(callback, updated=())
+    def contained(*args: Any) -> Any:
+        with _put_off():
+            return callback(*args)
+
+    return contained
+
+
+def _as_coroutine(work: Any) -> Any:
+    async def contained() -> Any:
+        with _put_off():
+            return await work
+
+    return contained() if asyncio.iscoroutine(work) else work
+
+
+@contextmanager
+def _put_off() -> Iterator[None]:
+    """Refuse the end of the kernel to what a call has put off, by an error that loops report."""
+    guard = _current.get()
+    with refusing_ends():
+        try:
+            yield
+        except SystemExit as error:
+            if guard is None or not guard.over:
+                raise
+            raise RuntimeError(REFUSED.format("exit")) from error
+
+
 # State of the process and of the shell
 
 _STREAMS_AND_HOOKS = (
@@ -157,7 +238,7 @@ _STREAMS_AND_HOOKS = (
     *((sys, name) for name in "unraisablehook breakpointhook".split()),
     (threading, "excepthook"),
 )
-_EXIT_FLAGS = ("exit_now", "keepkernel_on_exit", "keep_running")
+_OF_THE_SHELL = ("exit_now", "keepkernel_on_exit", "keep_running", "user_ns", "user_module")
 _NUMBERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (sys.getrecursionlimit, sys.setrecursionlimit),
     (sys.getswitchinterval, sys.setswitchinterval),
@@ -180,7 +261,7 @@ class _Snapshot:
         self.emptied = False
         self._attributes = [(o, n, getattr(o, n, _MISSING)) for o, n in _STREAMS_AND_HOOKS]
         if self.shell is not None:
-            own = [name for name in _EXIT_FLAGS if hasattr(self.shell, name)]
+            own = [name for name in _OF_THE_SHELL if hasattr(self.shell, name)]
             self._attributes += [(self.shell, name, getattr(self.shell, name)) for name in own]
         self._builtins = dict(vars(builtins))
         self._numbers = [get() for get, _ in _NUMBERS]
