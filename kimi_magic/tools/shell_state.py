@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import wraps
@@ -57,6 +57,10 @@ class CallGuard:
         self.over = False
         in_main = threading.current_thread() is threading.main_thread()
         self._before = _Snapshot() if in_main else None
+
+    def has_set(self, number: int, handler: Any) -> bool:
+        """Return True if the call itself has set this handler of a signal."""
+        return self._before is not None and self._before.handlers.get(number) != handler
 
     def settle(self) -> None:
         """Put back what the call changed, and note what stays changed."""
@@ -141,10 +145,13 @@ def _is_own(pid: int) -> bool:
 
 
 def _is_deadly(number: int) -> bool:
-    if any(number == getattr(signal, name, None) for name in _DEADLY):
-        return True
-    known = number in _SIGNALS and signal.getsignal(number) is signal.SIG_DFL
-    return known and signal.Signals(number).name not in _IGNORED
+    if number not in set(signal.Signals):  # such as 0, which only asks for a process
+        return False
+    name, handler = signal.Signals(number).name, signal.getsignal(number)
+    if handler == signal.SIG_DFL:
+        return name not in _IGNORED
+    guard = _current.get()
+    return name in _DEADLY and not (guard and guard.has_set(number, handler))
 
 
 def _refusing(name: str, ends: _Ends) -> Callable[[Any], Any]:
@@ -211,11 +218,31 @@ def _as_callback(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _as_coroutine(work: Any) -> Any:
-    async def contained() -> Any:
-        with _put_off():
-            return await work
+    return _Contained(work) if asyncio.iscoroutine(work) else work
 
-    return contained() if asyncio.iscoroutine(work) else work
+
+class _Contained(Coroutine[Any, Any, Any]):
+    """A coroutine whose steps are those of another; a task that never begins closes that one."""
+
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def send(self, value: Any) -> Any:
+        with _put_off():
+            return self._work.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        with _put_off():
+            return self._work.throw(*error)
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __await__(self) -> Any:
+        return self._work.__await__()
+
+    def __getattr__(self, name: str) -> Any:  # such as the code, for a task's repr
+        return getattr(self._work, name)
 
 
 @contextmanager
@@ -265,7 +292,7 @@ class _Snapshot:
             self._attributes += [(self.shell, name, getattr(self.shell, name)) for name in own]
         self._builtins = dict(vars(builtins))
         self._numbers = [get() for get, _ in _NUMBERS]
-        self._handlers, self._blocked = dict(_handlers()), _blocked()
+        self.handlers, self._blocked = dict(_handlers()), _blocked()
         self._alarm, self._began = _alarm(), time.monotonic()
         self._variables = dict(self.shell.user_ns) if self.shell is not None else {}
         self._settings = _settings(self.shell)
@@ -288,7 +315,7 @@ class _Snapshot:
 
     def _put_back_signals(self) -> None:
         for number, handler in _handlers():
-            if handler != (before := self._handlers.get(number)) and before is not None:
+            if handler != (before := self.handlers.get(number)) and before is not None:
                 signal.signal(number, before)
         if _blocked() != self._blocked:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)

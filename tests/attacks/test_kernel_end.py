@@ -280,6 +280,49 @@ get_ipython().events.unregister("pre_run_cell", print)
     ]
 
 
+def test_what_a_call_gives_to_the_loop_runs_as_it_would(kernel: Kernel) -> None:
+    """Input: harmless tasks and callbacks. Holds: they run, are cancelled, say what they are.
+
+    What ends the kernel is refused while they run, and only then.
+    """
+    ran = kernel.run("""
+import asyncio, os, kimi_magic as kimi
+before, done = os.kill, []
+async def count(n: int) -> int:
+    done.append(n)
+    await asyncio.sleep(0.01)
+    return n
+def work() -> None:
+    global task, early
+    loop = asyncio.get_running_loop()
+    task, early = loop.create_task(count(7)), asyncio.create_task(count(8))
+    early.cancel()
+    loop.call_soon(done.append, 1)
+    loop.call_later(0.01, done.append, 2)
+    loop.call_soon(done.append, 3).cancel()
+kimi.Toolset([work]).call("work", "{}")
+print("count()" in repr(task), await task)
+await asyncio.sleep(0.05)
+print(sorted(done), early.cancelled(), os.kill is before)
+""")
+    assert ran.stdout.splitlines() == ["True 7", "[1, 2, 7] True True"]
+    assert ran.stderr == ""
+
+
+def test_signals_that_a_call_handles_itself() -> None:
+    """Input: signals with a handler of the call's own, and number 0. Holds: they are sent."""
+    came: list[int] = []
+
+    def work() -> None:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda number, _: came.append(number))
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), 0)
+
+    assert call(work).error is None
+    assert came == [signal.SIGTERM, signal.SIGUSR1]
+
+
 def test_calls_side_by_side() -> None:
     """Input: parallel calls that change state. Holds: put back after the last, or told with it."""
     import kimi_magic as kimi
