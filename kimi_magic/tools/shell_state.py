@@ -64,7 +64,10 @@ class CallGuard:
 
     def settle(self) -> None:
         """Put back what the call changed, and note what stays changed."""
-        before, self._before = self._before, None
+        before = self._before
+        if before is not None and sys.getrecursionlimit() < before.recursion_limit:
+            sys.setrecursionlimit(before.recursion_limit)  # what follows calls deeper
+        self._before = None
         if before is not None and os.getpid() == self.process:
             before.put_back()
             self.changes += before.changes()
@@ -175,6 +178,11 @@ def _refusing(name: str, ends: _Ends) -> Callable[[Any], Any]:
 
 # Ends that a call puts off
 
+_SCHEDULING = {  # the place of the callback
+    **dict.fromkeys(("call_soon", "call_soon_threadsafe"), 0),
+    **dict.fromkeys(("call_at", "add_reader", "add_writer", "add_signal_handler"), 1),
+}
+
 
 @contextmanager
 def _containing_callbacks() -> Iterator[None]:
@@ -188,7 +196,7 @@ def _containing_callbacks() -> Iterator[None]:
         except RuntimeError:
             loop = None
         if hasattr(loop, "__dict__"):
-            for name, place in (("call_soon", 0), ("call_soon_threadsafe", 0), ("call_at", 1)):
+            for name, place in _SCHEDULING.items():
                 stack.enter_context(replaced(loop, name, _containing(place, _as_callback)))
             stack.enter_context(replaced(loop, "create_task", _containing(0, _as_coroutine)))
         yield
@@ -249,7 +257,7 @@ class _Contained(Coroutine[Any, Any, Any]):
 def _put_off() -> Iterator[None]:
     """Refuse the end of the kernel to what a call has put off, by an error that loops report."""
     guard = _current.get()
-    with refusing_ends():
+    with refusing_ends(), _containing_callbacks():
         try:
             yield
         except SystemExit as error:
@@ -286,6 +294,7 @@ class _Snapshot:
     def __init__(self) -> None:
         self.shell = running_shell()
         self.emptied = False
+        self.recursion_limit = sys.getrecursionlimit()
         self._attributes = [(o, n, getattr(o, n, _MISSING)) for o, n in _STREAMS_AND_HOOKS]
         if self.shell is not None:
             own = [name for name in _OF_THE_SHELL if hasattr(self.shell, name)]

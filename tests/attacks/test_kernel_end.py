@@ -59,8 +59,13 @@ LATER = [
     "import asyncio; asyncio.get_running_loop().call_soon(exit)",
     "import asyncio, sys; asyncio.get_running_loop().call_later(0.2, sys.exit)",
     "import asyncio; loop = asyncio.get_running_loop(); loop.call_later(0.2, loop.stop)",
-    "async def leave(): await asyncio.sleep(0.2); exit()\ntask = asyncio.create_task(leave())",
+    "import asyncio\nasync def leave(): await asyncio.sleep(0.2); exit()\n"
+    "task = asyncio.create_task(leave())",
     "get_ipython().kernel.io_loop.add_callback(exit)",
+    "async def begin(): await asyncio.sleep(0.1); asyncio.create_task(leave())\n"
+    "import asyncio\nasync def leave(): exit()\ntask = asyncio.create_task(begin())",
+    "import asyncio, os\nr, w = os.pipe(); loop = asyncio.get_running_loop()\n"
+    "def leave(): loop.remove_reader(r); exit()\nloop.add_reader(r, leave); os.write(w, b'x')",
     "get_ipython().user_ns = {}",
     "import signal; signal.setitimer(signal.ITIMER_REAL, 0.2)",
     "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)",
@@ -166,6 +171,15 @@ def sets_limits() -> None:
     gc.disable()
 
 
+def lowers_the_recursion_limit() -> None:
+    for limit in range(1, sys.getrecursionlimit()):
+        try:
+            sys.setrecursionlimit(limit)
+        except RecursionError:  # deeper already
+            continue
+        break
+
+
 def state() -> list[Any]:
     names = "stdin stdout stderr displayhook excepthook unraisablehook breakpointhook".split()
     return [
@@ -205,6 +219,13 @@ def test_what_no_function_is_there_to_change(
     assert not sys.stderr.closed
     assert result.error is None
     assert result.outputs == ()
+
+
+def test_a_recursion_limit_that_leaves_no_room() -> None:
+    """Input: the lowest limit that Python takes. Holds: it is as before."""
+    before = state()
+    call(lowers_the_recursion_limit)
+    assert state() == before
 
 
 def moves() -> None:
