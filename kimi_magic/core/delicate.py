@@ -54,6 +54,7 @@ class DroppedErrors:
     def __init__(self, kind: type[BaseException], notice: Callable[[], None]) -> None:
         self._kind = kind
         self._notice = notice
+        self._main = threading.main_thread().ident
         self._before: Callable[[Any], Any] = sys.unraisablehook
 
     def begin(self) -> None:
@@ -66,7 +67,7 @@ class DroppedErrors:
 
     def _hook(self, unraisable: Any) -> None:
         is_ours = isinstance(unraisable.exc_value, self._kind)
-        if is_ours and threading.current_thread() is threading.main_thread():
+        if is_ours and threading.get_ident() == self._main:
             self._notice()
         else:
             self._before(unraisable)
@@ -97,6 +98,8 @@ class Insistence:
     def __init__(self, kind: type[Insistent]) -> None:
         self.caller: FrameType | None = None
         self._kind = kind
+        # Looked up here: Python code of another module would be traced below, and raise there.
+        self._main = threading.main_thread().ident
         self._begun = False
         self._drops = 0
         self._trace_before: Any = None
@@ -112,7 +115,7 @@ class Insistence:
         self.resume(frame)
 
     def resume(self, frame: FrameType | None) -> None:
-        is_main = threading.current_thread() is threading.main_thread()
+        is_main = threading.get_ident() == self._main
         if self._begun and self.caller is not None and is_main:
             sys.settrace(self._trace)
             while frame is not None and frame is not self.caller:

@@ -37,8 +37,11 @@ _SHORT = r"[\w-]{12,}"
 _SHORT_MIXED = r"(?=[a-z]*[A-Z\d])[A-Za-z0-9]{12,}"
 _SHAPES = {
     # OpenAI, Anthropic, Moonshot, OpenRouter …; a CSS class has no capital and few digits.
+    # It looks ahead a bounded way only: sk-sk-sk-… would take the square of its length.
     "an API key (sk-…)": _Shape(
-        "sk-", r"(?=[\w-]*\d)(?=[\w-]*[A-Z]|(?:[\w-]*?\d){4})[\w-]{20,}", _SHORT
+        "sk-",
+        r"(?=[\w-]{,99}\d)(?=[\w-]{,99}[A-Z]|(?:[\w-]{,49}?\d){4})[\w-]{20,}",
+        _SHORT,
     ),
     "an NVIDIA key (nvapi-…)": _Shape("nvapi-", r"[\w-]{20,}", _SHORT),
     "a GitHub token (ghp_…)": _Shape("gh[oprsu]_", "[A-Za-z0-9]{20,}", _SHORT_MIXED),
@@ -87,7 +90,7 @@ _ACCOUNTS = {
     # A digit tells an id from a word such as user_not_found or org-wide.
     "by its prefix": (
         r"(?P<before>)\b(?:org(?:anization)?|proj(?:ect)?|user|acct|account|ak|team|tenant)[-_]"
-        r"(?=[\w-]*\d)[\w-]{6,}(?P<after>)"
+        r"(?=[\w-]{,99}\d)[\w-]{6,}(?P<after>)"
     ),
     "any name in quotes": (
         r"(?i)(?P<before>\b(?:account|organi[sz]ation|project|tenant|user)(?:[ _-]?id)?[\"']?"
@@ -95,7 +98,7 @@ _ACCOUNTS = {
     ),
     "behind its word": (
         r"(?i)(?P<before>\b(?:account|organi[sz]ation|project|tenant|user)(?:[ _-]?id)?"
-        r"(?:\s*[:=])?\s+)(?=[\w-]*\d)[\w-]{12,}(?P<after>)"
+        r"(?:\s*[:=])?\s+)(?=[\w-]{,99}\d)[\w-]{12,}(?P<after>)"
     ),
 }
 # A key begins where a word does, which is also after an escape such as \n in the repr of a text.

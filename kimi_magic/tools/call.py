@@ -18,6 +18,7 @@ from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.core.processes import in_this_process
 from kimi_magic.core.text import cut
 from kimi_magic.core.time_limit import CallTimedOut, DeadlineReached, TimeLimit, call_within
+from kimi_magic.display.live.approval_form import is_same_call
 from kimi_magic.schema.json_in_text import parse_arguments
 from kimi_magic.schema.problems import ArgumentsError
 from kimi_magic.tools.capture import capturing, open_figures, show_new_figures
@@ -79,7 +80,9 @@ def run_call(
         if agreed is not True and not isinstance(agreed, dict):  # "no" is truthy
             refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
-        edited = agreed if isinstance(agreed, dict) and agreed != arguments else None
+        edited = None
+        if isinstance(agreed, dict) and not is_same_call(agreed, arguments):
+            edited = agreed
         if edited is not None:
             bound = tool.bind(edited, namespace)
         result = _run(tool, partial(tool.call, bound), call_id)

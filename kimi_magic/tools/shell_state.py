@@ -17,9 +17,10 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 from kimi_magic.core.frontend import running_shell
@@ -53,12 +54,20 @@ class CallGuard:
         self.refused: SystemExit | None = None
         self.changes: list[str] = []
         self.process = os.getpid()
+        self.over = False
         in_main = threading.current_thread() is threading.main_thread()
         self._before = _Snapshot() if in_main else None
 
+    def has_set(self, number: int, handler: Any) -> bool:
+        """Return True if the call itself has set this handler of a signal."""
+        return self._before is not None and self._before.handlers.get(number) != handler
+
     def settle(self) -> None:
         """Put back what the call changed, and note what stays changed."""
-        before, self._before = self._before, None
+        before = self._before
+        if before is not None and sys.getrecursionlimit() < before.recursion_limit:
+            sys.setrecursionlimit(before.recursion_limit)  # what follows calls deeper
+        self._before = None
         if before is not None and os.getpid() == self.process:
             before.put_back()
             self.changes += before.changes()
@@ -72,7 +81,7 @@ def guarding() -> Iterator[CallGuard]:
 
     State that all threads share is compared in the main thread only.
     """
-    with refusing_ends():
+    with refusing_ends(), _containing_callbacks():
         guard = CallGuard()
         token = _current.set(guard)
         try:
@@ -80,6 +89,7 @@ def guarding() -> Iterator[CallGuard]:
         finally:
             _current.reset(token)
             guard.settle()
+            guard.over = True
 
 
 # Ends of the kernel
@@ -100,19 +110,23 @@ REFUSED = "{} was not carried out: a tool cannot end the kernel"
 NO_RESET = "reset was not carried out: it would delete the notebook's variables"
 EMPTIED = "all variables of the notebook were deleted; they are back"
 _DEADLY = {"SIGKILL", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGABRT", "SIGSTOP"}
+# All others end or stop a process that does not handle them.
+_IGNORED = {"SIGCHLD", "SIGCLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGINFO"}
 
 _Ends = Callable[..., bool]
 
 
 def _ends(shell: Any) -> Iterator[tuple[Any, str, _Ends]]:
     """Yield the functions that end a kernel, each with what says so of its arguments."""
-    yield os, "_exit", _always
-    yield os, "abort", _always
-    yield os, "execv", _always
-    yield os, "execve", _always
-    yield os, "kill", lambda pid, number: pid == os.getpid() and _is_deadly(number)
+    for system in (os, sys.modules.get(os.name)):  # posix or nt, which os takes them from
+        yield system, "_exit", _always
+        yield system, "abort", _always
+        yield system, "execv", _always
+        yield system, "execve", _always
+        yield system, "kill", lambda pid, number: _is_own(pid) and _is_deadly(number)
+        yield system, "killpg", lambda group, number: _is_own(-group) and _is_deadly(number)
     yield signal, "raise_signal", _is_deadly
-    yield os, "killpg", lambda group, number: group == os.getpgrp() and _is_deadly(number)
+    yield signal, "pthread_kill", lambda _thread, number: _is_deadly(number)
     with suppress(RuntimeError):
         yield asyncio.get_running_loop(), "stop", _always
     if shell is not None:
@@ -127,8 +141,20 @@ def _always(*_: Any, **__: Any) -> bool:
     return True
 
 
+def _is_own(pid: int) -> bool:
+    """Return True if what is sent to this number comes to this process: 0 and -1 are groups."""
+    group = os.getpgrp() if hasattr(os, "getpgrp") else 0
+    return pid in (os.getpid(), 0, -1, -group)
+
+
 def _is_deadly(number: int) -> bool:
-    return any(number == getattr(signal, name, None) for name in _DEADLY)
+    if number not in set(signal.Signals):  # such as 0, which only asks for a process
+        return False
+    name, handler = signal.Signals(number).name, signal.getsignal(number)
+    if handler == signal.SIG_DFL:
+        return name not in _IGNORED
+    guard = _current.get()
+    return name in _DEADLY and not (guard and guard.has_set(number, handler))
 
 
 def _refusing(name: str, ends: _Ends) -> Callable[[Any], Any]:
@@ -150,6 +176,96 @@ def _refusing(name: str, ends: _Ends) -> Callable[[Any], Any]:
     return make
 
 
+# Ends that a call puts off
+
+_SCHEDULING = {  # the place of the callback
+    **dict.fromkeys(("call_soon", "call_soon_threadsafe"), 0),
+    **dict.fromkeys(("call_at", "add_reader", "add_writer", "add_signal_handler"), 1),
+}
+
+
+@contextmanager
+def _containing_callbacks() -> Iterator[None]:
+    """Keep what guarded calls give to the kernel's loop from ending it, even when they are over.
+
+    A loop ends with a SystemExit of a callback or a task.
+    """
+    with ExitStack() as stack:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if hasattr(loop, "__dict__"):
+            for name, place in _SCHEDULING.items():
+                stack.enter_context(replaced(loop, name, _containing(place, _as_callback)))
+            stack.enter_context(replaced(loop, "create_task", _containing(0, _as_coroutine)))
+        yield
+
+
+def _containing(place: int, contained: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make the stand-in for a method of a loop that takes what to run at this place."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def stand_in(*args: Any, **kwargs: Any) -> Any:
+            if _current.get() is not None and len(args) > place:
+                args = (*args[:place], contained(args[place]), *args[place + 1 :])
+            return original(*args, **kwargs)
+
+        return stand_in
+
+    return make
+
+
+def _as_callback(callback: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(callback, updated=())
+    def contained(*args: Any) -> Any:
+        with _put_off():
+            return callback(*args)
+
+    return contained
+
+
+def _as_coroutine(work: Any) -> Any:
+    return _Contained(work) if asyncio.iscoroutine(work) else work
+
+
+class _Contained(Coroutine[Any, Any, Any]):
+    """A coroutine whose steps are those of another; a task that never begins closes that one."""
+
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def send(self, value: Any) -> Any:
+        with _put_off():
+            return self._work.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        with _put_off():
+            return self._work.throw(*error)
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __await__(self) -> Any:
+        return self._work.__await__()
+
+    def __getattr__(self, name: str) -> Any:  # such as the code, for a task's repr
+        return getattr(self._work, name)
+
+
+@contextmanager
+def _put_off() -> Iterator[None]:
+    """Refuse the end of the kernel to what a call has put off, by an error that loops report."""
+    guard = _current.get()
+    with refusing_ends(), _containing_callbacks():
+        try:
+            yield
+        except SystemExit as error:
+            if guard is None or not guard.over:
+                raise
+            raise RuntimeError(REFUSED.format("exit")) from error
+
+
 # State of the process and of the shell
 
 _STREAMS_AND_HOOKS = (
@@ -157,7 +273,7 @@ _STREAMS_AND_HOOKS = (
     *((sys, name) for name in "unraisablehook breakpointhook".split()),
     (threading, "excepthook"),
 )
-_EXIT_FLAGS = ("exit_now", "keepkernel_on_exit", "keep_running")
+_OF_THE_SHELL = ("exit_now", "keepkernel_on_exit", "keep_running", "user_ns", "user_module")
 _NUMBERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (sys.getrecursionlimit, sys.setrecursionlimit),
     (sys.getswitchinterval, sys.setswitchinterval),
@@ -178,13 +294,14 @@ class _Snapshot:
     def __init__(self) -> None:
         self.shell = running_shell()
         self.emptied = False
+        self.recursion_limit = sys.getrecursionlimit()
         self._attributes = [(o, n, getattr(o, n, _MISSING)) for o, n in _STREAMS_AND_HOOKS]
         if self.shell is not None:
-            own = [name for name in _EXIT_FLAGS if hasattr(self.shell, name)]
+            own = [name for name in _OF_THE_SHELL if hasattr(self.shell, name)]
             self._attributes += [(self.shell, name, getattr(self.shell, name)) for name in own]
         self._builtins = dict(vars(builtins))
         self._numbers = [get() for get, _ in _NUMBERS]
-        self._handlers, self._blocked = dict(_handlers()), _blocked()
+        self.handlers, self._blocked = dict(_handlers()), _blocked()
         self._alarm, self._began = _alarm(), time.monotonic()
         self._variables = dict(self.shell.user_ns) if self.shell is not None else {}
         self._settings = _settings(self.shell)
@@ -207,7 +324,7 @@ class _Snapshot:
 
     def _put_back_signals(self) -> None:
         for number, handler in _handlers():
-            if handler != (before := self._handlers.get(number)) and before is not None:
+            if handler != (before := self.handlers.get(number)) and before is not None:
                 signal.signal(number, before)
         if _blocked() != self._blocked:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)

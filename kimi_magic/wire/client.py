@@ -146,6 +146,10 @@ class Client:
         self.transport.close()
 
 
+class _TimeIsUp(Exception):
+    """Put into the inbox by an exchange whose time is over, unless something came before it."""
+
+
 class Exchange:
     """One request under way; use as a context manager, leaving it early stops it at once.
 
@@ -220,9 +224,12 @@ class Exchange:
     def deliver(self, arrival: Arrival) -> None:
         """Put an arrival into the inbox; called in the transport's thread."""
         if isinstance(arrival.item, Refused):  # the hint may take seconds: not in the driver's time
-            error = self._errors.from_exception(
-                arrival.item, models=lambda: self._client.models(HINT_TIMEOUT)
-            )
+            try:
+                error = self._errors.from_exception(
+                    arrival.item, models=lambda: self._client.models(HINT_TIMEOUT)
+                )
+            except Exception as unread:  # noqa: BLE001 - the driver waits for this arrival
+                error = self._errors.from_exception(unread)
             arrival = Arrival(arrival.time, error)
         self.inbox.put(self, arrival)
 
@@ -242,7 +249,10 @@ class Exchange:
                 else:
                     self._read(b"".join(data))
                     data.clear()
-                    self._take(arrival.item)
+                    if isinstance(arrival.item, _TimeIsUp):
+                        self._time_is_up(arrival.time)
+                    else:
+                        self._take(arrival.item)
             self._read(b"".join(data))
         except Exception as error:  # noqa: BLE001 - mapped to one of ours
             self._failure = self._errors.from_exception(error, started=self._fold.started)
@@ -255,7 +265,8 @@ class Exchange:
         """Look at the clock; raise the failure, with what had arrived as its ``partial``.
 
         A time-out arrives through the inbox like any failure: the text that was held back goes
-        first.
+        first. It counts only if nothing in the inbox says otherwise, as where a consumer of the
+        turn's events was away while the answer went on.
         """
         if self._failure:
             raise self._failure
@@ -263,15 +274,9 @@ class Exchange:
         if self._ended is not None:
             # Pings may go on for ever behind the end.
             self.finished = self.finished or now - self._ended >= END_GRACE
-        elif self._timed_out:
-            return
-        elif self._answered is not None:
-            if now - self._answered >= USAGE_GRACE:
-                self._timed_out = True
-                self.inbox.put(self, Arrival(now, None))
-        elif error := self._silence(now):
+        elif not self._timed_out and (self._all_is_said(now) or self._silence(now)):
             self._timed_out = True
-            self.inbox.put(self, Arrival(now, error))
+            self.inbox.put(self, Arrival(now, _TimeIsUp()))
 
     def completion(self) -> Completion:
         """Return what has arrived so far."""
@@ -281,6 +286,15 @@ class Exchange:
             return completion
         priced = self._model.priced(completion.usage, self._client.endpoint)
         return replace(completion, usage=priced)
+
+    def _time_is_up(self, at: float) -> None:
+        """End the answer, unless something was received before that moment."""
+        if self._all_is_said(at):
+            self._take(None)
+        elif error := self._silence(at):
+            self._take(error)
+        else:
+            self._timed_out = False
 
     def _take(self, item: int | Exception | None) -> None:
         if item == 202:
@@ -372,7 +386,14 @@ class Exchange:
         if self.inbox.text_bytes > self._settings.max_turn_bytes:
             raise TooMuch("max_turn_bytes")
 
+    def _all_is_said(self, now: float) -> bool:
+        if self._answered is None:
+            return False
+        return now - max(self._answered, self.held_up) >= USAGE_GRACE
+
     def _silence(self, now: float) -> EndpointError | None:
+        if self._answered is not None:
+            return None
         settings, started = self._settings, self._fold.started
         if self._carriage and not self._carriage.connected:
             # The HTTP library's limit is for each address, and leaves out the look-up of the name.

@@ -257,7 +257,7 @@ class Connection:
                 return _checked(response)
             response.close()
             url = _redirect_target(response)
-        raise Redirected(response.status_code, reason="it goes round in circles")
+        raise Redirected(response.status_code, reason="that goes round in circles")
 
     def _trace(self, name: str, info: Mapping[str, Any]) -> None:
         # The first part of the name differs for direct, proxied and SOCKS connections.

@@ -39,6 +39,7 @@ __all__ = ["ErrorMapper", "retry_after"]
 MAX_WORDS = 1000
 MAX_READ = 10_000
 MAX_NAMED = 5
+LONGEST_WAIT = 10**8  # seconds; a longer wait is none
 # Marks in the server's type, code or words; a status alone does not tell these apart.
 _QUOTA = ("exceeded_current_quota", "insufficient_quota", "insufficient balance")
 _CONTEXT = ("exceed_context_size", "context_length_exceeded", "maximum context length")
@@ -137,7 +138,7 @@ class ErrorMapper:
         kind, advice = self._judge(status or said.code, f"{said.type} {words}".lower(), models)
         request_id = headers.get("msh-request-id") or headers.get("x-request-id")
         wait = retry_after(headers)
-        if kind is errors.RateLimited and wait and wait >= 1:
+        if kind is errors.RateLimited and wait and 1 <= wait < LONGEST_WAIT:
             advice = f"Too many requests: the server asks to wait {wait:,.0f} s."
         if started and kind is ServerFailed:
             kind = BadStream
@@ -316,6 +317,6 @@ def retry_after(headers: Mapping[str, Any]) -> float | None:
             return milliseconds / 1000
     with suppress(ValueError):
         return max(0.0, float(value))
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):  # a year or an offset of twenty digits
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return None

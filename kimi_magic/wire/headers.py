@@ -22,6 +22,12 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,99})\}")
 # The scheme of RFC 9110, section 11.4, and one variable.
 _PUBLIC = re.compile(rf"(?:[A-Za-z][A-Za-z-]{{0,20}} )?{_REFERENCE.pattern}")
 _SCHEME = re.compile(r"(?i)(?:bearer|basic|token|apikey|api-key|key) +")
+_SECRET_NAME = re.compile(r"(?i)auth|cookie|credential|key|pass|secret|session|signature|token")
+# Words and small numbers, as in application/json, 2023-06-01 and assistants=v2: to mask them would
+# mask the same words in answers.
+_WORDS = re.compile(
+    r"(?:[A-Za-z]{1,15}|v?[0-9]{1,4})(?:[-_./=;,:+](?:[A-Za-z]{1,15}|v?[0-9]{1,4}))*"
+)
 # They belong to the connection, or to a proxy on the way.
 _OURS = frozenset(
     "accept-encoding connection content-encoding content-length content-type expect host "
@@ -78,8 +84,8 @@ class EndpointHeaders(Mapping[str, str]):
     def secrets(self) -> list[Key]:
         """Return the values as keys to mask, those of variables that are set now.
 
-        A value that was written out is one too, unless it has blanks or is the address of a page:
-        no secret is like that.
+        A value that was written out is one too, unless it has blanks, is the address of a page, or
+        is made of words under a name that tells of no secret.
         """
         found = []
         for name, value in self._values.items():
@@ -89,7 +95,7 @@ class EndpointHeaders(Mapping[str, str]):
                     source = f"the environment variable {variable}"
                     found.append(Key(_SCHEME.sub("", held, count=1), source, variable))
             secret = _SCHEME.sub("", value.strip(), count=1)
-            if not variables and " " not in secret and not re.match(r"https?://[^@?]*\Z", secret):
+            if not variables and not _is_public(name, value.strip(), secret):
                 found.append(Key(secret, f"the header {name}"))
         return found
 
@@ -102,6 +108,13 @@ class EndpointHeaders(Mapping[str, str]):
             name: value if _PUBLIC.fullmatch(value) else f"${{{re.sub('[.-]', '_', name).upper()}}}"
             for name, value in self._values.items()
         }
+
+
+def _is_public(name: str, value: str, secret: str) -> bool:
+    if " " in secret or re.match(r"https?://[^@?]*\Z", secret):
+        return True
+    is_plain = value == secret and not _SECRET_NAME.search(name)
+    return is_plain and _WORDS.fullmatch(value) is not None
 
 
 def _check(name: object, value: object) -> None:

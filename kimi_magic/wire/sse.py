@@ -60,7 +60,7 @@ class SSEDecoder:
         if not chunk:
             return []
         idle = not (self._pending or self._data or self._name)
-        if idle and (events := _plain_events(chunk)):
+        if idle and len(chunk) <= self._most and (events := _plain_events(chunk)):
             self._at_start = False
             return events
         ends_in_cr = self._pending and self._pending[-1].endswith(b"\r")

@@ -252,6 +252,20 @@ def test_a_name_that_looks_like_another_argument() -> None:
     ]
 
 
+def test_an_edit_that_python_takes_for_none() -> None:
+    """Input: a person changes 1 to true, which Python holds for equal. Holds: true is passed."""
+    got: list[Any] = []
+
+    def pay(amount: Any) -> None:
+        """Pay."""
+        got.append(amount)
+
+    tool = make_tool(pay, options=ToolOptions(confirm=True))
+    result = Toolset([tool]).call("pay", '{"amount": 1}', approve=lambda *_: {"amount": True})
+    assert got[0] is True
+    assert "The user changed the arguments" in result.content
+
+
 def test_a_chat_forgets_what_was_approved() -> None:
     """Input: --fresh, reset, a cell that is run again. Holds: what was approved there has ended."""
     chat = Chat("main", ask=lambda *_, **__: None)  # type: ignore[arg-type]

@@ -341,3 +341,24 @@ def test_models_that_are_named_by_the_key(
         with pytest.raises(kimi.NotFound) as raised:
             kimi.ask("Hi", endpoint=endpoint)
     assert not leaks(str(raised.value))
+
+
+def test_a_list_of_models(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Input: models called like the endpoint's key, another endpoint's, and its own header's value.
+
+    Holds: neither the list nor tab completion, which offers it, has one of them.
+    """
+    values = {
+        "DEN_KEY": SECRET,
+        "DEN_HEADER": SECRET[::-1],
+        "NVIDIA_API_KEY": "nv/1a2b3c4d5e6f7g8h9i",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    body = json.dumps({"data": [{"id": f"m-{value}"} for value in values.values()]}).encode()
+    with answering(lambda _: Answer(200, body)) as (url, _):
+        den = kimi.Endpoint("den", url, "DEN_KEY", headers={"X-Den": "${DEN_HEADER}"})
+        listed = session.connector.models(den, session.find_key(den), session.settings, print)
+    assert len(listed) == 3
+    told = " ".join([*listed, *session.connector.known_models()])
+    assert not any(value in told for value in values.values())

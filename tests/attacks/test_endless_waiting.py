@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 import kimi_magic as kimi
+from kimi_magic.core.events import ContentDelta
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from kimi_magic.wire import client as client_module
@@ -50,3 +53,34 @@ def test_the_end_of_a_whole_answer(
     )
     reply = kimi.ask("Hi")
     assert (reply.text, reply.finish_reason, reply.error) == ("Half whole.", "stop", None)
+
+
+def test_a_consumer_that_was_away(session: Session, server: ScriptedServer) -> None:
+    """Input: a consumer of events that is busy for longer than a stall, while the answer goes on.
+
+    Holds: what had arrived by then tells that nothing stalled, and the answer is whole.
+    """
+    session.settings.stall_timeout = 0.6
+    server.reply("word " * 60, rate=40)
+    texts: list[str] = []
+    for event in kimi.stream("Hi"):
+        if isinstance(event, ContentDelta):
+            if not texts:
+                time.sleep(0.9)
+            texts.append(event.text)
+    assert "".join(texts) == "word " * 60
+
+
+def test_a_wait_that_is_none(session: Session, server: ScriptedServer) -> None:
+    """Input: a refusal that asks to wait until a date that no clock has, or for ever.
+
+    Holds: the refusal is told at once, in two lines.
+    """
+    session.settings.retries = 0
+    session.settings.first_token_timeout = 60
+    for wait in ("Mon, 01 Jan 2026 00:00:00 +99999999999999", "1e308", "inf", "nan"):
+        server.error(429, "Slow down", headers={"Retry-After": wait})
+        with pytest.raises(kimi.RateLimited, match="Slow down") as raised:
+            kimi.ask("Hi")
+        assert len(str(raised.value)) < 300
+        assert str(raised.value).count("\n") == 1

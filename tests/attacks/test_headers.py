@@ -295,3 +295,22 @@ def test_whatever_headers_are_given(headers: dict[str, str]) -> None:
     for name, value in made.public().items():
         assert value == headers[name] or value.upper() == value
     assert os.environ.get("HOME", "") not in repr(made)
+
+
+@pytest.mark.parametrize(
+    "value", ["2023-06-01", "Notebook", "application/json", "assistants=v2", "tools-2024-05-31"]
+)
+def test_a_header_of_words_masks_none_in_an_answer(
+    scripted_server: ScriptedServer, session: Session, value: str
+) -> None:
+    """Input: headers that gateways want, such as a version, whose words stand in an answer too.
+
+    Holds: prompt and answer keep these words; under a name that tells of a secret they are masked.
+    """
+    address = scripted_server.base_url
+    for name, masked in (("anthropic-version", False), ("X-Api-Token", True)):
+        scripted_server.reply(f"On {value}.")
+        endpoint = kimi.Endpoint("words", address, headers={name: value})
+        reply = kimi.ask(f"It is {value}.", endpoint=endpoint, show=False)
+        assert (value not in reply.text) == masked
+        assert (value not in str(scripted_server.requests[-1].body)) == masked

@@ -37,17 +37,36 @@ ENDS = [
     "%reset -f",
     "%reset -sf",
     "get_ipython().user_ns.clear()",
+    "globals().clear()",
     "get_ipython().reset()",
     "import os; os._exit(0)",
     "import os; os.abort()",
     "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     "import os, sys; os.execv(sys.executable, [sys.executable, '-c', ''])",
+    "import os, signal; os.kill(0, signal.SIGTERM)",
+    "import os, signal; os.kill(-os.getpgrp(), signal.SIGKILL)",
+    "import os, signal; os.killpg(0, signal.SIGKILL)",
+    "import os, signal; os.kill(os.getpid(), signal.SIGUSR1)",
+    "import posix; posix._exit(0)",
     "import signal; signal.raise_signal(signal.SIGTERM)",
+    "import signal; signal.raise_signal(signal.SIGSEGV)",
+    "import signal, threading; signal.pthread_kill(threading.get_ident(), signal.SIGKILL)",
     "import threading; t = threading.Thread(target=exit); t.start(); t.join()",
 ]
 # These end nothing during the call.
 LATER = [
     "import threading; threading.Timer(0.2, exit).start()",
+    "import asyncio; asyncio.get_running_loop().call_soon(exit)",
+    "import asyncio, sys; asyncio.get_running_loop().call_later(0.2, sys.exit)",
+    "import asyncio; loop = asyncio.get_running_loop(); loop.call_later(0.2, loop.stop)",
+    "import asyncio\nasync def leave(): await asyncio.sleep(0.2); exit()\n"
+    "task = asyncio.create_task(leave())",
+    "get_ipython().kernel.io_loop.add_callback(exit)",
+    "async def begin(): await asyncio.sleep(0.1); asyncio.create_task(leave())\n"
+    "import asyncio\nasync def leave(): exit()\ntask = asyncio.create_task(begin())",
+    "import asyncio, os\nr, w = os.pipe(); loop = asyncio.get_running_loop()\n"
+    "def leave(): loop.remove_reader(r); exit()\nloop.add_reader(r, leave); os.write(w, b'x')",
+    "get_ipython().user_ns = {}",
     "import signal; signal.setitimer(signal.ITIMER_REAL, 0.2)",
     "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)",
 ]
@@ -152,6 +171,15 @@ def sets_limits() -> None:
     gc.disable()
 
 
+def lowers_the_recursion_limit() -> None:
+    for limit in range(1, sys.getrecursionlimit()):
+        try:
+            sys.setrecursionlimit(limit)
+        except RecursionError:  # deeper already
+            continue
+        break
+
+
 def state() -> list[Any]:
     names = "stdin stdout stderr displayhook excepthook unraisablehook breakpointhook".split()
     return [
@@ -191,6 +219,13 @@ def test_what_no_function_is_there_to_change(
     assert not sys.stderr.closed
     assert result.error is None
     assert result.outputs == ()
+
+
+def test_a_recursion_limit_that_leaves_no_room() -> None:
+    """Input: the lowest limit that Python takes. Holds: it is as before."""
+    before = state()
+    call(lowers_the_recursion_limit)
+    assert state() == before
 
 
 def moves() -> None:
@@ -264,6 +299,49 @@ get_ipython().events.unregister("pre_run_cell", print)
             "the text of the next cell",
         )
     ]
+
+
+def test_what_a_call_gives_to_the_loop_runs_as_it_would(kernel: Kernel) -> None:
+    """Input: harmless tasks and callbacks. Holds: they run, are cancelled, say what they are.
+
+    What ends the kernel is refused while they run, and only then.
+    """
+    ran = kernel.run("""
+import asyncio, os, kimi_magic as kimi
+before, done = os.kill, []
+async def count(n: int) -> int:
+    done.append(n)
+    await asyncio.sleep(0.01)
+    return n
+def work() -> None:
+    global task, early
+    loop = asyncio.get_running_loop()
+    task, early = loop.create_task(count(7)), asyncio.create_task(count(8))
+    early.cancel()
+    loop.call_soon(done.append, 1)
+    loop.call_later(0.01, done.append, 2)
+    loop.call_soon(done.append, 3).cancel()
+kimi.Toolset([work]).call("work", "{}")
+print("count()" in repr(task), await task)
+await asyncio.sleep(0.05)
+print(sorted(done), early.cancelled(), os.kill is before)
+""")
+    assert ran.stdout.splitlines() == ["True 7", "[1, 2, 7] True True"]
+    assert ran.stderr == ""
+
+
+def test_signals_that_a_call_handles_itself() -> None:
+    """Input: signals with a handler of the call's own, and number 0. Holds: they are sent."""
+    came: list[int] = []
+
+    def work() -> None:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda number, _: came.append(number))
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), 0)
+
+    assert call(work).error is None
+    assert came == [signal.SIGTERM, signal.SIGUSR1]
 
 
 def test_calls_side_by_side() -> None:

@@ -48,6 +48,15 @@ def test_what_does_not_fit_is_said() -> None:
     assert read_answer(said("no", amount="lots"), ARGUMENTS, fits) == ("no", "")
 
 
+@pytest.mark.parametrize(("before", "typed", "after"), [(1, "true", True), (False, "0", 0)])
+def test_an_edit_to_what_python_takes_for_equal_is_an_edit(
+    before: Any, typed: str, after: Any
+) -> None:
+    answer, _ = read_answer({"say": "chat", "fields": [typed]}, {"n": before}, fits)
+    assert isinstance(answer, dict)
+    assert answer["n"] is after
+
+
 VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers())
 FIELDS = VALUES | st.lists(st.text() | st.none())
 

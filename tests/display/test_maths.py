@@ -43,6 +43,9 @@ MATHS = [
     r"{n \choose k} \; {a \over b} \; x' \; x'' \; \{1, 2\} \; a \; \& \; b \; \# \; a\_b",
     r"\dot{x} \ddot{x} \tilde{x} \bar{x} \widehat{xy} \overline{z} \overrightarrow{AB} x^{\dagger} \Re z",
     r"\begin{vmatrix}a\end{vmatrix} \begin{smallmatrix}a\end{smallmatrix} \begin{gathered}a\\b\end{gathered}",
+    r"\ce{HC#CH + N#N} \quad \ce{^{227}_{90}Th+ ->[\Delta] A v} \quad \ce{SO4^2- <=> B}",
+    r"\left[\begin{array}{@{}cc|c@{}} 1 & 2 & 3 \end{array}\right] \begin{pmatrix*}[r] -1 \\ 2 \end{pmatrix*}",
+    r"\begin{eqnarray} a &=& b \\ c &=& d \nonumber \end{eqnarray}",
     r"\begin{alignat*}{2} a &= b & \quad c &= d \end{alignat*}",
 ]
 
@@ -66,6 +69,7 @@ LAYOUT = [
     r"\begin{array}{@{\hspace{-9em}}c}a\end{array}", r"\begin{array}{*{99}c}a\end{array}",
     r"\begin{prooftree}a\end{prooftree}", r"\begin{sma\sh}", r"\begin x", r"\end{document}", r"\begin",
     "\\sma\u200bsh{x}", "\\sma\rsh{x}", "\\sma%\nsh{x}", "x % \\smash", r"^^5csmash{x}", "a # b",
+    r"\ce{A}#1", r"\ce#1", r"\ce{A}{#}", r"\begin{array}{@{x}c}a\end{array}",
     r"\text{\smash{x}}", r"{{{{\llap{x}}}}}", r"\frac\smash x", r"\left\smash", r"\overset{\rule11}{x}",
     "{x", "x}", "}{", "x\\", r"\{x}", r"a $ b", r"\text{a}$b$", r"\not@x", r"\mathstrut@x",
     "{" * (MAX_NESTING + 1) + "}" * (MAX_NESTING + 1), r"\left(" * 41, r"\displaystyle" * 51,

@@ -53,7 +53,7 @@ def test_a_call_as_the_model_would_make_it(bench: Kernel) -> None:
   looking ahead
   {'city': 'Rome', 'rain': [True, True]}"""
     assert ran.record["text/plain"] == shown, "as a turn shows it"
-    assert "<code>forecast(days=&quot;2&quot;)</code>" in ran.record["text/html"]
+    assert ">forecast(days=&quot;2&quot;)</code>" in ran.record["text/html"]
 
 
 def test_arguments_that_do_not_fit_run_nothing(bench: Kernel) -> None:

@@ -93,6 +93,7 @@ HARMLESS = [
     "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----",
     "The bearer of bad news; Bearer [token]",
     "sk-… nvapi-… ghp_…",
+    pytest.param("sk-" * 50_000, id="beginnings without end"),
 ]
 
 

@@ -349,6 +349,8 @@ def test_retry_after_in_each_of_its_forms() -> None:
     assert in_a_minute is not None
     assert 50 < in_a_minute <= 60
     assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({"retry-after": "Mon, 01 Jan 2026 00:00:00 +99999999999999"}) is None
+    assert retry_after({"retry-after": f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT"}) is None
     assert retry_after({}) is None
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kimi_magic.wire.protocols import TooMuch
 from kimi_magic.wire.sse import NamedEvent, SSEDecoder
 
 
@@ -82,3 +83,15 @@ def test_a_line_of_data_under_way_is_told_from_a_comment(
     for piece in pieces:
         decoder.feed(piece)
     assert decoder.in_data is in_data
+
+
+@pytest.mark.parametrize("size", [7, 60, 10_000])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\r", b""])
+def test_an_event_past_the_limit_is_too_much_in_any_split(size: int, end: bytes) -> None:
+    decoder = SSEDecoder(most=100)
+    small = b"data: 1\n\n" * 30
+    assert decoder.feed(small) == [b"1"] * 30
+    whole = b"data: " + b"x" * 200 + end
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    with pytest.raises(TooMuch):
+        list(map(decoder.feed, pieces))

@@ -110,7 +110,8 @@ _SYMBOLS = frozenset(" \n\t,:;>!|{}%$&#_\\-/'`^\"~=.")
 _ENVIRONMENTS = frozenset(
     "align align* alignat alignat* aligned alignedat array bmatrix Bmatrix cases dcases drcases"
     " rcases equation equation* flalign flalign* gather gather* gathered matrix multline multline*"
-    " pmatrix smallmatrix split subarray vmatrix Vmatrix CD".split()
+    " pmatrix smallmatrix split subarray vmatrix Vmatrix CD eqnarray eqnarray* matrix* pmatrix*"
+    " bmatrix* Bmatrix* vmatrix* Vmatrix*".split()
 )
 _OPTIONS = frozenset("cancel bcancel xcancel".split())  # of MathJax: colour, padding, thickness
 _STYLES = frozenset("displaystyle textstyle scriptstyle scriptscriptstyle".split())
@@ -119,8 +120,9 @@ _DEEPER = {"left": 1, "right": -1, "begin": 1, "end": -1}
 # An @ belongs to the name in KaTeX.
 _TOKEN = re.compile(r"\\([A-Za-z]+)(@?)|\\(.?)|([{}$%#]|\^\^)", re.DOTALL)
 _NAME = re.compile(r"\s*\{([a-zA-Z]+\*?)\}")
+_ARRAY = r"\s*(?:\[[tcb]\])?\s*\{(?:[lcr|:\s]|@\{\}){1,60}\}"
 _COLUMNS = {
-    **dict.fromkeys(("array", "subarray"), re.compile(r"\s*(?:\[[tcb]\])?\s*\{[lcr|:\s]{1,60}\}")),
+    **dict.fromkeys(("array", "subarray"), re.compile(_ARRAY)),
     **dict.fromkeys(("alignat", "alignat*", "alignedat"), re.compile(r"\s*\{\s*\d{1,2}\s*\}")),
 }
 _LENGTH = r"\s*(\d{0,3}\.?\d{0,4})\s*(em|ex|pt|mm|cm|in|mu)\s*"
@@ -145,6 +147,7 @@ class _Formula:
     def __init__(self, tex: str) -> None:
         self._tex = tex
         self._braces = self._pairs = self._styles = self._backward = 0
+        self._chemistry: int | None = None  # the open braces around its latest \ce
 
     @property
     def is_whole(self) -> bool:
@@ -162,6 +165,8 @@ class _Formula:
         return fits and self._braces + max(self._pairs, 0) <= MAX_NESTING
 
     def _takes_word(self, word: str, end: int) -> bool:
+        if word == "ce":
+            self._chemistry = self._braces
         self._pairs += _DEEPER.get(word, 0)
         self._styles += word in _STYLES
         return word in _COMMANDS and self._styles <= MAX_STYLES and _fits(word, self._tex, end)
@@ -174,8 +179,12 @@ class _Formula:
     def _takes_plain(self, plain: str) -> bool:
         self._braces += {"{": 1, "}": -1}.get(plain, 0)
         # Within braces a dollar begins maths in words; elsewhere it would end the formula. A %
-        # makes a comment of what follows; # and ^^ have no place in a formula.
-        return self._braces >= 0 and (plain in "{}" or (plain == "$" and self._braces > 0))
+        # makes a comment of what follows; # is a triple bond of chemistry, and ^^ has no place.
+        if self._chemistry is not None and plain == "}" and self._braces <= self._chemistry:
+            self._chemistry = None
+        is_bond = self._chemistry is not None and self._braces > self._chemistry
+        fits = plain in "{}" or (plain == "$" and self._braces > 0) or (plain == "#" and is_bond)
+        return self._braces >= 0 and fits
 
 
 def _fits(word: str, tex: str, at: int) -> bool:

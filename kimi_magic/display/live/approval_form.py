@@ -13,7 +13,7 @@ from typing import Any
 from kimi_magic.core.text import reveal
 from kimi_magic.display.view import Answer
 
-__all__ = ["ALWAYS", "Problem", "as_fields", "problem_of_size", "read_answer"]
+__all__ = ["ALWAYS", "Problem", "as_fields", "is_same_call", "problem_of_size", "read_answer"]
 
 Problem = Callable[[dict[str, Any]], str]
 MAX_FIELDS = 500
@@ -30,6 +30,12 @@ def problem_of_size(arguments: Mapping[str, Any]) -> str:
     if length > MAX_CHARS:
         return f"{length:,} characters are too many to show to the user, who must approve them"
     return ""
+
+
+def is_same_call(edited: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
+    """Return True for the same values as JSON: to Python ``1 == True == 1.0``."""
+    one, other = (json.dumps(each, sort_keys=True, default=repr) for each in (edited, arguments))
+    return edited == arguments and one == other
 
 
 def as_fields(
@@ -72,6 +78,6 @@ def read_answer(
             edited[name] = text if isinstance(arguments[name], str) else json.loads(text)
         except (ValueError, RecursionError) as error:
             return "no", f"{_in_a_line(name)} is no JSON: {error}"
-    if edited == arguments:
+    if is_same_call(edited, arguments):
         return given["say"], ""
     return edited, problem(edited)
