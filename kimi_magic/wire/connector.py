@@ -160,6 +160,7 @@ class Connector:
             client = self._client(endpoint, endpoint.base_url, key, settings)
             named = model or settings.model
             if not named and endpoint.lists_models and endpoint.base_url not in self._defaults:
+                notice(f"Asking {endpoint.name} for its models…")
                 self._take_newest(endpoint, client)
             return ResolvedEndpoint(self.target(endpoint, named), client)
         from kimi_magic.wire.local.process import LocalEngine
