@@ -150,7 +150,7 @@ def test_a_header_s_value_goes_to_its_endpoint_alone(
     gate.reply(f"I read {SECRET} and {SECRET[::-1]}.", reasoning=SECRET)
     gate.error(400, f"No good: {SECRET}")
     session.settings.view = "record"
-    dry = session.dry_run(make_request("Hi", endpoint="gate"))
+    dry = session.dry_run(make_request("Hi", endpoint="gate")).text
     assert "X-Gate, X-Team" in dry
     reply = kimi.ask(f"It is {SECRET}.", endpoint="gate", show=True)
     with pytest.raises(kimi.BadRequest) as raised:
@@ -226,7 +226,7 @@ def test_a_variable_that_is_not_set_is_named(
         with pytest.raises(ConfigError, match=words) as raised:
             kimi.ask("Hi", endpoint="gate", show=False)
         assert "\n" not in str(raised.value)
-    assert "X-Gate" in session.dry_run(make_request("Hi", endpoint="gate"))
+    assert "X-Gate" in session.dry_run(make_request("Hi", endpoint="gate")).text
     assert gate.requests == []
 
 
