@@ -22,7 +22,7 @@ __all__ = ["is_picture", "picture", "read_picture", "redraw"]
 LONGEST_SIDE = 1600  # pixels
 MAX_FILE = 50_000_000
 SECONDS = 20.0  # a renderer of plotly or altair starts a browser or an engine of its own
-NEEDS_PILLOW = "Pictures need Pillow: `pip install pillow`."
+NEEDS_PILLOW = "Pictures need Pillow 10.1 or newer: `pip install -U pillow`."
 
 
 def is_picture(value: object) -> bool:

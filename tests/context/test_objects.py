@@ -113,10 +113,6 @@ def test_estimators() -> None:
     assert summarize(pipeline).endswith("\nfitted")
 
 
-# matplotlib 3.8 calls its parser by the names of then.
-of_old = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
-
-
 @pytest.fixture
 def pyplot() -> Any:
     matplotlib: Any = importlib.import_module("matplotlib")
@@ -126,7 +122,6 @@ def pyplot() -> Any:
     pyplot.close("all")
 
 
-@of_old
 def test_figures(pyplot: Any) -> None:
     figure, (left, right) = pyplot.subplots(1, 2)
     figure.suptitle("Sales\nand more")
@@ -157,7 +152,6 @@ def test_figures(pyplot: Any) -> None:
     assert summarize(right).startswith("matplotlib axes\n- x axis")
 
 
-@of_old
 def test_a_histogram_and_an_empty_figure(pyplot: Any) -> None:
     _, axes = pyplot.subplots()
     axes.hist(np.arange(100), bins=4)
@@ -173,7 +167,6 @@ def test_a_histogram_and_an_empty_figure(pyplot: Any) -> None:
     assert summarize(pyplot.figure()) == "matplotlib Figure with 0 plots"
 
 
-@of_old
 def test_a_figure_in_three_dimensions(pyplot: Any) -> None:
     axes = pyplot.figure().add_subplot(projection="3d")
     axes.set(zlabel="height", zlim=(0, 2))
