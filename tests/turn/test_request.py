@@ -133,6 +133,20 @@ def test_a_default_that_is_gone_gives_way_to_the_newest(session: Session, status
     assert not later
 
 
+def test_a_model_that_is_gone_may_still_be_listed(session: Session) -> None:
+    with ScriptedServer(models=["kimi-k3", "kimi-k2.6"]) as server:
+        server.error(410, GONE)
+        server.reply("OK")
+        name = endpoint(server)
+        assert taken("Hi", endpoint=name)[0].model == "kimi-k2.6"
+        for _ in range(2):  # nothing else is left: no model is asked for twice in a turn
+            server.error(410, GONE)
+        with pytest.raises(NotFound):
+            kimi.ask("Hi", endpoint=name, show=False)
+        asked = [request.body["model"] for request in server.requests if request.body]
+    assert asked == ["kimi-k3", "kimi-k2.6", "kimi-k2.6", "kimi-k3"]
+
+
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_model_that_the_user_named_is_never_replaced(session: Session, status: int) -> None:
     with ScriptedServer(models=["kimi-k3", "kimi-k2.6"]) as server:
