@@ -58,13 +58,7 @@ def read_picture(path: str) -> ImagePart:
     """
     name = clip(path, 120)
     try:
-        file = Path(path).expanduser()
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise PromptError(f"{name} is no file: a pipe or a device has no end.")
-        if status.st_size > MAX_FILE:
-            raise PromptError(f"{name} is larger than {MAX_FILE // 1_000_000} MB: make it smaller.")
-        return _part(*_png(file.read_bytes()), "")
+        return _part(*_png(_content(Path(path).expanduser(), name)), "")
     except OSError as error:
         why = error.strerror or "it is no image that Pillow reads"
         raise PromptError(f"{name} cannot be sent as an image: {why}.") from None
@@ -75,6 +69,15 @@ def read_picture(path: str) -> ImagePart:
     except USER_ERRORS as error:
         why = clip(str(error).rstrip("."), 120)
         raise PromptError(f"{name} is no image: {why}.") from None
+
+
+def _content(file: Path, name: str) -> bytes:
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise PromptError(f"{name} is no file: a pipe or a device has no end.")
+    if status.st_size > MAX_FILE:
+        raise PromptError(f"{name} is larger than {MAX_FILE // 1_000_000} MB: make it smaller.")
+    return file.read_bytes()
 
 
 def redraw(encoded: Any) -> ImagePart | None:

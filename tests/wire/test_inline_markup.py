@@ -145,8 +145,8 @@ def test_what_k3_writes_is_read_back(
          "content", None,
          f"Calls follow `{opened('tools')}`; `{opened('call', tool='f')}` begins one. "
          f"{closed('argument')} ends an argument, {opened('response')} the thought.", []),
-        (f"K3 writes:\n```\n{opened('think')}So.{closed('think')}\n```\nThen it answers.", "content",
-         None, f"K3 writes:\n```\n{opened('think')}So.{closed('think')}\n```\nThen it answers.", []),
+        (f"K3:\n```\n{opened('think')}So.{closed('think')}\n```\nSo it is.", "content",
+         None, f"K3:\n```\n{opened('think')}So.{closed('think')}\n```\nSo it is.", []),
         ("It reads <|open|>think, then <|sep|>.", "content", None,
          "It reads <|open|>think, then <|sep|>.", []),
     ],
