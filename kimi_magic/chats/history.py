@@ -153,16 +153,19 @@ def outside_loop(message: Message) -> Message:
 
 
 def with_reasoning(
-    messages: Iterable[Message], earlier: Iterable[Message] = ()
+    messages: Iterable[Message],
+    earlier: Iterable[Message] = (),
+    *,
+    default: str = "reasoning_content",
 ) -> Iterator[Message]:
     """Yield messages whose answers all have a field for their reasoning, empty where there is none.
 
     K3 refuses a history in which it is missing. The field is the one in which the server sent
-    reasoning before.
+    reasoning before, else ``default``: reasoning may have come inside the content.
     """
     messages = list(messages)
     keys = [m.reasoning_key for m in (*earlier, *messages) if m.role == "assistant" and m.reasoning]
-    key = next((key for key in reversed(keys) if key != "content"), "reasoning_content")
+    key = next((key for key in reversed(keys) if key != "content"), default)
     for message in messages:
         if message.role == "assistant":
             own = message.reasoning and message.reasoning_key != "content"

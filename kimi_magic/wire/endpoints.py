@@ -115,6 +115,11 @@ class Endpoint:
         return self.like or self.name
 
     @property
+    def reasoning_key(self) -> str:
+        """The field of a message in which the server reads past reasoning."""
+        return "reasoning" if self.kind in ("vllm", "openrouter") else "reasoning_content"
+
+    @property
     def own_headers(self) -> EndpointHeaders:
         """The headers, which a record always holds in this form."""
         assert isinstance(self.headers, EndpointHeaders), "__post_init__ sees to it"

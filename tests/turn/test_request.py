@@ -69,6 +69,22 @@ def test_a_chat_goes_on_with_k3_that_another_model_began(session: Session) -> No
     assert request.body["messages"][2]["reasoning_content"] == "So."
 
 
+@pytest.mark.parametrize("dialect", K3_DIALECTS)
+def test_reasoning_that_came_in_the_text_goes_back_in_the_servers_field(
+    session: Session, dialect: str
+) -> None:
+    call = '<|open|>tools<|sep|><|open|>call tool="add" index="1"<|sep|>'
+    with ScriptedServer(dialect) as server:
+        name = endpoint(server)
+        server.reply(f"Add.<|close|>think<|sep|>{call}<|close|>call<|sep|><|close|>tools<|sep|>")
+        server.reply("Why.<|close|>think<|sep|>Done.")
+        kimi.ask("2 + 3?", endpoint=name, chat="main", tools=add, show=False)
+        server.reply("Yes.")
+        kimi.ask("So?", endpoint=name, chat="main", show=False)
+        answers = [m for m in server.requests[-1].body["messages"] if m["role"] == "assistant"]
+    assert [m[server._flavour.reasoning] for m in answers] == ["Add.", "Why."]
+
+
 def test_sampling_that_the_model_fixes_is_left_out_with_one_notice(session: Session) -> None:
     with ScriptedServer("moonshot-k3") as server:
         server.reply("OK", usage={"prompt_tokens": 1_000_000, "completion_tokens": 0})
