@@ -144,7 +144,7 @@ class Loop:
     model : Model or None
         The rules that the history follows; None for those of Kimi K2.
     reasoning_key : str
-        The field for reasoning, until the server has sent some in one.
+        The field in which the server reads past reasoning; empty for the one in which it came.
     max_tokens : int
         The limit of an answer's tokens that the requests hold; 0 where they hold none.
     limit_is_ours : bool
@@ -164,7 +164,7 @@ class Loop:
         continues: bool = False,
         partial_mode: bool = False,
         model: Model | None = None,
-        reasoning_key: str = "reasoning_content",
+        reasoning_key: str = "",
         max_tokens: int = 0,
         limit_is_ours: bool = False,
     ) -> None:
@@ -174,7 +174,7 @@ class Loop:
         self._reasoning_key = reasoning_key
         self._history = tuple(history)
         if self._keeps_reasoning:
-            self._history = tuple(with_reasoning(history, default=reasoning_key))
+            self._history = tuple(with_reasoning(history, key=reasoning_key))
         self._prompt = prompt
         self._retries = retries
         self._tools = tools
@@ -383,7 +383,8 @@ class Loop:
     def _close_with(self, answer: Message) -> None:
         self._own.append(answer)
         if self._keeps_reasoning:
-            self._own = list(with_reasoning(self._own, self._history, default=self._reasoning_key))
+            key = "" if any(m.reasoning for m in self._own) else self._reasoning_key
+            self._own = list(with_reasoning(self._own, self._history, key=key))
         else:
             self._own = [outside_loop(message) for message in self._own]
 

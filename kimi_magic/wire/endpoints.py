@@ -116,8 +116,10 @@ class Endpoint:
 
     @property
     def reasoning_key(self) -> str:
-        """The field of a message in which the server reads past reasoning."""
-        return "reasoning" if self.kind in ("vllm", "openrouter") else "reasoning_content"
+        """The field in which the server reads past reasoning; "" where that is not known."""
+        if self.kind in ("vllm", "openrouter"):
+            return "reasoning"
+        return "reasoning_content" if self.kind in ("moonshot", "nvidia", "sglang") else ""
 
     @property
     def own_headers(self) -> EndpointHeaders:

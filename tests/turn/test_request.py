@@ -85,6 +85,17 @@ def test_reasoning_that_came_in_the_text_goes_back_in_the_servers_field(
     assert [m[server._flavour.reasoning] for m in answers] == ["Add.", "Why."]
 
 
+@pytest.mark.parametrize("dialect", K3_DIALECTS)
+def test_a_chat_with_k3_goes_on_at_another_server(session: Session, dialect: str) -> None:
+    for each in ("moonshot-k3", "vllm-k3", dialect):
+        with ScriptedServer(each) as server:
+            server.reply("Yes.", reasoning="Why.")
+            kimi.ask("So?", endpoint=endpoint(server), chat="main", show=False)
+            answers = [m for m in server.requests[-1].body["messages"] if m["role"] == "assistant"]
+        assert all(m[server._flavour.reasoning] == "Why." for m in answers)
+    assert len(answers) == 2
+
+
 def test_sampling_that_the_model_fixes_is_left_out_with_one_notice(session: Session) -> None:
     with ScriptedServer("moonshot-k3") as server:
         server.reply("OK", usage={"prompt_tokens": 1_000_000, "completion_tokens": 0})
