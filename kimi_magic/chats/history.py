@@ -153,20 +153,23 @@ def outside_loop(message: Message) -> Message:
 
 
 def with_reasoning(
-    messages: Iterable[Message], earlier: Iterable[Message] = ()
+    messages: Iterable[Message],
+    earlier: Iterable[Message] = (),
+    *,
+    key: str = "",
 ) -> Iterator[Message]:
     """Yield messages whose answers all have a field for their reasoning, empty where there is none.
 
-    K3 refuses a history in which it is missing. The field is the one in which the server sent
-    reasoning before.
+    K3 refuses a history in which it is missing. ``key`` is the field that the server reads, for
+    messages that may have come from another; else it is the one in which each came.
     """
     messages = list(messages)
     keys = [m.reasoning_key for m in (*earlier, *messages) if m.role == "assistant" and m.reasoning]
-    key = next((key for key in reversed(keys) if key != "content"), "reasoning_content")
+    default = next((name for name in reversed(keys) if name != "content"), "reasoning_content")
     for message in messages:
         if message.role == "assistant":
             own = message.reasoning and message.reasoning_key != "content"
-            name = message.reasoning_key if own else key
+            name = key or (message.reasoning_key if own else default)
             yield replace(message, reasoning=message.reasoning or (), reasoning_key=name)
         else:
             yield message

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
+import stat
 import sys
 from collections.abc import Callable
 from io import BytesIO
@@ -56,17 +58,26 @@ def read_picture(path: str) -> ImagePart:
     """
     name = clip(path, 120)
     try:
-        file = Path(path).expanduser()
-        if file.stat().st_size > MAX_FILE:
-            raise PromptError(f"{name} is larger than {MAX_FILE // 1_000_000} MB: make it smaller.")
-        return _part(*_png(file.read_bytes()), "")
+        return _part(*_png(_content(Path(path).expanduser(), name)), "")
     except OSError as error:
         why = error.strerror or "it is no image that Pillow reads"
         raise PromptError(f"{name} cannot be sent as an image: {why}.") from None
     except ImportError:
         raise PromptError(NEEDS_PILLOW) from None
+    except PromptError:
+        raise
     except USER_ERRORS as error:
-        raise PromptError(f"{name} is no image: {clip(str(error), 120)}.") from None
+        why = clip(str(error).rstrip("."), 120)
+        raise PromptError(f"{name} is no image: {why}.") from None
+
+
+def _content(file: Path, name: str) -> bytes:
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise PromptError(f"{name} is no file: a pipe or a device has no end.")
+    if status.st_size > MAX_FILE:
+        raise PromptError(f"{name} is larger than {MAX_FILE // 1_000_000} MB: make it smaller.")
+    return file.read_bytes()
 
 
 def redraw(encoded: Any) -> ImagePart | None:
@@ -108,7 +119,7 @@ def _draw_altair(value: Any) -> bytes:
 
 def _draw_pillow(value: Any) -> bytes:
     file = BytesIO()
-    value.save(file, format="PNG")
+    _as_shown(value).save(file, format="PNG")
     return file.getvalue()
 
 
@@ -130,13 +141,28 @@ def _png(data: bytes) -> tuple[str, int, int]:
 
     with Image.open(BytesIO(data)) as image:
         upright = ImageOps.exif_transpose(image)
+        if upright.mode not in ("L", "RGB", "RGBA", "CMYK"):
+            upright = _as_shown(upright)  # Pillow shrinks palettes without smoothing
         upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        mode = "RGBA" if upright.has_transparency_data else "RGB"
-        bare = Image.new(mode, upright.size)
-        bare.paste(upright.convert(mode))
+        upright = _as_shown(upright)
+        bare = Image.new(upright.mode, upright.size)
+        bare.paste(upright)
     file = BytesIO()
     bare.save(file, format="PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode("ascii"), *bare.size
+
+
+def _as_shown(image: Any) -> Any:
+    """Return an image in 8 bits a channel, as a viewer shows it; Pillow alone would clip values."""
+    if image.mode == "F":
+        low, high = image.getextrema()
+        scale = 255 / (high - low) if 0 < high - low < math.inf else 1.0
+        image = image.point(lambda value: value * scale + -low * scale).convert("L")
+    elif image.mode.startswith("I"):  # PNG: grey in 16 bits
+        image = image.convert("I").point(lambda value: value * (1 / 257) + 0).convert("L")
+    elif image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _part(data: str, width: int, height: int, instead: str) -> ImagePart:

@@ -143,6 +143,8 @@ class Loop:
         That turn's text was cut, and the server takes it as the beginning of the answer.
     model : Model or None
         The rules that the history follows; None for those of Kimi K2.
+    reasoning_key : str
+        The field in which the server reads past reasoning; empty for the one in which it came.
     max_tokens : int
         The limit of an answer's tokens that the requests hold; 0 where they hold none.
     limit_is_ours : bool
@@ -162,13 +164,17 @@ class Loop:
         continues: bool = False,
         partial_mode: bool = False,
         model: Model | None = None,
+        reasoning_key: str = "",
         max_tokens: int = 0,
         limit_is_ours: bool = False,
     ) -> None:
         self._sees = model is not None and model.sees
         self._largest = (model.largest_output if model else None) or sys.maxsize
         self._keeps_reasoning = model is not None and model.past_reasoning == "all"
-        self._history = tuple(with_reasoning(history) if self._keeps_reasoning else history)
+        self._reasoning_key = reasoning_key
+        self._history = tuple(history)
+        if self._keeps_reasoning:
+            self._history = tuple(with_reasoning(history, key=reasoning_key))
         self._prompt = prompt
         self._retries = retries
         self._tools = tools
@@ -377,7 +383,8 @@ class Loop:
     def _close_with(self, answer: Message) -> None:
         self._own.append(answer)
         if self._keeps_reasoning:
-            self._own = list(with_reasoning(self._own, self._history))
+            key = "" if any(m.reasoning for m in self._own) else self._reasoning_key
+            self._own = list(with_reasoning(self._own, self._history, key=key))
         else:
             self._own = [outside_loop(message) for message in self._own]
 

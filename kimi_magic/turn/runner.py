@@ -362,6 +362,7 @@ class _Run:
             max_tokens=body.common.get(model.limit_field, 0),
             limit_is_ours=request.max_tokens is None and turn.settings.max_tokens is None,
             model=model,
+            reasoning_key=endpoint.reasoning_key,
         )
 
     def _opening(self, resolved: ResolvedEndpoint) -> Iterator[str]:

@@ -84,7 +84,7 @@ class Client:
         self.base_url = base_url
         self.key = key
         self.settings = settings or Settings()
-        self.wire: Wire = wire or ChatCompletions()
+        self.wire: Wire = wire or ChatCompletions(endpoint.reasoning_key or "reasoning_content")
         # Looked up once: a client whose endpoint's variables have changed since serves no longer.
         self._own_headers = endpoint.own_headers.resolve()
         self.transport: Transport = transport or HTTPTransport(

@@ -206,8 +206,7 @@ class Connector:
         session; None where there is none.
         """
         endpoint, gone = resolved.target.endpoint, resolved.target.model
-        found = self._take_newest(endpoint, resolved.client)
-        if found in ("", gone):
+        if not self._take_newest(endpoint, resolved.client, without=gone):
             return None
         return replace(resolved, target=self.target(endpoint, None))
 
@@ -218,8 +217,11 @@ class Connector:
             for known in BUILT_IN
         )
 
-    def _take_newest(self, endpoint: Endpoint, client: Client) -> str:
-        """Make the newest Kimi that the server lists the default; "" where it lists none."""
+    def _take_newest(self, endpoint: Endpoint, client: Client, *, without: str = "") -> str:
+        """Make the newest Kimi that the server lists the default; "" where it lists none.
+
+        A list may still name the model that is gone, which ``without`` passes over.
+        """
         listed: list[str] = []
 
         def ask() -> None:
@@ -231,7 +233,8 @@ class Connector:
         thread.start()
         with waiting():
             thread.join()
-        found = newest([m for m in listed if m.isprintable() and len(m) <= LONGEST_MODEL])
+        fit = [m for m in listed if m.isprintable() and len(m) <= LONGEST_MODEL and m != without]
+        found = newest(fit)
         self._defaults[endpoint.base_url] = found or self._defaults.get(endpoint.base_url, "")
         return found
 

@@ -115,6 +115,13 @@ class Endpoint:
         return self.like or self.name
 
     @property
+    def reasoning_key(self) -> str:
+        """The field in which the server reads past reasoning; "" where that is not known."""
+        if self.kind in ("vllm", "openrouter"):
+            return "reasoning"
+        return "reasoning_content" if self.kind in ("moonshot", "nvidia", "sglang") else ""
+
+    @property
     def own_headers(self) -> EndpointHeaders:
         """The headers, which a record always holds in this form."""
         assert isinstance(self.headers, EndpointHeaders), "__post_init__ sees to it"

@@ -117,6 +117,32 @@ def test_a_file_that_is_no_image(content: bytes, tmp_path: Path) -> None:
     assert redraw(base64.b64encode(content)) is None
 
 
+def test_a_file_without_an_end(tmp_path: Path) -> None:
+    for name in ("/dev/null", "/dev/zero"):
+        with pytest.raises(PromptError, match=r"^/dev/\w+ is no file: "):
+            read_picture(name)
+
+
+@pytest.mark.parametrize("mode", ["1", "CMYK", "HSV", "YCbCr", "P", "PA", "La", "I", "I;16", "F"])
+def test_an_image_of_any_mode_is_drawn(mode: str) -> None:
+    opened(picture(Image.new(mode, (4, 3))))
+
+
+def test_values_of_more_than_8_bits_are_scaled(tmp_path: Path) -> None:
+    ramp = Image.new("I;16", (3, 1))
+    floats = Image.new("F", (3, 1))
+    for x in range(3):
+        ramp.putpixel((x, 0), x * 32768 - (x == 2))
+        floats.putpixel((x, 0), x / 2)
+    ramp.save(tmp_path / "x.png")
+    for image in (picture(ramp), read_picture(str(tmp_path / "x.png")), picture(floats)):
+        shown = opened(image)
+        colours = [shown.getpixel((x, 0)) for x in range(3)]
+        assert colours[0] == (0, 0, 0)
+        assert colours[1] in ((127,) * 3, (128,) * 3)
+        assert colours[2] == (255, 255, 255)
+
+
 URL = "data:image/png;base64," + (picture(RED) or ImagePart("")).data
 PARTS: list[dict[str, Any]] = [
     {"type": "text", "text": "What is it?"},

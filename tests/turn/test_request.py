@@ -69,6 +69,33 @@ def test_a_chat_goes_on_with_k3_that_another_model_began(session: Session) -> No
     assert request.body["messages"][2]["reasoning_content"] == "So."
 
 
+@pytest.mark.parametrize("dialect", K3_DIALECTS)
+def test_reasoning_that_came_in_the_text_goes_back_in_the_servers_field(
+    session: Session, dialect: str
+) -> None:
+    call = '<|open|>tools<|sep|><|open|>call tool="add" index="1"<|sep|>'
+    with ScriptedServer(dialect) as server:
+        name = endpoint(server)
+        server.reply(f"Add.<|close|>think<|sep|>{call}<|close|>call<|sep|><|close|>tools<|sep|>")
+        server.reply("Why.<|close|>think<|sep|>Done.")
+        kimi.ask("2 + 3?", endpoint=name, chat="main", tools=add, show=False)
+        server.reply("Yes.")
+        kimi.ask("So?", endpoint=name, chat="main", show=False)
+        answers = [m for m in server.requests[-1].body["messages"] if m["role"] == "assistant"]
+    assert [m[server._flavour.reasoning] for m in answers] == ["Add.", "Why."]
+
+
+@pytest.mark.parametrize("dialect", K3_DIALECTS)
+def test_a_chat_with_k3_goes_on_at_another_server(session: Session, dialect: str) -> None:
+    for each in ("moonshot-k3", "vllm-k3", dialect):
+        with ScriptedServer(each) as server:
+            server.reply("Yes.", reasoning="Why.")
+            kimi.ask("So?", endpoint=endpoint(server), chat="main", show=False)
+            answers = [m for m in server.requests[-1].body["messages"] if m["role"] == "assistant"]
+        assert all(m[server._flavour.reasoning] == "Why." for m in answers)
+    assert len(answers) == 2
+
+
 def test_sampling_that_the_model_fixes_is_left_out_with_one_notice(session: Session) -> None:
     with ScriptedServer("moonshot-k3") as server:
         server.reply("OK", usage={"prompt_tokens": 1_000_000, "completion_tokens": 0})
@@ -131,6 +158,20 @@ def test_a_default_that_is_gone_gives_way_to_the_newest(session: Session, status
     assert "kimi-k3 " in notices[0]
     assert "kimi-k3.1-pro" in notices[0]
     assert not later
+
+
+def test_a_model_that_is_gone_may_still_be_listed(session: Session) -> None:
+    with ScriptedServer(models=["kimi-k3", "kimi-k2.6"]) as server:
+        server.error(410, GONE)
+        server.reply("OK")
+        name = endpoint(server)
+        assert taken("Hi", endpoint=name)[0].model == "kimi-k2.6"
+        for _ in range(2):  # nothing else is left: no model is asked for twice in a turn
+            server.error(410, GONE)
+        with pytest.raises(NotFound):
+            kimi.ask("Hi", endpoint=name, show=False)
+        asked = [request.body["model"] for request in server.requests if request.body]
+    assert asked == ["kimi-k3", "kimi-k2.6", "kimi-k2.6", "kimi-k3"]
 
 
 @pytest.mark.parametrize("status", [404, 410])

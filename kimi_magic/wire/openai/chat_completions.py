@@ -37,9 +37,18 @@ NOTHING = Usage()
 
 
 class ChatCompletions:
-    """The `Wire` of OpenAI-compatible servers."""
+    """The `Wire` of OpenAI-compatible servers.
+
+    Parameters
+    ----------
+    reasoning_key : str
+        The field in which reasoning goes back that came in no field of its own.
+    """
 
     models_path = "/models"
+
+    def __init__(self, reasoning_key: str = "reasoning_content") -> None:
+        self._reasoning_key = reasoning_key
 
     def headers(self, key: Key | None) -> dict[str, str]:
         """Return the SDK's headers, but none that the environment's ``OPENAI_*`` would add."""
@@ -65,7 +74,7 @@ class ChatCompletions:
         return Request("/chat/completions", text.encode())
 
     def fold(self, keys: Sequence[Key] = ()) -> Accumulator:
-        return Accumulator(keys)
+        return Accumulator(keys, default_key=self._reasoning_key)
 
     def is_end(self, data: bytes) -> bool:
         return data.strip() == b"[DONE]"
@@ -104,7 +113,8 @@ class Accumulator:
     those who watched saw one text, with an empty line where the tag stood.
     """
 
-    def __init__(self, keys: Sequence[Key] = ()) -> None:
+    def __init__(self, keys: Sequence[Key] = (), *, default_key: str = "reasoning_content") -> None:
+        self._default_key = default_key
         self._texts = {field: Pieces() for field in FIELDS}
         self._redactors = {field: StreamRedactor(keys) for field in FIELDS}
         self._markup = {field: MarkupSplitter(field) for field in FIELDS}
@@ -152,7 +162,7 @@ class Accumulator:
                 "".join(self._texts["content"]),
                 reasoning=as_reasoning("".join(self._texts["reasoning"]) or None),
                 reasoning_key=self._reasoning_key
-                or ("content" if self._think.found else "reasoning_content"),
+                or ("content" if self._think.found else self._default_key),
                 tool_calls=self._calls.calls(),
             ),
             finish_reason=self.finish_reason,

@@ -104,6 +104,7 @@ class MarkupSplitter:
         self._header = ""
         self._begun = False  # True once there was more than white space
         self._after_think = False
+        self._quoted = False  # True once a tag of ``think`` was opened as text
         self._call = _ElementCall("")
         self.last = ""  # the last character handed on, which may be a quote
 
@@ -154,7 +155,7 @@ class MarkupSplitter:
         if self._state in ("call", "value"):
             yield from self._call.finish(cut=cut or self._state == "value")
         elif self._state == "text" and not self._begun:
-            yield self._pending  # nothing but white space
+            yield _TOKEN.sub("", self._pending)  # nothing but white space
 
     def _split(self, text: str) -> Iterator[Found]:
         at = 0
@@ -206,8 +207,9 @@ class MarkupSplitter:
             elif fits:
                 yield self._switch("content")
             else:
+                self._quoted = self._quoted or token["element"] == "think"
                 yield from self._take(token[0])
-        elif self._channel == "content" or self._in_quotes(following):
+        elif self._channel == "content" or self._quoted or self._in_quotes(following):
             yield from self._take(token[0])
         else:
             yield self._switch("content", retract=self._channel is None)
