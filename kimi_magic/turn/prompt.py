@@ -65,7 +65,7 @@ def compose(
     variables = _variables(request.variables, namespace)
     blocks = _blocks(request, variables, request.var_tokens or tokens, sees=sees)
     before = [piece for block in blocks for piece in (block, "\n\n")]
-    pieces = [content] if isinstance(content, str) else content
+    pieces = [content] if isinstance(content, str) else map(_drawn_anew, content)
     after = f"\n\n{instruction}" if instruction else ""
     content = join_parts([*request.images, *before, *pieces, after])
     if redactor is not None:
@@ -87,6 +87,15 @@ def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
         raise KimiError('variables= takes names, such as ["df"], or a mapping {"df": df}.')
     return find_variables(names, namespace)
+
+
+def _drawn_anew(part: Part) -> Part:
+    """Return a picture of the user's own bounded and without metadata, as far as it can be read."""
+    if not isinstance(part, ImagePart) or part.width:
+        return part
+    from kimi_magic.context.pictures import redraw
+
+    return redraw(part.data) or part
 
 
 def _blocks(

@@ -167,6 +167,22 @@ def test_a_prompt_of_parts(session: Session) -> None:
         kimi.ask([{"type": "image_url", "image_url": {"url": "https://host/x.png"}}])
 
 
+def test_a_picture_in_a_prompt_loses_its_metadata(session: Session) -> None:
+    exif = Image.Exif()
+    exif[0x8298] = "Ada of 221B"
+    file = io.BytesIO()
+    RED.save(file, "JPEG", exif=exif)
+    url = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    with ScriptedServer("moonshot-k3") as server:
+        kimi.add_endpoint(name="x", base_url=server.base_url, like="moonshot")
+        server.reply("Red.")
+        kimi.ask([{"type": "image_url", "image_url": {"url": url}}], endpoint="x", show=False)
+    (part,) = server.requests[0].body["messages"][1]["content"]
+    sent = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+    assert Image.open(io.BytesIO(sent)).size == RED.size
+    assert b"Ada" not in sent
+
+
 def test_a_chat_with_a_picture_goes_on_with_a_model_that_does_not_see(session: Session) -> None:
     with ScriptedServer("moonshot-k3") as server:
         kimi.add_endpoint(name="x", base_url=server.base_url, like="moonshot")
