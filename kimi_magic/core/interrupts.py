@@ -268,6 +268,12 @@ def _handling(hold: Hold) -> Iterator[None]:
     except KeyboardInterrupt:
         hold.pending = 0  # those that followed the first
         raise
+    except BaseException as error:
+        # pydantic-core 2.23 panics if Python code that it calls is interrupted.
+        if type(error).__name__ == "PanicException" and "KeyboardInterrupt" in str(error):
+            hold.pending = 0
+            raise KeyboardInterrupt from None
+        raise
     finally:
         hold.end()
         signal.signal(signal.SIGINT, before)
