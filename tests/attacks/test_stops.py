@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -419,7 +420,9 @@ def test_an_interrupt_loses_nothing_that_had_arrived(
 
     had_arrived: list[bytes] = []
     monkeypatch.setattr("kimi_magic.wire.inbox.NEAR", math.inf)  # as if they came close together
-    monkeypatch.setattr("kimi_magic.wire.inbox.time.sleep", interrupted)
+    # Not time.sleep itself: threads that earlier tests left behind sleep as well.
+    clock = SimpleNamespace(sleep=interrupted, monotonic=time.monotonic)
+    monkeypatch.setattr("kimi_magic.wire.inbox.time", clock)
     monkeypatch.setattr(Inbox, "put", noting)
     server.reply(" ".join(f"word{number}" for number in range(50)), rate=500)
     with pytest.raises(TurnInterrupted) as caught:
