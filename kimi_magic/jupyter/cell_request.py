@@ -9,7 +9,6 @@ from typing import Any
 from kimi_magic.core.errors import MagicError
 from kimi_magic.core.messages import ImagePart, join_parts
 from kimi_magic.core.reply import Reply
-from kimi_magic.display.record import publish, thumbnail
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.jupyter.commands import help_text
 from kimi_magic.jupyter.fix_explain import ONLY_CODE, code_of
@@ -34,8 +33,11 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
     if options["dry_run"]:
         dry = notebook.session.dry_run(request)
         notebook.say(dry.text)
-        for image in dry.images:
-            publish(thumbnail(image))
+        if dry.images:
+            from kimi_magic.display.record import publish, thumbnail
+
+            for image in dry.images:
+                publish(thumbnail(image))
         return None
     view = ViewOptions(
         format=options["format"] or "markdown",

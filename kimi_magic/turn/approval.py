@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.events import ApprovalAnswered, ApprovalAsked
 from kimi_magic.core.frontend import has_kernel, running_shell
 from kimi_magic.core.interrupts import uninterrupted
@@ -120,6 +119,8 @@ def shown_defaults(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, str]:
         try:
             found[name] = json.dumps(value, ensure_ascii=False)
         except (TypeError, ValueError, RecursionError):
+            from kimi_magic.context.summaries.summary import summarize
+
             found[name] = summarize(value, tokens=DEFAULT_TOKENS)
     return found
 
