@@ -286,7 +286,7 @@ class _Run:
         """Find a model in the place of a default that is gone; a named one is never replaced."""
         turn = self._turn
         named = turn.request.model or turn.settings.model
-        if named or resolved.practice or not turn.connector.is_default(resolved.target):
+        if named or resolved.practice or not resolved.target.is_default:
             return None
         found = turn.connector.replace_default(resolved)
         return found.target if found else None

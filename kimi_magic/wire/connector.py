@@ -61,6 +61,12 @@ class Target:
     record: Model
 
     @property
+    def is_default(self) -> bool:
+        """True if nobody named the model: it stands in the built-in records alone."""
+        own = (self.endpoint.kind, self.endpoint.model)
+        return not self.endpoint.model or own in ((known.kind, known.model) for known in BUILT_IN)
+
+    @property
     def strictnesses(self) -> tuple[Strictness, ...]:
         """The ways to hold an answer to a schema, the strictest first."""
         strictest = "json_schema" if self.record.strict_schemas else self.endpoint.answers
@@ -187,8 +193,7 @@ class Connector:
 
     def target(self, endpoint: Endpoint, model: str | None) -> Target:
         """Return what is asked at an endpoint: the named model, else the default there."""
-        guess = LATEST_MODEL if endpoint.lists_models else GUESSED_MODEL
-        model = model or self._defaults.get(endpoint.base_url) or endpoint.model or guess
+        model = model or self.default_model(endpoint) or LATEST_MODEL
         record = self.model_records.get(model)
         if model == record.name:
             model = record.id_at(endpoint)
@@ -210,13 +215,6 @@ class Connector:
             return None
         return replace(resolved, target=self.target(endpoint, None))
 
-    def is_default(self, target: Target) -> bool:
-        """Return True if nobody named the model: it stands in the built-in records alone."""
-        return not target.endpoint.model or any(
-            target.endpoint.model == known.model and target.endpoint.kind == known.kind
-            for known in BUILT_IN
-        )
-
     def _take_newest(self, endpoint: Endpoint, client: Client, *, without: str = "") -> str:
         """Make the newest Kimi that the server lists the default; "" where it lists none.
 
@@ -233,8 +231,7 @@ class Connector:
         thread.start()
         with waiting():
             thread.join()
-        fit = [m for m in listed if m.isprintable() and len(m) <= LONGEST_MODEL and m != without]
-        found = newest(fit)
+        found = newest([model for model in self._usable(listed) if model != without])
         self._defaults[endpoint.base_url] = found or self._defaults.get(endpoint.base_url, "")
         return found
 
@@ -244,13 +241,16 @@ class Connector:
         """Return the ids of the models that an endpoint's server offers."""
         # With a model named, the list is not asked for to find one.
         named = GUESSED_MODEL if endpoint.base_url else None
-        listed = self.connect(endpoint, key, named, settings, notice).client.models()
-        listed = Redactor(self.known_keys()).value(listed)
-        found = [name for name in listed if name.isprintable() and len(name) <= LONGEST_MODEL]
+        found = self._usable(self.connect(endpoint, key, named, settings, notice).client.models())
         self._listed |= dict.fromkeys(found)
         for name in list(self._listed)[:-MOST_LISTED]:
             del self._listed[name]
         return found
+
+    def _usable(self, listed: list[str]) -> list[str]:
+        """Return the ids of a server's list that can be shown and asked for, without keys."""
+        redacted = Redactor(self.known_keys()).value(listed)
+        return [name for name in redacted if name.isprintable() and len(name) <= LONGEST_MODEL]
 
     def known_models(self) -> list[str]:
         """Return the ids of models: those of the endpoints, of the records, and of lists so far.

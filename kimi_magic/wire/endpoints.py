@@ -30,6 +30,12 @@ GUESSED_MODEL, LATEST_MODEL = "kimi-k2-thinking", "kimi-k3"
 EMBEDDED = "local"  # the endpoint of the engine in this kernel, which has no address of its own
 
 
+_REASONING_KEYS = {
+    **dict.fromkeys(("moonshot", "nvidia", "sglang"), "reasoning_content"),
+    **dict.fromkeys(("vllm", "openrouter"), "reasoning"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A server that answers, and the facts of its wire.
@@ -117,9 +123,7 @@ class Endpoint:
     @property
     def reasoning_key(self) -> str:
         """The field in which the server reads past reasoning; "" where that is not known."""
-        if self.kind in ("vllm", "openrouter"):
-            return "reasoning"
-        return "reasoning_content" if self.kind in ("moonshot", "nvidia", "sglang") else ""
+        return _REASONING_KEYS.get(self.kind, "")
 
     @property
     def own_headers(self) -> EndpointHeaders:
