@@ -7,7 +7,8 @@ import binascii
 import math
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import clip
 from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
 
-__all__ = ["is_picture", "picture", "read_picture", "redraw"]
+__all__ = ["captioned", "is_picture", "picture", "read_picture", "redraw"]
 
 LONGEST_SIDE = 1600  # pixels
 MAX_FILE = 50_000_000
@@ -42,10 +43,10 @@ def picture(value: object, *, tokens: int = 1500) -> ImagePart | None:
         return None
     try:
         with silenced():
-            data, width, height = call_within(lambda: _png(render(value)), TimeLimit(SECONDS))
+            drawn: ImagePart = call_within(lambda: _png(render(value)), TimeLimit(SECONDS))
     except (*USER_ERRORS, ImportError):
         return None
-    return _part(data, width, height, summarize(value, tokens=tokens))
+    return replace(drawn, instead=summarize(value, tokens=tokens))
 
 
 def read_picture(path: str) -> ImagePart:
@@ -58,7 +59,7 @@ def read_picture(path: str) -> ImagePart:
     """
     name = clip(path, 120)
     try:
-        return _part(*_png(_content(Path(path).expanduser(), name)), "")
+        return _png(_content(Path(path).expanduser(), name))
     except OSError as error:
         why = error.strerror or "it is no image that Pillow reads"
         raise PromptError(f"{name} cannot be sent as an image: {why}.") from None
@@ -83,9 +84,16 @@ def _content(file: Path, name: str) -> bytes:
 def redraw(encoded: Any) -> ImagePart | None:
     """Make a picture of an output's PNG or JPEG in base64; None where that is no image."""
     try:
-        return _part(*_png(base64.b64decode(encoded)), "")
+        return _png(base64.b64decode(encoded))
     except (*USER_ERRORS, ImportError, binascii.Error):
         return None
+
+
+def captioned(caption: str, outputs: Iterable[Any]) -> Iterator[str | ImagePart]:
+    """Yield the pictures among outputs in base64, each behind its caption."""
+    for image in filter(None, map(redraw, outputs)):
+        yield f"{caption}:\n"
+        yield image
 
 
 def _renderer(value: object) -> Callable[[Any], bytes] | None:
@@ -132,8 +140,8 @@ _RENDERERS: tuple[tuple[str, tuple[str, ...], Callable[[Any], bytes]], ...] = (
 )
 
 
-def _png(data: bytes) -> tuple[str, int, int]:
-    """Return an image as PNG in base64, no side longer than the limit, with its size in pixels.
+def _png(data: bytes) -> ImagePart:
+    """Return an image as PNG, no side longer than the limit.
 
     The pixels are drawn anew: of a file's metadata only the orientation counts.
     """
@@ -149,7 +157,9 @@ def _png(data: bytes) -> tuple[str, int, int]:
         bare.paste(upright)
     file = BytesIO()
     bare.save(file, format="PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode("ascii"), *bare.size
+    width, height = bare.size
+    encoded = base64.b64encode(file.getvalue()).decode("ascii")
+    return ImagePart(encoded, width=width, height=height)
 
 
 def _as_shown(image: Any) -> Any:
@@ -163,7 +173,3 @@ def _as_shown(image: Any) -> Any:
     elif image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
-
-
-def _part(data: str, width: int, height: int, instead: str) -> ImagePart:
-    return ImagePart(data, width=width, height=height, instead=instead)

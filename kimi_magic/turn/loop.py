@@ -516,14 +516,12 @@ def _canonical(arguments: str) -> str:
 
 def _pictures(results: Sequence[ToolResult]) -> Message | None:
     """Return a message with the pictures that tools made; a tool's own message holds text alone."""
-    from kimi_magic.context.pictures import redraw
+    from kimi_magic.context.pictures import captioned
 
     pieces: list[str | ImagePart] = []
     for result in results:
-        for output in result.outputs:
-            encoded = output.data.get("image/png") or output.data.get("image/jpeg")
-            if encoded and (image := redraw(encoded)):
-                pieces += [f"A picture that {result.name} made:\n", image]
+        found = (o.data.get("image/png") or o.data.get("image/jpeg") for o in result.outputs)
+        pieces += captioned(f"A picture that {result.name} made", filter(None, found))
     return Message("user", join_parts(pieces)) if pieces else None
 
 

@@ -107,12 +107,11 @@ def _blocks(
 
         yield cell_blocks(list(request.cells), tokens=tokens)
         if sees and any(cell.images for cell in request.cells):
-            from kimi_magic.context.pictures import redraw
+            from kimi_magic.context.pictures import captioned
 
             for cell in request.cells:
-                for image in filter(None, map(redraw, cell.images)):
-                    yield f"A picture among the outputs of In[{cell.number}]:\n"
-                    yield image
+                caption = f"A picture among the outputs of In[{cell.number}]"
+                yield from captioned(caption, cell.images)
     if not variables:
         return
     from kimi_magic.context.variables import picture_block, variable_blocks
