@@ -75,7 +75,7 @@ _IO = {typing.IO: io.IOBase, typing.TextIO: io.TextIOBase}
 
 @dataclass(frozen=True, slots=True)
 class Refs:
-    """What a user named with ``refs``: names and dotted paths, and objects under a name."""
+    """The names, dotted paths, and objects under a name that a user gave as ``refs``."""
 
     paths: tuple[str, ...] = ()
     objects: Mapping[str, Any] = field(default_factory=dict)

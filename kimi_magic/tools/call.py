@@ -80,13 +80,10 @@ def run_call(
         if agreed is not True and not isinstance(agreed, dict):  # "no" is truthy
             refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
-        edited = None
         if isinstance(agreed, dict) and not is_same_call(agreed, arguments):
-            edited = agreed
-        if edited is not None:
-            bound = tool.bind(edited, namespace)
-        result = _run(tool, partial(tool.call, bound), call_id)
-        return result if edited is None else _edited(result, edited)
+            bound = tool.bind(agreed, namespace)
+            return _edited(_run(tool, partial(tool.call, bound), call_id), agreed)
+        return _run(tool, partial(tool.call, bound), call_id)
     except ArgumentsError as error:
         return _refused(tool, call_id, error)
     except (KeyboardInterrupt, DeadlineReached):

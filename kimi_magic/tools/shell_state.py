@@ -1,4 +1,4 @@
-"""What a call must leave as it found it: the kernel's life, and state that the process shares.
+"""A guard around each call: for the kernel's life, and for state that the process shares.
 
 A call that asks for the end of the kernel fails, and the kernel lives on. Streams, hooks, signal
 handlers and their like are put back. Settings that a function may be there to change, such as the

@@ -34,7 +34,7 @@ DEFAULT_TOKENS = 200
 ALWAYS_THIS_CODE = "Run, and do not ask again for this same code in this chat"
 
 Approved = set[tuple[Any, ...]]
-"""What a person approved for a chat, by `approval_key`."""
+"""The calls that a person approved for a chat, by `approval_key`."""
 
 MAX_LABEL = 30  # characters of an argument's name that stand before its value
 

@@ -20,7 +20,7 @@ from kimi_magic.tools.toolset import Toolset
 from tests.kernels import Kernel
 
 RAN: list[str] = []
-"""What ran that should not have."""
+"""The calls that ran and should not have."""
 
 
 def ran(*_: Any, **__: Any) -> Any:

@@ -142,7 +142,7 @@ def is_typeset(tex: str) -> bool:
 
 
 class _Formula:
-    """What was read of a formula: its open braces and pairs, and what there must be little of."""
+    """The state of a formula as it is read: its open braces and pairs, and what is limited."""
 
     def __init__(self, tex: str) -> None:
         self._tex = tex
