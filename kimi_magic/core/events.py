@@ -10,6 +10,7 @@ from typing import Protocol
 
 from kimi_magic.core.messages import Step, ToolCall, ToolResult
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import TurnRecord
 
 __all__ = [
     "ApprovalAnswered",
@@ -29,6 +30,7 @@ __all__ = [
     "ToolFinished",
     "ToolStarted",
     "TurnFinished",
+    "TurnPrepared",
     "TurnStarted",
 ]
 
@@ -40,6 +42,16 @@ class TurnStarted:
     model: str
     endpoint: str
     practice: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPrepared:
+    """The first request is ready; ``record`` is the turn so far: its prompt and what goes along.
+
+    It comes again where the turn has to begin anew, with another model or a looser schema.
+    """
+
+    record: TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +176,7 @@ class TurnFinished:
 
 Event = (
     TurnStarted
+    | TurnPrepared
     | Notice
     | Preparing
     | RequestStarted

@@ -24,6 +24,7 @@ __all__ = [
     "Role",
     "Step",
     "TextPart",
+    "Timings",
     "ToolCall",
     "ToolResult",
     "Usage",
@@ -303,6 +304,23 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Timings:
+    """Moments of one model call.
+
+    Attributes
+    ----------
+    started : float
+        Seconds of Unix time at which the request went out; 0 where it is not known.
+    first_token, first_answer : float or None
+        Seconds after that until anything of the answer came, and until its text did.
+    """
+
+    started: float = 0.0
+    first_token: float | None = None
+    first_answer: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """The answer of one model call, whole or cut off."""
 
@@ -310,6 +328,7 @@ class Completion:
     finish_reason: str | None = None
     usage: Usage = Usage()
     model: str | None = None
+    timings: Timings = Timings()
 
     def __bool__(self) -> bool:
         """Return True if anything at all arrived."""
@@ -326,6 +345,7 @@ class Step:
     tool_results: tuple[ToolResult, ...] = ()
     usage: Usage = Usage()
     finish_reason: str | None = None
+    timings: Timings = Timings()
 
     @property
     def reasoning(self) -> str:

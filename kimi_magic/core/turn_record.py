@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ from kimi_magic.core.messages import Message, Step, Usage
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["EndpointFacts", "Failure", "TurnRecord"]
+__all__ = ["VERSION", "EndpointFacts", "Failure", "TurnRecord"]
 
-VERSION = 1
+VERSION = 2
+NO_RECORD = "This is no record of a turn: {}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class EndpointFacts:
     """The endpoint that a turn was sent to; ``base_url`` is empty for the embedded engine.
 
     The values of ``headers`` name environment variables, as ``${NAME}``, and hold nothing of them.
+    They are not stored.
     """
 
     name: str
@@ -69,6 +71,14 @@ class TurnRecord:
     data : any
         The answer as JSON data, where a schema was asked for.
     failure : Failure or None
+    prompt : str
+        The prompt as it was asked, without the summaries that went along.
+    cell, run : str
+        The ids of the notebook cell that asked, and of that run of it; "" where there are none.
+    fresh : bool
+        The turn began its chat anew.
+    started : float
+        Seconds of Unix time.
     """
 
     steps: tuple[Step, ...] = ()
@@ -82,6 +92,11 @@ class TurnRecord:
     endpoint: EndpointFacts | None = None
     data: Any = None
     failure: Failure | None = None
+    prompt: str = ""
+    cell: str = ""
+    run: str = ""
+    fresh: bool = False
+    started: float = 0.0
 
     @property
     def text(self) -> str:
@@ -102,14 +117,38 @@ class TurnRecord:
         own = self.messages[max(self.sent - 1, 0) :]
         return own if len(own) > 1 else ()
 
+    def without_history(self) -> TurnRecord:
+        """Return the record without the messages of earlier turns, which have their own."""
+        first = max(self.sent - 1, 0)
+        system = tuple(message for message in self.messages[:first] if message.role == "system")
+        messages = (*system, *self.messages[first:])
+        return replace(self, messages=messages, sent=len(system) + self.sent - first)
+
+    def with_history(self, history: Iterable[Message]) -> TurnRecord:
+        """Return the record with the messages of earlier turns before its prompt."""
+        first = max(self.sent - 1, 0)
+        before = (*self.messages[:first], *history)
+        messages = (*before, *self.messages[first:])
+        return replace(self, messages=messages, sent=len(before) + self.sent - first)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON data; fields that have their default are left out."""
-        data: dict[str, Any] = _adapter().dump_python(self, mode="json", exclude_defaults=True)
+        """Return the record as JSON data, the form that ``docs/turn.md`` describes.
+
+        Fields that have their default are left out, and so are the headers of the endpoint.
+        """
+        data: dict[str, Any] = _adapter().dump_python(
+            self, mode="json", exclude_defaults=True, exclude={"endpoint": {"headers"}}
+        )
+        if self.messages:
+            pairs = zip(self.messages, data["messages"], strict=True)
+            data["messages"] = list(_shortened(pairs, self.steps, data.get("steps", ())))
         return {"version": VERSION} | data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TurnRecord:
-        """Read what ``to_dict`` wrote; unknown fields are ignored.
+        """Read what ``to_dict`` wrote, in this version or an earlier one.
+
+        Unknown fields are ignored.
 
         Raises
         ------
@@ -119,19 +158,98 @@ class TurnRecord:
         with whole_imports():
             from pydantic import ValidationError
 
-        version = data.get("version")
+        version = data.get("version") if isinstance(data, Mapping) else None
         if not isinstance(version, int):
-            raise KimiError("This is no record of a turn: it has no version.")
+            raise KimiError(NO_RECORD.format("it has no version"))
         if version > VERSION:
             raise KimiError(
                 f"A newer kimi-magic wrote this record (version {version}; this one reads "
                 f"{VERSION}).\nUpdate with `pip install -U kimi-magic`."
             )
+        fields = {k: v for k, v in data.items() if k != "version"}
+        if "messages" in fields:
+            try:
+                fields["messages"] = [_whole(m, data.get("steps", ())) for m in fields["messages"]]
+            except (LookupError, TypeError, AttributeError):
+                raise KimiError(NO_RECORD.format("messages does not fit")) from None
         try:
-            return _adapter().validate_python({k: v for k, v in data.items() if k != "version"})
+            return _adapter().validate_python(fields)
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise KimiError(f"This is no record of a turn: {where} does not fit.") from None
+            raise KimiError(NO_RECORD.format(f"{where} does not fit")) from None
+
+
+# The texts of a turn stand in its steps. A message that repeats them refers to its step, or to the
+# result of a tool by the places of step and call, and has only the fields in which it differs.
+_OF_STEP = {"content": "text", "reasoning": "reasoning_parts", "tool_calls": "tool_calls"}
+_OF_RESULT = {"content": "content", "tool_call_id": "call_id", "name": "name"}
+
+
+def _shortened(
+    messages: Iterable[tuple[Message, dict[str, Any]]],
+    steps: Sequence[Step],
+    stored: Sequence[Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Yield stored messages, with references in the place of what the steps hold as well."""
+    place = 0
+    results: dict[str, tuple[int, int]] = {}
+    for message, data in messages:
+        if message.role == "assistant":
+            found = next((i for i in range(place, len(steps)) if _repeats(message, steps[i])), None)
+            if found is not None:
+                place = found + 1
+                results = {r.call_id: (found, j) for j, r in enumerate(steps[found].tool_results)}
+                yield {"step": found} | _differing(data, stored[found], _OF_STEP)
+                continue
+        elif message.role == "tool" and message.tool_call_id in results:
+            i, j = results[message.tool_call_id]
+            if message.content == steps[i].tool_results[j].content:
+                result = stored[i]["tool_results"][j]
+                yield {"result": [i, j]} | _differing(data, result, _OF_RESULT)
+                continue
+        yield data
+
+
+def _repeats(message: Message, step: Step) -> bool:
+    return bool(
+        (step.text and message.content == step.text)
+        or (step.reasoning_parts and message.reasoning == step.reasoning_parts)
+        or (step.tool_calls and message.tool_calls == step.tool_calls)
+    )
+
+
+def _differing(
+    message: dict[str, Any], source: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the fields of a message that are not those of its source, None for its defaults."""
+    data = dict(message)
+    for name, there in names.items():
+        own, other = data.get(name), source.get(there)
+        if own == other:
+            data.pop(name, None)
+        else:
+            data[name] = own
+    return data
+
+
+def _whole(message: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return a stored message with what it refers to in its place."""
+    if "step" in message:
+        source, names = steps[_place(message["step"])], _OF_STEP
+    elif "result" in message:
+        step, call = message["result"]
+        source, names = steps[_place(step)]["tool_results"][_place(call)], _OF_RESULT
+    else:
+        return message
+    repeated = {name: source[there] for name, there in names.items() if there in source}
+    whole = {**repeated, **message}
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+def _place(number: Any) -> int:
+    if not isinstance(number, int) or number < 0:
+        raise LookupError(number)
+    return number
 
 
 @cache

@@ -38,6 +38,7 @@ __all__ = [
     "call_text",
     "make_record",
     "publish",
+    "record_of",
     "show_call",
     "show_chat",
     "show_code",
@@ -94,6 +95,13 @@ def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundl
     text = without_stacks(_transcript(timeline, options))
     data = {"text/plain": text, "text/html": _html(timeline, options)}
     return Bundle(data, {"kimi_magic": _facts(timeline)})
+
+
+def record_of(reply: Reply, options: ViewOptions | None = None) -> Bundle:
+    """Draw the record of a turn that is over, such as one that was stored."""
+    options = options or ViewOptions()
+    hide, most = options.hide_reasoning, options.max_chars
+    return make_record(Timeline.of(reply, hide_reasoning=hide, max_chars=most), options)
 
 
 def tokens_line(usage: Usage) -> str:

@@ -22,7 +22,7 @@ Offsets and lengths count code points.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from kimi_magic.core import events
@@ -64,6 +64,14 @@ class Timeline:
         self._step = 0
         # Blank text does not open a segment: it is held back until more of its kind comes.
         self._held_back: tuple[Kind, str] = ("answer", "")
+
+    @classmethod
+    def of(cls, reply: Reply, **options: Any) -> Timeline:
+        """Return the timeline of a turn that is over, as far as its record tells."""
+        timeline = cls(**options)
+        for event in _events_of(reply):
+            timeline.apply(event)
+        return timeline
 
     @property
     def left_out(self) -> str:
@@ -308,6 +316,22 @@ class Timeline:
         events.StepFinished: _step_finished,
         events.TurnFinished: _turn_finished,
     }
+
+
+def _events_of(reply: Reply) -> Iterator[events.Event]:
+    endpoint = reply.record.endpoint
+    yield events.TurnStarted(reply.model, endpoint.name if endpoint else "")
+    for number, step in enumerate(reply.steps, 1):
+        yield events.RequestStarted(number)
+        for part in step.reasoning_parts:
+            yield events.ReasoningDelta(part.text)
+        yield events.ContentDelta(step.text)
+        for index, call in enumerate(step.tool_calls):
+            yield events.ToolStarted(index, call)
+        for index, result in enumerate(step.tool_results):
+            yield events.ToolFinished(index, result)
+        yield events.StepFinished(step)
+    yield events.TurnFinished(reply)
 
 
 def _names_in(arguments: str) -> set[str]:

@@ -552,6 +552,7 @@ def _step(completion: Completion, results: tuple[ToolResult, ...] = ()) -> Step:
         tool_results=results,
         usage=completion.usage,
         finish_reason=completion.finish_reason,
+        timings=completion.timings,
     )
 
 

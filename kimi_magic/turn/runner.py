@@ -35,6 +35,7 @@ from kimi_magic.core.events import (
     ToolFinished,
     ToolStarted,
     TurnFinished,
+    TurnPrepared,
     TurnStarted,
 )
 from kimi_magic.core.frontend import can_answer
@@ -115,8 +116,7 @@ class PreparedTurn:
         """
         chat = self.chats.get(self.request.chat) if self.request.chat else None
         if chat is not None:
-            prompt = Redactor(self.keys).text(Message("user", as_content(self.request.prompt)).text)
-            sinks = [ChatSink(chat, prompt, self.place, self.request), *sinks]
+            sinks = [ChatSink(chat, self.place, self.request), *sinks]
         return _Run(self, chat, sinks, ask or ask_with_input).run()
 
     def first_request(self, model: str | None) -> tuple[dict[str, Any], Send, list[str]]:
@@ -226,7 +226,7 @@ class _Run:
         self._chat = chat
         self._ask = ask
         self._approved: Approved = set()  # of a turn outside of any chat
-        self._began = time.monotonic()
+        self._began, self._started = time.monotonic(), time.time()
         connector = turn.connector
         # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
         # every object that a tool returned.
@@ -304,6 +304,7 @@ class _Run:
         for body in bodies:
             self._body = body
             self._loop = self.new_loop(target, body)
+            yield self._tell(TurnPrepared(self._record()))
             try:
                 with closing(_drive(self._loop, self._open, self._make_calls)) as happenings:
                     for event in happenings:
@@ -425,24 +426,38 @@ class _Run:
     def _reply(self, error: KimiError | TurnInterrupted | None) -> Reply:
         """Make the reply of what the turn has come to, whole or cut."""
         turn = self._turn
+        steps = self._loop.steps if self._loop else ()
+        values = tuple(result.value for step in steps for result in step.tool_results)
+        functions = turn.toolset.functions if turn.toolset else {}
+        reply = Reply(self._record(error), self._data, error, functions, turn.shown_in, values)
+        if error is not None:
+            error.reply = reply
+        return reply
+
+    def _record(self, error: KimiError | TurnInterrupted | None = None) -> TurnRecord:
+        turn = self._turn
         chat = turn.request.chat
         if self._loop:
             record = self._loop.record(model=self._model, chat=chat, failed=error is not None)
-            values = [r.value for step in self._loop.steps for r in step.tool_results]
         else:
             record = TurnRecord(
                 messages=(turn.prompt.message,), sent=1, model=self._model, chat=chat
             )
-            values = []
         if self._data is not None:
             from pydantic_core import to_json
 
             with suppress(Exception):  # a serializer of the user's: the answer's text says the same
                 data = json.loads(to_json(self._data, by_alias=False, fallback=str))
                 record = replace(record, data=data)
-        endpoint = turn.endpoint
-        record = replace(
+        endpoint, request = turn.endpoint, turn.request
+        masks = Redactor(turn.keys, shapes=not request.allow_secrets)
+        return replace(
             record,
+            prompt=masks.text(Message("user", as_content(request.prompt)).text),
+            cell=turn.place.cell,
+            run=turn.place.run,
+            fresh=request.fresh,
+            started=self._started,
             parameters=self._body.common if self._body else {},
             endpoint=EndpointFacts(
                 endpoint.name,
@@ -452,11 +467,6 @@ class _Run:
             ),
             failure=Failure(type(error).__name__, str(error)) if error else None,
         )
-        functions = turn.toolset.functions if turn.toolset else {}
-        reply = Reply(record, self._data, error, functions, turn.shown_in, tuple(values))
-        if error is not None:
-            error.reply = reply
-        return reply
 
     def _set_aside(self, reply: Reply) -> str:
         """Return the notice of the turns that give way to this one; "" for none."""

@@ -54,9 +54,8 @@ class GuardedSinks:
 class ChatSink:
     """Keeps the turn in its chat when it has finished."""
 
-    def __init__(self, chat: Chat, prompt: str, place: Place, request: TurnRequest) -> None:
+    def __init__(self, chat: Chat, place: Place, request: TurnRequest) -> None:
         self._chat = chat
-        self._prompt = prompt
         self._place = place
         self._request = request
 
@@ -65,7 +64,7 @@ class ChatSink:
             return
         reply = envelope.event.reply
         if reply.record.exchange:
-            turn = ChatTurn(self._prompt, reply, self._place, self._request)
+            turn = ChatTurn(reply.record.prompt, reply, self._place, self._request)
             self._chat.append(turn, fresh=self._request.fresh)
         else:
             self._chat.unanswered = self._request

@@ -20,7 +20,7 @@ from pydantic_core import from_json
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import EndpointError
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
-from kimi_magic.core.messages import Completion
+from kimi_magic.core.messages import Completion, Timings
 from kimi_magic.core.text import bytes_of, is_json_bomb
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.redact import Redactor
@@ -189,6 +189,7 @@ class Exchange:
         self._streamed: bool | None = None  # False: one JSON document; None: no telling yet
         self._chunks = 0
         self._began = self._last_byte = self._last_data = time.monotonic()
+        self._timings = Timings(time.time())
         self._answered: float | None = None  # when the server gave its reason for finishing
         self._ended: float | None = None
         self._failure: EndpointError | None = None
@@ -259,6 +260,8 @@ class Exchange:
             self._deltas += self._fold.finish()
             self._failure.partial = self.completion()
         deltas, self._deltas = self._deltas, []
+        if deltas and self._timings.first_answer is None:
+            self._note_first(deltas)
         return self._redactor.value(_joined(deltas) if len(deltas) > 1 else deltas)
 
     def check(self) -> None:
@@ -282,10 +285,19 @@ class Exchange:
         """Return what has arrived so far."""
         end = time.monotonic() if self._ended is None else self._ended
         completion = self._redactor.value(self._fold.completion(end - self._began))
-        if self._model is None:
-            return completion
-        priced = self._model.priced(completion.usage, self._client.endpoint)
-        return replace(completion, usage=priced)
+        usage = completion.usage
+        if self._model is not None:
+            usage = self._model.priced(usage, self._client.endpoint)
+        return replace(completion, usage=usage, timings=self._timings)
+
+    def _note_first(self, deltas: Sequence[Delta]) -> None:
+        seconds = self._last_byte - self._began
+        first_token, first_answer = self._timings.first_token, None
+        if any(isinstance(delta, ContentDelta) for delta in deltas):
+            first_answer = seconds
+        self._timings = Timings(
+            self._timings.started, seconds if first_token is None else first_token, first_answer
+        )
 
     def _time_is_up(self, at: float) -> None:
         """End the answer, unless something was received before that moment."""

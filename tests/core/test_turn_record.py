@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -18,6 +19,7 @@ from kimi_magic.core.messages import (
     ReasoningPart,
     Step,
     TextPart,
+    Timings,
     ToolCall,
     ToolResult,
     Usage,
@@ -66,8 +68,16 @@ MESSAGES = st.builds(
     st.none() | TEXTS,
     st.booleans(),
 )
+TIMINGS = st.builds(Timings, SECONDS, st.none() | SECONDS, st.none() | SECONDS)
 STEPS = st.builds(
-    Step, TEXTS, several(PARTS), several(CALLS), several(RESULTS), USAGES, st.none() | TEXTS
+    Step,
+    TEXTS,
+    several(PARTS),
+    several(CALLS),
+    several(RESULTS),
+    USAGES,
+    st.none() | TEXTS,
+    TIMINGS,
 )
 RECORDS = st.builds(
     TurnRecord,
@@ -82,10 +92,42 @@ RECORDS = st.builds(
     st.none() | st.builds(EndpointFacts, TEXTS, TEXTS, st.none() | TEXTS),
     JSON,
     st.none() | st.builds(Failure, TEXTS, TEXTS),
+    TEXTS,
+    TEXTS,
+    TEXTS,
+    st.booleans(),
+    SECONDS,
 )
 
 
-@given(RECORDS)
+@st.composite
+def repeating(draw: st.DrawFn) -> TurnRecord:
+    """A record whose messages repeat what its steps hold, all of it or nearly."""
+    record = draw(RECORDS)
+    messages: list[Message] = list(record.messages)
+    for step in record.steps:
+        parts = step.reasoning_parts
+        asked = Message("assistant", step.text, parts, tool_calls=step.tool_calls)
+        changes: Any = draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "content": st.none() | TEXTS,
+                    "reasoning": st.none() | st.just(()),
+                    "tool_calls": st.just(()) | several(CALLS),
+                    "reasoning_key": TEXTS,
+                },
+            )
+        )
+        messages.append(replace(asked, **changes))
+        for result in step.tool_results:
+            content = draw(st.just(result.content) | TEXTS)
+            name = draw(st.just(result.name) | st.none())
+            messages.append(Message("tool", content, tool_call_id=result.call_id, name=name))
+    return replace(record, messages=tuple(messages))
+
+
+@given(RECORDS | repeating())
 def test_a_record_survives_json(record: TurnRecord) -> None:
     data = json.loads(json.dumps(record.to_dict()))
     assert TurnRecord.from_dict(data) == record
