@@ -158,7 +158,7 @@ class TurnRecord:
         with whole_imports():
             from pydantic import ValidationError
 
-        version = data.get("version") if isinstance(data, Mapping) else None
+        version = data.get("version")
         if not isinstance(version, int):
             raise KimiError(NO_RECORD.format("it has no version"))
         if version > VERSION:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Chats, Place
-from kimi_magic.chats.context_window import Calibration, ContextWindow
+from kimi_magic.chats.context_window import Calibration
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import (
     BadRequest,
@@ -46,15 +46,9 @@ from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input, with_approval
 from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
+from kimi_magic.turn.outgoing import Draft, Outgoing
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
-from kimi_magic.turn.request import (
-    TurnRequest,
-    as_seen,
-    check_images,
-    left_out,
-    parameters,
-    system_prompt,
-)
+from kimi_magic.turn.request import TurnRequest, check_images, left_out
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks
 from kimi_magic.wire.connector import Connector, ResolvedEndpoint, Target
 from kimi_magic.wire.endpoints import Endpoint
@@ -119,6 +113,19 @@ class PreparedTurn:
             sinks = [ChatSink(chat, self.place, self.request), *sinks]
         return _Run(self, chat, sinks, ask or ask_with_input).run()
 
+    def outgoing(self, chat: Chat | None) -> Outgoing:
+        """Return the requests of the turn, with the chat that it continues."""
+        return Outgoing(
+            self.request,
+            self.prompt,
+            self.toolset,
+            self.schema,
+            self.settings,
+            self.keys,
+            self.place,
+            chat,
+        )
+
     def first_request(self, model: str | None) -> tuple[dict[str, Any], Send, list[str]]:
         """Return what would be sent first, without sending it or changing anything.
 
@@ -126,16 +133,16 @@ class PreparedTurn:
         the turn would show before.
         """
         chat = self.chats.peek(self.request.chat) if self.request.chat else None
-        dry = _Run(self, chat, (), ask_with_input)
+        outgoing = self.outgoing(chat)
         target = self.connector.target(self.endpoint, model)
         check_images(self.request, target.record)
-        body, *_ = dry.bodies(target)
+        draft, *_ = outgoing.drafts(target)
         notices = left_out(self.request, target, self.settings)
-        for happening in dry.new_loop(target, body).run():
+        for happening in outgoing.new_loop(target, draft).run():
             if isinstance(happening, Notice):
                 notices.append(happening.text)
             if isinstance(happening, Send):
-                return body.parameters(happening), happening, notices
+                return draft.parameters(happening), happening, notices
         raise AssertionError("a turn begins with a request")
 
 
@@ -196,28 +203,6 @@ def prepare(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
-    """The requests of a turn without their messages.
-
-    ``common`` are the parameters of all of them, ``schema`` those that hold an answer to its form;
-    ``limit_field`` is the name of the limit of tokens.
-    """
-
-    common: dict[str, Any]
-    schema: dict[str, Any]
-    limit_field: str
-
-    def parameters(self, send: Send) -> dict[str, Any]:
-        common = self.common
-        if send.max_tokens:
-            common = common | {self.limit_field: send.max_tokens}
-        if send.tools:
-            return common
-        # A server that holds the answer to a schema makes no calls.
-        return {k: v for k, v in common.items() if k != "tools"} | self.schema
-
-
 class _Run:
     def __init__(
         self, turn: PreparedTurn, chat: Chat | None, sinks: Sequence[Sink], ask: AskPerson
@@ -233,7 +218,8 @@ class _Run:
         self._sinks = GuardedSinks(sinks, lambda text: Redactor(connector.known_keys()).text(text))
         self._model = turn.request.model or turn.endpoint.model
         self._loop: Loop | None = None
-        self._body: _Body | None = None
+        self._outgoing = turn.outgoing(chat)
+        self._draft: Draft | None = None
         self._data: Any = None
         self._inbox = Inbox(turn.settings.max_queue_bytes)
 
@@ -293,17 +279,17 @@ class _Run:
 
     def _take_with(self, target: Target) -> Iterator[Envelope | None]:
         turn = self._turn
-        if self._chat:  # not in new_loop: a dry run calls it, too, and changes nothing
+        if self._chat:
             self._chat.begin(turn.place, fresh=turn.request.fresh)
             asked = (target.endpoint.name, target.model)
             self._chat.calibrations.setdefault(asked, Calibration())
         for notice in left_out(turn.request, target, turn.settings):
             yield self._tell(Notice(notice))
         check_images(turn.request, target.record)
-        bodies = self.bodies(target)
-        for body in bodies:
-            self._body = body
-            self._loop = self.new_loop(target, body)
+        drafts = self._outgoing.drafts(target)
+        for draft in drafts:
+            self._draft = draft
+            self._loop = self._outgoing.new_loop(target, draft)
             yield self._tell(TurnPrepared(self._record()))
             try:
                 with closing(_drive(self._loop, self._open, self._make_calls)) as happenings:
@@ -315,56 +301,13 @@ class _Run:
             except BadRequest as refused:
                 # A subclass says that the request is too long, or filtered. With tools, the first
                 # request, the only one after which nothing has come, holds no schema.
-                about_schema = type(refused) is BadRequest and "tools" not in body.common
-                if body is bodies[-1] or not about_schema or self._loop.steps:
+                about_schema = type(refused) is BadRequest and "tools" not in draft.common
+                if draft is drafts[-1] or not about_schema or self._loop.steps:
                     raise
                 yield self._tell(Notice(LESS_STRICT))
         if turn.schema and self._loop and not self._loop.cut_short:
             with interruptible():  # validators are the user's
                 self._data = turn.schema.read(self._loop.steps[-1].text)
-
-    def bodies(self, target: Target) -> list[_Body]:
-        """Return the bodies to try, the strictest hold on the answer first."""
-        turn = self._turn
-        common = parameters(turn.request, target, turn.settings)
-        if turn.toolset:
-            common["tools"] = turn.toolset.schemas()
-        if turn.schema is None:
-            schemas: Iterable[dict[str, Any]] = [{}]
-        else:
-            schemas = map(turn.schema.request, target.strictnesses)
-        field = target.record.limit_field
-        return [_Body(self._sendable(common), self._sendable(s), field) for s in schemas]
-
-    def new_loop(self, target: Target, body: _Body) -> Loop:
-        turn, request = self._turn, self._turn.request
-        endpoint, model = target.endpoint, target.record
-        earlier: tuple[Message, ...] = ()
-        calibration = Calibration()
-        if self._chat:
-            earlier = self._chat.history(
-                turn.place, fresh=request.fresh, keep_ids=model.call_ids == "server"
-            )
-            calibration = self._chat.calibrations.get((endpoint.name, target.model), calibration)
-        *seen, prompt = as_seen([*earlier, turn.prompt.message], model)
-        return Loop(
-            self._sendable((*system_prompt(request, turn.settings, model), *seen)),
-            prompt,
-            retries=turn.settings.retries,
-            tools=body.common.get("tools", ()),
-            max_steps=request.max_steps or turn.settings.max_steps,
-            window=ContextWindow(
-                model.context_window, body.common.get(model.limit_field, 0), calibration
-            ),
-            check=_checker(turn.schema) if turn.schema else None,
-            continues=request.continues,
-            # Moonshot: not together with a response_format.
-            partial_mode=request.cut_in_text and endpoint.partial_mode and turn.schema is None,
-            max_tokens=body.common.get(model.limit_field, 0),
-            limit_is_ours=request.max_tokens is None and turn.settings.max_tokens is None,
-            model=model,
-            reasoning_key=endpoint.reasoning_key,
-        )
 
     def _opening(self, resolved: ResolvedEndpoint) -> Iterator[str]:
         """Yield notices for the reader before the first request."""
@@ -386,11 +329,11 @@ class _Run:
         )
 
     def _open(self, send: Send) -> Exchange:
-        assert self._body is not None, "a body is chosen before the loop runs"
+        assert self._draft is not None, "a draft is chosen before the loop runs"
         resolved = self._connect()  # anew each time: the embedded engine may have been ended since
         record = resolved.target.record
         messages = [message.to_dict() for message in send.messages]
-        body = self._body.parameters(send) | {"messages": messages}
+        body = self._draft.parameters(send) | {"messages": messages}
         if send.whole:
             body["stream"] = False
             body.pop("stream_options", None)
@@ -458,7 +401,7 @@ class _Run:
             run=turn.place.run,
             fresh=request.fresh,
             started=self._started,
-            parameters=self._body.common if self._body else {},
+            parameters=self._draft.common if self._draft else {},
             endpoint=EndpointFacts(
                 endpoint.name,
                 endpoint.base_url,
@@ -492,11 +435,6 @@ class _Run:
     def _redact(self, value: T) -> T:
         # With the keys that are known by now: a tool may have set one.
         return Redactor(self._turn.connector.known_keys()).value(value)
-
-    def _sendable(self, value: T) -> T:
-        """Return a part of a request without keys, unless they may be sent."""
-        turn = self._turn
-        return value if turn.request.allow_secrets else Redactor(turn.keys).value(value)
 
 
 def _drive(
@@ -592,18 +530,3 @@ def _wait(seconds: float) -> Iterator[None]:
         with waiting():
             time.sleep(min(TICK, left))
         yield None
-
-
-def _checker(schema: OutputSchema) -> Callable[[str], str]:
-    """Return the function that tells the model what of its answer does not fit."""
-    from kimi_magic.schema.output import SchemaMismatch
-
-    def check(text: str) -> str:
-        try:
-            with interruptible():
-                schema.read(text)
-        except SchemaMismatch as mismatch:
-            return mismatch.correction
-        return ""
-
-    return check

@@ -1,0 +1,131 @@
+"""The requests of a turn, as they go out: drafts, and the loop that fills in their messages.
+
+Nothing here sends or changes anything: a dry run makes the same requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kimi_magic.chats.chat import Chat, Place
+from kimi_magic.chats.context_window import Calibration, ContextWindow
+from kimi_magic.config import Settings
+from kimi_magic.core.interrupts import interruptible
+from kimi_magic.core.messages import Message
+from kimi_magic.secrets.redact import Redactor
+from kimi_magic.turn.loop import Loop, Send
+from kimi_magic.turn.prompt import ComposedPrompt
+from kimi_magic.turn.request import TurnRequest, as_seen, parameters, system_prompt
+from kimi_magic.wire.connector import Target
+
+if TYPE_CHECKING:
+    from kimi_magic.schema.output import OutputSchema
+    from kimi_magic.secrets.keys import Key
+    from kimi_magic.tools.toolset import Toolset
+
+__all__ = ["Draft", "Outgoing"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The requests of a turn without their messages.
+
+    ``common`` are the parameters of all of them, ``schema`` those that hold an answer to its form;
+    ``limit_field`` is the name of the limit of tokens.
+    """
+
+    common: dict[str, Any]
+    schema: dict[str, Any]
+    limit_field: str
+
+    def parameters(self, send: Send) -> dict[str, Any]:
+        """Return the parameters of one request."""
+        common = self.common
+        if send.max_tokens:
+            common = common | {self.limit_field: send.max_tokens}
+        if send.tools:
+            return common
+        # A server that holds the answer to a schema makes no calls.
+        return {k: v for k, v in common.items() if k != "tools"} | self.schema
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """All that a turn sends, without the keys of ``keys``, unless they may be sent.
+
+    ``chat`` is the conversation that the turn continues, at ``place``.
+    """
+
+    request: TurnRequest
+    prompt: ComposedPrompt
+    toolset: Toolset | None
+    schema: OutputSchema | None
+    settings: Settings
+    keys: Sequence[Key]
+    place: Place
+    chat: Chat | None
+
+    def drafts(self, target: Target) -> list[Draft]:
+        """Return the drafts to try, the strictest hold on the answer first."""
+        common = parameters(self.request, target, self.settings)
+        if self.toolset:
+            common["tools"] = self.toolset.schemas()
+        if self.schema is None:
+            schemas: Iterable[dict[str, Any]] = [{}]
+        else:
+            schemas = map(self.schema.request, target.strictnesses)
+        field = target.record.limit_field
+        return [Draft(self._sendable(common), self._sendable(s), field) for s in schemas]
+
+    def new_loop(self, target: Target, draft: Draft) -> Loop:
+        """Return the loop that asks the target with one of the drafts."""
+        request, settings = self.request, self.settings
+        endpoint, model = target.endpoint, target.record
+        earlier: tuple[Message, ...] = ()
+        calibration = Calibration()
+        if self.chat:
+            earlier = self.chat.history(
+                self.place, fresh=request.fresh, keep_ids=model.call_ids == "server"
+            )
+            calibration = self.chat.calibrations.get((endpoint.name, target.model), calibration)
+        *seen, prompt = as_seen([*earlier, self.prompt.message], model)
+        return Loop(
+            self._sendable((*system_prompt(request, settings, model), *seen)),
+            prompt,
+            retries=settings.retries,
+            tools=draft.common.get("tools", ()),
+            max_steps=request.max_steps or settings.max_steps,
+            window=ContextWindow(
+                model.context_window, draft.common.get(model.limit_field, 0), calibration
+            ),
+            check=_checker(self.schema) if self.schema else None,
+            continues=request.continues,
+            # Moonshot: not together with a response_format.
+            partial_mode=request.cut_in_text and endpoint.partial_mode and self.schema is None,
+            max_tokens=draft.common.get(model.limit_field, 0),
+            limit_is_ours=request.max_tokens is None and settings.max_tokens is None,
+            model=model,
+            reasoning_key=endpoint.reasoning_key,
+        )
+
+    def _sendable(self, value: T) -> T:
+        return value if self.request.allow_secrets else Redactor(self.keys).value(value)
+
+
+def _checker(schema: OutputSchema) -> Callable[[str], str]:
+    """Return the function that tells the model what of its answer does not fit."""
+    from kimi_magic.schema.output import SchemaMismatch
+
+    def check(text: str) -> str:
+        try:
+            with interruptible():
+                schema.read(text)
+        except SchemaMismatch as mismatch:
+            return mismatch.correction
+        return ""
+
+    return check
