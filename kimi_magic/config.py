@@ -14,10 +14,11 @@ from traitlets.config import Configurable
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.secrets.patterns import without_key
 
-__all__ = ["APPROVE", "BOUNDS", "EFFORTS", "VIEWS", "Bounds", "Settings", "out_of_bounds"]
+__all__ = ["APPROVE", "BOUNDS", "EFFORTS", "RESUME", "VIEWS", "Bounds", "Settings", "out_of_bounds"]
 
 APPROVE = ("auto", "ask", "yes", "no")
 EFFORTS = ("low", "high", "max")
+RESUME = ("ask", "always", "never")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
 
 
@@ -153,6 +154,18 @@ class Settings(Configurable):
     ).tag(config=True)
     max_turn_bytes = Int(
         32_000_000, help="Bytes of memory that the text of one turn's answers may take."
+    ).tag(config=True)
+    journal = Unicode(
+        None,
+        allow_none=True,
+        help="File in which turns are kept; unset: in the user's data folder; empty or `off`: "
+        "they are not kept.",
+    ).tag(config=True)
+    resume = Enum(
+        RESUME,
+        "ask",
+        help="The notebook's chat of an earlier kernel: ask (a line offers it), always (it goes "
+        "on) or never.",
     ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."

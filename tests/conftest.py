@@ -26,6 +26,7 @@ def forget_the_users_keys() -> None:
         ours = name.startswith("KIMI_") and name != "KIMI_CACHE_DIR"
         if ours or name.endswith("_API_KEY"):
             del os.environ[name]
+    os.environ["KIMI_JOURNAL"] = "off"  # and none of their own turns
     os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 
 
