@@ -29,7 +29,7 @@ from kimi_magic.chats.history import (
     tool_messages,
     with_reasoning,
 )
-from kimi_magic.core.errors import BadRequest, ContextTooLong, EndpointError
+from kimi_magic.core.errors import BadRequest, ContextTooLong, EndpointError, RateLimited
 from kimi_magic.core.events import (
     Event,
     Notice,
@@ -91,9 +91,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait for this many seconds."""
+    """Wait for this many seconds.
+
+    ``for_all``: the server refuses requests for now, whoever makes them.
+    """
 
     seconds: float
+    for_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +330,7 @@ class Loop:
                 if not self._may_retry(error, attempt):
                     raise
                 delay = _delay(error, attempt)
+                refuses_all = isinstance(error, RateLimited)
                 reason = str(error).partition("\n")[0]
             else:
                 assert isinstance(completion, Completion), "Send is answered with a Completion"
@@ -334,7 +339,7 @@ class Loop:
                     self._window.learn(messages, tools, completion.usage)
                 return completion
             yield Retrying(reason, delay, attempt, self._retries)
-            yield Pause(delay)
+            yield Pause(delay, refuses_all)
             attempt += 1
 
     def _do_without(self, error: EndpointError, send: Send) -> bool:

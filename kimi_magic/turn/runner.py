@@ -39,12 +39,13 @@ from kimi_magic.core.events import (
     TurnStarted,
 )
 from kimi_magic.core.frontend import can_answer
-from kimi_magic.core.interrupts import interruptible, uninterrupted, waiting
+from kimi_magic.core.interrupts import interruptible, uninterrupted
 from kimi_magic.core.messages import Message, ToolCall, as_content
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input, with_approval
+from kimi_magic.turn.lanes import Alone, Lane
 from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
 from kimi_magic.turn.outgoing import Draft, Outgoing
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
@@ -52,7 +53,6 @@ from kimi_magic.turn.request import TurnRequest, check_images, left_out
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks
 from kimi_magic.wire.connector import Connector, ResolvedEndpoint, Target
 from kimi_magic.wire.endpoints import Endpoint
-from kimi_magic.wire.inbox import Inbox
 
 if TYPE_CHECKING:
     from kimi_magic.schema.output import OutputSchema
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
 __all__ = ["PreparedTurn", "prepare"]
 
 T = TypeVar("T")
-TICK = 0.05  # seconds at most between two things that a turn yields, except while a tool runs
 ToolEvent = ToolStarted | ToolFinished
 
 PRACTICE = (
@@ -100,7 +99,10 @@ class PreparedTurn:
     announces_practice: bool = False
 
     def run(
-        self, sinks: Sequence[Sink] = (), ask: AskPerson | None = None
+        self,
+        sinks: Sequence[Sink] = (),
+        ask: AskPerson | None = None,
+        lane: Lane | None = None,
     ) -> Generator[Envelope | None, None, None]:
         """Run the turn: yield its events, and None now and then while nothing happens.
 
@@ -111,7 +113,8 @@ class PreparedTurn:
         chat = self.chats.get(self.request.chat) if self.request.chat else None
         if chat is not None:
             sinks = [ChatSink(chat, self.place, self.request), *sinks]
-        return _Run(self, chat, sinks, ask or ask_with_input).run()
+        lane = lane or Alone(self.settings.max_queue_bytes)
+        return _Run(self, chat, sinks, ask or ask_with_input, lane).run()
 
     def outgoing(self, chat: Chat | None) -> Outgoing:
         """Return the requests of the turn, with the chat that it continues."""
@@ -205,9 +208,15 @@ def prepare(
 
 class _Run:
     def __init__(
-        self, turn: PreparedTurn, chat: Chat | None, sinks: Sequence[Sink], ask: AskPerson
+        self,
+        turn: PreparedTurn,
+        chat: Chat | None,
+        sinks: Sequence[Sink],
+        ask: AskPerson,
+        lane: Lane,
     ) -> None:
         self._turn = turn
+        self._lane = lane
         self._chat = chat
         self._ask = ask
         self._approved: Approved = set()  # of a turn outside of any chat
@@ -221,7 +230,6 @@ class _Run:
         self._outgoing = turn.outgoing(chat)
         self._draft: Draft | None = None
         self._data: Any = None
-        self._inbox = Inbox(turn.settings.max_queue_bytes)
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None
@@ -292,7 +300,8 @@ class _Run:
             self._loop = self._outgoing.new_loop(target, draft)
             yield self._tell(TurnPrepared(self._record()))
             try:
-                with closing(_drive(self._loop, self._open, self._make_calls)) as happenings:
+                driven = _drive(self._loop, self._open, self._make_calls, self._lane)
+                with closing(driven) as happenings:
                     for event in happenings:
                         if event is None:
                             self._sinks.tick()
@@ -338,7 +347,7 @@ class _Run:
             body["stream"] = False
             body.pop("stream_options", None)
         known_keys = self._turn.connector.known_keys()
-        return resolved.client.chat(body, known_keys, self._inbox, record)
+        return resolved.client.chat(body, known_keys, self._lane.inbox, record)
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
@@ -423,7 +432,7 @@ class _Run:
         return f"{turns} set aside: `%kimi chat {chat.name} --all` shows all."
 
     def _tell(self, event: Event) -> Envelope:
-        envelope = Envelope(time.monotonic() - self._began, event)
+        envelope = Envelope(time.monotonic() - self._began, event, self._lane.number)
         self._sinks.handle(envelope)
         return envelope
 
@@ -441,6 +450,7 @@ def _drive(
     loop: Loop,
     open_exchange: Callable[[Send], Exchange],
     make_calls: Callable[[tuple[ToolCall, ...]], Generator[ToolEvent | None, None, None]],
+    lane: Lane,
 ) -> Generator[Event | None, None, None]:
     """Carry out the loop's commands; yield its events, and None now and then.
 
@@ -453,11 +463,18 @@ def _drive(
         try:
             match command:
                 case Send():
-                    command = yield from _request(running, open_exchange(command))
+                    while not lane.may_send():
+                        yield None
+                    try:
+                        command = yield from _request(running, open_exchange(command), lane)
+                    finally:
+                        lane.sent()
                 case RunTools(calls):
                     command = yield from _call(running, make_calls(calls))
-                case Pause(seconds):
-                    yield from _wait(seconds)
+                case Pause(seconds, for_all):
+                    until = time.monotonic() + seconds
+                    while not lane.pause(until, for_all=for_all):
+                        yield None
                     command = running.send(None)
                 case event:
                     yield event
@@ -466,12 +483,14 @@ def _drive(
             return
 
 
-def _request(running: Any, exchange: Exchange) -> Generator[Event | None, None, Event | Command]:
+def _request(
+    running: Any, exchange: Exchange, lane: Lane
+) -> Generator[Event | None, None, Event | Command]:
     """Answer the loop's ``Send``; return what it yields next."""
     try:
         with exchange:
             try:
-                yield from _arrivals(exchange)
+                yield from _arrivals(exchange, lane)
             except EndpointError:
                 raise
             except BaseException:
@@ -484,17 +503,14 @@ def _request(running: Any, exchange: Exchange) -> Generator[Event | None, None, 
     return answered
 
 
-def _arrivals(exchange: Exchange) -> Iterator[Event | None]:
+def _arrivals(exchange: Exchange, lane: Lane) -> Iterator[Event | None]:
     while not exchange.finished:
         interrupted = False
         try:
-            with waiting():
-                exchange.inbox.wait(TICK)
+            lane.wait()
         except KeyboardInterrupt:
             interrupted = True  # what has come by now is kept, and shown
-        taken = exchange.inbox.take(0)
-        deltas = [delta for each, arrivals in taken for delta in each.receive(arrivals)]
-        yield from deltas or (None,)
+        yield from lane.receive(exchange) or (None,)
         if interrupted:
             raise KeyboardInterrupt
         exchange.check()
@@ -522,11 +538,3 @@ def _call(
 def _stop(running: Any, stopped: Stopped) -> None:
     with suppress(StopIteration):
         running.throw(stopped)
-
-
-def _wait(seconds: float) -> Iterator[None]:
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        with waiting():
-            time.sleep(min(TICK, left))
-        yield None

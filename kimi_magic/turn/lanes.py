@@ -1,0 +1,212 @@
+"""Lanes: turns that run side by side in one thread.
+
+A turn that runs alone waits for what arrives. Where several run, none of them may: each comes back
+with None when it has nothing to do, and `side_by_side` waits for all of them at once. Whatever
+happens in a lane (a failure, a limit, a time-out) ends that lane alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from kimi_magic.core.errors import KimiError
+from kimi_magic.core.events import Envelope
+from kimi_magic.core.interrupts import waiting
+from kimi_magic.wire.inbox import Inbox
+
+if TYPE_CHECKING:
+    from kimi_magic.wire.client import Exchange
+    from kimi_magic.wire.protocols import Arrival, Delta
+
+__all__ = ["TICK", "Alone", "Lane", "Lanes", "side_by_side"]
+
+TICK = 0.05  # seconds at most between two things that a turn yields, except while a tool runs
+
+Running = Generator[Envelope | None, None, None]
+
+
+class Lane(Protocol):
+    """The way in which a turn waits.
+
+    Attributes
+    ----------
+    number : int
+        Its number in the envelopes; 0 for the turn itself.
+    inbox : Inbox
+        Receives what arrives for the turn's exchanges.
+    """
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def inbox(self) -> Inbox: ...
+
+    def may_send(self) -> bool:
+        """Return True if a request may go out now, which then counts until `sent`."""
+
+    def sent(self) -> None:
+        """Note that a request has been answered, or has failed."""
+
+    def wait(self) -> None:
+        """Wait until something has arrived, a tick at most, if there is nobody else to wait."""
+
+    def receive(self, exchange: Exchange) -> list[Delta]:
+        """Return what has arrived for an exchange."""
+
+    def pause(self, until: float, *, for_all: bool) -> bool:
+        """Wait a tick for a moment of the monotonic clock; return True if it has come.
+
+        ``for_all``: no other lane sends anything before it either.
+        """
+
+
+class Alone:
+    """The lane of a turn that has its thread to itself."""
+
+    number = 0
+
+    def __init__(self, most_bytes: int) -> None:
+        self.inbox = Inbox(most_bytes)
+
+    def may_send(self) -> bool:
+        return True
+
+    def sent(self) -> None:
+        """Do nothing: there is no limit to what is sent one by one."""
+
+    def wait(self) -> None:
+        with waiting():
+            self.inbox.wait(TICK)
+
+    def receive(self, exchange: Exchange) -> list[Delta]:  # noqa: ARG002 - there is no other
+        taken = self.inbox.take(0)
+        return [delta for each, arrivals in taken for delta in each.receive(arrivals)]
+
+    def pause(self, until: float, *, for_all: bool) -> bool:  # noqa: ARG002 - there is no other
+        left = until - time.monotonic()
+        if left <= 0:
+            return True
+        with waiting():
+            time.sleep(min(TICK, left))
+        return False
+
+
+class Lanes:
+    """What the lanes of several turns share: the inbox, the slots for requests, a slow-down.
+
+    Parameters
+    ----------
+    most_bytes : int
+        See `Inbox`.
+    most_requests : int
+        Requests that may be under way at once; the other lanes wait for one to end.
+    """
+
+    def __init__(self, most_bytes: int, most_requests: int) -> None:
+        self.inbox = Inbox(most_bytes)
+        self._most_requests = most_requests
+        self._under_way = 0
+        self._not_before = 0.0
+        self._arrived: dict[Exchange, list[Arrival]] = {}
+
+    def lane(self, number: int) -> Lane:
+        """Return one of the lanes."""
+        return _Shared(self, number)
+
+    def take(self) -> None:
+        """Take what has arrived, for each exchange apart."""
+        for exchange, arrivals in self.inbox.take(0):
+            self._arrived.setdefault(exchange, []).extend(arrivals)
+
+    def arrived(self, exchange: Exchange) -> list[Arrival]:
+        return self._arrived.pop(exchange, [])
+
+    def may_send(self) -> bool:
+        if self._under_way >= self._most_requests or time.monotonic() < self._not_before:
+            return False
+        self._under_way += 1
+        return True
+
+    def sent(self) -> None:
+        self._under_way -= 1
+
+    def slow_down(self, until: float) -> None:
+        """Send nothing before a moment: a server that refuses one lane refuses them all."""
+        self._not_before = max(self._not_before, until)
+
+
+class _Shared:
+    """One of several lanes: it never waits itself."""
+
+    def __init__(self, lanes: Lanes, number: int) -> None:
+        self.number = number
+        self.inbox = lanes.inbox
+        self._lanes = lanes
+
+    def may_send(self) -> bool:
+        return self._lanes.may_send()
+
+    def sent(self) -> None:
+        self._lanes.sent()
+
+    def wait(self) -> None:
+        """Do nothing: `side_by_side` waits for all lanes."""
+
+    def receive(self, exchange: Exchange) -> list[Delta]:
+        return exchange.receive(self._lanes.arrived(exchange))
+
+    def pause(self, until: float, *, for_all: bool) -> bool:
+        if for_all:
+            self._lanes.slow_down(until)
+        return time.monotonic() >= until
+
+
+def side_by_side(lanes: Lanes, turns: Sequence[Running]) -> Iterator[Envelope | None]:
+    """Run turns side by side to their ends; yield their events as they happen, and None now and
+    then.
+
+    An interrupt stops all of them, and is raised when each has told of its end. The errors of the
+    turns are in their replies.
+    """
+    left = list(turns)
+    interrupted = False
+    try:
+        while left:
+            for turn in tuple(left):
+                ended, stopped = yield from _until_idle(turn, stop=interrupted)
+                interrupted = interrupted or stopped
+                if ended:
+                    left.remove(turn)
+            yield None
+            try:
+                with waiting():
+                    lanes.inbox.wait(TICK)
+            except KeyboardInterrupt:
+                interrupted = True
+            lanes.take()
+    finally:
+        for turn in left:
+            turn.close()
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _until_idle(
+    turn: Running, *, stop: bool
+) -> Generator[Envelope | None, None, tuple[bool, bool]]:
+    """Yield a turn's events until it has nothing to do.
+
+    The result is two facts: the turn has ended, and it was stopped by an interrupt.
+    """
+    try:
+        envelope = turn.throw(KeyboardInterrupt) if stop else next(turn)
+        while envelope is not None:
+            yield envelope
+            envelope = next(turn)
+    except (StopIteration, KimiError):
+        return True, False
+    except KeyboardInterrupt:  # a TurnInterrupted, or a turn that had not begun
+        return True, not stop
+    return False, False
