@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kimi_magic.chats.chat import Chat
@@ -27,6 +27,10 @@ def ask(
     chat: str | Chat | None = None,
     schema: Any = None,
     effort: str | None = None,
+    heavy: int | None = None,
+    judge: str | None = None,
+    until_agree: int | None = None,
+    equal: Callable[[Any, Any], bool] | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     max_tokens: int | None = None,
@@ -54,6 +58,15 @@ def ask(
         The chat that goes on; by default a one-off, which is safe in loops, threads and tools.
     effort : str, optional
         How hard the model reasons, where it has levels: ``low``, ``high`` or ``max``.
+    heavy : int, optional
+        Ask so many times at once (8, say), then have the answers aggregated into one.
+        ``reply.trajectories`` and ``reply.agreement`` tell of them.
+    judge : str, optional
+        The model that aggregates: ``MODEL``, ``MODEL@ENDPOINT`` or ``@ENDPOINT``.
+    until_agree : int, optional
+        Stop when so many came to the same answer.
+    equal : callable, optional
+        ``(a, b) -> bool``, to compare two answers: their data with ``schema``, else their texts.
     temperature : float, optional
         0 to 2; Kimi's makers recommend 1.0.
     top_p : float, optional
@@ -103,6 +116,10 @@ def stream(
     chat: str | Chat | None = None,
     schema: Any = None,
     effort: str | None = None,
+    heavy: int | None = None,
+    judge: str | None = None,
+    until_agree: int | None = None,
+    equal: Callable[[Any, Any], bool] | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     max_tokens: int | None = None,

@@ -48,6 +48,9 @@ BOUNDS: Mapping[str, Bounds] = {
     "var_tokens": Bounds(1),
     "summary_tokens": Bounds(50),
     "max_output_chars": Bounds(1000),
+    "heavy": Bounds(2, 64),
+    "until_agree": Bounds(2, 64),
+    "max_concurrency": Bounds(1, 64),
     "retries": Bounds(0),
     "connect_timeout": Bounds(0.1),
     "first_token_timeout": Bounds(0.1),
@@ -58,6 +61,9 @@ BOUNDS: Mapping[str, Bounds] = {
     "max_turn_bytes": Bounds(100_000),
 }
 """Bounds by the name of a setting, a keyword of ``kimi.ask`` or an option of ``%%kimi``."""
+
+
+NO_SETTINGS = ("var_tokens", "heavy", "until_agree")
 
 
 def out_of_bounds(name: str, value: Any, called: str) -> str:
@@ -155,6 +161,15 @@ class Settings(Configurable):
     max_turn_bytes = Int(
         32_000_000, help="Bytes of memory that the text of one turn's answers may take."
     ).tag(config=True)
+    max_concurrency = Int(
+        8, help="Requests of one turn that may be under way at once, in heavy mode."
+    ).tag(config=True)
+    heavy_prompt = Unicode(
+        None,
+        allow_none=True,
+        help="Prompt of the aggregation in heavy mode, with the places {count}, {problem} and "
+        "{attempts}; unset: the one in the documents.",
+    ).tag(config=True)
     journal = Unicode(
         None,
         allow_none=True,
@@ -179,7 +194,7 @@ class Settings(Configurable):
         with suppress(ConfigError):
             self.read_environment()
 
-    @validate(*(name for name in BOUNDS if name != "var_tokens"))
+    @validate(*(name for name in BOUNDS if name not in NO_SETTINGS))
     def _validate_bounds(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
         if problem := out_of_bounds(name, value, name):

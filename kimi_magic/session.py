@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kimi_magic.chats.chat import Chats, Place
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
-from kimi_magic.core.events import Envelope, Event, TurnFinished
+from kimi_magic.core.events import Envelope, Event, LaneEvent, TurnFinished
 from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user_namespace
 from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
@@ -22,6 +22,7 @@ from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
+from kimi_magic.turn.heavy import HeavyTurn, judge_request
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.wire.connector import Connector
@@ -126,8 +127,9 @@ class Session:
                     if hold is not None:
                         hold.pending = 0
                 if envelope is not None:
+                    event, lane = envelope.event, envelope.lane
                     try:
-                        yield envelope.event
+                        yield LaneEvent(lane, event) if lane else event
                     except GeneratorExit:
                         if stop:  # it arrived before the consumer left
                             signal.raise_signal(signal.SIGINT)
@@ -142,7 +144,7 @@ class Session:
         KimiError
             The request would be refused.
         """
-        turn = self._prepare(request, ask_for_key=False)
+        turn = self._prepare_one(request, ask_for_key=False)
         model = request.model or self.settings.model
         return describe_request(turn.endpoint, *turn.first_request(model), turn.prompt)
 
@@ -187,8 +189,17 @@ class Session:
         """Look an endpoint's key up, or let a person type it where somebody can."""
         return self.connector.key(endpoint, getpass if can_answer() else None)
 
+    def _prepare(self, request: TurnRequest) -> PreparedTurn | HeavyTurn:
+        turn = self._prepare_one(request)
+        if request.heavy is None and not request.attempts:
+            return turn
+        judge = judge_request(request)
+        own = self._prepare_one(judge) if request.judge else replace(turn, request=judge)
+        count = request.heavy or len(request.attempts)
+        return HeavyTurn(turn, replace(own, toolset=None), count)
+
     @whole_imports()
-    def _prepare(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:
+    def _prepare_one(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:
         return prepare(
             request,
             settings=self.settings,
@@ -222,7 +233,7 @@ class _Last:
         self.reply: Reply | None = None
 
     def handle(self, envelope: Envelope) -> None:
-        if isinstance(envelope.event, TurnFinished):
+        if isinstance(envelope.event, TurnFinished) and not envelope.lane:
             self.reply = self._session.last = envelope.event.reply
 
     def stopped(self) -> TurnInterrupted:

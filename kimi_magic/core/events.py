@@ -5,6 +5,7 @@ The loop yields them in order; views, ``kimi.stream`` and whoever else watches f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,11 +14,14 @@ from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import TurnRecord
 
 __all__ = [
+    "Aggregating",
     "ApprovalAnswered",
     "ApprovalAsked",
     "ContentDelta",
     "Envelope",
     "Event",
+    "LaneEvent",
+    "LanesStarted",
     "Notice",
     "Preparing",
     "ReasoningDelta",
@@ -168,10 +172,36 @@ class StepFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class LanesStarted:
+    """So many trajectories of the turn begin, with the numbers from 1 on."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregating:
+    """The trajectories have ended and are aggregated.
+
+    ``agreement`` is the share of them for each distinct answer, ``vote`` the same as a line.
+    """
+
+    agreement: Mapping[str, float]
+    vote: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnFinished:
     """The last event of a turn."""
 
     reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class LaneEvent:
+    """An event of one of the trajectories of a turn, as ``kimi.stream`` yields it."""
+
+    lane: int
+    event: Event
 
 
 Event = (
@@ -190,6 +220,9 @@ Event = (
     | ApprovalAnswered
     | ToolFinished
     | StepFinished
+    | LanesStarted
+    | Aggregating
+    | LaneEvent
     | TurnFinished
 )
 

@@ -62,6 +62,10 @@ class Reply:
         The functions that were offered, by the names of their tools.
     shown_in : int or None
         The number of the cell in which a view showed the turn.
+    trajectories : tuple of Reply
+        The attempts that the answer was aggregated from, in heavy mode.
+    agreement : dict
+        The share of the attempts for each distinct answer of theirs, the largest first.
     """
 
     record: TurnRecord = field(default_factory=TurnRecord)
@@ -70,6 +74,7 @@ class Reply:
     functions: Mapping[str, Any] = field(default_factory=dict)
     shown_in: int | None = None
     values: tuple[Any, ...] = ()
+    attempts: tuple[Reply, ...] = ()
 
     @property
     def text(self) -> str:
@@ -117,6 +122,14 @@ class Reply:
         return self.record.chat
 
     @property
+    def trajectories(self) -> tuple[Reply, ...]:
+        return self.attempts or tuple(map(_of_record, self.record.trajectories))
+
+    @property
+    def agreement(self) -> dict[str, float]:
+        return dict(self.record.agreement)
+
+    @property
     def messages(self) -> list[dict[str, Any]]:
         return [message.to_dict() for message in self.record.messages]
 
@@ -158,8 +171,7 @@ class Reply:
         KimiError
             It is no record of a turn, or one that a newer version wrote.
         """
-        record = TurnRecord.from_dict(data)
-        return cls(record, record.data, _revived(record.failure))
+        return _of_record(TurnRecord.from_dict(data))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what is data: functions and live values may be of any kind."""
@@ -192,6 +204,10 @@ class Reply:
         """
         if cell_number() != self.shown_in or not has_kernel(running_shell()):
             raise NotImplementedError
+
+
+def _of_record(record: TurnRecord) -> Reply:
+    return Reply(record, record.data, _revived(record.failure))
 
 
 def _revived(failure: Failure | None) -> BaseException | None:

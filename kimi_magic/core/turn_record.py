@@ -79,6 +79,10 @@ class TurnRecord:
         The turn began its chat anew.
     started : float
         Seconds of Unix time.
+    trajectories : tuple of TurnRecord
+        The attempts that the answer was aggregated from, in heavy mode.
+    agreement : mapping
+        The share of the attempts for each distinct answer of theirs, the largest first.
     """
 
     steps: tuple[Step, ...] = ()
@@ -97,6 +101,8 @@ class TurnRecord:
     run: str = ""
     fresh: bool = False
     started: float = 0.0
+    trajectories: tuple[TurnRecord, ...] = ()
+    agreement: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -122,7 +128,12 @@ class TurnRecord:
         first = max(self.sent - 1, 0)
         system = tuple(message for message in self.messages[:first] if message.role == "system")
         messages = (*system, *self.messages[first:])
-        return replace(self, messages=messages, sent=len(system) + self.sent - first)
+        return replace(
+            self,
+            messages=messages,
+            sent=len(system) + self.sent - first,
+            trajectories=tuple(each.without_history() for each in self.trajectories),
+        )
 
     def with_history(self, history: Iterable[Message]) -> TurnRecord:
         """Return the record with the messages of earlier turns before its prompt."""
@@ -137,8 +148,13 @@ class TurnRecord:
         Fields that have their default are left out, and so are the headers of the endpoint.
         """
         data: dict[str, Any] = _adapter().dump_python(
-            self, mode="json", exclude_defaults=True, exclude={"endpoint": {"headers"}}
+            self,
+            mode="json",
+            exclude_defaults=True,
+            exclude={"endpoint": {"headers"}, "trajectories": True},
         )
+        if self.trajectories:
+            data["trajectories"] = [each.to_dict() for each in self.trajectories]
         if self.messages:
             pairs = zip(self.messages, data["messages"], strict=True)
             data["messages"] = list(_shortened(pairs, self.steps, data.get("steps", ())))
@@ -172,11 +188,15 @@ class TurnRecord:
                 fields["messages"] = [_whole(m, data.get("steps", ())) for m in fields["messages"]]
             except (LookupError, TypeError, ValueError):
                 raise KimiError(NO_RECORD.format("messages does not fit")) from None
+        attempts = fields.pop("trajectories", ())
         try:
-            return _adapter().validate_python(fields)
+            record = _adapter().validate_python(fields)
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             raise KimiError(NO_RECORD.format(f"{where} does not fit")) from None
+        if not isinstance(attempts, list | tuple) or not all(map(_is_attempt, attempts)):
+            raise KimiError(NO_RECORD.format("trajectories does not fit"))
+        return replace(record, trajectories=tuple(map(cls.from_dict, attempts)))
 
 
 # The texts of a turn stand in its steps. A message that repeats them refers to its step, or to the
@@ -244,6 +264,11 @@ def _whole(message: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Ma
     repeated = {name: source[there] for name, there in names.items() if there in source}
     whole = {**repeated, **message}
     return {name: value for name, value in whole.items() if value is not None}
+
+
+def _is_attempt(data: Any) -> bool:
+    """Return True for what may be a turn that has no trajectories itself."""
+    return isinstance(data, Mapping) and "trajectories" not in data
 
 
 def _place(number: Any) -> int:

@@ -128,7 +128,10 @@ class _Parser:
     ) -> str:
         """Take an option's value off the stack; a list ends at the next flag."""
         if attached is None:
-            if not words or words[-1].is_flag:
+            missing = not words or words[-1].is_flag
+            if option.default and (missing or not words[-1].text.isdecimal()):
+                return option.default
+            if missing:
                 quote = "; quote one that begins with a dash" if words else ""
                 raise self.error(f"{flag} takes a value ({option.value}){quote}.")
             attached = words.pop().text

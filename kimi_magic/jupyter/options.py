@@ -24,6 +24,7 @@ class Option:
     choices: tuple[str, ...] = ()  # empty for any value
     repeat: bool = False  # collect the values of all occurrences in a list
     listed: bool = False  # accept several values with commas between them, too
+    default: str = ""  # of the value, which may then be missing
     completes: str = ""  # kind of names that tab completion offers, a key of `completion.Names`
 
     @property
@@ -90,6 +91,15 @@ OPTIONS = (
         "|".join(EFFORTS),
         choices=EFFORTS,
     ),
+    Option(
+        ("--heavy",),
+        "ask N times at once (8), then have the answers aggregated into one",
+        "[N]",
+        int,
+        default="8",
+    ),
+    Option(("--judge",), "aggregate with this model", "MODEL[@ENDPOINT]", completes="models"),
+    Option(("--until-agree",), "stop when so many came to the same answer", "K", int),
     Option(
         ("--temperature",), "0 for the likeliest tokens; Kimi's makers recommend 1", "NUMBER", float
     ),

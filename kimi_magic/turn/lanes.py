@@ -8,7 +8,7 @@ happens in a lane (a failure, a limit, a time-out) ends that lane alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kimi_magic.core.errors import KimiError
@@ -133,8 +133,9 @@ class Lanes:
         self._under_way -= 1
 
     def slow_down(self, until: float) -> None:
-        """Send nothing before a moment: a server that refuses one lane refuses them all."""
+        """Send nothing before a moment, and then no more at once than are under way now."""
         self._not_before = max(self._not_before, until)
+        self._most_requests = max(min(self._most_requests, self._under_way), 1)
 
 
 class _Shared:
@@ -163,22 +164,28 @@ class _Shared:
         return time.monotonic() >= until
 
 
-def side_by_side(lanes: Lanes, turns: Sequence[Running]) -> Iterator[Envelope | None]:
-    """Run turns side by side to their ends; yield their events as they happen, and None now and
-    then.
+def side_by_side(
+    lanes: Lanes, turns: Sequence[Running], enough: Callable[[], bool] = lambda: False
+) -> Running:
+    """Run turns side by side to their ends.
 
-    An interrupt stops all of them, and is raised when each has told of its end. The errors of the
-    turns are in their replies.
+    Yields their events as they happen, and None now and then. The errors of the turns are in their
+    replies. An interrupt stops all of them, and is raised when each has told of its end. Where it
+    is ``enough`` after one has ended, the others are stopped as well.
     """
     left = list(turns)
-    interrupted = False
+    interrupted = stop = False
     try:
         while left:
             for turn in tuple(left):
-                ended, stopped = yield from _until_idle(turn, stop=interrupted)
+                ended, stopped = yield from _until_idle(turn, stop=interrupted or stop)
                 interrupted = interrupted or stopped
                 if ended:
                     left.remove(turn)
+                    try:
+                        stop = stop or enough()
+                    except KeyboardInterrupt:
+                        interrupted = True
             yield None
             try:
                 with waiting():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +11,7 @@ from kimi_magic.chats.chat import Chat, Place
 from kimi_magic.config import APPROVE, EFFORTS, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, as_content
+from kimi_magic.core.reply import Reply
 from kimi_magic.wire.connector import Target
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
@@ -41,6 +42,9 @@ KINDS: dict[str, tuple[type, ...]] = {
     "max_steps": (int,),
     "var_tokens": (int,),
     "approve": (str,),
+    "heavy": (int,),
+    "judge": (str,),
+    "until_agree": (int,),
 }
 
 
@@ -76,6 +80,16 @@ class TurnRequest:
         Longest summary of a variable or a cell, in tokens.
     allow_secrets : bool
         Send texts that look like keys.
+    heavy : int or None
+        How many trajectories there are, which are then aggregated; None for a turn of one.
+    judge : str or None
+        The model that aggregates, as ``MODEL``, ``MODEL@ENDPOINT`` or ``@ENDPOINT``.
+    until_agree : int or None
+        Stop when so many trajectories came to the same answer.
+    equal : callable or None
+        Compares the answers of two trajectories.
+    attempts : tuple of Reply
+        Trajectories that are there already, to be aggregated.
     """
 
     prompt: str | Sequence[Any]
@@ -103,6 +117,11 @@ class TurnRequest:
     images: tuple[ImagePart, ...] = ()
     var_tokens: int | None = None
     allow_secrets: bool = False
+    heavy: int | None = None
+    judge: str | None = None
+    until_agree: int | None = None
+    equal: Callable[[Any, Any], bool] | None = None
+    attempts: tuple[Reply, ...] = ()
 
     @property
     def continues(self) -> bool:

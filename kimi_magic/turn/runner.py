@@ -81,7 +81,7 @@ class PreparedTurn:
 
     ``keys`` are those that were known when it was prepared, ``shown_in`` is the number of the cell
     that shows the turn. With ``announces_practice``, the reader is told, once a session, that the
-    practice model answers.
+    practice model answers. Its chat takes the turn in if it ``keeps`` it.
     """
 
     request: TurnRequest
@@ -97,6 +97,7 @@ class PreparedTurn:
     chats: Chats
     shown_in: int | None = None
     announces_practice: bool = False
+    keeps: bool = True
 
     def run(
         self,
@@ -111,7 +112,7 @@ class PreparedTurn:
         calls with ``ask``, by default at an ``input()`` prompt.
         """
         chat = self.chats.get(self.request.chat) if self.request.chat else None
-        if chat is not None:
+        if chat is not None and self.keeps:
             sinks = [ChatSink(chat, self.place, self.request), *sinks]
         lane = lane or Alone(self.settings.max_queue_bytes)
         return _Run(self, chat, sinks, ask or ask_with_input, lane).run()
@@ -423,7 +424,7 @@ class _Run:
     def _set_aside(self, reply: Reply) -> str:
         """Return the notice of the turns that give way to this one; "" for none."""
         chat = self._chat
-        if chat is None or not reply.record.exchange:
+        if chat is None or not self._turn.keeps or not reply.record.exchange:
             return ""
         others = chat.displaced_by(self._turn.place, fresh=self._turn.request.fresh)
         if not others:

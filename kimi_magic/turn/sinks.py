@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from kimi_magic.chats.chat import Chat, ChatTurn, Place
 from kimi_magic.core.events import Envelope, Sink, TurnFinished
@@ -60,14 +61,15 @@ class ChatSink:
         self._request = request
 
     def handle(self, envelope: Envelope) -> None:
-        if not isinstance(envelope.event, TurnFinished):
+        if not isinstance(envelope.event, TurnFinished) or envelope.lane:
             return
         reply = envelope.event.reply
         if reply.record.exchange:
             turn = ChatTurn(reply.record.prompt, reply, self._place, self._request)
             self._chat.append(turn, fresh=self._request.fresh)
         else:
-            self._chat.unanswered = self._request
+            attempts = tuple(each for each in reply.trajectories if each.error is None)
+            self._chat.unanswered = replace(self._request, attempts=attempts)
 
     def tick(self) -> None:
         """Do nothing: a chat keeps whole turns."""

@@ -70,6 +70,8 @@ class Endpoint:
         (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
     lists_models : bool
         True where the server is asked for its models before the first turn that names none.
+    max_concurrency : int, optional
+        Requests that the server takes at once; None where that is not known.
     like : str
         The built-in endpoint whose rules the server follows, for a gateway or a proxy.
     headers : mapping of str to str
@@ -94,6 +96,7 @@ class Endpoint:
     docs: str = ""
     partial_mode: bool = False
     lists_models: bool = False
+    max_concurrency: int | None = None
     like: str = ""
     headers: Mapping[str, str] = field(default_factory=EndpointHeaders)
 
@@ -147,6 +150,7 @@ LOCAL = Endpoint(
     max_tokens=256,
     seed=0,
     answers="json_schema",
+    max_concurrency=1,
 )
 
 BUILT_IN = (

@@ -136,14 +136,22 @@ SCHEMA = jsonschema.Draft202012Validator(
 )
 
 
-@given(RECORDS | repeating())
+HEAVY = st.builds(
+    replace,
+    RECORDS,
+    trajectories=several(RECORDS),
+    agreement=st.dictionaries(TEXTS, SECONDS, max_size=3),
+)
+
+
+@given(RECORDS | repeating() | HEAVY)
 def test_a_record_survives_json(record: TurnRecord) -> None:
     data = json.loads(json.dumps(record.to_dict()))
     assert TurnRecord.from_dict(data) == record
     assert TurnRecord.from_dict(data | {"of a later version": 1}) == record
 
 
-@given(RECORDS | repeating())
+@given(RECORDS | repeating() | HEAVY)
 def test_the_form_is_the_documented_one(record: TurnRecord) -> None:
     SCHEMA.validate(json.loads(json.dumps(record.to_dict())))
 

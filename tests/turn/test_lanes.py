@@ -31,7 +31,7 @@ def run(session: Session, count: int, *, at_once: int = 8, **options: Any) -> li
     """Ask the same in some lanes; return all events."""
     lanes = Lanes(session.settings.max_queue_bytes, at_once)
     turns = [
-        session._prepare(make_request("Why?", **options)).run(lane=lanes.lane(number))
+        session._prepare_one(make_request("Why?", **options)).run(lane=lanes.lane(number))
         for number in range(1, count + 1)
     ]
     return [envelope for envelope in side_by_side(lanes, turns) if envelope is not None]
@@ -139,7 +139,7 @@ def test_an_interrupt_stops_all_and_keeps_what_came(
     for _ in range(4):
         server.reply("It goes on and on " * 50, rate=100)
     lanes = Lanes(session.settings.max_queue_bytes, 8)
-    prepared = session._prepare(make_request("Why?", tools=[work]))
+    prepared = session._prepare_one(make_request("Why?", tools=[work]))
     turns = [prepared.run(lane=lanes.lane(number)) for number in (1, 2, 3, 4)]
     seen: list[Envelope] = []
 

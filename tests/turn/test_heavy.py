@@ -1,0 +1,207 @@
+"""Heavy mode: several trajectories, a vote, and one pass that aggregates them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+import kimi_magic as kimi
+from kimi_magic.core.events import Aggregating, LaneEvent, LanesStarted, Notice, TurnFinished
+from kimi_magic.core.messages import Message
+from kimi_magic.core.reply import Reply
+from kimi_magic.session import Session
+from kimi_magic.testing import ScriptedServer
+from kimi_magic.turn.aggregation import aggregation_message
+from kimi_magic.turn.agreement import final_answer, take_vote
+from tests.turns import make_reply
+
+
+def script(server: ScriptedServer, *answers: str, final: str = "It is 9.9.") -> None:
+    for answer in answers:
+        server.reply(answer, reasoning=f"I think {answer}")
+    server.reply(final, reasoning="They part at the tenths.")
+
+
+def test_trajectories_are_aggregated(server: ScriptedServer) -> None:
+    script(server, "Answer: 9.9", "The answer is: **9.90**", "9.11")
+    reply = kimi.ask("Which is bigger?", heavy=3, chat="main", show=False)
+    assert reply.text == "It is 9.9."
+    assert {each.text for each in reply.trajectories} == {
+        "Answer: 9.9", "The answer is: **9.90**", "9.11",
+    }  # fmt: skip
+    assert list(reply.agreement.values()) == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
+    assert reply.usage.requests == 4
+    asked = server.requests[-1].body["messages"][-1]["content"]
+    assert asked.count("Which is bigger?") == 2
+    for each in reply.trajectories:
+        assert each.text in asked
+        assert each.reasoning in asked
+    assert all(r.body["messages"][-1]["content"] == "Which is bigger?" for r in server.requests[:3])
+    # The chat goes on with the question and its answer alone.
+    (turn,) = kimi.chat().turns
+    assert turn.reply is reply
+    assert [m["content"] for m in reply.messages[-2:]] == ["Which is bigger?", "It is 9.9."]
+    server.reply("Yes.")
+    kimi.ask("Sure?", chat="main", show=False)
+    assert [m["content"] for m in server.requests[-1].body["messages"][-3:]] == [
+        "Which is bigger?", "It is 9.9.", "Sure?",
+    ]  # fmt: skip
+    again = Reply.from_dict(json.loads(json.dumps(reply.to_dict())))
+    assert [each.text for each in again.trajectories] == [r.text for r in reply.trajectories]
+    assert again.agreement == reply.agreement
+
+
+def test_its_events(server: ScriptedServer) -> None:
+    script(server, "a", "a")
+    events = list(kimi.stream("x", heavy=2))
+    (announced,) = (e.text for e in events if isinstance(e, Notice))
+    assert announced.startswith("Heavy mode: 2 trajectories and an aggregation, 3 requests")
+    assert sum(isinstance(e, LanesStarted) for e in events) == 1
+    assert {e.lane for e in events if isinstance(e, LaneEvent)} == {1, 2}
+    assert sum(isinstance(e, TurnFinished) for e in events) == 1
+    assert isinstance(events[-1], TurnFinished)
+    (aggregating,) = (e for e in events if isinstance(e, Aggregating))
+    assert aggregating.agreement == {"a": 1.0}
+
+
+def test_data_are_compared_as_data(server: ScriptedServer) -> None:
+    for text in ('{"n": 1, "w": "x"}', '{"w": "x", "n": 1}', '{"n": 2, "w": "x"}'):
+        server.reply(text)
+    server.reply('{"n": 1, "w": "x"}')
+    reply = kimi.ask("x", heavy=3, schema="n int, w", show=False)
+    assert sorted(reply.agreement.values()) == [pytest.approx(1 / 3), pytest.approx(2 / 3)]
+    assert reply.data == {"n": 1, "w": "x"}
+
+
+def test_how_answers_are_compared_can_be_given(server: ScriptedServer) -> None:
+    script(server, "yes, since", "yes, because", "no")
+    reply = kimi.ask("x", heavy=3, equal=lambda a, b: a[0] == b[0], show=False)
+    assert sorted(reply.agreement.values()) == [pytest.approx(1 / 3), pytest.approx(2 / 3)]
+
+
+def test_some_may_fail(server: ScriptedServer) -> None:
+    server.error(400, "No.")
+    script(server, "a", "b", "a")
+    reply = kimi.ask("x", heavy=4, show=False)
+    assert reply.text == "It is 9.9."
+    assert sum(each.error is not None for each in reply.trajectories) == 1
+    assert sum(reply.agreement.values()) == pytest.approx(1)
+
+
+def test_too_few_are_aggregated_on_request(server: ScriptedServer) -> None:
+    for _ in range(3):
+        server.error(400, "No.")
+    server.reply("a")
+    server.reply("b")
+    with pytest.raises(kimi.KimiError, match=r"2 of 5 trajectories .*No\.") as caught:
+        kimi.ask("x", heavy=5, chat="main", show=False)
+    assert "%kimi continue" in str(caught.value)
+    assert caught.value.reply is not None
+    assert len(caught.value.reply.trajectories) == 5
+
+
+def test_a_judge_that_fails_leaves_the_majority(server: ScriptedServer) -> None:
+    for text in ("a", "b", "b"):
+        server.reply(text)
+    server.error(400, "I judge nothing.")
+    notices = [e.text for e in kimi.stream("x", heavy=3, chat="main") if isinstance(e, Notice)]
+    reply = kimi.last
+    assert reply is not None
+    assert (reply.text, reply.error) == ("b", None)
+    assert "I judge nothing" in notices[-1]
+    assert "majority" in notices[-1]
+    assert reply.messages[-1]["content"] == "b"
+
+
+def test_it_may_stop_early(server: ScriptedServer) -> None:
+    for _ in range(2):
+        server.reply("a")
+    for _ in range(3):
+        server.reply("never heard", delay=30)
+    server.reply("a, then")
+    events = list(kimi.stream("x", heavy=5, until_agree=2))
+    reply = kimi.last
+    assert reply is not None
+    assert reply.text == "a, then"
+    assert reply.agreement == {"a": 1.0}
+    assert any("stopped early" in e.text for e in events if isinstance(e, Notice))
+
+
+def test_an_interrupt_keeps_those_that_ended(server: ScriptedServer, session: Session) -> None:
+    for text in ("a", "b"):
+        server.reply(text)
+    server.reply("slow " * 100, rate=50)
+
+    calls = []
+
+    def equal(one: str, other: str) -> bool:
+        calls.append(one)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return one == other
+
+    with pytest.raises(kimi.TurnInterrupted):
+        kimi.ask("x", heavy=3, chat="main", until_agree=3, equal=equal, show=False)
+    reply = session.last
+    assert reply is not None
+    assert sorted(each.text for each in reply.trajectories if each.error is None) == ["a", "b"]
+    assert sum(isinstance(each.error, kimi.TurnInterrupted) for each in reply.trajectories) == 1
+    server.reply("both")
+    again = session.ask(session.to_continue("main"), show=False)
+    assert again.text == "both"
+    assert len(again.trajectories) == 2
+    asked = server.requests[-1].body["messages"][-1]["content"]
+    assert "2 independent attempts" in asked
+    assert [m["content"] for m in again.messages[-2:]] == ["x", "both"]
+
+
+def test_another_model_may_judge(server: ScriptedServer) -> None:
+    script(server, "a", "b")
+    server.lenient = True
+    kimi.ask("x", heavy=2, judge="kimi-k2.6", show=False)
+    models = [request.body["model"] for request in server.requests]
+    assert models[-1] == "kimi-k2.6"
+    assert models[0] == models[1] != models[2]
+    with pytest.raises(kimi.KimiError, match="MODEL@ENDPOINT"):
+        kimi.ask("x", heavy=2, judge="@", show=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"So \boxed{\frac{1}{2}} it is.", r"\frac{1}{2}"),
+        ("Long.\n\n**Final answer:** 42.", "42."),
+        ("The answer is: yes", "yes"),
+        ("One.\nTwo.", "Two."),
+        ("", ""),
+        (r"\boxed{never closed", r"\boxed{never closed"),
+    ],
+)
+def test_final_answers(text: str, answer: str) -> None:
+    assert final_answer(text).strip("* ") == answer
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("9.90", "9.9"), ("**Paris**.", "paris"), ("$1,000$", "1000"), (r"\boxed{x}", "x")],
+)
+def test_equal_answers(one: str, other: str) -> None:
+    assert take_vote([make_reply(one), make_reply(other)]).most == 2
+
+
+@given(st.lists(st.tuples(st.text(max_size=300), st.text(max_size=300)), min_size=1, max_size=5),
+       st.integers(0, 2000), st.text(max_size=100))  # fmt: skip
+def test_an_aggregation_holds_each_answer_in_the_room_there_is(
+    given_replies: list[tuple[str, str]], tokens: int, problem: str
+) -> None:
+    replies: list[Any] = [make_reply(text, reasoning) for text, reasoning in given_replies]
+    message = aggregation_message(Message("user", problem), replies, tokens=tokens)
+    assert message.text.count(problem) >= 2
+    assert message.text.count("<attempt number=") >= len(replies)
+    again = aggregation_message(Message("user", problem), replies[::-1], tokens=tokens)
+    assert again == message, "the order says nothing"
