@@ -182,11 +182,10 @@ class LanesStarted:
 class Aggregating:
     """The trajectories have ended and are aggregated.
 
-    ``agreement`` is the share of them for each distinct answer, ``vote`` the same as a line.
+    ``agreement`` has the numbers of those that came to each distinct answer, most of them first.
     """
 
-    agreement: Mapping[str, float]
-    vote: str
+    agreement: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)

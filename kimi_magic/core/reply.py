@@ -127,7 +127,9 @@ class Reply:
 
     @property
     def agreement(self) -> dict[str, float]:
-        return dict(self.record.agreement)
+        groups = self.record.agreement
+        count = sum(map(len, groups.values()))
+        return {answer: len(numbers) / count for answer, numbers in groups.items()}
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ class TurnRecord:
     trajectories : tuple of TurnRecord
         The attempts that the answer was aggregated from, in heavy mode.
     agreement : mapping
-        The share of the attempts for each distinct answer of theirs, the largest first.
+        The numbers, from 1, of the attempts that came to each distinct answer, most of them first.
     """
 
     steps: tuple[Step, ...] = ()
@@ -102,7 +102,7 @@ class TurnRecord:
     fresh: bool = False
     started: float = 0.0
     trajectories: tuple[TurnRecord, ...] = ()
-    agreement: Mapping[str, float] = field(default_factory=dict)
+    agreement: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def text(self) -> str:

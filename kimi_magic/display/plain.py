@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from kimi_magic.core.events import Envelope, Preparing
+from kimi_magic.core.events import ApprovalAsked, Envelope, Preparing, TurnFinished
 from kimi_magic.core.text import clean, without_stacks
-from kimi_magic.display.record import call_text, tokens_line
+from kimi_magic.display.record import call_text, lane_line, tokens_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import Throttle, ViewOptions
@@ -28,9 +28,22 @@ class PlainView:
 
     def handle(self, envelope: Envelope) -> None:
         event = envelope.event
+        if envelope.lane:
+            self._handle_lane(envelope)
+            return
         self._prepare(clean(event.text) if isinstance(event, Preparing) else "")
         for op in self._timeline.apply(event):
             self._take(op)
+        self.tick()
+
+    def _handle_lane(self, envelope: Envelope) -> None:
+        """Tell of a trajectory when it has ended: several at once cannot be read."""
+        whole, event = self._timeline, envelope.event
+        whole.lanes[envelope.lane].apply(event)
+        if isinstance(event, ApprovalAsked):
+            self._flush()
+        if isinstance(event, TurnFinished):
+            self._pending.append(f"[{lane_line(whole, envelope.lane)}]\n")
         self.tick()
 
     def tick(self) -> None:
@@ -55,6 +68,8 @@ class PlainView:
         if op["op"] == "head":
             self._pending.append(f"[{op['text'].replace(' · ', ' — ')}]\n")
             return
+        if op["op"] == "vote":
+            self._pending.append(f"[{op['text']}]\n")
         if op["op"] == "ask":  # before the question, not after its answer
             self._flush()
         if "segment" not in op:

@@ -36,6 +36,8 @@ __all__ = [
     "arguments_html",
     "call_line",
     "call_text",
+    "lane_line",
+    "lanes_line",
     "make_record",
     "publish",
     "record_of",
@@ -119,7 +121,8 @@ class RecordView:
         )
 
     def handle(self, envelope: Envelope) -> None:
-        self._timeline.apply(envelope.event)
+        whole = self._timeline
+        (whole.lanes[envelope.lane] if envelope.lane else whole).apply(envelope.event)
 
     def tick(self) -> None: ...
 
@@ -149,19 +152,56 @@ def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = Fal
 
 
 def _html(timeline: Timeline, options: ViewOptions) -> str:
-    answer = _data_segment(timeline)
-    pieces = [
-        f'<div style="{_ANSWER}">\n{data_html(timeline.reply.data)}</div>'
-        if segment is answer and timeline.reply
-        else _segment_html(segment, options)
-        for segment in timeline.segments
-    ]
+    pieces = _pieces(timeline, options)
+    if timeline.lanes:
+        pieces.insert(timeline.lanes_at, _lanes_html(timeline, options))
     facts = [timeline.head]
     if (reply := timeline.reply) is not None:
         facts += [f"{len(reply.steps)} steps"] if len(reply.steps) > 1 else []
         facts += [tokens_line(reply.usage)] if options.usage else []
     footer = f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}</div>'
     return "\n".join(["<div>", *pieces, *_cut(timeline.left_out), footer, "</div>"])
+
+
+def _pieces(timeline: Timeline, options: ViewOptions) -> list[str]:
+    answer = _data_segment(timeline)
+    return [
+        f'<div style="{_ANSWER}">\n{data_html(timeline.reply.data)}</div>'
+        if segment is answer and timeline.reply
+        else _segment_html(segment, options)
+        for segment in timeline.segments
+    ]
+
+
+def _lanes_html(timeline: Timeline, options: ViewOptions) -> str:
+    """Show the trajectories, folded twice: all of them, and each for itself."""
+    cards = []
+    for number, lane in timeline.lanes.items():
+        inside = "\n".join([*_pieces(lane, options), *_cut(lane.left_out)])
+        title = escape(lane_line(timeline, number))
+        cards.append(_folding(title, _inside(inside), _CARD, is_open=False))
+    title = escape(" · ".join(filter(None, [lanes_line(timeline), timeline.vote])))
+    return _folding(title, _inside("".join(cards)), _BLOCK, is_open=False)
+
+
+def _inside(html: str) -> str:
+    return f'<div style="{_INSIDE}">{html}</div>'
+
+
+def lanes_line(timeline: Timeline) -> str:
+    """Count the trajectories, and those that gave no answer."""
+    failed = sum(lane.state != "Done" for lane in timeline.lanes.values())
+    said = f"{len(timeline.lanes)} trajectories"
+    return f"{said}, {failed} without an answer" if failed else said
+
+
+def lane_line(timeline: Timeline, number: int) -> str:
+    """Return a trajectory's number with its answer, or with the state that it ended in."""
+    lane = timeline.lanes[number]
+    said = timeline.answer_of(number) or lane.state or "Not begun"
+    calls = sum(segment.kind == "tool" for segment in lane.segments)
+    called = [count(calls, "tool call")] if calls else []
+    return " · ".join([f"Trajectory {number}", said, *called])
 
 
 def _data_segment(timeline: Timeline) -> Segment | None:
@@ -214,7 +254,7 @@ def _cut(note: str) -> list[str]:
 def _card(segment: Segment) -> str:
     """Show a tool call: its arguments, and its result below them."""
     result = segment.result
-    inner = [f'<div style="{_INSIDE}">{_pre(arguments_html(segment), MONOSPACE)}</div>']
+    inner = [_inside(_pre(arguments_html(segment), MONOSPACE))]
     if not segment.edited:
         inner += _end(segment, lambda end: _pre(escape(end), MONOSPACE))
     if result is not None:
@@ -283,7 +323,9 @@ def _folding(title: str, html: str, style: str, *, is_open: bool) -> str:
 def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     paragraphs = []
     answer = _data_segment(timeline)
-    for segment in timeline.segments:
+    for place, segment in enumerate(timeline.segments):
+        if timeline.lanes and place == timeline.lanes_at:
+            paragraphs.append(_lanes_text(timeline))
         text = _whole(segment)
         if segment is answer and timeline.reply:
             text = data_text(timeline.reply.data)
@@ -294,11 +336,19 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
         elif segment.kind == "notice":
             text = f"[{text}]"
         paragraphs.append(text)
+    if timeline.lanes and timeline.lanes_at >= len(timeline.segments):
+        paragraphs.append(_lanes_text(timeline))
     paragraphs += [timeline.left_out] if timeline.left_out else []
     paragraphs.append(f"— {timeline.head}")
     if options.usage and timeline.reply is not None:
         paragraphs[-1] += f" · {tokens_line(timeline.reply.usage)}"
     return "\n\n".join(paragraphs)
+
+
+def _lanes_text(timeline: Timeline) -> str:
+    lines = [lane_line(timeline, number) for number in timeline.lanes]
+    title = lanes_line(timeline) + (f" ({timeline.vote})" if timeline.vote else "")
+    return "\n".join([f"{title}:", *(f"  {line}" for line in lines)])
 
 
 def _whole(segment: Segment) -> str:

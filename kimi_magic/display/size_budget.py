@@ -60,6 +60,13 @@ class BoundedSegments:
         """Characters for a call's arguments or one output: half of what is left, as more follow."""
         return self._left[""] // 2
 
+    def give_half(self) -> int:
+        """Give half of what is left away; return how many characters that is."""
+        self._left = {pool: left // 2 for pool, left in self._left.items()}
+        self._images_left //= 2
+        self._max_last_answer = min(self._max_last_answer, self._left["answer"])
+        return sum(self._left.values())
+
     def admit(self, segment: Segment, ops: list[Op]) -> int | None:
         """Begin a segment if the budget allows, and return its index."""
         pool = _pool(segment.kind)

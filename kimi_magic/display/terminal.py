@@ -52,6 +52,8 @@ class TerminalView(PlainView):
         if op["op"] == "head":
             self._console.print(Rule(Text(op["text"]), align="left", style="dim"))
             return
+        if op["op"] == "vote":
+            self._console.print(Text(op["text"], "bold"), soft_wrap=True)
         if "segment" not in op:
             return
         segment = self._timeline.segments[op["segment"]]

@@ -15,6 +15,8 @@ event yields small operations on it, so that a view sends or prints no more than
     {"op": "done", "segment": i}                                the segment is complete
     {"op": "tokens", "segment": i, "tokens": n}                 tokens of the reasoning
     {"op": "usage", "steps": n, "in": …, "out": …}              tokens of the finished steps
+    {"op": "lanes", "count": n}                                 so many trajectories begin
+    {"op": "vote", "text": …, "groups": [[answer, [lane, …]]]}  they have ended
 
 Offsets and lengths count code points.
 """
@@ -22,7 +24,7 @@ Offsets and lengths count code points.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from kimi_magic.core import events
@@ -39,6 +41,7 @@ NAMELESS = "a call without a name"
 # Characters of a name, of a notice, of a call that a person is asked about, of an error's first
 # line.
 MAX_NAME, MAX_NOTICE, MAX_ASKED, MAX_LINE = 200, 2000, 20_000, 300
+MOST_SAID = 3  # answers of trajectories in the line that counts them
 
 
 class Timeline:
@@ -51,6 +54,9 @@ class Timeline:
         self.reply: Reply | None = None  # once the turn has ended
         self.steps, self.usage = 0, Usage()  # of the finished steps
         self.running = 0  # segment of the latest tool call that was made or asked about
+        self.lanes: dict[int, Timeline] = {}  # of the trajectories, by their numbers
+        self.lanes_at = 0  # how many segments come before them
+        self.agreement: Mapping[str, Sequence[int]] = {}
         self._hide_reasoning = hide_reasoning
         self._bounded = BoundedSegments(max_chars)
         self.segments = self._bounded.segments
@@ -71,6 +77,10 @@ class Timeline:
         timeline = cls(**options)
         for event in _events_of(reply):
             timeline.apply(event)
+            if isinstance(event, events.LanesStarted):
+                for number, each in enumerate(reply.trajectories, 1):
+                    for inner in _events_of(each):
+                        timeline.lanes[number].apply(inner)
         return timeline
 
     @property
@@ -89,6 +99,29 @@ class Timeline:
         if handler := self._handlers.get(type(event)):
             handler(self, event, ops)
         return ops
+
+    @property
+    def vote(self) -> str:
+        """The distinct answers of the trajectories in a line; "" before they have ended."""
+        count = sum(map(len, self.agreement.values()))
+        said = [
+            f"{len(lanes)} of {count}: {clean(clip(answer, MAX_NAME))}"
+            for answer, lanes in self.agreement.items()
+        ]
+        more = [f"{len(said) - MOST_SAID} other answers"] if len(said) > MOST_SAID else []
+        return "; ".join([*said[:MOST_SAID], *more])
+
+    def vote_op(self) -> Op:
+        """Return the operation that tells of the trajectories' answers."""
+        groups = [
+            [clean(clip(answer, MAX_NAME)), list(lanes)] for answer, lanes in self.agreement.items()
+        ]
+        return {"op": "vote", "text": self.vote, "groups": groups}
+
+    def answer_of(self, lane: int) -> str:
+        """Return the answer that a trajectory came to; "" before it is known."""
+        found = (answer for answer, lanes in self.agreement.items() if lane in lanes)
+        return clean(clip(next(found, ""), MAX_NAME))
 
     def end(self) -> list[Op]:
         """Close a turn whose last event never came."""
@@ -132,6 +165,20 @@ class Timeline:
             self._step = event.step
             self._finish_all(ops)
         self._set_state(f"Waiting for {self.model}…", ops)
+
+    def _lanes_started(self, event: events.LanesStarted, ops: list[Op]) -> None:
+        self._finish_open(ops)
+        self.lanes_at = len(self.segments)
+        share = self._bounded.give_half() // event.count
+        for number in range(1, event.count + 1):
+            self.lanes[number] = Timeline(hide_reasoning=self._hide_reasoning, max_chars=share)
+        ops.append({"op": "lanes", "count": event.count})
+        self._set_state(f"{event.count} trajectories…", ops)
+
+    def _aggregating(self, event: events.Aggregating, ops: list[Op]) -> None:
+        self.agreement = event.agreement
+        ops.append(self.vote_op())
+        self._set_state("Aggregating…", ops)
 
     def _retrying(self, event: events.Retrying, ops: list[Op]) -> None:
         reason = clean(_first_line(event.reason))
@@ -314,6 +361,8 @@ class Timeline:
         events.ApprovalAnswered: _approval_answered,
         events.ToolFinished: _tool_finished,
         events.StepFinished: _step_finished,
+        events.LanesStarted: _lanes_started,
+        events.Aggregating: _aggregating,
         events.TurnFinished: _turn_finished,
     }
 
@@ -321,6 +370,9 @@ class Timeline:
 def _events_of(reply: Reply) -> Iterator[events.Event]:
     endpoint = reply.record.endpoint
     yield events.TurnStarted(reply.model, endpoint.name if endpoint else "")
+    if reply.trajectories:
+        yield events.LanesStarted(len(reply.trajectories))
+        yield events.Aggregating(reply.record.agreement)
     for number, step in enumerate(reply.steps, 1):
         yield events.RequestStarted(number)
         for part in step.reasoning_parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?|[-+]?\.\d+")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Trajectories with the same answer; ``lanes`` are their places, from 0."""
+    """Trajectories with the same answer, by their numbers."""
 
     answer: str
     lanes: tuple[int, ...]
@@ -36,12 +36,6 @@ class Vote:
     """The distinct answers, the one that most trajectories came to first."""
 
     groups: tuple[Group, ...] = ()
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """The share of the trajectories for each answer."""
-        count = sum(len(group.lanes) for group in self.groups)
-        return {group.answer: len(group.lanes) / count for group in self.groups}
 
     @property
     def most(self) -> int:
@@ -55,8 +49,10 @@ class Vote:
         return "; ".join([*said, *([f"{more} other answers"] if more else [])])
 
 
-def take_vote(replies: Sequence[Reply], equal: Callable[[Any, Any], bool] | None = None) -> Vote:
-    """Group replies by their answers.
+def take_vote(
+    replies: Mapping[int, Reply], equal: Callable[[Any, Any], bool] | None = None
+) -> Vote:
+    """Group numbered replies by their answers.
 
     Answers as data are equal if their data are, texts if their final answers are, letter by letter
     but for case, spaces, marks of Markdown and the way a number is written. ``equal`` compares two
@@ -68,14 +64,14 @@ def take_vote(replies: Sequence[Reply], equal: Callable[[Any, Any], bool] | None
         ``equal`` failed.
     """
     groups: list[tuple[Any, str, list[int]]] = []
-    for place, reply in enumerate(replies):
+    for number, reply in replies.items():
         value, shown = _compared(reply, whole=equal is not None)
         for known, _, lanes in groups:
             if _same(known, value, equal):
-                lanes.append(place)
+                lanes.append(number)
                 break
         else:
-            groups.append((value, shown, [place]))
+            groups.append((value, shown, [number]))
     ordered = sorted(groups, key=lambda group: -len(group[2]))  # stable: the earlier first
     names: dict[str, int] = {}
     made = []

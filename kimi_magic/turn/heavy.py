@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -149,8 +149,8 @@ class _HeavyRun:
         if len(ended) < enough and not self._agree():
             raise self._too_few(ended)
         self._vote = take_vote(ended, request.equal)
-        yield self._tell(Aggregating(self._vote.shares, str(self._vote)))
-        yield from self._take_aggregate(ended)
+        yield self._tell(Aggregating(self._agreement))
+        yield from self._take_aggregate(list(ended.values()))
 
     def _take_trajectories(self) -> Iterator[Envelope | None]:
         heavy, settings = self._heavy, self._turn.settings
@@ -205,7 +205,7 @@ class _HeavyRun:
                     if envelope is None or not isinstance(envelope.event, forward.without):
                         yield envelope
         except KimiError as failure:
-            self._majority = ended[self._vote.groups[0].lanes[0]]
+            self._majority = self._replies[self._vote.groups[0].lanes[0]]
             why = str(failure).partition("\n")[0]
             yield self._tell(Notice(MAJORITY.format(why=why, vote=self._vote)))
             yield self._tell(ContentDelta(self._majority.text))
@@ -219,10 +219,14 @@ class _HeavyRun:
         return replace(turn, request=replace(turn.request, seed=seed + number - 1))
 
     @property
-    def _ended(self) -> list[Reply]:
-        """The replies of the trajectories that came to their end."""
-        replies = [self._replies[number] for number in sorted(self._replies)]
-        return [reply for reply in replies if reply.error is None and reply.text.strip()]
+    def _ended(self) -> dict[int, Reply]:
+        """The trajectories that came to their end, by their numbers."""
+        ended = sorted(self._replies.items())
+        return {n: reply for n, reply in ended if reply.error is None and reply.text.strip()}
+
+    @property
+    def _agreement(self) -> dict[str, tuple[int, ...]]:
+        return {group.answer: group.lanes for group in self._vote.groups}
 
     @property
     def _model(self) -> str:
@@ -250,7 +254,7 @@ class _HeavyRun:
             cost=f", ${cost:.2f} at most" if cost else "",
         )
 
-    def _too_few(self, ended: Sequence[Reply]) -> KimiError:
+    def _too_few(self, ended: Mapping[int, Reply]) -> KimiError:
         errors = [reply.error for reply in self._replies.values() if reply.error is not None]
         why = (
             f" ({type(errors[0]).__name__}: {str(errors[0]).partition(chr(10))[0]})"
@@ -285,7 +289,7 @@ class _HeavyRun:
             last.record,
             usage=usage,
             trajectories=tuple(reply.record for reply in attempts),
-            agreement=self._vote.shares,
+            agreement=self._agreement,
             failure=Failure(type(error).__name__, str(error)) if error else None,
             chat=turn.request.chat,
         )

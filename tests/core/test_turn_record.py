@@ -140,7 +140,7 @@ HEAVY = st.builds(
     replace,
     RECORDS,
     trajectories=several(RECORDS),
-    agreement=st.dictionaries(TEXTS, SECONDS, max_size=3),
+    agreement=st.dictionaries(TEXTS, several(COUNTS), max_size=3),
 )
 
 

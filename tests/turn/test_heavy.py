@@ -66,7 +66,7 @@ def test_its_events(server: ScriptedServer) -> None:
     assert sum(isinstance(e, TurnFinished) for e in events) == 1
     assert isinstance(events[-1], TurnFinished)
     (aggregating,) = (e for e in events if isinstance(e, Aggregating))
-    assert aggregating.agreement == {"a": 1.0}
+    assert aggregating.agreement == {"a": (1, 2)}
 
 
 def test_data_are_compared_as_data(server: ScriptedServer) -> None:
@@ -191,7 +191,7 @@ def test_final_answers(text: str, answer: str) -> None:
     [("9.90", "9.9"), ("**Paris**.", "paris"), ("$1,000$", "1000"), (r"\boxed{x}", "x")],
 )
 def test_equal_answers(one: str, other: str) -> None:
-    assert take_vote([make_reply(one), make_reply(other)]).most == 2
+    assert take_vote({1: make_reply(one), 2: make_reply(other)}).most == 2
 
 
 @given(st.lists(st.tuples(st.text(max_size=300), st.text(max_size=300)), min_size=1, max_size=5),

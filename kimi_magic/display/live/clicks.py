@@ -21,11 +21,11 @@ class Clicks:
     """Receives the messages of the pages that show a turn.
 
     ``on_ready`` is called when a page has come, ``on_open`` with the index of a segment that the
-    reader unfolds or folds, and the state.
+    reader unfolds or folds, the state, and the lane.
     """
 
     def __init__(
-        self, *, on_ready: Callable[[], None], on_open: Callable[[int, bool], None]
+        self, *, on_ready: Callable[[], None], on_open: Callable[[int, bool, int], None]
     ) -> None:
         # Set when a page was heard while the cell ran: its clicks reach the turn.
         self.ready = threading.Event()
@@ -55,8 +55,10 @@ class Clicks:
                 self.here.set()
             case {"resync": _}:
                 self.resync = True
+            case {"open": [int(index), bool(is_open)], "lane": int(lane)}:
+                self._on_open(index, is_open, lane)
             case {"open": [int(index), bool(is_open)]}:
-                self._on_open(index, is_open)
+                self._on_open(index, is_open, 0)
             case {"answer": dict(answer)}:
                 self._answers.put(answer)
             case {"stop": _}:

@@ -52,13 +52,13 @@ class Outbox:
         return bool(self._ops)
 
     def add(self, op: Op) -> None:
-        if self._texts and op["op"] == "append" and op["segment"] == self._ops[-1]["segment"]:
+        if self._texts and op["op"] == "append" and _place(op) == _place(self._ops[-1]):
             self._texts.append(op["text"])
             return
         self._join()
         if op["op"] == "cut":
-            place = ("cut", op.get("segment"))
-            self._ops = [o for o in self._ops if (o["op"], o.get("segment")) != place]
+            same = ("cut", *_place(op))
+            self._ops = [o for o in self._ops if (o["op"], *_place(o)) != same]
         self._ops.append(op)
         if op["op"] == "append":
             self._texts = [op["text"]]
@@ -73,11 +73,11 @@ class Outbox:
         ops, self._ops = self._ops, []
         if not draws:
             return [*ops, *drawn]
-        blocks = {op["segment"]: op for op in drawn if op["op"] == "block"}
+        blocks = {_place(op): op for op in drawn if op["op"] == "block"}
         rest = []
-        for op in [op for op in ops if op["op"] == "append" and op["segment"] in blocks]:
+        for op in [op for op in ops if op["op"] == "append" and _place(op) in blocks]:
             ops.remove(op)
-            in_block = max(blocks[op["segment"]]["to"] - op["at"], 0)
+            in_block = max(blocks[_place(op)]["to"] - op["at"], 0)
             if in_block < len(op["text"]):
                 rest.append(op | {"at": op["at"] + in_block, "text": op["text"][in_block:]})
         opened = [op for op in drawn if op["op"] != "block"]
@@ -87,6 +87,11 @@ class Outbox:
         if self._texts:
             self._ops[-1] = self._ops[-1] | {"text": "".join(self._texts)}
             self._texts = []
+
+
+def _place(op: Op) -> tuple[int, Any]:
+    """Return the lane and the segment of an operation."""
+    return op.get("lane", 0), op.get("segment")
 
 
 class LiveView:
@@ -106,6 +111,8 @@ class LiveView:
         self._number = 0
         self._questions = 0
         self._asked_for = ""  # tool that a person is asked about
+        self._asking = self._page  # where it was called
+        self._asking_lane = 0
         self._form: Op | None = None
         self._record: dict[str, Any] | None = None
         self._orphaned = False
@@ -120,12 +127,15 @@ class LiveView:
 
     def handle(self, envelope: Envelope) -> None:
         event = envelope.event
-        if isinstance(event, TurnFinished):
+        if isinstance(event, TurnFinished) and not envelope.lane:
             self._clicks.end()
         elif isinstance(event, ApprovalAsked):
             self._asked_for = reveal(event.name)
         for op in self._page.apply(envelope):
             self._outbox.add(op)
+        if isinstance(event, ApprovalAsked):
+            self._asking_lane = envelope.lane
+            self._asking = self._page.lanes[envelope.lane] if envelope.lane else self._page
         if isinstance(event, _URGENT):
             self._send()
         self.tick()
@@ -156,7 +166,8 @@ class LiveView:
             self.tick()
             self._wait_for_answer()
         self._questions += 1
-        form = {"op": "form", "segment": self._page.timeline.running, "number": self._questions}
+        form = {"op": "form", "segment": self._asking.timeline.running, "number": self._questions}
+        form |= {"lane": self._asking_lane} if self._asking_lane else {}
         asked = {"name": self._asked_for, "fields": as_fields(arguments, defaults)}
         self._form = form | asked | {"lasting": lasting}
         self._outbox.add(self._form)
@@ -227,7 +238,9 @@ class LiveView:
     def _snapshot(self) -> Op:
         reset = self._page.snapshot()
         if self._form is not None:
-            reset["segments"][self._form["segment"]]["form"] = self._form
+            lane = str(self._asking_lane)
+            asked = reset["lanes"][lane] if self._asking_lane else reset
+            asked["segments"][self._form["segment"]]["form"] = self._form
         return reset
 
     def _freeze(self) -> None:
@@ -261,6 +274,8 @@ class LiveView:
         elif self._stoppable:
             self._widget.send({"ops": [{"op": "clicks"}]})
 
-    def _fold(self, index: int, is_open: bool) -> None:  # noqa: FBT001 - the reader's choice
-        if index < len(self._page.timeline.segments):
-            self._page.timeline.segments[index].open = is_open
+    def _fold(self, index: int, is_open: bool, lane: int) -> None:  # noqa: FBT001 - the reader's
+        whole = self._page.timeline
+        timeline = whole.lanes.get(lane) if lane else whole
+        if timeline is not None and index < len(timeline.segments):
+            timeline.segments[index].open = is_open

@@ -12,14 +12,16 @@ then while it is small::
     {"op": "result", …, "html": …, "seconds": …, "shows": …, "given": …}
     {"op": "done", …, "seconds": …}
 
+An operation of a trajectory has its number besides: ``"lane": n``.
+
 Times are seconds. An ``age`` is the time since something began, as the page's clock is another.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from kimi_magic.core.events import Envelope
@@ -70,8 +72,16 @@ class _Answer:
 class Page:
     """Folds a turn's events into the operations that its page draws."""
 
-    def __init__(self, options: ViewOptions, clock: Callable[[], float] = time.monotonic) -> None:
-        self.timeline = Timeline(hide_reasoning=options.hide_reasoning, max_chars=options.max_chars)
+    def __init__(
+        self,
+        options: ViewOptions,
+        clock: Callable[[], float] = time.monotonic,
+        timeline: Timeline | None = None,
+    ) -> None:
+        self.timeline = timeline or Timeline(
+            hide_reasoning=options.hide_reasoning, max_chars=options.max_chars
+        )
+        self.lanes: dict[int, Page] = {}
         self._options = options
         self._clock = clock
         self._redraw = Throttle(REDRAWS_PER_SECOND, clock)
@@ -90,9 +100,16 @@ class Page:
         return self._seconds + self._clock() - self._received_at
 
     def apply(self, envelope: Envelope) -> list[Op]:
+        if envelope.lane:
+            ops = self.lanes[envelope.lane].apply(replace(envelope, lane=0))
+            return _in_lane(envelope.lane, ops)
         self._seconds = envelope.seconds
         self._received_at = self._clock()
-        return [self._complete(op) for op in self.timeline.apply(envelope.event)]
+        ops = [self._complete(op) for op in self.timeline.apply(envelope.event)]
+        for number, timeline in self.timeline.lanes.items():
+            if number not in self.lanes:
+                self.lanes[number] = Page(self._options, self._clock, timeline)
+        return ops
 
     def end(self) -> list[Op]:
         return [self._complete(op) for op in self.timeline.end()]
@@ -100,7 +117,8 @@ class Page:
     @property
     def wants_drawing(self) -> bool:
         """Return True if ``draw`` has something to return."""
-        return any(answer.split() for answer in self._undrawn.values()) or self._open() is not None
+        own = any(answer.split() for answer in self._undrawn.values()) or self._open() is not None
+        return own or any(page.wants_drawing for page in self.lanes.values())
 
     def draw(self) -> list[Op]:
         """Draw the blocks that were finished since last time, and the open block if it is due."""
@@ -116,6 +134,8 @@ class Page:
             answer.open_to = length
             html = to_html(answer.blocks.tail)
             ops.append({"op": "open", "segment": opened, "to": length, "html": html})
+        for number, page in self.lanes.items():
+            ops += _in_lane(number, page.draw())
         return ops
 
     def _open(self) -> int | None:
@@ -140,6 +160,10 @@ class Page:
         reset |= {"age": elapsed, "waits": elapsed - self._state_began}
         for index, segment in enumerate(self.timeline.segments):
             reset["segments"][index] |= self._snapshot_of(index, segment, elapsed)
+        if self.lanes:
+            lanes = {str(number): page.snapshot() for number, page in self.lanes.items()}
+            reset |= {"lanes": lanes, "lanes_at": self.timeline.lanes_at}
+            reset["vote"] = self.timeline.vote_op() if self.timeline.agreement else None
         return reset
 
     def _snapshot_of(self, index: int, segment: Segment, elapsed: float) -> Op:
@@ -210,6 +234,10 @@ class Page:
         "result": _finish_call,
         "done": _finish,
     }
+
+
+def _in_lane(number: int, ops: Iterable[Op]) -> list[Op]:
+    return [op | {"lane": number} for op in ops]
 
 
 def _call(segment: Segment) -> Op:
