@@ -198,6 +198,7 @@ class Bench:
         self.command("apputils:change-theme", theme=f"JupyterLab {name.capitalize()}")
         dark = "true" if name == "light" else "false"
         self.page.locator(f"body[data-jp-theme-light='{dark}']").wait_for(state="attached")
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached")  # it covers the page
 
     def shot(self, name: str) -> None:
         SCREENSHOTS.mkdir(exist_ok=True)

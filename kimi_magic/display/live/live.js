@@ -6,6 +6,7 @@ const BLOCK = 2048; // characters in a block with a layout of its own
 const MAX_BLOCK = 4 * BLOCK; // a block is cut here even within a line
 const ROWS = 16; // rows of an argument that are seen without scrolling
 const SETTLE = 400; // ms for which a form that is new or has moved takes no clicks
+const LATEST = 120; // characters of a trajectory's latest line
 const UNSURE = 2000; // ms without a word from the kernel until the hint at its menu is shown
 const MOUNT = "application/vnd.jupyter.widget-view+json";
 const COPY_ANSWER = "Copy the answer";
@@ -133,10 +134,14 @@ class Turn {
   next = 0; // number of the next message
   lost = false; // a message did not arrive
   asked = false; // the whole was asked for
+  /** @type {Map<number, Turn>} */ lanes = new Map(); // trajectories by their numbers
+  lanesAt = 0; // segments before them
+  /** @type {{text: string, groups: [string, number[]][]} | null} */ vote = null;
   /** @type {HTMLElement | null} */ copier = null; // the button that waits for the answer's text
 
   /** Apply an operation; returns it for drawing, or null if its segment is unknown. */
   apply(op) {
+    if (op.lane) return this.applyIn(op);
     const segment = this.segments[op.segment];
     if (op.segment !== undefined && !segment && op.op !== "segment") {
       this.lost = true;
@@ -144,6 +149,19 @@ class Turn {
     }
     CHANGES[op.op]?.(this, segment, op); // a newer kernel side may send others
     return op.op in CHANGES ? op : null;
+  }
+
+  /** Apply an operation of a trajectory. */
+  applyIn({ lane: number, ...op }) {
+    const lane = this.lanes.get(number);
+    const known = lane?.apply(op);
+    this.lost ||= !lane || lane.lost;
+    return known ? { ...known, lane: number } : null;
+  }
+
+  beginLanes(count) {
+    this.lanesAt = this.segments.length;
+    for (let number = 1; number <= count; number++) this.lanes.set(number, new Turn());
   }
 
   segment(op, text = "") {
@@ -184,7 +202,7 @@ class Turn {
     if (segment.kind === "answer" && !segment.plain) segment.tail += text;
     else segment.text.push(text);
     op.text = text;
-    this.count(tokensOf(text));
+    if (segment.kind !== "notice") this.count(tokensOf(text));
   }
 
   count(tokens) {
@@ -194,9 +212,15 @@ class Turn {
     fresh.tokens += tokens;
   }
 
-  reset({ head, state, usage, segments, cut, age, waits }) {
+  reset({ head, state, usage, segments, cut, age, waits, lanes = {}, lanes_at = 0, vote = null }) {
     const before = this.segments;
     Object.assign(this, { head, state, usage, cut, lost: false, asked: false });
+    Object.assign(this, { lanesAt: lanes_at, vote });
+    for (const [number, whole] of Object.entries(lanes)) {
+      const lane = this.lanes.get(+number) ?? new Turn();
+      lane.reset(whole);
+      this.lanes.set(+number, lane);
+    }
     this.began = now() - age;
     this.waits = now() - waits;
     this.segments = segments.map((segment, i) => {
@@ -205,16 +229,41 @@ class Turn {
     });
   }
 
+  /** Tokens in a second of the current step; 0 where that cannot be told yet. */
+  get speed() {
+    const streamed = this.fresh.last - this.fresh.began;
+    return streamed > 1 ? this.fresh.tokens / streamed : 0;
+  }
+
+  get rate() {
+    const speed = this.all((turn) => (turn.state.endsWith("…") ? turn.speed : 0));
+    return speed ? `${count(speed)}/s` : "";
+  }
+
+  /** Sum up over the turn and its trajectories. */
+  all(figure) {
+    return [this, ...this.lanes.values()].reduce((sum, turn) => sum + figure(turn), 0);
+  }
+
+  /** The last line of what has come. */
+  get latest() {
+    const { kind, text = [], tail = "", plain } = this.segments.at(-1) ?? {};
+    if (kind === "tool") return "";
+    const end = kind === "answer" && !plain ? tail : text.slice(-200).join("");
+    return end.slice(-2 * LATEST).trim().split("\n").at(-1).slice(-LATEST);
+  }
+
   figures() {
-    const { usage, fresh } = this;
-    const out = usage.out + fresh.tokens;
-    const streamed = fresh.last - fresh.began;
+    const { usage } = this;
+    const estimated = this.all((turn) => turn.fresh.tokens);
+    const out = this.all((turn) => turn.usage.out) + estimated;
+    const into = this.all((turn) => turn.usage.in);
     return [
       this.head,
       usage.steps ? `step ${usage.steps + 1}` : "",
-      usage.in ? `${count(usage.in)} tokens in` : "",
-      out ? `${fresh.tokens ? "≈ " : ""}${count(out)} tokens out` : "",
-      streamed > 1 ? `${count(fresh.tokens / streamed)}/s` : "",
+      into ? `${count(into)} tokens in` : "",
+      out ? `${estimated ? "≈ " : ""}${count(out)} tokens out` : "",
+      this.rate,
       whole(now() - this.began),
     ].filter(Boolean);
   }
@@ -226,6 +275,8 @@ const CHANGES = {
   head: (turn, _, op) => Object.assign(turn, { head: op.text }),
   state: (turn, _, op) => Object.assign(turn, { state: op.text, waits: now() }),
   usage: (turn, _, op) => turn.endStep(op),
+  lanes: (turn, _, op) => turn.beginLanes(op.count),
+  vote: (turn, _, op) => Object.assign(turn, { vote: op }),
   clicks: (turn) => Object.assign(turn, { clicks: true }),
   cut: (turn, segment, op) => Object.assign(segment ?? turn, { cut: op.text }),
   segment: (turn, _, op) => turn.begin(op),
@@ -588,11 +639,156 @@ const withCopy = (code) => {
 
 const KINDS = { reasoning: Reasoning, tool: Tool, notice: Notice, answer: Answer };
 
-/** A drawing of a turn: Lab can show the same output in several places. */
-class Drawing {
-  constructor(turn, el, model) {
+/** The segments of a turn, or of one of its trajectories. */
+class Body {
+  constructor(turn, model) {
     Object.assign(this, { turn, model });
     this.body = make("div", "segments");
+    /** @type {Shown[]} */ this.shown = [];
+  }
+
+  send(content) {
+    this.model.send(content);
+  }
+
+  drawSegments() {
+    this.body.replaceChildren();
+    this.shown = [];
+    this.turn.segments.forEach((_, i) => this.add(i));
+  }
+
+  draw(op) {
+    if (op.op === "segment") this.add(op.segment);
+    else this.shown[op.segment]?.draw(op);
+  }
+
+  add(i) {
+    const segment = this.turn.segments[i];
+    if (!segment) return;
+    const { kind, plain } = segment;
+    const drawn = kind === "answer" && plain ? Plain : (KINDS[kind] ?? Notice);
+    this.shown[i] = new drawn(this, segment, i);
+    this.shown[i].cut();
+    this.body.append(this.shown[i].element);
+  }
+
+  tick() {
+    for (const shown of this.shown) shown?.tick();
+  }
+
+  /** Typeset maths with the front end's own typesetter, if there is one. */
+  typeset(element) {
+    if (!element.textContent.includes("$")) return;
+    try {
+      this.model.widget_manager?.rendermime?.latexTypesetter?.typeset(element);
+    } catch {
+      // This way in is undocumented: without it dollars stay.
+    }
+  }
+}
+
+/** A trajectory in the strip: a button that says how it stands, and its own time line. */
+class Lane extends Body {
+  constructor(turn, model, number, open) {
+    super(turn, model);
+    this.number = number;
+    this.name = make("span", "lane-name", String(number));
+    this.state = make("span", "lane-state");
+    this.latest = make("span", "lane-latest");
+    this.button = button([this.name, this.state, this.latest], open, "button kimi-lane");
+    this.body.id = `kimi-lane-${Math.random().toString(36).slice(2)}`;
+    this.body.setAttribute("role", "region");
+    this.body.setAttribute("aria-label", `Trajectory ${number}`);
+    this.button.setAttribute("aria-controls", this.body.id);
+    this.show(false);
+  }
+
+  send(content) {
+    super.send({ lane: this.number, ...content });
+  }
+
+  show(open) {
+    this.open = open;
+    this.button.setAttribute("aria-expanded", String(open));
+    this.body.hidden = !open;
+    if (open) this.drawSegments();
+  }
+
+  draw(op) {
+    if (op.op === "reset" && this.open) this.drawSegments();
+    else if (this.open && op.segment !== undefined) super.draw(op);
+  }
+
+  /** Say how it stands; `answer` is what it came to, with a letter for all that agree. */
+  describe(answer) {
+    const { turn } = this;
+    const step = turn.usage.steps ? `step ${turn.usage.steps + 1}` : "";
+    const doing = [turn.state || "Waiting…", turn.state.endsWith("…") ? step : "", turn.rate];
+    const text = answer ? `${answer[0]} · ${answer[1]}` : doing.filter(Boolean).join(" · ");
+    if (this.state.textContent !== text) this.state.textContent = text;
+    const latest = answer ? "" : turn.latest;
+    if (this.latest.textContent !== latest) this.latest.textContent = latest;
+  }
+
+  tick() {
+    if (this.open) super.tick();
+  }
+}
+
+/** The trajectories side by side; a click opens the time line of one below them. */
+class Strip {
+  constructor(turn, model) {
+    this.turn = turn;
+    this.row = make("div", "lane-row");
+    this.vote = make("div", "vote");
+    this.vote.setAttribute("role", "status");
+    this.places = make("div", "lane-places");
+    this.element = make("div", "segment kimi-lanes", [this.row, this.vote, this.places]);
+    this.element.setAttribute("role", "group");
+    this.element.setAttribute("aria-label", "Trajectories");
+    /** @type {Map<number, Lane>} */ this.lanes = new Map();
+    for (const [number, lane] of turn.lanes) {
+      const shown = new Lane(lane, model, number, () => this.toggle(number));
+      this.lanes.set(number, shown);
+      this.row.append(shown.button);
+      this.places.append(shown.body);
+    }
+    this.describe();
+  }
+
+  toggle(number, open = !this.lanes.get(number)?.open) {
+    for (const lane of this.lanes.values()) {
+      const wanted = open && lane.number === number;
+      if (lane.open !== wanted) lane.show(wanted);
+    }
+  }
+
+  draw(op) {
+    const lane = this.lanes.get(op.lane);
+    if (op.op === "form" && !lane?.open) this.toggle(op.lane, true); // draws the form as well
+    else lane?.draw(op);
+  }
+
+  describe() {
+    const { vote } = this.turn;
+    const text = vote?.text ?? "";
+    if (this.vote.textContent !== text) this.vote.textContent = text;
+    for (const [number, lane] of this.lanes) {
+      const at = vote?.groups.findIndex(([, numbers]) => numbers.includes(number)) ?? -1;
+      lane.describe(at < 0 ? null : [String.fromCharCode(65 + (at % 26)), vote.groups[at][0]]);
+    }
+  }
+
+  tick() {
+    this.describe();
+    for (const lane of this.lanes.values()) lane.tick();
+  }
+}
+
+/** A drawing of a turn: Lab can show the same output in several places. */
+class Drawing extends Body {
+  constructor(turn, el, model) {
+    super(turn, model);
     this.cut = make("div", "cut");
     this.dot = make("span", "dot");
     this.state = make("span", "state");
@@ -623,32 +819,26 @@ class Drawing {
     this.timer = setInterval(() => this.tick(), 500);
   }
 
-  send(content) {
-    this.model.send(content);
-  }
-
   drawAll() {
-    this.body.replaceChildren();
-    /** @type {Shown[]} */ this.shown = [];
-    this.turn.segments.forEach((_, i) => this.add(i));
+    /** @type {Strip | null} */ this.strip = null;
+    this.drawSegments();
+    this.addStrip(this.shown[this.turn.lanesAt]?.element ?? null);
     this.drawFooting();
   }
 
-  draw(op) {
-    if (op.op === "reset") this.drawAll();
-    else if (op.op === "segment") this.add(op.segment);
-    else if (op.segment === undefined) this.drawFooting();
-    else this.shown[op.segment]?.draw(op);
+  addStrip(before) {
+    if (this.strip || !this.turn.lanes.size) return;
+    this.strip = new Strip(this.turn, this.model);
+    this.body.insertBefore(this.strip.element, before);
   }
 
-  add(i) {
-    const segment = this.turn.segments[i];
-    if (!segment) return;
-    const { kind, plain } = segment;
-    const drawn = kind === "answer" && plain ? Plain : (KINDS[kind] ?? Notice);
-    this.shown[i] = new drawn(this, segment, i);
-    this.shown[i].cut();
-    this.body.append(this.shown[i].element);
+  draw(op) {
+    if (op.lane) this.strip?.draw(op);
+    else if (op.op === "reset") this.drawAll();
+    else if (op.op === "lanes") this.addStrip(null);
+    else if (op.op === "vote") this.strip?.describe();
+    else if (op.segment === undefined) this.drawFooting();
+    else super.draw(op);
   }
 
   drawFooting() {
@@ -666,18 +856,9 @@ class Drawing {
   }
 
   tick() {
-    for (const shown of this.shown) shown?.tick();
+    super.tick();
+    this.strip?.tick();
     this.drawFooting();
-  }
-
-  /** Typeset maths with the front end's own typesetter, if there is one. */
-  typeset(element) {
-    if (!element.textContent.includes("$")) return;
-    try {
-      this.model.widget_manager?.rendermime?.latexTypesetter?.typeset(element);
-    } catch {
-      // This way in is undocumented: without it dollars stay.
-    }
   }
 
   get endInSight() {
