@@ -160,6 +160,45 @@ class Reply:
         with whole_imports():
             return to_pandas(self.data)
 
+    def steps_frame(self) -> Any:
+        """Return the steps as a tidy frame of pandas, else of polars: one row a step.
+
+        The columns are ``lane`` (the number of the trajectory, 0 for the turn itself), ``step``,
+        ``began``, ``seconds``, ``first_token`` and ``first_answer`` (seconds), ``prompt_tokens``,
+        ``completion_tokens``, ``reasoning_tokens``, ``tokens_per_second``, ``tools`` (names),
+        ``tool_seconds``, ``reasoning_chars``, ``text_chars`` and ``finish_reason``.
+
+        Raises
+        ------
+        KimiError
+            Neither pandas nor polars is installed.
+        """
+        from kimi_magic.core.step_table import step_rows, to_frame
+
+        with whole_imports():
+            return to_frame(step_rows(self.record))
+
+    def timeline(self) -> Any:
+        """Draw reasoning, tools and answer over time: a bar a step, or a bar a trajectory.
+
+        Beside each bar stand the time to its first token and its tokens a second.
+
+        Returns
+        -------
+        matplotlib.figure.Figure or altair.LayerChart
+            Of matplotlib where it is installed.
+
+        Raises
+        ------
+        KimiError
+            Neither is installed, or the turn has no steps.
+        """
+        from kimi_magic.core.step_table import step_rows
+        from kimi_magic.core.time_figure import time_figure
+
+        with whole_imports():
+            return time_figure(step_rows(self.record))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the turn as JSON data: the record, without live objects."""
         return self.record.to_dict()
