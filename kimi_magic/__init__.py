@@ -38,12 +38,16 @@ if TYPE_CHECKING:
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
     from kimi_magic.core.reply import Reply
+    from kimi_magic.lab.comparison import compare
+    from kimi_magic.lab.sweep import sweep
+    from kimi_magic.lab.sweep_plot import plot_sweep
     from kimi_magic.tools.decorator import tool
     from kimi_magic.tools.toolset import Toolset
     from kimi_magic.wire.endpoints import Endpoint
     from kimi_magic.wire.models import Model
 
     last: Reply | None
+    last_sweep: Any
     settings: Settings
 
 __all__ = [
@@ -75,12 +79,16 @@ __all__ = [
     "add_model",
     "ask",
     "chat",
+    "compare",
     "last",
+    "last_sweep",
+    "plot_sweep",
     "settings",
     "snippet",
     "stream",
     "summarize",
     "summarizer",
+    "sweep",
     "tool",
 ]
 
@@ -90,6 +98,9 @@ _NAMES = {
     "api": "add_endpoint add_model ask chat snippet stream",
     "context.summaries.summary": "summarize summarizer",
     "core.reply": "Reply",
+    "lab.comparison": "compare",
+    "lab.sweep": "sweep",
+    "lab.sweep_plot": "plot_sweep",
     "tools.decorator": "tool",
     "tools.toolset": "Toolset",
     "wire.endpoints": "Endpoint",
@@ -103,7 +114,7 @@ def __getattr__(name: str) -> Any:
         with whole_imports():
             value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value
-    if name in ("last", "settings"):  # looked up each time, since they change
+    if name in ("last", "last_sweep", "settings"):  # looked up each time, since they change
         with whole_imports():
             from kimi_magic.session import current
 

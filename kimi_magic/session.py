@@ -52,6 +52,8 @@ class Session:
     ----------
     last : Reply or None
         The latest reply.
+    last_sweep : pandas.DataFrame or None
+        The rows of the latest sweep.
     chats : Chats
     connector : Connector
         The endpoints, their keys and models.
@@ -60,6 +62,7 @@ class Session:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.last: Reply | None = None
+        self.last_sweep: Any = None
         self.chats = Chats(self._ask_in_chat)
         self.connector = Connector()
         redact_errors(self.redact)
@@ -134,6 +137,18 @@ class Session:
                         if stop:  # it arrived before the consumer left
                             signal.raise_signal(signal.SIGINT)
                         raise
+
+    @whole_imports()
+    def prepare(self, request: TurnRequest) -> PreparedTurn | HeavyTurn:
+        """Make a turn ready that the caller runs, such as beside others in lanes.
+
+        Raises
+        ------
+        KimiError
+            The request would be refused.
+        """
+        self._check_depth()
+        return self._prepare(request)
 
     @whole_imports()
     def dry_run(self, request: TurnRequest) -> DryRun:

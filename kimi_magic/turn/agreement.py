@@ -15,7 +15,7 @@ from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clip
 
-__all__ = ["Group", "Vote", "final_answer", "take_vote"]
+__all__ = ["Group", "Vote", "final_answer", "normalised", "take_vote"]
 
 MAX_SHOWN = 80
 _SAID = re.compile(r"^\W*(?:the )?(?:final )?answer(?: is)?\W*[:=]\W*(.+)$", re.IGNORECASE)
@@ -105,7 +105,7 @@ def _compared(reply: Reply, *, whole: bool) -> tuple[Any, str]:
         return (reply.data if whole else data), clip(shown, MAX_SHOWN)
     answer = final_answer(reply.text)
     shown = clip(" ".join(_MARKS.sub("", answer).split()) or "(empty)", MAX_SHOWN)
-    return (reply.text if whole else _normalised(answer)), shown
+    return (reply.text if whole else normalised(answer)), shown
 
 
 def _same(one: Any, other: Any, equal: Callable[[Any, Any], bool] | None) -> bool:
@@ -118,7 +118,11 @@ def _same(one: Any, other: Any, equal: Callable[[Any, Any], bool] | None) -> boo
         raise KimiError(f"equal= failed: {type(error).__name__}: {error!s:.200}") from None
 
 
-def _normalised(answer: str) -> str:
+def normalised(answer: str) -> str:
+    """Return an answer without case, outer punctuation, marks of Markdown and ways of writing.
+
+    Spaces become one each, and ``1,200.0`` becomes ``1200``.
+    """
     text = _MARKS.sub("", unicodedata.normalize("NFKC", answer).casefold())
     text = " ".join(text.split()).strip(" .,;:!?\"'{}()[]")
     return _NUMBER.sub(lambda found: _number(found[0]), text)

@@ -1,0 +1,1 @@
+"""The reasoning lab: replies compared, settings swept, a turn played back."""

@@ -1,0 +1,353 @@
+"""Sweeps: prompts and settings, each with each, asked side by side and kept in a tidy frame."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kimi_magic.core.errors import KimiError, TurnInterrupted
+from kimi_magic.core.events import Envelope, TurnFinished
+from kimi_magic.core.interrupts import holding_interrupts, interruptible, whole_imports
+from kimi_magic.core.nesting import depth, inside_turn
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import count
+from kimi_magic.display.view import Unseen
+from kimi_magic.lab.progress import ProgressBar
+from kimi_magic.session import Session, current
+from kimi_magic.turn.agreement import final_answer, normalised
+from kimi_magic.turn.approval import asking
+from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.lanes import Lane, Lanes, side_by_side
+from kimi_magic.turn.request import TurnRequest, make_request, parameters
+from kimi_magic.turn.runner import PreparedTurn
+
+__all__ = ["SINGLE", "VARIED", "sweep"]
+
+VARIED = (
+    "system model endpoint effort heavy judge until_agree temperature top_p max_tokens seed "
+    "max_steps approve"
+).split()
+"""Keywords of ``kimi.ask`` that take a list of values."""
+SINGLE = "tools variables schema equal stop".split()
+"""Those whose one value may be a list, and that are the same for all rows."""
+SAMPLING = ("temperature", "top_p", "seed")
+MEASURED = "repeat answer data correct prompt_tokens tokens seconds cost error reply".split()
+STOPPED = "Stopped: {done} of {rows} came, and are in kimi.last_sweep."
+NO_PANDAS = "A sweep needs pandas: install it with `pip install pandas`."
+CHECK_ERROR = "check failed: {}: {:.200}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row to come: its place, the prompt, the values that vary, and the turn to run."""
+
+    place: int
+    prompt: Any
+    varied: Mapping[str, Any]
+    repeat: int
+    turn: PreparedTurn | HeavyTurn
+
+
+def sweep(
+    prompts: Any,
+    *,
+    repeats: int = 1,
+    check: Any = None,
+    resume: Any = None,
+    show: bool | None = None,
+    **keywords: Any,
+) -> Any:
+    """Ask prompts with settings, each with each, and return what comes as a tidy frame.
+
+    Rows run side by side, as many at once as ``max_concurrency`` of the settings and the endpoints
+    allow; those of heavy mode run one after the other, as each is several requests itself. A row
+    that fails has its error. All rows are prepared before the first request: what would be refused
+    is refused then.
+
+    Parameters
+    ----------
+    prompts : str, list of dict, or list of these
+        As ``kimi.ask`` takes them.
+    repeats : int
+        Times that each row is asked. Where there is a seed, each repeat adds one to it.
+    check : callable, mapping, str or number, optional
+        ``check(reply)`` or ``check(reply, prompt)`` says how right a reply is, as a bool or a
+        number from 0 to 1. A text or a number is the right final answer; a mapping has it for
+        each prompt. Answers are compared as the vote of heavy mode compares them.
+    resume : pandas.DataFrame, optional
+        Rows of an earlier sweep, such as ``kimi.last_sweep``: those without an error are taken
+        over and not asked again.
+    show : bool, optional
+        Show a progress bar; by default in the main thread.
+    **keywords
+        Keywords of ``kimi.ask``, except for ``chat``. A list varies: ``effort=["low", "high"]``,
+        ``heavy=[1, 4, 8]`` (1 is a turn without trajectories). ``tools``, ``variables``,
+        ``schema``, ``equal`` and ``stop`` are the same for all rows.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a reply: ``prompt``, the keywords that can vary, ``repeat`` (from 1), ``answer``
+        (the text), ``data``, ``correct``, ``prompt_tokens``, ``tokens`` (reasoning and answer),
+        ``seconds`` (those of requests and tools; of a heavy row the time that it took), ``cost``
+        (dollars, where prices are known), ``error`` and ``reply``. ``kimi.plot_sweep`` draws it.
+
+    Raises
+    ------
+    KimiError
+        A keyword or a value does not fit, the model fixes what should vary, or pandas is missing.
+    TurnInterrupted
+        A ``KeyboardInterrupt``. The rows that came are in ``kimi.last_sweep``.
+    """
+    session = current()
+    with whole_imports():
+        try:
+            import pandas as pd
+        except ImportError:
+            raise KimiError(NO_PANDAS) from None
+        rows = _plan(session, prompts, repeats, keywords)
+        if show is None:
+            show = threading.current_thread() is threading.main_thread() and not depth.get()
+        run = _Run(session, rows, _checker(check), _came_before(rows, resume))
+        interrupted = run.take(show=show)
+        names = ["prompt", *(rows[0].varied if rows else ()), *MEASURED]
+        frame = pd.DataFrame([made for _, made in sorted(run.made.items())], columns=names)
+        frame.attrs["varied"] = [name for name in names if name in VARIED]
+        session.last_sweep = frame
+        if interrupted:
+            said = STOPPED.format(done=len(frame), rows=count(len(rows), "row"))
+            raise TurnInterrupted(said)
+        return frame
+
+
+def _plan(
+    session: Session, prompts: Any, repeats: int, keywords: Mapping[str, Any]
+) -> list[_Row]:
+    """Prepare every row, so that what is refused is refused before anything is sent."""
+    if unknown := [name for name in keywords if name not in (*VARIED, *SINGLE)]:
+        raise KimiError(
+            f"kimi.sweep has no {unknown[0]}=: it takes the keywords of kimi.ask, without chat=."
+        )
+    if not isinstance(repeats, int) or repeats < 1:
+        raise KimiError(f"repeats= is a whole number from 1 on; got {repeats!r:.60}.")
+    given = {name: value for name, value in keywords.items() if value is not None}
+    lists = {name: _values(name, given[name]) for name in VARIED if name in given}
+    single = {name: given[name] for name in SINGLE if name in given}
+    rows: list[_Row] = []
+    for prompt in _prompts(prompts):
+        for values in itertools.product(*lists.values()):
+            varied = dict(zip(lists, values, strict=True))
+            asked = varied | ({"heavy": None} if varied.get("heavy") == 1 else {})
+            request = make_request(prompt, **single, **asked)
+            turn = session.prepare(request)
+            _refuse_fixed(session, turn.turn if isinstance(turn, HeavyTurn) else turn, request)
+            rows += [
+                _Row(len(rows) + n, prompt, varied, n + 1, _seeded(turn, n)) for n in range(repeats)
+            ]
+    return rows
+
+
+def _prompts(prompts: Any) -> list[Any]:
+    if isinstance(prompts, str):
+        return [prompts]
+    found = list(prompts) if isinstance(prompts, Iterable) else [prompts]
+    # One prompt of several parts.
+    return [found] if found and all(isinstance(part, Mapping) for part in found) else found
+
+
+def _values(name: str, value: Any) -> list[Any]:
+    """Return the values of a keyword; a text is one."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [value]
+    values = list(value)
+    if not values:
+        raise KimiError(f"{name}= is an empty list: leave it out, or give it a value.")
+    return values
+
+
+def _refuse_fixed(session: Session, turn: PreparedTurn, request: TurnRequest) -> None:
+    """Refuse what the model fixes: a sweep over it would show differences that are none."""
+    given = [f"{name}=" for name in SAMPLING if getattr(request, name) is not None]
+    if not given and request.effort is None:
+        return
+    # A server's list may have to tell which model it is.
+    way = session.connector.connect(
+        turn.endpoint, turn.key, request.model, session.settings, lambda _: None
+    )
+    model = way.target.record
+    if model.fixed_sampling and given:
+        raise KimiError(f"{model.name} fixes its sampling: leave out {', '.join(given)}.")
+    parameters(request, way.target, session.settings)
+
+
+def _seeded(turn: PreparedTurn | HeavyTurn, more: int) -> PreparedTurn | HeavyTurn:
+    """Return the turn of a repeat: the same, but for the seed where there is one."""
+    if isinstance(turn, HeavyTurn):
+        inner = _seeded(turn.turn, more * turn.count)
+        assert isinstance(inner, PreparedTurn), "as it came"
+        return replace(turn, turn=inner)
+    seed = turn.endpoint.seed if turn.request.seed is None else turn.request.seed
+    if seed is None or not more:
+        return turn
+    return replace(turn, request=replace(turn.request, seed=seed + more))
+
+
+def _came_before(rows: Sequence[_Row], frame: Any) -> dict[int, dict[str, Any]]:
+    """Return the rows that an earlier frame has without an error, by their places."""
+    if frame is None or not len(frame):
+        return {}
+    names = list(rows[0].varied) if rows else []
+    if missing := {"prompt", *names, *MEASURED} - set(frame.columns):
+        raise KimiError(f"resume= takes the frame of a sweep; it has no {sorted(missing)[0]}.")
+    found = {}
+    for made in frame.astype(object).where(frame.notna(), None).to_dict("records"):
+        if made["error"] is None:
+            found[_key(made["prompt"], [made[name] for name in names], made["repeat"])] = made
+    return {
+        row.place: found[key]
+        for row in rows
+        if (key := _key(row.prompt, row.varied.values(), row.repeat)) in found
+    }
+
+
+def _key(prompt: Any, values: Iterable[Any], repeat: Any) -> tuple[str, ...]:
+    return (str(prompt), *map(str, values), str(repeat))
+
+
+Check = Callable[[Reply, Any], Any]
+
+
+def _checker(check: Any) -> Check | None:
+    """Return a function of a reply and its prompt."""
+    if check is None:
+        return None
+    if isinstance(check, Mapping):
+        return lambda reply, prompt: _is_answer(reply, check[prompt])
+    if not callable(check):
+        return lambda reply, _: _is_answer(reply, check)
+    takes = 2
+    try:
+        signature = inspect.signature(check)
+    except (TypeError, ValueError):  # of a builtin without one
+        takes = 1
+    else:
+        try:
+            signature.bind(None, None)
+        except TypeError:
+            takes = 1
+    return check if takes == 2 else lambda reply, _: check(reply)
+
+
+def _is_answer(reply: Reply, wanted: Any) -> bool:
+    return normalised(final_answer(reply.text)) == normalised(str(wanted))
+
+
+class _Kept:
+    """The sink that keeps the reply of a row, and the time that it took."""
+
+    reply: Reply | None = None
+    seconds = 0.0
+
+    def handle(self, envelope: Envelope) -> None:
+        if isinstance(envelope.event, TurnFinished):
+            self.reply = envelope.event.reply
+
+    def tick(self) -> None:
+        """Do nothing: only the finished turn counts."""
+
+    def close(self) -> None:
+        """Do nothing: only the finished turn counts."""
+
+
+class _Run:
+    def __init__(
+        self,
+        session: Session,
+        rows: Sequence[_Row],
+        check: Check | None,
+        made: dict[int, dict[str, Any]],
+    ) -> None:
+        self.made = made
+        self._session = session
+        self._rows = [row for row in rows if row.place not in made]
+        self._check = check
+        self._ask = asking(Unseen())
+        self._bar: ProgressBar | None = None
+
+    def take(self, *, show: bool) -> bool:
+        """Run all rows; return True if an interrupt ended that."""
+        self._bar = ProgressBar(len(self._rows)) if show and self._rows else None
+        with inside_turn(), holding_interrupts() as hold:
+            try:
+                for _ in itertools.chain(self._side_by_side(), self._one_by_one()):
+                    if self._bar is not None:
+                        self._bar.tick()
+            except KeyboardInterrupt:
+                return True
+            finally:
+                if self._bar is not None:
+                    self._bar.close()
+            late = hold is not None and bool(hold.pending)
+            if hold is not None:
+                hold.pending = 0
+        return late
+
+    def _side_by_side(self) -> Iterator[Envelope | None]:
+        """Run the plain turns, each in the next lane that is free."""
+        plain = [(row, row.turn) for row in self._rows if isinstance(row.turn, PreparedTurn)]
+        settings = self._session.settings
+        limits = [turn.endpoint.max_concurrency for _, turn in plain]
+        most = min([settings.max_concurrency, *filter(None, limits)])
+        lanes = Lanes(settings.max_queue_bytes, most)
+        waiting = iter(plain)  # shared: a lane takes the next one when its own has ended
+        running = [self._in_lane(waiting, lanes.lane(n)) for n in range(1, most + 1)]
+        return side_by_side(lanes, running[: len(plain)])
+
+    def _in_lane(
+        self, waiting: Iterator[tuple[_Row, PreparedTurn]], lane: Lane
+    ) -> Generator[Envelope | None, None, None]:
+        for row, turn in waiting:
+            kept = _Kept()
+            try:
+                yield from turn.run([kept], self._ask, lane)
+            except KimiError:
+                pass  # it is in the reply
+            assert kept.reply is not None, "a turn ends with TurnFinished"
+            self._keep(row, kept.reply, sum(step.seconds for step in kept.reply.record.steps))
+
+    def _one_by_one(self) -> Iterator[Envelope | None]:
+        """Run the turns of heavy mode, each of which has lanes of its own."""
+        for row in self._rows:
+            if not isinstance(row.turn, HeavyTurn):
+                continue
+            began, reply = time.monotonic(), None
+            try:
+                for envelope in row.turn.run([], self._ask):
+                    if envelope and not envelope.lane and isinstance(envelope.event, TurnFinished):
+                        reply = envelope.event.reply
+                    yield envelope
+            except KimiError:
+                pass  # it is in the reply
+            assert reply is not None, "a turn ends with TurnFinished"
+            self._keep(row, reply, time.monotonic() - began)
+
+    def _keep(self, row: _Row, reply: Reply, seconds: float) -> None:
+        usage, error = reply.usage, reply.error
+        made = {"prompt": row.prompt, **row.varied, "repeat": row.repeat, "answer": reply.text}
+        made |= {"data": reply.data, "correct": None, "prompt_tokens": usage.prompt_tokens}
+        made |= {"tokens": usage.completion_tokens, "seconds": seconds, "cost": usage.cost or None}
+        made |= {"error": f"{type(error).__name__}: {error}" if error else None, "reply": reply}
+        self.made[row.place] = made
+        if self._check is not None and error is None:
+            try:
+                with interruptible():
+                    made["correct"] = self._check(reply, row.prompt)
+            except Exception as failure:  # noqa: BLE001 - the function is the user's
+                made["error"] = CHECK_ERROR.format(type(failure).__name__, str(failure))
+        if self._bar is not None:
+            self._bar.add(failed=made["error"] is not None)
