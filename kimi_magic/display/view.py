@@ -15,7 +15,16 @@ from kimi_magic.config import VIEWS
 from kimi_magic.core import frontend
 from kimi_magic.core.events import Envelope, Sink
 
-__all__ = ["Answer", "AsksPerson", "Throttle", "Unseen", "View", "ViewOptions", "open_view"]
+__all__ = [
+    "Answer",
+    "AsksPerson",
+    "Throttle",
+    "Unseen",
+    "View",
+    "ViewOptions",
+    "open_view",
+    "suitable_kind",
+]
 
 # Past about 25 messages a second front ends lose some (the PUB socket's high-water mark).
 PER_SECOND = 20
@@ -100,7 +109,7 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
     options = options or ViewOptions()
     shell = frontend.running_shell()
     if kind == "auto":
-        kind = _suitable_kind(shell)
+        kind = suitable_kind(shell)
     if kind == "terminal":
         from kimi_magic.display.terminal import TerminalView
 
@@ -122,7 +131,8 @@ def open_view(kind: str, options: ViewOptions | None = None) -> View:
     return RecordView(options)
 
 
-def _suitable_kind(shell: Any) -> str:
+def suitable_kind(shell: Any) -> str:
+    """Return the kind of view that fits what the front end can do."""
     if not frontend.has_kernel(shell):
         return "terminal" if sys.stdout is not None and sys.stdout.isatty() else "plain"
     return "record" if frontend.is_captured(shell) or not frontend.takes_questions() else "live"

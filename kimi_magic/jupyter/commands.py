@@ -294,6 +294,30 @@ def _snippet(notebook: Notebook, line: str) -> None:
         notebook.put_in_next_cell(code)
 
 
+@verb(
+    "compare TURN…",
+    "put turns side by side: variables with replies, CHAT:N, or one turn with trajectories",
+    "compare first second",
+    completes=["variables"] * 8,
+)
+def _compare(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.lab_commands import compare_turns
+
+    compare_turns(notebook, line.split())
+
+
+@verb(
+    "step [TURN]",
+    "play a turn back step by step, its answer when you ask for it",
+    "step main:2",
+    completes=["variables"],
+)
+def _step(notebook: Notebook, word: str) -> None:
+    from kimi_magic.jupyter.lab_commands import step_through
+
+    step_through(notebook, word)
+
+
 @verb("help [VERB]", "show this help, or that of one verb", "help reset", completes=["verbs"])
 def _help(_: Notebook, name: str) -> None:
     print(help_text(split_verb(name)[0] if name else ""))

@@ -104,8 +104,10 @@ def _z() -> float:
 
 
 def _draw(rows: Any, x: str, y: str, by: str | None) -> Any:
+    numeric = all(isinstance(value, int | float) for value in rows[x])
+    named = [name for name in (by, None if numeric else x) if name]
+    rows = rows.assign(**{name: [str(value) for value in rows[name]] for name in named})
     values = list(dict.fromkeys(rows[x]))
-    numeric = all(isinstance(value, int | float) for value in values)
     places = {value: value if numeric else place for place, value in enumerate(values)}
     groups = list(dict.fromkeys(rows[by])) if by else [None]
     width = (max(places.values()) - min(places.values())) or 1

@@ -138,6 +138,12 @@ class Turn {
   lanesAt = 0; // segments before them
   /** @type {{text: string, groups: [string, number[]][]} | null} */ vote = null;
   /** @type {HTMLElement | null} */ copier = null; // the button that waits for the answer's text
+  /** @type {Replay | null} */ replay = null;
+  /** @type {number | null} */ time = null; // of a replay, in seconds of the turn
+
+  now() {
+    return this.time ?? now();
+  }
 
   /** Apply an operation; returns it for drawing, or null if its segment is unknown. */
   apply(op) {
@@ -154,6 +160,7 @@ class Turn {
   /** Apply an operation of a trajectory. */
   applyIn({ lane: number, ...op }) {
     const lane = this.lanes.get(number);
+    if (lane) lane.time = this.time;
     const known = lane?.apply(op);
     this.lost ||= !lane || lane.lost;
     return known ? { ...known, lane: number } : null;
@@ -170,7 +177,7 @@ class Turn {
     return {
       ...{ kind: op.kind, title: op.title, plain: op.plain, keep: op.keep, done: !!op.done },
       ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, drawn: null },
-      began: now() - age,
+      began: this.now() - age,
       ...{ text: [text], length: codePoints(text), tail: skip(text, to) },
     };
   }
@@ -207,7 +214,7 @@ class Turn {
 
   count(tokens) {
     const { fresh } = this;
-    fresh.last = now();
+    fresh.last = this.now();
     fresh.began ||= fresh.last;
     fresh.tokens += tokens;
   }
@@ -221,12 +228,21 @@ class Turn {
       lane.reset(whole);
       this.lanes.set(+number, lane);
     }
-    this.began = now() - age;
-    this.waits = now() - waits;
+    this.began = this.now() - age;
+    this.waits = this.now() - waits;
     this.segments = segments.map((segment, i) => {
       const open = before[i]?.open ?? segment.open;
       return { ...this.segment(segment, segment.text), open };
     });
+  }
+
+  /** Forget everything, for a replay that begins anew. */
+  clear() {
+    const usage = { steps: 0, in: 0, out: 0 };
+    this.lanes.clear();
+    this.time = 0;
+    this.reset({ head: "", state: "", usage, segments: [], cut: "", age: 0, waits: 0 });
+    this.fresh = { tokens: 0, began: 0, last: 0 };
   }
 
   /** Tokens in a second of the current step; 0 where that cannot be told yet. */
@@ -264,7 +280,7 @@ class Turn {
       into ? `${count(into)} tokens in` : "",
       out ? `${estimated ? "≈ " : ""}${count(out)} tokens out` : "",
       this.rate,
-      whole(now() - this.began),
+      whole(this.now() - this.began),
     ].filter(Boolean);
   }
 }
@@ -273,7 +289,7 @@ class Turn {
 const CHANGES = {
   reset: (turn, _, op) => turn.reset(op),
   head: (turn, _, op) => Object.assign(turn, { head: op.text }),
-  state: (turn, _, op) => Object.assign(turn, { state: op.text, waits: now() }),
+  state: (turn, _, op) => Object.assign(turn, { state: op.text, waits: turn.now() }),
   usage: (turn, _, op) => turn.endStep(op),
   lanes: (turn, _, op) => turn.beginLanes(op.count),
   vote: (turn, _, op) => Object.assign(turn, { vote: op }),
@@ -285,8 +301,8 @@ const CHANGES = {
   open: (_, segment, op) => Object.assign(segment, { drawn: op }),
   ask: (_, segment) => Object.assign(segment, { state: "asked" }),
   form: (_, segment, op) => Object.assign(segment, { form: op }),
-  run: (_, segment, op) =>
-    Object.assign(segment, { state: "running", began: now(), run: op, form: null }),
+  run: (turn, segment, op) =>
+    Object.assign(segment, { state: "running", began: turn.now(), run: op, form: null }),
   result: (_, segment, op) => {
     const run = segment.run ?? op.given ?? null;
     Object.assign(segment, { state: op.state, seconds: op.seconds, result: op, form: null, run });
@@ -413,7 +429,7 @@ class Reasoning extends Folding {
     const known = tokens ? ` · ${count(tokens)} tokens` : "";
     const text = done
       ? `Reasoned for ${duration(seconds)}${known}`
-      : `Reasoning…${clock(now() - began)}`;
+      : `Reasoning…${clock(this.drawing.turn.now() - began)}`;
     if (this.summary.textContent !== text) this.summary.textContent = text;
   }
 }
@@ -476,7 +492,7 @@ class Tool extends Folding {
   tick() {
     const { state, began, seconds, run } = this.segment;
     const notes = {
-      running: ` · running…${clock(now() - began)}`,
+      running: ` · running…${clock(this.drawing.turn.now() - began)}`,
       asked: " · waits for your answer",
       done: ` · ${duration(seconds ?? 0)}`,
       failed: ` · failed after ${duration(seconds ?? 0)}`,
@@ -815,6 +831,7 @@ class Drawing extends Body {
     this.root = make("div", "turn jp-RenderedHTMLCommon", inside);
     el.append(this.root);
     this.made = now();
+    this.addControls();
     this.drawAll();
     this.timer = setInterval(() => this.tick(), 500);
   }
@@ -824,6 +841,16 @@ class Drawing extends Body {
     this.drawSegments();
     this.addStrip(this.shown[this.turn.lanesAt]?.element ?? null);
     this.drawFooting();
+  }
+
+  /** Add the buttons and keys of a replay, if it is one. */
+  addControls() {
+    const { replay } = this.turn;
+    if (!replay || this.controls) return;
+    this.controls = new Controls(replay);
+    this.root.insertBefore(this.controls.element, this.end);
+    this.root.addEventListener("keydown", (event) => this.controls.press(event));
+    this.root.setAttribute("data-lm-suppress-shortcuts", "true"); // arrows would choose a cell
   }
 
   addStrip(before) {
@@ -845,14 +872,16 @@ class Drawing extends Body {
     const { turn } = this;
     if (this.state.textContent !== turn.state) this.state.textContent = turn.state;
     if (this.cut.textContent !== turn.cut) this.cut.textContent = turn.cut;
-    this.copy.hidden = !turn.clicks || !turn.segments.some((segment) => segment.kind === "answer");
-    this.stop.hidden = !turn.clicks;
+    this.dot.hidden = !!turn.replay;
+    this.copy.hidden = !turn.clicks || !!turn.replay || !turn.segments.some((segment) => segment.kind === "answer");
+    this.stop.hidden = !turn.clicks || !!turn.replay;
     this.hint.hidden = turn.clicks || (now() - this.made) * 1000 < UNSURE;
     const counted = turn.segments.some((segment) => !segment.done && segment.kind !== "notice");
     const waiting = turn.state.endsWith("…") && !counted;
-    this.clock.textContent = waiting ? clock(now() - turn.waits) : "";
+    this.clock.textContent = waiting ? clock(turn.now() - turn.waits) : "";
     const figures = turn.figures().map((figure) => figure.replaceAll(" ", "\u00a0"));
     this.figures.textContent = figures.join(" · ");
+    this.controls?.describe();
   }
 
   tick() {
@@ -878,6 +907,160 @@ class Drawing extends Body {
   remove() {
     clearInterval(this.timer);
     this.root.remove(); // front ends keep the parent element
+  }
+}
+
+/** A turn that is over, played back moment by moment; its answer is hidden until it is asked for. */
+class Replay {
+  at = -1;
+  shows = false; // the answer
+  speed = 1;
+  timer = 0;
+  /**
+   * @param {Turn} turn
+   * @param {{ops: object[], seconds: number, pause: number, answer: boolean}[]} moments
+   * @param {Set<Drawing>} drawings
+   */
+  constructor(turn, moments, drawings) {
+    Object.assign(this, { turn, moments, drawings });
+    const answer = moments.findIndex((moment) => moment.answer);
+    this.gate = answer < 0 ? moments.length : answer; // the first moment that shows the answer
+    turn.clicks = true;
+    turn.clear();
+  }
+
+  get last() {
+    return (this.shows ? this.moments.length : this.gate) - 1;
+  }
+
+  go(to) {
+    const wanted = Math.max(0, Math.min(to, this.last));
+    const following = [...this.drawings].filter((drawing) => drawing.endInSight);
+    const inOne = wanted !== this.at + 1;
+    if (wanted < this.at) {
+      this.turn.clear();
+      this.at = -1;
+    }
+    while (this.at < wanted) {
+      const { ops, seconds } = this.moments[++this.at];
+      this.turn.time = seconds;
+      for (const op of ops) {
+        const known = this.turn.apply({ ...op });
+        if (known && !inOne) for (const drawing of this.drawings) drawing.draw(known);
+      }
+    }
+    for (const drawing of this.drawings) {
+      if (inOne) drawing.drawAll();
+      else drawing.tick();
+    }
+    for (const drawing of following) drawing.end.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Go on by itself, or stop that. */
+  play(on = !this.timer) {
+    clearTimeout(this.timer);
+    this.timer = 0;
+    if (on && this.at >= this.last) this.go(0);
+    const next = this.moments[this.at + 1];
+    if (!on || this.at >= this.last) return;
+    const step = () => {
+      this.timer = 0;
+      const { at } = this;
+      this.go(at + 1);
+      if (this.at < this.last) this.play(true);
+      else for (const drawing of this.drawings) drawing.tick();
+    };
+    this.timer = setTimeout(step, (1000 * next.pause) / this.speed);
+  }
+
+  show(on = !this.shows) {
+    this.play(false);
+    this.shows = on;
+    this.go(on ? this.moments.length : this.gate - 1);
+  }
+}
+
+const SPEEDS = [0.25, 0.5, 1, 2, 4, 8, 16];
+
+/** The buttons and keys of a replay. */
+class Controls {
+  constructor(replay) {
+    this.replay = replay;
+    const act = (change) => () => {
+      change();
+      this.describe();
+    };
+    const move = (by) => act(() => this.move(replay.at + by));
+    this.back = button("Back", move(-1));
+    this.playing = button("Play", act(() => replay.play()));
+    this.forward = button("Forward", move(1));
+    this.speed = make("select", "button kimi-speed");
+    this.speed.setAttribute("aria-label", "Speed");
+    for (const speed of SPEEDS) this.speed.append(new Option(`${speed} ×`, String(speed)));
+    this.speed.addEventListener("change", () => this.pace(Number(this.speed.value)));
+    this.answer = button("", act(() => replay.show()));
+    this.answer.hidden = replay.gate === replay.moments.length;
+    this.place = make("span", "place");
+    this.place.setAttribute("role", "status");
+    const keys = make("span", "keys", "Keys: ← → step, space plays, ↑ ↓ speed, A answer");
+    const all = [this.back, this.playing, this.forward, this.speed, this.answer, this.place, keys];
+    this.element = make("div", "row kimi-replay", all);
+    this.element.setAttribute("role", "toolbar");
+    this.element.setAttribute("aria-label", "Replay");
+    this.element.tabIndex = 0;
+    this.describe();
+  }
+
+  move(to) {
+    this.replay.play(false);
+    this.replay.go(to);
+  }
+
+  pace(speed) {
+    const { replay } = this;
+    replay.speed = speed;
+    if (replay.timer) replay.play(true);
+    for (const drawing of replay.drawings) drawing.tick();
+  }
+
+  describe() {
+    const { replay } = this;
+    const { at, last, shows } = replay;
+    const hidden = at === last && !shows && replay.gate < replay.moments.length;
+    const end = hidden ? " · the answer is hidden" : "";
+    const texts = new Map([
+      [this.playing, replay.timer ? "Pause" : "Play"],
+      [this.answer, shows ? "Hide the answer" : "Show the answer"],
+      [this.place, `${at + 1} of ${last + 1}${end}`],
+    ]);
+    for (const [element, text] of texts) {
+      if (element.textContent !== text) element.textContent = text;
+    }
+    this.speed.value = String(replay.speed);
+  }
+
+  press(event) {
+    const { target, key, ctrlKey, altKey, metaKey } = event;
+    if (ctrlKey || altKey || metaKey || target.closest("select, input, textarea")) return;
+    const { replay } = this;
+    const nth = SPEEDS.indexOf(replay.speed);
+    const inside = this.element.contains(target); // elsewhere these keys scroll
+    const acts = {
+      ArrowRight: () => this.move(replay.at + 1),
+      ArrowLeft: () => this.move(replay.at - 1),
+      a: () => replay.show(),
+      ArrowUp: inside && (() => this.pace(SPEEDS[Math.min(nth + 1, SPEEDS.length - 1)])),
+      ArrowDown: inside && (() => this.pace(SPEEDS[Math.max(nth - 1, 0)])),
+      Home: inside && (() => this.move(0)),
+      End: inside && (() => this.move(replay.last)),
+      // On a button it is the button's own.
+      " ": target === this.element && (() => replay.play()),
+    };
+    const act = acts[key.length === 1 ? key.toLowerCase() : key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+    this.describe();
   }
 }
 
@@ -916,6 +1099,11 @@ export default () => {
   const hear = (model, message) => {
     const following = [...drawings].filter((drawing) => drawing.endInSight);
     if (message.record && place(model, message.record)) model.send({ placed: true });
+    if (message.replay && !turn.replay) {
+      turn.replay = new Replay(turn, message.replay, drawings);
+      for (const drawing of drawings) drawing.addControls();
+      turn.replay.go(0);
+    }
     if (message.copied !== undefined && turn.copier) {
       copy(message.copied, turn.copier, COPY_ANSWER);
       turn.copier = null;
@@ -960,6 +1148,7 @@ export default () => {
       drawings.add(drawing);
       return () => {
         drawings.delete(drawing);
+        if (!drawings.size) turn.replay?.play(false);
         drawing.remove();
         if (over.signal.aborted && !drawings.size) turn.segments = [];
       };
