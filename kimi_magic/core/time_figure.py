@@ -38,9 +38,7 @@ def time_figure(rows: Sequence[StepRow]) -> Any:
     if not rows:
         raise KimiError(NOTHING)
     names = [_name(row, rows) for row in rows]
-    bars = [
-        (name, *phase) for name, row in zip(names, rows, strict=True) for phase in row.phases()
-    ]
+    bars = [(name, *phase) for name, row in zip(names, rows, strict=True) for phase in row.phases()]
     notes = {name: _note([row for n, row in zip(names, rows, strict=True) if n == name])
              for name in dict.fromkeys(names)}  # fmt: skip
     ends = {name: max(r.began + r.seconds for n, r in zip(names, rows, strict=True) if n == name)

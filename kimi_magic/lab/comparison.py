@@ -33,15 +33,17 @@ MAX_LINE, MAX_NAME, MAX_STATEMENTS, MAX_REPLIES = 300, 60, 200, 64
 
 _SCROLLED = "overflow:auto;contain:paint;margin:.3em 0 .8em"
 _CELL = (
-    "border:1px solid rgba(127,127,127,.35);padding:.3em .6em;text-align:left;vertical-align:top;"
-    "overflow-wrap:anywhere"
+    "border:1px solid rgba(127,127,127,.35);text-align:left;vertical-align:top;"
+    "overflow-wrap:anywhere;padding:.3em"
 )
-_WIDE = "min-width:14em;max-width:40em;overflow:hidden;contain:paint"
+# The room beside its name keeps a column readable on a narrow page.
+_COLUMN = f"{_CELL} 9em .3em .3em"
+_ANSWER = "max-width:40em;overflow:hidden;contain:paint"
 _HEADING = "margin:.8em 0 .3em;font-weight:600"
 _NOTE = "opacity:.8;font-size:90%;overflow-wrap:anywhere;overflow:hidden;contain:paint"
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)")
 _MARKER = re.compile(r"^\s*(?:[-*+]|\d+[.)]|#{1,6}|>)\s+")
-_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]*_]*\s+(?=[^\s\d]|\d+[^\s.)\d])")
+_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]*_]*\s+(?=\S)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,9 @@ class Comparison:
 
     def bundle(self) -> Bundle:
         """Draw it as static HTML and as text."""
-        return Bundle({"text/plain": without_stacks(_text_page(self)), "text/html": _page(self)}, {})
+        return Bundle(
+            {"text/plain": without_stacks(_text_page(self)), "text/html": _page(self)}, {}
+        )
 
 
 def compare(*replies: Any, names: Sequence[str] | None = None) -> Comparison:
@@ -290,7 +294,7 @@ def _figures(reply: Reply) -> dict[str, Any]:
 
 
 def _rows(replies: Sequence[Reply]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows of figures, each a title and a text for each reply; empty rows are left out."""
+    """Yield the rows of figures that are not empty: a title, and a text for each reply."""
     figures = [_figures(reply) for reply in replies]
     shown: dict[str, Callable[[dict[str, Any]], str]] = {
         "model": lambda f: str(f["model"]),
@@ -335,22 +339,22 @@ def _who(comparison: Comparison, statement: Statement) -> str:
 
 def _page(comparison: Comparison) -> str:
     share = comparison.max_chars // (2 * len(comparison.replies))
-    head = "".join(_th(name, "col") for name in comparison.names)
+    head = "".join(_th(name, _COLUMN) for name in comparison.names)
     rows = [f'<tr><td style="{_CELL}"></td>{head}</tr>']
     for title, texts in _rows(comparison.replies):
         cells = "".join(f'<td style="{_CELL}">{plain_html(text)}</td>' for text in texts)
-        rows.append(f"<tr>{_th(title, 'row')}{cells}</tr>")
+        rows.append(f"<tr>{_th(title)}{cells}</tr>")
     answers = "".join(
-        f'<td style="{_CELL}"><div style="{_WIDE}">{_answer_html(reply, share)}</div></td>'
+        f'<td style="{_CELL}"><div style="{_ANSWER}">{_answer_html(reply, share)}</div></td>'
         for reply in comparison.replies
     )
-    rows.append(f"<tr>{_th('answer', 'row')}{answers}</tr>")
+    rows.append(f"<tr>{_th('answer')}{answers}</tr>")
     if parting := comparison.parting:
         cells = "".join(
             f'<td style="{_CELL}">{plain_html(version) or "(ended)"}</td>'
             for version in parting.versions
         )
-        rows.append(f"<tr>{_th(f'step {parting.step}', 'row')}{cells}</tr>")
+        rows.append(f"<tr>{_th(f'step {parting.step}')}{cells}</tr>")
     # Keys scroll only an element that can have the focus.
     table = f'<div tabindex="0" style="{_SCROLLED}"><table>{"".join(rows)}</table></div>'
     pieces = [table, f'<div style="{_NOTE}">{plain_html(_parting_line(comparison))}</div>']
@@ -367,8 +371,8 @@ def _page(comparison: Comparison) -> str:
     return "\n".join(["<div>", *pieces, "</div>"])
 
 
-def _th(text: str, scope: str) -> str:
-    return f'<th scope="{scope}" style="{_CELL}">{plain_html(text)}</th>'
+def _th(text: str, style: str = _CELL) -> str:
+    return f'<th style="{style}">{plain_html(text)}</th>'
 
 
 def _answer_html(reply: Reply, share: int) -> str:

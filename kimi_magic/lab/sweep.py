@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +41,7 @@ SAMPLING = ("temperature", "top_p", "seed")
 MEASURED = "repeat answer data correct prompt_tokens tokens seconds cost error reply".split()
 STOPPED = "Stopped: {done} of {rows} came, and are in kimi.last_sweep."
 NO_PANDAS = "A sweep needs pandas: install it with `pip install pandas`."
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")  # in an answer that was normalised
 CHECK_ERROR = "check failed: {}: {:.200}"
 
 
@@ -77,8 +80,8 @@ def sweep(
         Times that each row is asked. Where there is a seed, each repeat adds one to it.
     check : callable, mapping, str or number, optional
         ``check(reply)`` or ``check(reply, prompt)`` says how right a reply is, as a bool or a
-        number from 0 to 1. A text or a number is the right final answer; a mapping has it for
-        each prompt. Answers are compared as the vote of heavy mode compares them.
+        number from 0 to 1. A text is compared with the final answer as the vote of heavy mode
+        compares two, a number with the last number in it; a mapping has either for each prompt.
     resume : pandas.DataFrame, optional
         Rows of an earlier sweep, such as ``kimi.last_sweep``: those without an error are taken
         over and not asked again.
@@ -125,15 +128,13 @@ def sweep(
         return frame
 
 
-def _plan(
-    session: Session, prompts: Any, repeats: int, keywords: Mapping[str, Any]
-) -> list[_Row]:
+def _plan(session: Session, prompts: Any, repeats: int, keywords: Mapping[str, Any]) -> list[_Row]:
     """Prepare every row, so that what is refused is refused before anything is sent."""
     if unknown := [name for name in keywords if name not in (*VARIED, *SINGLE)]:
         raise KimiError(
             f"kimi.sweep has no {unknown[0]}=: it takes the keywords of kimi.ask, without chat=."
         )
-    if not isinstance(repeats, int) or repeats < 1:
+    if type(repeats) is not int or repeats < 1:
         raise KimiError(f"repeats= is a whole number from 1 on; got {repeats!r:.60}.")
     given = {name: value for name, value in keywords.items() if value is not None}
     lists = {name: _values(name, given[name]) for name in VARIED if name in given}
@@ -203,7 +204,7 @@ def _came_before(rows: Sequence[_Row], frame: Any) -> dict[int, dict[str, Any]]:
         return {}
     names = list(rows[0].varied) if rows else []
     if missing := {"prompt", *names, *MEASURED} - set(frame.columns):
-        raise KimiError(f"resume= takes the frame of a sweep; it has no {sorted(missing)[0]}.")
+        raise KimiError(f"resume= takes the frame of a sweep; it has no {min(missing)}.")
     found = {}
     for made in frame.astype(object).where(frame.notna(), None).to_dict("records"):
         if made["error"] is None:
@@ -244,14 +245,17 @@ def _checker(check: Any) -> Check | None:
 
 
 def _is_answer(reply: Reply, wanted: Any) -> bool:
-    return normalised(final_answer(reply.text)) == normalised(str(wanted))
+    answer = normalised(final_answer(reply.text))
+    if isinstance(wanted, int | float) and not isinstance(wanted, bool):
+        numbers = NUMBER.findall(answer)
+        return bool(numbers) and float(numbers[-1]) == wanted
+    return answer == normalised(str(wanted))
 
 
 class _Kept:
-    """The sink that keeps the reply of a row, and the time that it took."""
+    """The sink that keeps the reply of a row."""
 
     reply: Reply | None = None
-    seconds = 0.0
 
     def handle(self, envelope: Envelope) -> None:
         if isinstance(envelope.event, TurnFinished):
@@ -313,10 +317,8 @@ class _Run:
     ) -> Generator[Envelope | None, None, None]:
         for row, turn in waiting:
             kept = _Kept()
-            try:
+            with suppress(KimiError):  # it is in the reply
                 yield from turn.run([kept], self._ask, lane)
-            except KimiError:
-                pass  # it is in the reply
             assert kept.reply is not None, "a turn ends with TurnFinished"
             self._keep(row, kept.reply, sum(step.seconds for step in kept.reply.record.steps))
 

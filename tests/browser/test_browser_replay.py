@@ -1,4 +1,4 @@
-"""A turn played back in JupyterLab, with the keys that a lecturer has at hand."""
+"""The reasoning lab in JupyterLab: a turn played back by keys, and turns side by side."""
 
 from __future__ import annotations
 
@@ -72,3 +72,25 @@ def test_a_turn_is_played_back(bench: Bench, scripted_server: ScriptedServer) ->
     assert bench.python("print(sum(range(4)))").strip() == "6"
     assert len(scripted_server.requests) == asked
     assert bench.strangers == []
+
+
+@only_lab
+def test_turns_side_by_side(bench: Bench, scripted_server: ScriptedServer) -> None:
+    page = bench.page
+    for number in range(4):
+        scripted_server.reply(f"It is **{number}**. Of course. `{'long' * 40}` " * 3)
+    bench.python("several = [kimi.ask('How many?', show=False) for _ in range(4)]")
+    bench.run("%kimi compare several")
+    bench.record.get_by_text("several 4").first.wait_for()
+    bench.wait_for_kernel()
+    selector = ".jp-OutputArea-output.jp-RenderedHTMLCommon"
+    for theme in ("light", "dark"):
+        bench.theme(theme)
+        bench.shot(f"compare-{theme}")
+        assert complaints(page, selector) == []
+    narrow(bench, width=420)
+    assert too_wide(page, selector) <= 0
+    assert bench.record.locator("th").first.bounding_box()["width"] > 100
+    bench.shot("compare-narrow")
+    narrow(bench, width=1000)
+    bench.theme("light")
