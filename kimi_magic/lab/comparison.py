@@ -36,11 +36,13 @@ _CELL = (
     "border:1px solid rgba(127,127,127,.35);text-align:left;vertical-align:top;"
     "overflow-wrap:anywhere;padding:.3em"
 )
+_TITLE = f"{_CELL};white-space:pre"
 # The room beside its name keeps a column readable on a narrow page.
-_COLUMN = f"{_CELL} 9em .3em .3em"
+_COLUMN = f"{_TITLE};padding:.3em 9em .3em .3em"
 _ANSWER = "max-width:40em;overflow:hidden;contain:paint"
 _HEADING = "margin:.8em 0 .3em;font-weight:600"
-_NOTE = "opacity:.8;font-size:90%;overflow-wrap:anywhere;overflow:hidden;contain:paint"
+_SAID = "overflow-wrap:anywhere;overflow:hidden;contain:paint"
+_NOTE = f"opacity:.8;font-size:90%;{_SAID}"
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)")
 _MARKER = re.compile(r"^\s*(?:[-*+]|\d+[.)]|#{1,6}|>)\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]*_]*\s+(?=\S)")
@@ -364,14 +366,15 @@ def _page(comparison: Comparison) -> str:
             f"<li>{plain_html(_line(s.text) + _who(comparison, s))}</li>" for s in statements[:left]
         )
         left = max(left - len(statements), 0)
-        pieces += [f'<div style="{_HEADING}">{plain_html(title)}</div>', f"<ul>{items}</ul>"]
+        pieces.append(f'<div style="{_HEADING}">{plain_html(title)}</div>')
+        pieces.append(f'<div style="{_SAID}"><ul>{items}</ul></div>')
         if not left:
             break
     pieces.append(f'<div style="{_NOTE}">{escape(MATCHED)}</div>')
     return "\n".join(["<div>", *pieces, "</div>"])
 
 
-def _th(text: str, style: str = _CELL) -> str:
+def _th(text: str, style: str = _TITLE) -> str:
     return f'<th style="{style}">{plain_html(text)}</th>'
 
 

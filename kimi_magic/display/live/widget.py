@@ -27,15 +27,23 @@ WITHOUT_WIDGETS = (
 )
 
 
+# No string in our files holds " // ".
+_COMMENTS = re.compile(
+    r"(?m)^\s*/\*(?:(?!\*/)[\s\S])*\*/[ \t]*\n|^\s*//.*\n|^\s+|[ \t]+// .*$"
+    r"|/\*\* @(?:(?!\*/).)*\*/ "
+)
+
+
 def _read(name: str) -> str:
-    return (_HERE / name).read_text("utf-8")
+    """Return a file without its comments and its indentation."""
+    return _COMMENTS.sub("", (_HERE / name).read_text("utf-8"))
 
 
 SCRIPT = zlib.compress(
-    json.dumps({"script": _read("live.js"), "style": _read("live.css")}).encode()
+    json.dumps({"script": _read("live.js"), "style": _read("live.css")}).encode(), level=9
 )
 """``live.js`` and ``live.css``; browsers inflate this with ``DecompressionStream``."""
-_LOADER = re.sub(r"(?m)^\s*//.*\n|^\s+", "", _read("loader.js"))
+_LOADER = _read("loader.js")
 
 
 class TurnWidget(anywidget.AnyWidget):
