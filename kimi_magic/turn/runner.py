@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Chats, Place
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from kimi_magic.schema.output import OutputSchema
     from kimi_magic.secrets.keys import Key
     from kimi_magic.tools.call import Approve
+    from kimi_magic.tools.step_calls import Made
     from kimi_magic.tools.toolset import Toolset
     from kimi_magic.wire.client import Exchange
 
@@ -82,6 +83,8 @@ class PreparedTurn:
     ``keys`` are those that were known when it was prepared, ``shown_in`` is the number of the cell
     that shows the turn. With ``announces_practice``, the reader is told, once a session, that the
     practice model answers. Its chat takes the turn in if it ``keeps`` it.
+    ``approved`` is for a turn outside of any chat; the trajectories of a turn share it, and the
+    calls that were ``made`` once for all.
     """
 
     request: TurnRequest
@@ -98,6 +101,8 @@ class PreparedTurn:
     shown_in: int | None = None
     announces_practice: bool = False
     keeps: bool = True
+    approved: Approved = field(default_factory=set)
+    made: Made = field(default_factory=dict)
 
     def run(
         self,
@@ -220,7 +225,6 @@ class _Run:
         self._lane = lane
         self._chat = chat
         self._ask = ask
-        self._approved: Approved = set()  # of a turn outside of any chat
         self._began, self._started = time.monotonic(), time.time()
         connector = turn.connector
         # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
@@ -354,9 +358,10 @@ class _Run:
         """Make the calls of a step; no result holds a key."""
         from kimi_magic.tools.step_calls import run_step_calls
 
-        assert self._turn.toolset is not None, "only tools that were offered are called"
+        turn = self._turn
+        assert turn.toolset is not None, "only tools that were offered are called"
         try:
-            for event in run_step_calls(self._turn.toolset, calls, self._approve()):
+            for event in run_step_calls(turn.toolset, calls, self._approve(), turn.made):
                 if isinstance(event, ToolFinished):
                     yield replace(event, result=self._redact(event.result))
                 else:
@@ -371,7 +376,7 @@ class _Run:
             return lambda *_: False
         if turn.toolset is None or not can_answer():
             return None
-        approved = self._chat.approved if self._chat else self._approved
+        approved = self._chat.approved if self._chat else turn.approved
         return Approval(
             turn.toolset.namespace, approved, self._ask, self._announce, redact=self._redact
         )
