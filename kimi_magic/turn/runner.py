@@ -19,6 +19,7 @@ from kimi_magic.chats.context_window import Calibration
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import (
     BadRequest,
+    ConnectionFailed,
     EndpointError,
     KeyRefused,
     KimiError,
@@ -71,6 +72,7 @@ PRACTICE = (
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.kimi.ai)."
 )
 MASKED = "Masked in what is sent: {}. --allow-secrets sends it."
+LIST_COMES_FIRST = "{} would be asked for its models first: {} stands for what it lists."
 REPLACED = "{} is no longer offered here: {} answers, and from now on in this session."
 LESS_STRICT = "The server refused the request with its answer's schema: it is asked less strictly."
 
@@ -138,6 +140,8 @@ class PreparedTurn:
         check_images(self.request, target.record)
         draft, *_ = outgoing.drafts(target)
         notices = left_out(self.request, target, self.settings)
+        if not (model or self.connector.default_model(self.endpoint)):
+            notices.insert(0, LIST_COMES_FIRST.format(self.endpoint.name, target.model))
         for happening in outgoing.new_loop(target, draft).run():
             if isinstance(happening, Notice):
                 notices.append(happening.text)
@@ -186,7 +190,7 @@ def prepare(
         None if request.allow_secrets else Redactor(keys, shapes=True),
         tokens=settings.summary_tokens,
         instruction=schema.instruction if schema else "",
-        sees=connector.target(endpoint, request.model or settings.model).record.sees,
+        sees=connector.may_see(endpoint, request.model or settings.model),
     )
     return PreparedTurn(
         request,
@@ -232,6 +236,8 @@ class _Run:
                 error = failure
                 if isinstance(failure, KeyRefused):
                     self._turn.connector.forget(self._turn.endpoint)
+                if isinstance(failure, KeyRefused | ConnectionFailed):
+                    self._turn.connector.ask_again(self._turn.endpoint)
             except KeyboardInterrupt:
                 error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
                 if self._loop is None or self._loop.waiting:

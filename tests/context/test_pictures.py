@@ -191,7 +191,7 @@ def test_a_chat_with_a_picture_goes_on_with_a_model_that_does_not_see(session: S
     with ScriptedServer() as server:
         server.reply("OK")
         kimi.ask("And?", endpoint=server.base_url, chat="main", show=False)
-    said = server.requests[0].body["messages"][1]["content"]
+    said = server.requests[-1].body["messages"][1]["content"]
     assert [part["type"] for part in said] == ["text", "text"]
     assert "picture" in said[1]["text"]
 
@@ -206,7 +206,7 @@ def test_figures_in_a_cell(kernel: Kernel, asked: ScriptedServer, tmp_path: Path
     with ScriptedServer("moonshot-k3") as server:
         kernel.run(f"kimi.add_endpoint(name='x', base_url={server.base_url!r}, like='moonshot')")
         server.reply("I see.")
-        kernel.run(cell.format("-e x"))
+        kernel.run(cell.format("-e x -m kimi-k3"))
         content = server.requests[0].body["messages"][-1]["content"]
         kinds = [part["type"] for part in content]
         drawn = kinds.count("image_url")
@@ -214,7 +214,7 @@ def test_figures_in_a_cell(kernel: Kernel, asked: ScriptedServer, tmp_path: Path
         keeps = kernel.run("print(hasattr(get_ipython().history_manager, 'outputs'))").stdout
         assert drawn >= 3 + (keeps == "True\n"), "the file, the outputs, the variable, the value"
         assert content[-1]["text"] == "."
-        dry = kernel.run(cell.format("-e x --dry-run"))
+        dry = kernel.run(cell.format("-e x -m kimi-k3 --dry-run"))
         assert dry.stdout.count("[picture, ") == drawn
         assert len([shown for shown in dry.displays if "image/png" in shown]) == drawn
         assert len(server.requests) == 1
