@@ -10,20 +10,30 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import PromptError
-from kimi_magic.core.messages import ImagePart
+from kimi_magic.core.messages import ImagePart, Output
 from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import clip
 from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
 
-__all__ = ["captioned", "is_picture", "picture", "read_picture", "redraw"]
+__all__ = [
+    "captioned",
+    "is_picture",
+    "picture",
+    "pictures_in",
+    "pngs",
+    "read_picture",
+    "redraw",
+]
 
 LONGEST_SIDE = 1600  # pixels
 MAX_FILE = 50_000_000
+MOST_MEMBERS, MOST_FIGURES = 1000, 5  # of a collection that a tool returned
 SECONDS = 20.0  # a renderer of plotly or altair starts a browser or an engine of its own
 NEEDS_PILLOW = "Pictures need Pillow 10.1 or newer: `pip install -U pillow`."
 
@@ -47,6 +57,24 @@ def picture(value: object, *, tokens: int = 1500) -> ImagePart | None:
     except (*USER_ERRORS, ImportError):
         return None
     return replace(drawn, instead=summarize(value, tokens=tokens))
+
+
+def pictures_in(value: object) -> tuple[ImagePart, ...]:
+    """Draw a figure, or the first figures of a list, a tuple or the values of a dict."""
+    kind = type(value)
+    members: Iterable[object] = (value,)
+    if kind in (list, tuple):
+        members = value  # type: ignore[assignment] # told by its type
+    elif kind is dict:
+        members = value.values()  # type: ignore[attr-defined] # as above
+    figures = islice(filter(is_picture, islice(members, MOST_MEMBERS)), MOST_FIGURES)
+    return tuple(filter(None, map(picture, figures)))
+
+
+def pngs(outputs: Iterable[Output]) -> list[Any]:
+    """Return the PNG or JPEG of each output that has one, in base64."""
+    found = (output.data.get("image/png") or output.data.get("image/jpeg") for output in outputs)
+    return [image for image in found if image]
 
 
 def read_picture(path: str) -> ImagePart:

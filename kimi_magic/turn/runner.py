@@ -32,6 +32,8 @@ from kimi_magic.core.events import (
     Event,
     Notice,
     Preparing,
+    RequestStarted,
+    Retrying,
     Sink,
     ToolFinished,
     ToolStarted,
@@ -40,7 +42,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.interrupts import interruptible, uninterrupted, waiting
-from kimi_magic.core.messages import Message, ToolCall, as_content
+from kimi_magic.core.messages import Message, ToolCall, ToolResult, as_content
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
@@ -224,6 +226,9 @@ class _Run:
         self._loop: Loop | None = None
         self._outgoing = turn.outgoing(chat)
         self._draft: Draft | None = None
+        self._sent: Send | None = None  # the latest request
+        self._sees = False  # True if the model reads images
+        self._left_out: list[str] = []  # notices that wait
         self._data: Any = None
         self._inbox = Inbox(turn.settings.max_queue_bytes)
 
@@ -266,9 +271,11 @@ class _Run:
             yield self._tell(Notice(notice))
         try:
             yield from self._take_with(resolved.target)
-        except NotFound:
-            found = self._in_place_of(resolved) if self._loop and not self._loop.steps else None
+        except EndpointError as error:
+            gone = isinstance(error, NotFound) and self._loop and not self._loop.steps
+            found = self._in_place_of(resolved) if gone else None
             if found is None:
+                yield from self._tell_left_out()
                 raise
             yield self._tell(Notice(REPLACED.format(self._model, found.model)))
             self._model = found.model
@@ -276,12 +283,21 @@ class _Run:
 
     def _in_place_of(self, resolved: ResolvedEndpoint) -> Target | None:
         """Find a model in the place of a default that is gone; a named one is never replaced."""
-        turn = self._turn
-        named = turn.request.model or turn.settings.model
-        if named or resolved.practice or not resolved.target.is_default:
+        if resolved.practice or not self._may_give_way(resolved.target):
             return None
-        found = turn.connector.replace_default(resolved)
+        found = self._turn.connector.replace_default(resolved)
         return found.target if found else None
+
+    def _may_give_way(self, target: Target) -> bool:
+        """Return True for a default: another model may answer, if the server has it no longer."""
+        named = self._turn.request.model or self._turn.settings.model
+        return not named and target.is_default
+
+    def _tell_left_out(self) -> Iterator[Envelope]:
+        """Tell, once, what the model does not take; not before the server has taken the model."""
+        notices, self._left_out = self._left_out, []
+        for notice in notices:
+            yield self._tell(Notice(notice))
 
     def _take_with(self, target: Target) -> Iterator[Envelope | None]:
         turn = self._turn
@@ -289,18 +305,22 @@ class _Run:
             self._chat.begin(turn.place, fresh=turn.request.fresh)
             asked = (target.endpoint.name, target.model)
             self._chat.calibrations.setdefault(asked, Calibration())
-        for notice in left_out(turn.request, target, turn.settings):
-            yield self._tell(Notice(notice))
         check_images(turn.request, target.record)
+        self._sees = target.record.sees
+        self._left_out = left_out(turn.request, target, turn.settings)
+        if not self._may_give_way(target):
+            yield from self._tell_left_out()
         drafts = self._outgoing.drafts(target)
         for draft in drafts:
-            self._draft = draft
+            self._draft, self._sent = draft, None
             self._loop = self._outgoing.new_loop(target, draft)
             try:
                 with closing(_drive(self._loop, self._open, self._make_calls)) as happenings:
                     for event in happenings:
                         if event is None:
                             self._sinks.tick()
+                        elif not isinstance(event, RequestStarted | Retrying):
+                            yield from self._tell_left_out()
                         yield None if event is None else self._tell(event)
                 break
             except BadRequest as refused:
@@ -335,6 +355,7 @@ class _Run:
 
     def _open(self, send: Send) -> Exchange:
         assert self._draft is not None, "a draft is chosen before the loop runs"
+        self._sent = send
         resolved = self._connect()  # anew each time: the embedded engine may have been ended since
         record = resolved.target.record
         messages = [message.to_dict() for message in send.messages]
@@ -353,11 +374,24 @@ class _Run:
         try:
             for event in run_step_calls(self._turn.toolset, calls, self._approve()):
                 if isinstance(event, ToolFinished):
-                    yield replace(event, result=self._redact(event.result))
+                    yield replace(event, result=self._drawn(self._redact(event.result)))
                 else:
                     yield event
         except ToolInterrupted as interrupt:
             raise ToolInterrupted(self._redact(interrupt.result)) from None
+
+    def _drawn(self, result: ToolResult) -> ToolResult:
+        """Draw the figures that a tool returned, for a model that sees; outputs may show them."""
+        if not self._sees or result.value is None:
+            return result
+        from kimi_magic.context.pictures import pictures_in, pngs
+
+        if pngs(result.outputs):
+            return result
+        try:
+            return replace(result, pictures=pictures_in(result.value))
+        except KeyboardInterrupt:
+            raise ToolInterrupted(result) from None
 
     def _approve(self) -> Approve | None:
         """Return who is asked about calls; None where nobody can answer."""
@@ -392,7 +426,7 @@ class _Run:
         endpoint = turn.endpoint
         record = replace(
             record,
-            parameters=self._draft.common if self._draft else {},
+            parameters=self._draft.recorded(self._sent) if self._draft else {},
             endpoint=EndpointFacts(
                 endpoint.name,
                 endpoint.base_url,
