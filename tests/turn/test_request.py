@@ -13,6 +13,7 @@ import kimi_magic as kimi
 from kimi_magic.core.errors import BadRequest, ConnectionFailed, KeyRefused, KimiError, NotFound
 from kimi_magic.core.events import Event, Notice, TurnFinished
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.session import Session
 from kimi_magic.testing import K3_DIALECTS, ScriptedServer
 from kimi_magic.turn.request import make_request
@@ -356,3 +357,23 @@ def test_the_key_of_a_known_endpoint_stays_with_its_address(
         server.reply("OK")
         assert kimi.ask("Hi", endpoint=endpoint(server), show=False).text == "OK"
     assert "0123456789abcdef" not in str(server.requests[0].headers)
+
+
+def test_the_record_has_the_parameters_of_the_answers_request(session: Session) -> None:
+    """With tools, the answer that does not fit is asked for again, without tools and held."""
+    with ScriptedServer("moonshot-k3") as server:
+        name = endpoint(server)
+        server.reply(tool_calls=[{"name": "add", "arguments": {"x": 2, "y": 3}}])
+        server.reply('{"sum": 5}')
+        fits = kimi.ask("2 + 3?", endpoint=name, tools=add, schema="sum int", show=False)
+        server.reply("five")
+        server.reply('{"sum": 5}')
+        mended = kimi.ask("2 + 3?", endpoint=name, tools=add, schema="sum int", show=False)
+        sent = [dict(request.body) for request in server.requests]
+    for body in sent:
+        del body["messages"]
+    assert fits.record.parameters == sent[1]
+    assert mended.record.parameters == sent[3] | {"tools": sent[2]["tools"]}
+    assert "response_format" in mended.record.parameters
+    assert "response_format" not in fits.record.parameters
+    assert TurnRecord.from_dict(mended.record.to_dict()) == mended.record
