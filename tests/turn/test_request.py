@@ -377,3 +377,30 @@ def test_the_record_has_the_parameters_of_the_answers_request(session: Session) 
     assert "response_format" in mended.record.parameters
     assert "response_format" not in fits.record.parameters
     assert TurnRecord.from_dict(mended.record.to_dict()) == mended.record
+
+
+def test_the_model_is_told_of_calls_that_cannot_be_read(session: Session) -> None:
+    """K3's raw text: a value that never ends, and a key that is there twice."""
+
+    def argument(key: str, value: str, end: str = "<|close|>argument<|sep|>") -> str:
+        return f'<|open|>argument key="{key}" type="number"<|sep|>{value}{end}'
+
+    def call(*arguments: str) -> str:
+        return f'<|open|>call tool="add" index="1"<|sep|>{"".join(arguments)}<|close|>call<|sep|>'
+
+    calls = [
+        call(argument("x", "2"), argument("y", "3", "")),
+        call(argument("x", "2"), argument("x", "4"), argument("y", "3")),
+        call(argument("x", "2"), argument("y", "3")),
+    ]
+    written = f"I add.<|open|>tools<|sep|>{''.join(calls)}<|close|>tools<|sep|>"
+    with ScriptedServer("vllm-k3") as server:
+        server.reply(f"{written}<|close|>message<|sep|>")
+        server.reply("It is 5.")
+        reply = kimi.ask("2 + 3?", endpoint=endpoint(server), tools=add, show=False)
+        results = [m["content"] for m in server.requests[-1].body["messages"][-3:]]
+    assert reply.steps[0].text == "I add."
+    assert "Nothing was run: the arguments do not fit." in results[0]
+    assert "cut off after" in results[0]
+    assert "more than once" in results[1]
+    assert results[2] == "5"
