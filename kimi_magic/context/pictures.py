@@ -7,6 +7,7 @@ import binascii
 import math
 import stat
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -29,12 +30,17 @@ __all__ = [
     "pngs",
     "read_picture",
     "redraw",
+    "with_caption",
 ]
 
 LONGEST_SIDE = 1600  # pixels
 MAX_FILE = 50_000_000
+MAX_PIXELS = 80_000_000  # a small file may unfold to any size; Pillow warns a little later
+# Pillow hands EPS to Ghostscript, which runs the file as a program, and WMF to Windows.
+FORMATS = "PNG JPEG MPO GIF WEBP AVIF JPEG2000 TIFF BMP DIB PPM ICO ICNS TGA PCX".split()
 MOST_MEMBERS, MOST_FIGURES = 1000, 5  # of a collection that a tool returned
 SECONDS = 20.0  # a renderer of plotly or altair starts a browser or an engine of its own
+TOO_LARGE = f"{{}} is larger than {MAX_FILE // 1_000_000} MB: make it smaller."
 NEEDS_PILLOW = "Pictures need Pillow 10.1 or newer: `pip install -U pillow`."
 
 
@@ -97,7 +103,7 @@ def read_picture(path: str) -> ImagePart:
         raise
     except USER_ERRORS as error:
         why = clip(str(error).rstrip("."), 120)
-        raise PromptError(f"{name} is no image: {why}.") from None
+        raise PromptError(f"{name} cannot be sent as an image: {why}.") from None
 
 
 def _content(file: Path, name: str) -> bytes:
@@ -105,8 +111,12 @@ def _content(file: Path, name: str) -> bytes:
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise PromptError(f"{name} is no file: a pipe or a device has no end.")
     if status.st_size > MAX_FILE:
-        raise PromptError(f"{name} is larger than {MAX_FILE // 1_000_000} MB: make it smaller.")
-    return file.read_bytes()
+        raise PromptError(TOO_LARGE.format(name))
+    with file.open("rb") as opened:
+        content = opened.read(MAX_FILE + 1)  # it may have grown, or told another size
+    if len(content) > MAX_FILE:
+        raise PromptError(TOO_LARGE.format(name))
+    return content
 
 
 def redraw(encoded: Any) -> ImagePart | None:
@@ -120,8 +130,12 @@ def redraw(encoded: Any) -> ImagePart | None:
 def captioned(caption: str, outputs: Iterable[Any]) -> Iterator[str | ImagePart]:
     """Yield the pictures among outputs in base64, each behind its caption."""
     for image in filter(None, map(redraw, outputs)):
-        yield f"{caption}:\n"
-        yield image
+        yield from with_caption(caption, image)
+
+
+def with_caption(caption: str, image: ImagePart) -> tuple[str, ImagePart]:
+    """Return a picture behind its caption, which tells its size."""
+    return f"{caption} ({image.width} × {image.height} pixels):\n", image
 
 
 def _renderer(value: object) -> Callable[[Any], bytes] | None:
@@ -175,12 +189,20 @@ def _png(data: bytes) -> ImagePart:
     """
     from PIL import Image, ImageOps
 
-    with Image.open(BytesIO(data)) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode not in ("L", "RGB", "RGBA", "CMYK"):
-            upright = _as_shown(upright)  # Pillow shrinks palettes without smoothing
-        upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        upright = _as_shown(upright)
+    Image.init()
+    readable = [name for name in FORMATS if name in Image.OPEN]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+        opened = Image.open(BytesIO(data), formats=readable)
+    with opened as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"it has more than {MAX_PIXELS // 1_000_000} million pixels")
+        upright: Image.Image = image
+        if image.mode not in ("L", "RGB", "RGBA", "CMYK"):
+            # Pillow shrinks palettes without smoothing.
+            upright = _as_shown(ImageOps.exif_transpose(image))
+        upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))  # a JPEG is decoded no larger than that
+        upright = _as_shown(ImageOps.exif_transpose(upright))
         bare = Image.new(upright.mode, upright.size)
         bare.paste(upright)
     file = BytesIO()

@@ -521,13 +521,14 @@ def _as_data(result: ToolResult) -> ToolResult:
 
 def _pictures(results: Sequence[ToolResult]) -> Message | None:
     """Return a message with the pictures that tools made; a tool's own message holds text alone."""
-    from kimi_magic.context.pictures import captioned, pngs
+    from kimi_magic.context.pictures import captioned, pngs, with_caption
 
     pieces: list[str | ImagePart] = []
     for result in results:
         caption = f"A picture that {result.name} made"
         pieces += captioned(caption, pngs(result.outputs))
-        pieces += [piece for image in result.pictures for piece in (f"{caption}:\n", image)]
+        for image in result.pictures:
+            pieces += with_caption(caption, image)
     return Message("user", join_parts(pieces)) if pieces else None
 
 

@@ -114,16 +114,15 @@ def _blocks(
                 yield from captioned(caption, cell.images)
     if not variables:
         return
-    from kimi_magic.context.variables import picture_block, variable_blocks
+    from kimi_magic.context.variables import picture_caption, variable_blocks
 
     pictures = {}
     if sees:
-        from kimi_magic.context.pictures import is_picture, picture
+        from kimi_magic.context.pictures import is_picture, picture, with_caption
 
         drawn = {n: picture(v, tokens=tokens) for n, v in variables.items() if is_picture(v)}
         pictures = {name: image for name, image in drawn.items() if image}
     if texts := {name: value for name, value in variables.items() if name not in pictures}:
         yield variable_blocks(texts, tokens=tokens)
     for name, image in pictures.items():
-        yield picture_block(name)
-        yield image
+        yield from with_caption(picture_caption(name), image)
