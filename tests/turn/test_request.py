@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -404,3 +404,42 @@ def test_the_model_is_told_of_calls_that_cannot_be_read(session: Session) -> Non
     assert "cut off after" in results[0]
     assert "more than once" in results[1]
     assert results[2] == "5"
+
+
+@pytest.mark.parametrize("dialect", K3_DIALECTS)
+def test_a_long_chat_with_pictures_and_reasoning_is_shortened(
+    session: Session, dialect: str
+) -> None:
+    """What is left is as strict servers take it, and shorter at each try."""
+    from PIL import Image
+
+    def draw(width: int) -> Any:
+        """Draw."""
+        return Image.new("RGB", (width, 10), "red")
+
+    def pictures(body: Mapping[str, Any]) -> int:
+        return json.dumps(body["messages"]).count("image_url") // 2
+
+    draws = [{"name": "draw", "arguments": {"width": width}} for width in (20, 30)]
+    too_long = "This model's maximum context length is 1048576 tokens"
+    with ScriptedServer(dialect) as server:
+        options: Any = {"endpoint": endpoint(server), "chat": "main", "show": False}
+        for question in ("One", "Two"):
+            server.reply(reasoning="Draw.", tool_calls=draws)
+            server.reply("Red.", reasoning="Seen.")
+            kimi.ask(question, tools=draw, **options)
+        server.reply(reasoning="Draw.", tool_calls=draws)
+        server.reply(reasoning="Draw again.", tool_calls=draws[:1])
+        for _ in range(3):
+            server.error(400, too_long)
+        server.reply("Still red.", reasoning="Seen.")
+        reply = kimi.ask("Three", tools=draw, max_steps=3, **options)
+        tries = [request.body for request in server.requests if request.body][-4:]
+        assert [pictures(body) for body in tries] == [7, 1, 1, 1]
+        said = ("One", "Two", "Three")
+        prompts = [[m["content"] for m in b["messages"] if m.get("content") in said] for b in tries]
+        assert prompts == [["One", "Two", "Three"]] * 2 + [["Two", "Three"], ["Three"]]
+        assert "This picture was left out to make room." in json.dumps(tries[1])
+        server.reply("Yes.")
+        kimi.ask("Is it?", **options)
+    assert reply.text == "Still red."
