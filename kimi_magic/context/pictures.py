@@ -24,6 +24,7 @@ from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
 
 __all__ = [
     "captioned",
+    "drawn_anew",
     "is_picture",
     "picture",
     "pictures_in",
@@ -92,8 +93,23 @@ def read_picture(path: str) -> ImagePart:
         It cannot be read, or is no image.
     """
     name = clip(path, 120)
+    return _drawn(lambda: _content(Path(path).expanduser(), name), name)
+
+
+def drawn_anew(image: ImagePart) -> ImagePart:
+    """Return a picture of the user's own as ours are: PNG, bounded, without metadata.
+
+    Raises
+    ------
+    PromptError
+        It cannot be read, or is no image.
+    """
+    return _drawn(lambda: base64.b64decode(image.data), "A picture in the prompt")
+
+
+def _drawn(read: Callable[[], bytes], name: str) -> ImagePart:
     try:
-        return _png(_content(Path(path).expanduser(), name))
+        return _png(read())
     except OSError as error:
         why = error.strerror or "it is no image that Pillow reads"
         raise PromptError(f"{name} cannot be sent as an image: {why}.") from None

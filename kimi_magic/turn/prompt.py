@@ -90,12 +90,12 @@ def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drawn_anew(part: Part) -> Part:
-    """Return a picture of the user's own bounded and without metadata, as far as it can be read."""
+    """Return a picture of the user's own bounded and without metadata."""
     if not isinstance(part, ImagePart) or part.width:
         return part
-    from kimi_magic.context.pictures import redraw
+    from kimi_magic.context.pictures import drawn_anew
 
-    return redraw(part.data) or part
+    return drawn_anew(part)
 
 
 def _blocks(
