@@ -279,6 +279,7 @@ class _Run:
                 raise
             yield self._tell(Notice(REPLACED.format(self._model, found.model)))
             self._model = found.model
+            yield self._tell(TurnStarted(found.model, turn.endpoint.name))
             yield from self._take_with(found)
 
     def _in_place_of(self, resolved: ResolvedEndpoint) -> Target | None:

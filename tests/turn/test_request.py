@@ -14,6 +14,7 @@ from kimi_magic.core.errors import BadRequest, ConnectionFailed, KeyRefused, Kim
 from kimi_magic.core.events import Event, Notice, TurnFinished
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.display.timeline import Timeline
 from kimi_magic.session import Session
 from kimi_magic.testing import K3_DIALECTS, ScriptedServer
 from kimi_magic.turn.request import make_request
@@ -188,6 +189,20 @@ def test_a_default_that_is_gone_gives_way_to_the_newest(session: Session, status
     assert "kimi-k3 " in notices[0]
     assert "kimi-k3.1-pro" in notices[0]
     assert not later
+
+
+def test_the_reader_sees_the_model_that_answers(session: Session) -> None:
+    """In a live view, at the head of a text, and in the record."""
+    with ScriptedServer(models=["kimi-k3.1-pro"]) as server:
+        server.error(404, GONE)
+        server.reply("OK", reasoning="So.")
+        events = list(kimi.stream("Hi", endpoint=endpoint(server)))
+    timeline = Timeline()
+    states = [op for event in events for op in timeline.apply(event) if op["op"] == "state"]
+    assert timeline.head == "kimi-k3.1-pro"
+    assert [op["text"] for op in states if "Waiting" in op["text"]][-1] == (
+        "Waiting for kimi-k3.1-pro…"
+    )
 
 
 def test_a_model_that_is_gone_may_still_be_listed(session: Session) -> None:
