@@ -139,11 +139,12 @@ class PreparedTurn:
         chat = self.chats.peek(self.request.chat) if self.request.chat else None
         outgoing = self.outgoing(chat)
         target = self.connector.target(self.endpoint, model)
-        check_images(self.request, target.record)
-        draft, *_ = outgoing.drafts(target)
         notices = left_out(self.request, target, self.settings)
-        if not (model or self.connector.default_model(self.endpoint)):
-            notices.insert(0, LIST_COMES_FIRST.format(self.endpoint.name, target.model))
+        if model or self.connector.default_model(self.endpoint):
+            check_images(self.request, target.record)
+        else:  # the server's list will tell
+            notices = [LIST_COMES_FIRST.format(self.endpoint.name, target.model)]
+        draft, *_ = outgoing.drafts(target)
         for happening in outgoing.new_loop(target, draft).run():
             if isinstance(happening, Notice):
                 notices.append(happening.text)

@@ -12,6 +12,7 @@ import pytest
 import kimi_magic as kimi
 from kimi_magic.core.errors import BadRequest, ConnectionFailed, KeyRefused, KimiError, NotFound
 from kimi_magic.core.events import Event, Notice, TurnFinished
+from kimi_magic.core.messages import ImagePart
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.display.timeline import Timeline
@@ -269,6 +270,8 @@ def test_an_address_that_nobody_knows_answers_with_what_it_lists(
             where = {"endpoint": kimi.add_endpoint(name="lab", base_url=server.base_url)}
         dry = session.dry_run(make_request("Hi", **where)).text
         assert "would be asked for its models first: kimi-k2-thinking stands for" in dry
+        image = ImagePart("AAAA", width=9, height=9)
+        assert "stands for" in session.dry_run(make_request("Hi", images=(image,), **where)).text
         assert not server.requests
         for _ in range(2):
             server.reply("OK")
