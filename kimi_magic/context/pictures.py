@@ -7,11 +7,12 @@ import binascii
 import math
 import stat
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from io import BytesIO
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def pictures_in(value: object) -> tuple[ImagePart, ...]:
     elif kind is dict:
         members = value.values()  # type: ignore[attr-defined] # as above
     figures = islice(filter(is_picture, islice(members, MOST_MEMBERS)), MOST_FIGURES)
-    return tuple(filter(None, map(picture, figures)))
+    until = time.monotonic() + SECONDS
+    in_time = takewhile(lambda _: time.monotonic() < until, figures)
+    return tuple(filter(None, map(picture, in_time)))
 
 
 def pngs(outputs: Iterable[Output]) -> list[Any]:
