@@ -164,9 +164,9 @@ class Session:
         return describe_request(turn.endpoint, *turn.first_request(model), turn.prompt)
 
     def sees(self, endpoint: str | None, model: str | None) -> bool:
-        """Return True if the model that would be asked is known to read images."""
+        """Return True if the model that would be asked reads images, or is not known yet."""
         chosen = self.connector.choose(endpoint, self.settings)
-        return self.connector.target(chosen, model or self.settings.model).record.sees
+        return self.connector.may_see(chosen, model or self.settings.model)
 
     def to_continue(self, chat: str) -> TurnRequest:
         """Make the request that continues a chat's latest turn.

@@ -29,6 +29,7 @@ import kimi_magic.tools.decorator
 kimi_magic.tools.decorator.offered.clear()
 kimi.settings.cell_errors.clear()
 kimi.settings.cell_errors.latest = None
+kimi.settings.read_environment()
 for _name, _trait in type(kimi.settings).class_traits(config=True).items():
     setattr(kimi.settings, _name, _trait.default(kimi.settings))
 """

@@ -122,6 +122,7 @@ def tool(
     timeout: float | None = None,
     max_chars: int = 4000,
     parallel: bool = False,
+    once: bool = False,
     refs: Any = None,
 ) -> Callable[[F], F]: ...
 @overload
@@ -135,6 +136,7 @@ def tool(
     timeout: float | None = None,
     max_chars: int = 4000,
     parallel: bool = False,
+    once: bool = False,
     refs: Any = None,
 ) -> F: ...
 def tool(
@@ -147,6 +149,7 @@ def tool(
     timeout: float | None = None,
     max_chars: int = 4000,
     parallel: bool = False,
+    once: bool = False,
     refs: Any = None,
 ) -> Any:
     """Offer a function to the model in every cell that names no tools of its own.
@@ -168,6 +171,8 @@ def tool(
         Characters of a result that are sent to the model.
     parallel : bool
         Run in a worker thread, beside other calls.
+    once : bool
+        Make a call with the same arguments only once in a turn, for all of its trajectories.
     refs : str, callable, mapping or iterable of these, optional
         What the model may name for parameters that take an object by its name, beside the
         notebook's data and own functions: names and dotted paths such as ``"np.mean"``,
@@ -180,7 +185,7 @@ def tool(
     ... def forecast(region: str, months: int = 3) -> list[float]:
     ...     "Forecast the sales of a region."
     """
-    options = ToolOptions(confirm, timeout, max_chars, parallel)
+    options = ToolOptions(confirm, timeout, max_chars, parallel, once)
 
     def mark(fn: Callable[..., Any]) -> Callable[..., Any]:
         if not callable(fn):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import json
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -16,37 +17,65 @@ from kimi_magic.tools.call import Approve, told
 from kimi_magic.tools.shell_state import guarding
 from kimi_magic.tools.toolset import Toolset
 
-__all__ = ["run_step_calls"]
+__all__ = ["Made", "run_step_calls"]
 
 TICK = 0.05
 MAX_THREADS = 16
 
 CallEvent = ToolStarted | ToolFinished | None
+Made = dict[Hashable, ToolResult]
+"""The results of a turn's calls of tools with ``once=True``."""
 
 
 def run_step_calls(
-    toolset: Toolset, calls: Sequence[ToolCall], approve: Approve | None
+    toolset: Toolset, calls: Sequence[ToolCall], approve: Approve | None, made: Made
 ) -> Iterator[CallEvent]:
     """Make the calls and yield their events, and None every `TICK` seconds while threads work.
 
     Consecutive calls of ``parallel=True`` tools run side by side in threads. Every other call runs
     in this thread, once those before it have ended. A ToolInterrupted leaves the threads behind.
+    A call of a tool with ``once=True`` that was ``made`` before is not made again.
     """
 
     def is_parallel(place: tuple[int, ToolCall]) -> bool:
         tool = toolset.get(place[1].name)
+        if tool is None or _same_call(toolset, place[1]) in made:
+            return False
         # Only the turn's own thread can ask a person.
-        return tool is not None and tool.options.parallel and not tool.options.confirm
+        return tool.options.parallel and not tool.options.confirm
 
     for parallel, group in groupby(enumerate(calls), is_parallel):
         places = list(group)
         if parallel:
-            yield from _side_by_side(toolset, places)
+            for event in _side_by_side(toolset, places):
+                if isinstance(event, ToolFinished):
+                    _note(made, _same_call(toolset, calls[event.index]), event.result)
+                yield event
             continue
         for index, call in places:
             yield ToolStarted(index, call)
-            result = toolset.call(call.name, call.arguments, call_id=call.id, approve=approve)
+            same = _same_call(toolset, call)
+            if same in made:
+                result = replace(made[same], call_id=call.id)
+            else:
+                result = toolset.call(call.name, call.arguments, call_id=call.id, approve=approve)
+                _note(made, same, result)
             yield ToolFinished(index, result)
+
+
+def _same_call(toolset: Toolset, call: ToolCall) -> Hashable:
+    """Return what is the same for calls that need to be made only once; None for all others."""
+    tool = toolset.get(call.name)
+    if tool is None or not tool.options.once:
+        return None
+    with suppress(ValueError, RecursionError):
+        return tool.name, tool.identity(), json.dumps(json.loads(call.arguments), sort_keys=True)
+    return None
+
+
+def _note(made: Made, same: Hashable, result: ToolResult) -> None:
+    if same is not None and result.error is None:
+        made[same] = result
 
 
 def _side_by_side(toolset: Toolset, places: list[tuple[int, ToolCall]]) -> Iterator[CallEvent]:

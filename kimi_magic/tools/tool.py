@@ -37,6 +37,7 @@ class ToolOptions:
     timeout: float | None = None
     max_chars: int = 4000
     parallel: bool = False
+    once: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("timeout", self.timeout or 0), ("max_chars", self.max_chars)):

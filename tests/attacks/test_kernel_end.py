@@ -358,7 +358,7 @@ def test_calls_side_by_side() -> None:
 
     before = state()
     calls = [ToolCall(str(n), "change", "{}") for n in range(3)]
-    events = list(run_step_calls(Toolset([change]), calls, None))
+    events = list(run_step_calls(Toolset([change]), calls, None, {}))
     assert state() == before
     results = [event.result for event in events if isinstance(event, ToolFinished)]
     told = ["This call changed the working folder" in r.content for r in results]

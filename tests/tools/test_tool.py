@@ -117,7 +117,7 @@ def test_a_tool_of_another_kind_waits_for_confirmation() -> None:
 def test_tools_of_any_kind_run_side_by_side() -> None:
     tools = Toolset(RemoteTool(options=ToolOptions(parallel=True)))
     calls = [ToolCall(str(i), "weather", CITIES) for i in range(3)]
-    events = [event for event in run_step_calls(tools, calls, None) if event is not None]
+    events = [event for event in run_step_calls(tools, calls, None, {}) if event is not None]
     assert len(events) == 6
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from typing import Any
 
 import hypothesis.strategies as st
@@ -16,6 +17,7 @@ from kimi_magic.core.messages import Message
 from kimi_magic.core.reply import Reply
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
+from kimi_magic.tools.decorator import offered as kimi_tools
 from kimi_magic.turn.aggregation import aggregation_message
 from kimi_magic.turn.agreement import final_answer, take_vote
 from tests.turns import make_reply
@@ -124,7 +126,13 @@ def test_it_may_stop_early(server: ScriptedServer) -> None:
     for _ in range(3):
         server.reply("never heard", delay=30)
     server.reply("a, then")
-    events = list(kimi.stream("x", heavy=5, until_agree=2))
+
+    def equal(one: str, other: str) -> bool:
+        while len(server.requests) < 5:  # all are on their way
+            time.sleep(0.01)
+        return one == other
+
+    events = list(kimi.stream("x", heavy=5, until_agree=2, equal=equal))
     reply = kimi.last
     assert reply is not None
     assert reply.text == "a, then"
@@ -140,6 +148,8 @@ def test_an_interrupt_keeps_those_that_ended(server: ScriptedServer, session: Se
     calls = []
 
     def equal(one: str, other: str) -> bool:
+        while len(server.requests) < 3:
+            time.sleep(0.01)
         calls.append(one)
         if len(calls) == 1:
             signal.raise_signal(signal.SIGINT)
@@ -158,6 +168,34 @@ def test_an_interrupt_keeps_those_that_ended(server: ScriptedServer, session: Se
     asked = server.requests[-1].body["messages"][-1]["content"]
     assert "2 independent attempts" in asked
     assert [m["content"] for m in again.messages[-2:]] == ["x", "both"]
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_call_that_is_made_once_gives_all_its_result(
+    server: ScriptedServer, parallel: bool
+) -> None:
+    made = []
+
+    @kimi.tool(once=True, parallel=parallel)
+    def load(name: str, rows: int = 1) -> str:
+        """Load."""
+        made.append(name)
+        return f"{name} is loaded"
+
+    kimi_tools.clear()
+    server.lenient = True
+    for arguments in ('{"name": "a", "rows": 2}', '{"rows": 2, "name": "a"}', '{"name": "b"}'):
+        server.reply(tool_calls=[{"name": "load", "arguments": arguments}])
+    for _ in range(3):
+        server.reply("Done.")
+    server.reply("All done.")
+    reply = kimi.ask("x", heavy=3, tools=[load], show=False)
+    assert sorted(made) == ["a", "b"]
+    # A lane may be so fast that it makes two of the calls.
+    results = [result for each in reply.trajectories for result in each.tool_results]
+    calls = [call for each in reply.trajectories for call in each.tool_calls]
+    assert sorted(r.content for r in results) == ["a is loaded"] * 2 + ["b is loaded"]
+    assert [r.call_id for r in results] == [call.id for call in calls]
 
 
 def test_another_model_may_judge(server: ScriptedServer) -> None:
