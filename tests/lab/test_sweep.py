@@ -6,6 +6,8 @@ import inspect
 import math
 import signal
 import sys
+import threading
+import time
 from typing import Any
 
 import hypothesis.strategies as st
@@ -193,6 +195,30 @@ def test_an_interrupt_keeps_the_rows_that_came(server: ScriptedServer, session: 
     assert list(kimi.last_sweep.answer) == ["one", "two"]
 
 
+@pytest.mark.parametrize("heavy", [1, 2])
+def test_an_interrupt_while_it_waits(server: ScriptedServer, heavy: int) -> None:
+    sent = 2 if heavy == 1 else 5  # rows of heavy mode are asked one by one
+    for _ in range(sent - 2):
+        server.reply("done")
+    for _ in range(2):
+        server.reply("slow " * 1000, rate=20)
+
+    def stop() -> None:
+        while len(server.requests) < sent:
+            time.sleep(0.01)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.get_ident()
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        with pytest.raises(kimi.TurnInterrupted, match="Stopped: "):
+            kimi.sweep("a", repeats=2, heavy=heavy)
+    finally:
+        stopper.join()
+    assert len(kimi.last_sweep) == (0 if heavy == 1 else 1)
+
+
 def test_a_prompt_of_parts_is_one(server: ScriptedServer) -> None:
     server.reply("x")
     frame = kimi.sweep([{"type": "text", "text": "a"}])
@@ -216,6 +242,18 @@ def test_its_bar_in_a_notebook(kernel: Kernel, asked: ScriptedServer) -> None:
     assert last["text/plain"] == "Sweep: 2 rows, 1 failed"
     assert "<progress" not in last["text/html"]
     assert ran.stdout == "2\n"
+
+
+def test_its_bar_in_a_terminal(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        server.reply("x")
+    kimi.sweep("a")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    kimi.sweep("a")
+    assert "Sweep: 1 row" in capsys.readouterr().out
 
 
 # The table of Newcombe 1998 (Statistics in Medicine 17, 857), method 3.
