@@ -37,12 +37,12 @@ def time_figure(rows: Sequence[StepRow]) -> Any:
     """
     if not rows:
         raise KimiError(NOTHING)
-    names = [_name(row, rows) for row in rows]
-    bars = [(name, *phase) for name, row in zip(names, rows, strict=True) for phase in row.phases()]
-    notes = {name: _note([row for n, row in zip(names, rows, strict=True) if n == name])
-             for name in dict.fromkeys(names)}  # fmt: skip
-    ends = {name: max(r.began + r.seconds for n, r in zip(names, rows, strict=True) if n == name)
-            for name in notes}  # fmt: skip
+    named: dict[str, list[StepRow]] = {}
+    for row in rows:
+        named.setdefault(_name(row, rows), []).append(row)
+    bars = [(name, *phase) for name, own in named.items() for row in own for phase in row.phases()]
+    notes = {name: _note(own) for name, own in named.items()}
+    ends = {name: max(row.began + row.seconds for row in own) for name, own in named.items()}
     try:
         return _with_matplotlib(bars, notes, ends)
     except ImportError:
