@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import suppress
 from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import jsonschema
 import pytest
 from hypothesis import given
 
@@ -127,6 +131,11 @@ def repeating(draw: st.DrawFn) -> TurnRecord:
     return replace(record, messages=tuple(messages))
 
 
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads(files("kimi_magic.core").joinpath("turn.schema.json").read_text("utf-8"))
+)
+
+
 @given(RECORDS | repeating())
 def test_a_record_survives_json(record: TurnRecord) -> None:
     data = json.loads(json.dumps(record.to_dict()))
@@ -134,9 +143,75 @@ def test_a_record_survives_json(record: TurnRecord) -> None:
     assert TurnRecord.from_dict(data | {"of a later version": 1}) == record
 
 
+@given(RECORDS | repeating())
+def test_the_form_is_the_documented_one(record: TurnRecord) -> None:
+    SCHEMA.validate(json.loads(json.dumps(record.to_dict())))
+
+
+def test_the_example_of_the_documents() -> None:
+    text = (Path(__file__).parents[2] / "docs/turn.md").read_text("utf-8")
+    example = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    SCHEMA.validate(example)
+    record = TurnRecord.from_dict(example)
+    assert record.to_dict() == example
+    assert [m.role for m in record.exchange] == ["user", "assistant", "tool", "assistant"]
+    assert record.exchange[-1].text == record.text == "The south fell."
+
+
+def test_a_record_of_version_1_opens() -> None:
+    step = {"text": "4", "reasoning_parts": [{"text": "Add."}], "finish_reason": "stop"}
+    messages = [
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "4", "reasoning": [{"text": "Add."}]},
+    ]
+    data = {"version": 1, "steps": [step], "messages": messages, "sent": 1, "model": "kimi-k2"}
+    record = TurnRecord.from_dict(data)
+    assert (record.text, record.reasoning, record.model) == ("4", "Add.", "kimi-k2")
+    assert [m.text for m in record.exchange] == ["2 + 2?", "4"]
+
+
+def test_a_stored_turn_has_no_headers_and_can_do_without_earlier_turns() -> None:
+    system, asked, said = (
+        Message("system", "Be brief."),
+        Message("user", "1?"),
+        Message("assistant", "One."),
+    )
+    own = (Message("user", "2?"), Message("assistant", "Two."))
+    facts = EndpointFacts("lab", "https://lab/v1", headers={"X-Team": "${TEAM}"})
+    record = TurnRecord(messages=(system, asked, said, *own), sent=4, endpoint=facts)
+    assert "TEAM" not in json.dumps(record.to_dict())
+    alone = record.without_history()
+    assert (alone.messages, alone.sent, alone.exchange) == ((system, *own), 2, record.exchange)
+    assert alone.with_history([asked, said]) == record
+
+
+@given(repeating(), st.data())
+def test_anything_at_any_place_is_read_or_refused(record: TurnRecord, data: st.DataObject) -> None:
+    stored: Any = json.loads(json.dumps(record.to_dict()))
+    inside = stored
+    while isinstance(inside, dict | list) and inside:
+        keys: Any = sorted(inside) if isinstance(inside, dict) else range(len(inside))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(inside[key], dict | list) or data.draw(st.booleans()):
+            inside[key] = data.draw(JSON)
+            break
+        inside = inside[key]
+    with suppress(KimiError):
+        TurnRecord.from_dict(stored).to_dict()
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
+        ({"version": 2, "messages": [{"role": "assistant", "step": 0}]}, "messages"),
+        ({"version": 2, "messages": [{"role": "tool", "result": [0]}], "steps": [{}]}, "messages"),
+        ({"version": 2, "messages": [{"role": "tool", "result": 7}], "steps": [{}]}, "messages"),
+        ({"version": 2, "messages": 7}, "messages"),
+        ({"version": 2, "messages": ["x"], "steps": [5]}, "steps.0"),
+        (
+            {"version": 2, "messages": [{"role": "assistant", "step": -1}], "steps": [{}]},
+            "messages",
+        ),
         ({}, "no version"),
         ({"version": 99}, "newer kimi-magic"),
         ({"version": 1, "steps": [{"text": 5}]}, r"steps\.0\.text"),
