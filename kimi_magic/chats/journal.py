@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kimi_magic.chats.chat import Chat, ChatTurn, Place
+from kimi_magic.chats.journal_file import Deleted, JournalFile
+from kimi_magic.chats.journal_fragments import recovered
 from kimi_magic.chats.journal_search import Query, find, moment, texts_of
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import whole_imports
@@ -19,14 +23,15 @@ from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import count
 from kimi_magic.core.turn_record import VERSION
 
-__all__ = ["Journal", "StoredChat", "StoredTurn"]
+__all__ = ["Forgotten", "Journal", "StoredChat", "StoredTurn", "replies"]
 
+LONG_CHAT = 200  # turns
+TRIES = 10  # to write the file anew, 0.2 seconds apart
 logger = logging.getLogger("kimi_magic")
 
 UNREADABLE = "This is no record of a turn: {}."
 LEFT_OUT = "Turn %s of the journal is left out: %s"
 PAGE = 50  # turns that are read at a time: in between, no writer waits
-PATIENCE = 5.0  # seconds to wait for a writer
 
 
 class StoredTurn(NamedTuple):
@@ -38,9 +43,10 @@ class StoredTurn(NamedTuple):
     state: str
     started: float
     record: Any  # JSON, as it should be
+    fragments: tuple[str, ...] = ()  # of a turn that is under way, or was when its kernel ended
 
     def reply(self) -> Reply:
-        """Read the record.
+        """Read the record; of a turn that has not ended, with what has come so far.
 
         Raises
         ------
@@ -49,7 +55,10 @@ class StoredTurn(NamedTuple):
         """
         data = self._data()
         try:
-            return Reply.from_dict(data)
+            reply = Reply.from_dict(data)
+            if self.state != "running":
+                return reply
+            return Reply.from_dict(recovered(reply.record, self.fragments).to_dict())
         except (TypeError, AttributeError, RecursionError):
             raise KimiError(UNREADABLE.format("its fields do not fit")) from None
 
@@ -64,8 +73,8 @@ class StoredTurn(NamedTuple):
         data = self._data()
         if not isinstance(data.get("version"), int) or data["version"] > VERSION:
             self.reply()
-        prompt, _, answer = texts_of(data)
-        return prompt, answer
+        prompt, _, answers = texts_of(data)
+        return prompt, answers[-1] if answers else ""
 
     def _data(self) -> dict[str, Any]:
         try:
@@ -86,6 +95,16 @@ class StoredChat:
     turns: int
     latest: float
     kernel: str  # that made the latest turn
+
+
+class Forgotten(NamedTuple):
+    """The extent of a deletion."""
+
+    turns: int
+    chats: int  # of which no turn is left
+    bytes: int
+    under_way: int  # turns that stay
+    is_clean: bool  # nothing of them is left in the files
 
 
 class Journal:
@@ -134,14 +153,7 @@ class Journal:
             notebook=None if notebook is None else str(Path(notebook).expanduser().resolve()),
             running=False,
         )
-        for turn in self.stored(query):
-            try:
-                reply = turn.reply()
-            except KimiError as error:
-                line = str(error).partition("\n")[0]
-                logger.warning(LEFT_OUT, turn.number, line)
-            else:
-                yield reply
+        yield from replies(self.stored(query))
 
     @whole_imports()
     def to_pandas(self) -> Any:
@@ -160,7 +172,7 @@ class Journal:
                 "kimi.journal.turns()."
             ) from None
         with self._open() as file:
-            columns, rows = _view(file) if file else ([], [])
+            columns, rows = _view(file.connection) if file else ([], [])
         frame = pd.DataFrame(rows, columns=columns or None)
         if columns:
             frame["started"] = pd.to_datetime(frame["started"], unit="s", utc=True)
@@ -169,7 +181,7 @@ class Journal:
     def find(self, query: Query) -> Sequence[int]:
         """Return the numbers of the turns that a query names, oldest first."""
         with self._open() as file:
-            return find(file, query) if file else []
+            return find(file.connection, query) if file else []
 
     def stored(self, query: Query) -> Iterator[StoredTurn]:
         """Yield the turns that a query names as they lie in the file, oldest first."""
@@ -181,7 +193,8 @@ class Journal:
         while page := list(islice(rest, PAGE)):
             marks = ", ".join("?" * len(page))
             rows = self._rows(f"{_TURNS} WHERE r.id IN ({marks}) ORDER BY r.id", page)
-            yield from (StoredTurn(*row) for row in rows)
+            for turn in (StoredTurn(*row) for row in rows):
+                yield self._whole(turn) if turn.state == "running" else turn
 
     def turn(self, number: int) -> StoredTurn:
         """Return the turn of a number.
@@ -195,19 +208,37 @@ class Journal:
             return found
         raise KimiError(f"The journal has no turn {number}: `%kimi log` lists its latest turns.")
 
-    def chats(self, notebook: str, name: str | None = None) -> list[StoredChat]:
+    def chats(self, notebook: str, *, kernel: str = "") -> list[StoredChat]:
         """Return the chats of a notebook that may go on, the one with the latest turn first.
 
-        Of several with one name, that is the one that began last.
+        Of several with one name, that is the one that began last. Those that a kernel goes on with
+        already are left out.
         """
         found: dict[str, StoredChat] = {}
-        for row in self._rows(_CHATS, [notebook, name, name]):
+        for row in self._rows(_CHATS, [notebook, kernel]):
             chat = StoredChat(*row)
             found.setdefault(chat.name, chat)
         return sorted(found.values(), key=lambda chat: chat.latest, reverse=True)
 
+    def names(self, notebook: str) -> list[str]:
+        """Return the names of a notebook's chats."""
+        rows = self._rows("SELECT DISTINCT name FROM chats WHERE notebook = ?", [notebook])
+        return [name for (name,) in rows]
+
+    def length(self, chat: StoredChat) -> int:
+        """Return how many turns a chat has, without those that others took the place of.
+
+        In a long chat those count as well.
+        """
+        if chat.turns > LONG_CHAT:
+            return chat.turns
+        again = Chat(chat.name, Reply)
+        for cell, run, fresh in self._rows(_PLACES, [chat.row]):
+            again.append(ChatTurn("", Reply(), Place(cell or "", run or "")), fresh=bool(fresh))
+        return len(again.turns)
+
     def turns_of(self, chat: StoredChat) -> Iterator[StoredTurn]:
-        """Yield the turns of a chat that are over, in their order."""
+        """Yield the turns of a chat in their order."""
         numbers = self._rows("SELECT id FROM records WHERE chat = ? ORDER BY id", [chat.row])
         yield from self.numbered(number for (number,) in numbers)
 
@@ -221,23 +252,84 @@ class Journal:
             return f"<Journal {self.path}: {str(error).partition(chr(10))[0]}>"
         return f"<Journal {self.path}: {count(number, 'turn')}, {size / 1e6:,.1f} MB>"
 
+    def recover(self) -> None:
+        """Make whole turns of those whose kernel has ended; a fault leaves them as they are."""
+        with suppress(KimiError), self._open(write=True) as file:
+            if file:
+                file.recover()
+
+    def forget(self, query: Query) -> Forgotten:
+        """Delete the turns that a query names for good, but for those that are under way.
+
+        Raises
+        ------
+        KimiError
+            They could not be deleted.
+        """
+        self.recover()
+        named = self.find(query)
+        over = self.find(replace(query, running=False))
+        with self._open(write=True) as file:
+            if file is None:
+                return Forgotten(0, 0, 0, 0, is_clean=True)
+            run = file.connection.execute
+            before = run("SELECT count(*) FROM chats").fetchone()[0] if over else 0
+            deleted = file.delete(over) if over else Deleted(0, 0)
+            after = run("SELECT count(*) FROM chats").fetchone()[0] if over else 0
+            is_clean = _rewrite(file.connection)
+        under_way = len(named) - len(over)
+        return Forgotten(deleted.turns, before - after, deleted.bytes, under_way, is_clean)
+
+    def _whole(self, turn: StoredTurn) -> StoredTurn:
+        rows = self._rows(
+            "SELECT data FROM fragments WHERE record = ? ORDER BY place", [turn.number]
+        )
+        return turn._replace(fragments=tuple(text for (text,) in rows))
+
     def _rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self._open() as file:
-            return file.execute(sql, values).fetchall() if file else []
+            return file.connection.execute(sql, values).fetchall() if file else []
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection | None]:
-        """Open the file for reading; None where there is none."""
+    def _open(self, *, write: bool = False) -> Iterator[JournalFile | None]:
+        """Open the file; None where there is none."""
         if self.path is None or not self.path.exists():
             yield None
             return
-        try:
-            with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as file:
-                file.execute("PRAGMA query_only = 1")
-                file.text_factory = _decoded
+        with closing(JournalFile.open(self.path, create=False)) as file:
+            if not write:
+                file.connection.execute("PRAGMA query_only = 1")
+                file.connection.text_factory = _decoded
+            try:
                 yield file
-        except sqlite3.Error as error:
-            raise KimiError(f"The journal {self.path} cannot be read: {error}.") from None
+            except sqlite3.Error as error:
+                raise KimiError(f"The journal {self.path} cannot be read: {error}.") from None
+
+
+def _rewrite(file: sqlite3.Connection) -> bool:
+    """Write the file anew; return False where another program keeps it from that.
+
+    Pages that SQLite has rearranged hold copies of rows that were moved and deleted later.
+    """
+    for _ in range(TRIES):
+        with suppress(sqlite3.OperationalError):
+            file.execute("VACUUM")
+            busy, *_ = file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy:
+                return True
+        time.sleep(0.2)
+    return False
+
+
+def replies(turns: Iterable[StoredTurn]) -> Iterator[Reply]:
+    """Yield the replies of stored turns; a line tells of each that cannot be read."""
+    for turn in turns:
+        try:
+            reply = turn.reply()
+        except KimiError as error:
+            logger.warning(LEFT_OUT, turn.number, str(error).partition("\n")[0])
+        else:
+            yield reply
 
 
 _TURNS = """
@@ -247,8 +339,14 @@ FROM records AS r LEFT JOIN chats AS c ON c.id = r.chat
 _CHATS = """
 SELECT c.id, c.name, (SELECT count(*) FROM records WHERE chat = c.id), r.started, r.kernel
 FROM chats AS c JOIN records AS r ON r.id = (SELECT max(id) FROM records WHERE chat = c.id)
-WHERE c.notebook = ? AND c.ended IS NULL AND (? IS NULL OR c.name = ?)
+WHERE c.notebook = ? AND c.ended IS NULL AND r.kernel != ?
 ORDER BY c.began DESC, c.id DESC
+"""
+_PLACES = """
+SELECT json_extract(record, '$.cell'), json_extract(record, '$.run'),
+    json_extract(record, '$.fresh')
+FROM records WHERE chat = ? AND json_valid(record) AND json_array_length(record, '$.steps') > 0
+ORDER BY id
 """
 
 

@@ -37,6 +37,8 @@ class Query:
     chat, notebook : str or None
     since, before : float or None
         Seconds of Unix time.
+    number : int or None
+        Of one turn.
     running : bool
         Turns that are under way are among them.
     """
@@ -46,6 +48,7 @@ class Query:
     notebook: str | None = None
     since: float | None = None
     before: float | None = None
+    number: int | None = None
     running: bool = True
 
     @classmethod
@@ -66,6 +69,8 @@ class Query:
             found.append((_SINCE, [self.since]))
         if self.before is not None:
             found.append((_BEFORE, [self.before]))
+        if self.number is not None:
+            found.append(("id = ?", [self.number]))
         if not self.running:
             found.append((_OVER, []))
         return [condition for condition, _ in found], [v for _, values in found for v in values]
@@ -141,14 +146,14 @@ def find(file: sqlite3.Connection, query: Query) -> array[int]:
     return array("q", (row[0] for row in rows))
 
 
-def texts_of(data: Any) -> tuple[str, str, str]:
-    """Return prompt, reasoning and answer of a record in JSON; "" for what does not fit."""
+def texts_of(data: Any) -> tuple[str, list[str], list[str]]:
+    """Return the prompt, reasoning and answers of a record in JSON, without what does not fit."""
     if not isinstance(data, dict):
-        return "", "", ""
+        return "", [], []
     steps = _objects(data.get("steps"))
     parts = (part for step in steps for part in _objects(step.get("reasoning_parts")))
-    reasoning = "\n\n".join(_text(part.get("text")) for part in parts)
-    return _text(data.get("prompt")), reasoning, _text(steps[-1].get("text")) if steps else ""
+    answers = [_text(step.get("text")) for step in steps]
+    return _text(data.get("prompt")), [_text(part.get("text")) for part in parts], answers
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
@@ -181,9 +186,10 @@ def _reader(words: Iterable[str]) -> Callable[[Any], bool]:
         if "\\u" not in folded and not all(word in folded for word in written):
             return False
         try:
-            texts = "\0".join(texts_of(json.loads(record))).casefold()
+            prompt, reasoning, answers = texts_of(json.loads(record))
         except (ValueError, RecursionError):
             return False
+        texts = "\0".join([prompt, *reasoning, *answers]).casefold()
         return all(word in texts for word in wanted)
 
     return holds

@@ -60,6 +60,7 @@ __all__ = [
     "TimedOut",
     "ToolInterrupted",
     "TurnInterrupted",
+    "TurnLost",
     "redact_errors",
     "restore",
 ]
@@ -236,6 +237,10 @@ class TurnInterrupted(_Readable, KeyboardInterrupt):
     """
 
     reply: Reply | None = None
+
+
+class TurnLost(TurnInterrupted):
+    """The kernel ended while a turn was running, as far as a journal tells."""
 
 
 class ToolInterrupted(_Readable, KeyboardInterrupt):

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from kimi_magic.core import events
+from kimi_magic.core.errors import TurnLost
 from kimi_magic.core.messages import ToolResult, Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clean, clip, without_blank_lines
@@ -349,7 +350,9 @@ def _ending(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
     advice = _how_to_continue(reply) if arrived else ""
     if isinstance(reply.error, KeyboardInterrupt):
         kept = "what had arrived is kept" if arrived else "nothing had arrived"
-        return f"Stopped: {kept}.{advice}", "Stopped"
+        is_lost = isinstance(reply.error, TurnLost)
+        line = _first_line(str(reply.error)) if is_lost else f"Stopped: {kept}."
+        return f"{line}{advice}", "Stopped"
     if reply.error is not None:
         name, line = type(reply.error).__name__, _first_line(str(reply.error))
         return (f"{name}: {line}" if line else name) + advice, "Failed"
