@@ -11,6 +11,7 @@ from getpass import getpass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Chats, Place
+from kimi_magic.chats.journal_writer import journal_path
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
 from kimi_magic.core.events import Envelope, Event, TurnFinished
@@ -25,6 +26,7 @@ from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.processes import process_name
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import reveal
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
@@ -177,7 +179,7 @@ class Session:
         from kimi_magic.chats.journal import Journal
 
         self.settings.read_environment()
-        return Journal(self.settings.journal_path)
+        return Journal(journal_path(self.settings.journal))
 
     def resumable(self) -> list[StoredChat]:
         """Return the chats of this notebook that an earlier kernel left, the latest first."""
@@ -196,8 +198,7 @@ class Session:
         """
         if self.journal.path is None:
             raise KimiError(NO_JOURNAL)
-        chat = self.chats.get(name)
-        if chat.turns:
+        if self.chats.peek(name).turns:
             other = "" if name == self.chats.current else f" {name}"
             raise KimiError(
                 f"The chat {name} has turns here already: `%kimi reset{other}` ends it, or ask in "
@@ -205,14 +206,15 @@ class Session:
             )
         left = {stored.name: stored for stored in self.resumable()}
         if name not in left:
-            others = f" There is {', '.join(left)}." if left else ""
+            others = f" There is {reveal(', '.join(left))}." if left else ""
             raise KimiError(f"The journal has no chat {name} of this notebook.{others}")
         from kimi_magic.chats.journal import replies
 
-        before = Chat(name, self._ask_in_chat)
+        again = Chat(name, self._ask_in_chat)
         turns = self.journal.turns_of(left[name])
-        rebuild(before, replies(turns), connector=self.connector, settings=self.settings)
-        chat.take_over(before)
+        rebuild(again, replies(turns), connector=self.connector, settings=self.settings)
+        chat = self.chats.get(name)
+        chat.take_over(again)
         return chat
 
     @whole_imports()

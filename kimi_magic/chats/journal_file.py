@@ -334,9 +334,7 @@ class JournalFile:
 
     def _unindex(self, row: int, text: str) -> None:
         """Take a turn out of the index, which wants to be told what it was given."""
-        if not self.full_text or not self._rows(
-            "SELECT 1 FROM turn_texts WHERE rowid = ?", (row,)
-        ):
+        if not self.full_text or not self._rows("SELECT 1 FROM turn_texts WHERE rowid = ?", (row,)):
             return
         query = (
             "INSERT INTO turn_texts (turn_texts, rowid, prompt, reasoning, answer) "

@@ -33,7 +33,7 @@ from kimi_magic.core.text import clean, clip, without_blank_lines
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 from kimi_magic.display.size_budget import BoundedSegments, cut_note
 
-__all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline"]
+__all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline", "events_of"]
 
 PRACTICE = "practice model"
 NAMELESS = "a call without a name"
@@ -70,7 +70,7 @@ class Timeline:
     def of(cls, reply: Reply, **options: Any) -> Timeline:
         """Return the timeline of a turn that is over, as far as its record tells."""
         timeline = cls(**options)
-        for event in _events_of(reply):
+        for event in events_of(reply):
             timeline.apply(event)
         return timeline
 
@@ -319,7 +319,8 @@ class Timeline:
     }
 
 
-def _events_of(reply: Reply) -> Iterator[events.Event]:
+def events_of(reply: Reply) -> Iterator[events.Event]:
+    """Yield the events of a turn that is over, as far as its record tells."""
     endpoint = reply.record.endpoint
     yield events.TurnStarted(reply.model, endpoint.name if endpoint else "")
     for number, step in enumerate(reply.steps, 1):

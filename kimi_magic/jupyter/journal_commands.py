@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 from unicodedata import east_asian_width
 
@@ -13,16 +14,27 @@ from kimi_magic.chats.journal import Journal, StoredTurn
 from kimi_magic.chats.journal_search import Query, moment
 from kimi_magic.core.errors import KimiError, MagicError, TurnLost
 from kimi_magic.core.frontend import notebook_path
-from kimi_magic.core.text import clip, count, reveal
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import clean, clip, count, cut, reveal
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.jupyter.notebook import Notebook
 
-__all__ = ["HEAD", "MOST_WORDS", "forget", "latest", "log", "offer", "resume", "row_of", "show"]
+__all__ = [
+    "HEAD",
+    "MOST_WORDS",
+    "forget",
+    "heading",
+    "latest",
+    "log",
+    "offer",
+    "resume",
+    "show",
+]
 
 SHOWN = 20  # turns, unless the user wants more
 HEAD = ("turn", "when", "state", "chat", "notebook", "prompt", "answer")
 MOST_WORDS = 1000
-MAX_NAME, MAX_TEXT = 24, 44
+MAX_NAME, MAX_TEXT, MAX_PROMPT = 24, 44, 4000
 READ = 2000  # characters of a text, of which the first line is shown
 
 
@@ -40,10 +52,7 @@ def log(notebook: Notebook, words: Sequence[str], options: dict[str, Any]) -> No
         nothing = "No turn fits." if query != Query() else "The journal is empty."
         notebook.say(f"{nothing} It is {journal.path}.")
         return
-    lines = [_columns([HEAD, *map(row_of, turns)])]
-    if more:
-        lines.append(f"{count(more, 'earlier turn')}: -n N shows more, --all shows all.")
-    notebook.say("\n".join(lines))
+    notebook.say(listing(turns, more))
 
 
 def latest(
@@ -57,8 +66,14 @@ def latest(
     return list(journal.numbered(shown)), len(numbers) - len(shown)
 
 
-def row_of(turn: StoredTurn) -> tuple[str, ...]:
-    """Return a turn as a row of the log, in the columns of ``HEAD``."""
+def listing(turns: Sequence[StoredTurn], more: int) -> str:
+    """Return turns as a table, and how many there are before them."""
+    table = _columns([HEAD, *map(_row, turns)])
+    earlier = f"\n{count(more, 'earlier turn')}: -n N shows more, --all shows all."
+    return table + (earlier if more else "")
+
+
+def _row(turn: StoredTurn) -> tuple[str, ...]:
     try:
         texts = [_first_line(text) for text in turn.texts()]
     except KimiError as error:
@@ -74,8 +89,19 @@ def show(notebook: Notebook, number: str) -> None:
     if not number.isdecimal():
         raise MagicError("Which turn? `%kimi show N` takes its number in `%kimi log`.")
     turn = _journal(notebook).turn(int(number))
+    reply = turn.reply()
+    notebook.say(heading(turn, reply))
     options = ViewOptions(max_chars=notebook.session.settings.max_output_chars)
-    publish(record_of(turn.reply(), options))
+    publish(record_of(reply, options))
+
+
+def heading(turn: StoredTurn, reply: Reply) -> str:
+    """Return the facts of a turn, and its prompt."""
+    facts = [f"Turn {turn.number}", _when(turn.started), _name(Path(turn.notebook).name)]
+    facts += [f"chat {_name(turn.chat)}"] if turn.chat else []
+    facts += [turn.state] if turn.state != "done" else []
+    prompt = cut(clean(reply.record.prompt).strip(), MAX_PROMPT)
+    return f"{' · '.join(facts)}\n{indent(prompt, '> ', lambda _: True)}"
 
 
 def resume(notebook: Notebook, name: str) -> None:
@@ -89,8 +115,7 @@ def forget(notebook: Notebook, chat: str | None, before: str | None, number: int
     if sum(given is not None for given in (chat, before, number)) != 1:
         raise MagicError("Forget what? A CHAT of this notebook, --before DATE, or --turn N.")
     journal = _journal(notebook)
-    if number is not None:
-        journal.turn(number)
+    turn = None if number is None else journal.turn(number)
     query = Query(
         chat=chat,
         notebook=None if chat is None else notebook_path(),
@@ -101,11 +126,12 @@ def forget(notebook: Notebook, chat: str | None, before: str | None, number: int
     size = f"{gone.bytes / 1000:,.1f} kB" if gone.bytes < 1e6 else f"{gone.bytes / 1e6:,.1f} MB"
     lines = [f"Deleted for good: {count(gone.turns, 'turn')}, {count(gone.chats, 'chat')}, {size}."]
     held = [
-        each.name for each in notebook.session.chats if each.turns and chat in (None, each.name)
+        _name(each.name)
+        for each in notebook.session.chats
+        if any(_names(query, turn, each.name, made.reply) for made in each.turns)
     ]
     if gone.turns and held:
-        names = ", ".join(map(_name, held))
-        lines.append(f"What this kernel holds stays here until `%kimi reset`: {names}.")
+        lines.append(f"This kernel holds it still, until `%kimi reset CHAT`: {', '.join(held)}.")
     if gone.under_way:
         lines.append(f"{count(gone.under_way, 'turn')} under way stayed.")
     if not gone.is_clean:
@@ -113,6 +139,13 @@ def forget(notebook: Notebook, chat: str | None, before: str | None, number: int
             "Traces may be in the file still, which another program reads: run this line again."
         )
     notebook.say("\n".join(lines))
+
+
+def _names(query: Query, turn: StoredTurn | None, chat: str, reply: Reply) -> bool:
+    """Return True if a turn that this kernel holds is one of those that are to be deleted."""
+    if turn is not None:
+        return (turn.chat, turn.started) == (chat, reply.record.started)
+    return query.chat == chat or reply.record.started < (query.before or 0.0)
 
 
 def offer(notebook: Notebook) -> None:
@@ -144,7 +177,7 @@ def _goes_on(chat: Chat) -> str:
     line = f"{name}: {count(len(chat.turns), 'turn')}"
     if chat.turns:
         line += f" from {_when(chat.turns[-1].reply.record.started)}"
-    line += " stand again"
+    line += " are back"
     if chat.unanswered is not None:
         return f"{line}; the prompt after that had no answer: `%kimi continue` asks it again."
     if chat.turns and isinstance(chat.turns[-1].reply.error, TurnLost):
