@@ -17,20 +17,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from kimi_magic.chats.journal_fragments import recovered
-from kimi_magic.chats.journal_schema import APPLICATION_ID, FULL_TEXT, TABLES, VERSION
+from kimi_magic.chats.journal_schema import APPLICATION_ID, FULL_TEXT, TABLES, VERSION, State
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.processes import has_ended
 from kimi_magic.core.text import mend_surrogates, why_not_written
 from kimi_magic.core.turn_record import TurnRecord
 
 __all__ = ["Deleted", "JournalError", "JournalFile", "set_aside"]
-
-Trouble = Literal["corrupt", "foreign", "full", "later", "locked", "missing", "other"]
-State = Literal["running", "done", "failed", "stopped", "lost"]
 
 BUSY = 1.0  # seconds that a statement waits for other writers
 MAGIC = b"SQLite format 3\0"
@@ -58,7 +55,7 @@ class JournalError(KimiError):
         a newer version's; ``full``, ``locked``, ``missing`` or ``other``.
     """
 
-    def __init__(self, message: str, trouble: Trouble = "other") -> None:
+    def __init__(self, message: str, trouble: str = "other") -> None:
         super().__init__(message)
         self.trouble = trouble
 
@@ -114,7 +111,7 @@ class JournalFile:
             )
             file = cls(path, connection)
             try:
-                file._prepare()  # noqa: SLF001 - of this class
+                file._prepare()
             except sqlite3.DatabaseError as error:
                 connection.close()
                 if _code(error) == sqlite3.SQLITE_NOTADB and not _bears_our_id(path):
@@ -297,6 +294,7 @@ class JournalFile:
         if version[0] < VERSION or own_id[0] != APPLICATION_ID:
             with self.transaction():
                 self._migrate()
+            run("PRAGMA wal_checkpoint")  # the file itself is to bear our id
         if self.full_text and not self._rows(_HAS_INDEX):
             with self.transaction():
                 self._make_index()
@@ -334,9 +332,7 @@ class JournalFile:
 
     def _unindex(self, row: int, text: str) -> None:
         """Take a turn out of the index, which wants to be told what it was given."""
-        if not self.full_text or not self._rows(
-            "SELECT 1 FROM turn_texts WHERE rowid = ?", (row,)
-        ):
+        if not self.full_text or not self._rows("SELECT 1 FROM turn_texts WHERE rowid = ?", (row,)):
             return
         query = (
             "INSERT INTO turn_texts (turn_texts, rowid, prompt, reasoning, answer) "
@@ -400,7 +396,7 @@ def set_aside(path: Path) -> Path:
         # The write-ahead log first: SQLite would play it into the new file.
         for tail in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
-                os.replace(f"{path}{tail}", f"{aside}{tail}")
+                Path(f"{path}{tail}").replace(f"{aside}{tail}")
     return aside
 
 
@@ -421,7 +417,7 @@ def _file_system(path: Path) -> str:
     """Return the type of a file's file system in Linux's words; "" where it is not known."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
-        device = os.stat(path).st_dev
+        device = path.stat().st_dev
     except OSError:
         return ""
     wanted = f"{os.major(device)}:{os.minor(device)}"
@@ -443,7 +439,7 @@ def _create(path: Path) -> None:
 
 def _inode(path: Path) -> tuple[int, int]:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return (0, 0)
     return found.st_dev, found.st_ino
@@ -491,7 +487,7 @@ def _told_error(path: Path, error: sqlite3.Error) -> JournalError:
         words, trouble = "it is read-only", "other"
     else:
         words, trouble = str(error), "other"
-    return JournalError(f"The journal cannot be written: {words} ({path}).", trouble)  # type: ignore[arg-type]
+    return JournalError(f"The journal cannot be written: {words} ({path}).", trouble)
 
 
 def _code(error: sqlite3.Error) -> int:
