@@ -11,10 +11,10 @@ from getpass import getpass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Chats, Place
-from kimi_magic.chats.journal_writer import journal_path
+from kimi_magic.chats.journal_writer import JournalWriter
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
-from kimi_magic.core.events import Envelope, Event, TurnFinished
+from kimi_magic.core.events import Envelope, Event, Sink, TurnFinished
 from kimi_magic.core.frontend import (
     can_answer,
     cell_number,
@@ -34,6 +34,7 @@ from kimi_magic.turn.dry_run import DryRun, describe_request
 from kimi_magic.turn.rebuild import rebuild
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
 from kimi_magic.turn.runner import PreparedTurn, prepare
+from kimi_magic.turn.sinks import JournalSink
 from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import Endpoint
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "current"]
 
 T = TypeVar("T")
+LONGEST_FLUSH = 1.0  # seconds that a reader of the journal waits for what is not written yet
 NO_JOURNAL = "No turns are kept: the setting journal is off."
 TOO_DEEP = (
     "Tools ask inside of tools {} deep already, as one does that leads back to itself. "
@@ -71,8 +73,9 @@ class Session:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.last: Reply | None = None
-        self.chats = Chats(self._ask_in_chat)
+        self.chats = Chats(self._ask_in_chat, self._forget_chat)
         self.connector = Connector()
+        self._writer: JournalWriter | None = None
         redact_errors(self.redact)
         redact_logs(self.redact)
 
@@ -110,7 +113,7 @@ class Session:
         last = _Last(self)
         with inside_turn(), holding_interrupts() as hold:
             try:
-                for _ in turn.run([last, view], asking(view)):
+                for _ in turn.run([last, *self._journal_sinks(request, view), view], asking(view)):
                     pass
             except KimiError:
                 if hold is not None and hold.pending:
@@ -126,7 +129,8 @@ class Session:
         self._check_depth()
         last = _Last(self)
         stop = False
-        with closing(self._prepare(request).run([last])) as envelopes:
+        turn = self._prepare(request)
+        with closing(turn.run([last, *self._journal_sinks(request)])) as envelopes:
             while True:
                 # Only while the turn works: between two events the consumer's own code runs.
                 with inside_turn(), holding_interrupts() as hold:
@@ -179,7 +183,9 @@ class Session:
         from kimi_magic.chats.journal import Journal
 
         self.settings.read_environment()
-        return Journal(journal_path(self.settings.journal))
+        if self._writer is not None:
+            self._writer.flush(LONGEST_FLUSH)
+        return Journal(self.settings.journal_path)
 
     def resumable(self) -> list[StoredChat]:
         """Return the chats of this notebook that an earlier kernel left, the latest first."""
@@ -215,6 +221,8 @@ class Session:
         rebuild(again, replies(turns), connector=self.connector, settings=self.settings)
         chat = self.chats.get(name)
         chat.take_over(again)
+        if writer := self.journal_writer:
+            writer.adopt(name, left[name].row)
         return chat
 
     @whole_imports()
@@ -235,8 +243,22 @@ class Session:
         return Redactor(self.connector.known_keys()).value(value)
 
     def close(self) -> None:
-        """End the embedded engine and close idle connections."""
+        """End the embedded engine, close idle connections, and write the journal to its end."""
         self.connector.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def journal_writer(self) -> JournalWriter | None:
+        """The writer of the file that the settings name now; None where no turns are kept."""
+        path = self.settings.journal_path
+        writer = self._writer
+        if writer is not None and writer.path != path:
+            writer.close()
+            self._writer = writer = None
+        if writer is None and path is not None:
+            self._writer = writer = JournalWriter(path, self.connector.known_keys)
+        return writer
 
     @whole_imports()
     def find_key(self, endpoint: Endpoint) -> Key | None:
@@ -264,6 +286,18 @@ class Session:
         own = self.settings
         keep, most = own.keep_reasoning_open, own.max_output_chars
         return open_view(own.view, replace(options, keep_reasoning=keep, max_chars=most))
+
+    def _journal_sinks(self, request: TurnRequest, view: View | None = None) -> list[Sink]:
+        """Return the sink that keeps a turn, if it is to be kept."""
+        writer = None if request.no_history else self.journal_writer
+        if writer is None:
+            return []
+        shown = None if isinstance(view, Unseen) else view
+        return [JournalSink(writer, notebook_path(), shown)]
+
+    def _forget_chat(self, name: str) -> None:
+        if self._writer is not None:
+            self._writer.forget(name)
 
     def _check_depth(self) -> None:
         if depth.get() > self.settings.max_depth:

@@ -17,20 +17,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from kimi_magic.chats.journal_fragments import recovered
-from kimi_magic.chats.journal_schema import APPLICATION_ID, FULL_TEXT, TABLES, VERSION
+from kimi_magic.chats.journal_schema import APPLICATION_ID, FULL_TEXT, TABLES, VERSION, State
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.processes import has_ended
 from kimi_magic.core.text import mend_surrogates, why_not_written
 from kimi_magic.core.turn_record import TurnRecord
 
 __all__ = ["Deleted", "JournalError", "JournalFile", "set_aside"]
-
-Trouble = Literal["corrupt", "foreign", "full", "later", "locked", "missing", "other"]
-State = Literal["running", "done", "failed", "stopped", "lost"]
 
 BUSY = 1.0  # seconds that a statement waits for other writers
 MAGIC = b"SQLite format 3\0"
@@ -58,7 +55,7 @@ class JournalError(KimiError):
         a newer version's; ``full``, ``locked``, ``missing`` or ``other``.
     """
 
-    def __init__(self, message: str, trouble: Trouble = "other") -> None:
+    def __init__(self, message: str, trouble: str = "other") -> None:
         super().__init__(message)
         self.trouble = trouble
 
@@ -112,9 +109,10 @@ class JournalFile:
             connection = sqlite3.connect(
                 uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False
             )
+            connection.text_factory = _decoded
             file = cls(path, connection)
             try:
-                file._prepare()  # noqa: SLF001 - of this class
+                file._prepare()
             except sqlite3.DatabaseError as error:
                 connection.close()
                 if _code(error) == sqlite3.SQLITE_NOTADB and not _bears_our_id(path):
@@ -178,14 +176,15 @@ class JournalFile:
         data : mapping
             Its record, as `TurnRecord.to_dict` gives it, with its secrets masked.
         """
-        values = (chat, notebook, kernel, state, data.get("started", 0.0), self._text(data))
+        text = self._text(data)
+        values = (chat, notebook, kernel, state, data.get("started", 0.0), text)
         row = self._insert(
             "INSERT INTO records (chat, notebook, kernel, state, started, record) "
             "VALUES (?, ?, ?, ?, ?, ?)",
             values,
         )
         if state != "running":
-            self._index(row, data)
+            self._index(row, text)
         return row
 
     def replace(self, row: int, data: Mapping[str, Any], *, state: State) -> None:
@@ -199,10 +198,11 @@ class JournalFile:
             return
         if found[0][0] != "running":  # another kernel took this one for dead
             self._unindex(row, found[0][1])
-        values = (self._text(data), state, row)
+        text = self._text(data)
+        values = (text, state, row)
         self.connection.execute("UPDATE records SET record = ?, state = ? WHERE id = ?", values)
         if state != "running":
-            self._index(row, data)
+            self._index(row, text)
 
     def put_fragments(
         self, row: int, rows: Iterable[tuple[int, str]], *, instead_from: int | None = None
@@ -293,10 +293,11 @@ class JournalFile:
         run("PRAGMA secure_delete = ON")
         run("PRAGMA synchronous = NORMAL")
         self._choose_journal_mode()
-        self.full_text = bool(self._rows("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'"))
+        self.full_text = _knows_full_text(self.connection)
         if version[0] < VERSION or own_id[0] != APPLICATION_ID:
             with self.transaction():
                 self._migrate()
+            run("PRAGMA wal_checkpoint")  # the file itself is to bear our id
         if self.full_text and not self._rows(_HAS_INDEX):
             with self.transaction():
                 self._make_index()
@@ -324,13 +325,14 @@ class JournalFile:
         self._run_script(FULL_TEXT)
         turns = self.connection.execute("SELECT id, record FROM records WHERE state != 'running'")
         for row, text in turns:
-            with suppress(ValueError):
-                self._index(row, json.loads(text))
+            with suppress(*_NO_RECORD):
+                self._index(row, text)
 
-    def _index(self, row: int, data: Mapping[str, Any]) -> None:
+    def _index(self, row: int, text: str) -> None:
+        """Put a turn into the index, as its record is stored."""
         if self.full_text:
             query = "INSERT INTO turn_texts (rowid, prompt, reasoning, answer) VALUES (?, ?, ?, ?)"
-            self.connection.execute(query, (row, *_texts(data)))
+            self.connection.execute(query, (row, *_texts(json.loads(text))))
 
     def _unindex(self, row: int, text: str) -> None:
         """Take a turn out of the index, which wants to be told what it was given."""
@@ -340,16 +342,23 @@ class JournalFile:
             "INSERT INTO turn_texts (turn_texts, rowid, prompt, reasoning, answer) "
             "VALUES ('delete', ?, ?, ?, ?)"
         )
-        with suppress(ValueError):
-            self.connection.execute(query, (row, *_texts(json.loads(text))))
+        try:
+            texts = _texts(json.loads(text))
+        except _NO_RECORD:  # it was damaged since
+            self.connection.execute("DROP TABLE turn_texts")
+            self._make_index()
+        else:
+            self.connection.execute(query, (row, *texts))
 
     def _text(self, data: Mapping[str, Any]) -> str:
         """Return a record as JSON that SQLite reads: one that it cannot would break the views."""
-        text = _json(data)
-        (fits,) = self.connection.execute("SELECT json_valid(?)", (text,)).fetchone()
-        if not fits:  # nested deeper than its limit
-            text = _json({k: v for k, v in data.items() if k not in ("data", "parameters")})
-        return text
+        with suppress(RecursionError):
+            text = _json(data)
+            (fits,) = self.connection.execute("SELECT json_valid(?)", (text,)).fetchone()
+            if fits:
+                return text
+        # Nested too deeply, which only these can be.
+        return _json({k: v for k, v in data.items() if k not in ("data", "parameters")})
 
     def _insert(self, query: str, values: Sequence[Any]) -> int:
         row = self.connection.execute(query, values).lastrowid
@@ -375,7 +384,14 @@ def _version_1(file: JournalFile) -> None:
 
 # The first makes version 1 of an empty file, each further one the next version of the one before.
 MIGRATIONS: list[Callable[[JournalFile], None]] = [_version_1]
+# What comes of a text that is not the JSON of a record.
+_NO_RECORD = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 _HAS_INDEX = "SELECT 1 FROM sqlite_master WHERE name = 'turn_texts'"
+
+
+def _knows_full_text(connection: sqlite3.Connection) -> bool:
+    query = "SELECT 1 FROM pragma_module_list WHERE name = 'fts5'"
+    return connection.execute(query).fetchone() is not None
 
 
 def set_aside(path: Path) -> Path:
@@ -398,7 +414,7 @@ def set_aside(path: Path) -> Path:
         # The write-ahead log first: SQLite would play it into the new file.
         for tail in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
-                os.replace(f"{path}{tail}", f"{aside}{tail}")
+                Path(f"{path}{tail}").replace(f"{aside}{tail}")
     return aside
 
 
@@ -419,7 +435,7 @@ def _file_system(path: Path) -> str:
     """Return the type of a file's file system in Linux's words; "" where it is not known."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
-        device = os.stat(path).st_dev
+        device = path.stat().st_dev
     except OSError:
         return ""
     wanted = f"{os.major(device)}:{os.minor(device)}"
@@ -441,7 +457,7 @@ def _create(path: Path) -> None:
 
 def _inode(path: Path) -> tuple[int, int]:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return (0, 0)
     return found.st_dev, found.st_ino
@@ -472,6 +488,8 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _told_error(path, error) from error
+    except UnicodeDecodeError as error:  # of SQLite's message, which quotes what is damaged
+        raise JournalError(f"The journal is damaged: {path}.", "corrupt") from error
     except OSError as error:
         text = f"The journal cannot be written: {why_not_written(error)} ({path})."
         raise JournalError(text, "full" if "full" in text else "other") from error
@@ -489,7 +507,11 @@ def _told_error(path: Path, error: sqlite3.Error) -> JournalError:
         words, trouble = "it is read-only", "other"
     else:
         words, trouble = str(error), "other"
-    return JournalError(f"The journal cannot be written: {words} ({path}).", trouble)  # type: ignore[arg-type]
+    return JournalError(f"The journal cannot be written: {words} ({path}).", trouble)
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -113,8 +113,8 @@ class Fragments:
                 self._first = len(self.rows)
         self._new.clear()
         for text in self._texts.values():
-            for place, data in text.rows(masks, len(self.rows)):
-                self._put(place, data)
+            for place, row in text.rows(masks, len(self.rows)):
+                self._put(place, row)
 
     @property
     def are_changed(self) -> bool:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "FULL_TEXT", "TABLES", "VERSION"]
+from typing import Literal
+
+__all__ = ["APPLICATION_ID", "FULL_TEXT", "TABLES", "VERSION", "State"]
+
+State = Literal["running", "done", "failed", "stopped", "lost"]
+"""The state of a turn; ``lost``: its kernel ended before it did."""
 
 APPLICATION_ID = 0x6B696D69  # "kimi": another program's file has none, or another
 VERSION = 1  # PRAGMA user_version

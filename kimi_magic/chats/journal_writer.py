@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from kimi_magic.chats.journal_schema import State
 from kimi_magic.core.events import Event, TurnPrepared
 from kimi_magic.core.processes import process_name
 from kimi_magic.core.turn_record import Failure, TurnRecord
 
 if TYPE_CHECKING:
-    from kimi_magic.chats.journal_file import JournalError, JournalFile, State
+    from kimi_magic.chats.journal_file import JournalError, JournalFile
     from kimi_magic.chats.journal_fragments import Fragments, Masks
     from kimi_magic.secrets.keys import Key
 
-__all__ = ["JournalWriter", "TurnInJournal", "journal_path"]
+__all__ = ["JournalWriter", "TurnInJournal"]
 
 BATCH = 0.25  # seconds between two times that a growing turn is written
 PATIENCE = 5.0  # seconds that another program may lock the file before the reader hears of it
@@ -42,17 +43,6 @@ DAMAGED = "The journal was damaged: the file is kept as {}, and a new one begins
 NOT_STORED = "A turn could not be stored in the journal ({})."
 NO_SQLITE = "The journal is off: this Python has no SQLite."
 BROKEN_OFF = Failure("TurnInterrupted", "The turn was broken off; what had arrived is kept.")
-
-
-def journal_path(setting: str | None) -> Path | None:
-    """Return the path of the journal that a setting names, by default the user's; None for none."""
-    if setting is None:
-        from platformdirs import user_data_path
-
-        return user_data_path("kimi-magic") / "journal.sqlite3"
-    if setting.strip() in ("", "off"):
-        return None
-    return Path(setting).expanduser().absolute()
 
 
 class TurnInJournal:

@@ -6,6 +6,7 @@
   x ConfigError               an invalid setting, endpoint or model name
     + MissingKeyError         the endpoint wants a key and none was found
   x SchemaMismatch            an answer that does not fit its schema (``structured``)
+  x JournalError              the journal cannot be read or written (``journal_file``)
   x LocalEngineError          the embedded engine is missing or cannot run
   x EndpointError             a request that failed
     + ConnectionFailed        the server was not reached, or the connection broke

@@ -7,7 +7,6 @@ from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
-from kimi_magic.chats.journal_writer import journal_path
 from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.core.interrupts import whole_imports
@@ -45,7 +44,7 @@ class KimiMagics(Settings, Magics):
             return
         self._offered = True
         try:
-            path = journal_path(self.journal)
+            path = self.journal_path
             if self.resume == "never" or path is None or not path.exists():
                 return
             from kimi_magic.jupyter.journal_commands import offer

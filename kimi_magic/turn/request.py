@@ -78,6 +78,8 @@ class TurnRequest:
         Longest summary of a variable or a cell, in tokens.
     allow_secrets : bool
         Send texts that look like keys.
+    no_history : bool
+        Keep the turn out of the journal.
     """
 
     prompt: str | Sequence[Any]
@@ -105,6 +107,7 @@ class TurnRequest:
     images: tuple[ImagePart, ...] = ()
     var_tokens: int | None = None
     allow_secrets: bool = False
+    no_history: bool = False
 
     @property
     def continues(self) -> bool:

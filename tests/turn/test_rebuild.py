@@ -20,7 +20,7 @@ from kimi_magic.testing import ScriptedServer
 from kimi_magic.tools.decorator import offered, tool
 from kimi_magic.turn.rebuild import rebuild
 from kimi_magic.turn.request import continuation, make_request, request_of
-from tests.journals import record
+from tests.kept_turns import record
 
 
 @pytest.fixture(params=["moonshot", "moonshot-k3", "vllm"])
