@@ -178,6 +178,7 @@ class Session:
         return continuation(self.chats.known(chat), Place(*running_cell()))
 
     @property
+    @whole_imports()
     def journal(self) -> Journal:
         """The turns that were kept, in the file that the settings name now."""
         from kimi_magic.chats.journal import Journal

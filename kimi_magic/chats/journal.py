@@ -297,9 +297,9 @@ class Journal:
             yield None
             return
         with closing(JournalFile.open(self.path, create=False)) as file:
+            file.connection.text_factory = _decoded
             if not write:
                 file.connection.execute("PRAGMA query_only = 1")
-                file.connection.text_factory = _decoded
             try:
                 yield file
             except sqlite3.Error as error:

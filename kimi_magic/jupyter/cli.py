@@ -93,11 +93,11 @@ def _log(console: Console, given: argparse.Namespace) -> None:
     from rich.text import Text
 
     from kimi_magic.chats.journal_search import Query, moment
-    from kimi_magic.jupyter.journal_commands import SHOWN, latest, listing
+    from kimi_magic.jupyter.journal_commands import latest, listing
 
     since = moment(given.since) if given.since else None
     query = Query.of(given.words, chat=given.chat, since=since)
-    turns, more = latest(_journal(), query, None if given.all else given.last or SHOWN)
+    turns, more = latest(_journal(), query, given.last, every=given.all)
     if not turns:
         console.print(f"No turn was found in {_journal().path}.", markup=False, soft_wrap=True)
         return

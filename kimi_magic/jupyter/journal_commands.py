@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from kimi_magic.chats.journal import Journal, StoredTurn
 from kimi_magic.chats.journal_search import Query, moment
 from kimi_magic.core.errors import KimiError, MagicError, TurnLost
 from kimi_magic.core.frontend import notebook_path
+from kimi_magic.core.processes import has_ended
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clean, clip, count, cut, reveal
 from kimi_magic.display.view import ViewOptions
@@ -47,7 +49,7 @@ def log(notebook: Notebook, words: Sequence[str], options: dict[str, Any]) -> No
         since=moment(options["since"]) if options["since"] else None,
         notebook=notebook_path() if options["here"] else None,
     )
-    turns, more = latest(journal, query, None if options["all"] else options["last"] or SHOWN)
+    turns, more = latest(journal, query, options["last"], every=options["all"])
     if not turns:
         nothing = "No turn fits." if query != Query() else "The journal is empty."
         notebook.say(f"{nothing} It is {journal.path}.")
@@ -56,13 +58,14 @@ def log(notebook: Notebook, words: Sequence[str], options: dict[str, Any]) -> No
 
 
 def latest(
-    journal: Journal, query: Query, most: int | None = SHOWN
+    journal: Journal, query: Query, most: int | None = None, *, every: bool = False
 ) -> tuple[list[StoredTurn], int]:
     """Return the latest turns that a query names, and how many others there are."""
-    if most is not None and most < 1:
+    most = SHOWN if most is None else most
+    if most < 1:
         raise MagicError(f"-n takes a number of at least 1; got {most}.")
     numbers = journal.find(query)
-    shown = numbers if most is None else numbers[-most:]
+    shown = numbers if every else numbers[-most:]
     return list(journal.numbered(shown)), len(numbers) - len(shown)
 
 
@@ -151,7 +154,8 @@ def _names(query: Query, turn: StoredTurn | None, chat: str, reply: Reply) -> bo
 def offer(notebook: Notebook) -> None:
     """Say in one line that a chat of an earlier kernel can go on, or let it."""
     session = notebook.session
-    found = session.resumable()
+    # Two kernels in one folder: what the other is at is no offer. On another host it may have ended.
+    found = [c for c in session.resumable() if has_ended(c.kernel, c.latest, math.inf)]
     if not found:
         return
     if session.settings.resume == "always":
@@ -177,7 +181,7 @@ def _goes_on(chat: Chat) -> str:
     line = f"{name}: {count(len(chat.turns), 'turn')}"
     if chat.turns:
         line += f" from {_when(chat.turns[-1].reply.record.started)}"
-    line += " are back"
+    line += " is back" if len(chat.turns) == 1 else " are back"
     if chat.unanswered is not None:
         return f"{line}; the prompt after that had no answer: `%kimi continue` asks it again."
     if chat.turns and isinstance(chat.turns[-1].reply.error, TurnLost):
