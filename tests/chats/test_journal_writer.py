@@ -276,7 +276,8 @@ def test_a_full_disk_that_has_room_again(
 ) -> None:
     ask(server)
     flush(session)
-    file = session.journal_writer and session.journal_writer._file
+    assert session.journal_writer is not None
+    file = session.journal_writer._file
     assert file is not None
     file.connection.execute("PRAGMA max_page_count = 1")
     for _ in range(3):
@@ -410,7 +411,7 @@ def ask():
 
 def run(code: str, server: ScriptedServer, path: Path) -> str:
     command = [sys.executable, "-c", ALONE + code, server.base_url, str(path)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
     return ran.stdout
@@ -484,7 +485,8 @@ def test_forks_in_the_middle_of_writing(scripted_server: ScriptedServer, path: P
         scripted_server.reply("9.9 " * 50)
     run(
         """
-import threading
+import sqlite3, threading
+ask()  # a fork in the middle of an import breaks the import of the child's, whoever makes it
 children = []
 stop = threading.Event()
 def work():
@@ -496,7 +498,6 @@ thread.start()
 while not stop.wait(0.02) and len(children) < 30:
     child = os.fork()
     if not child:
-        import sqlite3
         sqlite3.connect(":memory:").execute("CREATE TABLE t (x)")
         os._exit(0)
     children.append(child)
@@ -508,7 +509,7 @@ for child in children:
         path,
     )
     scripted_server._script.clear()
-    assert state_of(path) == ["done"] * 45
+    assert state_of(path) == ["done"] * 46
     assert stored(path, "PRAGMA integrity_check") == [("ok",)]
 
 
