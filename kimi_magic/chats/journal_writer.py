@@ -318,6 +318,8 @@ class JournalWriter:
         if self._file is not None or self._off:
             return not self._off
         try:
+            import ctypes  # noqa: F401 - a forked child may need it, and might not be able to import
+
             from kimi_magic.chats.journal_file import JournalError, JournalFile
         except ImportError:
             self._turn_off(NO_SQLITE)

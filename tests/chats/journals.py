@@ -1,4 +1,4 @@
-"""Journals for tests; ``python -m tests.chats.journals`` writes the one of version 1 that is kept."""
+"""Journals for tests; ``python -m tests.chats.journals`` writes the one that is kept."""
 
 from __future__ import annotations
 
@@ -50,8 +50,12 @@ def record(prompt: str = "9.11 or 9.9?", text: str = "9.9.", **more: Any) -> Tur
 
 def prepared(prompt: str = "Go on.", **more: Any) -> TurnRecord:
     """A turn before its first request."""
-    more = {"messages": (Message("user", prompt),), "steps": (), "usage": Usage()} | more
-    return record(prompt, finish_reason=None, **more)
+    fields: dict[str, Any] = {
+        "messages": (Message("user", prompt),),
+        "steps": (),
+        "usage": Usage(),
+    } | more
+    return record(prompt, finish_reason=None, **fields)
 
 
 def add(file: JournalFile, turn: TurnRecord, state: Any = "done", **where: Any) -> int:

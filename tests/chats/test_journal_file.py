@@ -25,7 +25,6 @@ from kimi_magic.chats import journal_file
 from kimi_magic.chats.journal_file import JournalError, JournalFile, set_aside
 from kimi_magic.chats.journal_fragments import LOST
 from kimi_magic.chats.journal_schema import APPLICATION_ID, VERSION
-from kimi_magic.core import processes
 from kimi_magic.core.processes import has_ended, process_name
 from kimi_magic.core.turn_record import TurnRecord
 from tests.chats.journals import ELSEWHERE, VERSION_1, add, fill, prepared, record, records, stored
@@ -343,7 +342,7 @@ def test_a_disk_that_takes_no_file(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(JournalError, match="the disk is (full|read-only)"):
+    with pytest.raises(JournalError, match=r"the disk is (full|read-only)"):
         JournalFile.open(path)
 
 
@@ -409,7 +408,7 @@ def test_processes_without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     assert not has_ended(f"{host}:{os.getppid()}:0123abcd", now, now)
     assert has_ended(f"{host}:{dead_process()}:0123abcd", now, now)
-    monkeypatch.setattr(processes.os, "name", "nt")
+    monkeypatch.setattr(os, "name", "nt")
     assert not has_ended(f"{host}:{dead_process()}:0123abcd", now, now)
 
 
