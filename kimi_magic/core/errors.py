@@ -22,6 +22,7 @@
     + BadStream               a response that is not a chat completion
 * KeyboardInterrupt
   x TurnInterrupted           Kernel → Interrupt while a turn was running
+    + TurnLost                the kernel ended while it ran: of a journal, never raised
   x ToolInterrupted           Kernel → Interrupt while a tool was running
 
 Each is raised after what had arrived was shown and stored: ``error.reply`` is that partial turn.
@@ -241,7 +242,7 @@ class TurnInterrupted(_Readable, KeyboardInterrupt):
 
 
 class TurnLost(TurnInterrupted):
-    """The kernel ended while a turn was running, as far as a journal tells."""
+    """The kernel ended while a turn was running: the error of a reply out of a journal."""
 
 
 class ToolInterrupted(_Readable, KeyboardInterrupt):

@@ -154,7 +154,7 @@ def _names(query: Query, turn: StoredTurn | None, chat: str, reply: Reply) -> bo
 def offer(notebook: Notebook) -> None:
     """Say in one line that a chat of an earlier kernel can go on, or let it."""
     session = notebook.session
-    # Two kernels in one folder: what the other is at is no offer. On another host it may have ended.
+    # Of two kernels in one folder, neither is offered what the other is at.
     found = [c for c in session.resumable() if has_ended(c.kernel, c.latest, math.inf)]
     if not found:
         return

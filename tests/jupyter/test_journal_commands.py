@@ -293,6 +293,24 @@ def test_what_is_offered(shell: Kernel, path: Path, here: str) -> None:
     assert prompts(shell) == ["Hi again"]
 
 
+def test_an_own_chat_ends_before_an_older_one_goes_on(
+    shell: Kernel, path: Path, here: str, asked: ScriptedServer
+) -> None:
+    keep(path, [record("Long ago", "Yes.", cell="x", run="0")], notebook=here)
+    asked.reply("New.")
+    asked.reply("And on.")
+    shell.run("%%kimi\nSomething new", cell="y")
+    error = shell.run("%kimi resume", ok=False).error
+    assert "`%kimi reset` ends it, or ask in another with -c." in error
+    shell.run("%kimi reset\n%kimi resume")
+    assert prompts(shell) == ["Long ago"]
+    shell.run("%%kimi\nOn?", cell="z")
+    assert sent(asked) == ["Long ago", "Yes.", "On?"]
+    shell.run("%kimi log")  # waits until all is written
+    (chat,) = Journal(path).chats(here)
+    assert (chat.name, chat.turns) == ("main", 2)
+
+
 def test_the_shells_log(
     path: Path, here: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
