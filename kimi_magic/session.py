@@ -190,9 +190,7 @@ class Session:
 
     def resumable(self) -> list[StoredChat]:
         """Return the chats of this notebook that an earlier kernel left, the latest first."""
-        journal = self.journal
-        journal.recover()
-        return journal.chats(notebook_path(), kernel=process_name())
+        return self.journal.chats(notebook_path(), kernel=process_name(), recover=True)
 
     @whole_imports()
     def resume(self, name: str) -> Chat:

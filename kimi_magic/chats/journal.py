@@ -208,34 +208,35 @@ class Journal:
             return found
         raise KimiError(f"The journal has no turn {number}: `%kimi log` lists its latest turns.")
 
-    def chats(self, notebook: str, *, kernel: str = "") -> list[StoredChat]:
+    def chats(self, notebook: str, *, kernel: str = "", recover: bool = False) -> list[StoredChat]:
         """Return the chats of a notebook that may go on, the one with the latest turn first.
 
-        Of several with one name, that is the one that began last. Those that a kernel goes on with
-        already are left out.
+        Of several with one name, that is the one that began last.
+
+        Parameters
+        ----------
+        kernel : str
+            Leave out the chats that this kernel goes on with.
+        recover : bool
+            Make whole turns of those whose kernel has ended, before that.
         """
         found: dict[str, StoredChat] = {}
-        for row in self._rows(_CHATS, [notebook, kernel]):
-            chat = StoredChat(*row)
-            found.setdefault(chat.name, chat)
+        with self._open(write=recover) as file:
+            if file is None:
+                return []
+            if recover:
+                with suppress(KimiError):
+                    file.recover()
+            for row in file.connection.execute(_CHATS, [notebook, kernel]).fetchall():
+                chat = StoredChat(*row)
+                if chat.name not in found:
+                    found[chat.name] = replace(chat, turns=_length(file.connection, chat))
         return sorted(found.values(), key=lambda chat: chat.latest, reverse=True)
 
     def names(self, notebook: str) -> list[str]:
         """Return the names of a notebook's chats."""
         rows = self._rows("SELECT DISTINCT name FROM chats WHERE notebook = ?", [notebook])
         return [name for (name,) in rows]
-
-    def length(self, chat: StoredChat) -> int:
-        """Return how many turns a chat has, without those that others took the place of.
-
-        In a long chat those count as well.
-        """
-        if chat.turns > LONG_CHAT:
-            return chat.turns
-        again = Chat(chat.name, Reply)
-        for cell, run, fresh in self._rows(_PLACES, [chat.row]):
-            again.append(ChatTurn("", Reply(), Place(cell or "", run or "")), fresh=bool(fresh))
-        return len(again.turns)
 
     def turns_of(self, chat: StoredChat) -> Iterator[StoredTurn]:
         """Yield the turns of a chat in their order."""
@@ -348,6 +349,19 @@ SELECT json_extract(record, '$.cell'), json_extract(record, '$.run'),
 FROM records WHERE chat = ? AND json_valid(record) AND json_array_length(record, '$.steps') > 0
 ORDER BY id
 """
+
+
+def _length(file: sqlite3.Connection, chat: StoredChat) -> int:
+    """Return how many turns a chat has, without those that others took the place of.
+
+    In a long chat those count as well.
+    """
+    if chat.turns > LONG_CHAT:
+        return chat.turns
+    again = Chat(chat.name, Reply)
+    for cell, run, fresh in file.execute(_PLACES, [chat.row]):
+        again.append(ChatTurn("", Reply(), Place(cell or "", run or "")), fresh=bool(fresh))
+    return len(again.turns)
 
 
 def _decoded(data: bytes) -> str:

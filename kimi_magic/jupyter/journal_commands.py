@@ -162,7 +162,7 @@ def offer(notebook: Notebook) -> None:
         print("\n".join(_goes_on(session.resume(chat.name)) for chat in found))
         return
     newest, others = found[0], len(found) - 1
-    facts = f"{count(session.journal.length(newest), 'turn')} from {_when(newest.latest)}"
+    facts = f"{count(newest.turns, 'turn')} from {_when(newest.latest)}"
     name = "" if newest.name == session.chats.current else f" {_name(newest.name)}"
     more = f" ({count(others, 'more chat')})" if others else ""
     print(f"{_name(newest.name)}: {facts} - `%kimi resume{name}` goes on with it{more}")
