@@ -44,6 +44,7 @@ class KimiMagics(Settings, Magics):
             return
         self._offered = True
         try:
+            self.read_environment()
             path = self.journal_path
             if self.resume == "never" or path is None or not path.exists():
                 return
