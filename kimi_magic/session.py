@@ -10,29 +10,43 @@ from dataclasses import replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kimi_magic.chats.chat import Chats, Place
+from kimi_magic.chats.chat import Chat, Chats, Place
+from kimi_magic.chats.journal_writer import JournalWriter
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
-from kimi_magic.core.events import Envelope, Event, TurnFinished
-from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user_namespace
+from kimi_magic.core.events import Envelope, Event, Sink, TurnFinished
+from kimi_magic.core.frontend import (
+    can_answer,
+    cell_number,
+    notebook_path,
+    running_cell,
+    user_namespace,
+)
 from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
+from kimi_magic.core.processes import process_name
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import reveal
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
+from kimi_magic.turn.rebuild import rebuild
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
 from kimi_magic.turn.runner import PreparedTurn, prepare
+from kimi_magic.turn.sinks import JournalSink
 from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import Endpoint
 
 if TYPE_CHECKING:
+    from kimi_magic.chats.journal import Journal, StoredChat
     from kimi_magic.secrets.keys import Key
 
 __all__ = ["Session", "current"]
 
 T = TypeVar("T")
+LONGEST_FLUSH = 1.0  # seconds that a reader of the journal waits for what is not written yet
+NO_JOURNAL = "No turns are kept: the setting journal is off."
 TOO_DEEP = (
     "Tools ask inside of tools {} deep already, as one does that leads back to itself. "
     "%config KimiMagics.max_depth = N allows more."
@@ -59,8 +73,9 @@ class Session:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.last: Reply | None = None
-        self.chats = Chats(self._ask_in_chat)
+        self.chats = Chats(self._ask_in_chat, self._forget_chat)
         self.connector = Connector()
+        self._writer: JournalWriter | None = None
         redact_errors(self.redact)
         redact_logs(self.redact)
 
@@ -98,7 +113,7 @@ class Session:
         last = _Last(self)
         with inside_turn(), holding_interrupts() as hold:
             try:
-                for _ in turn.run([last, view], asking(view)):
+                for _ in turn.run([last, *self._journal_sinks(request, view), view], asking(view)):
                     pass
             except KimiError:
                 if hold is not None and hold.pending:
@@ -114,7 +129,8 @@ class Session:
         self._check_depth()
         last = _Last(self)
         stop = False
-        with closing(self._prepare(request).run([last])) as envelopes:
+        turn = self._prepare(request)
+        with closing(turn.run([last, *self._journal_sinks(request)])) as envelopes:
             while True:
                 # Only while the turn works: between two events the consumer's own code runs.
                 with inside_turn(), holding_interrupts() as hold:
@@ -161,6 +177,53 @@ class Session:
         """
         return continuation(self.chats.known(chat), Place(*running_cell()))
 
+    @property
+    @whole_imports()
+    def journal(self) -> Journal:
+        """The turns that were kept, in the file that the settings name now."""
+        from kimi_magic.chats.journal import Journal
+
+        self.settings.read_environment()
+        if self._writer is not None:
+            self._writer.flush(LONGEST_FLUSH)
+        return Journal(self.settings.journal_path)
+
+    def resumable(self) -> list[StoredChat]:
+        """Return the chats of this notebook that an earlier kernel left, the latest first."""
+        return self.journal.chats(notebook_path(), kernel=process_name(), recover=True)
+
+    @whole_imports()
+    def resume(self, name: str) -> Chat:
+        """Go on with a chat of this notebook that an earlier kernel left.
+
+        Raises
+        ------
+        KimiError
+            There is none, or a chat of that name has turns here.
+        """
+        if self.journal.path is None:
+            raise KimiError(NO_JOURNAL)
+        if self.chats.peek(name).turns:
+            other = "" if name == self.chats.current else f" {name}"
+            raise KimiError(
+                f"The chat {name} has turns here already: `%kimi reset{other}` ends it, or ask in "
+                "another with -c."
+            )
+        left = {stored.name: stored for stored in self.resumable()}
+        if name not in left:
+            others = f" There is {reveal(', '.join(left))}." if left else ""
+            raise KimiError(f"The journal has no chat {name} of this notebook.{others}")
+        from kimi_magic.chats.journal import replies
+
+        again = Chat(name, self._ask_in_chat)
+        turns = self.journal.turns_of(left[name])
+        rebuild(again, replies(turns), connector=self.connector, settings=self.settings)
+        chat = self.chats.get(name)
+        chat.take_over(again)
+        if writer := self.journal_writer:
+            writer.adopt(name, left[name].row)
+        return chat
+
     @whole_imports()
     def snippet(self, reply: Reply, form: str) -> str:
         """Write the turn as a program; ``form`` is one of ``export.FORMS``.
@@ -179,8 +242,22 @@ class Session:
         return Redactor(self.connector.known_keys()).value(value)
 
     def close(self) -> None:
-        """End the embedded engine and close idle connections."""
+        """End the embedded engine, close idle connections, and write the journal to its end."""
         self.connector.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def journal_writer(self) -> JournalWriter | None:
+        """The writer of the file that the settings name now; None where no turns are kept."""
+        path = self.settings.journal_path
+        writer = self._writer
+        if writer is not None and writer.path != path:
+            writer.close()
+            self._writer = writer = None
+        if writer is None and path is not None:
+            self._writer = writer = JournalWriter(path, self.connector.known_keys)
+        return writer
 
     @whole_imports()
     def find_key(self, endpoint: Endpoint) -> Key | None:
@@ -208,6 +285,18 @@ class Session:
         own = self.settings
         keep, most = own.keep_reasoning_open, own.max_output_chars
         return open_view(own.view, replace(options, keep_reasoning=keep, max_chars=most))
+
+    def _journal_sinks(self, request: TurnRequest, view: View | None = None) -> list[Sink]:
+        """Return the sink that keeps a turn, if it is to be kept."""
+        writer = None if request.no_history else self.journal_writer
+        if writer is None:
+            return []
+        shown = None if isinstance(view, Unseen) else view
+        return [JournalSink(writer, notebook_path(), shown)]
+
+    def _forget_chat(self, name: str) -> None:
+        if self._writer is not None:
+            self._writer.forget(name)
 
     def _check_depth(self) -> None:
         if depth.get() > self.settings.max_depth:

@@ -59,6 +59,8 @@ class Chat:
     name : str
     ask : callable
         ``(prompt, *, chat, **options) -> Reply``: how the session asks.
+    forgotten : callable, optional
+        Called with the name when the chat is reset.
 
     Attributes
     ----------
@@ -72,13 +74,19 @@ class Chat:
         Turns that a cell which was run again took out of the conversation, oldest first.
     """
 
-    def __init__(self, name: str, ask: Callable[..., Reply]) -> None:
+    def __init__(
+        self,
+        name: str,
+        ask: Callable[..., Reply],
+        forgotten: Callable[[str], None] | None = None,
+    ) -> None:
         self.name = name
         self.approved: set[Any] = set()
         self.calibrations: dict[tuple[str, str], Calibration] = {}
         self.unanswered: Asked | None = None
         self.set_aside: list[ChatTurn] = []
         self._ask = ask
+        self._forgotten = forgotten
         self._turns: list[ChatTurn] = []
         # The run of each cell, and what was approved before it.
         self._approved_before: dict[str, tuple[str, frozenset[Any]]] = {}
@@ -143,6 +151,11 @@ class Chat:
         self.set_aside = [*self.set_aside, *out][-MOST_SET_ASIDE:]
         self._turns[self._start(turn.place, fresh=fresh) :] = [*own, turn]
 
+    def take_over(self, other: Chat) -> None:
+        """Take the turns of another chat in the place of one's own."""
+        self._turns[:] = other.turns
+        self.unanswered, self.set_aside = other.unanswered, [*other.set_aside]
+
     def reset(self) -> None:
         """Forget all turns, and the approvals."""
         self._turns.clear()
@@ -150,6 +163,8 @@ class Chat:
         self.set_aside.clear()
         self._end_approvals()
         self.calibrations.clear()
+        if self._forgotten is not None:
+            self._forgotten(self.name)
 
     def _end_approvals(self) -> None:
         self.approved.clear()
@@ -175,11 +190,17 @@ class Chat:
 
 
 class Chats:
-    """The chats of a session; ``current`` names the one that cells without ``-c`` belong to."""
+    """The chats of a session; ``current`` names the one that cells without ``-c`` belong to.
 
-    def __init__(self, ask: Callable[..., Reply]) -> None:
+    ``forgotten`` is called with the name of a chat that is reset.
+    """
+
+    def __init__(
+        self, ask: Callable[..., Reply], forgotten: Callable[[str], None] | None = None
+    ) -> None:
         self.current = "main"
         self._ask = ask
+        self._forgotten = forgotten
         self._lock = threading.Lock()
         self._chats: dict[str, Chat] = {}
 
@@ -187,7 +208,7 @@ class Chats:
         """Return the chat of that name; make it if there is none."""
         with self._lock:
             if name not in self._chats:
-                self._chats[name] = Chat(name, self._ask)
+                self._chats[name] = Chat(name, self._ask, self._forgotten)
             return self._chats[name]
 
     def peek(self, name: str) -> Chat:
@@ -214,6 +235,9 @@ class Chats:
 
     def clear(self) -> None:
         """Forget all chats."""
+        for name in self._chats:
+            if self._forgotten is not None:
+                self._forgotten(name)
         self._chats.clear()
         self.current = "main"
 

@@ -169,6 +169,60 @@ def _reset(notebook: Notebook, name: str) -> None:
 
 
 @verb(
+    "resume [CHAT]",
+    "go on with this notebook's chat of an earlier kernel",
+    completes=["kept chats"],
+)
+def _resume(notebook: Notebook, chat: str) -> None:
+    from kimi_magic.jupyter.journal_commands import resume
+
+    resume(notebook, chat)
+
+
+@verb(
+    "log [WORDS] [--since 2d] [-c CHAT] [--here]",
+    "list the turns of all notebooks that are kept; WORDS search them",
+    "log forecast --since 2d",
+    options=[
+        Option(("--since",), "of the last hours or days, or since a date", "2d|3h|DATE"),
+        Option(("-c", "--chat"), "turns of chats of this name", "CHAT", completes="kept chats"),
+        Option(("--here",), "turns of this notebook"),
+        Option(("-n", "--last"), "the last N turns; by default 20", "N", int),
+        Option(("--all",), "every turn"),
+    ],
+)
+def _log(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.journal_commands import MOST_WORDS, log
+
+    options, words = parse_verb("log", line, REGISTRY["log"].options, MOST_WORDS)
+    log(notebook, words, options)
+
+
+@verb("show N", "show a turn of the log as its record", "show 12", completes=["kept turns"])
+def _show(notebook: Notebook, number: str) -> None:
+    from kimi_magic.jupyter.journal_commands import show
+
+    show(notebook, number)
+
+
+@verb(
+    "forget CHAT | --before DATE | --turn N",
+    "delete turns from the journal for good; a CHAT is one of this notebook",
+    "forget main",
+    completes=["kept chats"],
+    options=[
+        Option(("--before",), "turns of before a date, or older than days", "DATE|30d"),
+        Option(("--turn",), "the turn of this number in the log", "N", int),
+    ],
+)
+def _forget(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.journal_commands import forget
+
+    options, names = _parse("forget", line)
+    forget(notebook, names[0] if names else None, options["before"], options["turn"])
+
+
+@verb(
     "tools [add|remove NAME]",
     "list the tools that are offered to every cell, or change them",
     "tools add forecast",
