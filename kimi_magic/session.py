@@ -14,7 +14,7 @@ from kimi_magic.chats.chat import Chat, Chats, Place
 from kimi_magic.chats.journal_writer import JournalWriter
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
-from kimi_magic.core.events import Envelope, Event, Sink, TurnFinished
+from kimi_magic.core.events import Envelope, Event, Sink, TurnFinished, TurnPrepared
 from kimi_magic.core.frontend import (
     can_answer,
     cell_number,
@@ -141,7 +141,7 @@ class Session:
                     stop = hold is not None and bool(hold.pending)
                     if hold is not None:
                         hold.pending = 0
-                if envelope is not None:
+                if envelope is not None and not isinstance(envelope.event, TurnPrepared):
                     try:
                         yield envelope.event
                     except GeneratorExit:

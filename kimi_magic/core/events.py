@@ -51,7 +51,8 @@ class TurnStarted:
 class TurnPrepared:
     """The first request is ready; ``record`` is the turn so far: its prompt and what goes along.
 
-    It comes again where the turn has to begin anew, with another model or a looser schema.
+    It comes again where the turn has to begin anew, with another model or a looser schema. It is
+    for sinks that keep turns; ``kimi.stream`` does not yield it.
     """
 
     record: TurnRecord

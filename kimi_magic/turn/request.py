@@ -232,10 +232,20 @@ def _chosen(record: TurnRecord, target: Target, settings: Settings) -> dict[str,
     system = tuple(message for message in record.messages[:1] if message.role == "system")
     if system != system_prompt(TurnRequest(""), settings, model):
         found["system"] = system[0].text if system else ""
+    if (schema := _answer_schema(sent)) is not None:
+        found["schema"] = schema
     with suppress(KimiError):  # a value that no request may have: the record was changed
         make_request("", **found)
         return found
     return {}
+
+
+def _answer_schema(sent: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the JSON Schema that the answer was held to, where the request held one."""
+    form: Any = sent.get("response_format")
+    for name in ("json_schema", "schema"):
+        form = form.get(name) if isinstance(form, Mapping) else None
+    return dict(form) if isinstance(form, Mapping) else None
 
 
 def _tool_names(sent: Mapping[str, Any]) -> frozenset[str]:

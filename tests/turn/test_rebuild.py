@@ -129,7 +129,8 @@ def test_a_request_is_made_of_its_record(peer: ScriptedServer, options: dict[str
     again = request_of(stored(session.last).record, session.connector, session.settings)
     peer.reply("Yes.")
     session.ask(again, show=False)
-    assert peer.requests[0].body == peer.requests[1].body
+    first, second = [request.body for request in peer.requests if request.body]
+    assert first == second
     session.close()
 
 
@@ -177,3 +178,14 @@ def test_a_lost_turn_without_an_answer_is_asked_again(session: Session) -> None:
     request = continuation(chat, Place("b", "2"))
     assert (request.prompt, request.resumed) == ("Why?", True)
     assert isinstance(kept.record, TurnRecord)
+
+
+def test_the_form_of_the_answer_is_asked_again(session: Session) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    sent = {"model": "kimi-k3", "response_format": form}
+    kept = record("x", parameters=sent, endpoint=EndpointFacts("moonshot"))
+    assert request_of(kept, session.connector, session.settings).schema == schema
+    for hostile in (5, {"type": "json_schema", "json_schema": 7}, {"type": "json_object"}):
+        kept = record("x", parameters=sent | {"response_format": hostile})
+        assert request_of(kept, session.connector, session.settings).schema is None
