@@ -124,7 +124,9 @@ class JournalSink:
             self._turn = turn = turn or self._writer.begin(self._notebook)
             if turn is not None:
                 turn.finish(event.reply.record, _state(event.reply.error))
-                self._writer.opened.wait(LONGEST_OPENING)  # for a line about it to be in this cell
+                # Once, so that a line about the file is in this cell and not in a later one.
+                self._writer.opened.wait(LONGEST_OPENING)
+                self._writer.opened.set()
         elif turn is not None and isinstance(event, ToolFinished):
             turn.put(replace(event, result=_without_value(event.result)))
         elif turn is not None and isinstance(event, StepFinished):
