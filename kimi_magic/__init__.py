@@ -30,11 +30,13 @@ from kimi_magic.core.errors import (
     TimedOut,
     ToolInterrupted,
     TurnInterrupted,
+    TurnLost,
 )
 from kimi_magic.core.interrupts import whole_imports
 
 if TYPE_CHECKING:
-    from kimi_magic.api import add_endpoint, add_model, ask, chat, snippet, stream
+    from kimi_magic.api import add_endpoint, add_model, ask, chat, resume, snippet, stream
+    from kimi_magic.chats.journal import Journal
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
     from kimi_magic.core.reply import Reply
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from kimi_magic.wire.endpoints import Endpoint
     from kimi_magic.wire.models import Model
 
+    journal: Journal
     last: Reply | None
     settings: Settings
 
@@ -71,11 +74,14 @@ __all__ = [
     "ToolInterrupted",
     "Toolset",
     "TurnInterrupted",
+    "TurnLost",
     "add_endpoint",
     "add_model",
     "ask",
     "chat",
+    "journal",
     "last",
+    "resume",
     "settings",
     "snippet",
     "stream",
@@ -87,7 +93,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": "add_endpoint add_model ask chat snippet stream",
+    "api": "add_endpoint add_model ask chat resume snippet stream",
     "context.summaries.summary": "summarize summarizer",
     "core.reply": "Reply",
     "tools.decorator": "tool",
@@ -103,7 +109,7 @@ def __getattr__(name: str) -> Any:
         with whole_imports():
             value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value
-    if name in ("last", "settings"):  # looked up each time, since they change
+    if name in ("journal", "last", "settings"):  # looked up each time, since they change
         with whole_imports():
             from kimi_magic.session import current
 
@@ -124,6 +130,7 @@ def load_ipython_extension(shell: Any) -> None:
         for hooks, ours in _hooks(shell):
             if ours not in hooks:
                 hooks.append(ours)
+        KimiMagics.of(shell).offer_chats()
 
 
 def unload_ipython_extension(shell: Any) -> None:

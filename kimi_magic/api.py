@@ -13,7 +13,7 @@ from kimi_magic.turn.request import TurnRequest, make_request
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
 
-__all__ = ["add_endpoint", "add_model", "ask", "chat", "snippet", "stream"]
+__all__ = ["add_endpoint", "add_model", "ask", "chat", "resume", "snippet", "stream"]
 
 
 def ask(
@@ -139,6 +139,25 @@ def chat(name: str = "main") -> Chat:
         ``main`` is the one that ``%%kimi`` cells go on with.
     """
     return current().chats.get(name)
+
+
+def resume(chat: str = "main") -> Chat:
+    """Go on with a chat of this notebook that an earlier kernel left, and return it.
+
+    Its turns are tied to their cells as before: a cell that is run again goes back to before its
+    own turn. A turn that was under way when its kernel ended is kept as far as it had come.
+
+    Parameters
+    ----------
+    chat : str
+        ``main`` is the one that ``%%kimi`` cells go on with.
+
+    Raises
+    ------
+    KimiError
+        The journal has no such chat of this notebook, or one of that name has turns here.
+    """
+    return current().resume(chat)
 
 
 def snippet(reply: Reply, form: str = "python") -> str:

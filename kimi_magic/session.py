@@ -10,7 +10,7 @@ from dataclasses import replace
 from getpass import getpass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kimi_magic.chats.chat import Chats, Place
+from kimi_magic.chats.chat import Chat, Chats, Place
 from kimi_magic.chats.journal_writer import JournalWriter
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
@@ -24,11 +24,14 @@ from kimi_magic.core.frontend import (
 )
 from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
+from kimi_magic.core.processes import process_name
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import reveal
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
+from kimi_magic.turn.rebuild import rebuild
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.turn.sinks import JournalSink
@@ -36,11 +39,14 @@ from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import Endpoint
 
 if TYPE_CHECKING:
+    from kimi_magic.chats.journal import Journal, StoredChat
     from kimi_magic.secrets.keys import Key
 
 __all__ = ["Session", "current"]
 
 T = TypeVar("T")
+LONGEST_FLUSH = 1.0  # seconds that a reader of the journal waits for what is not written yet
+NO_JOURNAL = "No turns are kept: the setting journal is off."
 TOO_DEEP = (
     "Tools ask inside of tools {} deep already, as one does that leads back to itself. "
     "%config KimiMagics.max_depth = N allows more."
@@ -157,9 +163,9 @@ class Session:
         return describe_request(turn.endpoint, *turn.first_request(model), turn.prompt)
 
     def sees(self, endpoint: str | None, model: str | None) -> bool:
-        """Return True if the model that would be asked is known to read images."""
+        """Return True if the model that would be asked reads images, or is not known yet."""
         chosen = self.connector.choose(endpoint, self.settings)
-        return self.connector.target(chosen, model or self.settings.model).record.sees
+        return self.connector.may_see(chosen, model or self.settings.model)
 
     def to_continue(self, chat: str) -> TurnRequest:
         """Make the request that continues a chat's latest turn.
@@ -170,6 +176,53 @@ class Session:
             There is no such turn, or it came to its end.
         """
         return continuation(self.chats.known(chat), Place(*running_cell()))
+
+    @property
+    @whole_imports()
+    def journal(self) -> Journal:
+        """The turns that were kept, in the file that the settings name now."""
+        from kimi_magic.chats.journal import Journal
+
+        self.settings.read_environment()
+        if self._writer is not None:
+            self._writer.flush(LONGEST_FLUSH)
+        return Journal(self.settings.journal_path)
+
+    def resumable(self) -> list[StoredChat]:
+        """Return the chats of this notebook that an earlier kernel left, the latest first."""
+        return self.journal.chats(notebook_path(), kernel=process_name(), recover=True)
+
+    @whole_imports()
+    def resume(self, name: str) -> Chat:
+        """Go on with a chat of this notebook that an earlier kernel left.
+
+        Raises
+        ------
+        KimiError
+            There is none, or a chat of that name has turns here.
+        """
+        if self.journal.path is None:
+            raise KimiError(NO_JOURNAL)
+        if self.chats.peek(name).turns:
+            other = "" if name == self.chats.current else f" {name}"
+            raise KimiError(
+                f"The chat {name} has turns here already: `%kimi reset{other}` ends it, or ask in "
+                "another with -c."
+            )
+        left = {stored.name: stored for stored in self.resumable()}
+        if name not in left:
+            others = f" There is {reveal(', '.join(left))}." if left else ""
+            raise KimiError(f"The journal has no chat {name} of this notebook.{others}")
+        from kimi_magic.chats.journal import replies
+
+        again = Chat(name, self._ask_in_chat)
+        turns = self.journal.turns_of(left[name])
+        rebuild(again, replies(turns), connector=self.connector, settings=self.settings)
+        chat = self.chats.get(name)
+        chat.take_over(again)
+        if writer := self.journal_writer:
+            writer.adopt(name, left[name].row)
+        return chat
 
     @whole_imports()
     def snippet(self, reply: Reply, form: str) -> str:

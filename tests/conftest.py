@@ -61,8 +61,9 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
 def server(
     scripted_server: ScriptedServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> ScriptedServer:
-    """Start a scripted server, the session's default endpoint."""
+    """Start a scripted server, the session's default endpoint, and name its model."""
     monkeypatch.setenv("KIMI_BASE_URL", scripted_server.base_url)
+    monkeypatch.setenv("KIMI_MODEL", scripted_server.models[0])
     return scripted_server
 
 
@@ -81,8 +82,9 @@ def kernel(_kernel_process: Kernel) -> Kernel:
 
 @pytest.fixture
 def asked(kernel: Kernel, scripted_server: ScriptedServer) -> ScriptedServer:
-    """Start a scripted server, the kernel's default endpoint."""
+    """Start a scripted server, the kernel's default endpoint, and name its model."""
     kernel.run(f"%env KIMI_BASE_URL={scripted_server.base_url}")
+    kernel.run(f"%env KIMI_MODEL={scripted_server.models[0]}")
     return scripted_server
 
 

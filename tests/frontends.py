@@ -241,7 +241,8 @@ def open_bench(front_end: FrontEnd, browser: Any) -> Iterator[Bench]:
 def bench(open_bench: Bench, scripted_server: ScriptedServer) -> Bench:
     """The open notebook, with the extension loaded and a scripted server as its endpoint."""
     open_bench.wait_for_kernel()
-    set_up = f"import os; os.environ['KIMI_BASE_URL'] = {scripted_server.base_url!r}"
+    own = {"KIMI_BASE_URL": scripted_server.base_url, "KIMI_MODEL": scripted_server.models[0]}
+    set_up = f"import os; os.environ.update({own})"
     open_bench.python(f"{RESET}\n{set_up}\n{TOOLS}")
     return open_bench
 

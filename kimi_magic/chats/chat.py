@@ -151,6 +151,11 @@ class Chat:
         self.set_aside = [*self.set_aside, *out][-MOST_SET_ASIDE:]
         self._turns[self._start(turn.place, fresh=fresh) :] = [*own, turn]
 
+    def take_over(self, other: Chat) -> None:
+        """Take the turns of another chat in the place of one's own."""
+        self._turns[:] = other.turns
+        self.unanswered, self.set_aside = other.unanswered, [*other.set_aside]
+
     def reset(self) -> None:
         """Forget all turns, and the approvals."""
         self._turns.clear()

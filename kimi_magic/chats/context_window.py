@@ -85,7 +85,7 @@ def estimate(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) 
     chars = sum(
         len(message.text)
         + sum(len(part.text) for part in message.reasoning or ())
-        + CHARS_PER_TOKEN * sum(image.tokens for image in message.images)
+        + sum(CHARS_PER_TOKEN * image.tokens - len(image.text) for image in message.images)
         + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
         for message in messages
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kimi_magic.core.messages import Message, ToolCall, ToolResult
+from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, ToolCall, ToolResult
 
 __all__ = [
     "CUT_OFF",
@@ -34,6 +34,7 @@ CUT_OFF = "[The answer was cut off.]"
 CANCELLED = "Cancelled: the user stopped the turn before this call was made."
 STOPPED = "The user stopped the turn while this call ran; it may have had its effect."
 HIDDEN = "[This result was left out to make room.]"
+PICTURE_HIDDEN = "[This picture was left out to make room.]"
 RESULTS_HIDDEN = "The context window is full: the results of earlier tool calls were left out."
 TURNS_LEFT_OUT = "The chat outgrew the model's context window: its oldest turns were left out."
 
@@ -181,22 +182,19 @@ def shorten(
     """Make room in a request that is too long.
 
     At first the results of all but the latest calls give way to a note, as the model's makers do
-    in their own runs; then the older half of the earlier turns is left out, as long as more than
-    ``least`` remain.
+    in their own runs, and so do the pictures that tools made; then the older half of the earlier
+    turns is left out, as long as more than ``least`` remain.
 
     ``own`` are the messages of this turn after its prompt. The result is both, shortened, and a
     notice for the reader; None where nothing can be left out.
     """
     latest = max((i for i, m in enumerate(own) if m.tool_calls), default=len(own))
-    hidden = [_hidden(m) for m in history], [_hidden(m) for m in own[:latest]]
+    hidden = _hidden(history), _hidden(own[:latest])
     if hidden != (list(history), list(own[:latest])):
         return tuple(hidden[0]), [*hidden[1], *own[latest:]], RESULTS_HIDDEN
     system = tuple(m for m in history if m.role == "system")
-    # After a tool's result a user's message is our own request to conclude, inside a turn.
     prompts = [
-        i
-        for i, m in enumerate(history)
-        if m.role == "user" and (i == 0 or history[i - 1].role != "tool")
+        i for i, m in enumerate(history) if m.role == "user" and not _inside_turn(history, i)
     ]
     if len(prompts) <= least:
         return None
@@ -205,9 +203,34 @@ def shorten(
     return system + kept, list(own), TURNS_LEFT_OUT
 
 
-def _hidden(message: Message) -> Message:
-    long = message.role == "tool" and len(message.text) > len(HIDDEN)
-    return replace(message, content=HIDDEN) if long else message
+def _inside_turn(messages: Sequence[Message], place: int) -> bool:
+    """Return True for a user's message that is our own, after a tool's result.
+
+    It asks to conclude, or holds the pictures that the tool made.
+    """
+    while place > 0 and messages[place].role == "user":
+        place -= 1
+    return messages[place].role == "tool"
+
+
+def _hidden(messages: Sequence[Message]) -> list[Message]:
+    """Return messages without the long results of tools, and without the pictures they made."""
+    hidden = []
+    for place, message in enumerate(messages):
+        if message.role == "tool" and len(message.text) > len(HIDDEN):
+            message = replace(message, content=HIDDEN)  # noqa: PLW2901 - what is left of it
+        elif message.images and _inside_turn(messages, place):
+            message = replace(message, content=_without_pictures(message))  # noqa: PLW2901
+        hidden.append(message)
+    return hidden
+
+
+def _without_pictures(message: Message) -> tuple[Part, ...]:
+    return tuple(
+        TextPart(PICTURE_HIDDEN) if isinstance(part, ImagePart) else part
+        for part in message.content or ()
+        if not isinstance(part, str)
+    )
 
 
 def _object_text(arguments: str) -> str:

@@ -247,9 +247,10 @@ class JournalFile:
         turns = size = 0
         with self.transaction():
             for row in rows:
-                for state, text in self._rows(
+                for state, record in self._rows(
                     "SELECT state, record FROM records WHERE id = ?", (row,)
                 ):
+                    text = record if isinstance(record, str) else ""  # of another program
                     turns, size = turns + 1, size + len(text.encode())
                     if state != "running":
                         self._unindex(row, text)

@@ -40,7 +40,7 @@ from kimi_magic.secrets.redact import Redactor
 
 __all__ = ["LOST", "Fragments", "Masks", "recovered"]
 
-LOST = Failure("TurnInterrupted", "The kernel ended during this turn; what had arrived is kept.")
+LOST = Failure("TurnLost", "The kernel ended during this turn; what had arrived is kept.")
 
 # Characters at the end of a text in which a key may still be growing, between two blanks and
 # without any; and those of a private key, which has many lines.

@@ -7,24 +7,42 @@ import binascii
 import math
 import stat
 import sys
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from io import BytesIO
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import PromptError
-from kimi_magic.core.messages import ImagePart
+from kimi_magic.core.messages import ImagePart, Output
 from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import clip
 from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
 
-__all__ = ["captioned", "is_picture", "picture", "read_picture", "redraw"]
+__all__ = [
+    "captioned",
+    "drawn_anew",
+    "is_picture",
+    "picture",
+    "pictures_in",
+    "pngs",
+    "read_picture",
+    "redraw",
+    "with_caption",
+]
 
 LONGEST_SIDE = 1600  # pixels
 MAX_FILE = 50_000_000
+MAX_PIXELS = 80_000_000  # a small file may unfold to any size; Pillow warns a little later
+# Pillow hands EPS to Ghostscript, which runs the file as a program, and WMF to Windows.
+FORMATS = "PNG JPEG MPO GIF WEBP AVIF JPEG2000 TIFF BMP DIB PPM ICO ICNS TGA PCX".split()
+MOST_MEMBERS, MOST_FIGURES = 1000, 5  # of a collection that a tool returned
 SECONDS = 20.0  # a renderer of plotly or altair starts a browser or an engine of its own
+TOO_LARGE = f"{{}} is larger than {MAX_FILE // 1_000_000} MB: make it smaller."
 NEEDS_PILLOW = "Pictures need Pillow 10.1 or newer: `pip install -U pillow`."
 
 
@@ -49,6 +67,26 @@ def picture(value: object, *, tokens: int = 1500) -> ImagePart | None:
     return replace(drawn, instead=summarize(value, tokens=tokens))
 
 
+def pictures_in(value: object) -> tuple[ImagePart, ...]:
+    """Draw a figure, or the first figures of a list, a tuple or the values of a dict."""
+    kind = type(value)
+    members: Iterable[object] = (value,)
+    if kind in (list, tuple):
+        members = value  # type: ignore[assignment] # told by its type
+    elif kind is dict:
+        members = value.values()  # type: ignore[attr-defined] # as above
+    figures = islice(filter(is_picture, islice(members, MOST_MEMBERS)), MOST_FIGURES)
+    until = time.monotonic() + SECONDS
+    in_time = takewhile(lambda _: time.monotonic() < until, figures)
+    return tuple(filter(None, map(picture, in_time)))
+
+
+def pngs(outputs: Iterable[Output]) -> list[Any]:
+    """Return the PNG or JPEG of each output that has one, in base64."""
+    found = (output.data.get("image/png") or output.data.get("image/jpeg") for output in outputs)
+    return [image for image in found if image]
+
+
 def read_picture(path: str) -> ImagePart:
     """Read an image file.
 
@@ -58,8 +96,23 @@ def read_picture(path: str) -> ImagePart:
         It cannot be read, or is no image.
     """
     name = clip(path, 120)
+    return _drawn(lambda: _content(Path(path).expanduser(), name), name)
+
+
+def drawn_anew(image: ImagePart) -> ImagePart:
+    """Return a picture of the user's own as ours are: PNG, bounded, without metadata.
+
+    Raises
+    ------
+    PromptError
+        It cannot be read, or is no image.
+    """
+    return _drawn(lambda: base64.b64decode(image.data), "A picture in the prompt")
+
+
+def _drawn(read: Callable[[], bytes], name: str) -> ImagePart:
     try:
-        return _png(_content(Path(path).expanduser(), name))
+        return _png(read())
     except OSError as error:
         why = error.strerror or "it is no image that Pillow reads"
         raise PromptError(f"{name} cannot be sent as an image: {why}.") from None
@@ -69,7 +122,7 @@ def read_picture(path: str) -> ImagePart:
         raise
     except USER_ERRORS as error:
         why = clip(str(error).rstrip("."), 120)
-        raise PromptError(f"{name} is no image: {why}.") from None
+        raise PromptError(f"{name} cannot be sent as an image: {why}.") from None
 
 
 def _content(file: Path, name: str) -> bytes:
@@ -77,8 +130,12 @@ def _content(file: Path, name: str) -> bytes:
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise PromptError(f"{name} is no file: a pipe or a device has no end.")
     if status.st_size > MAX_FILE:
-        raise PromptError(f"{name} is larger than {MAX_FILE // 1_000_000} MB: make it smaller.")
-    return file.read_bytes()
+        raise PromptError(TOO_LARGE.format(name))
+    with file.open("rb") as opened:
+        content = opened.read(MAX_FILE + 1)  # it may have grown, or told another size
+    if len(content) > MAX_FILE:
+        raise PromptError(TOO_LARGE.format(name))
+    return content
 
 
 def redraw(encoded: Any) -> ImagePart | None:
@@ -92,8 +149,12 @@ def redraw(encoded: Any) -> ImagePart | None:
 def captioned(caption: str, outputs: Iterable[Any]) -> Iterator[str | ImagePart]:
     """Yield the pictures among outputs in base64, each behind its caption."""
     for image in filter(None, map(redraw, outputs)):
-        yield f"{caption}:\n"
-        yield image
+        yield from with_caption(caption, image)
+
+
+def with_caption(caption: str, image: ImagePart) -> tuple[str, ImagePart]:
+    """Return a picture behind its caption, which tells its size."""
+    return f"{caption} ({image.width} × {image.height} pixels):\n", image
 
 
 def _renderer(value: object) -> Callable[[Any], bytes] | None:
@@ -147,12 +208,20 @@ def _png(data: bytes) -> ImagePart:
     """
     from PIL import Image, ImageOps
 
-    with Image.open(BytesIO(data)) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode not in ("L", "RGB", "RGBA", "CMYK"):
-            upright = _as_shown(upright)  # Pillow shrinks palettes without smoothing
-        upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        upright = _as_shown(upright)
+    Image.init()
+    readable = [name for name in FORMATS if name in Image.OPEN]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+        opened = Image.open(BytesIO(data), formats=readable)
+    with opened as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"it has more than {MAX_PIXELS // 1_000_000} million pixels")
+        upright: Image.Image = image
+        if image.mode not in ("L", "RGB", "RGBA", "CMYK"):
+            # Pillow shrinks palettes without smoothing.
+            upright = _as_shown(ImageOps.exif_transpose(image))
+        upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))  # a JPEG is decoded no larger than that
+        upright = _as_shown(ImageOps.exif_transpose(upright))
         bare = Image.new(upright.mode, upright.size)
         bare.paste(upright)
     file = BytesIO()

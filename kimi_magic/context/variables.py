@@ -13,7 +13,7 @@ from kimi_magic.core.errors import PromptError
 from kimi_magic.core.text import clip
 from kimi_magic.core.time_limit import USER_ERRORS
 
-__all__ = ["fenced", "find_variables", "picture_block", "variable_blocks"]
+__all__ = ["fenced", "find_variables", "picture_caption", "variable_blocks"]
 
 MAX_NAME = 200
 _USAGE = "Name variables, such as `df` or `model.coef_`, with commas between them."
@@ -43,9 +43,9 @@ def variable_blocks(values: Mapping[str, object], *, tokens: int = 1500) -> str:
     )
 
 
-def picture_block(name: str) -> str:
-    """Return the line before a variable that is sent as a picture."""
-    return f"The variable `{_one_line(name)}` of the notebook, drawn as a picture:\n"
+def picture_caption(name: str) -> str:
+    """Return the caption of a variable that is sent as a picture."""
+    return f"The variable `{_one_line(name)}` of the notebook, drawn as a picture"
 
 
 def _one_line(name: str) -> str:

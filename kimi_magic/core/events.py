@@ -37,7 +37,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
-    """The turn begins; ``practice`` is true where the embedded practice model answers."""
+    """The turn begins, or begins anew because another model answers.
+
+    ``practice`` is true where the embedded practice model answers.
+    """
 
     model: str
     endpoint: str

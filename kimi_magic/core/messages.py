@@ -162,6 +162,8 @@ class ToolResult:
         The user's frames of the exception that ended it.
     seconds : float
         Run time of the function.
+    pictures : tuple of ImagePart
+        Figures that it returned, drawn where no output shows them; for a model that sees.
     """
 
     name: str
@@ -173,6 +175,7 @@ class ToolResult:
     outputs: tuple[Output, ...] = ()
     traceback: str = ""
     seconds: float = 0.0
+    pictures: tuple[ImagePart, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

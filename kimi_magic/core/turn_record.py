@@ -65,7 +65,8 @@ class TurnRecord:
     model : str
     chat : str or None
     parameters : mapping
-        What the requests held beside their messages.
+        What the request that gave the answer held beside its messages, its ``response_format``
+        included, and the tools that were offered before.
     endpoint : EndpointFacts or None
         None where the turn never had one.
     data : any

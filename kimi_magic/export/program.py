@@ -17,6 +17,10 @@ from kimi_magic.secrets.redact import Redactor
 
 __all__ = ["OwnHeader", "Program", "program_of"]
 
+# A server that holds the answer to a schema makes no calls, so its last request alone had one.
+NO_SCHEMA = (
+    "The answer was held to its schema in a request without tools: response_format is left out."
+)
 # The embedded engine has no address of its own; this is the default of llama.cpp's server.
 PLACEHOLDER_URL = "http://127.0.0.1:8080/v1"
 PRACTICE_MODEL = "The practice model lives in the kernel alone: set base_url and model to another."
@@ -124,8 +128,11 @@ def program_of(reply: Reply, keys: Sequence[Key]) -> Program:
     )
     if endpoint.key_env and not _VARIABLE.fullmatch(endpoint.key_env):
         raise KimiError("This turn's record names no variable for its key; it was changed.")
+    parameters = dict(record.parameters)
+    if parameters.get("tools") and parameters.pop("response_format", None):
+        notes.append(NO_SCHEMA)
     return Program(
-        dict(record.parameters) | {"messages": messages},
+        parameters | {"messages": messages},
         endpoint.base_url or PLACEHOLDER_URL,
         endpoint.key_env,
         endpoint.name,

@@ -21,7 +21,6 @@ from kimi_magic.jupyter.line_parser import parse_verb
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.jupyter.options import OPTIONS, Option
 from kimi_magic.turn.request import TurnRequest
-from kimi_magic.wire.connector import Target
 
 __all__ = ["REGISTRY", "Verb", "help_text", "split_verb"]
 
@@ -170,6 +169,60 @@ def _reset(notebook: Notebook, name: str) -> None:
 
 
 @verb(
+    "resume [CHAT]",
+    "go on with this notebook's chat of an earlier kernel",
+    completes=["kept chats"],
+)
+def _resume(notebook: Notebook, chat: str) -> None:
+    from kimi_magic.jupyter.journal_commands import resume
+
+    resume(notebook, chat)
+
+
+@verb(
+    "log [WORDS] [--since 2d] [-c CHAT] [--here]",
+    "list the turns of all notebooks that are kept; WORDS search them",
+    "log forecast --since 2d",
+    options=[
+        Option(("--since",), "of the last hours or days, or since a date", "2d|3h|DATE"),
+        Option(("-c", "--chat"), "turns of chats of this name", "CHAT", completes="kept chats"),
+        Option(("--here",), "turns of this notebook"),
+        Option(("-n", "--last"), "the last N turns; by default 20", "N", int),
+        Option(("--all",), "every turn"),
+    ],
+)
+def _log(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.journal_commands import MOST_WORDS, log
+
+    options, words = parse_verb("log", line, REGISTRY["log"].options, MOST_WORDS)
+    log(notebook, words, options)
+
+
+@verb("show N", "show a turn of the log as its record", "show 12", completes=["kept turns"])
+def _show(notebook: Notebook, number: str) -> None:
+    from kimi_magic.jupyter.journal_commands import show
+
+    show(notebook, number)
+
+
+@verb(
+    "forget CHAT | --before DATE | --turn N",
+    "delete turns from the journal for good; a CHAT is one of this notebook",
+    "forget main",
+    completes=["kept chats"],
+    options=[
+        Option(("--before",), "turns of before a date, or older than days", "DATE|30d"),
+        Option(("--turn",), "the turn of this number in the log", "N", int),
+    ],
+)
+def _forget(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.journal_commands import forget
+
+    options, names = _parse("forget", line)
+    forget(notebook, names[0] if names else None, options["before"], options["turn"])
+
+
+@verb(
     "tools [add|remove NAME]",
     "list the tools that are offered to every cell, or change them",
     "tools add forecast",
@@ -201,45 +254,19 @@ def _tool(notebook: Notebook, line: str) -> None:
 
 @verb(
     "models [ENDPOINT]",
-    "list the models that the server offers, with what is known of them",
+    "list the models that the server offers, and those it does not, with what is known of them",
     "models nvidia",
     completes=["endpoints"],
 )
 def _models(notebook: Notebook, endpoint: str) -> None:
+    from kimi_magic.jupyter.model_list import describe_models
+
     session = notebook.session
     connector = session.connector
     chosen = connector.choose(endpoint, session.settings)
     offered = connector.models(chosen, session.find_key(chosen), session.settings, print)
-    default = connector.target(chosen, session.settings.model).model
-    rows: list[tuple[str, ...]]
-    rows = [("", "model", "window", "effort", "reads", "$/M in · cached · out")]
-    for model_id in offered:
-        mark = "→" if model_id == default else ""
-        rows.append((mark, model_id, *_facts(connector.target(chosen, model_id))))
-    lines = [_columns(rows)]
-    offered_names = {connector.model_records.get(model_id).name for model_id in offered}
-    ended = [
-        f"{model.name} ({model.ended[chosen.kind]})"
-        for model in connector.model_records
-        if chosen.kind in model.ended and model.name not in offered_names
-    ]
-    if ended:
-        lines.append(f"No longer served here: {', '.join(ended)}.")
-    notebook.say("\n".join(lines))
-
-
-def _facts(target: Target) -> tuple[str, ...]:
-    """Return what is known of a model, in the columns of ``%kimi models``; empty for a guess."""
-    model = target.record
-    if model.reasoning == "unknown":
-        return ("", "", "", "")
-    prices = model.prices_at(target.endpoint)
-    return (
-        f"{model.context_window:,}",
-        ", ".join(model.efforts_at(target.endpoint)),
-        ", ".join(model.inputs),
-        " · ".join(f"{price:.2f}" for price in (prices[0], prices[2], prices[1])) if prices else "",
-    )
+    rows, rules = describe_models(connector, chosen, offered, session.settings.model)
+    notebook.say("\n".join([_columns(rows), *rules]))
 
 
 @verb("endpoints", "list the endpoints, and which keys are present")

@@ -273,7 +273,7 @@ class Loop:
         reason = self._concluded or (steps[-1].finish_reason if steps else None)
         return TurnRecord(
             steps=tuple(
-                replace(step, tool_results=tuple(replace(r, value=None) for r in step.tool_results))
+                replace(step, tool_results=tuple(map(_as_data, step.tool_results)))
                 for step in steps
             ),
             messages=(*self._history, self._prompt, *self._messages_so_far()),
@@ -514,14 +514,21 @@ def _canonical(arguments: str) -> str:
         return arguments
 
 
+def _as_data(result: ToolResult) -> ToolResult:
+    """Return a result without its live value, and the pictures that a message of their own has."""
+    return replace(result, value=None, pictures=())
+
+
 def _pictures(results: Sequence[ToolResult]) -> Message | None:
     """Return a message with the pictures that tools made; a tool's own message holds text alone."""
-    from kimi_magic.context.pictures import captioned
+    from kimi_magic.context.pictures import captioned, pngs, with_caption
 
     pieces: list[str | ImagePart] = []
     for result in results:
-        found = (o.data.get("image/png") or o.data.get("image/jpeg") for o in result.outputs)
-        pieces += captioned(f"A picture that {result.name} made", filter(None, found))
+        caption = f"A picture that {result.name} made"
+        pieces += captioned(caption, pngs(result.outputs))
+        for image in result.pictures:
+            pieces += with_caption(caption, image)
     return Message("user", join_parts(pieces)) if pieces else None
 
 

@@ -52,6 +52,10 @@ class Draft:
         # A server that holds the answer to a schema makes no calls.
         return {k: v for k, v in common.items() if k != "tools"} | self.schema
 
+    def recorded(self, last: Send | None) -> dict[str, Any]:
+        """Return the parameters of the turn's last request, and the tools that were offered."""
+        return self.common | (self.parameters(last) if last else {})
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:

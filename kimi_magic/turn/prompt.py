@@ -90,12 +90,12 @@ def _variables(given: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drawn_anew(part: Part) -> Part:
-    """Return a picture of the user's own bounded and without metadata, as far as it can be read."""
+    """Return a picture of the user's own bounded and without metadata."""
     if not isinstance(part, ImagePart) or part.width:
         return part
-    from kimi_magic.context.pictures import redraw
+    from kimi_magic.context.pictures import drawn_anew
 
-    return redraw(part.data) or part
+    return drawn_anew(part)
 
 
 def _blocks(
@@ -114,16 +114,15 @@ def _blocks(
                 yield from captioned(caption, cell.images)
     if not variables:
         return
-    from kimi_magic.context.variables import picture_block, variable_blocks
+    from kimi_magic.context.variables import picture_caption, variable_blocks
 
     pictures = {}
     if sees:
-        from kimi_magic.context.pictures import is_picture, picture
+        from kimi_magic.context.pictures import is_picture, picture, with_caption
 
         drawn = {n: picture(v, tokens=tokens) for n, v in variables.items() if is_picture(v)}
         pictures = {name: image for name, image in drawn.items() if image}
     if texts := {name: value for name, value in variables.items() if name not in pictures}:
         yield variable_blocks(texts, tokens=tokens)
     for name, image in pictures.items():
-        yield picture_block(name)
-        yield image
+        yield from with_caption(picture_caption(name), image)

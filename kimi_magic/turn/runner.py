@@ -19,6 +19,7 @@ from kimi_magic.chats.context_window import Calibration
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import (
     BadRequest,
+    ConnectionFailed,
     EndpointError,
     KeyRefused,
     KimiError,
@@ -31,6 +32,8 @@ from kimi_magic.core.events import (
     Event,
     Notice,
     Preparing,
+    RequestStarted,
+    Retrying,
     Sink,
     ToolFinished,
     ToolStarted,
@@ -40,7 +43,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.interrupts import interruptible, uninterrupted, waiting
-from kimi_magic.core.messages import Message, ToolCall, as_content
+from kimi_magic.core.messages import Message, ToolCall, ToolResult, as_content
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
@@ -72,6 +75,7 @@ PRACTICE = (
     "set NVIDIA_API_KEY (build.nvidia.com) or MOONSHOT_API_KEY (platform.kimi.ai)."
 )
 MASKED = "Masked in what is sent: {}. --allow-secrets sends it."
+LIST_COMES_FIRST = "{} would be asked for its models first: {} stands for what it lists."
 REPLACED = "{} is no longer offered here: {} answers, and from now on in this session."
 LESS_STRICT = "The server refused the request with its answer's schema: it is asked less strictly."
 
@@ -135,9 +139,12 @@ class PreparedTurn:
         chat = self.chats.peek(self.request.chat) if self.request.chat else None
         outgoing = self.outgoing(chat)
         target = self.connector.target(self.endpoint, model)
-        check_images(self.request, target.record)
-        draft, *_ = outgoing.drafts(target)
         notices = left_out(self.request, target, self.settings)
+        if model or self.connector.default_model(self.endpoint):
+            check_images(self.request, target.record)
+        else:  # the server's list will tell
+            notices = [LIST_COMES_FIRST.format(self.endpoint.name, target.model)]
+        draft, *_ = outgoing.drafts(target)
         for happening in outgoing.new_loop(target, draft).run():
             if isinstance(happening, Notice):
                 notices.append(happening.text)
@@ -186,7 +193,7 @@ def prepare(
         None if request.allow_secrets else Redactor(keys, shapes=True),
         tokens=settings.summary_tokens,
         instruction=schema.instruction if schema else "",
-        sees=connector.target(endpoint, request.model or settings.model).record.sees,
+        sees=connector.may_see(endpoint, request.model or settings.model),
     )
     return PreparedTurn(
         request,
@@ -220,6 +227,9 @@ class _Run:
         self._loop: Loop | None = None
         self._outgoing = turn.outgoing(chat)
         self._draft: Draft | None = None
+        self._sent: Send | None = None  # the latest request
+        self._sees = False  # True if the model reads images
+        self._left_out: list[str] = []  # notices that wait
         self._data: Any = None
         self._inbox = Inbox(turn.settings.max_queue_bytes)
 
@@ -232,6 +242,8 @@ class _Run:
                 error = failure
                 if isinstance(failure, KeyRefused):
                     self._turn.connector.forget(self._turn.endpoint)
+                if isinstance(failure, KeyRefused | ConnectionFailed):
+                    self._turn.connector.ask_again(self._turn.endpoint)
             except KeyboardInterrupt:
                 error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
                 if self._loop is None or self._loop.waiting:
@@ -260,22 +272,34 @@ class _Run:
             yield self._tell(Notice(notice))
         try:
             yield from self._take_with(resolved.target)
-        except NotFound:
-            found = self._in_place_of(resolved) if self._loop and not self._loop.steps else None
+        except EndpointError as error:
+            gone = isinstance(error, NotFound) and self._loop and not self._loop.steps
+            found = self._in_place_of(resolved) if gone else None
             if found is None:
+                yield from self._tell_left_out()
                 raise
             yield self._tell(Notice(REPLACED.format(self._model, found.model)))
             self._model = found.model
+            yield self._tell(TurnStarted(found.model, turn.endpoint.name))
             yield from self._take_with(found)
 
     def _in_place_of(self, resolved: ResolvedEndpoint) -> Target | None:
         """Find a model in the place of a default that is gone; a named one is never replaced."""
-        turn = self._turn
-        named = turn.request.model or turn.settings.model
-        if named or resolved.practice or not resolved.target.is_default:
+        if resolved.practice or not self._may_give_way(resolved.target):
             return None
-        found = turn.connector.replace_default(resolved)
+        found = self._turn.connector.replace_default(resolved)
         return found.target if found else None
+
+    def _may_give_way(self, target: Target) -> bool:
+        """Return True for a default: another model may answer, if the server has it no longer."""
+        named = self._turn.request.model or self._turn.settings.model
+        return not named and target.is_default
+
+    def _tell_left_out(self) -> Iterator[Envelope]:
+        """Tell, once, what the model does not take; not before the server has taken the model."""
+        notices, self._left_out = self._left_out, []
+        for notice in notices:
+            yield self._tell(Notice(notice))
 
     def _take_with(self, target: Target) -> Iterator[Envelope | None]:
         turn = self._turn
@@ -283,12 +307,14 @@ class _Run:
             self._chat.begin(turn.place, fresh=turn.request.fresh)
             asked = (target.endpoint.name, target.model)
             self._chat.calibrations.setdefault(asked, Calibration())
-        for notice in left_out(turn.request, target, turn.settings):
-            yield self._tell(Notice(notice))
         check_images(turn.request, target.record)
+        self._sees = target.record.sees
+        self._left_out = left_out(turn.request, target, turn.settings)
+        if not self._may_give_way(target):
+            yield from self._tell_left_out()
         drafts = self._outgoing.drafts(target)
         for draft in drafts:
-            self._draft = draft
+            self._draft, self._sent = draft, None
             self._loop = self._outgoing.new_loop(target, draft)
             yield self._tell(TurnPrepared(self._record()))
             try:
@@ -296,6 +322,8 @@ class _Run:
                     for event in happenings:
                         if event is None:
                             self._sinks.tick()
+                        elif not isinstance(event, RequestStarted | Retrying):
+                            yield from self._tell_left_out()
                         yield None if event is None else self._tell(event)
                 break
             except BadRequest as refused:
@@ -330,6 +358,7 @@ class _Run:
 
     def _open(self, send: Send) -> Exchange:
         assert self._draft is not None, "a draft is chosen before the loop runs"
+        self._sent = send
         resolved = self._connect()  # anew each time: the embedded engine may have been ended since
         record = resolved.target.record
         messages = [message.to_dict() for message in send.messages]
@@ -348,11 +377,24 @@ class _Run:
         try:
             for event in run_step_calls(self._turn.toolset, calls, self._approve()):
                 if isinstance(event, ToolFinished):
-                    yield replace(event, result=self._redact(event.result))
+                    yield replace(event, result=self._drawn(self._redact(event.result)))
                 else:
                     yield event
         except ToolInterrupted as interrupt:
             raise ToolInterrupted(self._redact(interrupt.result)) from None
+
+    def _drawn(self, result: ToolResult) -> ToolResult:
+        """Draw the figures that a tool returned, for a model that sees; outputs may show them."""
+        if not self._sees or result.value is None:
+            return result
+        from kimi_magic.context.pictures import pictures_in, pngs
+
+        if pngs(result.outputs):
+            return result
+        try:
+            return replace(result, pictures=pictures_in(result.value))
+        except KeyboardInterrupt:
+            raise ToolInterrupted(result) from None
 
     def _approve(self) -> Approve | None:
         """Return who is asked about calls; None where nobody can answer."""
@@ -401,7 +443,7 @@ class _Run:
             run=turn.place.run,
             fresh=request.fresh,
             started=self._started,
-            parameters=self._draft.common if self._draft else {},
+            parameters=self._draft.recorded(self._sent) if self._draft else {},
             endpoint=EndpointFacts(
                 endpoint.name,
                 endpoint.base_url,

@@ -177,7 +177,8 @@ class Exchange:
         self._settings = client.settings
         self._body = body
         self._model = model
-        self._errors = client.errors(body["model"], keys)
+        ended = model.ended.get(client.endpoint.kind, "") if model else ""
+        self._errors = replace(client.errors(body["model"], keys), ended=ended)
         if client.key and client.key not in keys:
             keys = (*keys, client.key)
         self._redactor = Redactor(keys)

@@ -49,7 +49,7 @@ MOST_CLIENTS, UNUSED_SECONDS = 8, 300.0
 # Of what servers list, for completion.
 MOST_LISTED, LONGEST_MODEL = 10_000, 300
 AskKey = Callable[[str], str]
-LISTING_TIMEOUT = 10.0  # seconds for a list that is asked for before a turn
+LISTING_TIMEOUT = 5.0  # seconds for a list that is asked for before a turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,7 @@ class Target:
     @property
     def is_default(self) -> bool:
         """True if nobody named the model: it stands in the built-in records alone."""
-        own = (self.endpoint.kind, self.endpoint.model)
-        return not self.endpoint.model or own in ((known.kind, known.model) for known in BUILT_IN)
+        return not _names_model(self.endpoint)
 
     @property
     def strictnesses(self) -> tuple[Strictness, ...]:
@@ -89,9 +88,8 @@ class Connector:
         self.introduced = False  # True once the user was told that the practice model answers
         self.catalogue = Catalogue()
         self.model_records = ModelCatalogue()
-        self._defaults: dict[
-            str, str
-        ] = {}  # by address: for those who name no model; "" for a guess
+        # By address, for those who name no model; "" where the list did not tell.
+        self._defaults: dict[str, str] = {}
         self._keys = KeyRing()
         self._listed: dict[str, None] = {}
         self._clients: dict[str, Client] = {}
@@ -165,7 +163,7 @@ class Connector:
         if endpoint.base_url:
             client = self._client(endpoint, endpoint.base_url, key, settings)
             named = model or settings.model
-            if not named and endpoint.lists_models and endpoint.base_url not in self._defaults:
+            if not named and self._has_to_ask(endpoint):
                 notice(f"Asking {endpoint.name} for its models…")
                 self._take_newest(endpoint, client)
             return ResolvedEndpoint(self.target(endpoint, named), client)
@@ -193,16 +191,29 @@ class Connector:
 
     def target(self, endpoint: Endpoint, model: str | None) -> Target:
         """Return what is asked at an endpoint: the named model, else the default there."""
-        model = model or self.default_model(endpoint) or LATEST_MODEL
+        model = model or self.default_model(endpoint) or _guess(endpoint)
         record = self.model_records.get(model)
         if model == record.name:
             model = record.id_at(endpoint)
         return Target(endpoint, model, record.at(endpoint))
 
     def default_model(self, endpoint: Endpoint) -> str:
-        """Return the model for those who name none; "" where the server's list will tell."""
+        """Return the model for those who name none; "" where the server's list has yet to tell."""
+        if _names_model(endpoint):
+            return endpoint.model
         known = self._defaults.get(endpoint.base_url) or endpoint.model
-        return known or ("" if endpoint.lists_models else GUESSED_MODEL)
+        return known or ("" if self._has_to_ask(endpoint) else _guess(endpoint))
+
+    def may_see(self, endpoint: Endpoint, model: str | None) -> bool:
+        """Return True if the model that would be asked reads images, or is not known yet."""
+        return not (model or self.default_model(endpoint)) or (
+            self.target(endpoint, model).record.sees
+        )
+
+    def _has_to_ask(self, endpoint: Endpoint) -> bool:
+        """Return True where the server's list tells the default, and was not asked for yet."""
+        open_to_it = endpoint.lists_models and not endpoint.model
+        return open_to_it and endpoint.base_url not in self._defaults
 
     def replace_default(self, resolved: ResolvedEndpoint) -> ResolvedEndpoint | None:
         """Find another model in the place of a default that the server does not have.
@@ -242,6 +253,8 @@ class Connector:
         # With a model named, the list is not asked for to find one.
         named = GUESSED_MODEL if endpoint.base_url else None
         found = self._usable(self.connect(endpoint, key, named, settings, notice).client.models())
+        if self._has_to_ask(endpoint):
+            self._defaults[endpoint.base_url] = newest(found)
         self._listed |= dict.fromkeys(found)
         for name in list(self._listed)[:-MOST_LISTED]:
             del self._listed[name]
@@ -268,6 +281,14 @@ class Connector:
         client = self._clients.get(endpoint.name)
         if endpoint is LOCAL and self._engine and client and not client.busy:
             self._engine.stop()
+
+    def ask_again(self, endpoint: Endpoint) -> None:
+        """Have the next turn ask for the models again, if the list did not tell the default.
+
+        It is for a server that was not reached, or refused the key.
+        """
+        if not self._defaults.get(endpoint.base_url):
+            self._defaults.pop(endpoint.base_url, None)
 
     def forget(self, endpoint: Endpoint) -> None:
         """Forget a typed key that the endpoint refused."""
@@ -305,3 +326,15 @@ class Connector:
             if old and client is not used and not client.busy:
                 del self._clients[name]
                 client.close()
+
+
+def _names_model(endpoint: Endpoint) -> bool:
+    """Return True if the endpoint has a model of the user's choice."""
+    own = (endpoint.kind, endpoint.model)
+    return bool(endpoint.model) and own not in ((known.kind, known.model) for known in BUILT_IN)
+
+
+def _guess(endpoint: Endpoint) -> str:
+    """Return the model to ask for where nobody named one, and no list does."""
+    known = any(endpoint.kind == known.kind for known in BUILT_IN)
+    return LATEST_MODEL if known else GUESSED_MODEL

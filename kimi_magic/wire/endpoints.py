@@ -25,7 +25,7 @@ __all__ = ["GUESSED_MODEL", "LATEST_MODEL", "LOCAL", "Catalogue", "Endpoint"]
 
 Strictness = Literal["json_schema", "json_object", "text"]
 STRICTNESSES: tuple[Strictness, ...] = ("json_schema", "json_object", "text")
-# Asked for where nobody named a model and the server was not asked for its list, or has none.
+# Asked for where nobody named a model and no list does: at an address that nobody knows, and else.
 GUESSED_MODEL, LATEST_MODEL = "kimi-k2-thinking", "kimi-k3"
 EMBEDDED = "local"  # the endpoint of the engine in this kernel, which has no address of its own
 
@@ -69,7 +69,8 @@ class Endpoint:
         True where a last assistant message with ``"partial": true`` is the beginning of the answer
         (Moonshot's partial mode, platform.kimi.ai/docs/api/partial).
     lists_models : bool
-        True where the server is asked for its models before the first turn that names none.
+        True where the server is asked for its models before the first turn of a session, if
+        neither the endpoint nor the user names one.
     like : str
         The built-in endpoint whose rules the server follows, for a gateway or a proxy.
     headers : mapping of str to str
@@ -93,7 +94,7 @@ class Endpoint:
     stream_usage: bool = True
     docs: str = ""
     partial_mode: bool = False
-    lists_models: bool = False
+    lists_models: bool = True
     like: str = ""
     headers: Mapping[str, str] = field(default_factory=EndpointHeaders)
 
@@ -134,7 +135,7 @@ class Endpoint:
 
 def _self_hosted(name: str, port: int, docs: str, answers: Strictness = "json_schema") -> Endpoint:
     url = f"http://127.0.0.1:{port}/v1"
-    return Endpoint(name, url, answers=answers, docs=docs, lists_models=True)
+    return Endpoint(name, url, answers=answers, docs=docs)
 
 
 # Measured: the practice model makes sense only when it is sampled greedily and kept short.
@@ -184,7 +185,6 @@ BUILT_IN = (
         "OPENROUTER_API_KEY",
         answers="json_schema",
         docs="https://openrouter.ai/moonshotai",
-        lists_models=True,
     ),
     Endpoint(
         "together",
@@ -192,7 +192,6 @@ BUILT_IN = (
         "TOGETHER_API_KEY",
         answers="json_schema",
         docs="https://docs.together.ai",
-        lists_models=True,
     ),
     _self_hosted("vllm", 8000, "https://docs.vllm.ai"),
     _self_hosted("sglang", 30000, "https://docs.sglang.ai"),

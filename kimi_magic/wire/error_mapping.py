@@ -67,6 +67,7 @@ class ErrorMapper:
     wire: Wire
     model: str = ""
     others: Sequence[Key] = ()
+    ended: str = ""  # the day since which the model is known to be no longer served there
 
     def from_exception(  # noqa: PLR0911 - a table
         self, error: Exception, *, started: bool = False, models: Models | None = None
@@ -196,7 +197,8 @@ class ErrorMapper:
         if status in (401, 403):
             return errors.KeyRefused, self._key_advice(status)
         if status in (404, 405, 410) or (status == 400 and any(mark in text for mark in _NO_MODEL)):
-            return errors.NotFound, self._model_advice(models if status != 405 else None)
+            asked = models if status != 405 else None
+            return errors.NotFound, self._model_advice(asked, gone=status == 410)
         if status == 429 or "rate_limit" in text:
             return errors.RateLimited, "Too many requests: wait a little, then run the cell again."
         if (status or 0) >= 500 or any(mark in text for mark in _DOWN):
@@ -211,14 +213,24 @@ class ErrorMapper:
         advice = "Change what the server names; the same request will be refused again."
         return errors.BadRequest, advice
 
-    def _model_advice(self, models: Models | None) -> str:
-        """Name the models that there are, the nearest to the one asked for first."""
+    def _model_advice(self, models: Models | None, *, gone: bool) -> str:
+        """Name the models that there are, the nearest to the one asked for first.
+
+        A model that is ``gone`` (410, as NVIDIA answers) may be listed all the same.
+        """
         if not self.model:
             return WRONG_ADDRESS
         known: Sequence[str] = ()
         if models:
             with suppress(Exception):  # only the hint is lost
                 known = models()
+        if gone and (self.model in known or not known):
+            since = f" since {self.ended}" if self.ended else ""
+            still = ", although it is still listed" if known else ""
+            return (
+                f"{self.model!r} is no longer served there{since}{still}. `-m NAME` chooses "
+                "another model, `%kimi models` lists all."
+            )
         if not known:
             return f"The model asked for was {self.model!r}, `-m NAME` chooses. {WRONG_ADDRESS}"
         if self.model in known:
@@ -229,8 +241,9 @@ class ErrorMapper:
         near = get_close_matches(self.model, known, MAX_NAMED, cutoff=0.0)
         more = f" and {len(known) - len(near)} more" if len(known) > len(near) else ""
         names = ", ".join(self._clean(name[:100]) for name in near)
+        ended = f" (ended {self.ended})" if self.ended else ""
         return (
-            f"It has no model {self.model!r}, but {names}{more}. "
+            f"It has no model {self.model!r}{ended}, but {names}{more}. "
             "`-m NAME` chooses, `%kimi models` lists all."
         )
 

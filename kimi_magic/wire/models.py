@@ -55,7 +55,7 @@ class Model:
     temperature, top_p : float, optional
         Sent unless the user or the endpoint sets another.
     fixed_sampling : bool
-        True where the server refuses a temperature, top_p or seed of the user's.
+        True where the server refuses a temperature or top_p of the user's.
     limit_field : str
         The name of the limit: ``max_tokens`` or ``max_completion_tokens``.
     tool_choice : tuple of str
@@ -203,6 +203,8 @@ def _k2(name: str, *, switchable: bool = True, **facts: Any) -> Model:
     template = {"chat_template_kwargs": {"thinking": True}}
     switch: dict[str, dict[str, Fields]] = {
         "moonshot": {"low": {"thinking": off}, "high": {"thinking": on}, "max": {"thinking": on}},
+        # openrouter.ai/docs, *Reasoning Tokens*: it drops what it does not know.
+        "openrouter": {effort: {"reasoning": {"enabled": effort != "low"}} for effort in EFFORTS},
         ANYWHERE: {
             "low": {"chat_template_kwargs": {"thinking": False}},
             "high": template,

@@ -93,7 +93,8 @@ def test_the_room_is_that_of_the_window(
     session: Session, scripted_server: ScriptedServer, tools: Sequence[Any]
 ) -> None:
     """Input: a cut call in a small window. Holds: the higher limit fits beside the request."""
-    endpoint = kimi.Endpoint("small", scripted_server.base_url, context_window=4096, max_tokens=999)
+    address = scripted_server.base_url
+    endpoint = kimi.Endpoint("small", address, model="m", context_window=4096, max_tokens=999)
     scripted_server.reply(reasoning="I write.", tool_calls=CUT, finish_reason="length")
     scripted_server.reply("No.")
     kimi.ask("A novel, please: " + "x" * 4000, tools=tools, endpoint=endpoint)

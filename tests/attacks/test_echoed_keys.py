@@ -181,7 +181,7 @@ class Den:
         self._stage.outputs.clear()
         self._stage.messages.clear()
         self._stage.open()
-        endpoint = kimi.Endpoint("den", self.url, "DEN_KEY")
+        endpoint = kimi.Endpoint("den", self.url, "DEN_KEY", "kimi-k2-thinking")
         events: list[Event] = []
         reply, error = None, None
         try:

@@ -102,7 +102,7 @@ def test_a_request_holds_what_we_mean_and_nothing_else(
     monkeypatch.setattr(connection_module, "POLL_SECONDS", 0.01)
     monkeypatch.setenv("DEN_KEY", SECRET)
     with listening(answer) as (port, requests):
-        endpoint = kimi.Endpoint("den", f"http://127.0.0.1:{port}/v1", "DEN_KEY")
+        endpoint = kimi.Endpoint("den", f"http://127.0.0.1:{port}/v1", "DEN_KEY", "kimi-k2")
         for prompt in ("Hi", "Hi again", "pending"):
             assert kimi.ask(prompt, endpoint=endpoint, show=False).text == "9.9"
         key = session.find_key(endpoint)

@@ -28,7 +28,8 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(url: str) -> kimi.Reply:
-    return kimi.ask("My prompt.", endpoint=kimi.Endpoint("lab", url, "LAB_KEY"), show=False)
+    endpoint = kimi.Endpoint("lab", url, "LAB_KEY", "kimi-k2-thinking")
+    return kimi.ask("My prompt.", endpoint=endpoint, show=False)
 
 
 def list_models(session: Session, url: str) -> list[str]:

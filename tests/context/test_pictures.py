@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 
 import kimi_magic as kimi
@@ -191,7 +192,7 @@ def test_a_chat_with_a_picture_goes_on_with_a_model_that_does_not_see(session: S
     with ScriptedServer() as server:
         server.reply("OK")
         kimi.ask("And?", endpoint=server.base_url, chat="main", show=False)
-    said = server.requests[0].body["messages"][1]["content"]
+    said = server.requests[-1].body["messages"][1]["content"]
     assert [part["type"] for part in said] == ["text", "text"]
     assert "picture" in said[1]["text"]
 
@@ -206,7 +207,7 @@ def test_figures_in_a_cell(kernel: Kernel, asked: ScriptedServer, tmp_path: Path
     with ScriptedServer("moonshot-k3") as server:
         kernel.run(f"kimi.add_endpoint(name='x', base_url={server.base_url!r}, like='moonshot')")
         server.reply("I see.")
-        kernel.run(cell.format("-e x"))
+        kernel.run(cell.format("-e x -m kimi-k3"))
         content = server.requests[0].body["messages"][-1]["content"]
         kinds = [part["type"] for part in content]
         drawn = kinds.count("image_url")
@@ -214,7 +215,7 @@ def test_figures_in_a_cell(kernel: Kernel, asked: ScriptedServer, tmp_path: Path
         keeps = kernel.run("print(hasattr(get_ipython().history_manager, 'outputs'))").stdout
         assert drawn >= 3 + (keeps == "True\n"), "the file, the outputs, the variable, the value"
         assert content[-1]["text"] == "."
-        dry = kernel.run(cell.format("-e x --dry-run"))
+        dry = kernel.run(cell.format("-e x -m kimi-k3 --dry-run"))
         assert dry.stdout.count("[picture, ") == drawn
         assert len([shown for shown in dry.displays if "image/png" in shown]) == drawn
         assert len(server.requests) == 1
@@ -239,3 +240,44 @@ def test_a_figure_that_a_tool_returns_goes_back_as_a_picture(kernel: Kernel) -> 
     assert result["role"] == "tool"
     assert [part["type"] for part in seen["content"]] == ["text", "image_url"]
     assert "draw" in seen["content"][0]["text"]
+
+
+@pytest.mark.parametrize("returned", ["figure", "axes", "image", "list", "dict", "nothing", "text"])
+def test_figures_that_a_tool_returns_outside_of_a_kernel(session: Session, returned: str) -> None:
+    """Nothing shows them there: they are drawn for a model that sees, and for no other."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set_title("Growth")
+    values = {
+        "figure": figure,
+        "axes": axes,
+        "image": RED,
+        "list": [figure, 5, RED],
+        "dict": {"a": RED},
+        "nothing": None,
+        "text": "red",
+    }
+
+    def draw() -> Any:
+        """Draw."""
+        return values[returned]
+
+    wanted = {"list": 2, "nothing": 0, "text": 0}.get(returned, 1)
+    for model, drawn in (("kimi-k3", wanted), ("kimi-k2-thinking", 0)):
+        dialect = "moonshot-k3" if model == "kimi-k3" else "moonshot"
+        with ScriptedServer(dialect, models=[model]) as server:
+            kimi.add_endpoint(name="x", base_url=server.base_url, like="moonshot", model=model)
+            server.reply(reasoning="Draw.", tool_calls=[{"name": "draw", "arguments": {}}])
+            server.reply("A line.")
+            reply = kimi.ask("Draw.", endpoint="x", tools=draw, chat=model, show=False)
+            server.reply("Yes.")
+            kimi.ask("Is it?", endpoint="x", chat=model, show=False)
+            first, last = (request.body["messages"] for request in server.requests[-2:])
+        assert last[: len(first)] == first, "it stays in the chat"
+        contents = [m.get("content") for m in first]
+        found = [p for c in contents if isinstance(c, list) for p in c]
+        assert [p["type"] for p in found] == ["text", "image_url"] * drawn
+        assert all("draw made" in p["text"] for p in found[::2])
+        assert TurnRecord.from_dict(reply.record.to_dict()) == reply.record
+        (result,) = reply.steps[0].tool_results
+        assert (result.content == "red") is (returned == "text")

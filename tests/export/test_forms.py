@@ -12,8 +12,10 @@ import pytest
 from hypothesis import example, given
 from IPython.core.inputtransformer2 import TransformerManager
 
+import kimi_magic as kimi
 from kimi_magic.core.errors import KimiError
-from kimi_magic.export import FORMS, Program, write
+from kimi_magic.export import FORMS, Program, program_of, write
+from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from tests.snippets import (
     KEY,
@@ -215,6 +217,26 @@ def test_what_k3_takes(way: Way) -> None:
         server.reply("Hello.", reasoning="Say hello.")
         way.run(Program(body, server.base_url, "LAB_API_KEY", way.provider), LAB_API_KEY=KEY)
     assert meaning(server.requests[0].body) == meaning(wanted)
+
+
+@pytest.mark.parametrize("refused", [0, 1], ids=["json_schema", "json_object"])
+def test_the_form_of_an_answer_goes_along(session: Session, way: Way, refused: int) -> None:
+    """The program of a turn with ``schema=`` asks for the form that the server took."""
+    like = "nvidia" if way.provider == "nvidia" else "moonshot"
+    with ScriptedServer(f"{like}-k3", strict=False) as server:
+        kimi.add_endpoint(name=way.provider, base_url=server.base_url, like=like)
+        for _ in range(refused):
+            server.error(400, "response_format is not supported")
+        server.reply('{"age": 36}')
+        reply = kimi.ask("Who?", schema="age int", endpoint=way.provider, show=False)
+        server.reply('{"age": 36}')
+        way.run(program_of(reply, []))
+        sent, repeated = (request.body for request in server.requests[-2:])
+    kind = "json_object" if refused else "json_schema"
+    assert sent["response_format"]["type"] == kind
+    assert reply.record.parameters["response_format"] == sent["response_format"]
+    assert repeated["response_format"] == sent["response_format"]
+    assert repeated["messages"] == sent["messages"]
 
 
 @pytest.mark.parametrize("form", ["python", "langchain"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -70,3 +71,14 @@ def test_a_body_becomes_plain_json() -> None:
         "stop": ["a", "b"],
         "extra": {"n": 1},
     }
+
+
+def test_beside_tools_no_answer_is_held_to_its_schema() -> None:
+    """The turn's last request had a schema and no tools: the first one had tools alone."""
+    reply = reply_of("Hi")
+    form = {"type": "json_object"}
+    for tools, held in (([{"type": "function", "function": {"name": "f"}}], False), ([], True)):
+        parameters = {"model": MODEL, "response_format": form, "tools": tools}
+        program = program_of(Reply(replace(reply.record, parameters=parameters)), [])
+        assert ("response_format" in program.body) is held
+        assert bool(program.notes) is not held

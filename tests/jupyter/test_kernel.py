@@ -394,14 +394,30 @@ def test_the_models_of_the_server(kernel: Kernel, asked: ScriptedServer) -> None
     assert rows[2].split() == ["qwen3-32b"]
 
 
-def test_the_models_that_an_endpoint_no_longer_serves(
-    kernel: Kernel, asked: ScriptedServer
-) -> None:
-    asked.models = ("kimi-k3",)
+def test_the_models_that_an_endpoint_does_not_list(kernel: Kernel, asked: ScriptedServer) -> None:
+    asked.models = ("kimi-k3", "qwen3-32b")
     kernel.run(f"kimi.add_endpoint(name='gate', base_url={asked.base_url!r}, like='moonshot')")
-    *rows, ended = kernel.run("%kimi models gate").stdout.splitlines()
-    assert rows[1].endswith("3.00 · 0.30 · 15.00")
-    assert "kimi-k2-thinking (2026-05-25)" in ended
+    listed = kernel.run("%kimi models gate").stdout
+    table, *rules = listed.split("\n\n")
+    rows = table.splitlines()[1:]
+    assert rows[0].endswith("3.00 · 0.30 · 15.00")
+    assert [row.split()[0] for row in rows] == ["kimi-k3", "qwen3-32b", *"–" * (len(rows) - 2)]
+    others = {row.split()[1]: row for row in rows[2:]}
+    assert others["kimi-k2-thinking"].endswith("  ended on 2026-05-25")
+    assert others["kimi-k3.1-pro"].endswith("  not offered here")
+    assert "kimi-k3" not in others
+    assert max(map(len, listed.splitlines())) <= 120
+    first = "Fixed sampling; all reasoning goes back; max_completion_tokens up to 131,072"
+    assert rules[0].startswith(first)
+    assert "kimi-k3, kimi-k3.1-pro" in rules[0]
+    assert "qwen" not in "".join(rules)
+    assert (
+        "Free sampling; reasoning goes back inside a tool loop; max_tokens up to 262,144"
+        in (rules[-1])
+    )
+    assert "kimi-k2-thinking" in rules[-1]
+    asked.models = tuple(f"moonshotai/{name}" for name in others)
+    assert max(map(len, kernel.run("%kimi models gate").stdout.splitlines())) <= 120
 
 
 def test_help(kernel: Kernel) -> None:

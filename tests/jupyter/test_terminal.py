@@ -15,6 +15,7 @@ pexpect = pytest.importorskip("pexpect", reason="no pseudo-terminals on this sys
 def test_a_cell_typed_in_a_terminal(scripted_server: ScriptedServer) -> None:
     scripted_server.reply("It is **9.9**.", reasoning="Compare the tenths.")
     own = {"KIMI_BASE_URL": scripted_server.base_url, "TERM": "xterm", "COLUMNS": "80"}
+    own["KIMI_MODEL"] = "kimi-k2-thinking"
     terminal = pexpect.spawn(
         sys.executable,
         [

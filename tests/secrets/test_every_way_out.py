@@ -97,7 +97,8 @@ def test_the_first_prompt(
         variables=variables,
         endpoint=endpoint,
     )
-    (request,) = den.requests
+    *lists, request = den.requests
+    assert [asked.method for asked in lists] == ["GET"]
     assert "masked" in str(request.body)
     assert not leaks(request.body)
 

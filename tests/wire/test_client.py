@@ -42,6 +42,7 @@ from kimi_magic.wire.connection import Connection, HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.error_mapping import ErrorMapper, retry_after
 from kimi_magic.wire.inbox import Inbox
+from kimi_magic.wire.models import ModelCatalogue
 from kimi_magic.wire.openai.chat_completions import ChatCompletions, words_of
 from tests.faulty import EVENTS, Answer, Asked, answering, refusing
 from tests.wire.exchanges import deltas_of
@@ -847,3 +848,28 @@ def test_a_proxy_in_between_is_named_without_its_password(monkeypatch: pytest.Mo
     assert "PROXY" not in str(failure(refused, "https://127.0.0.1:8000/v1"))
     monkeypatch.setenv("NO_PROXY", "lab.invalid")
     assert "PROXY" not in str(failure(refused))
+
+
+def gone(status: int, listed: list[str], model: str) -> str:
+    with ScriptedServer("nvidia-k3", strict=False) as server:
+        server.models = listed
+        server.error(status, "The model 'm' reached its end of life on 2026-07-07.")
+        client = Client(Endpoint("nv", server.base_url, like="nvidia"), server.base_url, None)
+        record = ModelCatalogue().get(model)
+        body = {"model": model, "messages": [], "stream": True}
+        with pytest.raises(NotFound) as caught, client.chat(body, model=record) as exchange:
+            list(deltas_of(exchange))
+    return str(caught.value)
+
+
+def test_a_model_that_has_ended_is_not_a_missing_right() -> None:
+    """NVIDIA answers 410 with a dated sentence, and may list the model for weeks."""
+    for listed in (["moonshotai/kimi-k2.6", "x"], []):
+        said = gone(410, listed, "moonshotai/kimi-k2.6")
+        assert "answered 410: Gone: The model 'm' reached its end of life on 2026-07-07." in said
+        assert "is no longer served there since 2026-07-07" in said
+        assert ("although it is still listed" in said) is bool(listed)
+        assert "right" not in said
+    assert "may lack a right" in gone(404, ["moonshotai/kimi-k3"], "moonshotai/kimi-k3")
+    said = gone(404, ["moonshotai/kimi-k3"], "moonshotai/kimi-k2.6")
+    assert "has no model 'moonshotai/kimi-k2.6' (ended 2026-07-07), but moonshotai/kimi-k3" in said

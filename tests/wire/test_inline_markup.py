@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta
+from kimi_magic.schema.json_in_text import parse_arguments
+from kimi_magic.schema.problems import ArgumentsError
 from tests.wire.test_chat_completions import CUTS, calls_seen, fold, in_pieces, of_deltas, seen
 
 
@@ -173,6 +175,67 @@ def test_a_call_that_was_cut_at_the_limit_is_no_whole_call(at: int) -> None:
     for each in completion.message.tool_calls:
         with pytest.raises(ValueError):  # noqa: PT011 - any error says that it is no JSON
             json.loads(each.arguments)
+
+
+UNCLOSED = [("Beijing", "string"), ("5", "number"), ("[1", "array"), ("{}", "json")]
+RAW = st.lists(
+    st.sampled_from(
+        [
+            *map(closed, ("call", "tools", "message", "think", "json")),
+            *map(opened, ("tools", "think", "response")),
+            *("<|end_of_msg|>", "<|im_end|>", "<|tool_call_end|>", "<|open|>", "<|sep|>", "<", "x"),
+            opened("call", tool="f", index="2"),
+        ]
+    ),
+    max_size=6,
+).map("".join)
+
+
+@given(
+    st.sampled_from(UNCLOSED),
+    st.lists(st.tuples(TEXT, st.dictionaries(TEXT, VALUE, max_size=2)), max_size=2),
+    st.sampled_from(["", "So it is."]),
+    CUTS,
+)
+def test_a_value_that_never_ends_takes_nothing_else_along(
+    value: tuple[str, str], others: list[tuple[str, dict[str, Any]]], text: str, cuts: list[int]
+) -> None:
+    """Its call is no JSON, so that it fails and the model is told; other calls and text stay."""
+    begun, its_type = value
+    head = opened("json") if its_type == "json" else opened("argument", key="a", type=its_type)
+    broken = opened("call", tool="f", index="1") + head + begun + closed("call")
+    written = tools(broken, *(call(*each) for each in others)) + text + END
+    completion, deltas = fold(in_pieces(written, cuts))
+    first, *rest = [(each.name, each.arguments) for each in completion.message.tool_calls]
+    assert first == ("f", begun if its_type == "json" else first[1])
+    assert begun in first[1]
+    assert "<|" not in first[1]
+    if its_type != "json":  # its own text may be whole
+        with pytest.raises(ArgumentsError):
+            parse_arguments(first[1])
+    assert arguments_of(rest) == others
+    assert [first, *rest] == calls_seen(deltas)
+    assert completion.message.text == seen(deltas, ContentDelta) == text
+
+
+@given(RAW, RAW, CUTS)
+def test_raw_text_holds_any_token_but_its_own_end(first: str, second: str, cuts: list[int]) -> None:
+    written = tools(call("write", {"a": first, "b": second, "c": 1}), call("now", {})) + END
+    message = fold(in_pieces(written, cuts))[0].message
+    assert arguments_of([(c.name, c.arguments) for c in message.tool_calls]) == [
+        ("write", {"a": first, "b": second, "c": 1}),
+        ("now", {}),
+    ]
+
+
+@given(VALUE, VALUE, CUTS)
+def test_a_key_that_is_given_twice_is_refused(one: Any, other: Any, cuts: list[int]) -> None:
+    """vLLM lets the last one win, Dynamo hands both on: nobody knows which was meant."""
+    parts = [call("f", {"x": value, "y": 1}) for value in (one, other)]
+    written = tools(parts[0].removesuffix(closed("call")) + parts[1].partition("<|sep|>")[2])
+    (made,) = fold(in_pieces(written, cuts))[0].message.tool_calls
+    with pytest.raises(ArgumentsError, match="more than once"):
+        parse_arguments(made.arguments)
 
 
 def test_k3_reasoning_goes_back_in_its_field() -> None:

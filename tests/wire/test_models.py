@@ -74,6 +74,8 @@ THINKING = {"thinking": {"type": "enabled"}}
         ("kimi-k2.6", "moonshot", "low", {"thinking": {"type": "disabled"}}),
         ("kimi-k2.6", "moonshot-cn", "max", THINKING),
         ("kimi-k2.6", "vllm", "low", {"chat_template_kwargs": {"thinking": False}}),
+        ("kimi-k2.6", "openrouter", "low", {"reasoning": {"enabled": False}}),
+        ("moonshotai/kimi-k2.6", "openrouter", "max", {"reasoning": {"enabled": True}}),
         ("openai/gpt-oss-120b", "vllm", "high", {"reasoning_effort": "high"}),
         ("kimi-k2-thinking", "moonshot", "high", "has no levels of effort"),
     ],

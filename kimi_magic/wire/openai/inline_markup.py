@@ -43,6 +43,8 @@ K2_MARKERS = (
 )
 K3_ELEMENTS = ("think", "response", "tools", "call", "argument", "json", "message")
 END_TOKENS = ("<|im_end|>", "<|end_of_msg|>")
+# No argument is open after one of these, unless they are raw text of its own.
+ENDS_OF_CALLS = (("close", "call"), ("close", "tools"), ("close", "message"))
 
 _WHOLE_TOKENS = (*K2_MARKERS, *END_TOKENS)
 _TOKEN = re.compile(
@@ -106,6 +108,10 @@ class MarkupSplitter:
         self._after_think = False
         self._quoted = False  # True once a tag of ``think`` was opened as text
         self._call = _ElementCall("")
+        # What follows an end inside a value: its own text, or the rest after one never closed.
+        self._doubtful: list[str] = []
+        self._doubtful_length = 0
+        self._next_call = False  # True once a call was begun in it
         self.last = ""  # the last character handed on, which may be a quote
 
     @property
@@ -146,6 +152,8 @@ class MarkupSplitter:
             yield from self._pass(token)
         elif self._state != "header":
             yield from self._take(held)
+        if self._doubtful:
+            yield from self._leave_unclosed()
         if self._state == "header":
             head = _HEADER.fullmatch(self._header)
             if head and head["count"] and head["name"]:
@@ -172,8 +180,8 @@ class MarkupSplitter:
 
     def _pass(self, token: Token, following: str = "") -> Iterator[Found]:
         """Go over a token, as what it means here."""
-        if self._state == "value" and not self._call.closes(token):
-            yield from self._take(token[0])  # raw text may hold any token but its own end
+        if self._state == "value":
+            yield from self._pass_in_value(token)
         elif token[0] in K2_MARKERS:
             yield from self._pass_marker(token[0])
         elif token["element"] in ("think", "response"):
@@ -184,6 +192,51 @@ class MarkupSplitter:
             yield from self._take(token[0])
         elif token["edge"] != "open":
             self._hold(token[0])
+
+    def _pass_in_value(self, token: Token) -> Iterator[Found]:
+        """Go over a token in a value: raw text may hold any token but its own end.
+
+        The end of the whole call makes the rest doubtful. It is the value's own text if the value
+        ends after all, unless an argument of another call begins before.
+        """
+        tag = (token["edge"], token["element"])
+        if self._call.closes(token):
+            yield from self._call.take(self._settle())
+            yield from self._pass_element(token)
+        elif self._doubtful or tag in ENDS_OF_CALLS or token[0] in END_TOKENS:
+            self._doubt(token[0])
+            if self._next_call and tag in (("open", "argument"), ("open", "json")):
+                yield from self._leave_unclosed()
+            self._next_call = self._next_call or tag == ("open", "call")
+        else:
+            yield from self._take(token[0])
+
+    def _doubt(self, text: str) -> None:
+        self._doubtful.append(text)
+        self._doubtful_length += len(text)
+        if self._doubtful_length > LONGEST_VALUE:
+            raise ValueError("a value in a tool call is too long")
+
+    def _settle(self) -> str:
+        """Return the doubtful text; none is left."""
+        text = "".join(self._doubtful)
+        self._doubtful, self._doubtful_length, self._next_call = [], 0, False
+        return text
+
+    def _leave_unclosed(self) -> Iterator[Found]:
+        """Give up a value that was never closed, and read what came after it.
+
+        Its call keeps arguments that are no JSON: it fails, and the model is told why.
+        """
+        rest = self._settle()
+        yield from self._call.finish(cut=True)
+        self._state, self._pending = "tools", ""
+        at = 0
+        for token in _TOKEN.finditer(rest):
+            yield from self._take(rest[at : token.start()])
+            yield from self._pass(token)
+            at = token.end()
+        yield from self._take(rest[at:])
 
     def _pass_marker(self, marker: str) -> Iterator[Found]:
         """Go over a marker of K2; a head that no arguments follow is a call as well."""
@@ -270,7 +323,7 @@ class MarkupSplitter:
         elif self._state == "value":
             yield from self._call.close()
             self._state = "call"
-        else:
+        elif self._state != "tools" or element != "call":  # the end of a call that was given up
             yield from self._take(token[0])
 
     def _start_call(self) -> Iterator[Found]:
@@ -284,7 +337,9 @@ class MarkupSplitter:
 
     def _take(self, text: str) -> Iterator[Found]:
         """Take text that holds no token, or a token that is text."""
-        if self._state == "value":
+        if self._doubtful and text:
+            self._doubt(text)
+        elif self._state == "value":
             yield from self._call.take(text)
         elif self._state == "header":
             self._header += text
