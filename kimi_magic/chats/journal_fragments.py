@@ -137,7 +137,10 @@ class Fragments:
         self.instead_from = None
 
     def _text(self, kind: str, index: int = 0) -> _Text:
-        return self._texts.setdefault((kind, index), _Text(kind, index))
+        field = (kind, index)
+        if field not in self._texts:
+            self._texts[field] = _Text(kind, index)
+        return self._texts[field]
 
     def _begin_step(self) -> None:
         self._new = [data for data in self._new if "ended" in data]

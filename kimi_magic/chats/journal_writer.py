@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,8 +210,12 @@ class JournalWriter:
             if self._file is not None:
                 self._file.close()
 
-    def _carry_out(self, items: Iterable[Any]) -> None:
+    def _carry_out(self, items: Sequence[Any]) -> None:
+        # Of a turn that has come to its end by now, only the whole record counts.
+        ended = {turn for turn, item in items if isinstance(item, tuple)}
         for turn, item in items:
+            if turn in ended and item is not None and not isinstance(item, tuple | TurnPrepared):
+                continue
             if turn is None:
                 try:
                     self._write()

@@ -113,24 +113,27 @@ class JournalSink:
         self._turn: TurnInJournal | None = None
 
     def handle(self, envelope: Envelope) -> None:
-        event = envelope.event
-        if isinstance(event, TurnPrepared | TurnFinished) and self._turn is None:
-            self._turn = self._writer.begin(self._notebook)
-        turn = self._turn
-        if turn is not None:
-            if isinstance(event, _AS_THEY_ARE):
+        event, turn = envelope.event, self._turn
+        if turn is not None and type(event) in _AS_THEY_ARE:  # thousands of them a turn
+            turn.put(event)
+        elif isinstance(event, TurnPrepared):
+            self._turn = turn = turn or self._writer.begin(self._notebook)
+            if turn is not None:
                 turn.put(event)
-            elif isinstance(event, ToolFinished):
-                turn.put(replace(event, result=_without_value(event.result)))
-            elif isinstance(event, StepFinished):
-                results = tuple(map(_without_value, event.step.tool_results))
-                # After a step without calls the turn is about to end.
-                step = replace(event.step, tool_results=results)
-                turn.put(StepFinished(step), at_once=bool(results))
-            elif isinstance(event, TurnFinished):
+        elif isinstance(event, TurnFinished):
+            self._turn = turn = turn or self._writer.begin(self._notebook)
+            if turn is not None:
                 turn.finish(event.reply.record, _state(event.reply.error))
-        if isinstance(event, TurnFinished) and turn is not None:
-            self._writer.opened.wait(LONGEST_OPENING)  # for the line about it to be in this cell
+                # Once, so that a line about the file is in this cell and not in a later one.
+                self._writer.opened.wait(LONGEST_OPENING)
+                self._writer.opened.set()
+        elif turn is not None and isinstance(event, ToolFinished):
+            turn.put(replace(event, result=_without_value(event.result)))
+        elif turn is not None and isinstance(event, StepFinished):
+            results = tuple(map(_without_value, event.step.tool_results))
+            # After a step without calls the turn is about to end.
+            step = replace(event.step, tool_results=results)
+            turn.put(StepFinished(step), at_once=bool(results))
         if self._writer.notices:
             self._tell(envelope)
 
@@ -150,14 +153,8 @@ class JournalSink:
                 self._view.handle(replace(envelope, event=Notice(text)))
 
 
-_AS_THEY_ARE = (
-    ContentDelta,
-    ReasoningDelta,
-    RequestStarted,
-    ToolCallDelta,
-    ToolCallStarted,
-    ToolStarted,
-    TurnPrepared,
+_AS_THEY_ARE = frozenset(
+    (ContentDelta, ReasoningDelta, RequestStarted, ToolCallDelta, ToolCallStarted, ToolStarted)
 )
 
 

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -134,6 +135,17 @@ def test_the_views(file: JournalFile) -> None:
     assert step == ("9.9.",)
     found = file.connection.execute("SELECT rowid FROM turn_texts('compare 9')").fetchall()
     assert found == [(1,)], "those that are under way are not in it"
+
+
+def test_the_page_about_it(file: JournalFile) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "journal.md").read_text("utf-8")
+    for name in ("chats", "turns", "steps", "tool_calls", "records", "fragments"):
+        columns = [c for c, *_ in file.connection.execute(f"SELECT * FROM {name}").description]
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` ")]
+        assert re.findall(r"`(\w+)`", row.split("|")[3]) == columns
+    fill(file)
+    for query in re.findall(r"SELECT [^;`]*?FROM turns[^;`\"]*", page):
+        assert len(file.connection.execute(query.replace("tenths", "compare")).fetchall()) in (3, 4)
 
 
 # Versions
