@@ -34,7 +34,7 @@ from kimi_magic.core.errors import (
 from kimi_magic.core.interrupts import whole_imports
 
 if TYPE_CHECKING:
-    from kimi_magic.api import add_endpoint, add_model, ask, chat, snippet, stream
+    from kimi_magic.api import add_endpoint, add_model, ask, chat, load, save, snippet, stream
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
     from kimi_magic.core.reply import Reply
@@ -76,6 +76,8 @@ __all__ = [
     "ask",
     "chat",
     "last",
+    "load",
+    "save",
     "settings",
     "snippet",
     "stream",
@@ -87,7 +89,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": "add_endpoint add_model ask chat snippet stream",
+    "api": "add_endpoint add_model ask chat load save snippet stream",
     "context.summaries.summary": "summarize summarizer",
     "core.reply": "Reply",
     "tools.decorator": "tool",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ from kimi_magic.chats.history import renumbered
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message, Usage
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import count
 
 __all__ = ["NOWHERE", "Asked", "Chat", "ChatTurn", "Chats", "Place"]
 
@@ -143,6 +144,26 @@ class Chat:
         self.set_aside = [*self.set_aside, *out][-MOST_SET_ASIDE:]
         self._turns[self._start(turn.place, fresh=fresh) :] = [*own, turn]
 
+    def restore(self, turns: Iterable[ChatTurn]) -> None:
+        """Add turns that an earlier kernel made, in their order; each gets its history again."""
+        for turn in turns:
+            record = turn.reply.record
+            if not record.exchange:
+                self.unanswered = turn.request
+                continue
+            if record.fresh:
+                others = [t for t in self._turns if not _same_cell(t.place, turn.place)]
+                self.set_aside = [*self.set_aside, *others][-MOST_SET_ASIDE:]
+                self._turns = [t for t in self._turns if t not in others]
+            whole = replace(turn.reply, record=record.with_history(self.history()))
+            self.append(replace(turn, reply=whole))
+
+    def take_over(self, other: Chat) -> None:
+        """Take the turns of another chat in the place of one's own."""
+        self._turns = list(other.turns)
+        self.set_aside = list(other.set_aside)
+        self.unanswered = other.unanswered
+
     def reset(self) -> None:
         """Forget all turns, and the approvals."""
         self._turns.clear()
@@ -207,6 +228,29 @@ class Chats:
         near = get_close_matches(name, self._chats, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         raise KimiError(f"No chat is named {name!r}.{guess} `%kimi chats` lists them.")
+
+    def restore(self, turns: Mapping[str, Iterable[ChatTurn]]) -> list[Chat]:
+        """Bring chats of an earlier kernel back, each by its name, or none of them.
+
+        Raises
+        ------
+        KimiError
+            One of them has turns already.
+        """
+        restored = {name: Chat(name, self._ask) for name in turns}
+        for name, chat in restored.items():
+            chat.restore(turns[name])
+        with self._lock:
+            for name in restored:
+                if name in self._chats and (here := len(self._chats[name].turns)):
+                    raise KimiError(
+                        f"The chat {name} has {count(here, 'turn')} here: "
+                        f"`%kimi reset {name}` forgets them, then load again."
+                    )
+            for name, chat in restored.items():
+                # Whoever holds the chat of that name sees the turns.
+                self._chats.setdefault(name, chat).take_over(chat)
+            return [self._chats[name] for name in restored]
 
     def __iter__(self) -> Iterator[Chat]:
         """Iterate in the order in which the chats began."""

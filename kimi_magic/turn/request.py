@@ -11,6 +11,7 @@ from kimi_magic.chats.chat import Chat, Place
 from kimi_magic.config import APPROVE, EFFORTS, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, as_content
+from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.wire.connector import Target
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
@@ -23,6 +24,7 @@ __all__ = [
     "left_out",
     "make_request",
     "parameters",
+    "request_of",
     "system_prompt",
 ]
 
@@ -58,6 +60,8 @@ class TurnRequest:
     stream : bool
     fresh : bool
         Start the chat anew.
+    no_history : bool
+        Keep the turn nowhere: neither in a journal nor in the notebook's metadata.
     resumed : bool
         Made to continue an earlier turn, or to ask it again.
     cut_in_text : bool
@@ -94,6 +98,7 @@ class TurnRequest:
     max_steps: int | None = None
     approve: str | None = None
     fresh: bool = False
+    no_history: bool = False
     resumed: bool = False
     cut_in_text: bool = False
     schema: Any = None
@@ -135,6 +140,58 @@ def make_request(prompt: Any, *, chat: str | Chat | None = None, **options: Any)
     if not isinstance(chat, str | Chat | None):
         raise KimiError(f"chat= takes a name or a chat; got {chat!r:.60}.")
     return TurnRequest(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **options)
+
+
+def request_of(record: TurnRecord, target: Target | None = None) -> TurnRequest:
+    """Make the request of a stored turn, as far as its record tells.
+
+    ``target`` is what was asked: values that are its defaults are left to it again. Endpoint and
+    model are those of whoever asks, tools and schema are left out.
+
+    Raises
+    ------
+    KimiError
+        A parameter of the record does not fit.
+    """
+    given = record.parameters
+    model = target.record if target else None
+    defaults: dict[str, Any] = {}
+    if target and model:
+        defaults = {
+            "temperature": model.temperature,
+            "top_p": model.top_p,
+            "seed": target.endpoint.seed,
+            "max_tokens": model.max_tokens,
+        }
+    named = dict.fromkeys(("temperature", "top_p", "seed", "stop", "max_tokens"))
+    values = {name: given.get(name) for name in named}
+    if model and model.limit_field != "max_tokens":
+        values["max_tokens"] = given.get(model.limit_field)
+    options = {n: v for n, v in values.items() if v is not None and v != defaults.get(n)}
+    if isinstance(options.get("stop"), list):
+        options["stop"] = tuple(options["stop"])
+    system = "\n\n".join(m.text for m in record.messages if m.role == "system")
+    if system != ((model and model.system) or ""):
+        options["system"] = system
+    if target and (effort := _effort_of(given, target)):
+        options["effort"] = effort
+    return make_request(
+        record.prompt,
+        chat=record.chat,
+        fresh=record.fresh,
+        stream=given.get("stream") is not False,
+        resumed=record.prompt == CONTINUE,
+        **options,
+    )
+
+
+def _effort_of(given: Mapping[str, Any], target: Target) -> str | None:
+    for effort in EFFORTS:
+        with suppress(KimiError):
+            fields = target.record.effort(effort, target.endpoint)
+            if fields and all(given.get(name) == value for name, value in fields.items()):
+                return effort
+    return None
 
 
 def continuation(chat: Chat, place: Place) -> TurnRequest:
