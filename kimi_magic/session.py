@@ -278,14 +278,19 @@ class Session:
         )
 
     def _revived(self, record: TurnRecord) -> ChatTurn:
-        """Make the turn of a record that was stored, with the facts of its endpoint here."""
-        endpoint = record.endpoint
-        known = {known.name: known for known in self.connector.catalogue}
-        here = known.get(endpoint.name) if endpoint else None
+        """Make the turn of a record that was stored, maybe by somebody else.
+
+        Of its endpoint the name alone is believed: a program must not send a key to an address
+        that stands in a file.
+        """
         target = None
-        if here is not None:
-            target = self.connector.target(here, record.model)
-            facts = EndpointFacts(here.name, here.base_url, here.key_env, here.own_headers.public())
+        if record.endpoint is not None:
+            known = {known.name: known for known in self.connector.catalogue}
+            facts = EndpointFacts(record.endpoint.name)
+            if here := known.get(facts.name):
+                target = self.connector.target(here, record.model)
+                public = here.own_headers.public()
+                facts = EndpointFacts(here.name, here.base_url, here.key_env, public)
             record = replace(record, endpoint=facts)
         request = request_of(record, target)
         return ChatTurn(record.prompt, Reply.of(record), Place(record.cell), request)

@@ -170,7 +170,7 @@ class TurnRecord:
         if "messages" in fields:
             try:
                 fields["messages"] = [_whole(m, data.get("steps", ())) for m in fields["messages"]]
-            except (LookupError, TypeError, AttributeError):
+            except (LookupError, TypeError, ValueError, AttributeError):
                 raise KimiError(NO_RECORD.format("messages does not fit")) from None
         try:
             return _adapter().validate_python(fields)

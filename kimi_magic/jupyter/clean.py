@@ -67,8 +67,9 @@ def clean_notebook(data: bytes, name: str, mode: Mode = "turns") -> tuple[bytes,
         It is no notebook.
     """
     text = data.decode("utf-8", "replace")
+    lower = text.lower()
     private = ((f"\\u{number:04x}", chr(number)) for number in range(0xE000, 0xF8FF))
-    mark = next(char for escape, char in private if char not in text and escape not in text)
+    mark = next(char for escape, char in private if char not in text and escape not in lower)
     notebook = parse_notebook(
         data,
         name,
