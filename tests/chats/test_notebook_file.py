@@ -79,7 +79,7 @@ def take_turns(server: ScriptedServer) -> Chat:
     chat = kimi.chat("main")
     chat.ask("And {{ May }}?", tools=[forecast], show=False)
     chat.ask("Yes?", system='Speak "French".', temperature=0.25, stop=["END"], show=False)
-    chat.ask("Count.\n\n```\n>>> 1\n```", max_tokens=77, show=False)
+    chat.ask(">>> 1\nCount.", max_tokens=77, show=False)
     return chat
 
 
@@ -111,7 +111,7 @@ def test_a_chat_goes_to_a_notebook_and_comes_back(
         "%load_ext kimi_magic\nimport kimi_magic as kimi",
         "%%kimi -m kimi-k2-thinking -T forecast --raw\nAnd {{ May }}?",
         "%%kimi -m kimi-k2-thinking -s 'Speak \"French\".' --temperature 0.25 --stop END\nYes?",
-        "kimi.chat('main').ask(\n    'Count.\\n\\n```\\n>>> 1\\n```',\n"
+        "kimi.chat('main').ask(\n    '>>> 1\\nCount.',\n"
         "    model='kimi-k2-thinking',\n    max_tokens=77,\n)",
     ]
     assert "It rains." in notebook.cells[1].outputs[0].data["text/html"]
