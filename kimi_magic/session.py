@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Session", "current"]
 
 T = TypeVar("T")
+# Stands for an endpoint that is not known here: of a model it has the facts that hold anywhere.
+UNKNOWN = Endpoint("unknown", "http://localhost/v1")
 TOO_DEEP = (
     "Tools ask inside of tools {} deep already, as one does that leads back to itself. "
     "%config KimiMagics.max_depth = N allows more."
@@ -283,16 +285,17 @@ class Session:
         Of its endpoint the name alone is believed: a program must not send a key to an address
         that stands in a file.
         """
-        target = None
+        endpoint = UNKNOWN
         if record.endpoint is not None:
-            known = {known.name: known for known in self.connector.catalogue}
             facts = EndpointFacts(record.endpoint.name)
+            known = {known.name: known for known in self.connector.catalogue}
             if here := known.get(facts.name):
-                target = self.connector.target(here, record.model)
-                public = here.own_headers.public()
+                endpoint, public = here, here.own_headers.public()
                 facts = EndpointFacts(here.name, here.base_url, here.key_env, public)
             record = replace(record, endpoint=facts)
-        request = request_of(record, target)
+        asked = record.parameters.get("model")
+        model = asked if isinstance(asked, str) else record.model
+        request = request_of(record, self.connector.target(endpoint, model))
         return ChatTurn(record.prompt, Reply.of(record), Place(record.cell), request)
 
     def _portable(self, record: TurnRecord) -> dict[str, Any]:

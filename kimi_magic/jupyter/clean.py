@@ -73,9 +73,9 @@ def clean_notebook(data: bytes, name: str, mode: Mode = "turns") -> tuple[bytes,
     notebook = parse_notebook(
         data,
         name,
-        parse_float=lambda number: mark + number,
-        parse_constant=lambda number: mark + number,
-        parse_int=lambda number: int(number) if len(number) < 16 else mark + number,
+        parse_float=lambda n: mark + n,
+        parse_constant=lambda n: mark + n,
+        parse_int=lambda n: int(n) if len(n) < 16 and n != "-0" else mark + n,
     )
     layout = _layout(text, notebook, mark)
     changed = sum(_clean_cell(cell, mode) for cell in notebook["cells"])

@@ -142,45 +142,38 @@ def make_request(prompt: Any, *, chat: str | Chat | None = None, **options: Any)
     return TurnRequest(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **options)
 
 
-def request_of(record: TurnRecord, target: Target | None = None) -> TurnRequest:
+def request_of(record: TurnRecord, target: Target) -> TurnRequest:
     """Make the request of a stored turn, as far as its record tells.
 
     ``target`` is what was asked: values that are its defaults are left to it again. Endpoint and
-    model are those of whoever asks, tools and schema are left out.
+    model are those of whoever asks; tools, a schema and what went along are left out.
 
     Raises
     ------
     KimiError
         A parameter of the record does not fit.
     """
-    given = record.parameters
-    model = target.record if target else None
-    defaults: dict[str, Any] = {}
-    if target and model:
-        defaults = {
-            "temperature": model.temperature,
-            "top_p": model.top_p,
-            "seed": target.endpoint.seed,
-            "max_tokens": model.max_tokens,
-        }
-    named = dict.fromkeys(("temperature", "top_p", "seed", "stop", "max_tokens"))
-    values = {name: given.get(name) for name in named}
-    if model and model.limit_field != "max_tokens":
-        values["max_tokens"] = given.get(model.limit_field)
-    options = {n: v for n, v in values.items() if v is not None and v != defaults.get(n)}
-    if isinstance(options.get("stop"), list):
-        options["stop"] = tuple(options["stop"])
+    given, model = record.parameters, target.record
+    defaults = {
+        "temperature": model.temperature,
+        "top_p": model.top_p,
+        "max_tokens": model.max_tokens,
+        "seed": target.endpoint.seed,
+        "stop": None,
+    }
+    values = {name: given.get(name) for name in defaults}
+    values["max_tokens"] = given.get(model.limit_field)
+    options = {name: value for name, value in values.items() if value not in (None, defaults[name])}
     system = "\n\n".join(m.text for m in record.messages if m.role == "system")
-    if system != ((model and model.system) or ""):
+    if system != (model.system or ""):
         options["system"] = system
-    if target and (effort := _effort_of(given, target)):
-        options["effort"] = effort
     return make_request(
         record.prompt,
         chat=record.chat,
         fresh=record.fresh,
         stream=given.get("stream") is not False,
         resumed=record.prompt == CONTINUE,
+        effort=_effort_of(given, target),
         **options,
     )
 

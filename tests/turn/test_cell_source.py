@@ -31,8 +31,10 @@ def a_turn(
     **options: Any,
 ) -> ChatTurn:
     messages = (Message("user", prompt), Message("assistant", "OK"))
-    facts = {"parameters": {"model": "m"}, "endpoint": EndpointFacts(endpoint)} | (record or {})
-    made = TurnRecord((Step("OK"),), messages, 1, chat=chat, prompt=prompt, **facts)
+    facts: Any = {"parameters": {"model": "m"}, "endpoint": EndpointFacts(endpoint)}
+    made = TurnRecord(
+        (Step("OK"),), messages, 1, chat=chat, prompt=prompt, **facts | (record or {})
+    )
     request = TurnRequest(prompt, chat=chat, **options)
     return ChatTurn(prompt, Reply.of(made), request=request)
 
@@ -117,7 +119,7 @@ def test_what_the_cell_asks(prompt: str, options: dict[str, Any], chat: str) -> 
         assert body.strip("\n") == prompt
         assert found["raw"] == ("{{" in prompt)
     else:
-        found = {k.arg: ast.literal_eval(k.value) for k in call.value.keywords}
+        found = {str(k.arg): ast.literal_eval(k.value) for k in call.value.keywords}
         assert ast.literal_eval(call.value.args[0]) == prompt
         assert ast.unparse(call.value.func) == f"kimi.chat({chat!r}).ask"
         found["chat"] = chat
