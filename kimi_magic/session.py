@@ -194,9 +194,13 @@ class Session:
         file = Path(path).expanduser()
         turns: dict[str, list[ChatTurn]] = {}
         for carried in read_turns(file):
-            if carried.record.chat is not None:
+            if carried.record.chat is None:
+                continue
+            try:
                 turn = self._revived(carried.record)
-                turns.setdefault(carried.record.chat, []).append(turn)
+            except KimiError as error:
+                raise KimiError(f"{file.name}: {error}") from None
+            turns.setdefault(carried.record.chat, []).append(turn)
         if not turns:
             raise KimiError(f"{file.name} carries no turns of a chat.")
         return self.chats.restore(turns)
@@ -294,7 +298,7 @@ class Session:
                 facts = EndpointFacts(here.name, here.base_url, here.key_env, public)
             record = replace(record, endpoint=facts)
         asked = record.parameters.get("model")
-        model = asked if isinstance(asked, str) else record.model
+        model = (asked if isinstance(asked, str) else record.model).strip()
         request = request_of(record, self.connector.target(endpoint, model))
         return ChatTurn(record.prompt, Reply.of(record), Place(record.cell), request)
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message
-from kimi_magic.core.text import why_not_written
+from kimi_magic.core.text import clip, why_not_written
 from kimi_magic.core.turn_record import TurnRecord
 
 __all__ = [
@@ -112,24 +112,24 @@ def parse_notebook(data: bytes, name: str, **numbers: Any) -> dict[str, Any]:
     if data.count(b"{") + data.count(b"[") > MOST_CONTAINERS:
         raise KimiError(f"{name} holds more than {MOST_CONTAINERS:,} lists and objects.")
     try:
-        notebook: Any = json.loads(data.decode("utf-8-sig"), **numbers)
+        whole: Any = json.loads(data.decode("utf-8-sig"), **numbers)
     except RecursionError:
         raise KimiError(f"{name} is no notebook: it is nested too deeply.") from None
     except ValueError:
         raise KimiError(f"{name} is no notebook: it is not JSON, or not whole.") from None
-    version = notebook.get("nbformat") if isinstance(notebook, dict) else None
+    version = whole.get("nbformat") if isinstance(whole, dict) else None
     if type(version) is not int:
         raise KimiError(f"{name} is no notebook.")
     if version != 4:
         hint = " `jupyter nbconvert --to notebook --inplace` brings it up to date."
         raise KimiError(
-            f"{name} is a notebook of version {version:.12g}; kimi-magic reads version 4."
+            f"{name} is a notebook of version {clip(str(version), 12)}; kimi-magic reads version 4."
             f"{hint if version < 4 else ''}"
         )
-    cells = notebook.get("cells")
+    cells = whole.get("cells")
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         raise KimiError(f"{name} is no notebook: it has no cells.")
-    return dict(notebook)
+    return dict(whole)
 
 
 def _carried_in(cell: dict[str, Any]) -> Iterator[Any]:
@@ -144,14 +144,13 @@ def _carried_in(cell: dict[str, Any]) -> Iterator[Any]:
             yield facts["turn"]
 
 
-def _turn_of(carried: Any, cell: Any) -> CarriedTurn:
+def _turn_of(carried: Any, given_id: object) -> CarriedTurn:
     if not isinstance(carried, dict):
         raise KimiError("This is no record of a turn: it is no object.")
     record = TurnRecord.from_dict(carried)
     if problem := _problem(record):
         raise KimiError(f"This is no record of a turn: {problem}.")
-    known = isinstance(cell, str) and _CELL_ID.fullmatch(cell)
-    cell_id = str(cell) if known else ""
+    cell_id = given_id if isinstance(given_id, str) and _CELL_ID.fullmatch(given_id) else ""
     return CarriedTurn(cell_id, replace(record, cell=cell_id, run=""), "cut" in carried)
 
 

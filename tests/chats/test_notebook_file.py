@@ -326,9 +326,11 @@ class TestFaults:
             (a_turn() | {"messages": [{"role": "user"}, {"role": "tool"}]}, "in no order"),
             (a_turn() | {"messages": [{"role": "user"}, {"role": "system"}]}, "in no order"),
             (a_turn() | {"messages": [{"role": "user"}, {"step": 99}]}, "messages does not fit"),
+            (a_turn() | {"endpoint": {"name": "x", "headers": {"a\nb\n" * 99: 5}}}, "a b a b"),
+            (a_turn() | {"version": 10**400}, r"newer kimi-magic"),
             (a_turn(text="x" * 10**6) | {"messages": [{"step": 0}] * 99}, "does not fit|too long"),
         ],
-        ids=range(13),
+        ids=range(15),
     )
     def test_a_turn(self, session: Session, tmp_path: Path, turn: Any, words: str) -> None:
         path = write(tmp_path / "x.ipynb", carrying(a_turn(), turn))
