@@ -163,7 +163,7 @@ def _shorter(
     limit = max_chars // 2
     while limit > LEAST_TEXT:
         yield _with_short_texts(record, limit, cut)
-        limit //= 2
+        limit = limit * 3 // 4
     for name, leave_out in _PARTS.items():
         less = leave_out(record)
         if less != record:
