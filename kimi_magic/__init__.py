@@ -35,7 +35,17 @@ from kimi_magic.core.errors import (
 from kimi_magic.core.interrupts import whole_imports
 
 if TYPE_CHECKING:
-    from kimi_magic.api import add_endpoint, add_model, ask, chat, resume, snippet, stream
+    from kimi_magic.api import (
+        add_endpoint,
+        add_model,
+        ask,
+        chat,
+        load,
+        resume,
+        save,
+        snippet,
+        stream,
+    )
     from kimi_magic.chats.journal import Journal
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
@@ -81,7 +91,9 @@ __all__ = [
     "chat",
     "journal",
     "last",
+    "load",
     "resume",
+    "save",
     "settings",
     "snippet",
     "stream",
@@ -93,7 +105,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": "add_endpoint add_model ask chat resume snippet stream",
+    "api": "add_endpoint add_model ask chat load resume save snippet stream",
     "context.summaries.summary": "summarize summarizer",
     "core.reply": "Reply",
     "tools.decorator": "tool",

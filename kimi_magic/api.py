@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kimi_magic.chats.chat import Chat
@@ -13,7 +15,17 @@ from kimi_magic.turn.request import TurnRequest, make_request
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
 
-__all__ = ["add_endpoint", "add_model", "ask", "chat", "resume", "snippet", "stream"]
+__all__ = [
+    "add_endpoint",
+    "add_model",
+    "ask",
+    "chat",
+    "load",
+    "resume",
+    "save",
+    "snippet",
+    "stream",
+]
 
 
 def ask(
@@ -158,6 +170,51 @@ def resume(chat: str = "main") -> Chat:
         The journal has no such chat of this notebook, or one of that name has turns here.
     """
     return current().resume(chat)
+
+
+def load(path: str | os.PathLike[str]) -> list[Chat]:
+    """Rebuild the chats whose turns a notebook carries, in the order of its cells.
+
+    Nothing of the notebook runs. A cell of it that is run again goes back to before its own turn.
+
+    Parameters
+    ----------
+    path : str or path
+        A notebook in which ``%%kimi`` cells have run, or that ``kimi.save`` wrote.
+
+    Returns
+    -------
+    list of Chat
+
+    Raises
+    ------
+    KimiError
+        The file is no notebook or carries no turns, or one of its chats has turns here.
+    """
+    return current().load(path)
+
+
+def save(path: str | os.PathLike[str], chat: str | Chat = "main", *, force: bool = False) -> Path:
+    """Write a chat as a notebook: its prompts as ``%%kimi`` cells, its records as their outputs.
+
+    Parameters
+    ----------
+    path : str or path
+        The notebook to write.
+    chat : str or Chat
+    force : bool
+        Replace a file that exists.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    KimiError
+        There is no such chat or it has no turns, or the file exists or cannot be written.
+    """
+    return current().save(path, chat, force=force)
 
 
 def snippet(reply: Reply, form: str = "python") -> str:

@@ -168,6 +168,11 @@ class Settings(Configurable):
         help="The notebook's chat of an earlier kernel: ask (a line offers it), always (it goes "
         "on) or never.",
     ).tag(config=True)
+    record_times = Bool(
+        default_value=False,
+        help="Keep in the notebook, with each turn, when it was made, how long it took, and counts "
+        "that differ from run to run.",
+    ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."
     ).tag(config=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from getpass import getpass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Chats, Place
@@ -26,7 +28,8 @@ from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.processes import process_name
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import reveal
+from kimi_magic.core.text import mend_surrogates, reveal
+from kimi_magic.core.turn_record import EndpointFacts, TurnRecord
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
@@ -104,7 +107,7 @@ class Session:
         self._check_depth()
         try:
             turn = self._prepare(request)
-            view = self._open_view(options or ViewOptions()) if show else Unseen()
+            view = self._open_view(options or ViewOptions(), request) if show else Unseen()
         except KeyboardInterrupt:
             raise TurnInterrupted("Stopped before anything was sent.") from None
         if show:
@@ -237,6 +240,64 @@ class Session:
 
         return self.redact(write(program_of(reply, self.connector.known_keys()), form))
 
+    @whole_imports()
+    def load(self, path: str | os.PathLike[str]) -> list[Chat]:
+        """Rebuild the chats whose turns a notebook carries, in the order of its cells.
+
+        Raises
+        ------
+        KimiError
+            It carries none, or is none, or one of its chats has turns here; nothing has changed.
+        """
+        from kimi_magic.chats.notebook_file import read_turns
+
+        file = Path(path).expanduser()
+        stored: dict[str, list[Reply]] = {}
+        for carried in read_turns(file):
+            if (name := carried.record.chat) is not None:
+                stored.setdefault(name, []).append(Reply.of(self._believed(carried.record)))
+        if not stored:
+            raise KimiError(f"{file.name} carries no turns of a chat.")
+        chats = []
+        for name, replies in stored.items():
+            chats.append(chat := Chat(name, self._ask_in_chat))
+            rebuild(
+                chat, replies, connector=self.connector, settings=self.settings, made_here=False
+            )
+        return self.chats.restore(chats)
+
+    @whole_imports()
+    def save(
+        self, path: str | os.PathLike[str], chat: str | Chat = "main", *, force: bool = False
+    ) -> Path:
+        """Write a chat as a notebook: its prompts as cells, its records as their outputs.
+
+        Raises
+        ------
+        KimiError
+            There is no such chat, it has no turns, or the file exists and ``force`` is not given.
+        """
+        from kimi_magic.chats.notebook_file import SavedCell, notebook_text, write_whole
+        from kimi_magic.display.record import record_of
+        from kimi_magic.turn.cell_source import cell_source
+
+        file = Path(path).expanduser()
+        if file.suffix != ".ipynb":
+            raise KimiError(f"A notebook's name ends with .ipynb; {file.name!r} does not.")
+        known = chat if isinstance(chat, Chat) else self.chats.known(chat)
+        if not known.turns:
+            raise KimiError(f"The chat {known.name} has no turns to save.")
+        masks = Redactor(self.connector.known_keys(), shapes=True)
+        options = self._view_options(ViewOptions())
+        cells = []
+        for turn in known.turns:
+            data, metadata = record_of(turn.reply, options)
+            shown = self.redact(data)
+            cells.append(SavedCell(masks.text(cell_source(turn)), shown, metadata))
+        text = mend_surrogates(notebook_text(cells))
+        write_whole(file, text.encode(), replace_it=force)
+        return file
+
     def redact(self, value: T) -> T:
         """Redact known keys in a text, a tool's result, or a structure of these."""
         return Redactor(self.connector.known_keys()).value(value)
@@ -281,10 +342,43 @@ class Session:
     ) -> Reply:
         return self.ask(make_request(prompt, chat=chat, **options), show=show)
 
-    def _open_view(self, options: ViewOptions) -> View:
+    def _open_view(self, options: ViewOptions, request: TurnRequest) -> View:
+        options = self._view_options(options)
+        if request.no_history:
+            options = replace(options, portable=None)
+        return open_view(self.settings.view, options)
+
+    def _view_options(self, options: ViewOptions) -> ViewOptions:
         own = self.settings
-        keep, most = own.keep_reasoning_open, own.max_output_chars
-        return open_view(own.view, replace(options, keep_reasoning=keep, max_chars=most))
+        return replace(
+            options,
+            keep_reasoning=own.keep_reasoning_open,
+            max_chars=own.max_output_chars,
+            portable=self._portable,
+            times=own.record_times,
+        )
+
+    def _believed(self, record: TurnRecord) -> TurnRecord:
+        """Return a record of somebody else's with the name of its endpoint alone.
+
+        A program must not send a key to an address that stands in a file.
+        """
+        if record.endpoint is None:
+            return record
+        facts = EndpointFacts(record.endpoint.name)
+        known = {known.name: known for known in self.connector.catalogue}
+        if here := known.get(facts.name):
+            public = here.own_headers.public()
+            facts = EndpointFacts(here.name, here.base_url, here.key_env, public)
+        return replace(record, endpoint=facts)
+
+    def _portable(self, record: TurnRecord) -> dict[str, Any]:
+        """Return the form of a turn that a notebook may carry: without a key, and bounded."""
+        from kimi_magic.chats.portable_turn import portable
+
+        masks = Redactor(self.connector.known_keys(), shapes=True)
+        own = self.settings
+        return portable(record, masks, max_chars=own.max_output_chars, times=own.record_times)
 
     def _journal_sinks(self, request: TurnRequest, view: View | None = None) -> list[Sink]:
         """Return the sink that keeps a turn, if it is to be kept."""

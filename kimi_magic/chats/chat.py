@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +13,7 @@ from kimi_magic.chats.history import renumbered
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message, Usage
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import count
 
 __all__ = ["NOWHERE", "Asked", "Chat", "ChatTurn", "Chats", "Place"]
 
@@ -228,6 +229,27 @@ class Chats:
         near = get_close_matches(name, self._chats, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         raise KimiError(f"No chat is named {name!r}.{guess} `%kimi chats` lists them.")
+
+    def restore(self, chats: Iterable[Chat]) -> list[Chat]:
+        """Take over the turns of chats that were rebuilt, each by its name, or of none of them.
+
+        Raises
+        ------
+        KimiError
+            One of them has turns already.
+        """
+        rebuilt = {chat.name: chat for chat in chats}
+        with self._lock:
+            for name in rebuilt:
+                if name in self._chats and (here := len(self._chats[name].turns)):
+                    raise KimiError(
+                        f"The chat {name} has {count(here, 'turn')} here: "
+                        f"`%kimi reset {name}` forgets them, then load again."
+                    )
+            for name, chat in rebuilt.items():
+                # Whoever holds the chat of that name sees the turns.
+                self._chats.setdefault(name, chat).take_over(chat)
+            return [self._chats[name] for name in rebuilt]
 
     def __iter__(self) -> Iterator[Chat]:
         """Iterate in the order in which the chats began."""

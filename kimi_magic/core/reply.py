@@ -158,7 +158,11 @@ class Reply:
         KimiError
             It is no record of a turn, or one that a newer version wrote.
         """
-        record = TurnRecord.from_dict(data)
+        return cls.of(TurnRecord.from_dict(data))
+
+    @classmethod
+    def of(cls, record: TurnRecord) -> Reply:
+        """Make the reply of a record that was stored."""
         return cls(record, record.data, _revived(record.failure))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Message, Step, Usage
+from kimi_magic.core.text import clip
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -164,20 +165,20 @@ class TurnRecord:
             raise KimiError(NO_RECORD.format("it has no version"))
         if version > VERSION:
             raise KimiError(
-                f"A newer kimi-magic wrote this record (version {version}; this one reads "
-                f"{VERSION}).\nUpdate with `pip install -U kimi-magic`."
+                f"A newer kimi-magic wrote this record (version {clip(str(version), 20)}; this one "
+                f"reads {VERSION}).\nUpdate with `pip install -U kimi-magic`."
             )
         fields = {k: v for k, v in data.items() if k != "version"}
         if "messages" in fields:
             try:
                 fields["messages"] = [_whole(m, data.get("steps", ())) for m in fields["messages"]]
-            except (LookupError, TypeError, ValueError):
+            except (LookupError, TypeError, ValueError, AttributeError):
                 raise KimiError(NO_RECORD.format("messages does not fit")) from None
         try:
             return _adapter().validate_python(fields)
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise KimiError(NO_RECORD.format(f"{where} does not fit")) from None
+            place = " ".join(".".join(map(str, error.errors()[0]["loc"])).split())
+            raise KimiError(NO_RECORD.format(f"{clip(place, 80)} does not fit")) from None
 
 
 # The texts of a turn stand in its steps. A message that repeats them refers to its step, or to the

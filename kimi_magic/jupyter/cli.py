@@ -1,4 +1,4 @@
-"""The command ``kimi-magic``: the demo, the practice model, the journal."""
+"""The command ``kimi-magic``: the demo, the practice model, the journal, notebooks to publish."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.command in ("log", "show"):
             (_log if given.command == "log" else _show)(console, given)
             return 0
+        if given.command == "clean":
+            from kimi_magic.jupyter.clean import clean_files
+
+            return clean_files(given.notebooks, given.mode, console.print)
         return _demo(console, given)
     except KimiError as error:
         print(f"kimi-magic: {error}", file=sys.stderr)
@@ -77,6 +81,30 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("--all", action="store_true", help="every turn")
     show = commands.add_parser("show", help="show a turn of the log", allow_abbrev=False)
     show.add_argument("number", type=int, metavar="N", help="its number in the log")
+    clean = commands.add_parser(
+        "clean",
+        help="take the turns out of notebooks before they are published",
+        description="Remove the turns that kimi-magic keeps in the metadata of outputs; what is "
+        "shown stays. `-` reads a notebook from stdin and writes it to stdout, as a git filter.",
+        allow_abbrev=False,
+    )
+    clean.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a file, or -")
+    more = clean.add_mutually_exclusive_group()
+    more.add_argument(
+        "--keep-answers",
+        dest="mode",
+        action="store_const",
+        const="keep-answers",
+        default="turns",
+        help="remove reasoning and tool calls from what is shown as well",
+    )
+    more.add_argument(
+        "--all",
+        dest="mode",
+        action="store_const",
+        const="all",
+        help="remove all outputs of kimi-magic",
+    )
     return parser
 
 

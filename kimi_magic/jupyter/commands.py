@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from kimi_magic.core.errors import ConfigError, MagicError
+from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import why_not_written
+from kimi_magic.core.text import count, why_not_written
 from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ask_about, code_of
 from kimi_magic.jupyter.line_parser import parse_verb
 from kimi_magic.jupyter.notebook import Notebook
@@ -319,6 +320,41 @@ def _snippet(notebook: Notebook, line: str) -> None:
     publish(show_code(code, FORMS[form].language))
     if FORMS[form].suffix == ".py":
         notebook.put_in_next_cell(code)
+
+
+@verb(
+    "load [NOTEBOOK]",
+    "rebuild the chats that a notebook carries, by default this one",
+    "load lesson.ipynb",
+    completes=["files"],
+)
+def _load(notebook: Notebook, line: str) -> None:
+    _, words = _parse("load", line)
+    path = words[0] if words else notebook_path()
+    if Path(path).is_dir():
+        raise MagicError("Which notebook? This front end does not tell: `%kimi load NAME.ipynb`.")
+    chats = notebook.session.load(path)
+    loaded = [f"{chat.name}: {count(len(chat.turns), 'turn')}" for chat in chats]
+    notebook.say(f"Loaded {', '.join(loaded)}.")
+
+
+@verb(
+    "save NOTEBOOK [-c CHAT] [--force]",
+    "write a chat as a notebook, by default the current one; --force replaces a file",
+    "save chat.ipynb",
+    completes=["files"],
+    options=[
+        Option(("-c", "--chat"), "the chat to write", "CHAT", completes="chats"),
+        Option(("--force",), "replace a file of that name"),
+    ],
+)
+def _save(notebook: Notebook, line: str) -> None:
+    options, words = _parse("save", line)
+    if not words:
+        raise MagicError("Under which name? `%kimi save chat.ipynb`")
+    chat = options["chat"] or notebook.current_chat
+    file = notebook.session.save(words[0], chat, force=options["force"])
+    notebook.say(f"Written to {file}.")
 
 
 @verb("help [VERB]", "show this help, or that of one verb", "help reset", completes=["verbs"])

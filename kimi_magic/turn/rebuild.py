@@ -16,19 +16,27 @@ __all__ = ["rebuild"]
 
 
 def rebuild(
-    chat: Chat, replies: Iterable[Reply], *, connector: Connector, settings: Settings
+    chat: Chat,
+    replies: Iterable[Reply],
+    *,
+    connector: Connector,
+    settings: Settings,
+    made_here: bool = True,
 ) -> None:
     """Add stored turns to a chat, one after the other.
 
     Each takes the place that it took then: a cell that was run again rewinds, ``--fresh`` starts
     anew, and a turn in which nothing came is the one to ask again. The messages of earlier turns
-    stand before those of each turn again.
+    stand before those of each turn again. Of turns that were not ``made_here``, endpoint and model
+    are those of whoever goes on with them.
     """
     keys = {endpoint.name: endpoint.reasoning_key for endpoint in connector.catalogue}
     for reply in replies:
         record = replace(reply.record, chat=chat.name)
         place = Place(record.cell, record.run)
-        model = connector.model_records.get(str(record.parameters.get("model") or record.model))
+        model = connector.model_records.get(
+            str(record.parameters.get("model") or record.model).strip()
+        )
         history = chat.history(place, fresh=record.fresh, keep_ids=model.call_ids == "server")
         system = [message for message in record.messages[:1] if message.role == "system"]
         earlier = [*system, *as_seen(history, model)]
@@ -37,6 +45,8 @@ def rebuild(
             earlier = list(with_reasoning(earlier, key=key))
         record = record.with_history(earlier[len(system) :])
         request = request_of(reply.record, connector, settings)
+        if not made_here:
+            request = replace(request, endpoint=None, model=None)
         if record.exchange:
             turn = ChatTurn(record.prompt, replace(reply, record=record), place, request)
             chat.append(turn, fresh=record.fresh)

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 CONTINUE = "Go on exactly where you stopped; repeat nothing."
+# Stands for an endpoint that is not known here: of a model it has the facts that hold anywhere.
+ELSEWHERE = Endpoint("elsewhere", "http://localhost/v1")
 COMPLETE = ("stop", "content_filter")
 KINDS: dict[str, tuple[type, ...]] = {
     "system": (str,),
@@ -60,6 +62,8 @@ class TurnRequest:
     stream : bool
     fresh : bool
         Start the chat anew.
+    no_history : bool
+        Keep the turn nowhere: neither in a journal nor in the notebook's metadata.
     resumed : bool
         Made to continue an earlier turn, or to ask it again.
     cut_in_text : bool
@@ -78,8 +82,6 @@ class TurnRequest:
         Longest summary of a variable or a cell, in tokens.
     allow_secrets : bool
         Send texts that look like keys.
-    no_history : bool
-        Keep the turn out of the journal.
     """
 
     prompt: str | Sequence[Any]
@@ -98,6 +100,7 @@ class TurnRequest:
     max_steps: int | None = None
     approve: str | None = None
     fresh: bool = False
+    no_history: bool = False
     resumed: bool = False
     cut_in_text: bool = False
     schema: Any = None
@@ -107,7 +110,6 @@ class TurnRequest:
     images: tuple[ImagePart, ...] = ()
     var_tokens: int | None = None
     allow_secrets: bool = False
-    no_history: bool = False
 
     @property
     def continues(self) -> bool:
@@ -193,11 +195,12 @@ def request_of(record: TurnRecord, connector: Connector, settings: Settings) -> 
     endpoint = known.get(record.endpoint.name) if record.endpoint else None
     fields: dict[str, Any] = {"stream": sent.get("stream") is not False}
     named = sent.get("model")
-    if endpoint is not None and isinstance(named, str) and named:
-        target = connector.target(endpoint, named)
-        by_default = connector.target(endpoint, settings.model).model
-        fields |= {"endpoint": endpoint.name, "model": None if named == by_default else named}
-        fields |= _chosen(record, target, settings)
+    named = named.strip() if isinstance(named, str) else ""
+    if named:
+        fields |= _chosen(record, connector.target(endpoint or ELSEWHERE, named), settings)
+        if endpoint is not None:
+            by_default = connector.target(endpoint, settings.model).model
+            fields |= {"endpoint": endpoint.name, "model": None if named == by_default else named}
     asked = record.messages[record.sent - 1] if 0 < record.sent <= len(record.messages) else None
     prompt: str | list[Any] = record.prompt
     if asked is not None and asked.content and asked.text != record.prompt:  # with summaries
