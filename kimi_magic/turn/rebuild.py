@@ -34,9 +34,8 @@ def rebuild(
     for reply in replies:
         record = replace(reply.record, chat=chat.name)
         place = Place(record.cell, record.run)
-        model = connector.model_records.get(
-            str(record.parameters.get("model") or record.model).strip()
-        )
+        asked = record.parameters.get("model") or record.model
+        model = connector.model_records.get(str(asked).strip())
         history = chat.history(place, fresh=record.fresh, keep_ids=model.call_ids == "server")
         system = [message for message in record.messages[:1] if message.role == "system"]
         earlier = [*system, *as_seen(history, model)]

@@ -329,7 +329,7 @@ class TestFaults:
             (a_turn() | {"version": 10**400}, r"newer kimi-magic"),
             (a_turn(text="x" * 10**6) | {"messages": [{"step": 0}] * 99}, "does not fit|too long"),
         ],
-        ids=range(15),
+        ids=range(14),
     )
     def test_a_turn(self, session: Session, tmp_path: Path, turn: Any, words: str) -> None:
         path = write(tmp_path / "x.ipynb", carrying(a_turn(), turn))
