@@ -30,11 +30,23 @@ from kimi_magic.core.errors import (
     TimedOut,
     ToolInterrupted,
     TurnInterrupted,
+    TurnLost,
 )
 from kimi_magic.core.interrupts import whole_imports
 
 if TYPE_CHECKING:
-    from kimi_magic.api import add_endpoint, add_model, ask, chat, snippet, stream
+    from kimi_magic.api import (
+        add_endpoint,
+        add_model,
+        ask,
+        chat,
+        load,
+        resume,
+        save,
+        snippet,
+        stream,
+    )
+    from kimi_magic.chats.journal import Journal
     from kimi_magic.config import Settings
     from kimi_magic.context.summaries.summary import summarize, summarizer
     from kimi_magic.core.reply import Reply
@@ -46,6 +58,7 @@ if TYPE_CHECKING:
     from kimi_magic.wire.endpoints import Endpoint
     from kimi_magic.wire.models import Model
 
+    journal: Journal
     last: Reply | None
     last_sweep: Any
     settings: Settings
@@ -75,14 +88,19 @@ __all__ = [
     "ToolInterrupted",
     "Toolset",
     "TurnInterrupted",
+    "TurnLost",
     "add_endpoint",
     "add_model",
     "ask",
     "chat",
     "compare",
+    "journal",
     "last",
     "last_sweep",
+    "load",
     "plot_sweep",
+    "resume",
+    "save",
     "settings",
     "snippet",
     "stream",
@@ -95,7 +113,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": "add_endpoint add_model ask chat snippet stream",
+    "api": "add_endpoint add_model ask chat load resume save snippet stream",
     "context.summaries.summary": "summarize summarizer",
     "core.reply": "Reply",
     "lab.comparison": "compare",
@@ -114,7 +132,7 @@ def __getattr__(name: str) -> Any:
         with whole_imports():
             value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value
-    if name in ("last", "last_sweep", "settings"):  # looked up each time, since they change
+    if name in ("journal", "last", "last_sweep", "settings"):  # looked up each time, they change
         with whole_imports():
             from kimi_magic.session import current
 
@@ -135,6 +153,7 @@ def load_ipython_extension(shell: Any) -> None:
         for hooks, ours in _hooks(shell):
             if ours not in hooks:
                 hooks.append(ours)
+        KimiMagics.of(shell).offer_chats()
 
 
 def unload_ipython_extension(shell: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kimi_magic.chats.chat import Chat
@@ -13,7 +15,17 @@ from kimi_magic.turn.request import TurnRequest, make_request
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
 
-__all__ = ["add_endpoint", "add_model", "ask", "chat", "snippet", "stream"]
+__all__ = [
+    "add_endpoint",
+    "add_model",
+    "ask",
+    "chat",
+    "load",
+    "resume",
+    "save",
+    "snippet",
+    "stream",
+]
 
 
 def ask(
@@ -28,9 +40,6 @@ def ask(
     schema: Any = None,
     effort: str | None = None,
     heavy: int | None = None,
-    judge: str | None = None,
-    until_agree: int | None = None,
-    equal: Callable[[Any, Any], bool] | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     max_tokens: int | None = None,
@@ -39,6 +48,9 @@ def ask(
     max_steps: int | None = None,
     approve: str | None = None,
     show: bool | None = None,
+    judge: str | None = None,
+    until_agree: int | None = None,
+    equal: Callable[[Any, Any], bool] | None = None,
 ) -> Reply:
     """Ask the model.
 
@@ -117,9 +129,6 @@ def stream(
     schema: Any = None,
     effort: str | None = None,
     heavy: int | None = None,
-    judge: str | None = None,
-    until_agree: int | None = None,
-    equal: Callable[[Any, Any], bool] | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     max_tokens: int | None = None,
@@ -128,6 +137,9 @@ def stream(
     max_steps: int | None = None,
     approve: str | None = None,
     show: bool | None = None,
+    judge: str | None = None,
+    until_agree: int | None = None,
+    equal: Callable[[Any, Any], bool] | None = None,
 ) -> Iterator[Event]:
     """Ask the model and yield the turn's events as they happen.
 
@@ -156,6 +168,70 @@ def chat(name: str = "main") -> Chat:
         ``main`` is the one that ``%%kimi`` cells go on with.
     """
     return current().chats.get(name)
+
+
+def resume(chat: str = "main") -> Chat:
+    """Go on with a chat of this notebook that an earlier kernel left, and return it.
+
+    Its turns are tied to their cells as before: a cell that is run again goes back to before its
+    own turn. A turn that was under way when its kernel ended is kept as far as it had come.
+
+    Parameters
+    ----------
+    chat : str
+        ``main`` is the one that ``%%kimi`` cells go on with.
+
+    Raises
+    ------
+    KimiError
+        The journal has no such chat of this notebook, or one of that name has turns here.
+    """
+    return current().resume(chat)
+
+
+def load(path: str | os.PathLike[str]) -> list[Chat]:
+    """Rebuild the chats whose turns a notebook carries, in the order of its cells.
+
+    Nothing of the notebook runs. A cell of it that is run again goes back to before its own turn.
+
+    Parameters
+    ----------
+    path : str or path
+        A notebook in which ``%%kimi`` cells have run, or that ``kimi.save`` wrote.
+
+    Returns
+    -------
+    list of Chat
+
+    Raises
+    ------
+    KimiError
+        The file is no notebook or carries no turns, or one of its chats has turns here.
+    """
+    return current().load(path)
+
+
+def save(path: str | os.PathLike[str], chat: str | Chat = "main", *, force: bool = False) -> Path:
+    """Write a chat as a notebook: its prompts as ``%%kimi`` cells, its records as their outputs.
+
+    Parameters
+    ----------
+    path : str or path
+        The notebook to write.
+    chat : str or Chat
+    force : bool
+        Replace a file that exists.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    KimiError
+        There is no such chat or it has no turns, or the file exists or cannot be written.
+    """
+    return current().save(path, chat, force=force)
 
 
 def snippet(reply: Reply, form: str = "python") -> str:

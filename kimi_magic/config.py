@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
@@ -182,6 +183,11 @@ class Settings(Configurable):
         help="The notebook's chat of an earlier kernel: ask (a line offers it), always (it goes "
         "on) or never.",
     ).tag(config=True)
+    record_times = Bool(
+        default_value=False,
+        help="Keep in the notebook, with each turn, when it was made, how long it took, and counts "
+        "that differ from run to run.",
+    ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."
     ).tag(config=True)
@@ -200,6 +206,17 @@ class Settings(Configurable):
         if problem := out_of_bounds(name, value, name):
             raise TraitError(problem)
         return value
+
+    @property
+    def journal_path(self) -> Path | None:
+        """The file in which turns are kept; None where they are not."""
+        if self.journal is not None and self.journal.strip().lower() in ("", "off"):
+            return None
+        if self.journal:
+            return Path(self.journal).expanduser()
+        from platformdirs import user_data_path
+
+        return user_data_path("kimi-magic", appauthor=False) / "journal.sqlite3"
 
     def adopt(self, other: Settings) -> None:
         """Take over the settings that were changed in another object."""

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from getpass import getpass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kimi_magic.chats.chat import Chats, Place
+from kimi_magic.chats.chat import Chat, Chats, Place
+from kimi_magic.chats.journal_writer import JournalWriter
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
-from kimi_magic.core.events import Envelope, Event, LaneEvent, TurnFinished
-from kimi_magic.core.frontend import can_answer, cell_number, running_cell, user_namespace
+from kimi_magic.core.events import Envelope, Event, LaneEvent, Sink, TurnFinished, TurnPrepared
+from kimi_magic.core.frontend import (
+    can_answer,
+    cell_number,
+    notebook_path,
+    running_cell,
+    user_namespace,
+)
 from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
+from kimi_magic.core.processes import process_name
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import mend_surrogates, reveal
+from kimi_magic.core.turn_record import EndpointFacts, TurnRecord
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
 from kimi_magic.turn.heavy import HeavyTurn, judge_request
+from kimi_magic.turn.rebuild import rebuild
 from kimi_magic.turn.request import TurnRequest, continuation, make_request
 from kimi_magic.turn.runner import PreparedTurn, prepare
+from kimi_magic.turn.sinks import JournalSink
 from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import Endpoint
 
 if TYPE_CHECKING:
+    from kimi_magic.chats.journal import Journal, StoredChat
     from kimi_magic.secrets.keys import Key
 
 __all__ = ["Session", "current"]
 
 T = TypeVar("T")
+LONGEST_FLUSH = 1.0  # seconds that a reader of the journal waits for what is not written yet
+NO_JOURNAL = "No turns are kept: the setting journal is off."
 TOO_DEEP = (
     "Tools ask inside of tools {} deep already, as one does that leads back to itself. "
     "%config KimiMagics.max_depth = N allows more."
@@ -63,8 +80,9 @@ class Session:
         self.settings = settings or Settings()
         self.last: Reply | None = None
         self.last_sweep: Any = None
-        self.chats = Chats(self._ask_in_chat)
+        self.chats = Chats(self._ask_in_chat, self._forget_chat)
         self.connector = Connector()
+        self._writer: JournalWriter | None = None
         redact_errors(self.redact)
         redact_logs(self.redact)
 
@@ -93,7 +111,7 @@ class Session:
         self._check_depth()
         try:
             turn = self._prepare(request)
-            view = self._open_view(options or ViewOptions()) if show else Unseen()
+            view = self._open_view(options or ViewOptions(), request) if show else Unseen()
         except KeyboardInterrupt:
             raise TurnInterrupted("Stopped before anything was sent.") from None
         if show:
@@ -102,7 +120,7 @@ class Session:
         last = _Last(self)
         with inside_turn(), holding_interrupts() as hold:
             try:
-                for _ in turn.run([last, view], asking(view)):
+                for _ in turn.run([last, *self._journal_sinks(request, view), view], asking(view)):
                     pass
             except KimiError:
                 if hold is not None and hold.pending:
@@ -118,7 +136,8 @@ class Session:
         self._check_depth()
         last = _Last(self)
         stop = False
-        with closing(self._prepare(request).run([last])) as envelopes:
+        turn = self._prepare(request)
+        with closing(turn.run([last, *self._journal_sinks(request)])) as envelopes:
             while True:
                 # Only while the turn works: between two events the consumer's own code runs.
                 with inside_turn(), holding_interrupts() as hold:
@@ -129,7 +148,7 @@ class Session:
                     stop = hold is not None and bool(hold.pending)
                     if hold is not None:
                         hold.pending = 0
-                if envelope is not None:
+                if envelope is not None and not isinstance(envelope.event, TurnPrepared):
                     event, lane = envelope.event, envelope.lane
                     try:
                         yield LaneEvent(lane, event) if lane else event
@@ -178,6 +197,53 @@ class Session:
         """
         return continuation(self.chats.known(chat), Place(*running_cell()))
 
+    @property
+    @whole_imports()
+    def journal(self) -> Journal:
+        """The turns that were kept, in the file that the settings name now."""
+        from kimi_magic.chats.journal import Journal
+
+        self.settings.read_environment()
+        if self._writer is not None:
+            self._writer.flush(LONGEST_FLUSH)
+        return Journal(self.settings.journal_path)
+
+    def resumable(self) -> list[StoredChat]:
+        """Return the chats of this notebook that an earlier kernel left, the latest first."""
+        return self.journal.chats(notebook_path(), kernel=process_name(), recover=True)
+
+    @whole_imports()
+    def resume(self, name: str) -> Chat:
+        """Go on with a chat of this notebook that an earlier kernel left.
+
+        Raises
+        ------
+        KimiError
+            There is none, or a chat of that name has turns here.
+        """
+        if self.journal.path is None:
+            raise KimiError(NO_JOURNAL)
+        if self.chats.peek(name).turns:
+            other = "" if name == self.chats.current else f" {name}"
+            raise KimiError(
+                f"The chat {name} has turns here already: `%kimi reset{other}` ends it, or ask in "
+                "another with -c."
+            )
+        left = {stored.name: stored for stored in self.resumable()}
+        if name not in left:
+            others = f" There is {reveal(', '.join(left))}." if left else ""
+            raise KimiError(f"The journal has no chat {name} of this notebook.{others}")
+        from kimi_magic.chats.journal import replies
+
+        again = Chat(name, self._ask_in_chat)
+        turns = self.journal.turns_of(left[name])
+        rebuild(again, replies(turns), connector=self.connector, settings=self.settings)
+        chat = self.chats.get(name)
+        chat.take_over(again)
+        if writer := self.journal_writer:
+            writer.adopt(name, left[name].row)
+        return chat
+
     @whole_imports()
     def snippet(self, reply: Reply, form: str) -> str:
         """Write the turn as a program; ``form`` is one of ``export.FORMS``.
@@ -191,13 +257,85 @@ class Session:
 
         return self.redact(write(program_of(reply, self.connector.known_keys()), form))
 
+    @whole_imports()
+    def load(self, path: str | os.PathLike[str]) -> list[Chat]:
+        """Rebuild the chats whose turns a notebook carries, in the order of its cells.
+
+        Raises
+        ------
+        KimiError
+            It carries none, or is none, or one of its chats has turns here; nothing has changed.
+        """
+        from kimi_magic.chats.notebook_file import read_turns
+
+        file = Path(path).expanduser()
+        stored: dict[str, list[Reply]] = {}
+        for carried in read_turns(file):
+            if (name := carried.record.chat) is not None:
+                stored.setdefault(name, []).append(Reply.of(self._believed(carried.record)))
+        if not stored:
+            raise KimiError(f"{file.name} carries no turns of a chat.")
+        chats = []
+        for name, replies in stored.items():
+            chats.append(chat := Chat(name, self._ask_in_chat))
+            rebuild(
+                chat, replies, connector=self.connector, settings=self.settings, made_here=False
+            )
+        return self.chats.restore(chats)
+
+    @whole_imports()
+    def save(
+        self, path: str | os.PathLike[str], chat: str | Chat = "main", *, force: bool = False
+    ) -> Path:
+        """Write a chat as a notebook: its prompts as cells, its records as their outputs.
+
+        Raises
+        ------
+        KimiError
+            There is no such chat, it has no turns, or the file exists and ``force`` is not given.
+        """
+        from kimi_magic.chats.notebook_file import SavedCell, notebook_text, write_whole
+        from kimi_magic.display.record import record_of
+        from kimi_magic.turn.cell_source import cell_source
+
+        file = Path(path).expanduser()
+        if file.suffix != ".ipynb":
+            raise KimiError(f"A notebook's name ends with .ipynb; {file.name!r} does not.")
+        known = chat if isinstance(chat, Chat) else self.chats.known(chat)
+        if not known.turns:
+            raise KimiError(f"The chat {known.name} has no turns to save.")
+        masks = Redactor(self.connector.known_keys(), shapes=True)
+        options = self._view_options(ViewOptions())
+        cells = []
+        for turn in known.turns:
+            data, metadata = record_of(turn.reply, options)
+            shown = self.redact(data)
+            cells.append(SavedCell(masks.text(cell_source(turn)), shown, metadata))
+        text = mend_surrogates(notebook_text(cells))
+        write_whole(file, text.encode(), replace_it=force)
+        return file
+
     def redact(self, value: T) -> T:
         """Redact known keys in a text, a tool's result, or a structure of these."""
         return Redactor(self.connector.known_keys()).value(value)
 
     def close(self) -> None:
-        """End the embedded engine and close idle connections."""
+        """End the embedded engine, close idle connections, and write the journal to its end."""
         self.connector.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def journal_writer(self) -> JournalWriter | None:
+        """The writer of the file that the settings name now; None where no turns are kept."""
+        path = self.settings.journal_path
+        writer = self._writer
+        if writer is not None and writer.path != path:
+            writer.close()
+            self._writer = writer = None
+        if writer is None and path is not None:
+            self._writer = writer = JournalWriter(path, self.connector.known_keys)
+        return writer
 
     @whole_imports()
     def find_key(self, endpoint: Endpoint) -> Key | None:
@@ -230,10 +368,55 @@ class Session:
     ) -> Reply:
         return self.ask(make_request(prompt, chat=chat, **options), show=show)
 
-    def _open_view(self, options: ViewOptions) -> View:
+    def _open_view(self, options: ViewOptions, request: TurnRequest) -> View:
+        options = self._view_options(options)
+        if request.no_history:
+            options = replace(options, portable=None)
+        return open_view(self.settings.view, options)
+
+    def _view_options(self, options: ViewOptions) -> ViewOptions:
         own = self.settings
-        keep, most = own.keep_reasoning_open, own.max_output_chars
-        return open_view(own.view, replace(options, keep_reasoning=keep, max_chars=most))
+        return replace(
+            options,
+            keep_reasoning=own.keep_reasoning_open,
+            max_chars=own.max_output_chars,
+            portable=self._portable,
+            times=own.record_times,
+        )
+
+    def _believed(self, record: TurnRecord) -> TurnRecord:
+        """Return a record of somebody else's with the name of its endpoint alone.
+
+        A program must not send a key to an address that stands in a file.
+        """
+        if record.endpoint is None:
+            return record
+        facts = EndpointFacts(record.endpoint.name)
+        known = {known.name: known for known in self.connector.catalogue}
+        if here := known.get(facts.name):
+            public = here.own_headers.public()
+            facts = EndpointFacts(here.name, here.base_url, here.key_env, public)
+        return replace(record, endpoint=facts)
+
+    def _portable(self, record: TurnRecord) -> dict[str, Any]:
+        """Return the form of a turn that a notebook may carry: without a key, and bounded."""
+        from kimi_magic.chats.portable_turn import portable
+
+        masks = Redactor(self.connector.known_keys(), shapes=True)
+        own = self.settings
+        return portable(record, masks, max_chars=own.max_output_chars, times=own.record_times)
+
+    def _journal_sinks(self, request: TurnRequest, view: View | None = None) -> list[Sink]:
+        """Return the sink that keeps a turn, if it is to be kept."""
+        writer = None if request.no_history else self.journal_writer
+        if writer is None:
+            return []
+        shown = None if isinstance(view, Unseen) else view
+        return [JournalSink(writer, notebook_path(), shown)]
+
+    def _forget_chat(self, name: str) -> None:
+        if self._writer is not None:
+            self._writer.forget(name)
 
     def _check_depth(self) -> None:
         if depth.get() > self.settings.max_depth:

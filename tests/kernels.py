@@ -32,6 +32,8 @@ kimi.settings.cell_errors.latest = None
 kimi.settings.read_environment()
 for _name, _trait in type(kimi.settings).class_traits(config=True).items():
     setattr(kimi.settings, _name, _trait.default(kimi.settings))
+# Keep no turns in the user's data folder.
+__import__("os").environ["KIMI_JOURNAL"] = kimi.settings.journal = "off"
 """
 
 

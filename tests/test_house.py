@@ -142,8 +142,8 @@ def test_no_public_object_shares_the_name_of_a_module() -> None:
 
 
 KEYWORDS = (
-    "tools variables system model endpoint chat schema effort temperature top_p max_tokens seed "
-    "stop max_steps approve show"
+    "tools variables system model endpoint chat schema effort heavy temperature top_p "
+    "max_tokens seed stop max_steps approve show judge until_agree equal"
 ).split()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +13,7 @@ from kimi_magic.chats.history import renumbered
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message, Usage
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import count
 
 __all__ = ["NOWHERE", "Asked", "Chat", "ChatTurn", "Chats", "Place"]
 
@@ -59,6 +60,8 @@ class Chat:
     name : str
     ask : callable
         ``(prompt, *, chat, **options) -> Reply``: how the session asks.
+    forgotten : callable, optional
+        Called with the name when the chat is reset.
 
     Attributes
     ----------
@@ -72,13 +75,19 @@ class Chat:
         Turns that a cell which was run again took out of the conversation, oldest first.
     """
 
-    def __init__(self, name: str, ask: Callable[..., Reply]) -> None:
+    def __init__(
+        self,
+        name: str,
+        ask: Callable[..., Reply],
+        forgotten: Callable[[str], None] | None = None,
+    ) -> None:
         self.name = name
         self.approved: set[Any] = set()
         self.calibrations: dict[tuple[str, str], Calibration] = {}
         self.unanswered: Asked | None = None
         self.set_aside: list[ChatTurn] = []
         self._ask = ask
+        self._forgotten = forgotten
         self._turns: list[ChatTurn] = []
         # The run of each cell, and what was approved before it.
         self._approved_before: dict[str, tuple[str, frozenset[Any]]] = {}
@@ -143,6 +152,11 @@ class Chat:
         self.set_aside = [*self.set_aside, *out][-MOST_SET_ASIDE:]
         self._turns[self._start(turn.place, fresh=fresh) :] = [*own, turn]
 
+    def take_over(self, other: Chat) -> None:
+        """Take the turns of another chat in the place of one's own."""
+        self._turns[:] = other.turns
+        self.unanswered, self.set_aside = other.unanswered, [*other.set_aside]
+
     def reset(self) -> None:
         """Forget all turns, and the approvals."""
         self._turns.clear()
@@ -150,6 +164,8 @@ class Chat:
         self.set_aside.clear()
         self._end_approvals()
         self.calibrations.clear()
+        if self._forgotten is not None:
+            self._forgotten(self.name)
 
     def _end_approvals(self) -> None:
         self.approved.clear()
@@ -175,11 +191,17 @@ class Chat:
 
 
 class Chats:
-    """The chats of a session; ``current`` names the one that cells without ``-c`` belong to."""
+    """The chats of a session; ``current`` names the one that cells without ``-c`` belong to.
 
-    def __init__(self, ask: Callable[..., Reply]) -> None:
+    ``forgotten`` is called with the name of a chat that is reset.
+    """
+
+    def __init__(
+        self, ask: Callable[..., Reply], forgotten: Callable[[str], None] | None = None
+    ) -> None:
         self.current = "main"
         self._ask = ask
+        self._forgotten = forgotten
         self._lock = threading.Lock()
         self._chats: dict[str, Chat] = {}
 
@@ -187,7 +209,7 @@ class Chats:
         """Return the chat of that name; make it if there is none."""
         with self._lock:
             if name not in self._chats:
-                self._chats[name] = Chat(name, self._ask)
+                self._chats[name] = Chat(name, self._ask, self._forgotten)
             return self._chats[name]
 
     def peek(self, name: str) -> Chat:
@@ -208,12 +230,36 @@ class Chats:
         guess = f" Did you mean {near[0]}?" if near else ""
         raise KimiError(f"No chat is named {name!r}.{guess} `%kimi chats` lists them.")
 
+    def restore(self, chats: Iterable[Chat]) -> list[Chat]:
+        """Take over the turns of chats that were rebuilt, each by its name, or of none of them.
+
+        Raises
+        ------
+        KimiError
+            One of them has turns already.
+        """
+        rebuilt = {chat.name: chat for chat in chats}
+        with self._lock:
+            for name in rebuilt:
+                if name in self._chats and (here := len(self._chats[name].turns)):
+                    raise KimiError(
+                        f"The chat {name} has {count(here, 'turn')} here: "
+                        f"`%kimi reset {name}` forgets them, then load again."
+                    )
+            for name, chat in rebuilt.items():
+                # Whoever holds the chat of that name sees the turns.
+                self._chats.setdefault(name, chat).take_over(chat)
+            return [self._chats[name] for name in rebuilt]
+
     def __iter__(self) -> Iterator[Chat]:
         """Iterate in the order in which the chats began."""
         return iter(list(self._chats.values()))
 
     def clear(self) -> None:
         """Forget all chats."""
+        for name in self._chats:
+            if self._forgotten is not None:
+                self._forgotten(name)
         self._chats.clear()
         self.current = "main"
 

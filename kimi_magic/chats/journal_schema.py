@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "FULL_TEXT", "TABLES", "VERSION"]
+from typing import Literal
+
+__all__ = ["APPLICATION_ID", "FULL_TEXT", "TABLES", "VERSION", "State"]
+
+State = Literal["running", "done", "failed", "stopped", "lost"]
+"""The state of a turn; ``lost``: its kernel ended before it did."""
 
 APPLICATION_ID = 0x6B696D69  # "kimi": another program's file has none, or another
 VERSION = 1  # PRAGMA user_version
@@ -12,7 +17,7 @@ VERSION = 1  # PRAGMA user_version
 # of the records.
 TABLES = """
 CREATE TABLE chats (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again, also after a deletion
     notebook TEXT NOT NULL,     -- its path; the working folder where that is not known
     name TEXT NOT NULL,
     began REAL NOT NULL,
@@ -21,7 +26,7 @@ CREATE TABLE chats (
 CREATE INDEX chats_by_notebook ON chats (notebook, name, began);
 
 CREATE TABLE records (
-    id INTEGER PRIMARY KEY,     -- the N of `%kimi show N`
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- the N of `%kimi show N`
     chat INTEGER REFERENCES chats (id),
     notebook TEXT NOT NULL,
     kernel TEXT NOT NULL,       -- who writes it: host, process id, and a word of its own

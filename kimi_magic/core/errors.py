@@ -6,6 +6,7 @@
   x ConfigError               an invalid setting, endpoint or model name
     + MissingKeyError         the endpoint wants a key and none was found
   x SchemaMismatch            an answer that does not fit its schema (``structured``)
+  x JournalError              the journal cannot be read or written (``journal_file``)
   x LocalEngineError          the embedded engine is missing or cannot run
   x EndpointError             a request that failed
     + ConnectionFailed        the server was not reached, or the connection broke
@@ -21,6 +22,7 @@
     + BadStream               a response that is not a chat completion
 * KeyboardInterrupt
   x TurnInterrupted           Kernel → Interrupt while a turn was running
+    + TurnLost                the kernel ended while it ran: of a journal, never raised
   x ToolInterrupted           Kernel → Interrupt while a tool was running
 
 Each is raised after what had arrived was shown and stored: ``error.reply`` is that partial turn.
@@ -60,6 +62,7 @@ __all__ = [
     "TimedOut",
     "ToolInterrupted",
     "TurnInterrupted",
+    "TurnLost",
     "redact_errors",
     "restore",
 ]
@@ -236,6 +239,10 @@ class TurnInterrupted(_Readable, KeyboardInterrupt):
     """
 
     reply: Reply | None = None
+
+
+class TurnLost(TurnInterrupted):
+    """The kernel ended while a turn was running: the error of a reply out of a journal."""
 
 
 class ToolInterrupted(_Readable, KeyboardInterrupt):

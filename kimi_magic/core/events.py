@@ -33,6 +33,7 @@ __all__ = [
     "ToolCallStarted",
     "ToolFinished",
     "ToolStarted",
+    "TrajectoryEnded",
     "TurnFinished",
     "TurnPrepared",
     "TurnStarted",
@@ -55,7 +56,8 @@ class TurnStarted:
 class TurnPrepared:
     """The first request is ready; ``record`` is the turn so far: its prompt and what goes along.
 
-    It comes again where the turn has to begin anew, with another model or a looser schema.
+    It comes again where the turn has to begin anew, with another model or a looser schema. It is
+    for sinks that keep turns; ``kimi.stream`` does not yield it.
     """
 
     record: TurnRecord
@@ -199,6 +201,13 @@ class TurnFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class TrajectoryEnded:
+    """A trajectory has come to its end; for what keeps turns, which hears no more of it."""
+
+    record: TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
 class LaneEvent:
     """An event of one of the trajectories of a turn, as ``kimi.stream`` yields it."""
 
@@ -225,6 +234,7 @@ Event = (
     | LanesStarted
     | Aggregating
     | LaneEvent
+    | TrajectoryEnded
     | TurnFinished
 )
 

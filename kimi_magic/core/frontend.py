@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import linecache
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "has_kernel",
     "is_captured",
     "lines_of",
+    "notebook_path",
     "request",
     "running_cell",
     "running_shell",
@@ -54,6 +57,32 @@ def running_cell() -> tuple[str, str]:
     asked = request()
     cell = (asked.get("metadata") or {}).get("cellId") or ""
     return str(cell), str((asked.get("header") or {}).get("msg_id") or "")
+
+
+def notebook_path() -> str:
+    """Return the absolute path of the running notebook, else of the folder in which Python started.
+
+    Links are resolved, so that a notebook has one path.
+    """
+    shell = running_shell()
+    # A cell may have changed the working folder since.
+    folder = Path(getattr(shell, "starting_dir", None) or _working_folder())
+    name = user_namespace().get("__vsc_ipynb_file__")  # of VS Code
+    if not (isinstance(name, str) and name) and has_kernel(shell):
+        # Of jupyter_server (sessionmanager.py, get_kernel_env): absolute where the front end named
+        # its session, else from the server's root on; "FOLDER/" where that name is empty. Child
+        # processes inherit it.
+        name = os.environ.get("JPY_SESSION_NAME", "")
+        if name and not Path(name).is_absolute():
+            name = name.replace("\\", "/").rpartition("/")[2]
+    return os.path.realpath(folder / (name or ""))  # Path.resolve raises at a loop of links
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # it was deleted
+        return Path.home()
 
 
 def running_shell() -> Any:

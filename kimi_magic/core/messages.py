@@ -198,6 +198,11 @@ class Usage:
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def steady(self) -> Usage:
+        """The counts that a run with the same answers has as well."""
+        return Usage(self.prompt_tokens, self.completion_tokens, self.reasoning_tokens)
+
     def __add__(self, other: Usage) -> Usage:
         names = [f.name for f in fields(Usage)]
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in names})

@@ -123,7 +123,7 @@ class Reply:
 
     @property
     def trajectories(self) -> tuple[Reply, ...]:
-        return self.attempts or tuple(map(_of_record, self.record.trajectories))
+        return self.attempts or tuple(map(Reply.of, self.record.trajectories))
 
     @property
     def agreement(self) -> dict[str, float]:
@@ -212,7 +212,12 @@ class Reply:
         KimiError
             It is no record of a turn, or one that a newer version wrote.
         """
-        return _of_record(TurnRecord.from_dict(data))
+        return cls.of(TurnRecord.from_dict(data))
+
+    @classmethod
+    def of(cls, record: TurnRecord) -> Reply:
+        """Make the reply of a record that was stored."""
+        return cls(record, record.data, _revived(record.failure))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what is data: functions and live values may be of any kind."""
@@ -245,10 +250,6 @@ class Reply:
         """
         if cell_number() != self.shown_in or not has_kernel(running_shell()):
             raise NotImplementedError
-
-
-def _of_record(record: TurnRecord) -> Reply:
-    return Reply(record, record.data, _revived(record.failure))
 
 
 def _revived(failure: Failure | None) -> BaseException | None:

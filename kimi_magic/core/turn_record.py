@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Message, Step, Usage
+from kimi_magic.core.text import clip
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -133,8 +134,13 @@ class TurnRecord:
             self,
             messages=messages,
             sent=len(system) + self.sent - first,
-            trajectories=tuple(each.without_history() for each in self.trajectories),
+            trajectories=tuple(each.alone() for each in self.trajectories),
         )
+
+    def alone(self) -> TurnRecord:
+        """Return what is a trajectory's own: the prompt and all around it are the turn's."""
+        names = ("steps", "usage", "finish_reason", "model", "data", "failure", "started")
+        return TurnRecord(**{name: getattr(self, name) for name in names})
 
     def with_history(self, history: Iterable[Message]) -> TurnRecord:
         """Return the record with the messages of earlier turns before its prompt."""
@@ -180,21 +186,21 @@ class TurnRecord:
             raise KimiError(NO_RECORD.format("it has no version"))
         if version > VERSION:
             raise KimiError(
-                f"A newer kimi-magic wrote this record (version {version}; this one reads "
-                f"{VERSION}).\nUpdate with `pip install -U kimi-magic`."
+                f"A newer kimi-magic wrote this record (version {clip(str(version), 20)}; this one "
+                f"reads {VERSION}).\nUpdate with `pip install -U kimi-magic`."
             )
         fields = {k: v for k, v in data.items() if k != "version"}
         if "messages" in fields:
             try:
                 fields["messages"] = [_whole(m, data.get("steps", ())) for m in fields["messages"]]
-            except (LookupError, TypeError, ValueError):
+            except (LookupError, TypeError, ValueError, AttributeError):
                 raise KimiError(NO_RECORD.format("messages does not fit")) from None
         attempts = fields.pop("trajectories", ())
         try:
             record = _adapter().validate_python(fields)
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise KimiError(NO_RECORD.format(f"{where} does not fit")) from None
+            place = " ".join(".".join(map(str, error.errors()[0]["loc"])).split())
+            raise KimiError(NO_RECORD.format(f"{clip(place, 80)} does not fit")) from None
         if not isinstance(attempts, list | tuple) or not all(map(_is_attempt, attempts)):
             raise KimiError(NO_RECORD.format("trajectories does not fit"))
         return replace(record, trajectories=tuple(map(cls.from_dict, attempts)))

@@ -2,8 +2,8 @@
 
 They need no kernel, widget or script. Untrusted notebooks drop ``<style>`` and declarations with
 ``var(--…)``, so a record is made of plain elements with inline styles, in colours that suit light
-and dark pages. Durations go into the metadata: a turn that is run again with the same answer
-leaves the same output.
+and dark pages. A turn that is run again with the same answer leaves the same output: durations go
+into the metadata, and only where they are asked for.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = [
     "arguments_html",
     "call_line",
     "call_text",
+    "is_record",
     "lane_line",
     "lanes_line",
     "make_record",
@@ -96,7 +97,7 @@ def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundl
     options = options or ViewOptions()
     text = without_stacks(_transcript(timeline, options))
     data = {"text/plain": text, "text/html": _html(timeline, options)}
-    return Bundle(data, {"kimi_magic": _facts(timeline)})
+    return Bundle(data, {"kimi_magic": _facts(timeline, options)})
 
 
 def record_of(reply: Reply, options: ViewOptions | None = None) -> Bundle:
@@ -104,6 +105,11 @@ def record_of(reply: Reply, options: ViewOptions | None = None) -> Bundle:
     options = options or ViewOptions()
     hide, most = options.hide_reasoning, options.max_chars
     return make_record(Timeline.of(reply, hide_reasoning=hide, max_chars=most), options)
+
+
+def is_record(page: str) -> bool:
+    """Return True for the HTML of a record, by the footer that each of them ends with."""
+    return page.startswith("<div>\n") and f'<div style="{_FOOTER}">' in page[-2000:]
 
 
 def tokens_line(usage: Usage) -> str:
@@ -368,7 +374,7 @@ def call_text(segment: Segment) -> str:
     return "\n".join(lines)
 
 
-def _facts(timeline: Timeline) -> dict[str, Any]:
+def _facts(timeline: Timeline, options: ViewOptions) -> dict[str, Any]:
     names = ("model", "endpoint", "practice", "state")
     facts: dict[str, Any] = {name: getattr(timeline, name) for name in names}
     if (reply := timeline.reply) is not None:
@@ -378,9 +384,20 @@ def _facts(timeline: Timeline) -> dict[str, Any]:
             "finish_reason": _name(reply.finish_reason),
             "error": type(reply.error).__name__ if reply.error is not None else None,
             "steps": len(reply.steps),
-            "usage": asdict(reply.usage),
+            "usage": _counts(reply, times=options.times),
         }
+        if options.portable is not None:
+            facts["turn"] = options.portable(reply.record)
     return facts
+
+
+def _counts(reply: Reply, *, times: bool) -> dict[str, Any]:
+    if times:
+        return asdict(reply.usage)
+    # Summed over the steps: an answer that was discarded is of this run alone.
+    usage = sum((step.usage for step in reply.record.steps), Usage())
+    names = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
+    return {name: getattr(usage, name) for name in names}
 
 
 def _name(text: str | None) -> str | None:

@@ -28,13 +28,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from kimi_magic.core import events
+from kimi_magic.core.errors import TurnLost
 from kimi_magic.core.messages import ToolResult, Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clean, clip, without_blank_lines
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 from kimi_magic.display.size_budget import BoundedSegments, cut_note
 
-__all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline"]
+__all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline", "events_of"]
 
 PRACTICE = "practice model"
 NAMELESS = "a call without a name"
@@ -75,11 +76,11 @@ class Timeline:
     def of(cls, reply: Reply, **options: Any) -> Timeline:
         """Return the timeline of a turn that is over, as far as its record tells."""
         timeline = cls(**options)
-        for event in _events_of(reply):
+        for event in events_of(reply):
             timeline.apply(event)
             if isinstance(event, events.LanesStarted):
                 for number, each in enumerate(reply.trajectories, 1):
-                    for inner in _events_of(each):
+                    for inner in events_of(each):
                         timeline.lanes[number].apply(inner)
         return timeline
 
@@ -367,7 +368,8 @@ class Timeline:
     }
 
 
-def _events_of(reply: Reply) -> Iterator[events.Event]:
+def events_of(reply: Reply) -> Iterator[events.Event]:
+    """Yield the events of a turn that is over, as far as its record tells."""
     endpoint = reply.record.endpoint
     yield events.TurnStarted(reply.model, endpoint.name if endpoint else "")
     if reply.trajectories:
@@ -401,7 +403,9 @@ def _ending(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
     advice = _how_to_continue(reply) if arrived else ""
     if isinstance(reply.error, KeyboardInterrupt):
         kept = "what had arrived is kept" if arrived else "nothing had arrived"
-        return f"Stopped: {kept}.{advice}", "Stopped"
+        is_lost = isinstance(reply.error, TurnLost)
+        line = _first_line(str(reply.error)) if is_lost else f"Stopped: {kept}."
+        return f"{line}{advice}", "Stopped"
     if reply.error is not None:
         name, line = type(reply.error).__name__, _first_line(str(reply.error))
         return (f"{name}: {line}" if line else name) + advice, "Failed"

@@ -14,10 +14,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from kimi_magic.config import VIEWS
 from kimi_magic.core import frontend
 from kimi_magic.core.events import Envelope, Sink
+from kimi_magic.core.turn_record import TurnRecord
 
 __all__ = [
     "Answer",
     "AsksPerson",
+    "Portable",
     "Throttle",
     "Unseen",
     "View",
@@ -29,6 +31,8 @@ __all__ = [
 # Past about 25 messages a second front ends lose some (the PUB socket's high-water mark).
 PER_SECOND = 20
 Format = Literal["markdown", "text", "json", "code"]
+Portable = Callable[[TurnRecord], dict[str, Any]]
+"""Makes the form of a turn in which a notebook carries it; whoever knows the keys makes it."""
 Answer = Literal["once", "chat", "no"] | dict[str, Any]
 """A person's answer to a tool call: ``chat`` allows the tool's later calls in the chat as well, a
 dict is a yes with other arguments."""
@@ -68,6 +72,8 @@ class ViewOptions:
     usage: bool = False  # token counts below the answer
     keep_reasoning: bool = False  # unfolded when it has ended
     max_chars: int = 200_000  # of the turn in a notebook
+    portable: Portable | None = None  # puts the turn itself beside its record; None: it stays out
+    times: bool = False  # the metadata tell what differs from run to run: seconds, cached tokens
 
 
 class Throttle:

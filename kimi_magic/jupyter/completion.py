@@ -10,6 +10,8 @@ from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
+from kimi_magic.core.errors import KimiError
+from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.jupyter.commands import REGISTRY
 from kimi_magic.jupyter.options import OPTIONS, Option
@@ -85,6 +87,7 @@ def _fitting(
 def _names() -> Names:
     from IPython import get_ipython
 
+    from kimi_magic.chats.journal_search import Query
     from kimi_magic.export import FORMS
 
     session, shell = current(), get_ipython()
@@ -92,6 +95,8 @@ def _names() -> Names:
     hidden = shell.user_ns_hidden if shell else {}
     own = {name: value for name, value in space.items() if name not in hidden and name[:1] != "_"}
     return {
+        "kept chats": lambda _: _kept(lambda: session.journal.names(notebook_path())),
+        "kept turns": lambda _: _kept(lambda: map(str, session.journal.find(Query())[-20:])),
         "chats": lambda _: [chat.name for chat in session.chats],
         "endpoints": lambda _: [endpoint.name for endpoint in session.connector.catalogue],
         "models": lambda _: session.connector.known_models(),
@@ -101,6 +106,14 @@ def _names() -> Names:
         "files": lambda typed: glob(f"{escape(typed)}*"),  # noqa: PTH207 - Path drops a leading ./
         "callables": lambda typed: callables(own, typed),
     }
+
+
+def _kept(names: Callable[[], Iterable[str]]) -> list[str]:
+    """Return names out of the journal; none where it cannot be read."""
+    try:
+        return list(names())
+    except KimiError:
+        return []
 
 
 def callables(space: Mapping[str, Any], typed: str) -> list[str]:

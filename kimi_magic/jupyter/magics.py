@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
@@ -17,6 +18,8 @@ from kimi_magic.session import current
 
 __all__ = ["KimiMagics"]
 
+logger = logging.getLogger("kimi_magic")
+
 
 @magics_class
 class KimiMagics(Settings, Magics):
@@ -26,6 +29,7 @@ class KimiMagics(Settings, Magics):
         super().__init__(shell=shell, parent=shell)
         self.adopt(current().settings)  # of `kimi.settings` before the extension was loaded
         self.cell_errors = CellErrors()
+        self._offered = False
         self.notebook = Notebook(shell, current(self), self.cell_errors)
 
     @classmethod
@@ -33,6 +37,22 @@ class KimiMagics(Settings, Magics):
         """Return the magics of a shell; those of an earlier load keep their settings."""
         known = current().settings
         return known if isinstance(known, cls) and known.shell is shell else cls(shell)
+
+    def offer_chats(self) -> None:
+        """Offer the notebook's chats of an earlier kernel, once; this never fails."""
+        if self._offered:
+            return
+        self._offered = True
+        try:
+            self.read_environment()
+            path = self.journal_path
+            if self.resume == "never" or path is None or not path.exists():
+                return
+            from kimi_magic.jupyter.journal_commands import offer
+
+            offer(self.notebook)
+        except Exception as error:  # of a file that anything may have written
+            logger.debug("The journal offers no chat: %s", error, exc_info=error)
 
     @no_var_expand
     @line_cell_magic

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from kimi_magic.core.events import ContentDelta
 from kimi_magic.core.messages import ImagePart, Message, ToolResult
+from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import KEY, MASKED, mask_shapes
@@ -18,7 +19,7 @@ __all__ = ["Redactor", "redact_logs"]
 
 T = TypeVar("T")
 
-_OURS = (Message.__module__, ContentDelta.__module__)
+_OURS = (Message.__module__, ContentDelta.__module__, TurnRecord.__module__)
 _OUR_WORDS = ("role", "reasoning_key")  # from a short list of our own, whatever a server sends
 
 # Of the HTTP library: they log the headers of responses, and the words beside a status.
@@ -57,7 +58,7 @@ class Redactor:
         return text
 
     def value(self, value: T) -> T:
-        """Redact each text in a message, an event, a tool's result, or a structure of these.
+        """Redact each text in a message, an event, a result, a record, or a structure of these.
 
         Of a tool's result, the content is what the model reads: it is redacted by shapes too. The
         object that the tool returned stays as it is.

@@ -22,6 +22,7 @@ from kimi_magic.core.events import (
     Notice,
     Sink,
     TurnFinished,
+    TurnPrepared,
     TurnStarted,
 )
 from kimi_magic.core.messages import Usage
@@ -41,6 +42,7 @@ __all__ = ["HeavyTurn", "judge_request"]
 ANNOUNCED = "Heavy mode: {count} trajectories and an aggregation, {requests} requests{more}{cost}."
 ONE_AT_A_TIME = "This endpoint takes one request at a time: the trajectories queue."
 EARLY = "{most} of {ended} agree: {saved} stopped early."
+OF_THE_WHOLE = (TurnStarted, TurnPrepared, TurnFinished)  # events that a turn has once
 MOST_OF_WINDOW = 0.75
 MAJORITY = "The aggregation failed ({why}): the answer of the majority stands, {vote}."
 
@@ -118,6 +120,9 @@ class _HeavyRun:
         self._aggregate: Reply | None = None
         self._majority: Reply | None = None  # where the aggregation failed
         self._vote = Vote()
+        # The turn before its first request.
+        self._begun = TurnRecord(messages=(turn.prompt.message,), sent=1)
+        self._is_prepared = False
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None
@@ -170,6 +175,8 @@ class _HeavyRun:
                     self._sinks.tick()
                 elif isinstance(envelope.event, TurnFinished):
                     self._replies[envelope.lane] = envelope.event.reply
+                elif isinstance(envelope.event, TurnPrepared):
+                    yield from self._prepared(envelope.event.record)
                 yield envelope
         ended = len(self._ended)
         if ended < heavy.count and self._agree():
@@ -182,11 +189,10 @@ class _HeavyRun:
 
     def _take_aggregate(self, ended: Sequence[Reply]) -> Iterator[Envelope | None]:
         """Have the trajectories aggregated; where that fails, the majority stands."""
-        judge, first = self._heavy.judge, ended[0].record
+        judge = self._heavy.judge
         target = judge.connector.target(judge.endpoint, judge.request.model or judge.settings.model)
         limit = parameters(judge.request, target, judge.settings).get(target.record.limit_field, 0)
-        history = first.messages[: first.sent]
-        room = target.record.context_window - limit - round(estimate(history) * MARGIN)
+        room = target.record.context_window - limit - round(estimate(self._begun.messages) * MARGIN)
         message = aggregation_message(
             judge.prompt.message,
             ended,
@@ -194,7 +200,7 @@ class _HeavyRun:
             template=judge.settings.heavy_prompt or PROMPT,
         )
         turn = replace(judge, prompt=replace(judge.prompt, message=message), keeps=False)
-        forward = _Forward(self._sinks, self._began, without=(TurnStarted, TurnFinished))
+        forward = _Forward(self._sinks, self._began, without=OF_THE_WHOLE)
         try:
             with closing(turn.run([forward])) as envelopes:
                 for envelope in envelopes:
@@ -202,6 +208,8 @@ class _HeavyRun:
                         self._sinks.tick()
                     elif isinstance(envelope.event, TurnFinished):
                         self._aggregate = envelope.event.reply
+                    elif isinstance(envelope.event, TurnPrepared):
+                        yield from self._prepared(envelope.event.record)
                     if envelope is None or not isinstance(envelope.event, forward.without):
                         yield envelope
         except KimiError as failure:
@@ -209,6 +217,14 @@ class _HeavyRun:
             why = str(failure).partition("\n")[0]
             yield self._tell(Notice(MAJORITY.format(why=why, vote=self._vote)))
             yield self._tell(ContentDelta(self._majority.text))
+
+    def _prepared(self, record: TurnRecord) -> Iterator[Envelope]:
+        """Tell once of what the turn asks; ``record`` is that of one of its requests."""
+        if not self._is_prepared:
+            self._is_prepared = True
+            asked = (*record.messages[: record.sent - 1], self._turn.prompt.message)
+            self._begun = replace(record, messages=asked, sent=len(asked))
+            yield self._tell(TurnPrepared(self._begun))
 
     def _trajectory(self, number: int) -> PreparedTurn:
         """Return the turn of a lane: the same for all, but for the seed where there is one."""
@@ -272,21 +288,16 @@ class _HeavyRun:
         attempts = tuple(self._replies[number] for number in sorted(self._replies))
         last = self._aggregate if self._majority is None else self._majority
         if last is None or not last.record.exchange:
-            asked = attempts[0].record if attempts else TurnRecord()
-            record = replace(asked, steps=(), messages=asked.messages[: asked.sent], usage=Usage())
-            record = replace(record, finish_reason=None, data=None)
-            last = Reply(record)
-        elif self._majority is None and attempts:
-            asked = attempts[0].record
-            answer = last.record.messages[last.record.sent :]
-            messages = (*asked.messages[: asked.sent], *answer)
-            last = replace(last, record=replace(last.record, messages=messages, sent=asked.sent))
+            last = Reply(self._begun)
+        # With the prompt of the trajectories, also where another one was aggregated.
+        asked, answer = self._begun.messages, last.record.messages[last.record.sent :]
+        whole = replace(last.record, messages=(*asked, *answer), sent=len(asked))
         usage = sum((reply.usage for reply in attempts), Usage())
         if self._aggregate is not None:
             usage += self._aggregate.usage
         turn = self._turn
         record = replace(
-            last.record,
+            whole,
             usage=usage,
             trajectories=tuple(reply.record for reply in attempts),
             agreement=self._agreement,

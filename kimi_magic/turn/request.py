@@ -12,7 +12,8 @@ from kimi_magic.config import APPROVE, EFFORTS, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, as_content
 from kimi_magic.core.reply import Reply
-from kimi_magic.wire.connector import Target
+from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.wire.connector import Connector, Target
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
 
@@ -24,10 +25,13 @@ __all__ = [
     "left_out",
     "make_request",
     "parameters",
+    "request_of",
     "system_prompt",
 ]
 
 CONTINUE = "Go on exactly where you stopped; repeat nothing."
+# Stands for an endpoint that is not known here: of a model it has the facts that hold anywhere.
+ELSEWHERE = Endpoint("elsewhere", "http://localhost/v1")
 COMPLETE = ("stop", "content_filter")
 KINDS: dict[str, tuple[type, ...]] = {
     "system": (str,),
@@ -62,6 +66,8 @@ class TurnRequest:
     stream : bool
     fresh : bool
         Start the chat anew.
+    no_history : bool
+        Keep the turn nowhere: neither in a journal nor in the notebook's metadata.
     resumed : bool
         Made to continue an earlier turn, or to ask it again.
     cut_in_text : bool
@@ -108,6 +114,7 @@ class TurnRequest:
     max_steps: int | None = None
     approve: str | None = None
     fresh: bool = False
+    no_history: bool = False
     resumed: bool = False
     cut_in_text: bool = False
     schema: Any = None
@@ -194,6 +201,97 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
         images=(),
         expressions=(),
     )
+
+
+def request_of(record: TurnRecord, connector: Connector, settings: Settings) -> TurnRequest:
+    """Make the request that asks a stored turn again, as far as its record tells.
+
+    The endpoint and the tools are those that have the same names here. What the settings or the
+    model would choose as well is left to them.
+    """
+    sent = record.parameters
+    known = {endpoint.name: endpoint for endpoint in connector.catalogue}
+    endpoint = known.get(record.endpoint.name) if record.endpoint else None
+    fields: dict[str, Any] = {"stream": sent.get("stream") is not False}
+    named = sent.get("model")
+    named = named.strip() if isinstance(named, str) else ""
+    if named:
+        fields |= _chosen(record, connector.target(endpoint or ELSEWHERE, named), settings)
+        if endpoint is not None:
+            by_default = connector.target(endpoint, settings.model).model
+            fields |= {"endpoint": endpoint.name, "model": None if named == by_default else named}
+    asked = record.messages[record.sent - 1] if 0 < record.sent <= len(record.messages) else None
+    prompt: str | list[Any] = record.prompt
+    if asked is not None and asked.content and asked.text != record.prompt:  # with summaries
+        whole = asked.content
+        prompt = whole if isinstance(whole, str) else [part.to_dict() for part in whole]
+    return TurnRequest(
+        prompt,
+        chat=record.chat,
+        tools=_OfferedNow(names) if (names := _tool_names(sent)) else None,
+        fresh=record.fresh,
+        resumed=prompt == CONTINUE,
+        **fields,
+    )
+
+
+def _chosen(record: TurnRecord, target: Target, settings: Settings) -> dict[str, Any]:
+    """Return the fields of a request that its record tells, and no default would give."""
+    sent, model, endpoint = record.parameters, target.record, target.endpoint
+    plain = parameters(TurnRequest(""), target, settings)
+    names = {"temperature": "temperature", "top_p": "top_p", "seed": "seed", "stop": "stop"}
+    names[model.limit_field] = "max_tokens"
+    found = {
+        names[name]: value
+        for name, value in sent.items()
+        if name in names and value != plain.get(name)
+    }
+    for effort in EFFORTS:
+        with suppress(KimiError):
+            asked = model.effort(effort, endpoint).items()
+            if asked and asked <= sent.items() and not asked <= plain.items():
+                found["effort"] = effort
+    system = tuple(message for message in record.messages[:1] if message.role == "system")
+    if system != system_prompt(TurnRequest(""), settings, model):
+        found["system"] = system[0].text if system else ""
+    if (schema := _answer_schema(sent)) is not None:
+        found["schema"] = schema
+    with suppress(KimiError):  # a value that no request may have: the record was changed
+        make_request("", **found)
+        return found
+    return {}
+
+
+def _answer_schema(sent: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the JSON Schema that the answer was held to, where the request held one."""
+    form: Any = sent.get("response_format")
+    for name in ("json_schema", "schema"):
+        form = form.get(name) if isinstance(form, Mapping) else None
+    return dict(form) if isinstance(form, Mapping) else None
+
+
+def _tool_names(sent: Mapping[str, Any]) -> frozenset[str]:
+    listed = sent.get("tools")
+    tools = listed if isinstance(listed, list | tuple) else ()
+    functions = (tool.get("function") for tool in tools if isinstance(tool, Mapping))
+    names = (function.get("name") for function in functions if isinstance(function, Mapping))
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+class _OfferedNow:
+    """The tools of some names that every cell offers at the moment of asking.
+
+    Only those: a record may come from somebody else, and names nothing that the user does not
+    offer.
+    """
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+
+    def __iter__(self) -> Iterator[Any]:
+        from kimi_magic.tools.decorator import offered
+
+        return (spec for spec in offered if spec.name in self._names)
 
 
 def system_prompt(request: TurnRequest, settings: Settings, model: Model) -> tuple[Message, ...]:

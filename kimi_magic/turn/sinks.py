@@ -8,12 +8,30 @@ from contextlib import suppress
 from dataclasses import replace
 
 from kimi_magic.chats.chat import Chat, ChatTurn, Place
-from kimi_magic.core.events import Envelope, Sink, TurnFinished
+from kimi_magic.chats.journal_schema import State
+from kimi_magic.chats.journal_writer import JournalWriter, TurnInJournal
+from kimi_magic.core.events import (
+    ContentDelta,
+    Envelope,
+    Notice,
+    ReasoningDelta,
+    RequestStarted,
+    Sink,
+    StepFinished,
+    ToolCallDelta,
+    ToolCallStarted,
+    ToolFinished,
+    ToolStarted,
+    TurnFinished,
+    TurnPrepared,
+)
+from kimi_magic.core.messages import ToolResult
 from kimi_magic.turn.request import TurnRequest
 
-__all__ = ["ChatSink", "GuardedSinks"]
+__all__ = ["ChatSink", "GuardedSinks", "JournalSink"]
 
 logger = logging.getLogger("kimi_magic")
+LONGEST_OPENING = 0.5  # seconds that the first turn of a kernel waits for the journal at its end
 
 
 class GuardedSinks:
@@ -76,3 +94,76 @@ class ChatSink:
 
     def close(self) -> None:
         """Do nothing: the turn was kept when it finished."""
+
+
+class JournalSink:
+    """Hands the turn to the journal's writer as it grows.
+
+    Parameters
+    ----------
+    notebook : str
+        The path of the notebook.
+    view : Sink or None
+        Shows a line about the journal where it cannot be written; None logs it.
+    """
+
+    def __init__(self, writer: JournalWriter, notebook: str, view: Sink | None) -> None:
+        self._writer = writer
+        self._notebook = notebook
+        self._view = view
+        self._turn: TurnInJournal | None = None
+
+    def handle(self, envelope: Envelope) -> None:
+        event, turn = envelope.event, self._turn
+        if turn is not None and type(event) in _AS_THEY_ARE:  # thousands of them a turn
+            turn.put(event)
+        elif isinstance(event, TurnPrepared):
+            self._turn = turn = turn or self._writer.begin(self._notebook)
+            if turn is not None:
+                turn.put(event)
+        elif isinstance(event, TurnFinished):
+            self._turn = turn = turn or self._writer.begin(self._notebook)
+            if turn is not None:
+                turn.finish(event.reply.record, _state(event.reply.error))
+                # Once, so that a line about the file is in this cell and not in a later one.
+                self._writer.opened.wait(LONGEST_OPENING)
+                self._writer.opened.set()
+        elif turn is not None and isinstance(event, ToolFinished):
+            turn.put(replace(event, result=_without_value(event.result)))
+        elif turn is not None and isinstance(event, StepFinished):
+            results = tuple(map(_without_value, event.step.tool_results))
+            # After a step without calls the turn is about to end.
+            step = replace(event.step, tool_results=results)
+            turn.put(StepFinished(step), at_once=bool(results))
+        if self._writer.notices:
+            self._tell(envelope)
+
+    def tick(self) -> None:
+        """Do nothing: the writer has a clock of its own."""
+
+    def close(self) -> None:
+        if self._turn is not None:
+            self._turn.close()
+
+    def _tell(self, envelope: Envelope) -> None:
+        with suppress(IndexError):  # another turn was faster
+            text = self._writer.notices.popleft()
+            if self._view is None:
+                logger.warning("%s", text)
+            else:
+                self._view.handle(replace(envelope, event=Notice(text)))
+
+
+_AS_THEY_ARE = frozenset(
+    (ContentDelta, ReasoningDelta, RequestStarted, ToolCallDelta, ToolCallStarted, ToolStarted)
+)
+
+
+def _state(error: BaseException | None) -> State:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    return "failed" if error else "done"
+
+
+def _without_value(result: ToolResult) -> ToolResult:
+    return replace(result, value=None)

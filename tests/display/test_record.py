@@ -270,14 +270,18 @@ def test_hidden_reasoning_is_nowhere() -> None:
 
 
 def test_times_are_in_the_metadata_alone() -> None:
-    bundle = answer("yes", ViewOptions(usage=True))
+    bundle = answer("yes", ViewOptions(usage=True, times=True))
     facts = bundle.metadata["kimi_magic"]
     assert facts["usage"]["seconds"] == 12.5
     assert facts["chat"] == "main"
     assert facts["endpoint"] == "moonshot"
     assert "1,200 tokens in · 345 out (300 reasoning) · 1 request</div>" in bundle.data["text/html"]
     assert "12.5" not in json.dumps(bundle.data)
-    assert "1,200" not in json.dumps(answer("yes").data)
+    steady = answer("yes")
+    assert "1,200" not in json.dumps(steady.data)
+    assert "12.5" not in json.dumps(steady)
+    counted = ["prompt_tokens", "completion_tokens", "reasoning_tokens"]
+    assert list(steady.metadata["kimi_magic"]["usage"]) == counted
     json.dumps(bundle.metadata)
 
 

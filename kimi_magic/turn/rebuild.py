@@ -1,0 +1,54 @@
+"""Chats of stored turns, as they were when their turns were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from kimi_magic.chats.chat import Chat, ChatTurn, Place
+from kimi_magic.chats.history import with_reasoning
+from kimi_magic.config import Settings
+from kimi_magic.core.reply import Reply
+from kimi_magic.turn.request import as_seen, request_of
+from kimi_magic.wire.connector import Connector
+
+__all__ = ["rebuild"]
+
+
+def rebuild(
+    chat: Chat,
+    replies: Iterable[Reply],
+    *,
+    connector: Connector,
+    settings: Settings,
+    made_here: bool = True,
+) -> None:
+    """Add stored turns to a chat, one after the other.
+
+    Each takes the place that it took then: a cell that was run again rewinds, ``--fresh`` starts
+    anew, and a turn in which nothing came is the one to ask again. The messages of earlier turns
+    stand before those of each turn again. Of turns that were not ``made_here``, endpoint and model
+    are those of whoever goes on with them.
+    """
+    keys = {endpoint.name: endpoint.reasoning_key for endpoint in connector.catalogue}
+    for reply in replies:
+        record = replace(reply.record, chat=chat.name)
+        place = Place(record.cell, record.run)
+        asked = record.parameters.get("model") or record.model
+        model = connector.model_records.get(str(asked).strip())
+        history = chat.history(place, fresh=record.fresh, keep_ids=model.call_ids == "server")
+        system = [message for message in record.messages[:1] if message.role == "system"]
+        earlier = [*system, *as_seen(history, model)]
+        if model.past_reasoning == "all":
+            key = keys.get(record.endpoint.name, "") if record.endpoint else ""
+            earlier = list(with_reasoning(earlier, key=key))
+        record = record.with_history(earlier[len(system) :])
+        request = request_of(reply.record, connector, settings)
+        if not made_here:
+            request = replace(request, endpoint=None, model=None)
+        if record.exchange:
+            turn = ChatTurn(record.prompt, replace(reply, record=record), place, request)
+            chat.append(turn, fresh=record.fresh)
+        else:
+            ended = tuple(each for each in reply.trajectories if each.error is None)
+            chat.unanswered = replace(request, attempts=ended)
