@@ -70,6 +70,10 @@ def sample(hint: Any) -> Any:
         return sample(next(arg for arg in args if arg is not types.NoneType))
     if origin is Literal:
         return args[0]
+    if args[:1] == (Reply,):  # the live form of its record's trajectories
+        return ()
+    if args[:1] == (TurnRecord,):  # a trajectory has none itself
+        return (TurnRecord(steps=(Step("6"),)),)
     if origin is tuple:
         return tuple(sample(arg) for arg in args if arg is not ...)
     if origin in (dict, Mapping):
