@@ -120,7 +120,7 @@ class Session:
         last = _Last(self)
         with inside_turn(), holding_interrupts() as hold:
             try:
-                for _ in turn.run([last, *self._journal_sinks(request, view), view], asking(view)):
+                for _ in turn.run([last, *self.journal_sinks(request, view), view], asking(view)):
                     pass
             except KimiError:
                 if hold is not None and hold.pending:
@@ -137,7 +137,7 @@ class Session:
         last = _Last(self)
         stop = False
         turn = self._prepare(request)
-        with closing(turn.run([last, *self._journal_sinks(request)])) as envelopes:
+        with closing(turn.run([last, *self.journal_sinks(request)])) as envelopes:
             while True:
                 # Only while the turn works: between two events the consumer's own code runs.
                 with inside_turn(), holding_interrupts() as hold:
@@ -406,7 +406,7 @@ class Session:
         own = self.settings
         return portable(record, masks, max_chars=own.max_output_chars, times=own.record_times)
 
-    def _journal_sinks(self, request: TurnRequest, view: View | None = None) -> list[Sink]:
+    def journal_sinks(self, request: TurnRequest, view: View | None = None) -> list[Sink]:
         """Return the sink that keeps a turn, if it is to be kept."""
         writer = None if request.no_history else self.journal_writer
         if writer is None:

@@ -61,6 +61,6 @@ def _turns(notebook: Notebook, word: str) -> Iterator[tuple[str, Reply]]:
             yield word if reply is value else f"{word} {place}", reply
 
 
-def _of_journal(_notebook: Notebook, number: int) -> Reply:
+def _of_journal(notebook: Notebook, number: int) -> Reply:
     """Return the turn of that number of the journal."""
-    raise MagicError(f"There is no journal here to look turn {number} up in.")
+    return notebook.session.journal.turn(number).reply()

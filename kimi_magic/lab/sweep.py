@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kimi_magic.core.errors import KimiError, TurnInterrupted
-from kimi_magic.core.events import Envelope, TurnFinished
+from kimi_magic.core.events import Envelope, Sink, TurnFinished
 from kimi_magic.core.interrupts import holding_interrupts, interruptible, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.reply import Reply
@@ -309,7 +309,8 @@ class _Run:
         most = min([settings.max_concurrency, *filter(None, limits)])
         lanes = Lanes(settings.max_queue_bytes, most)
         waiting = iter(plain)  # shared: a lane takes the next one when its own has ended
-        running = [self._in_lane(waiting, lanes.lane(n)) for n in range(1, most + 1)]
+        # Each turn has sinks of its own, for which it is a whole turn.
+        running = [self._in_lane(waiting, lanes.lane(0)) for _ in range(most)]
         return side_by_side(lanes, running[: len(plain)])
 
     def _in_lane(
@@ -318,7 +319,7 @@ class _Run:
         for row, turn in waiting:
             kept = _Kept()
             with suppress(KimiError):  # it is in the reply
-                yield from turn.run([kept], self._ask, lane)
+                yield from turn.run([kept, *self._journal(turn)], self._ask, lane)
             assert kept.reply is not None, "a turn ends with TurnFinished"
             self._keep(row, kept.reply, sum(step.seconds for step in kept.reply.record.steps))
 
@@ -329,7 +330,7 @@ class _Run:
                 continue
             began, reply = time.monotonic(), None
             try:
-                for envelope in row.turn.run([], self._ask):
+                for envelope in row.turn.run(self._journal(row.turn.turn), self._ask):
                     if envelope and not envelope.lane and isinstance(envelope.event, TurnFinished):
                         reply = envelope.event.reply
                     yield envelope
@@ -337,6 +338,9 @@ class _Run:
                 pass  # it is in the reply
             assert reply is not None, "a turn ends with TurnFinished"
             self._keep(row, reply, time.monotonic() - began)
+
+    def _journal(self, turn: PreparedTurn) -> list[Sink]:
+        return self._session.journal_sinks(turn.request)
 
     def _keep(self, row: _Row, reply: Reply, seconds: float) -> None:
         usage, error = reply.usage, reply.error

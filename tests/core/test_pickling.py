@@ -63,6 +63,13 @@ def public_values() -> list[type]:
     return sorted(found, key=lambda value: value.__name__)
 
 
+# A trajectory has none itself. Its live form stays behind, as all live values do.
+SAMPLES: dict[Any, Any] = {TurnRecord: (TurnRecord(steps=(Step("6"),)),), Reply: ()}
+
+
+PLAIN: dict[Any, Any] = {BaseException: KimiError("inside"), Any: ["anything"], object: ["any"]}
+
+
 def sample(hint: Any) -> Any:
     """Some value of a type."""
     origin, args = get_origin(hint), get_args(hint)
@@ -70,20 +77,16 @@ def sample(hint: Any) -> Any:
         return sample(next(arg for arg in args if arg is not types.NoneType))
     if origin is Literal:
         return args[0]
-    if args[:1] == (Reply,):  # the live form of its record's trajectories
-        return ()
-    if args[:1] == (TurnRecord,):  # a trajectory has none itself
-        return (TurnRecord(steps=(Step("6"),)),)
+    if origin is tuple and args[0] in SAMPLES:
+        return SAMPLES[args[0]]
     if origin is tuple:
         return tuple(sample(arg) for arg in args if arg is not ...)
     if origin in (dict, Mapping):
         return {sample(args[0]): sample(args[1])}
     if origin is list:
         return [sample(args[0])]
-    if hint is BaseException:
-        return KimiError("inside")
-    if hint in (Any, object):
-        return ["anything"]
+    if hint in PLAIN:
+        return PLAIN[hint]
     if hint in (str, int, float, bool):
         return hint("7")
     if inspect.isclass(hint) and issubclass(hint, Enum):
