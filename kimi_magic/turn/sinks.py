@@ -13,6 +13,7 @@ from kimi_magic.chats.journal_writer import JournalWriter, TurnInJournal
 from kimi_magic.core.events import (
     ContentDelta,
     Envelope,
+    Event,
     Notice,
     ReasoningDelta,
     RequestStarted,
@@ -22,6 +23,7 @@ from kimi_magic.core.events import (
     ToolCallStarted,
     ToolFinished,
     ToolStarted,
+    TrajectoryEnded,
     TurnFinished,
     TurnPrepared,
 )
@@ -114,7 +116,22 @@ class JournalSink:
         self._turn: TurnInJournal | None = None
 
     def handle(self, envelope: Envelope) -> None:
-        event, turn = envelope.event, self._turn
+        if envelope.lane:
+            self._note_trajectory(envelope.event)
+        else:
+            self._note(envelope.event)
+        if self._writer.notices:
+            self._tell(envelope)
+
+    def tick(self) -> None:
+        """Do nothing: the writer has a clock of its own."""
+
+    def close(self) -> None:
+        if self._turn is not None:
+            self._turn.close()
+
+    def _note(self, event: Event) -> None:
+        turn = self._turn
         if turn is not None and type(event) in _AS_THEY_ARE:  # thousands of them a turn
             turn.put(event)
         elif isinstance(event, TurnPrepared):
@@ -135,15 +152,11 @@ class JournalSink:
             # After a step without calls the turn is about to end.
             step = replace(event.step, tool_results=results)
             turn.put(StepFinished(step), at_once=bool(results))
-        if self._writer.notices:
-            self._tell(envelope)
 
-    def tick(self) -> None:
-        """Do nothing: the writer has a clock of its own."""
-
-    def close(self) -> None:
-        if self._turn is not None:
-            self._turn.close()
+    def _note_trajectory(self, event: Event) -> None:
+        """Note the end of a trajectory; of one that is under way nothing is kept."""
+        if self._turn is not None and isinstance(event, TurnFinished):
+            self._turn.put(TrajectoryEnded(event.reply.record.alone()), at_once=True)
 
     def _tell(self, envelope: Envelope) -> None:
         with suppress(IndexError):  # another turn was faster

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -12,14 +14,28 @@ import pytest
 from hypothesis import given
 
 import kimi_magic as kimi
-from kimi_magic.core.events import Aggregating, LaneEvent, LanesStarted, Notice, TurnFinished
+from kimi_magic.chats.journal_fragments import Fragments, recovered
+from kimi_magic.core.events import (
+    Aggregating,
+    ContentDelta,
+    LaneEvent,
+    LanesStarted,
+    Notice,
+    TurnFinished,
+    TurnPrepared,
+)
 from kimi_magic.core.messages import Message
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.display.record import record_of
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from kimi_magic.tools.decorator import offered as kimi_tools
 from kimi_magic.turn.aggregation import aggregation_message
 from kimi_magic.turn.agreement import final_answer, take_vote
+from kimi_magic.turn.request import make_request
+from kimi_magic.turn.sinks import JournalSink
 from tests.turns import make_reply
 
 
@@ -243,3 +259,61 @@ def test_an_aggregation_holds_each_answer_in_the_room_there_is(
     assert message.text.count("<attempt number=") >= len(replies)
     again = aggregation_message(Message("user", problem), replies[::-1], tokens=tokens)
     assert again == message, "the order says nothing"
+
+
+def test_a_notebook_and_a_journal_hold_the_trajectories(
+    server: ScriptedServer, session: Session, tmp_path: Path
+) -> None:
+    session.settings.journal = str(tmp_path / "journal.sqlite3")
+    script(server, "a", "b", "a")
+    reply = kimi.ask("x", heavy=3, chat="main", show=False)
+    (kept,) = kimi.journal.turns()
+    carried = Reply.from_dict(session._portable(reply.record))
+    for again in (kept, carried):
+        assert [each.text for each in again.trajectories] == [r.text for r in reply.trajectories]
+        assert [each.reasoning for each in again.trajectories]
+        assert again.agreement == reply.agreement
+        assert again.text == "It is 9.9."
+        assert [m["content"] for m in again.messages[-2:]] == ["x", "It is 9.9."]
+    assert record_of(carried).data["text/html"].count("Trajectory ") == 3
+
+
+def test_a_killed_kernel_leaves_the_trajectories_that_ended(
+    server: ScriptedServer, session: Session, tmp_path: Path
+) -> None:
+    heard = Fragments()
+    sink = JournalSink(Recorder(heard), "", None)  # type: ignore[arg-type]
+    script(server, "a", "b", final="half of it " * 20)
+    turn = session._prepare(make_request("x", heavy=2, chat="main"))
+    begun: list[TurnRecord] = []
+    for envelope in turn.run([sink]):
+        if envelope is not None and not envelope.lane:
+            if isinstance(envelope.event, TurnPrepared):
+                begun.append(envelope.event.record)
+            if isinstance(envelope.event, ContentDelta):
+                break
+    heard.update(Redactor())
+    lost = Reply.of(recovered(begun[0], heard.rows))
+    assert len(begun) == 1
+    assert sorted(each.text for each in lost.trajectories) == ["a", "b"]
+    assert "half of it".startswith(lost.text.strip()[:4])
+    assert lost.messages[-1]["role"] == "assistant"
+
+
+class Recorder:
+    """A writer, as far as a sink knows it."""
+
+    def __init__(self, heard: Fragments) -> None:
+        self.heard = heard
+        self.notices: list[str] = []
+        self.opened = threading.Event()
+        self.opened.set()
+
+    def begin(self, _: str) -> Recorder:
+        return self
+
+    def put(self, event: Any, *, at_once: bool = False) -> None:
+        self.heard.take(event)
+
+    def finish(self, *_: Any) -> None: ...
+    def close(self) -> None: ...
