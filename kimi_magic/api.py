@@ -38,6 +38,7 @@ def ask(
     stop: str | Sequence[str] | None = None,
     max_steps: int | None = None,
     approve: str | None = None,
+    logprobs: bool = False,
     show: bool | None = None,
 ) -> Reply:
     """Ask the model.
@@ -85,6 +86,9 @@ def ask(
     approve : str, optional
         Who says yes to calls: ``auto`` (asks for tools with ``confirm=True``), ``ask`` (asks for
         each), ``yes`` (asks for none), ``no`` (refuses each).
+    logprobs : bool
+        Ask how likely each token was, where the server tells: the record marks them, and
+        ``reply.logprobs`` is a frame.
     variables : sequence of str or mapping, optional
         Names of the notebook's variables, or names and values: their summaries go along.
     schema : type, dict or str, optional
@@ -127,6 +131,7 @@ def stream(
     stop: str | Sequence[str] | None = None,
     max_steps: int | None = None,
     approve: str | None = None,
+    logprobs: bool = False,
     show: bool | None = None,
 ) -> Iterator[Event]:
     """Ask the model and yield the turn's events as they happen.
