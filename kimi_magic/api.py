@@ -38,7 +38,7 @@ def ask(
     stop: str | Sequence[str] | None = None,
     max_steps: int | None = None,
     approve: str | None = None,
-    logprobs: bool = False,
+    logprobs: bool | None = None,
     show: bool | None = None,
 ) -> Reply:
     """Ask the model.
@@ -86,7 +86,7 @@ def ask(
     approve : str, optional
         Who says yes to calls: ``auto`` (asks for tools with ``confirm=True``), ``ask`` (asks for
         each), ``yes`` (asks for none), ``no`` (refuses each).
-    logprobs : bool
+    logprobs : bool, optional
         Ask how likely each token was, where the server tells: the record marks them, and
         ``reply.logprobs`` is a frame.
     variables : sequence of str or mapping, optional
@@ -131,7 +131,7 @@ def stream(
     stop: str | Sequence[str] | None = None,
     max_steps: int | None = None,
     approve: str | None = None,
-    logprobs: bool = False,
+    logprobs: bool | None = None,
     show: bool | None = None,
 ) -> Iterator[Event]:
     """Ask the model and yield the turn's events as they happen.

@@ -33,7 +33,6 @@ __all__ = [
     "as_content",
     "as_reasoning",
     "join_parts",
-    "probability",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -332,6 +331,10 @@ class Alternative(NamedTuple):
     token: str
     logprob: float
 
+    @property
+    def probability(self) -> float | None:
+        return _probability(self.logprob)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
@@ -355,12 +358,12 @@ class TokenLogprob:
 
     @property
     def probability(self) -> float | None:
-        return None if self.logprob is None else probability(self.logprob)
+        return None if self.logprob is None else _probability(self.logprob)
 
 
-def probability(logprob: float) -> float | None:
+def _probability(logprob: float) -> float | None:
     """Return the probability of a logarithm; None for what is no logarithm of one."""
-    return math.exp(min(logprob, 0.0)) if logprob == logprob else None  # noqa: PLR0124 - NaN
+    return None if math.isnan(logprob) else math.exp(min(logprob, 0.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from kimi_magic.core.errors import KimiError, TurnInterrupted, restore
 from kimi_magic.core.frontend import cell_number, has_kernel, running_shell
 from kimi_magic.core.interrupts import whole_imports
-from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage, probability
+from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage
 from kimi_magic.core.text import clip
 from kimi_magic.core.turn_record import Failure, TurnRecord
 
@@ -245,7 +245,7 @@ def _logprob_columns(steps: tuple[Step, ...]) -> dict[str, list[Any]]:
         for kind, tokens in (("reasoning", step.reasoning_logprobs), ("answer", step.logprobs)):
             for place, token in enumerate(tokens, 1):
                 others = [
-                    other._asdict() | {"probability": probability(other.logprob)}
+                    other._asdict() | {"probability": other.probability}
                     for other in token.alternatives
                 ]
                 known = math.nan if token.logprob is None else token.logprob

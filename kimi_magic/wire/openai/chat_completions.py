@@ -18,8 +18,8 @@ from kimi_magic.core.text import Pieces, text_of_html
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.inline_markup import CallPart, Channel, Found, MarkupSplitter, Switch
-from kimi_magic.wire.openai.token_table import TokenTable
 from kimi_magic.wire.openai.think_tags import Piece, ThinkSplitter
+from kimi_magic.wire.openai.token_table import TokenTable
 from kimi_magic.wire.openai.tool_call_deltas import CallTable
 from kimi_magic.wire.protocols import Delta, Request, ServerError
 
