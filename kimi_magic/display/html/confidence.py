@@ -1,8 +1,8 @@
 """An answer's tokens by how likely each was: marked in its text, and the least likely in a table.
 
-The marks differ in their lines, not in their colours alone. A pointer that rests on a token sees its
-probability and what else could have stood there; the table says the same to those without one: a
-notebook with thousands of places to tab through would be of no use to them.
+The marks differ in their lines, not in their colours alone. A pointer that rests on a token shows
+its probability and what else could have stood there. The table tells the same of those that matter
+to readers without a pointer: thousands of places to tab through would be of no use to them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ _TEXT = (
 )
 _LEGEND = "font-size:90%;line-height:1.9"
 _SUMMARY = "cursor:pointer;font-size:90%"
-_CELL = "text-align:left;vertical-align:top;overflow-wrap:anywhere"
+_HEAD = "text-align:left;vertical-align:top"
+_CELL = f"{_HEAD};overflow-wrap:anywhere"
 SETTING = "(setting max_output_chars)"
 
 
@@ -102,7 +103,7 @@ def _table(tokens: Sequence[TokenLogprob]) -> Iterator[str]:
     if not unsure:
         return
     heads = "".join(
-        f'<th scope="col" style="{_CELL}">{name}</th>'
+        f'<th scope="col" style="{_HEAD}">{name}</th>'
         for name in ("Token", "After", "Probability", "Alternatives")
     )
     rows = []
@@ -188,6 +189,5 @@ def _percent(likely: float | None) -> str:
         return "not known"
     if 0 < likely < 0.001:
         return "below 0.1 %"
-    return (
-        f"{likely:.1%}".replace("%", " %") if likely < 0.01 else f"{likely:.0%}".replace("%", " %")
-    )
+    digits = 1 if likely < 0.01 else 0
+    return f"{likely * 100:.{digits}f} %"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -27,8 +27,8 @@ DIGITS = 6
 ROUNDING = 0.001  # a probability of 1 in half precision may come out larger
 # Bytes that a token takes in memory, and an alternative; their texts are kept once.
 TOKEN_BYTES, ALTERNATIVE_BYTES = 200, 100
-# A text may stand inside of tokens, where it is not the one that was written: so often it is passed
-# over for one that begins with a token.
+# A text may also stand inside of tokens, where it is not the one that was written: so many places
+# are looked at.
 TRIES = 20
 HEAD = 16
 
@@ -83,20 +83,41 @@ class TokenTable:
         """
         if not self._tokens:
             return {}
+        # As a rule the reasoning comes first. The end of a text that might become a key is handed
+        # on late, when the other has begun: the stretches come second.
+        whole: list[tuple[Channel, int]] = [("reasoning", len(texts["reasoning"]))]
+        whole.append(("content", len(texts["content"])))
+        best: dict[Channel, tuple[TokenLogprob, ...]] = {}
+        made = [field for field, text in texts.items() if text]
+        for runs in (whole, self._runs):
+            for begun in (False, True):
+                found = self._fit(texts, [run for run in runs if run[1]], begun=begun)
+                if len(found) == len(made):
+                    return found
+                best = max(best, found, key=len)
+        return best
+
+    def _fit(
+        self, texts: Mapping[Channel, str], runs: Iterable[tuple[Channel, int]], *, begun: bool
+    ) -> dict[Channel, tuple[TokenLogprob, ...]]:
+        """Look for the stretches in that order; the first may have ``begun`` before its tokens."""
         raw = b"".join(token.data for token in self._tokens)
         starts = list(accumulate((len(token.data) for token in self._tokens), initial=0))
         fitted: dict[Channel, list[TokenLogprob]] = {}
         used = dict.fromkeys(texts, 0)
         lost: set[Channel] = set()
         at = 0
-        for field, length in self._runs:
+        for field, length in runs:
             text = texts[field][used[field] : used[field] + length].encode("utf-8", "replace")
             used[field] += length
-            place = _place(raw, text, at, starts, from_end=bool(lost))
-            if place is None:
+            begin, unknown = _place(raw, text, at, starts, from_end=bool(lost)), 0
+            # llama.cpp streams the words with which its template begins the reasoning: no token
+            # has them.
+            if begin < 0 and begun and not (at or lost) and (unknown := _prefix(raw, text)):
+                begin = 0
+            if begin < 0:
                 lost.add(field)
                 continue
-            unknown, begin = place
             at = begin + len(text) - unknown
             tokens = fitted.setdefault(field, [])
             if unknown:
@@ -134,27 +155,26 @@ class TokenTable:
         return Alternative(known, logprob)
 
 
-def _place(
-    raw: bytes, text: bytes, begin: int, starts: list[int], *, from_end: bool
-) -> tuple[int, int] | None:
-    """Find a stretch of text in the joined tokens: where, after how many bytes without tokens.
+def _place(raw: bytes, text: bytes, begin: int, starts: list[int], *, from_end: bool) -> int:
+    """Find a stretch of text in the joined tokens; -1 where it is not there.
 
-    Where an earlier stretch was not found, what precedes this one is not known: then its last place
-    is taken, not its first.
+    A place that begins and ends with a token comes before one that only begins with one, and that
+    before all others: `<` may be a token, or the beginning of a tag. Where an earlier stretch was
+    not found, what precedes this one is not known: then the last place is taken, not the first.
     """
-    at = first = raw.rfind(text, begin) if from_end else raw.find(text, begin)
+    at = best = raw.rfind(text, begin) if from_end else raw.find(text, begin)
+    most = 0
     for _ in range(TRIES):
         if at < 0:
             break
-        if starts[bisect_left(starts, at)] == at:
-            return 0, at
+        begins = starts[bisect_left(starts, at)] == at
+        ends = starts[bisect_left(starts, at + len(text))] == at + len(text)
+        if begins and ends:
+            return at
+        if begins > most:
+            best, most = at, 1
         at = raw.rfind(text, begin, at + len(text) - 1) if from_end else raw.find(text, at + 1)
-    if first >= 0:
-        return 0, first
-    # llama.cpp streams the words with which its template begins the reasoning: no token has them.
-    if begin == 0 and not from_end and (unknown := _prefix(raw, text)):
-        return unknown, 0
-    return None
+    return best
 
 
 def _prefix(raw: bytes, text: bytes) -> int:
