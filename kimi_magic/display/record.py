@@ -170,9 +170,10 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
 
 
 def _tokens(timeline: Timeline) -> tuple[TokenLogprob, ...]:
-    """Return the tokens of the final answer, where the server told how likely they were."""
+    """Return the tokens of the final answer, if it is known of any how likely it was."""
     steps = timeline.reply.record.steps if timeline.reply else ()
-    return steps[-1].logprobs if steps else ()
+    tokens = steps[-1].logprobs if steps else ()
+    return tokens if any(token.logprob is not None for token in tokens) else ()
 
 
 def confidence_line(timeline: Timeline) -> str:

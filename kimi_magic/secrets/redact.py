@@ -76,7 +76,7 @@ class Redactor:
         if isinstance(value, dict):
             return {
                 self._value(name): self._tokens(item)
-                if name in _LOGPROBS and isinstance(item, list)
+                if name in _LOGPROBS and isinstance(item, list | tuple)
                 else self._value(item)
                 for name, item in value.items()
             }

@@ -109,7 +109,7 @@ def test_one_line_of_text() -> None:
     assert confidence_text(tokens) == (
         "Least likely of 3 tokens: “↵” 10 %; “9” 30 % (else “8” 60 %)"
     )
-    assert confidence_text(tokens[:1]) == "Each of 1 token was at least 80% likely."
+    assert confidence_text(tokens[:1]) == "Each of 1 token was at least 80 % likely."
 
 
 def reply(tokens: list[TokenLogprob]) -> Reply:
@@ -126,6 +126,12 @@ def test_the_record_has_one_line_more() -> None:
     assert "Tokens of the answer" in with_them["text/html"]
     plain = with_them["text/plain"].split("\n\n")
     assert plain == ["So 9", "[Least likely of 2 tokens: “9” 30 %]", "— kimi-k2"]
+
+
+def test_nothing_is_said_where_nothing_is_known() -> None:
+    record = record_of(reply([token("9.9", None)])).data
+    assert "Tokens of the answer" not in record["text/html"]
+    assert record["text/plain"] == "9.9\n\n— kimi-k2"
 
 
 @pytest.mark.parametrize("most", [2000, 20_000, 200_000])
@@ -158,9 +164,8 @@ def test_whatever_a_stored_turn_holds_is_text(tokens: list[TokenLogprob]) -> Non
     """Also of a turn that was read from a file."""
     page = confidence_html(tokens, 100_000)
     parsed = Parsed(page)
-    assert parsed.tags <= set(
-        "div span pre details summary table thead tbody tr th td code".split()
-    )
+    tags = "div span pre details summary table thead tbody tr th td code"
+    assert parsed.tags <= set(tags.split())
     assert parsed.attributes <= {"style", "title", "scope"}
     assert clean(page) == page
     shown = "".join(text for text, _ in parsed.spans)

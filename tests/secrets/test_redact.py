@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,7 +133,7 @@ def test_tokens_that_spell_a_secret_are_left_out(sizes: list[int], rank: int, kn
     step = Step("It is so", logprobs=tokens, reasoning_logprobs=tokens)
     redacted = redactor.value(step)
     assert (redacted.logprobs, redacted.reasoning_logprobs) == ((), ())
-    stored = redactor.value({"steps": [asdict(step)]})
+    stored = redactor.value(TurnRecord(steps=(step,)).to_dict())
     assert stored["steps"][0]["logprobs"] == []
     completion = redactor.value(Completion(Message("assistant", "x"), logprobs=tokens))
     assert completion.logprobs == ()

@@ -77,7 +77,7 @@ def confidence_text(tokens: Sequence[TokenLogprob]) -> str:
     known = sum(token.logprob is not None for token in tokens)
     unsure = [tokens[place] for place in _least_likely(tokens)][:MOST_NAMED]
     if not unsure:
-        return f"Each of {count(known, 'token')} was at least {SURE:.0%} likely."
+        return f"Each of {count(known, 'token')} was at least {_percent(SURE)} likely."
     named = "; ".join(_said(token) for token in unsure)
     return f"Least likely of {count(known, 'token')}: {named}"
 
