@@ -131,7 +131,7 @@ def test_nobody_is_shut_out(bench: Bench, scripted_server: ScriptedServer, theme
     page.evaluate("() => document.querySelectorAll('details').forEach((d) => (d.open = true))")
     assert too_wide(page, record) <= 0
     narrow(bench, width=1000)
-    assert page.locator(record).get_by_text("Tokens of the answer").count() == 1
     assert complaints(page, record) == []
+    page.get_by_text("The least likely of").scroll_into_view_if_needed()
     bench.shot(f"9-tokens-{theme}")
     bench.theme("light")

@@ -78,7 +78,7 @@ def test_json_has_names_of_fields_and_text_for_what_it_lacks() -> None:
 
 
 def test_a_frame_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = {"a": [1, 2], "b": ["x", "y"]}
+    columns: dict[str, list[Any]] = {"a": [1, 2], "b": ["x", "y"]}
     assert to_frame(columns).equals(pd.DataFrame(columns))
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert to_frame(columns).to_dict(as_series=False) == columns

@@ -968,7 +968,8 @@ def test_logprobs_of_another_text() -> None:
 
 
 def test_a_dialect_that_refuses_logprobs() -> None:
-    body = {"model": "kimi-k2-thinking", "messages": [{"role": "user", "content": "Hi"}]}
+    asked = [{"role": "user", "content": "Hi"}]
+    body: dict[str, Any] = {"model": "kimi-k2-thinking", "messages": asked}
     body |= {"logprobs": True, "top_logprobs": 5}
     assert check_request(body) == []
     assert check_request(body, dialect="nvidia") == ["logprobs is not supported by this model"]
