@@ -127,6 +127,28 @@ def test_an_alternative_that_is_a_part_of_a_character_is_named_as_openai_does() 
     assert [other.token for other in token.alternatives] == ["bytes:\\xe4\\xb8", "\ufffd"]
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens", "shown"),
+    [
+        ("a🙂 b", ["a", "\ufffd", "\ufffd", " b"], ["a", "", "🙂", " b"]),
+        ("a 🙂東", ["a", " \ufffd", "\ufffd", "東"], ["a", "", " 🙂", "東"]),
+        ("🙂🙂", ["\ufffd"] * 6, ["", "", "", "", "", "🙂🙂"]),
+        ("\ufffd!", ["\ufffd", "!"], ["\ufffd", "!"]),
+    ],
+)
+def test_parts_of_characters_that_were_sent_as_such(
+    text: str, tokens: list[str], shown: list[str]
+) -> None:
+    """As SGLang sends them: the bytes are those of U+FFFD."""
+    entries = [entry("</think>"), *(entry(token) for token in tokens), entry("<|im_end|>")]
+    completion = fold(
+        chunk({"reasoning_content": "So."}, entry("So"), entry(".")),
+        chunk({"content": text}, *entries),
+    )
+    assert texts(completion.logprobs) == shown
+    assert texts(completion.reasoning_logprobs) == ["So", "."]
+
+
 ALPHABET = st.text("ab .\n🙂東é<", min_size=1, max_size=8)
 
 
@@ -142,8 +164,10 @@ def test_tokens_and_deltas_cut_anywhere(
         return [whole[a:b] for a, b in pairwise(edges)]
 
     reasoning, content = "".join(thought), "".join(said)
-    tokens = [entry(piece, -1.0) for piece in cut(reasoning.encode())]
-    tokens += [entry("<|close|>think<|sep|>")] if reasoning else []
+    tokens = []
+    if reasoning:
+        tokens = [entry(piece, -1.0) for piece in cut(reasoning.encode())]
+        tokens.append(entry("<|close|>think<|sep|>"))
     tokens += [entry(piece, -2.0) for piece in cut(content.encode())]
     deltas = [{"reasoning": piece} for piece in cut(reasoning)]
     deltas += [{"content": piece} for piece in cut(content)]

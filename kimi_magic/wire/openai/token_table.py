@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import codecs
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any, NamedTuple
 
 from kimi_magic.core.messages import Alternative, TokenLogprob
@@ -29,8 +29,10 @@ ROUNDING = 0.001  # a probability of 1 in half precision may come out larger
 TOKEN_BYTES, ALTERNATIVE_BYTES = 200, 100
 # A text may also stand inside of tokens, where it is not the one that was written: so many places
 # are looked at.
-TRIES = 20
+TRIES = 8
 HEAD = 16
+LONGEST_BROKEN = 64  # characters in a row
+REPLACED = "\N{REPLACEMENT CHARACTER}".encode()
 
 
 class _Token(NamedTuple):
@@ -89,49 +91,15 @@ class TokenTable:
         whole.append(("content", len(texts["content"])))
         best: dict[Channel, tuple[TokenLogprob, ...]] = {}
         made = [field for field, text in texts.items() if text]
-        for runs in (whole, self._runs):
-            for begun in (False, True):
-                found = self._fit(texts, [run for run in runs if run[1]], begun=begun)
-                if len(found) == len(made):
-                    return found
-                best = max(best, found, key=len)
+        tables = [self._tokens]
+        if any(REPLACED in token.data for token in self._tokens):
+            tables.append(_mended(self._tokens, texts["reasoning"] + texts["content"]))
+        for tokens, runs, begun in product(tables, (whole, self._runs), (False, True)):
+            found = _fit(tokens, texts, [run for run in runs if run[1]], begun=begun)
+            if len(found) == len(made):
+                return found
+            best = max(best, found, key=len)
         return best
-
-    def _fit(
-        self, texts: Mapping[Channel, str], runs: Iterable[tuple[Channel, int]], *, begun: bool
-    ) -> dict[Channel, tuple[TokenLogprob, ...]]:
-        """Look for the stretches in that order; the first may have ``begun`` before its tokens."""
-        raw = b"".join(token.data for token in self._tokens)
-        starts = list(accumulate((len(token.data) for token in self._tokens), initial=0))
-        fitted: dict[Channel, list[TokenLogprob]] = {}
-        used = dict.fromkeys(texts, 0)
-        lost: set[Channel] = set()
-        at = 0
-        for field, length in runs:
-            text = texts[field][used[field] : used[field] + length].encode("utf-8", "replace")
-            used[field] += length
-            begin, unknown = _place(raw, text, at, starts, from_end=bool(lost)), 0
-            # llama.cpp streams the words with which its template begins the reasoning: no token
-            # has them.
-            if begin < 0 and begun and not (at or lost) and (unknown := _prefix(raw, text)):
-                begin = 0
-            if begin < 0:
-                lost.add(field)
-                continue
-            at = begin + len(text) - unknown
-            tokens = fitted.setdefault(field, [])
-            if unknown:
-                tokens.append(TokenLogprob(text[:unknown].decode()))
-            tokens += self._between(begin, at, starts)
-        return {field: tuple(found) for field, found in fitted.items() if field not in lost}
-
-    def _between(self, begin: int, end: int, starts: list[int]) -> Iterator[TokenLogprob]:
-        """Yield the tokens of a stretch, cut where it begins or ends within one."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for number in range(bisect_right(starts, begin) - 1, bisect_left(starts, end)):
-            token, start = self._tokens[number], starts[number]
-            data = token.data[max(begin - start, 0) : max(end - start, 0)]
-            yield TokenLogprob(decoder.decode(data), token.logprob, token.alternatives)
 
     def _read(self, entry: Any) -> _Token | None:
         if not isinstance(entry, dict) or not isinstance(entry.get("token"), str):
@@ -153,6 +121,85 @@ class TokenTable:
             known = self._texts[text] = text
             self.bytes += 4 * len(text)
         return Alternative(known, logprob)
+
+
+def _fit(
+    kept: list[_Token],
+    texts: Mapping[Channel, str],
+    runs: Iterable[tuple[Channel, int]],
+    *,
+    begun: bool,
+) -> dict[Channel, tuple[TokenLogprob, ...]]:
+    """Look for the stretches in that order; the first may have ``begun`` before its tokens."""
+    raw = b"".join(token.data for token in kept)
+    starts = list(accumulate((len(token.data) for token in kept), initial=0))
+    fitted: dict[Channel, list[TokenLogprob]] = {}
+    used = dict.fromkeys(texts, 0)
+    lost: set[Channel] = set()
+    at = 0
+    for field, length in runs:
+        text = texts[field][used[field] : used[field] + length].encode("utf-8", "replace")
+        used[field] += length
+        begin, unknown = _place(raw, text, at, starts, from_end=bool(lost)), 0
+        # llama.cpp streams the words with which its template begins the reasoning: no token
+        # has them.
+        if begin < 0 and begun and not (at or lost) and (unknown := _prefix(raw, text)):
+            begin = 0
+        if begin < 0:
+            lost.add(field)
+            continue
+        at = begin + len(text) - unknown
+        tokens = fitted.setdefault(field, [])
+        if unknown:
+            tokens.append(TokenLogprob(text[:unknown].decode()))
+        tokens += _between(kept, starts, begin, at)
+    return {field: tuple(found) for field, found in fitted.items() if field not in lost}
+
+
+def _between(kept: list[_Token], starts: list[int], begin: int, end: int) -> Iterator[TokenLogprob]:
+    """Yield the tokens of a stretch, cut where it begins or ends within one."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    first = bisect_left(starts, begin)
+    first -= starts[first] != begin
+    for number in range(first, bisect_left(starts, end)):
+        token, start = kept[number], starts[number]
+        data = token.data[max(begin - start, 0) : max(end - start, 0)]
+        yield TokenLogprob(decoder.decode(data), token.logprob, token.alternatives)
+
+
+def _mended(tokens: list[_Token], text: str) -> list[_Token]:
+    """Put parts of characters right that a server sent as U+FFFD, in the bytes too.
+
+    SGLang and older versions of vLLM decode each token for itself. What the text has between the
+    tokens around them is given to the last of several.
+    """
+    mended, broken, at, most = list(tokens), list[int](), 0, 0
+    for number, token in enumerate(tokens):
+        piece = token.data.decode("utf-8", "replace")
+        if REPLACED in token.data:
+            broken.append(number)
+            most += len(piece)
+            continue
+        if broken and piece:
+            end = text.find(piece, at + 1, at + min(most, LONGEST_BROKEN) + len(piece))
+            if end < 0:
+                continue
+            _give(mended, broken, text[at:end])
+            at, most = end, 0
+        if text.startswith(piece, at):
+            at += len(piece)
+    if broken and len(text) - at <= most:
+        _give(mended, broken, text[at:])
+    return mended
+
+
+def _give(tokens: list[_Token], numbers: list[int], text: str) -> None:
+    """Give a text to the last of some tokens, none to the others, which are then done with."""
+    last = numbers[-1]
+    for number in numbers:
+        data = text.encode("utf-8", "replace") if number == last else b""
+        tokens[number] = tokens[number]._replace(data=data)
+    numbers.clear()
 
 
 def _place(raw: bytes, text: bytes, begin: int, starts: list[int], *, from_end: bool) -> int:
