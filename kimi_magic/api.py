@@ -51,6 +51,7 @@ def ask(
     judge: str | None = None,
     until_agree: int | None = None,
     equal: Callable[[Any, Any], bool] | None = None,
+    logprobs: bool | None = None,
 ) -> Reply:
     """Ask the model.
 
@@ -97,6 +98,9 @@ def ask(
     approve : str, optional
         Who says yes to calls: ``auto`` (asks for tools with ``confirm=True``), ``ask`` (asks for
         each), ``yes`` (asks for none), ``no`` (refuses each).
+    logprobs : bool, optional
+        Ask how likely each token was, where the server tells: the record marks them, and
+        ``reply.logprobs`` is a frame.
     variables : sequence of str or mapping, optional
         Names of the notebook's variables, or names and values: their summaries go along.
     schema : type, dict or str, optional
@@ -140,6 +144,7 @@ def stream(
     judge: str | None = None,
     until_agree: int | None = None,
     equal: Callable[[Any, Any], bool] | None = None,
+    logprobs: bool | None = None,
 ) -> Iterator[Event]:
     """Ask the model and yield the turn's events as they happen.
 

@@ -143,7 +143,7 @@ def test_no_public_object_shares_the_name_of_a_module() -> None:
 
 KEYWORDS = (
     "tools variables system model endpoint chat schema effort heavy temperature top_p "
-    "max_tokens seed stop max_steps approve show judge until_agree equal"
+    "max_tokens seed stop max_steps approve show judge until_agree equal logprobs"
 ).split()
 
 

@@ -63,7 +63,7 @@ def portable(
 
 
 def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
-    """Leave out what is of this run, of this machine, or shown in HTML."""
+    """Leave out what is of this run, of this machine, or shown in HTML, as logprobs are."""
     steps = tuple(
         replace(
             step,
@@ -80,6 +80,8 @@ def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
             ),
             usage=step.usage if times else step.usage.steady,
             timings=step.timings if times else Timings(),
+            logprobs=(),
+            reasoning_logprobs=(),
         )
         for step in record.steps
     )

@@ -15,6 +15,7 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.core.text import clip, mend_surrogates
 
 __all__ = [
+    "Alternative",
     "Completion",
     "ImagePart",
     "Message",
@@ -25,6 +26,7 @@ __all__ = [
     "Step",
     "TextPart",
     "Timings",
+    "TokenLogprob",
     "ToolCall",
     "ToolResult",
     "Usage",
@@ -328,15 +330,62 @@ class Timings:
     first_answer: float | None = None
 
 
+class Alternative(NamedTuple):
+    """A token that could have stood in the place of another, with its logarithm."""
+
+    token: str
+    logprob: float
+
+    @property
+    def probability(self) -> float | None:
+        return _probability(self.logprob)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of an answer, and how likely it was.
+
+    Attributes
+    ----------
+    token : str
+        Its text. A character that several tokens make is in the last of them.
+    logprob : float or None
+        The natural logarithm of its probability; None where the server gave none, as for a text
+        that the server's template began. -9999 stands for any that is about 0 (OpenAI API
+        reference, *logprobs*).
+    alternatives : tuple of Alternative
+        The likeliest tokens at this place, itself among them if it is one.
+    """
+
+    token: str
+    logprob: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+
+    @property
+    def probability(self) -> float | None:
+        return None if self.logprob is None else _probability(self.logprob)
+
+
+def _probability(logprob: float) -> float | None:
+    """Return the probability of a logarithm; None for what is no logarithm of one."""
+    return None if math.isnan(logprob) else math.exp(min(logprob, 0.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The answer of one model call, whole or cut off."""
+    """The answer of one model call, whole or cut off.
+
+    ``sent_logprobs``: the server sent some, even if they do not fit the text.
+    """
 
     message: Message
     finish_reason: str | None = None
     usage: Usage = Usage()
     model: str | None = None
     timings: Timings = Timings()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reasoning_logprobs: tuple[TokenLogprob, ...] = ()
+    sent_logprobs: bool = False
 
     def __bool__(self) -> bool:
         """Return True if anything at all arrived."""
@@ -345,7 +394,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One model call and the results of the tools that it asked for."""
+    """One model call and the results of the tools that it asked for.
+
+    ``logprobs`` are the tokens of its text, ``reasoning_logprobs`` those of its reasoning, where
+    the server gave them: joined they are that text.
+    """
 
     text: str = ""
     reasoning_parts: tuple[ReasoningPart, ...] = ()
@@ -354,6 +407,8 @@ class Step:
     usage: Usage = Usage()
     finish_reason: str | None = None
     timings: Timings = Timings()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reasoning_logprobs: tuple[TokenLogprob, ...] = ()
 
     @property
     def reasoning(self) -> str:

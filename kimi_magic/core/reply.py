@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,11 @@ from kimi_magic.core.text import clip
 from kimi_magic.core.turn_record import Failure, TurnRecord
 
 __all__ = ["CodeBlock", "Reply"]
+
+NO_LOGPROBS = (
+    "No logprobs came with this reply: `%%kimi --logprobs` or kimi.ask(…, logprobs=True) asks a "
+    "server that gives them."
+)
 
 
 class CodeBlock(NamedTuple):
@@ -66,6 +72,8 @@ class Reply:
         The attempts that the answer was aggregated from, in heavy mode.
     agreement : dict
         The share of the attempts for each distinct answer of theirs, the largest first.
+    logprobs : pandas.DataFrame or polars.DataFrame
+        How likely each token was, where ``logprobs=True`` or ``--logprobs`` asked for it.
     """
 
     record: TurnRecord = field(default_factory=TurnRecord)
@@ -132,6 +140,27 @@ class Reply:
         return {answer: len(numbers) / count for answer, numbers in groups.items()}
 
     @property
+    def logprobs(self) -> Any:
+        """The tokens as a frame of pandas, else of polars: one row each, in order.
+
+        The columns are ``step`` and ``place`` (counted from 1, the place within its text), ``kind``
+        (``reasoning`` or ``answer``), ``token``, ``logprob``, ``probability``, and
+        ``alternatives``: a list of dicts with the same three for the likeliest tokens there.
+
+        Raises
+        ------
+        KimiError
+            No logprobs came with this reply, or neither pandas nor polars is installed.
+        """
+        from kimi_magic.core.tabular import to_frame
+
+        columns = _logprob_columns(self.record.steps)
+        if not columns["token"]:
+            raise KimiError(NO_LOGPROBS)
+        with whole_imports():
+            return to_frame(columns)
+
+    @property
     def messages(self) -> list[dict[str, Any]]:
         return [message.to_dict() for message in self.record.messages]
 
@@ -173,10 +202,10 @@ class Reply:
         KimiError
             Neither pandas nor polars is installed.
         """
-        from kimi_magic.core.step_table import step_rows, to_frame
+        from kimi_magic.core.step_table import step_rows, steps_frame
 
         with whole_imports():
-            return to_frame(step_rows(self.record))
+            return steps_frame(step_rows(self.record))
 
     def timeline(self) -> Any:
         """Draw reasoning, tools and answer over time: a bar a step, or a bar a trajectory.
@@ -250,6 +279,25 @@ class Reply:
         """
         if cell_number() != self.shown_in or not has_kernel(running_shell()):
             raise NotImplementedError
+
+
+def _logprob_columns(steps: tuple[Step, ...]) -> dict[str, list[Any]]:
+    """Return the columns of the frame of tokens; NaN for what is not known."""
+    names = ("step", "place", "kind", "token", "logprob", "probability", "alternatives")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for number, step in enumerate(steps, 1):
+        for kind, tokens in (("reasoning", step.reasoning_logprobs), ("answer", step.logprobs)):
+            for place, token in enumerate(tokens, 1):
+                others = [
+                    other._asdict() | {"probability": other.probability}
+                    for other in token.alternatives
+                ]
+                known = math.nan if token.logprob is None else token.logprob
+                likely = math.nan if token.probability is None else token.probability
+                row = (number, place, kind, token.token, known, likely, others)
+                for name, value in zip(names, row, strict=True):
+                    columns[name].append(value)
+    return columns
 
 
 def _revived(failure: Failure | None) -> BaseException | None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Step
+from kimi_magic.core.tabular import to_frame
 from kimi_magic.core.turn_record import TurnRecord
 
-__all__ = ["Phase", "StepRow", "step_rows", "to_frame"]
+__all__ = ["Phase", "StepRow", "step_rows", "steps_frame"]
 
 Phase = Literal["waiting", "reasoning", "answer", "tools"]
 # Tokens a second are told where they came over some time, not where an answer came in one piece.
@@ -130,7 +130,7 @@ def _row(lane: int, number: int, step: Step, began: float) -> StepRow:
     )
 
 
-def to_frame(rows: list[StepRow]) -> Any:
+def steps_frame(rows: list[StepRow]) -> Any:
     """Return the rows as a frame of pandas or, where that is not installed, of polars.
 
     Raises
@@ -138,20 +138,9 @@ def to_frame(rows: list[StepRow]) -> Any:
     KimiError
         Neither is installed.
     """
-    names = list(StepRow.__dataclass_fields__)
-    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in names}
-    numbers = ("first_token", "first_answer", "tokens_per_second")
-    try:
-        import pandas as pd
-    except ImportError:
-        pass
-    else:
-        return pd.DataFrame(columns).astype(dict.fromkeys(numbers, float))
-    try:
-        import polars as pl
-    except ImportError:
-        raise KimiError(
-            "A frame needs pandas or polars: install one with `pip install pandas`."
-        ) from None
-    kinds = {**dict.fromkeys(numbers, pl.Float64), "finish_reason": pl.String}
-    return pl.DataFrame(columns, schema_overrides=kinds)
+    names = StepRow.__dataclass_fields__
+    return to_frame(
+        {name: [getattr(row, name) for row in rows] for name in names},
+        numbers=("first_token", "first_answer", "tokens_per_second"),
+        texts=("finish_reason",),
+    )

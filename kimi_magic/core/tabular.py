@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kimi_magic.core.errors import KimiError
 
-__all__ = ["to_json", "to_pandas", "to_table"]
+__all__ = ["to_frame", "to_json", "to_pandas", "to_table"]
 
 
 def to_json(value: Any) -> Any:
@@ -44,3 +44,29 @@ def to_pandas(value: Any) -> Any:
             "pandas is not installed: install it with `pip install pandas`, or take reply.data."
         ) from None
     return pd.DataFrame(rows, columns=columns)
+
+
+def to_frame(
+    columns: Mapping[str, Sequence[Any]], *, numbers: Iterable[str] = (), texts: Iterable[str] = ()
+) -> Any:
+    """Make a frame of columns: of pandas or, where that is not installed, of polars.
+
+    ``numbers`` and ``texts`` are columns of that type that may hold None, or nothing else.
+
+    Raises
+    ------
+    KimiError
+        Neither is installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        try:
+            import polars as pl
+        except ImportError:
+            raise KimiError(
+                "A frame needs pandas or polars: install one with `pip install pandas`."
+            ) from None
+        kinds = {**dict.fromkeys(numbers, pl.Float64), **dict.fromkeys(texts, pl.String)}
+        return pl.DataFrame(columns, schema_overrides=kinds)
+    return pd.DataFrame(columns).astype(dict.fromkeys(numbers, float))

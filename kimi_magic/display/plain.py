@@ -6,7 +6,7 @@ import sys
 
 from kimi_magic.core.events import ApprovalAsked, Envelope, Preparing, TurnFinished
 from kimi_magic.core.text import clean, without_stacks
-from kimi_magic.display.record import call_text, lane_line, tokens_line
+from kimi_magic.display.record import call_text, confidence_line, lane_line, tokens_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import Throttle, ViewOptions
@@ -84,6 +84,9 @@ class PlainView:
 
     def _footer(self) -> None:
         reply = self._timeline.reply
+        if line := confidence_line(self._timeline):
+            self._pending.append(f"\n[{line}]\n")
+            self._flush()
         if self._options.usage and reply is not None:
             self._pending.append(f"\n[{tokens_line(reply.usage)} · {reply.usage.seconds:.1f} s]\n")
             self._flush()

@@ -18,10 +18,11 @@ from textwrap import indent
 from typing import Any, NamedTuple, Protocol
 
 from kimi_magic.core.events import Envelope, ToolFinished, ToolStarted
-from kimi_magic.core.messages import ImagePart, ToolCall, ToolResult, Usage
+from kimi_magic.core.messages import ImagePart, TokenLogprob, ToolCall, ToolResult, Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clean, count, escape_hidden, reveal, without_stacks
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
+from kimi_magic.display.html.confidence import confidence_html, confidence_text
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html, result_text
@@ -36,6 +37,7 @@ __all__ = [
     "arguments_html",
     "call_line",
     "call_text",
+    "confidence_line",
     "is_record",
     "lane_line",
     "lanes_line",
@@ -80,6 +82,7 @@ _PROMPT = (
 _ASIDE = "opacity:.65"
 _FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 CALL_WIDTH = 70
+MARKED_SHARE = 2  # of max_chars, the part that the marked tokens take with their HTML
 MIN_TURN = 2000  # characters of a turn in a chat
 EMPTY = "The chat is empty."
 ASIDE = "Set aside by cells that were run again"
@@ -161,12 +164,28 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
     pieces = _pieces(timeline, options)
     if timeline.lanes:
         pieces.insert(timeline.lanes_at, _lanes_html(timeline, options))
+    if tokens := _tokens(timeline):
+        marked = confidence_html(tokens, options.max_chars // MARKED_SHARE)
+        pieces.append(_details("Tokens of the answer", marked, is_open=True))
     facts = [timeline.head]
     if (reply := timeline.reply) is not None:
         facts += [f"{len(reply.steps)} steps"] if len(reply.steps) > 1 else []
         facts += [tokens_line(reply.usage)] if options.usage else []
     footer = f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}</div>'
     return "\n".join(["<div>", *pieces, *_cut(timeline.left_out), footer, "</div>"])
+
+
+def _tokens(timeline: Timeline) -> tuple[TokenLogprob, ...]:
+    """Return the tokens of the final answer, if it is known of any how likely it was."""
+    steps = timeline.reply.record.steps if timeline.reply else ()
+    tokens = steps[-1].logprobs if steps else ()
+    return tokens if any(token.logprob is not None for token in tokens) else ()
+
+
+def confidence_line(timeline: Timeline) -> str:
+    """Return one line on the answer's least likely tokens; "" where nothing is known of any."""
+    tokens = _tokens(timeline)
+    return confidence_text(tokens) if tokens else ""
 
 
 def _pieces(timeline: Timeline, options: ViewOptions) -> list[str]:
@@ -344,6 +363,7 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
         paragraphs.append(text)
     if timeline.lanes and timeline.lanes_at >= len(timeline.segments):
         paragraphs.append(_lanes_text(timeline))
+    paragraphs += [f"[{line}]"] if (line := confidence_line(timeline)) else []
     paragraphs += [timeline.left_out] if timeline.left_out else []
     paragraphs.append(f"— {timeline.head}")
     if options.usage and timeline.reply is not None:

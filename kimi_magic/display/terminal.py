@@ -15,7 +15,7 @@ from rich.text import Text
 from kimi_magic.core.text import clean, without_stacks
 from kimi_magic.display.html.markdown import Blocks, parser
 from kimi_magic.display.plain import PlainView
-from kimi_magic.display.record import call_text
+from kimi_magic.display.record import call_text, confidence_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op
 from kimi_magic.display.view import Throttle, ViewOptions
@@ -124,6 +124,8 @@ class TerminalView(PlainView):
             facts.append(f"{usage.seconds:.1f} s")
             if self._options.usage:
                 facts[1:] = [str(usage)]
+        if line := confidence_line(timeline):
+            self._console.print(Text(without_stacks(line), style="dim"), end="\n\n")
         self._console.print(Text(" · ".join(facts), style="dim"))
 
 

@@ -134,4 +134,5 @@ OPTIONS = (
         "|".join(APPROVE),
         choices=APPROVE,
     ),
+    Option(("--logprobs",), "mark each token of the answer by how likely it was"),
 )

@@ -35,7 +35,7 @@ VARIED = (
     "max_steps approve"
 ).split()
 """Keywords of ``kimi.ask`` that take a list of values."""
-SINGLE = "tools variables schema equal stop".split()
+SINGLE = "tools variables schema equal stop logprobs".split()
 """Those whose one value may be a list, and that are the same for all rows."""
 SAMPLING = ("temperature", "top_p", "seed")
 MEASURED = "repeat answer data correct prompt_tokens tokens seconds cost error reply".split()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from itertools import zip_longest
 from typing import Any, TypeVar, cast
 
 from kimi_magic.core.events import ContentDelta
-from kimi_magic.core.messages import ImagePart, Message, ToolResult
+from kimi_magic.core.messages import ImagePart, Message, TokenLogprob, ToolResult
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import Key
@@ -20,6 +21,7 @@ __all__ = ["Redactor", "redact_logs"]
 T = TypeVar("T")
 
 _OURS = (Message.__module__, ContentDelta.__module__, TurnRecord.__module__)
+_LOGPROBS = ("logprobs", "reasoning_logprobs")  # the fields of a step, in a stored turn too
 _OUR_WORDS = ("role", "reasoning_key")  # from a short list of our own, whatever a server sends
 
 # Of the HTTP library: they log the headers of responses, and the words beside a status.
@@ -73,10 +75,14 @@ class Redactor:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {self._value(name): self._value(item) for name, item in value.items()}
+            return {
+                self._value(name): self._tokens(item)
+                if name in _LOGPROBS and isinstance(item, list | tuple)
+                else self._value(item)
+                for name, item in value.items()
+            }
         if isinstance(value, list | tuple):
-            items = [self._value(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+            return self._items(value)
         if isinstance(value, ToolResult):
             for_the_model = Redactor(self._keys, shapes=True)
             content = for_the_model.text(value.content)
@@ -92,6 +98,31 @@ class Redactor:
             inside = {name: getattr(value, name) for name in theirs}
             return replace(value, **self._value(inside))  # type: ignore[type-var]
         return value
+
+    def _items(self, value: list[Any] | tuple[Any, ...]) -> Sequence[Any]:
+        if value and isinstance(value[0], TokenLogprob):
+            return self._tokens(value)
+        items = [self._value(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+    def _tokens(self, tokens: Sequence[Any]) -> Sequence[Any]:
+        """Return the tokens of a text, none if they spell a secret: no single one holds it.
+
+        Neither may those that could have stood in their places.
+        """
+        columns = zip_longest(*map(_texts_of, tokens), fillvalue="")
+        for column in columns:
+            for text in ("".join(column), "\n".join(column)):
+                if self.text(text) != text:
+                    return type(tokens)()
+        return tokens
+
+
+def _texts_of(token: Any) -> list[str]:
+    """Return the text of a token and those of its alternatives, as objects or as stored."""
+    if isinstance(token, TokenLogprob):
+        return [token.token, *(other.token for other in token.alternatives)]
+    return [str(token.get("token")), *(str(other[0]) for other in token.get("alternatives", ()))]
 
 
 def redact_logs(redact: Callable[[str], str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import uuid
@@ -33,6 +34,10 @@ class Pace(TypedDict, total=False):
     cut_after: int | None
 
 
+Token = tuple[str | bytes, float] | tuple[str | bytes, float, Mapping[str, float]]
+"""A token with its logprob, and the logprobs of others; bytes where it is a part of a character."""
+
+
 class Answer(NamedTuple):
     """Bytes to send; a `Pace` counts the deltas."""
 
@@ -60,6 +65,7 @@ class Reply:
     calls: Sequence[tuple[str | None, str, str]]  # id, name, arguments
     finish_reason: str | None
     usage: Mapping[str, Any] | None
+    logprobs: bool | Sequence[Token] = False
 
     def answer(self, body: Mapping[str, Any], number: int) -> Answer:
         """Return the answer to the ``number``-th request of the server."""
@@ -70,30 +76,39 @@ class Reply:
         usage = self.usage or self._count(body)
         if body.get("stream"):
             head["object"] = "chat.completion.chunk"
-            last = {**head, "choices": [], "usage": usage}
-            asked = dig(body, "stream_options", "include_usage")
-            return self._stream(head, calls, finish, usage, [_event(last)] if asked else [])
+            return self._stream(head, body, calls, finish, usage)
         message = {**self.flavour.delta, "role": "assistant", "content": self.text}
         if self.reasoning is not None:
             message |= json.loads(dumps(self._thought()).replace(_HOLE, dumps(self.reasoning)))
         if calls:
             message |= {"content": self.text or None, "tool_calls": calls}
         choice = self._choice(finish, message=message)
+        if self.logprobs and body.get("logprobs"):
+            tokens = [*self._tokens(self.reasoning or ""), *self._tokens(self.text)]
+            choice["logprobs"] = {"content": [_entry(t, body) for t in tokens]}
         return json_answer({**head, "choices": [choice], "usage": usage})
 
     def _stream(
-        self, head: dict[str, Any], calls: Any, finish: str, usage: Any, last: list[str]
+        self, head: dict[str, Any], body: Mapping[str, Any], calls: Any, finish: str, usage: Any
     ) -> Answer:
         flavour = self.flavour
+        asked = dig(body, "stream_options", "include_usage")
+        last = [_event({**head, "choices": [], "usage": usage})] if asked else []
 
-        def event(delta: Mapping[str, Any], end: str | None = None) -> str:
+        def event(delta: Mapping[str, Any], end: str | None = None, **more: Any) -> str:
             count = {"usage": usage} if end and flavour.usage_in_choice else {}
             choice = self._choice(end, delta={**flavour.delta, **delta})
-            return _event({**head, "choices": [{**choice, **count}]})
+            return _event({**head, "choices": [{**choice, **count, **more}]})
 
         def events(delta: Mapping[str, Any], text: str) -> Iterator[str]:
+            if self.logprobs and body.get("logprobs"):
+                decoder = codecs.getincrementaldecoder("utf-8")()
+                for token in self._tokens(text):
+                    found = event(delta, logprobs={"content": [_entry(token, body)]})
+                    yield found.replace(_HOLE, dumps(decoder.decode(_data(token[0]))))
+                return
             parts = event(delta).split(_HOLE)
-            return (dumps(piece).join(parts) for piece in _pieces(text))
+            yield from (dumps(piece).join(parts) for piece in _pieces(text))
 
         deltas = [*events(self._thought(), self.reasoning or "")]
         deltas += events({"content": TEXT}, self.text)
@@ -111,6 +126,12 @@ class Reply:
             headers={"Content-Type": "text/event-stream; charset=utf-8"},
             joined=True,
         )
+
+    def _tokens(self, text: str) -> Sequence[Token]:
+        """Return the tokens of the answer or, made up, of any other text."""
+        if isinstance(self.logprobs, Sequence) and text == self.text:
+            return self.logprobs
+        return [(piece, -0.25 * (i % 9), {"?": -3.0}) for i, piece in enumerate(_pieces(text))]
 
     def _thought(self) -> dict[str, Any]:
         return {self.flavour.reasoning: TEXT, **self.flavour.details}
@@ -153,6 +174,24 @@ class Reply:
         total = prompt + answer
         usage = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": total}
         return {**usage, **self.flavour.cached}
+
+
+def _data(token: str | bytes) -> bytes:
+    return token if isinstance(token, bytes) else token.encode()
+
+
+def _entry(token: Token, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a token as the API has it, with as many others as the request asks for."""
+    text, logprob, others = token if len(token) == 3 else (*token, NOTHING)
+    pairs = [(text, logprob), *others.items()]
+    pairs.sort(key=lambda pair: -pair[1])
+    top = [_token(*pair) for pair in pairs[: body.get("top_logprobs") or 0]]
+    return {**_token(text, logprob), "top_logprobs": top}
+
+
+def _token(token: str | bytes, logprob: float) -> dict[str, Any]:
+    data = _data(token)
+    return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": [*data]}
 
 
 def as_json(value: Any) -> str:

@@ -11,8 +11,10 @@ from kimi_magic.testing.dialects import BY_NAME, Dialect, dig, items, json_objec
 _KEYS = (
     "model messages stream stream_options temperature top_p max_tokens max_completion_tokens seed "
     "stop tools tool_choice parallel_tool_calls response_format n presence_penalty user "
-    "frequency_penalty top_k cache_prompt chat_template_kwargs thinking reasoning reasoning_effort"
+    "frequency_penalty top_k cache_prompt chat_template_kwargs thinking reasoning reasoning_effort "
+    "logprobs top_logprobs"
 )
+NO_LOGPROBS = "logprobs is not supported by this model"
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+=*$")
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
@@ -36,6 +38,7 @@ def check_request(body: Mapping[str, Any], *, dialect: str = "moonshot") -> list
     messages, tools = body.get("messages"), body.get("tools")
     problems = [f"unknown key {key!r}" for key in body if key not in _KEYS.split()]
     problems += _parameters(body, BY_NAME[dialect])
+    problems += _logprobs(body, BY_NAME[dialect])
     problems += _k3_parameters(body) if BY_NAME[dialect].k3 else ()
     problems += check_messages(messages, dialect=dialect)
     problems += _ending(body, BY_NAME[dialect])
@@ -73,6 +76,16 @@ def _parameters(body: Mapping[str, Any], flavour: Dialect) -> Iterator[str]:
     choices = ("auto", "none", "required") if flavour.k3 else ("auto", "none")
     if given.get("tool_choice", "auto") not in choices:
         yield f"tool_choice must be {', '.join(choices)} or absent while the model thinks"
+
+
+def _logprobs(body: Mapping[str, Any], flavour: Dialect) -> Iterator[str]:
+    asked, top = body.get("logprobs") or False, body.get("top_logprobs") or 0
+    if not isinstance(asked, bool):
+        yield f"logprobs must be true or false, not {asked!r}"
+    elif asked and flavour.refuses_logprobs:
+        yield NO_LOGPROBS
+    if type(top) is not int or not 0 <= top <= 20 or (top and not asked):
+        yield f"top_logprobs must be an integer from 0 to 20, beside logprobs: true, not {top!r}"
 
 
 def _k3_parameters(body: Mapping[str, Any]) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Dialect(NamedTuple):
     max_temperature: float = 2
     text_only: tuple[str, ...] = ()  # roles whose content may not be a list
     partial_mode: bool = False  # a last assistant message may be continued
+    refuses_logprobs: bool = False
     k3: bool = False  # the rules of Kimi K3
     models: tuple[str, ...] = ("kimi-k2-thinking",)
 
@@ -78,6 +79,7 @@ BY_NAME = {
         whole_calls=True,
         request_id="NVCF-REQID",
         text_only=("system", "assistant"),
+        refuses_logprobs=True,
     ),
     "llamacpp": Dialect(
         opening={"role": "assistant", "content": None},

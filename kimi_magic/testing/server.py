@@ -16,8 +16,8 @@ try:
 except ImportError:
     raise ImportError('kimi_magic.testing needs aiohttp: pip install "kimi-magic[test]"') from None
 
-from kimi_magic.testing.answers import Answer, Pace, Reply, as_json, json_answer
-from kimi_magic.testing.checks import check_request
+from kimi_magic.testing.answers import Answer, Pace, Reply, Token, as_json, json_answer
+from kimi_magic.testing.checks import NO_LOGPROBS, check_request
 from kimi_magic.testing.dialects import BY_NAME, NOTHING, error_body, json_object
 
 
@@ -129,6 +129,7 @@ class ScriptedServer:
         tool_calls: Iterable[Mapping[str, Any]] = (),
         finish_reason: str | None = None,
         usage: Mapping[str, Any] | None = None,
+        logprobs: bool | Sequence[Token] = False,
         **pace: Unpack[Pace],
     ) -> None:
         """Script a completion, sent as a stream or as one JSON body, whichever is asked for.
@@ -144,11 +145,25 @@ class ScriptedServer:
             ``tool_calls`` or ``stop`` by default.
         usage : Mapping, optional
             Word counts by default.
+        logprobs : bool or sequence of tuple
+            Sent where a request asks for them; without them it is as if the server knew none.
+            True makes some up. Or the tokens that ``text`` is made of, one to a delta, each with
+            its logprob, and with those of others: ``("9", -0.1, {"8": -2.4})``. A part of a
+            character is bytes.
         **pace
             See `Pace`.
+
+        Raises
+        ------
+        ValueError
+            The tokens are not those of the text.
         """
+        if not isinstance(logprobs, bool):
+            whole = b"".join(t if isinstance(t, bytes) else t.encode() for t, *_ in logprobs)
+            if whole != text.encode():
+                raise ValueError(f"the tokens make {whole.decode('utf-8', 'replace')!r:.60}")
         calls = [(c.get("id"), c["name"], as_json(c.get("arguments", {}))) for c in tool_calls]
-        reply = Reply(self._flavour, text, reasoning, calls, finish_reason, usage)
+        reply = Reply(self._flavour, text, reasoning, calls, finish_reason, usage, logprobs)
         summary = f"reply({text!r:.60}, {len(calls)} tool calls)"
         self._script.append(_Entry(summary, reply.answer, **pace))
 
@@ -268,6 +283,8 @@ class ScriptedServer:
             return _Entry("models", lambda *_: answer)
         if (request.method, request.path) != ("POST", "/v1/chat/completions"):
             return self._refusal(404, f"nothing at {request.path}")
+        if self._flavour.refuses_logprobs and request.body.get("logprobs"):
+            return self._refusal(400, NO_LOGPROBS)  # as it may be asked: no complaint
         if not self.lenient:
             model = request.body.get("model")
             if self._flavour.k3 and model not in self.models:

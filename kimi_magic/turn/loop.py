@@ -50,6 +50,7 @@ from kimi_magic.core.messages import (
     join_parts,
 )
 from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.turn.logprobs import LogprobsAsked
 from kimi_magic.wire.models import Model
 
 __all__ = ["Command", "Loop", "Pause", "RunTools", "Send", "Stopped"]
@@ -80,13 +81,14 @@ class Send:
     """Ask the model with these messages and tool schemas.
 
     With ``whole``, the answer is to come in one piece, whatever the request says. ``max_tokens`` is
-    a limit in place of the request's own, 0 for none.
+    a limit in place of the request's own, 0 for none. ``logprobs`` asks for these.
     """
 
     messages: tuple[Message, ...]
     tools: Sequence[dict[str, Any]] = ()
     whole: bool = False
     max_tokens: int = 0
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,8 @@ class Loop:
         The limit of an answer's tokens that the requests hold; 0 where they hold none.
     limit_is_ours : bool
         The user did not choose that limit: it may be raised where it cuts a call.
+    logprobs : LogprobsAsked or None
+        Asks for the logarithms of the tokens.
     """
 
     def __init__(
@@ -171,7 +175,9 @@ class Loop:
         reasoning_key: str = "",
         max_tokens: int = 0,
         limit_is_ours: bool = False,
+        logprobs: LogprobsAsked | None = None,
     ) -> None:
+        self._logprobs = logprobs or LogprobsAsked()
         self._sees = model is not None and model.sees
         self._largest = (model.largest_output if model else None) or sys.maxsize
         self._keeps_reasoning = model is not None and model.past_reasoning == "all"
@@ -209,6 +215,8 @@ class Loop:
         """Take the turn to its end."""
         try:
             yield from self._run()
+            if notice := self._logprobs.conclude():
+                yield Notice(notice)
         except Stopped as stopped:
             self._partial = stopped.partial or self._partial
             if stopped.result:
@@ -314,7 +322,8 @@ class Loop:
             yield from self._make_room()
             yield RequestStarted(len(self._steps) + 1, attempt)
             messages, tools = self._request_messages(), self._tools
-            send = Send(messages, tools, whole, self._limit(messages, tools))
+            logprobs = self._logprobs.still
+            send = Send(messages, tools, whole, self._limit(messages, tools), logprobs)
             try:
                 completion = yield send
             except EndpointError as error:
@@ -335,6 +344,7 @@ class Loop:
             else:
                 assert isinstance(completion, Completion), "Send is answered with a Completion"
                 self._sent_limit = send.max_tokens or self._max_tokens
+                self._logprobs.learn(completion)
                 if self._window:
                     self._window.learn(messages, tools, completion.usage)
                 return completion
@@ -344,13 +354,15 @@ class Loop:
 
     def _do_without(self, error: EndpointError, send: Send) -> bool:
         """Do without what not every model of an endpoint has; False where nothing is left."""
+        if self._logprobs.refuse(error, named=True):
+            return True
         if send.max_tokens and isinstance(error, BadRequest):
             self._roomier = 0
             return True
         if send.messages[-1].partial and type(error) is BadRequest:
             self._partial_mode = False  # it is asked in words
             return True
-        return False
+        return self._logprobs.refuse(error)
 
     def _request_messages(self) -> tuple[Message, ...]:
         begun = to_continue(self._history) if self._partial_mode and not self._own else ()
@@ -565,6 +577,8 @@ def _step(completion: Completion, results: tuple[ToolResult, ...] = ()) -> Step:
         usage=completion.usage,
         finish_reason=completion.finish_reason,
         timings=completion.timings,
+        logprobs=completion.logprobs,
+        reasoning_logprobs=completion.reasoning_logprobs,
     )
 
 

@@ -15,6 +15,7 @@ from kimi_magic.config import Settings
 from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.messages import Message
 from kimi_magic.secrets.redact import Redactor
+from kimi_magic.turn.logprobs import LOGPROBS, LogprobsAsked
 from kimi_magic.turn.loop import Loop, Send
 from kimi_magic.turn.prompt import ComposedPrompt
 from kimi_magic.turn.request import TurnRequest, as_seen, parameters, system_prompt
@@ -47,6 +48,8 @@ class Draft:
         common = self.common
         if send.max_tokens:
             common = common | {self.limit_field: send.max_tokens}
+        if send.logprobs:
+            common = common | LOGPROBS
         if send.tools:
             return common
         # A server that holds the answer to a schema makes no calls.
@@ -61,7 +64,8 @@ class Draft:
 class Outgoing:
     """All that a turn sends, without the keys of ``keys``, unless they may be sent.
 
-    ``chat`` is the conversation that the turn continues, at ``place``.
+    ``chat`` is the conversation that the turn continues, at ``place``. ``lacking`` are the models
+    that give no logprobs.
     """
 
     request: TurnRequest
@@ -72,6 +76,7 @@ class Outgoing:
     keys: Sequence[Key]
     place: Place
     chat: Chat | None
+    lacking: set[tuple[str, str, str]]
 
     def drafts(self, target: Target) -> list[Draft]:
         """Return the drafts to try, the strictest hold on the answer first."""
@@ -114,6 +119,7 @@ class Outgoing:
             limit_is_ours=request.max_tokens is None and settings.max_tokens is None,
             model=model,
             reasoning_key=endpoint.reasoning_key,
+            logprobs=LogprobsAsked(target if request.logprobs else None, self.lacking),
         )
 
     def _sendable(self, value: T) -> T:

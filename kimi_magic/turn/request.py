@@ -96,6 +96,8 @@ class TurnRequest:
         Compares the answers of two trajectories.
     attempts : tuple of Reply
         Trajectories that are there already, to be aggregated.
+    logprobs : bool or None
+        Ask how likely each token was.
     """
 
     prompt: str | Sequence[Any]
@@ -129,6 +131,7 @@ class TurnRequest:
     until_agree: int | None = None
     equal: Callable[[Any, Any], bool] | None = None
     attempts: tuple[Reply, ...] = ()
+    logprobs: bool | None = None
 
     @property
     def continues(self) -> bool:
@@ -158,6 +161,8 @@ def make_request(prompt: Any, *, chat: str | Chat | None = None, **options: Any)
         raise KimiError(f"approve= is one of {', '.join(APPROVE)}; not {options['approve']!r}.")
     if options.get("effort") not in (None, *EFFORTS):
         raise KimiError(f"effort= is one of {', '.join(EFFORTS)}; not {options['effort']!r:.60}.")
+    if not isinstance(options.get("logprobs"), bool | None):
+        raise KimiError(f"logprobs= takes True or False; got {options['logprobs']!r:.60}.")
     if not isinstance(chat, str | Chat | None):
         raise KimiError(f"chat= takes a name or a chat; got {chat!r:.60}.")
     return TurnRequest(prompt, chat=chat.name if isinstance(chat, Chat) else chat, **options)

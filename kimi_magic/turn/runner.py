@@ -137,6 +137,7 @@ class PreparedTurn:
             self.keys,
             self.place,
             chat,
+            self.connector.without_logprobs,
         )
 
     def first_request(self, model: str | None) -> tuple[dict[str, Any], Send, list[str]]:

@@ -389,8 +389,10 @@ class Exchange:
             if self._client.wire.is_error(chunk):
                 self._deltas += self._fold.add(chunks[:count])
                 raise self._errors.from_chunk(chunk, started=self._fold.started)
+        before = self._fold.logprob_bytes
         deltas = self._fold.add(chunks)
         self._deltas += deltas
+        self._count_logprobs(before)
         if chunks:
             self._last_data = self._last_byte
         if self._fold.finish_reason and (deltas or self._answered is None):
@@ -398,6 +400,13 @@ class Exchange:
         self.inbox.text_bytes += sum(map(_size, deltas))
         if self.inbox.text_bytes > self._settings.max_turn_bytes:
             raise TooMuch("max_turn_bytes")
+
+    def _count_logprobs(self, before: int) -> None:
+        """Give up the tokens' logarithms where they take too much: the text does without."""
+        self.inbox.logprob_bytes += self._fold.logprob_bytes - before
+        if self.inbox.logprob_bytes > self._settings.max_turn_bytes:
+            self.inbox.logprob_bytes -= self._fold.logprob_bytes
+            self._fold.drop_logprobs()
 
     def _all_is_said(self, now: float) -> bool:
         if self._answered is None:

@@ -86,6 +86,8 @@ class Connector:
 
     def __init__(self) -> None:
         self.introduced = False  # True once the user was told that the practice model answers
+        # The models that give no logprobs, each with the name and the address of its endpoint.
+        self.without_logprobs: set[tuple[str, str, str]] = set()
         self.catalogue = Catalogue()
         self.model_records = ModelCatalogue()
         # By address, for those who name no model; "" where the list did not tell.

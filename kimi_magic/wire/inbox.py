@@ -40,10 +40,12 @@ class Inbox:
     ----------
     text_bytes : int
         The text in the answers of all exchanges so far, counted by those.
+    logprob_bytes : int
+        What the logarithms of their tokens take.
     """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
-        self.text_bytes = 0
+        self.text_bytes = self.logprob_bytes = 0
         self._most = most
         self._queue: queue.SimpleQueue[tuple[Exchange, Arrival]] = queue.SimpleQueue()
         self._gathered: deque[tuple[Exchange, Arrival]] = deque()

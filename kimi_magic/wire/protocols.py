@@ -40,6 +40,13 @@ class Fold(Protocol):
     def started(self) -> bool:
         """True once a first token has arrived."""
 
+    @property
+    def logprob_bytes(self) -> int:
+        """Bytes of memory that the logarithms of its tokens take."""
+
+    def drop_logprobs(self) -> None:
+        """Do without these: there are too many."""
+
     def add(self, chunks: Sequence[Mapping[str, Any]]) -> list[Delta]:
         """Fold in chunks that arrived together; return what they add."""
 

@@ -101,8 +101,9 @@ def test_nobody_is_shut_out(bench: Bench, scripted_server: ScriptedServer, theme
     page, turn = bench.page, bench.turn
     bench.theme(theme)
     scripted_server.reply(reasoning="I think about it. " * 60, tool_calls=CALLS, rate=60)
-    scripted_server.reply(ANSWER + "To be continued. " * 60, reasoning="Now.", rate=40)
-    bench.run("%%kimi -T trend,broken,run_python,order --approve auto\nGo.")
+    said = ANSWER + "To be continued. " * 60
+    scripted_server.reply(said, reasoning="Now.", rate=40, logprobs=True)
+    bench.run("%%kimi -T trend,broken,run_python,order --approve auto --logprobs\nGo.")
     turn.get_by_text("think about").first.wait_for()
     assert complaints(page, ".kimi-turn") == []
 
@@ -131,4 +132,6 @@ def test_nobody_is_shut_out(bench: Bench, scripted_server: ScriptedServer, theme
     assert too_wide(page, record) <= 0
     narrow(bench, width=1000)
     assert complaints(page, record) == []
+    page.get_by_text("The least likely of").scroll_into_view_if_needed()
+    bench.shot(f"9-tokens-{theme}")
     bench.theme("light")

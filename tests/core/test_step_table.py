@@ -10,7 +10,7 @@ from hypothesis import given
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.step_table import step_rows, to_frame
+from kimi_magic.core.step_table import step_rows, steps_frame
 from kimi_magic.core.turn_record import TurnRecord
 from tests.lab.steps import timed_step, timed_turn, turns
 
@@ -67,7 +67,7 @@ def test_other_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = Reply(timed_turn()).steps_frame()
     assert type(frame).__module__.startswith("polars")
     assert frame["first_answer"].to_list() == [None, 1.0]
-    assert to_frame([]).height == 0
+    assert steps_frame([]).height == 0
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(KimiError, match="pip install pandas"):
         Reply(timed_turn()).steps_frame()

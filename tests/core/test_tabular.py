@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.tabular import to_json, to_pandas, to_table
+from kimi_magic.core.tabular import to_frame, to_json, to_pandas, to_table
 
 
 class City(BaseModel):
@@ -75,3 +75,13 @@ def test_json_has_names_of_fields_and_text_for_what_it_lacks() -> None:
         "odd": "<class 'object'>",
         "set": [1],
     }
+
+
+def test_a_frame_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns: dict[str, list[Any]] = {"a": [1, 2], "b": ["x", "y"]}
+    assert to_frame(columns).equals(pd.DataFrame(columns))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert to_frame(columns).to_dict(as_series=False) == columns
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(KimiError, match="needs pandas or polars"):
+        to_frame(columns)

@@ -18,12 +18,14 @@ from hypothesis import given
 import kimi_magic as kimi
 from kimi_magic.core.errors import KimiError, RateLimited, TurnInterrupted
 from kimi_magic.core.messages import (
+    Alternative,
     Message,
     Output,
     ReasoningPart,
     Step,
     TextPart,
     Timings,
+    TokenLogprob,
     ToolCall,
     ToolResult,
     Usage,
@@ -73,6 +75,10 @@ MESSAGES = st.builds(
     st.booleans(),
 )
 TIMINGS = st.builds(Timings, SECONDS, st.none() | SECONDS, st.none() | SECONDS)
+LOGPROBS = st.floats(-9999, 0)
+TOKENS = st.builds(
+    TokenLogprob, TEXTS, st.none() | LOGPROBS, several(st.builds(Alternative, TEXTS, LOGPROBS))
+)
 STEPS = st.builds(
     Step,
     TEXTS,
@@ -82,6 +88,8 @@ STEPS = st.builds(
     USAGES,
     st.none() | TEXTS,
     TIMINGS,
+    several(TOKENS),
+    several(TOKENS),
 )
 RECORDS = st.builds(
     TurnRecord,

@@ -7,14 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.core.messages import (
+    Alternative,
     Completion,
     Message,
     Output,
+    Step,
     TextPart,
+    TokenLogprob,
     ToolCall,
     ToolResult,
     as_reasoning,
 )
+from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.redact import Redactor
 
@@ -104,3 +108,44 @@ def test_of_a_tools_result_the_model_reads_less_than_the_reader() -> None:
     assert (redacted.error, redacted.traceback, redacted.call_id) == ("[key]", "[key]", "call-1")
     assert redacted.value is live
     assert live == [KEY]
+
+
+PIECES = st.lists(st.integers(1, 9), min_size=9, max_size=9)
+
+
+def spelled(secret: str, sizes: list[int], rank: int) -> tuple[TokenLogprob, ...]:
+    """Tokens that spell a secret, themselves or with those that could stand in their places."""
+    tokens, at = [TokenLogprob("It is ", -0.1)], 0
+    for size in sizes:
+        piece, at = secret[at : at + size], at + size
+        others = tuple(Alternative(piece if i == rank else "x", -1.0) for i in range(1, 4))
+        tokens.append(TokenLogprob("y" if rank else piece, -1.0, others))
+    rest = secret[at:]
+    return (*tokens, TokenLogprob("y" if rank else rest, -1.0, (Alternative(rest, -2.0),) * 3))
+
+
+@given(PIECES, st.integers(0, 3), st.booleans())
+def test_tokens_that_spell_a_secret_are_left_out(sizes: list[int], rank: int, known: bool) -> None:
+    """Neither one of them holds it; as a step, and as it is stored."""
+    secret = KEY if known else LOOKS
+    tokens = spelled(secret, sizes, rank)
+    redactor = Redactor([Key(KEY, "x")], shapes=not known)
+    step = Step("It is so", logprobs=tokens, reasoning_logprobs=tokens)
+    redacted = redactor.value(step)
+    assert (redacted.logprobs, redacted.reasoning_logprobs) == ((), ())
+    stored = redactor.value(TurnRecord(steps=(step,)).to_dict())
+    assert stored["steps"][0]["logprobs"] == []
+    completion = redactor.value(Completion(Message("assistant", "x"), logprobs=tokens))
+    assert completion.logprobs == ()
+
+
+def test_other_tokens_stay() -> None:
+    tokens = (TokenLogprob("9", -0.1, (Alternative("8", -1.0),)), TokenLogprob(".9"))
+    redactor = Redactor([Key(KEY, "x")], shapes=True)
+    step = Step("9.9", logprobs=tokens)
+    assert redactor.value(step) == step
+    assert redactor.value({"logprobs": True, "top_logprobs": 5}) == (
+        {"logprobs": True, "top_logprobs": 5}
+    )
+    data = TurnRecord(steps=(step,)).to_dict()
+    assert redactor.value(data) == data

@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_magic.testing import DIALECTS, ScriptedServer, check_messages, check_request
+from kimi_magic.testing.answers import Token
 
 WIRE = Path(__file__).parents[1] / "wire"
 USER = {"role": "user", "content": "9.11 or 9.9?"}
@@ -935,3 +936,43 @@ except ImportError as error:
     print(error)
 """
     assert run(code) == 'kimi_magic.testing needs aiohttp: pip install "kimi-magic[test]"'
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_logprobs_are_sent_where_they_are_asked_for(stream: bool) -> None:
+    server = ScriptedServer("vllm")
+    tokens: list[Token] = [("9", -0.1, {"8": -2.5, "7": -4.0}), (b".\xc3", -0.2), (b"\xa9", -0.3)]
+    for asked in (False, True):
+        server.reply("9.é", reasoning="So it is", logprobs=tokens)
+        body = {"stream": stream, "logprobs": asked, "top_logprobs": 2 * asked}
+        data = b"".join(server.render(body)).decode()
+        lines = [line.removeprefix("data: ") for line in data.splitlines() if line]
+        chunks = [json.loads(line) for line in lines if line != "[DONE]"]
+        choices = [choice for chunk in chunks for choice in chunk["choices"]]
+        found = [entry for c in choices for entry in (c["logprobs"] or {"content": []})["content"]]
+        if not asked:
+            assert found == []
+            continue
+        assert [bytes(entry["bytes"]) for entry in found] == [
+            *(b"So", b" it", b" is"),
+            *(b"9", b".\xc3", b"\xa9"),
+        ]
+        assert [top["token"] for top in found[3]["top_logprobs"]] == ["9", "8"]
+        said = "".join((c.get("delta") or c["message"]).get("content") or "" for c in choices)
+        assert said == "9.é"
+
+
+def test_logprobs_of_another_text() -> None:
+    with pytest.raises(ValueError, match="the tokens make '9'"):
+        ScriptedServer().reply("9.9", logprobs=[("9", -0.1)])
+
+
+def test_a_dialect_that_refuses_logprobs() -> None:
+    asked = [{"role": "user", "content": "Hi"}]
+    body: dict[str, Any] = {"model": "kimi-k2-thinking", "messages": asked}
+    body |= {"logprobs": True, "top_logprobs": 5}
+    assert check_request(body) == []
+    assert check_request(body, dialect="nvidia") == ["logprobs is not supported by this model"]
+    assert "from 0 to 20" in check_request(body | {"top_logprobs": 21})[0]
+    assert "from 0 to 20" in check_request(body | {"logprobs": False})[0]
+    assert "true or false" in check_request(body | {"logprobs": 5})[0]

@@ -27,6 +27,8 @@ KEY = Key("fake-key-0123456789abcdef", "a test")
 class ToyFold:
     """Adds up the toy API's events."""
 
+    logprob_bytes = 0
+
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.thought, self.text = "", ""
@@ -34,6 +36,9 @@ class ToyFold:
     @property
     def started(self) -> bool:
         return bool(self.thought or self.text)
+
+    def drop_logprobs(self) -> None:
+        """Do nothing: there are none."""
 
     def add(self, chunks: Sequence[Mapping[str, Any]]) -> list[Delta]:
         deltas: list[Delta] = []

@@ -19,6 +19,7 @@ from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
 from kimi_magic.wire.openai.inline_markup import CallPart, Channel, Found, MarkupSplitter, Switch
 from kimi_magic.wire.openai.think_tags import Piece, ThinkSplitter
+from kimi_magic.wire.openai.token_table import TokenTable
 from kimi_magic.wire.openai.tool_call_deltas import CallTable
 from kimi_magic.wire.protocols import Delta, Request, ServerError
 
@@ -120,6 +121,7 @@ class Accumulator:
         self._markup = {field: MarkupSplitter(field) for field in FIELDS}
         self._think = ThinkSplitter()
         self._calls = CallTable(keys)
+        self._tokens = TokenTable()
         self._reasoning_key: str | None = None
         self._usage = Usage()
         self.finish_reason: str | None = None
@@ -128,6 +130,13 @@ class Accumulator:
     @property
     def started(self) -> bool:
         return bool(self._texts["reasoning"] or self._texts["content"] or self._calls)
+
+    @property
+    def logprob_bytes(self) -> int:
+        return self._tokens.bytes
+
+    def drop_logprobs(self) -> None:
+        self._tokens.drop()
 
     def add(self, chunks: Sequence[Mapping[str, Any]]) -> list[Delta]:
         deltas: list[Delta] = []
@@ -156,11 +165,13 @@ class Accumulator:
         return [*deltas, *self._calls.finish()]
 
     def completion(self, seconds: float = 0.0) -> Completion:
+        texts = {field: "".join(pieces) for field, pieces in self._texts.items()}
+        tokens = self._tokens.fitted(texts)
         return Completion(
             Message(
                 "assistant",
-                "".join(self._texts["content"]),
-                reasoning=as_reasoning("".join(self._texts["reasoning"]) or None),
+                texts["content"],
+                reasoning=as_reasoning(texts["reasoning"] or None),
                 reasoning_key=self._reasoning_key
                 or ("content" if self._think.found else self._default_key),
                 tool_calls=self._calls.calls(),
@@ -168,6 +179,9 @@ class Accumulator:
             finish_reason=self.finish_reason,
             usage=Usage(requests=1, seconds=seconds) + self._usage,
             model=self.model,
+            logprobs=tokens.get("content", ()),
+            reasoning_logprobs=tokens.get("reasoning", ()),
+            sent_logprobs=self._tokens.found,
         )
 
     def _plain_text(self, chunk: Mapping[str, Any]) -> tuple[Channel, str] | None:
@@ -193,11 +207,13 @@ class Accumulator:
         if not markup.idle:
             return None
         markup.last = text[-1]
+        self._tokens.add(choice.get("logprobs"))
         return field, text
 
     def _chunk(self, chunk: Mapping[str, Any]) -> Iterator[Delta]:
         self.model = _string(chunk.get("model")) or self.model
         choice = _first_choice(chunk.get("choices"))
+        self._tokens.add(choice.get("logprobs"))
         usage = _read_usage(_mapping(chunk.get("usage")) or _mapping(choice.get("usage")))
         if usage != NOTHING:
             self._usage = usage
@@ -244,6 +260,7 @@ class Accumulator:
                 if content := self._texts["content"]:
                     yield ContentDelta("\n\n")
                 self._texts = {"reasoning": content, "content": Pieces()}
+                self._tokens.retract()
             else:
                 yield from self._text(kind, piece)
 
@@ -254,6 +271,7 @@ class Accumulator:
         if not text:
             return []
         self._texts[field].append(text)
+        self._tokens.note(field, len(text))
         return [ReasoningDelta(text) if field == "reasoning" else ContentDelta(text)]
 
 
