@@ -12,10 +12,10 @@ from tests.hostile import HTML, VECTORS
 pytestmark = in_a_browser
 
 # What lies outside of the output: its text, its size, the title, the address.
-# Without the ages of files, which go on.
+# Without the ages of files and the kernel's state, which go on.
 OUTSIDE = r"""() => [document.title, location.href, document.body.className,
   [...document.querySelectorAll(".jp-Toolbar, #jp-top-panel, #jp-left-stack")]
-    .map((e) => [e.innerText.replace(/\n(now|\d+\w+ ago)/g, ""),
+    .map((e) => [e.innerText.replace(/\n(now|\d+\w+ ago)|Kernel status: [^]*/g, ""),
                  Math.round(e.getBoundingClientRect().width)].join()).join("|")]"""
 SPRUNG = "() => { for (const e of document.querySelectorAll('details')) e.open = true; }"
 
