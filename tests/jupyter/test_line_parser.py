@@ -219,9 +219,26 @@ def test_what_is_written_is_what_is_read(data: st.DataObject) -> None:
     assert parse_line(line) == everything | wanted
 
 
-@given(st.sampled_from([o for o in OPTIONS if o.value]), st.sampled_from(OPTIONS), st.data())
+MUST_HAVE = [option for option in OPTIONS if option.value and not option.default]
+
+
+@given(st.sampled_from(MUST_HAVE), st.sampled_from(OPTIONS), st.data())
 def test_no_value_is_the_next_option(one: Option, other: Option, data: st.DataObject) -> None:
     flag = data.draw(st.sampled_from(one.flags))
     follows = data.draw(written(other, data.draw(values(other))))
     with pytest.raises(MagicError, match=f"^{flag} takes a value"):
         parse_line(f"{flag} {follows}")
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [("--heavy", 8), ("--heavy 3", 3), ("--heavy=4", 4), ("--heavy -R", 8), ("-R --heavy", 8)],
+)
+def test_how_many_may_be_left_out(line: str, count: int) -> None:
+    assert parse_line(line)["heavy"] == count
+
+
+@pytest.mark.parametrize("line", ["--heavy 1", "--heavy=0", "--heavy 65", "--until-agree 1"])
+def test_how_many_has_bounds(line: str) -> None:
+    with pytest.raises(MagicError, match="a number from 2 to 64"):
+        parse_line(line)
