@@ -34,9 +34,15 @@ from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
-from kimi_magic.turn.heavy import HeavyTurn, judge_request
+from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.rebuild import rebuild
-from kimi_magic.turn.request import TurnRequest, continuation, make_request
+from kimi_magic.turn.request import (
+    TurnRequest,
+    check_heavy,
+    continuation,
+    judge_request,
+    make_request,
+)
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.turn.sinks import JournalSink
 from kimi_magic.wire.connector import Connector
@@ -343,6 +349,7 @@ class Session:
         return self.connector.key(endpoint, getpass if can_answer() else None)
 
     def _prepare(self, request: TurnRequest) -> PreparedTurn | HeavyTurn:
+        check_heavy(request)
         turn = self._prepare_one(request)
         if request.heavy is None and not request.attempts:
             return turn

@@ -38,6 +38,7 @@ VARIED = (
 SINGLE = "tools variables schema equal stop logprobs".split()
 """Those whose one value may be a list, and that are the same for all rows."""
 SAMPLING = ("temperature", "top_p", "seed")
+OF_HEAVY = ("heavy", "judge", "until_agree", "equal")
 MEASURED = "repeat answer data correct prompt_tokens tokens seconds cost error reply".split()
 STOPPED = "Stopped: {done} of {rows} came, and are in kimi.last_sweep."
 NO_PANDAS = "A sweep needs pandas: install it with `pip install pandas`."
@@ -143,8 +144,10 @@ def _plan(session: Session, prompts: Any, repeats: int, keywords: Mapping[str, A
     for prompt in _prompts(prompts):
         for values in itertools.product(*lists.values()):
             varied = dict(zip(lists, values, strict=True))
-            asked = varied | ({"heavy": None} if varied.get("heavy") == 1 else {})
-            request = make_request(prompt, **single, **asked)
+            asked = {**single, **varied}
+            if asked.get("heavy") == 1:
+                asked = {n: value for n, value in asked.items() if n not in OF_HEAVY}
+            request = make_request(prompt, **asked)
             turn = session.prepare(request)
             _refuse_fixed(session, turn.turn if isinstance(turn, HeavyTurn) else turn, request)
             rows += [

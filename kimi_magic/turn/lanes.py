@@ -55,11 +55,11 @@ class Lane(Protocol):
     def receive(self, exchange: Exchange) -> list[Delta]:
         """Return what has arrived for an exchange."""
 
-    def pause(self, until: float, *, for_all: bool) -> bool:
-        """Wait a tick for a moment of the monotonic clock; return True if it has come.
+    def slow_down(self, until: float) -> None:
+        """Note that the server refuses requests until a moment of the monotonic clock."""
 
-        ``for_all``: no other lane sends anything before it either.
-        """
+    def pause(self, until: float) -> bool:
+        """Wait a tick for a moment of the monotonic clock; return True if it has come."""
 
 
 class Alone:
@@ -84,7 +84,10 @@ class Alone:
         taken = self.inbox.take(0)
         return [delta for each, arrivals in taken for delta in each.receive(arrivals)]
 
-    def pause(self, until: float, *, for_all: bool) -> bool:  # noqa: ARG002 - there is no other
+    def slow_down(self, until: float) -> None:
+        """Do nothing: the turn that was refused pauses, and there is no other."""
+
+    def pause(self, until: float) -> bool:
         left = until - time.monotonic()
         if left <= 0:
             return True
@@ -133,9 +136,14 @@ class Lanes:
         self._under_way -= 1
 
     def slow_down(self, until: float) -> None:
-        """Send nothing before a moment, and then no more at once than are under way now."""
+        """Send nothing before a moment, and then fewer at once.
+
+        As many as the server has not refused, those that are under way now; at least half as many
+        as before, since others may have ended in the meantime.
+        """
         self._not_before = max(self._not_before, until)
-        self._most_requests = max(min(self._most_requests, self._under_way), 1)
+        most = self._most_requests
+        self._most_requests = max(min(most, self._under_way), most // 2, 1)
 
 
 class _Shared:
@@ -158,9 +166,10 @@ class _Shared:
     def receive(self, exchange: Exchange) -> list[Delta]:
         return exchange.receive(self._lanes.arrived(exchange))
 
-    def pause(self, until: float, *, for_all: bool) -> bool:
-        if for_all:
-            self._lanes.slow_down(until)
+    def slow_down(self, until: float) -> None:
+        self._lanes.slow_down(until)
+
+    def pause(self, until: float) -> bool:
         return time.monotonic() >= until
 
 

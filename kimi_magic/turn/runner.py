@@ -288,11 +288,13 @@ class _Run:
             yield from self._take_with(resolved.target)
         except EndpointError as error:
             gone = isinstance(error, NotFound) and self._loop and not self._loop.steps
+            is_news = not turn.connector.is_replaced(resolved.target)
             found = self._in_place_of(resolved) if gone else None
             if found is None:
                 yield from self._tell_left_out()
                 raise
-            yield self._tell(Notice(REPLACED.format(self._model, found.model)))
+            if is_news:
+                yield self._tell(Notice(REPLACED.format(self._model, found.model)))
             self._model = found.model
             yield self._tell(TurnStarted(found.model, turn.endpoint.name))
             yield from self._take_with(found)
@@ -522,7 +524,9 @@ def _drive(
                     command = yield from _call(running, make_calls(calls))
                 case Pause(seconds, for_all):
                     until = time.monotonic() + seconds
-                    while not lane.pause(until, for_all=for_all):
+                    if for_all:
+                        lane.slow_down(until)
+                    while not lane.pause(until):
                         yield None
                     command = running.send(None)
                 case event:

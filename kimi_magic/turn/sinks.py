@@ -28,7 +28,7 @@ from kimi_magic.core.events import (
     TurnPrepared,
 )
 from kimi_magic.core.messages import ToolResult
-from kimi_magic.turn.request import TurnRequest
+from kimi_magic.turn.request import TurnRequest, again
 
 __all__ = ["ChatSink", "GuardedSinks", "JournalSink"]
 
@@ -88,8 +88,7 @@ class ChatSink:
             turn = ChatTurn(reply.record.prompt, reply, self._place, self._request)
             self._chat.append(turn, fresh=self._request.fresh)
         else:
-            attempts = tuple(each for each in reply.trajectories if each.error is None)
-            self._chat.unanswered = replace(self._request, attempts=attempts)
+            self._chat.unanswered = again(self._request, reply.trajectories)
 
     def tick(self) -> None:
         """Do nothing: a chat keeps whole turns."""
