@@ -184,9 +184,12 @@ class Session:
         KimiError
             The request would be refused.
         """
-        turn = self._prepare_one(request, ask_for_key=False)
+        turn, first = self._prepare(request, ask_for_key=False), []
+        if isinstance(turn, HeavyTurn):
+            turn, first = turn.turn, [turn.announcement()]
         model = request.model or self.settings.model
-        return describe_request(turn.endpoint, *turn.first_request(model), turn.prompt)
+        parameters, send, notices = turn.first_request(model)
+        return describe_request(turn.endpoint, parameters, send, [*first, *notices], turn.prompt)
 
     def sees(self, endpoint: str | None, model: str | None) -> bool:
         """Return True if the model that would be asked reads images, or is not known yet."""
@@ -348,13 +351,17 @@ class Session:
         """Look an endpoint's key up, or let a person type it where somebody can."""
         return self.connector.key(endpoint, getpass if can_answer() else None)
 
-    def _prepare(self, request: TurnRequest) -> PreparedTurn | HeavyTurn:
+    def _prepare(
+        self, request: TurnRequest, *, ask_for_key: bool = True
+    ) -> PreparedTurn | HeavyTurn:
         check_heavy(request)
-        turn = self._prepare_one(request)
+        turn = self._prepare_one(request, ask_for_key=ask_for_key)
         if request.heavy is None and not request.attempts:
             return turn
         judge = judge_request(request)
-        own = self._prepare_one(judge) if request.judge else replace(turn, request=judge)
+        own = replace(turn, request=judge)
+        if request.judge:
+            own = self._prepare_one(judge, ask_for_key=ask_for_key)
         count = request.heavy or len(request.attempts)
         return HeavyTurn(turn, replace(own, toolset=None), count)
 

@@ -24,7 +24,7 @@ from kimi_magic.session import Session, current
 from kimi_magic.turn.agreement import final_answer, normalised
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.heavy import HeavyTurn
-from kimi_magic.turn.lanes import Lane, Lanes, side_by_side
+from kimi_magic.turn.lanes import Lanes, side_by_side
 from kimi_magic.turn.request import TurnRequest, make_request, parameters
 from kimi_magic.turn.runner import PreparedTurn
 
@@ -313,16 +313,16 @@ class _Run:
         lanes = Lanes(settings.max_queue_bytes, most)
         waiting = iter(plain)  # shared: a lane takes the next one when its own has ended
         # Each turn has sinks of its own, for which it is a whole turn.
-        running = [self._in_lane(waiting, lanes.lane(0)) for _ in range(most)]
+        running = [self._in_lane(waiting, lanes) for _ in range(most)]
         return side_by_side(lanes, running[: len(plain)])
 
     def _in_lane(
-        self, waiting: Iterator[tuple[_Row, PreparedTurn]], lane: Lane
+        self, waiting: Iterator[tuple[_Row, PreparedTurn]], lanes: Lanes
     ) -> Generator[Envelope | None, None, None]:
         for row, turn in waiting:
             kept = _Kept()
             with suppress(KimiError):  # it is in the reply
-                yield from turn.run([kept, *self._journal(turn)], self._ask, lane)
+                yield from turn.run([kept, *self._journal(turn)], self._ask, lanes.lane(0))
             assert kept.reply is not None, "a turn ends with TurnFinished"
             self._keep(row, kept.reply, sum(step.seconds for step in kept.reply.record.steps))
 

@@ -91,6 +91,32 @@ class HeavyTurn:
             sinks = [ChatSink(chat, self.turn.place, request), *sinks]
         return _HeavyRun(self, sinks, ask).run()
 
+    def announcement(self) -> str:
+        """Return the line that says how many requests this is, and what they may cost."""
+        count, tools = self.count, self.turn.toolset
+        cost = self._most_cost()
+        said = f", {f'${cost:.2f}' if cost >= CENT else 'less than $0.01'} at most" if cost else ""
+        return ANNOUNCED.format(
+            count=count, requests=count + 1, cost=said, more=MORE if tools else ""
+        )
+
+    def _most_cost(self) -> float:
+        """Return what the requests cost at most, without calls of tools; 0 for not known."""
+        turn, judge, count = self.turn, self.judge, self.count
+        _, sent, _ = turn.first_request(turn.request.model or turn.settings.model)
+        asked = estimate(sent.messages, sent.tools)
+        own, limit = _limit(turn)
+        judging, most = _limit(judge)
+        if not (limit and most):
+            return 0.0
+        # It holds the problem twice, and of the attempts what the window has room for.
+        read = min(2 * asked + count * limit, judging.record.context_window)
+        costs = [
+            own.record.priced(Usage(asked * count, limit * count), turn.endpoint).cost,
+            judging.record.priced(Usage(read, most), judge.endpoint).cost,
+        ]
+        return sum(costs) if all(costs) else 0.0
+
 
 class _HeavyRun:
     def __init__(self, heavy: HeavyTurn, sinks: Sequence[Sink], ask: AskPerson | None) -> None:
@@ -166,11 +192,11 @@ class _HeavyRun:
     def _take_trajectories(self) -> Iterator[Envelope | None]:
         heavy, settings = self._heavy, self._turn.settings
         most = min(self._turn.endpoint.max_concurrency or heavy.count, settings.max_concurrency)
-        lanes = Lanes(settings.max_queue_bytes, most)
+        lanes = Lanes(settings.max_queue_bytes, most, heavy.count)
         forward = _Forward(self._sinks, self._began, self._replies)
         numbers = range(1, heavy.count + 1)
         turns = [self._trajectory(n).run([forward], self._ask, lanes.lane(n)) for n in numbers]
-        yield self._tell(Notice(self._announcement()))
+        yield self._tell(Notice(heavy.announcement()))
         if most == 1 < heavy.count:
             yield self._tell(Notice(ONE_AT_A_TIME))
         yield self._tell(LanesStarted(heavy.count))
@@ -275,31 +301,6 @@ class _HeavyRun:
             self._equal, self._equal_failed = None, str(failure)
             self._compared = {}
             return self._take_vote()
-
-    def _announcement(self) -> str:
-        count, tools = self._heavy.count, self._turn.toolset
-        cost = self._most_cost()
-        said = f", {f'${cost:.2f}' if cost >= CENT else 'less than $0.01'} at most" if cost else ""
-        return ANNOUNCED.format(
-            count=count, requests=count + 1, cost=said, more=MORE if tools else ""
-        )
-
-    def _most_cost(self) -> float:
-        """Return what the requests cost at most, without calls of tools; 0 for not known."""
-        turn, judge, count = self._turn, self._heavy.judge, self._heavy.count
-        _, sent, _ = turn.first_request(turn.request.model or turn.settings.model)
-        asked = estimate(sent.messages, sent.tools)
-        own, limit = _limit(turn)
-        judging, most = _limit(judge)
-        if not (limit and most):
-            return 0.0
-        # It holds the problem twice, and of the attempts what the window has room for.
-        read = min(2 * asked + count * limit, judging.record.context_window)
-        costs = [
-            own.record.priced(Usage(asked * count, limit * count), turn.endpoint).cost,
-            judging.record.priced(Usage(read, most), judge.endpoint).cost,
-        ]
-        return sum(costs) if all(costs) else 0.0
 
     def _too_few(self, ended: Mapping[int, Reply]) -> KimiError:
         errors = [reply.error for reply in self._replies.values() if reply.error is not None]

@@ -384,7 +384,9 @@ class _Run:
             body["stream"] = False
             body.pop("stream_options", None)
         known_keys = self._turn.connector.known_keys()
-        return resolved.client.chat(body, known_keys, self._lane.inbox, record)
+        return resolved.client.chat(
+            body, known_keys, self._lane.inbox, record, held=self._lane.held
+        )
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
