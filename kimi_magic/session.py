@@ -184,9 +184,10 @@ class Session:
         KimiError
             The request would be refused.
         """
-        turn, first = self._prepare(request, ask_for_key=False), []
-        if isinstance(turn, HeavyTurn):
-            turn, first = turn.turn, [turn.announcement()]
+        prepared, first = self._prepare(request, ask_for_key=False), []
+        turn = prepared.turn if isinstance(prepared, HeavyTurn) else prepared
+        if isinstance(prepared, HeavyTurn):
+            first = [prepared.announcement()]
         model = request.model or self.settings.model
         parameters, send, notices = turn.first_request(model)
         return describe_request(turn.endpoint, parameters, send, [*first, *notices], turn.prompt)

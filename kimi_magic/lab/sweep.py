@@ -203,7 +203,11 @@ def _seeded(turn: PreparedTurn | HeavyTurn, more: int) -> PreparedTurn | HeavyTu
 
 def _came_before(rows: Sequence[_Row], frame: Any) -> dict[int, dict[str, Any]]:
     """Return the rows that an earlier frame has without an error, by their places."""
-    if frame is None or not len(frame):
+    if frame is None:
+        return {}
+    if not hasattr(frame, "to_dict") or not hasattr(frame, "columns"):
+        raise KimiError(f"resume= takes the frame of a sweep; got {frame!r:.60}.")
+    if not len(frame):
         return {}
     names = list(rows[0].varied) if rows else []
     if missing := {"prompt", *names, *MEASURED} - set(frame.columns):
@@ -245,6 +249,15 @@ def _checker(check: Any) -> Check | None:
         except TypeError:
             takes = 1
     return check if takes == 2 else lambda reply, _: check(reply)
+
+
+def _share(found: Any) -> bool | float | None:
+    """Return what a check found as a bool, or as a number from 0 to 1."""
+    if found is None or found in (True, False):  # those of numpy as well
+        return None if found is None else bool(found)
+    if 0 <= float(found) <= 1:
+        return float(found)
+    raise ValueError(f"{found!r:.60} is no bool, and no number from 0 to 1")
 
 
 def _is_answer(reply: Reply, wanted: Any) -> bool:
@@ -355,7 +368,7 @@ class _Run:
         if self._check is not None and error is None:
             try:
                 with interruptible():
-                    made["correct"] = self._check(reply, row.prompt)
+                    made["correct"] = _share(self._check(reply, row.prompt))
             except Exception as failure:  # noqa: BLE001 - the function is the user's
                 made["error"] = CHECK_ERROR.format(type(failure).__name__, str(failure))
         if self._bar is not None:
