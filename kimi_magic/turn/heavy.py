@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from kimi_magic.chats.chat import Chat
 from kimi_magic.chats.context_window import MARGIN, estimate
 from kimi_magic.core.errors import KimiError, TurnInterrupted
 from kimi_magic.core.events import (
@@ -39,7 +40,7 @@ from kimi_magic.turn.approval import AskPerson
 from kimi_magic.turn.lanes import Lanes, side_by_side
 from kimi_magic.turn.request import answered, parameters
 from kimi_magic.turn.runner import PreparedTurn
-from kimi_magic.turn.sinks import ChatSink, GuardedSinks
+from kimi_magic.turn.sinks import ChatSink, GuardedSinks, set_aside
 from kimi_magic.wire.connector import Target
 
 __all__ = ["HeavyTurn"]
@@ -86,10 +87,10 @@ class HeavyTurn:
         The envelopes of the trajectories have lanes from 1 on, the turn itself has lane 0.
         """
         request = self.turn.request
-        if request.chat:
-            chat = self.turn.chats.get(request.chat)
+        chat = self.turn.chats.get(request.chat) if request.chat else None
+        if chat is not None:
             sinks = [ChatSink(chat, self.turn.place, request), *sinks]
-        return _HeavyRun(self, sinks, ask).run()
+        return _HeavyRun(self, chat, sinks, ask).run()
 
     def announcement(self) -> str:
         """Return the line that says how many requests this is, and what they may cost."""
@@ -119,8 +120,15 @@ class HeavyTurn:
 
 
 class _HeavyRun:
-    def __init__(self, heavy: HeavyTurn, sinks: Sequence[Sink], ask: AskPerson | None) -> None:
+    def __init__(
+        self,
+        heavy: HeavyTurn,
+        chat: Chat | None,
+        sinks: Sequence[Sink],
+        ask: AskPerson | None,
+    ) -> None:
         self._heavy = heavy
+        self._chat = chat
         self._turn = turn = replace(
             heavy.turn,
             shown_in=heavy.shown_in,
@@ -157,7 +165,11 @@ class _HeavyRun:
                 left = TurnInterrupted("No more events were asked for.")
                 self._tell(TurnFinished(self._reply(left)))
                 raise
-            yield self._tell(TurnFinished(self._reply(error)))
+            reply = self._reply(error)
+            notice = set_aside(self._chat, self._turn.place, reply.record)
+            last = [self._tell(Notice(notice))] if notice else []
+            last.append(self._tell(TurnFinished(reply)))  # kept, before a consumer may leave
+            yield from last
         finally:
             self._sinks.close()
         if error is not None:
