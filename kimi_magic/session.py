@@ -34,9 +34,15 @@ from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
-from kimi_magic.turn.heavy import HeavyTurn, judge_request
+from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.rebuild import rebuild
-from kimi_magic.turn.request import TurnRequest, continuation, make_request
+from kimi_magic.turn.request import (
+    TurnRequest,
+    check_heavy,
+    continuation,
+    judge_request,
+    make_request,
+)
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.turn.sinks import JournalSink
 from kimi_magic.wire.connector import Connector
@@ -178,9 +184,13 @@ class Session:
         KimiError
             The request would be refused.
         """
-        turn = self._prepare_one(request, ask_for_key=False)
+        prepared, first = self._prepare(request, ask_for_key=False), []
+        turn = prepared.turn if isinstance(prepared, HeavyTurn) else prepared
+        if isinstance(prepared, HeavyTurn):
+            first = [prepared.announcement()]
         model = request.model or self.settings.model
-        return describe_request(turn.endpoint, *turn.first_request(model), turn.prompt)
+        parameters, send, notices = turn.first_request(model)
+        return describe_request(turn.endpoint, parameters, send, [*first, *notices], turn.prompt)
 
     def sees(self, endpoint: str | None, model: str | None) -> bool:
         """Return True if the model that would be asked reads images, or is not known yet."""
@@ -342,12 +352,17 @@ class Session:
         """Look an endpoint's key up, or let a person type it where somebody can."""
         return self.connector.key(endpoint, getpass if can_answer() else None)
 
-    def _prepare(self, request: TurnRequest) -> PreparedTurn | HeavyTurn:
-        turn = self._prepare_one(request)
+    def _prepare(
+        self, request: TurnRequest, *, ask_for_key: bool = True
+    ) -> PreparedTurn | HeavyTurn:
+        check_heavy(request)
+        turn = self._prepare_one(request, ask_for_key=ask_for_key)
         if request.heavy is None and not request.attempts:
             return turn
         judge = judge_request(request)
-        own = self._prepare_one(judge) if request.judge else replace(turn, request=judge)
+        own = replace(turn, request=judge)
+        if request.judge:
+            own = self._prepare_one(judge, ask_for_key=ask_for_key)
         count = request.heavy or len(request.attempts)
         return HeavyTurn(turn, replace(own, toolset=None), count)
 

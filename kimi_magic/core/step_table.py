@@ -15,6 +15,7 @@ __all__ = ["Phase", "StepRow", "step_rows", "steps_frame"]
 Phase = Literal["waiting", "reasoning", "answer", "tools"]
 # Tokens a second are told where they came over some time, not where an answer came in one piece.
 LEAST_STREAMED = 0.05
+LONGEST = 1e10  # seconds, the moments of the clock among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,14 @@ def step_rows(record: TurnRecord) -> list[StepRow]:
     Steps whose moments were not noted begin where the step before them ended.
     """
     lanes = [*enumerate(record.trajectories, 1), (0, record)]
-    known = [step.timings.started for _, lane in lanes for step in lane.steps]
+    known = [_known(step.timings.started) for _, lane in lanes for step in lane.steps]
     origin = min((started for started in known if started), default=0.0)
     rows: list[StepRow] = []
     longest = 0.0
     for lane, turn in lanes:
         ended = 0.0 if lane else longest  # the aggregation follows the trajectories
         for number, step in enumerate(turn.steps, 1):
-            started = step.timings.started
+            started = _known(step.timings.started)
             row = _row(lane, number, step, max(started - origin, 0.0) if started else ended)
             rows.append(row)
             ended = row.began + row.seconds
@@ -109,25 +110,36 @@ def step_rows(record: TurnRecord) -> list[StepRow]:
 
 def _row(lane: int, number: int, step: Step, began: float) -> StepRow:
     usage, timings = step.usage, step.timings
-    streamed = usage.seconds - (timings.first_token or 0.0)
-    rated = timings.first_token is not None and streamed > LEAST_STREAMED
+    first_token, first_answer = _known(timings.first_token), _known(timings.first_answer)
+    seconds, tool_seconds = (_known(usage.seconds) or 0.0), _tool_seconds(step)
+    streamed = seconds - (first_token or 0.0)
+    rated = first_token is not None and streamed > LEAST_STREAMED
     return StepRow(
         lane,
         number,
         began,
-        step.seconds,
-        timings.first_token,
-        timings.first_answer,
+        seconds + tool_seconds,
+        first_token,
+        first_answer,
         usage.prompt_tokens,
         usage.completion_tokens,
         usage.reasoning_tokens,
         usage.completion_tokens / streamed if rated and usage.completion_tokens else None,
         ", ".join(call.name for call in step.tool_calls),
-        sum(result.seconds for result in step.tool_results),
+        tool_seconds,
         len(step.reasoning),
         len(step.text),
         step.finish_reason,
     )
+
+
+def _tool_seconds(step: Step) -> float:
+    return sum(_known(result.seconds) or 0.0 for result in step.tool_results)
+
+
+def _known(seconds: float | None) -> float | None:
+    """Return None for what is no time: a record may come from somebody else's notebook."""
+    return seconds if seconds is not None and 0 <= seconds <= LONGEST else None
 
 
 def steps_frame(rows: list[StepRow]) -> Any:

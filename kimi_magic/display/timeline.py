@@ -159,7 +159,8 @@ class Timeline:
         self.endpoint = clean(event.endpoint)[:MAX_NAME]
         self.practice = event.practice
         ops.append({"op": "head", "text": self.head})
-        self._set_state(f"Waiting for {self.model}…", ops)
+        if not self.lanes:
+            self._set_state(f"Waiting for {self.model}…", ops)
 
     def _request_started(self, event: events.RequestStarted, ops: list[Op]) -> None:
         if event.step != self._step:

@@ -24,7 +24,7 @@ from kimi_magic.session import Session, current
 from kimi_magic.turn.agreement import final_answer, normalised
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.heavy import HeavyTurn
-from kimi_magic.turn.lanes import Lane, Lanes, side_by_side
+from kimi_magic.turn.lanes import Lanes, side_by_side
 from kimi_magic.turn.request import TurnRequest, make_request, parameters
 from kimi_magic.turn.runner import PreparedTurn
 
@@ -38,6 +38,7 @@ VARIED = (
 SINGLE = "tools variables schema equal stop logprobs".split()
 """Those whose one value may be a list, and that are the same for all rows."""
 SAMPLING = ("temperature", "top_p", "seed")
+OF_HEAVY = ("heavy", "judge", "until_agree", "equal")
 MEASURED = "repeat answer data correct prompt_tokens tokens seconds cost error reply".split()
 STOPPED = "Stopped: {done} of {rows} came, and are in kimi.last_sweep."
 NO_PANDAS = "A sweep needs pandas: install it with `pip install pandas`."
@@ -143,8 +144,10 @@ def _plan(session: Session, prompts: Any, repeats: int, keywords: Mapping[str, A
     for prompt in _prompts(prompts):
         for values in itertools.product(*lists.values()):
             varied = dict(zip(lists, values, strict=True))
-            asked = varied | ({"heavy": None} if varied.get("heavy") == 1 else {})
-            request = make_request(prompt, **single, **asked)
+            asked = {**single, **varied}
+            if asked.get("heavy") == 1:
+                asked = {n: value for n, value in asked.items() if n not in OF_HEAVY}
+            request = make_request(prompt, **asked)
             turn = session.prepare(request)
             _refuse_fixed(session, turn.turn if isinstance(turn, HeavyTurn) else turn, request)
             rows += [
@@ -200,7 +203,11 @@ def _seeded(turn: PreparedTurn | HeavyTurn, more: int) -> PreparedTurn | HeavyTu
 
 def _came_before(rows: Sequence[_Row], frame: Any) -> dict[int, dict[str, Any]]:
     """Return the rows that an earlier frame has without an error, by their places."""
-    if frame is None or not len(frame):
+    if frame is None:
+        return {}
+    if not hasattr(frame, "to_dict") or not hasattr(frame, "columns"):
+        raise KimiError(f"resume= takes the frame of a sweep; got {frame!r:.60}.")
+    if not len(frame):
         return {}
     names = list(rows[0].varied) if rows else []
     if missing := {"prompt", *names, *MEASURED} - set(frame.columns):
@@ -242,6 +249,15 @@ def _checker(check: Any) -> Check | None:
         except TypeError:
             takes = 1
     return check if takes == 2 else lambda reply, _: check(reply)
+
+
+def _share(found: Any) -> bool | float | None:
+    """Return what a check found as a bool, or as a number from 0 to 1."""
+    if found is None or found in (True, False):  # those of numpy as well
+        return None if found is None else bool(found)
+    if 0 <= float(found) <= 1:
+        return float(found)
+    raise ValueError(f"{found!r:.60} is no bool, and no number from 0 to 1")
 
 
 def _is_answer(reply: Reply, wanted: Any) -> bool:
@@ -310,16 +326,16 @@ class _Run:
         lanes = Lanes(settings.max_queue_bytes, most)
         waiting = iter(plain)  # shared: a lane takes the next one when its own has ended
         # Each turn has sinks of its own, for which it is a whole turn.
-        running = [self._in_lane(waiting, lanes.lane(0)) for _ in range(most)]
+        running = [self._in_lane(waiting, lanes) for _ in range(most)]
         return side_by_side(lanes, running[: len(plain)])
 
     def _in_lane(
-        self, waiting: Iterator[tuple[_Row, PreparedTurn]], lane: Lane
+        self, waiting: Iterator[tuple[_Row, PreparedTurn]], lanes: Lanes
     ) -> Generator[Envelope | None, None, None]:
         for row, turn in waiting:
             kept = _Kept()
             with suppress(KimiError):  # it is in the reply
-                yield from turn.run([kept, *self._journal(turn)], self._ask, lane)
+                yield from turn.run([kept, *self._journal(turn)], self._ask, lanes.lane(0))
             assert kept.reply is not None, "a turn ends with TurnFinished"
             self._keep(row, kept.reply, sum(step.seconds for step in kept.reply.record.steps))
 
@@ -352,7 +368,7 @@ class _Run:
         if self._check is not None and error is None:
             try:
                 with interruptible():
-                    made["correct"] = self._check(reply, row.prompt)
+                    made["correct"] = _share(self._check(reply, row.prompt))
             except Exception as failure:  # noqa: BLE001 - the function is the user's
                 made["error"] = CHECK_ERROR.format(type(failure).__name__, str(failure))
         if self._bar is not None:

@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from kimi_magic.core.errors import KimiError
@@ -18,9 +17,19 @@ from kimi_magic.core.text import clip
 __all__ = ["Group", "Vote", "final_answer", "normalised", "take_vote"]
 
 MAX_SHOWN = 80
-_SAID = re.compile(r"^\W*(?:the )?(?:final )?answer(?: is)?\W*[:=]\W*(.+)$", re.IGNORECASE)
+# Behind the colon only blanks and marks of Markdown are skipped: a sign belongs to the answer.
+_SAID = re.compile(
+    r"^\W*(?:the )?(?:final )?answer(?: is\b)?[\s*_`]*(?:[:=]|(?<=is)\s)[\s*_`]*(.+)$",
+    re.IGNORECASE,
+)
 _MARKS = re.compile(r"[*_`$]|\\[(\[)\]]|\\(?:text|mathrm|mathbf)\b")
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?|[-+]?\.\d+")
+# Commas only between groups of three digits: others separate numbers.
+_NUMBER = re.compile(
+    r"(?<![\d.])(?P<sign>[-+]?)(?P<whole>\d{1,3}(?:,\d{3})+(?![\d,])|\d+|(?=\.\d))(?:\.(?P<part>\d+))?"
+)
+_WORD = re.compile(r"[^\W\d]{2}")
+_BEGINS, _ENDS = " ,;:?\"'", " .,;:?\"'"  # .5 is a number
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +59,31 @@ class Vote:
 
 
 def take_vote(
-    replies: Mapping[int, Reply], equal: Callable[[Any, Any], bool] | None = None
+    replies: Mapping[int, Reply],
+    equal: Callable[[Any, Any], bool] | None = None,
+    known: dict[tuple[int, int], bool] | None = None,
 ) -> Vote:
     """Group numbered replies by their answers.
 
     Answers as data are equal if their data are, texts if their final answers are, letter by letter
     but for case, spaces, marks of Markdown and the way a number is written. ``equal`` compares two
-    of them instead: the data where there are any, else the texts.
+    of them instead: the data where there are any, else the texts. What it said earlier of two
+    replies is in ``known``, to which it adds.
 
     Raises
     ------
     KimiError
         ``equal`` failed.
     """
+    said = {} if known is None else known
     groups: list[tuple[Any, str, list[int]]] = []
     for number, reply in replies.items():
         value, shown = _compared(reply, whole=equal is not None)
-        for known, _, lanes in groups:
-            if _same(known, value, equal):
+        for first, _, lanes in groups:
+            two = lanes[0], number
+            if two not in said:
+                said[two] = _same(first, value, equal)
+            if said[two]:
                 lanes.append(number)
                 break
         else:
@@ -123,16 +139,22 @@ def normalised(answer: str) -> str:
 
     Spaces become one each, and ``1,200.0`` becomes ``1200``.
     """
-    text = _MARKS.sub("", unicodedata.normalize("NFKC", answer).casefold())
-    text = " ".join(text.split()).strip(" .,;:!?\"'{}()[]")
-    return _NUMBER.sub(lambda found: _number(found[0]), text)
+    text = _MARKS.sub("", unicodedata.normalize("NFKC", answer).casefold()).replace("\u2212", "-")
+    text = " ".join(text.split()).lstrip(_BEGINS).rstrip(_ENDS)
+    if _WORD.search(text):  # 5! and n! are factorials
+        text = text.rstrip("!" + _ENDS)
+    # Around one value; around several, brackets tell an interval from another.
+    while "," not in text and text[1:] and _BRACKETS.get(text[0]) == text[-1]:
+        text = text[1:-1].lstrip(_BEGINS).rstrip(_ENDS)
+    return _NUMBER.sub(_number, text)
 
 
-def _number(text: str) -> str:
-    try:
-        return f"{Decimal(text.replace(',', '')).normalize():f}"
-    except InvalidOperation:
-        return text
+def _number(found: re.Match[str]) -> str:
+    """Return a number without its leading and last zeros; no digit is rounded away."""
+    whole = found["whole"].replace(",", "").lstrip("0") or "0"
+    part = (found["part"] or "").rstrip("0")
+    sign = "-" if found["sign"] == "-" else ""
+    return f"{sign}{whole}.{part}" if part else f"{sign}{whole}"
 
 
 def _boxed(text: str) -> str | None:

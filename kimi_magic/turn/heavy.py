@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from kimi_magic.chats.chat import Chat
 from kimi_magic.chats.context_window import MARGIN, estimate
 from kimi_magic.core.errors import KimiError, TurnInterrupted
 from kimi_magic.core.events import (
@@ -20,7 +21,10 @@ from kimi_magic.core.events import (
     Event,
     LanesStarted,
     Notice,
+    ReasoningDelta,
     Sink,
+    StepFinished,
+    ToolCallStarted,
     TurnFinished,
     TurnPrepared,
     TurnStarted,
@@ -28,22 +32,30 @@ from kimi_magic.core.events import (
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import Failure, TurnRecord
+from kimi_magic.display.timeline import events_of
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.aggregation import PROMPT, aggregation_message
 from kimi_magic.turn.agreement import Vote, take_vote
 from kimi_magic.turn.approval import AskPerson
 from kimi_magic.turn.lanes import Lanes, side_by_side
-from kimi_magic.turn.request import TurnRequest, parameters
+from kimi_magic.turn.request import answered, parameters
 from kimi_magic.turn.runner import PreparedTurn
-from kimi_magic.turn.sinks import ChatSink, GuardedSinks
+from kimi_magic.turn.sinks import ChatSink, GuardedSinks, set_aside
+from kimi_magic.wire.connector import Target
 
-__all__ = ["HeavyTurn", "judge_request"]
+__all__ = ["HeavyTurn"]
 
-ANNOUNCED = "Heavy mode: {count} trajectories and an aggregation, {requests} requests{more}{cost}."
+ANNOUNCED = "Heavy mode: {count} trajectories and an aggregation, {requests} requests{cost}{more}."
+MORE = ", more where tools are called"
+TAKEN_UP = "Heavy mode: {count} trajectories that came to an answer earlier are aggregated."
 ONE_AT_A_TIME = "This endpoint takes one request at a time: the trajectories queue."
 EARLY = "{most} of {ended} agree: {saved} stopped early."
+NO_EQUAL = "{}: answers are compared as without it."
 OF_THE_WHOLE = (TurnStarted, TurnPrepared, TurnFinished)  # events that a turn has once
+_OF_ALL = (TurnPrepared, TurnStarted, Notice)  # of each trajectory, before its answer
+_ARRIVES = (ReasoningDelta, ContentDelta, ToolCallStarted, StepFinished)
 MOST_OF_WINDOW = 0.75
+CENT = 0.01  # dollars
 MAJORITY = "The aggregation failed ({why}): the answer of the majority stands, {vote}."
 
 
@@ -75,37 +87,48 @@ class HeavyTurn:
         The envelopes of the trajectories have lanes from 1 on, the turn itself has lane 0.
         """
         request = self.turn.request
-        if request.chat:
-            chat = self.turn.chats.get(request.chat)
+        chat = self.turn.chats.get(request.chat) if request.chat else None
+        if chat is not None:
             sinks = [ChatSink(chat, self.turn.place, request), *sinks]
-        return _HeavyRun(self, sinks, ask).run()
+        return _HeavyRun(self, chat, sinks, ask).run()
 
-
-def judge_request(request: TurnRequest) -> TurnRequest:
-    """Return the request that the aggregation is prepared from.
-
-    Raises
-    ------
-    KimiError
-        The judge is not of the form ``MODEL@ENDPOINT``.
-    """
-    alone = replace(request, tools=None, heavy=None, attempts=())
-    if request.judge is None:
-        return alone
-    model, at, endpoint = request.judge.strip().rpartition("@")
-    model, endpoint = (model, endpoint) if at else (endpoint, "")
-    if not (model or endpoint) or " " in request.judge.strip():
-        raise KimiError(
-            f"A judge is MODEL, MODEL@ENDPOINT or @ENDPOINT; got {request.judge!r:.60}."
+    def announcement(self) -> str:
+        """Return the line that says how many requests this is, and what they may cost."""
+        count, tools = self.count, self.turn.toolset
+        cost = self._most_cost()
+        said = f", {f'${cost:.2f}' if cost >= CENT else 'less than $0.01'} at most" if cost else ""
+        return ANNOUNCED.format(
+            count=count, requests=count + 1, cost=said, more=MORE if tools else ""
         )
-    if not endpoint:
-        return replace(alone, model=model)
-    return replace(alone, model=model or None, endpoint=endpoint)
+
+    def _most_cost(self) -> float:
+        """Return what the requests cost at most, without calls of tools; 0 for not known."""
+        turn, judge, count = self.turn, self.judge, self.count
+        _, sent, _ = turn.first_request(turn.request.model or turn.settings.model)
+        asked = estimate(sent.messages, sent.tools)
+        own, limit = _limit(turn)
+        judging, most = _limit(judge)
+        if not (limit and most):
+            return 0.0
+        # It holds the problem twice, and of the attempts what the window has room for.
+        read = min(2 * asked + count * limit, judging.record.context_window)
+        costs = [
+            own.record.priced(Usage(asked * count, limit * count), turn.endpoint).cost,
+            judging.record.priced(Usage(read, most), judge.endpoint).cost,
+        ]
+        return sum(costs) if all(costs) else 0.0
 
 
 class _HeavyRun:
-    def __init__(self, heavy: HeavyTurn, sinks: Sequence[Sink], ask: AskPerson | None) -> None:
+    def __init__(
+        self,
+        heavy: HeavyTurn,
+        chat: Chat | None,
+        sinks: Sequence[Sink],
+        ask: AskPerson | None,
+    ) -> None:
         self._heavy = heavy
+        self._chat = chat
         self._turn = turn = replace(
             heavy.turn,
             shown_in=heavy.shown_in,
@@ -117,7 +140,12 @@ class _HeavyRun:
         self._sinks = GuardedSinks(sinks, lambda text: Redactor(connector.known_keys()).text(text))
         self._began = time.monotonic()
         self._replies: dict[int, Reply] = {}
-        self._aggregate: Reply | None = None
+        self._equal = turn.request.equal  # None once it has failed
+        self._equal_failed = ""
+        self._compared: dict[tuple[int, int], bool] = {}  # answers, by the numbers of two
+        self._opened: TurnStarted | None = None  # as it was told latest
+        self._noticed: set[str] = set()
+        self._aggregated: dict[int, Reply] = {}  # the aggregation's reply, once it has ended
         self._majority: Reply | None = None  # where the aggregation failed
         self._vote = Vote()
         # The turn before its first request.
@@ -137,7 +165,11 @@ class _HeavyRun:
                 left = TurnInterrupted("No more events were asked for.")
                 self._tell(TurnFinished(self._reply(left)))
                 raise
-            yield self._tell(TurnFinished(self._reply(error)))
+            reply = self._reply(error)
+            notice = set_aside(self._chat, self._turn.place, reply.record)
+            last = [self._tell(Notice(notice))] if notice else []
+            last.append(self._tell(TurnFinished(reply)))  # kept, before a consumer may leave
+            yield from last
         finally:
             self._sinks.close()
         if error is not None:
@@ -145,53 +177,77 @@ class _HeavyRun:
 
     def _take(self) -> Iterator[Envelope | None]:
         request = self._turn.request
-        if request.attempts:  # those of an earlier turn, which was cut before it aggregated them
-            self._replies = dict(enumerate(request.attempts, 1))
+        yield from self._opens(TurnStarted(self._model, self._turn.endpoint.name))
+        if request.attempts:
+            yield from self._take_up(request.attempts)
         else:
             yield from self._take_trajectories()
         ended = self._ended
         enough = 2 if request.attempts else math.ceil(self._heavy.count / 2)
         if len(ended) < enough and not self._agree():
             raise self._too_few(ended)
-        self._vote = take_vote(ended, request.equal)
+        self._vote = self._take_vote()
+        if self._equal_failed:
+            yield self._tell(Notice(NO_EQUAL.format(self._equal_failed)))
         yield self._tell(Aggregating(self._agreement))
         yield from self._take_aggregate(list(ended.values()))
+
+    def _take_up(self, attempts: Sequence[Reply]) -> Iterator[Envelope]:
+        """Tell of the trajectories of an earlier turn, which was cut before it aggregated them."""
+        self._replies = dict(enumerate(attempts, 1))
+        yield self._tell(Notice(TAKEN_UP.format(count=len(attempts))))
+        yield self._tell(LanesStarted(len(attempts)))
+        for number, attempt in self._replies.items():
+            for event in events_of(attempt):
+                yield self._tell(event, number)
 
     def _take_trajectories(self) -> Iterator[Envelope | None]:
         heavy, settings = self._heavy, self._turn.settings
         most = min(self._turn.endpoint.max_concurrency or heavy.count, settings.max_concurrency)
-        lanes = Lanes(settings.max_queue_bytes, most)
-        forward = _Forward(self._sinks, self._began)
+        lanes = Lanes(settings.max_queue_bytes, most, heavy.count)
+        forward = _Forward(self._sinks, self._began, self._replies)
         numbers = range(1, heavy.count + 1)
         turns = [self._trajectory(n).run([forward], self._ask, lanes.lane(n)) for n in numbers]
-        yield self._tell(TurnStarted(self._model, self._turn.endpoint.name))
-        yield self._tell(Notice(self._announcement()))
+        yield self._tell(Notice(heavy.announcement()))
         if most == 1 < heavy.count:
             yield self._tell(Notice(ONE_AT_A_TIME))
         yield self._tell(LanesStarted(heavy.count))
+        answering: set[int] = set()
         with closing(side_by_side(lanes, turns, self._agree)) as envelopes:
             for envelope in envelopes:
                 if envelope is None:
                     self._sinks.tick()
-                elif isinstance(envelope.event, TurnFinished):
-                    self._replies[envelope.lane] = envelope.event.reply
-                elif isinstance(envelope.event, TurnPrepared):
-                    yield from self._prepared(envelope.event.record)
+                elif isinstance(envelope.event, _ARRIVES):
+                    answering.add(envelope.lane)
+                elif isinstance(envelope.event, _OF_ALL) and envelope.lane not in answering:
+                    yield from self._of_all(envelope.event)
                 yield envelope
-        ended = len(self._ended)
-        if ended < heavy.count and self._agree():
-            said = EARLY.format(
-                most=take_vote(self._ended, self._turn.request.equal).most,
-                ended=ended,
-                saved=heavy.count - ended,
-            )
+        saved = sum(isinstance(reply.error, TurnInterrupted) for reply in self._replies.values())
+        if saved and self._agree():
+            most = self._take_vote().most
+            said = EARLY.format(most=most, ended=len(self._ended), saved=saved)
             yield self._tell(Notice(said))
+
+    def _of_all(self, event: Event) -> Iterator[Envelope]:
+        """Tell once, of the turn, what each trajectory tells as it begins."""
+        if isinstance(event, TurnPrepared):
+            yield from self._prepared(event.record)
+        elif isinstance(event, TurnStarted):
+            yield from self._opens(event)
+        elif isinstance(event, Notice) and event.text not in self._noticed:
+            self._noticed.add(event.text)
+            yield self._tell(event)
+
+    def _opens(self, event: TurnStarted) -> Iterator[Envelope]:
+        """Tell of the model that answers, unless it was told: a server's list may tell it."""
+        if event != self._opened:
+            self._opened = event
+            yield self._tell(event)
 
     def _take_aggregate(self, ended: Sequence[Reply]) -> Iterator[Envelope | None]:
         """Have the trajectories aggregated; where that fails, the majority stands."""
         judge = self._heavy.judge
-        target = judge.connector.target(judge.endpoint, judge.request.model or judge.settings.model)
-        limit = parameters(judge.request, target, judge.settings).get(target.record.limit_field, 0)
+        target, limit = _limit(judge)
         room = target.record.context_window - limit - round(estimate(self._begun.messages) * MARGIN)
         message = aggregation_message(
             judge.prompt.message,
@@ -200,14 +256,12 @@ class _HeavyRun:
             template=judge.settings.heavy_prompt or PROMPT,
         )
         turn = replace(judge, prompt=replace(judge.prompt, message=message), keeps=False)
-        forward = _Forward(self._sinks, self._began, without=OF_THE_WHOLE)
+        forward = _Forward(self._sinks, self._began, self._aggregated, without=OF_THE_WHOLE)
         try:
             with closing(turn.run([forward])) as envelopes:
                 for envelope in envelopes:
                     if envelope is None:
                         self._sinks.tick()
-                    elif isinstance(envelope.event, TurnFinished):
-                        self._aggregate = envelope.event.reply
                     elif isinstance(envelope.event, TurnPrepared):
                         yield from self._prepared(envelope.event.record)
                     if envelope is None or not isinstance(envelope.event, forward.without):
@@ -236,9 +290,8 @@ class _HeavyRun:
 
     @property
     def _ended(self) -> dict[int, Reply]:
-        """The trajectories that came to their end, by their numbers."""
-        ended = sorted(self._replies.items())
-        return {n: reply for n, reply in ended if reply.error is None and reply.text.strip()}
+        """The trajectories that came to an answer, by their numbers."""
+        return {n: reply for n, reply in sorted(self._replies.items()) if answered([reply])}
 
     @property
     def _agreement(self) -> dict[str, tuple[int, ...]]:
@@ -246,29 +299,20 @@ class _HeavyRun:
 
     @property
     def _model(self) -> str:
-        turn = self._turn
-        return turn.connector.target(turn.endpoint, turn.request.model or turn.settings.model).model
+        return _limit(self._turn)[0].model
 
     def _agree(self) -> bool:
         """Return True if as many trajectories agree as were asked for."""
         wanted = self._turn.request.until_agree
-        if wanted is None:
-            return False
-        return take_vote(self._ended, self._turn.request.equal).most >= wanted
+        return wanted is not None and self._take_vote().most >= wanted
 
-    def _announcement(self) -> str:
-        heavy, turn = self._heavy, self._turn
-        target = turn.connector.target(turn.endpoint, self._model)
-        limit = parameters(turn.request, target, turn.settings).get(target.record.limit_field, 0)
-        asked = estimate([turn.prompt.message])
-        most = Usage(asked * heavy.count, limit * (heavy.count + 1), requests=heavy.count + 1)
-        cost = target.record.priced(most, turn.endpoint).cost if limit else 0.0
-        return ANNOUNCED.format(
-            count=heavy.count,
-            requests=heavy.count + 1,
-            more=", more where tools are called" if turn.toolset else "",
-            cost=f", ${cost:.2f} at most" if cost else "",
-        )
+    def _take_vote(self) -> Vote:
+        try:
+            return take_vote(self._ended, self._equal, self._compared)
+        except KimiError as failure:  # what the trajectories have cost is not thrown away for that
+            self._equal, self._equal_failed = None, str(failure)
+            self._compared = {}
+            return self._take_vote()
 
     def _too_few(self, ended: Mapping[int, Reply]) -> KimiError:
         errors = [reply.error for reply in self._replies.values() if reply.error is not None]
@@ -286,15 +330,16 @@ class _HeavyRun:
     def _reply(self, error: KimiError | TurnInterrupted | None) -> Reply:
         """Make the reply: the aggregation's, with the prompt that the trajectories were asked."""
         attempts = tuple(self._replies[number] for number in sorted(self._replies))
-        last = self._aggregate if self._majority is None else self._majority
+        aggregate = self._aggregated.get(0)
+        last = aggregate if self._majority is None else self._majority
         if last is None or not last.record.exchange:
             last = Reply(self._begun)
         # With the prompt of the trajectories, also where another one was aggregated.
         asked, answer = self._begun.messages, last.record.messages[last.record.sent :]
         whole = replace(last.record, messages=(*asked, *answer), sent=len(asked))
         usage = sum((reply.usage for reply in attempts), Usage())
-        if self._aggregate is not None:
-            usage += self._aggregate.usage
+        if aggregate is not None:
+            usage += aggregate.usage
         turn = self._turn
         record = replace(
             whole,
@@ -319,21 +364,41 @@ class _HeavyRun:
             error.reply = reply
         return reply
 
-    def _tell(self, event: Event) -> Envelope:
-        envelope = Envelope(time.monotonic() - self._began, event)
+    def _tell(self, event: Event, lane: int = 0) -> Envelope:
+        envelope = Envelope(time.monotonic() - self._began, event, lane)
         self._sinks.handle(envelope)
         return envelope
 
 
-class _Forward:
-    """Hands the events of a turn inside of this one on to its sinks, but for some kinds."""
+def _limit(turn: PreparedTurn) -> tuple[Target, int]:
+    """Return what a turn asks, and the limit of its answer's tokens; 0 for none."""
+    target = turn.connector.target(turn.endpoint, turn.request.model or turn.settings.model)
+    sent = parameters(turn.request, target, turn.settings)
+    return target, sent.get(target.record.limit_field, 0)
 
-    def __init__(self, sinks: GuardedSinks, began: float, without: tuple[type, ...] = ()) -> None:
+
+class _Forward:
+    """Hands the events of turns inside of this one on to its sinks, but for some kinds.
+
+    Their replies go into ``replies``, by their lanes: also those of lanes that nobody asks for
+    events any more.
+    """
+
+    def __init__(
+        self,
+        sinks: GuardedSinks,
+        began: float,
+        replies: dict[int, Reply],
+        without: tuple[type, ...] = (),
+    ) -> None:
         self.without = without
         self._sinks = sinks
         self._began = began
+        self._replies = replies
 
     def handle(self, envelope: Envelope) -> None:
+        if isinstance(envelope.event, TurnFinished):
+            self._replies[envelope.lane] = envelope.event.reply
         if not isinstance(envelope.event, self.without):
             self._sinks.handle(replace(envelope, seconds=time.monotonic() - self._began))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.events import Envelope
 from kimi_magic.core.interrupts import waiting
-from kimi_magic.wire.inbox import Inbox
+from kimi_magic.wire.inbox import Held, Inbox
 
 if TYPE_CHECKING:
     from kimi_magic.wire.client import Exchange
@@ -36,12 +36,16 @@ class Lane(Protocol):
         Its number in the envelopes; 0 for the turn itself.
     inbox : Inbox
         Receives what arrives for the turn's exchanges.
+    held : Held
+        Counts what the turn holds of it.
     """
 
     @property
     def number(self) -> int: ...
     @property
     def inbox(self) -> Inbox: ...
+    @property
+    def held(self) -> Held: ...
 
     def may_send(self) -> bool:
         """Return True if a request may go out now, which then counts until `sent`."""
@@ -55,11 +59,11 @@ class Lane(Protocol):
     def receive(self, exchange: Exchange) -> list[Delta]:
         """Return what has arrived for an exchange."""
 
-    def pause(self, until: float, *, for_all: bool) -> bool:
-        """Wait a tick for a moment of the monotonic clock; return True if it has come.
+    def slow_down(self, until: float) -> None:
+        """Note that the server refuses requests until a moment of the monotonic clock."""
 
-        ``for_all``: no other lane sends anything before it either.
-        """
+    def pause(self, until: float) -> bool:
+        """Wait a tick for a moment of the monotonic clock; return True if it has come."""
 
 
 class Alone:
@@ -69,6 +73,7 @@ class Alone:
 
     def __init__(self, most_bytes: int) -> None:
         self.inbox = Inbox(most_bytes)
+        self.held = Held()
 
     def may_send(self) -> bool:
         return True
@@ -84,7 +89,10 @@ class Alone:
         taken = self.inbox.take(0)
         return [delta for each, arrivals in taken for delta in each.receive(arrivals)]
 
-    def pause(self, until: float, *, for_all: bool) -> bool:  # noqa: ARG002 - there is no other
+    def slow_down(self, until: float) -> None:
+        """Do nothing: the turn that was refused pauses, and there is no other."""
+
+    def pause(self, until: float) -> bool:
         left = until - time.monotonic()
         if left <= 0:
             return True
@@ -102,23 +110,27 @@ class Lanes:
         See `Inbox`.
     most_requests : int
         Requests that may be under way at once; the other lanes wait for one to end.
+    sharers : int
+        How many of the turns share the limit of what one may hold.
     """
 
-    def __init__(self, most_bytes: int, most_requests: int) -> None:
+    def __init__(self, most_bytes: int, most_requests: int, sharers: int = 1) -> None:
         self.inbox = Inbox(most_bytes)
+        self._sharers = sharers
         self._most_requests = most_requests
         self._under_way = 0
         self._not_before = 0.0
         self._arrived: dict[Exchange, list[Arrival]] = {}
 
     def lane(self, number: int) -> Lane:
-        """Return one of the lanes."""
-        return _Shared(self, number)
+        """Return a lane, for one turn."""
+        return _Shared(self, number, Held(sharers=self._sharers))
 
     def take(self) -> None:
         """Take what has arrived, for each exchange apart."""
         for exchange, arrivals in self.inbox.take(0):
-            self._arrived.setdefault(exchange, []).extend(arrivals)
+            if not exchange.left:
+                self._arrived.setdefault(exchange, []).extend(arrivals)
 
     def arrived(self, exchange: Exchange) -> list[Arrival]:
         return self._arrived.pop(exchange, [])
@@ -133,16 +145,22 @@ class Lanes:
         self._under_way -= 1
 
     def slow_down(self, until: float) -> None:
-        """Send nothing before a moment, and then no more at once than are under way now."""
+        """Send nothing before a moment, and then fewer at once.
+
+        As many as the server has not refused, those that are under way now; at least half as many
+        as before, since others may have ended in the meantime.
+        """
         self._not_before = max(self._not_before, until)
-        self._most_requests = max(min(self._most_requests, self._under_way), 1)
+        most = self._most_requests
+        self._most_requests = max(min(most, self._under_way), most // 2, 1)
 
 
 class _Shared:
     """One of several lanes: it never waits itself."""
 
-    def __init__(self, lanes: Lanes, number: int) -> None:
+    def __init__(self, lanes: Lanes, number: int, held: Held) -> None:
         self.number = number
+        self.held = held
         self.inbox = lanes.inbox
         self._lanes = lanes
 
@@ -158,9 +176,10 @@ class _Shared:
     def receive(self, exchange: Exchange) -> list[Delta]:
         return exchange.receive(self._lanes.arrived(exchange))
 
-    def pause(self, until: float, *, for_all: bool) -> bool:
-        if for_all:
-            self._lanes.slow_down(until)
+    def slow_down(self, until: float) -> None:
+        self._lanes.slow_down(until)
+
+    def pause(self, until: float) -> bool:
         return time.monotonic() >= until
 
 

@@ -9,7 +9,7 @@ from kimi_magic.chats.chat import Chat, ChatTurn, Place
 from kimi_magic.chats.history import with_reasoning
 from kimi_magic.config import Settings
 from kimi_magic.core.reply import Reply
-from kimi_magic.turn.request import as_seen, request_of
+from kimi_magic.turn.request import again, as_seen, request_of
 from kimi_magic.wire.connector import Connector
 
 __all__ = ["rebuild"]
@@ -50,5 +50,4 @@ def rebuild(
             turn = ChatTurn(record.prompt, replace(reply, record=record), place, request)
             chat.append(turn, fresh=record.fresh)
         else:
-            ended = tuple(each for each in reply.trajectories if each.error is None)
-            chat.unanswered = replace(request, attempts=ended)
+            chat.unanswered = again(request, reply.trajectories)

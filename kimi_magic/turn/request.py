@@ -19,9 +19,13 @@ from kimi_magic.wire.models import Model
 
 __all__ = [
     "TurnRequest",
+    "again",
+    "answered",
     "as_seen",
+    "check_heavy",
     "check_images",
     "continuation",
+    "judge_request",
     "left_out",
     "make_request",
     "parameters",
@@ -161,6 +165,8 @@ def make_request(prompt: Any, *, chat: str | Chat | None = None, **options: Any)
         raise KimiError(f"approve= is one of {', '.join(APPROVE)}; not {options['approve']!r}.")
     if options.get("effort") not in (None, *EFFORTS):
         raise KimiError(f"effort= is one of {', '.join(EFFORTS)}; not {options['effort']!r:.60}.")
+    if not callable(options.get("equal", callable)) and options["equal"] is not None:
+        raise KimiError(f"equal= takes a function of two answers; got {options['equal']!r:.60}.")
     if not isinstance(options.get("logprobs"), bool | None):
         raise KimiError(f"logprobs= takes True or False; got {options['logprobs']!r:.60}.")
     if not isinstance(chat, str | Chat | None):
@@ -195,8 +201,11 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
         raise KimiError("The latest turn came to its end: ask the next question in a new cell.")
     assert isinstance(latest.request, TurnRequest), "a session's chats keep its requests"
     steps = latest.reply.record.steps
+    request = latest.request
+    if request.heavy or request.attempts:  # whoever aggregated goes on
+        request = judge_request(request)
     return replace(
-        latest.request,
+        request,
         prompt=CONTINUE,
         resumed=True,
         cut_in_text=bool(steps) and steps[-1].finish_reason not in COMPLETE,
@@ -356,6 +365,66 @@ def left_out(request: TurnRequest, target: Target, settings: Settings) -> list[s
         except KimiError as error:
             notices.append(f"The setting effort is left out: {str(error).partition(':')[0]}.")
     return notices
+
+
+def answered(trajectories: Sequence[Reply]) -> tuple[Reply, ...]:
+    """Return the trajectories that came to an answer."""
+    return tuple(each for each in trajectories if each.error is None and each.text.strip())
+
+
+def again(request: TurnRequest, trajectories: Sequence[Reply]) -> TurnRequest:
+    """Return the request that takes up a turn in which no answer came.
+
+    Where two of its trajectories came to one, these are aggregated; else all are asked again.
+    """
+    ended = answered(trajectories)
+    return replace(request, attempts=ended if len(ended) > 1 else ())
+
+
+def check_heavy(request: TurnRequest) -> None:
+    """Refuse what only heavy mode has where it is not asked for, and an agreement of too many.
+
+    Raises
+    ------
+    KimiError
+        It says what to give.
+    """
+    if request.attempts:  # an earlier turn's, which was checked
+        return
+    for name in ("judge", "until_agree", "equal"):
+        option = f"--{name.replace('_', '-')}"
+        if getattr(request, name) is not None and request.heavy is None:
+            given = f"{name}=" if name == "equal" else f"{name}= or {option}"
+            raise KimiError(f"{given} is for heavy mode: add heavy=N, or --heavy to the cell.")
+    if request.until_agree is not None and request.until_agree > (request.heavy or 0):
+        raise KimiError(
+            f"{request.until_agree} trajectories cannot agree: there are {request.heavy}. "
+            "Lower --until-agree or raise --heavy."
+        )
+
+
+def judge_request(request: TurnRequest) -> TurnRequest:
+    """Return the request that the aggregation is prepared from, which is one of a plain turn.
+
+    Raises
+    ------
+    KimiError
+        The judge is not of the form ``MODEL@ENDPOINT``.
+    """
+    alone = replace(
+        request, tools=None, heavy=None, judge=None, until_agree=None, equal=None, attempts=()
+    )
+    if request.judge is None:
+        return alone
+    model, at, endpoint = request.judge.strip().rpartition("@")
+    model, endpoint = (model, endpoint) if at else (endpoint, "")
+    if not (model or endpoint) or " " in request.judge.strip():
+        raise KimiError(
+            f"A judge is MODEL, MODEL@ENDPOINT or @ENDPOINT; got {request.judge!r:.60}."
+        )
+    if not endpoint:
+        return replace(alone, model=model)
+    return replace(alone, model=model or None, endpoint=endpoint)
 
 
 def as_seen(messages: Iterable[Message], model: Model) -> Iterator[Message]:

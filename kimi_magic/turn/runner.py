@@ -53,7 +53,7 @@ from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
 from kimi_magic.turn.outgoing import Draft, Outgoing
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
 from kimi_magic.turn.request import TurnRequest, check_images, left_out
-from kimi_magic.turn.sinks import ChatSink, GuardedSinks
+from kimi_magic.turn.sinks import ChatSink, GuardedSinks, set_aside
 from kimi_magic.wire.connector import Connector, ResolvedEndpoint, Target
 from kimi_magic.wire.endpoints import Endpoint
 
@@ -267,7 +267,8 @@ class _Run:
                 self._tell(TurnFinished(self._reply(left)))
                 raise
             reply = self._reply(error)
-            notice = self._set_aside(reply)
+            kept_in = self._chat if self._turn.keeps else None
+            notice = set_aside(kept_in, self._turn.place, reply.record)
             last = [self._tell(Notice(notice))] if notice else []
             last.append(self._tell(TurnFinished(reply)))  # kept, before a consumer may leave
             yield from last
@@ -288,11 +289,13 @@ class _Run:
             yield from self._take_with(resolved.target)
         except EndpointError as error:
             gone = isinstance(error, NotFound) and self._loop and not self._loop.steps
+            is_news = not turn.connector.is_replaced(resolved.target)
             found = self._in_place_of(resolved) if gone else None
             if found is None:
                 yield from self._tell_left_out()
                 raise
-            yield self._tell(Notice(REPLACED.format(self._model, found.model)))
+            if is_news:
+                yield self._tell(Notice(REPLACED.format(self._model, found.model)))
             self._model = found.model
             yield self._tell(TurnStarted(found.model, turn.endpoint.name))
             yield from self._take_with(found)
@@ -382,7 +385,9 @@ class _Run:
             body["stream"] = False
             body.pop("stream_options", None)
         known_keys = self._turn.connector.known_keys()
-        return resolved.client.chat(body, known_keys, self._lane.inbox, record)
+        return resolved.client.chat(
+            body, known_keys, self._lane.inbox, record, held=self._lane.held
+        )
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
@@ -469,17 +474,6 @@ class _Run:
             failure=Failure(type(error).__name__, str(error)) if error else None,
         )
 
-    def _set_aside(self, reply: Reply) -> str:
-        """Return the notice of the turns that give way to this one; "" for none."""
-        chat = self._chat
-        if chat is None or not self._turn.keeps or not reply.record.exchange:
-            return ""
-        others = chat.displaced_by(self._turn.place, fresh=self._turn.request.fresh)
-        if not others:
-            return ""
-        turns = "1 later turn was" if others == 1 else f"{others} later turns were"
-        return f"{turns} set aside: `%kimi chat {chat.name} --all` shows all."
-
     def _tell(self, event: Event) -> Envelope:
         envelope = Envelope(time.monotonic() - self._began, event, self._lane.number)
         self._sinks.handle(envelope)
@@ -522,7 +516,9 @@ def _drive(
                     command = yield from _call(running, make_calls(calls))
                 case Pause(seconds, for_all):
                     until = time.monotonic() + seconds
-                    while not lane.pause(until, for_all=for_all):
+                    if for_all:
+                        lane.slow_down(until)
+                    while not lane.pause(until):
                         yield None
                     command = running.send(None)
                 case event:

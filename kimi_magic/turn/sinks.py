@@ -28,9 +28,10 @@ from kimi_magic.core.events import (
     TurnPrepared,
 )
 from kimi_magic.core.messages import ToolResult
-from kimi_magic.turn.request import TurnRequest
+from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.turn.request import TurnRequest, again
 
-__all__ = ["ChatSink", "GuardedSinks", "JournalSink"]
+__all__ = ["ChatSink", "GuardedSinks", "JournalSink", "set_aside"]
 
 logger = logging.getLogger("kimi_magic")
 LONGEST_OPENING = 0.5  # seconds that the first turn of a kernel waits for the journal at its end
@@ -88,14 +89,22 @@ class ChatSink:
             turn = ChatTurn(reply.record.prompt, reply, self._place, self._request)
             self._chat.append(turn, fresh=self._request.fresh)
         else:
-            attempts = tuple(each for each in reply.trajectories if each.error is None)
-            self._chat.unanswered = replace(self._request, attempts=attempts)
+            self._chat.unanswered = again(self._request, reply.trajectories)
 
     def tick(self) -> None:
         """Do nothing: a chat keeps whole turns."""
 
     def close(self) -> None:
         """Do nothing: the turn was kept when it finished."""
+
+
+def set_aside(chat: Chat | None, place: Place, record: TurnRecord) -> str:
+    """Return the notice of the turns that give way to one that ends; "" for none."""
+    others = chat.displaced_by(place, fresh=record.fresh) if chat and record.exchange else 0
+    if chat is None or not others:
+        return ""
+    turns = "1 later turn was" if others == 1 else f"{others} later turns were"
+    return f"{turns} set aside: `%kimi chat {chat.name} --all` shows all."
 
 
 class JournalSink:

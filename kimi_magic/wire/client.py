@@ -27,7 +27,7 @@ from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.connection import HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.error_mapping import ErrorMapper
-from kimi_magic.wire.inbox import Inbox
+from kimi_magic.wire.inbox import Held, Inbox
 from kimi_magic.wire.models import Model
 from kimi_magic.wire.openai.chat_completions import ChatCompletions
 from kimi_magic.wire.protocols import (
@@ -108,13 +108,16 @@ class Client:
         keys: Sequence[Key] = (),
         inbox: Inbox | None = None,
         model: Model | None = None,
+        *,
+        held: Held | None = None,
     ) -> Exchange:
         """Prepare a chat request; it is sent when the exchange is entered.
 
-        ``keys`` are masked in what comes. Exchanges that one driver waits for share an inbox.
-        ``model`` has the prices.
+        ``keys`` are masked in what comes. Exchanges that one driver waits for share an inbox, those
+        of one turn what it has ``held``. ``model`` has the prices.
         """
-        return Exchange(self, body, keys, inbox or Inbox(self.settings.max_queue_bytes), model)
+        inbox = inbox or Inbox(self.settings.max_queue_bytes)
+        return Exchange(self, body, keys, inbox, model, held=held or Held())
 
     def models(self, timeout: float = MODELS_TIMEOUT) -> list[str]:
         """Return the ids that the server offers, sorted, or raise an `EndpointError`."""
@@ -167,8 +170,12 @@ class Exchange:
         keys: Sequence[Key],
         inbox: Inbox,
         model: Model | None,
+        *,
+        held: Held,
     ) -> None:
         self.inbox = inbox
+        self._held = held
+        self._most_held = client.settings.max_turn_bytes // held.sharers
         self.finished = False
         self.held_up = 0.0  # when its reader last had to wait for room; infinite while it does
         self.left = False  # nobody takes what still comes
@@ -397,15 +404,15 @@ class Exchange:
             self._last_data = self._last_byte
         if self._fold.finish_reason and (deltas or self._answered is None):
             self._answered = self._last_byte
-        self.inbox.text_bytes += sum(map(_size, deltas))
-        if self.inbox.text_bytes > self._settings.max_turn_bytes:
+        self._held.text_bytes += sum(map(_size, deltas))
+        if self._held.text_bytes > self._most_held:
             raise TooMuch("max_turn_bytes")
 
     def _count_logprobs(self, before: int) -> None:
         """Give up the tokens' logarithms where they take too much: the text does without."""
-        self.inbox.logprob_bytes += self._fold.logprob_bytes - before
-        if self.inbox.logprob_bytes > self._settings.max_turn_bytes:
-            self.inbox.logprob_bytes -= self._fold.logprob_bytes
+        self._held.logprob_bytes += self._fold.logprob_bytes - before
+        if self._held.logprob_bytes > self._most_held:
+            self._held.logprob_bytes -= self._fold.logprob_bytes
             self._fold.drop_logprobs()
 
     def _all_is_said(self, now: float) -> bool:

@@ -224,9 +224,15 @@ class Connector:
         session; None where there is none.
         """
         endpoint, gone = resolved.target.endpoint, resolved.target.model
+        if self.is_replaced(resolved.target):
+            return replace(resolved, target=self.target(endpoint, None))
         if not self._take_newest(endpoint, resolved.client, without=gone):
             return None
         return replace(resolved, target=self.target(endpoint, None))
+
+    def is_replaced(self, target: Target) -> bool:
+        """Return True if another model is the default by now: another turn has found it."""
+        return self._defaults.get(target.endpoint.base_url) not in (None, "", target.model)
 
     def _take_newest(self, endpoint: Endpoint, client: Client, *, without: str = "") -> str:
         """Make the newest Kimi that the server lists the default; "" where it lists none.

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from kimi_magic.wire.protocols import Arrival
 if TYPE_CHECKING:
     from kimi_magic.wire.client import Exchange
 
-__all__ = ["Inbox"]
+__all__ = ["Held", "Inbox"]
 
 # A burst is handed on in parts, so that whoever shows it is never busy for long.
 MOST_AT_ONCE = 64
@@ -31,21 +32,32 @@ OVERHEAD = 250
 FULL_SECONDS = 0.005
 
 
-class Inbox:
-    """Holds what the readers of many exchanges bring, for the one thread that waits.
-
-    A reader that brings more than ``most`` bytes ahead of that thread waits for it.
+@dataclass(slots=True)
+class Held:
+    """The bytes that a turn holds, counted by its exchanges.
 
     Attributes
     ----------
     text_bytes : int
-        The text in the answers of all exchanges so far, counted by those.
+        The text in its answers.
     logprob_bytes : int
         What the logarithms of their tokens take.
+    sharers : int
+        How many turns share the limit of one.
+    """
+
+    text_bytes: int = 0
+    logprob_bytes: int = 0
+    sharers: int = 1
+
+
+class Inbox:
+    """Holds what the readers of many exchanges bring, for the one thread that waits.
+
+    A reader that brings more than ``most`` bytes ahead of that thread waits for it.
     """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
-        self.text_bytes = self.logprob_bytes = 0
         self._most = most
         self._queue: queue.SimpleQueue[tuple[Exchange, Arrival]] = queue.SimpleQueue()
         self._gathered: deque[tuple[Exchange, Arrival]] = deque()

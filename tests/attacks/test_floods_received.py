@@ -19,7 +19,7 @@ from kimi_magic.core.events import ContentDelta
 from kimi_magic.session import Session
 from kimi_magic.wire.client import Client
 from kimi_magic.wire.endpoints import Endpoint
-from kimi_magic.wire.inbox import Inbox
+from kimi_magic.wire.inbox import Held
 from tests.faulty import listening
 from tests.wire.exchanges import deltas_of
 
@@ -84,12 +84,11 @@ def test_what_came_is_kept_and_the_limit_is_the_turns(session: Session) -> None:
         kimi.ask("Hi", endpoint=Endpoint("flood", url), show=False)
     assert raised.value.reply is not None
     assert 300_000 < len(raised.value.reply.text) < 1_500_000
-    inbox = Inbox()
-    inbox.text_bytes = 250_000
+    held = Held(text_bytes=250_000)
     with flooding(WORDS) as url, closing(Client(Endpoint("flood", url), url, None)) as client:
         client.settings.max_turn_bytes = 300_000
         body = {"model": "m", "messages": [], "stream": True}
-        with client.chat(body, inbox=inbox) as exchange, pytest.raises(BadStream) as alone:
+        with client.chat(body, held=held) as exchange, pytest.raises(BadStream) as alone:
             for _ in deltas_of(exchange):
                 pass
     assert alone.value.partial is not None
