@@ -287,7 +287,7 @@ class Session:
         known = chat if isinstance(chat, Chat) else self.chats.known(chat)
         if not known.turns:
             raise KimiError(f"The chat {known.name} has no turns to save.")
-        masks = Redactor(self.connector.known_keys(), shapes=True)
+        masks = self._masks()
         options = self._view_options(ViewOptions())
         cells = []
         for turn in known.turns:
@@ -355,6 +355,7 @@ class Session:
             keep_reasoning=own.keep_reasoning_open,
             max_chars=own.max_output_chars,
             portable=self._portable,
+            mask=lambda facts: self._masks().value(facts),
             times=own.record_times,
         )
 
@@ -376,9 +377,14 @@ class Session:
         """Return the form of a turn that a notebook may carry: without a key, and bounded."""
         from kimi_magic.chats.portable_turn import portable
 
-        masks = Redactor(self.connector.known_keys(), shapes=True)
         own = self.settings
-        return portable(record, masks, max_chars=own.max_output_chars, times=own.record_times)
+        return portable(
+            record, self._masks(), max_chars=own.max_output_chars, times=own.record_times
+        )
+
+    def _masks(self) -> Redactor:
+        """Return what masks a text that a file keeps: known keys, and all that looks like one."""
+        return Redactor(self.connector.known_keys(), shapes=True)
 
     def _journal_sinks(self, request: TurnRequest, view: View | None = None) -> list[Sink]:
         """Return the sink that keeps a turn, if it is to be kept."""
