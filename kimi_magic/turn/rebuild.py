@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from kimi_magic.chats.chat import Chat, ChatTurn, Place
-from kimi_magic.chats.history import with_reasoning
 from kimi_magic.config import Settings
 from kimi_magic.core.reply import Reply
-from kimi_magic.turn.request import as_seen, request_of
+from kimi_magic.turn.request import earlier_messages, request_of
 from kimi_magic.wire.connector import Connector
 
 __all__ = ["rebuild"]
@@ -36,13 +35,10 @@ def rebuild(
         place = Place(record.cell, record.run)
         asked = record.parameters.get("model") or record.model
         model = connector.model_records.get(str(asked).strip())
-        history = chat.history(place, fresh=record.fresh, keep_ids=model.call_ids == "server")
-        system = [message for message in record.messages[:1] if message.role == "system"]
-        earlier = [*system, *as_seen(history, model)]
-        if model.past_reasoning == "all":
-            key = keys.get(record.endpoint.name, "") if record.endpoint else ""
-            earlier = list(with_reasoning(earlier, key=key))
-        record = record.with_history(earlier[len(system) :])
+        key = keys.get(record.endpoint.name, "") if record.endpoint else ""
+        record = record.with_history(
+            earlier_messages(chat, place, model, fresh=record.fresh, reasoning_key=key)
+        )
         request = request_of(reply.record, connector, settings)
         if not made_here:
             request = replace(request, endpoint=None, model=None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kimi_magic.chats.chat import Chat, Place
+from kimi_magic.chats.history import with_reasoning
 from kimi_magic.config import APPROVE, EFFORTS, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, as_content
@@ -21,6 +22,7 @@ __all__ = [
     "as_seen",
     "check_images",
     "continuation",
+    "earlier_messages",
     "left_out",
     "make_request",
     "parameters",
@@ -350,6 +352,18 @@ def as_seen(messages: Iterable[Message], model: Model) -> Iterator[Message]:
             if not isinstance(part, str)
         ]
         yield replace(message, content=tuple(parts))
+
+
+def earlier_messages(
+    chat: Chat, place: Place, model: Model, *, fresh: bool = False, reasoning_key: str = ""
+) -> tuple[Message, ...]:
+    """Return the messages of a chat before a turn at this place, in the form that the model takes.
+
+    ``reasoning_key`` is the field in which its server reads past reasoning; "" keeps each as it is.
+    """
+    history = chat.history(place, fresh=fresh, keep_ids=model.call_ids == "server")
+    seen = as_seen(history, model)
+    return tuple(with_reasoning(seen, key=reasoning_key) if model.past_reasoning == "all" else seen)
 
 
 def check_images(request: TurnRequest, model: Model) -> None:
