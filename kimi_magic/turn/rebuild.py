@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kimi_magic.chats.chat import Chat, ChatTurn, Place
+from kimi_magic.chats.history import CallIds
 from kimi_magic.config import Settings
+from kimi_magic.core.messages import Message
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.turn.request import earlier_messages, request_of
 from kimi_magic.wire.connector import Connector
 
@@ -36,9 +39,9 @@ def rebuild(
         asked = record.parameters.get("model") or record.model
         model = connector.model_records.get(str(asked).strip())
         key = keys.get(record.endpoint.name, "") if record.endpoint else ""
-        record = record.with_history(
-            earlier_messages(chat, place, model, fresh=record.fresh, reasoning_key=key)
-        )
+        earlier = earlier_messages(chat, place, model, fresh=record.fresh, reasoning_key=key)
+        record = _numbered_on(record, earlier, keep=model.call_ids == "server")
+        record = record.with_history(earlier)
         request = request_of(reply.record, connector, settings)
         if not made_here:
             request = replace(request, endpoint=None, model=None)
@@ -47,3 +50,17 @@ def rebuild(
             chat.append(turn, fresh=record.fresh)
         else:
             chat.unanswered = request
+
+
+def _numbered_on(record: TurnRecord, earlier: Sequence[Message], *, keep: bool) -> TurnRecord:
+    """Return a record whose calls have ids that none of the earlier messages has.
+
+    A turn that travelled counts them from 0.
+    """
+    ids = CallIds(earlier, keep=keep)
+    new: dict[str, str] = {}
+    for message in record.exchange:
+        given = ids.give(message) if message.tool_calls else message
+        pairs = zip(message.tool_calls, given.tool_calls, strict=True)
+        new |= {old.id: call.id for old, call in pairs}
+    return record.with_call_ids(lambda call_id: new.get(call_id, call_id))

@@ -26,6 +26,7 @@ from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import VERSION, EndpointFacts, Failure, TurnRecord
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
+from kimi_magic.testing.checks import check_messages
 
 nbformat: Any = nbformat_typed  # half typed
 TEXTS = st.text(max_size=30)
@@ -497,3 +498,38 @@ class TestSave:
         path = kimi.save(tmp_path / "x.ipynb", force=True)
         assert secret not in path.read_text()
         assert "[masked]" in path.read_text()
+
+
+@pytest.mark.parametrize("dialect", ["moonshot", "moonshot-k3"])
+def test_calls_of_several_turns_keep_apart(
+    dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn counts its calls from 0 in the file; in a chat no two calls have the same id."""
+
+    def add(a: int) -> int:
+        """Add."""
+        return a + 1
+
+    with ScriptedServer(dialect) as server:
+        monkeypatch.setenv("KIMI_BASE_URL", server.base_url)
+        chat = kimi.chat("main")
+        for number in range(3):
+            server.reply(tool_calls=[{"name": "add", "arguments": {"a": number}}] * 2)
+            server.reply("Done.")
+            chat.ask(f"{number}?", tools=[add], model=server.models[0], show=False)
+        path = kimi.save(tmp_path / "chat.ipynb")
+        monkeypatch.setattr(session_module, "_current", Session())
+        (again,) = kimi.load(path)
+        for turn in again.turns:
+            ids = [call.id for message in turn.reply.record.messages for call in message.tool_calls]
+            answered = [m.tool_call_id for m in turn.reply.record.messages if m.role == "tool"]
+            assert len(set(ids)) == len(ids) == len(answered) == 2 + 2 * again.turns.index(turn)
+            assert answered == ids
+            own = [call.id for step in turn.reply.steps for call in step.tool_calls]
+            assert own == ids[-2:]
+            assert [result.call_id for result in turn.reply.tool_results] == own
+        second = kimi.save(tmp_path / "second.ipynb")
+        assert second.read_bytes() == kimi.save(tmp_path / "third.ipynb").read_bytes()
+        server.reply("Good.")
+        again.ask("And?", show=False)
+        assert check_messages(server.requests[-1].body["messages"], dialect=dialect) == []

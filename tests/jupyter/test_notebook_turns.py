@@ -166,6 +166,7 @@ def test_another_kernel_goes_on_with_the_notebook(
 ) -> None:
     before = lesson.read_bytes()
     assert kernel.run(f"%kimi load {lesson}").stdout == "Loaded main: 2 turns, cities: 2 turns.\n"
+    assert "Count." in kernel.run("%kimi snippet").record["text/plain"]
     shown = kernel.run("%kimi chat main").record["text/plain"]
     assert "> And May?\n\nIt rains.\n[1 tool call]" in shown
     # The cell of the first turn is run again: it goes back to before itself.
