@@ -276,7 +276,8 @@ class Connector:
     def _usable(self, listed: list[str]) -> list[str]:
         """Return the ids of a server's list that can be shown and asked for, without keys."""
         redacted = Redactor(self.known_keys()).value(listed)
-        return [name for name in redacted if name.isprintable() and len(name) <= LONGEST_MODEL]
+        fit = (name for name in redacted if name == name.strip() and len(name) <= LONGEST_MODEL)
+        return [name for name in fit if name and name.isprintable()]
 
     def known_models(self) -> list[str]:
         """Return the ids of models: those of the endpoints, of the records, and of lists so far.

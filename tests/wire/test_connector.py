@@ -101,3 +101,13 @@ def test_turns_that_begin_at_once_ask_for_one_list() -> None:
         assert set(threads.map(connect, range(100))) == {"llama-3"}
         assert [request.method for request in server.requests] == ["GET"]
         connector.close()
+
+
+@pytest.mark.parametrize("odd", ["", "  ", " a", "a\n", "\x1b[31mred", "x" * 400])
+def test_ids_that_nobody_could_ask_for(odd: str) -> None:
+    connector = Connector()
+    with ScriptedServer(models=[odd, "llama-3"]) as server:
+        endpoint = Endpoint("lab", server.base_url)
+        assert connector.models(endpoint, None, Settings(), print) == ["llama-3"]
+        assert connector.default_model(endpoint) == "llama-3"
+        connector.close()
