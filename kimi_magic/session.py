@@ -12,7 +12,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kimi_magic.chats.chat import Chat, Chats, Place
+from kimi_magic.chats.chat import Chat, Chats, ChatTurn, Place
 from kimi_magic.chats.journal_writer import JournalWriter
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
@@ -35,7 +35,7 @@ from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
 from kimi_magic.turn.rebuild import rebuild
-from kimi_magic.turn.request import TurnRequest, continuation, make_request
+from kimi_magic.turn.request import TurnRequest, continuation, make_request, request_of
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.turn.sinks import JournalSink
 from kimi_magic.wire.connector import Connector
@@ -221,8 +221,7 @@ class Session:
         again = Chat(name, self._ask_in_chat)
         turns = self.journal.turns_of(left[name])
         rebuild(again, replies(turns), connector=self.connector, settings=self.settings)
-        chat = self.chats.get(name)
-        chat.take_over(again)
+        (chat,) = self.chats.restore([again])
         if writer := self.journal_writer:
             writer.adopt(name, left[name].row)
         return chat
@@ -253,9 +252,9 @@ class Session:
 
         file = Path(path).expanduser()
         stored: dict[str, list[Reply]] = {}
-        for carried in read_turns(file):
-            if (name := carried.record.chat) is not None:
-                stored.setdefault(name, []).append(Reply.of(self._believed(carried.record)))
+        for record in read_turns(file):
+            if record.chat is not None:
+                stored.setdefault(record.chat, []).append(Reply.of(self._believed(record)))
         if not stored:
             raise KimiError(f"{file.name} carries no turns of a chat.")
         chats = []
@@ -293,7 +292,8 @@ class Session:
         for turn in known.turns:
             data, metadata = record_of(turn.reply, options)
             shown = self.redact(data)
-            cells.append(SavedCell(masks.text(cell_source(turn)), shown, metadata))
+            source = cell_source(self._spelled_out(turn))
+            cells.append(SavedCell(masks.text(source), shown, metadata))
         text = mend_surrogates(notebook_text(cells))
         write_whole(file, text.encode(), replace_it=force)
         return file
@@ -358,6 +358,16 @@ class Session:
             mask=lambda facts: self._masks().value(facts),
             times=own.record_times,
         )
+
+    def _spelled_out(self, turn: ChatTurn) -> ChatTurn:
+        """Return a turn whose request names what the settings chose for it."""
+        request = turn.request
+        if not isinstance(request, TurnRequest):
+            return turn
+        asked = request_of(turn.reply.record, self.connector, Settings())
+        names = ("system", "effort", "temperature", "top_p")
+        chosen = {n: getattr(asked, n) for n in names if getattr(request, n) is None}
+        return replace(turn, request=replace(request, **chosen))
 
     def _believed(self, record: TurnRecord) -> TurnRecord:
         """Return a record of somebody else's with the name of its endpoint alone.

@@ -250,7 +250,26 @@ def _answer_schema(sent: Mapping[str, Any]) -> dict[str, Any] | None:
     form: Any = sent.get("response_format")
     for name in ("json_schema", "schema"):
         form = form.get(name) if isinstance(form, Mapping) else None
-    return dict(form) if isinstance(form, Mapping) else None
+    with suppress(RecursionError):  # of somebody who nests it too deeply
+        return _in_order(form) if isinstance(form, dict) else None
+    return None
+
+
+def _in_order(schema: Any) -> Any:
+    """Return a schema with its properties in the order of ``required``, in which they are answered.
+
+    A notebook does not keep it: nbformat sorts the keys of what it writes.
+    """
+    if isinstance(schema, list | tuple):
+        return [_in_order(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    ordered = {name: _in_order(value) for name, value in schema.items()}
+    properties, required = ordered.get("properties"), ordered.get("required")
+    if isinstance(properties, dict) and isinstance(required, list):
+        first = {n: properties[n] for n in required if isinstance(n, str) and n in properties}
+        ordered["properties"] = first | properties
+    return ordered
 
 
 def _tool_names(sent: Mapping[str, Any]) -> frozenset[str]:

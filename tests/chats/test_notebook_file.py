@@ -440,7 +440,7 @@ class TestSave:
         link.symlink_to(path)
         assert kimi.save(link, chat, force=True) == link
         assert link.is_symlink()
-        assert read_turns(path)[0].record.prompt == "Hi"
+        assert read_turns(path)[0].prompt == "Hi"
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
         assert {p.name for p in tmp_path.iterdir()} == {"in.ipynb", "out.ipynb", "link.ipynb"}
 
@@ -533,3 +533,13 @@ def test_calls_of_several_turns_keep_apart(
         server.reply("Good.")
         again.ask("And?", show=False)
         assert check_messages(server.requests[-1].body["messages"], dialect=dialect) == []
+
+
+def test_what_the_settings_chose_is_spelled_out(server: ScriptedServer, tmp_path: Path) -> None:
+    settings = session_module.current().settings
+    settings.system, settings.temperature = "Be brief.", 0.5
+    server.reply("Yes.")
+    kimi.chat("main").ask("Is it?", show=False)
+    settings.system = settings.temperature = None
+    (_, cell) = nbformat.read(kimi.save(tmp_path / "chat.ipynb"), as_version=4).cells
+    assert cell.source == '%%kimi -m kimi-k2-thinking -s "Be brief." --temperature 0.5\nIs it?'

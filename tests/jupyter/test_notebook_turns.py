@@ -227,9 +227,9 @@ def test_a_saved_chat_asks_the_same(lesson: Path, tmp_path: Path, kernel: Kernel
         execute(a_notebook(), server)
         first = [request.body for request in server.requests]
     assert steady(bodies) == steady([first[0], first[1], first[-1]])
-    before = [turn.record.exchange for turn in read_turns(lesson) if turn.record.chat == "main"]
+    before = [turn.exchange for turn in read_turns(lesson) if turn.chat == "main"]
     nbformat.write(saved, path)
-    assert [turn.record.exchange for turn in read_turns(path)] == before
+    assert [turn.exchange for turn in read_turns(path)] == before
 
 
 def steady(bodies: list[dict[str, Any]]) -> list[Any]:
