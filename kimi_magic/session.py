@@ -12,7 +12,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kimi_magic.chats.chat import Chat, Chats, Place
+from kimi_magic.chats.chat import Chat, Chats, ChatTurn, Place
 from kimi_magic.chats.journal_writer import JournalWriter
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
@@ -42,6 +42,7 @@ from kimi_magic.turn.request import (
     continuation,
     judge_request,
     make_request,
+    request_of,
 )
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.turn.sinks import JournalSink
@@ -248,8 +249,7 @@ class Session:
         again = Chat(name, self._ask_in_chat)
         turns = self.journal.turns_of(left[name])
         rebuild(again, replies(turns), connector=self.connector, settings=self.settings)
-        chat = self.chats.get(name)
-        chat.take_over(again)
+        (chat,) = self.chats.restore([again])
         if writer := self.journal_writer:
             writer.adopt(name, left[name].row)
         return chat
@@ -280,9 +280,9 @@ class Session:
 
         file = Path(path).expanduser()
         stored: dict[str, list[Reply]] = {}
-        for carried in read_turns(file):
-            if (name := carried.record.chat) is not None:
-                stored.setdefault(name, []).append(Reply.of(self._believed(carried.record)))
+        for record in read_turns(file):
+            if record.chat is not None:
+                stored.setdefault(record.chat, []).append(Reply.of(self._believed(record)))
         if not stored:
             raise KimiError(f"{file.name} carries no turns of a chat.")
         chats = []
@@ -314,13 +314,14 @@ class Session:
         known = chat if isinstance(chat, Chat) else self.chats.known(chat)
         if not known.turns:
             raise KimiError(f"The chat {known.name} has no turns to save.")
-        masks = Redactor(self.connector.known_keys(), shapes=True)
+        masks = self._masks()
         options = self._view_options(ViewOptions())
         cells = []
         for turn in known.turns:
             data, metadata = record_of(turn.reply, options)
             shown = self.redact(data)
-            cells.append(SavedCell(masks.text(cell_source(turn)), shown, metadata))
+            source = cell_source(self._spelled_out(turn))
+            cells.append(SavedCell(masks.text(source), shown, metadata))
         text = mend_surrogates(notebook_text(cells))
         write_whole(file, text.encode(), replace_it=force)
         return file
@@ -396,8 +397,19 @@ class Session:
             keep_reasoning=own.keep_reasoning_open,
             max_chars=own.max_output_chars,
             portable=self._portable,
+            mask=lambda facts: self._masks().value(facts),
             times=own.record_times,
         )
+
+    def _spelled_out(self, turn: ChatTurn) -> ChatTurn:
+        """Return a turn whose request names what the settings chose for it."""
+        request = turn.request
+        if not isinstance(request, TurnRequest):
+            return turn
+        asked = request_of(turn.reply.record, self.connector, Settings())
+        names = ("system", "effort", "temperature", "top_p")
+        chosen = {n: getattr(asked, n) for n in names if getattr(request, n) is None}
+        return replace(turn, request=replace(request, **chosen))
 
     def _believed(self, record: TurnRecord) -> TurnRecord:
         """Return a record of somebody else's with the name of its endpoint alone.
@@ -417,9 +429,14 @@ class Session:
         """Return the form of a turn that a notebook may carry: without a key, and bounded."""
         from kimi_magic.chats.portable_turn import portable
 
-        masks = Redactor(self.connector.known_keys(), shapes=True)
         own = self.settings
-        return portable(record, masks, max_chars=own.max_output_chars, times=own.record_times)
+        return portable(
+            record, self._masks(), max_chars=own.max_output_chars, times=own.record_times
+        )
+
+    def _masks(self) -> Redactor:
+        """Return what masks a text that a file keeps: known keys, and all that looks like one."""
+        return Redactor(self.connector.known_keys(), shapes=True)
 
     def journal_sinks(self, request: TurnRequest, view: View | None = None) -> list[Sink]:
         """Return the sink that keeps a turn, if it is to be kept."""

@@ -208,9 +208,7 @@ class Chats:
     def get(self, name: str) -> Chat:
         """Return the chat of that name; make it if there is none."""
         with self._lock:
-            if name not in self._chats:
-                self._chats[name] = Chat(name, self._ask, self._forgotten)
-            return self._chats[name]
+            return self._made(name)
 
     def peek(self, name: str) -> Chat:
         """Return the chat of that name, or an empty one that is not kept."""
@@ -246,10 +244,16 @@ class Chats:
                         f"The chat {name} has {count(here, 'turn')} here: "
                         f"`%kimi reset {name}` forgets them, then load again."
                     )
-            for name, chat in rebuilt.items():
-                # Whoever holds the chat of that name sees the turns.
-                self._chats.setdefault(name, chat).take_over(chat)
-            return [self._chats[name] for name in rebuilt]
+            # Whoever holds the chat of that name sees the turns.
+            restored = [self._made(name) for name in rebuilt]
+            for chat in restored:
+                chat.take_over(rebuilt[chat.name])
+        return restored
+
+    def _made(self, name: str) -> Chat:
+        if name not in self._chats:
+            self._chats[name] = Chat(name, self._ask, self._forgotten)
+        return self._chats[name]
 
     def __iter__(self) -> Iterator[Chat]:
         """Iterate in the order in which the chats began."""

@@ -97,16 +97,22 @@ def renumbered(messages: Iterable[Message], *, keep: bool = False) -> tuple[Mess
     new_ids: dict[str, str] = {}
     result = []
     for message in messages:
+        changes: dict[str, Any] = {}
         if message.tool_calls:
             given = ids.give(message)
             pairs = zip(message.tool_calls, given.tool_calls, strict=True)
             new_ids |= {old.id: new.id for old, new in pairs}
-            result.append(replace(message, tool_calls=given.tool_calls))
+            changes = {"tool_calls": given.tool_calls}
         elif message.tool_call_id is not None:
-            result.append(replace(message, tool_call_id=new_ids.get(message.tool_call_id)))
-        else:
-            result.append(message)
+            changes = {"tool_call_id": new_ids.get(message.tool_call_id)}
+        result.append(_changed(message, **changes))
     return tuple(result)
+
+
+def _changed(message: Message, **changes: Any) -> Message:
+    """Return a message with these fields, itself where it has them: long chats share messages."""
+    same = all(getattr(message, name) == value for name, value in changes.items())
+    return message if same else replace(message, **changes)
 
 
 def tool_messages(message: Message, results: Sequence[ToolResult]) -> list[Message]:
@@ -171,7 +177,7 @@ def with_reasoning(
         if message.role == "assistant":
             own = message.reasoning and message.reasoning_key != "content"
             name = key or (message.reasoning_key if own else default)
-            yield replace(message, reasoning=message.reasoning or (), reasoning_key=name)
+            yield _changed(message, reasoning=message.reasoning or (), reasoning_key=name)
         else:
             yield message
 

@@ -25,7 +25,6 @@ from kimi_magic.core.turn_record import TurnRecord
 __all__ = [
     "KEY",
     "MAX_BYTES",
-    "CarriedTurn",
     "SavedCell",
     "notebook_text",
     "parse_notebook",
@@ -42,14 +41,6 @@ MAX_NAME = 200
 _CELL_ID = re.compile(r"[a-zA-Z0-9-_]{1,64}")
 
 
-class CarriedTurn(NamedTuple):
-    """A turn that a notebook carries: the id of its cell, and its record."""
-
-    cell: str  # "" where the file gives its cells no ids (nbformat 4.4 and earlier)
-    record: TurnRecord
-    is_cut: bool  # parts of it are missing
-
-
 class SavedCell(NamedTuple):
     """A cell to write: its source, and what its output shows."""
 
@@ -58,8 +49,8 @@ class SavedCell(NamedTuple):
     metadata: dict[str, Any]
 
 
-def read_turns(path: Path) -> list[CarriedTurn]:
-    """Return the turns that a notebook carries, in the order of its cells.
+def read_turns(path: Path) -> list[TurnRecord]:
+    """Return the turns that a notebook carries, in the order of its cells, each with its cell's id.
 
     Raises
     ------
@@ -75,7 +66,7 @@ def read_turns(path: Path) -> list[CarriedTurn]:
             except (KimiError, RecursionError) as error:
                 why = str(error) or "it is nested too deeply"
                 raise KimiError(f"{path.name}, cell {number}: {why}") from None
-    return [turn for turn in turns if turn.record.messages]
+    return [turn for turn in turns if turn.messages]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -144,14 +135,15 @@ def _carried_in(cell: dict[str, Any]) -> Iterator[Any]:
             yield facts["turn"]
 
 
-def _turn_of(carried: Any, given_id: object) -> CarriedTurn:
+def _turn_of(carried: Any, given_id: object) -> TurnRecord:
     if not isinstance(carried, dict):
         raise KimiError("This is no record of a turn: it is no object.")
     record = TurnRecord.from_dict(carried)
     if problem := _problem(record):
         raise KimiError(f"This is no record of a turn: {problem}.")
+    # nbformat 4.4 and earlier gives cells no ids.
     cell_id = given_id if isinstance(given_id, str) and _CELL_ID.fullmatch(given_id) else ""
-    return CarriedTurn(cell_id, replace(record, cell=cell_id, run=""), "cut" in carried)
+    return replace(record, cell=cell_id, run="")
 
 
 def _problem(record: TurnRecord) -> str:

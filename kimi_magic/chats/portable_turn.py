@@ -117,26 +117,7 @@ def _renumbered(record: TurnRecord) -> TurnRecord:
             new[call_id] = f"{found[1] if found else 'call_'}{len(new)}"
         return new[call_id]
 
-    def calls(given: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-        return tuple(replace(call, id=again(call.id)) for call in given)
-
-    steps = tuple(
-        replace(
-            step,
-            tool_calls=calls(step.tool_calls),
-            tool_results=tuple(replace(r, call_id=again(r.call_id)) for r in step.tool_results),
-        )
-        for step in record.steps
-    )
-    messages = tuple(
-        replace(
-            message,
-            tool_calls=calls(message.tool_calls),
-            tool_call_id=None if message.tool_call_id is None else again(message.tool_call_id),
-        )
-        for message in record.messages
-    )
-    return replace(record, steps=steps, messages=messages)
+    return record.with_call_ids(again)
 
 
 def _bounded(record: TurnRecord, lost: dict[str, Any], max_chars: int) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import whole_imports
-from kimi_magic.core.messages import Message, Step, Usage
+from kimi_magic.core.messages import Message, Step, ToolCall, Usage
 from kimi_magic.core.text import clip
 
 if TYPE_CHECKING:
@@ -148,6 +148,30 @@ class TurnRecord:
         before = (*self.messages[:first], *history)
         messages = (*before, *self.messages[first:])
         return replace(self, messages=messages, sent=len(before) + self.sent - first)
+
+    def with_call_ids(self, new: Callable[[str], str]) -> TurnRecord:
+        """Return the record with other ids of its calls, in the steps and in the messages."""
+
+        def renamed(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+            return tuple(replace(call, id=new(call.id)) for call in calls)
+
+        steps = tuple(
+            replace(
+                step,
+                tool_calls=renamed(step.tool_calls),
+                tool_results=tuple(replace(r, call_id=new(r.call_id)) for r in step.tool_results),
+            )
+            for step in self.steps
+        )
+        messages = tuple(
+            replace(
+                message,
+                tool_calls=renamed(message.tool_calls),
+                tool_call_id=None if message.tool_call_id is None else new(message.tool_call_id),
+            )
+            for message in self.messages
+        )
+        return replace(self, steps=steps, messages=messages)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON data, the form that ``docs/turn.md`` describes.

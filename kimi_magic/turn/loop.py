@@ -183,8 +183,6 @@ class Loop:
         self._keeps_reasoning = model is not None and model.past_reasoning == "all"
         self._reasoning_key = reasoning_key
         self._history = tuple(history)
-        if self._keeps_reasoning:
-            self._history = tuple(with_reasoning(history, key=reasoning_key))
         self._prompt = prompt
         self._retries = retries
         self._tools = tools

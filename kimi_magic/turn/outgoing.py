@@ -18,7 +18,13 @@ from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.logprobs import LOGPROBS, LogprobsAsked
 from kimi_magic.turn.loop import Loop, Send
 from kimi_magic.turn.prompt import ComposedPrompt
-from kimi_magic.turn.request import TurnRequest, as_seen, parameters, system_prompt
+from kimi_magic.turn.request import (
+    TurnRequest,
+    as_seen,
+    earlier_messages,
+    parameters,
+    system_prompt,
+)
 from kimi_magic.wire.connector import Target
 
 if TYPE_CHECKING:
@@ -97,13 +103,14 @@ class Outgoing:
         earlier: tuple[Message, ...] = ()
         calibration = Calibration()
         if self.chat:
-            earlier = self.chat.history(
-                self.place, fresh=request.fresh, keep_ids=model.call_ids == "server"
+            key = endpoint.reasoning_key
+            earlier = earlier_messages(
+                self.chat, self.place, model, fresh=request.fresh, reasoning_key=key
             )
             calibration = self.chat.calibrations.get((endpoint.name, target.model), calibration)
-        *seen, prompt = as_seen([*earlier, self.prompt.message], model)
+        (prompt,) = as_seen([self.prompt.message], model)
         return Loop(
-            self._sendable((*system_prompt(request, settings, model), *seen)),
+            self._sendable((*system_prompt(request, settings, model), *earlier)),
             prompt,
             retries=settings.retries,
             tools=draft.common.get("tools", ()),

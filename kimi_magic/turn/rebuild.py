@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kimi_magic.chats.chat import Chat, ChatTurn, Place
-from kimi_magic.chats.history import with_reasoning
+from kimi_magic.chats.history import CallIds
 from kimi_magic.config import Settings
+from kimi_magic.core.messages import Message
 from kimi_magic.core.reply import Reply
-from kimi_magic.turn.request import again, as_seen, request_of
+from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.turn.request import again, earlier_messages, request_of
 from kimi_magic.wire.connector import Connector
 
 __all__ = ["rebuild"]
@@ -36,13 +38,10 @@ def rebuild(
         place = Place(record.cell, record.run)
         asked = record.parameters.get("model") or record.model
         model = connector.model_records.get(str(asked).strip())
-        history = chat.history(place, fresh=record.fresh, keep_ids=model.call_ids == "server")
-        system = [message for message in record.messages[:1] if message.role == "system"]
-        earlier = [*system, *as_seen(history, model)]
-        if model.past_reasoning == "all":
-            key = keys.get(record.endpoint.name, "") if record.endpoint else ""
-            earlier = list(with_reasoning(earlier, key=key))
-        record = record.with_history(earlier[len(system) :])
+        key = keys.get(record.endpoint.name, "") if record.endpoint else ""
+        earlier = earlier_messages(chat, place, model, fresh=record.fresh, reasoning_key=key)
+        record = _numbered_on(record, earlier, keep=model.call_ids == "server")
+        record = record.with_history(earlier)
         request = request_of(reply.record, connector, settings)
         if not made_here:
             request = replace(request, endpoint=None, model=None)
@@ -51,3 +50,17 @@ def rebuild(
             chat.append(turn, fresh=record.fresh)
         else:
             chat.unanswered = again(request, reply.trajectories)
+
+
+def _numbered_on(record: TurnRecord, earlier: Sequence[Message], *, keep: bool) -> TurnRecord:
+    """Return a record whose calls have ids that none of the earlier messages has.
+
+    A turn that travelled counts them from 0.
+    """
+    ids = CallIds(earlier, keep=keep)
+    new: dict[str, str] = {}
+    for message in record.exchange:
+        given = ids.give(message) if message.tool_calls else message
+        pairs = zip(message.tool_calls, given.tool_calls, strict=True)
+        new |= {old.id: call.id for old, call in pairs}
+    return record.with_call_ids(lambda call_id: new.get(call_id, call_id))

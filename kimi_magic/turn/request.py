@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kimi_magic.chats.chat import Chat, Place
+from kimi_magic.chats.history import with_reasoning
 from kimi_magic.config import APPROVE, EFFORTS, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, as_content
@@ -25,6 +26,7 @@ __all__ = [
     "check_heavy",
     "check_images",
     "continuation",
+    "earlier_messages",
     "judge_request",
     "left_out",
     "make_request",
@@ -281,7 +283,26 @@ def _answer_schema(sent: Mapping[str, Any]) -> dict[str, Any] | None:
     form: Any = sent.get("response_format")
     for name in ("json_schema", "schema"):
         form = form.get(name) if isinstance(form, Mapping) else None
-    return dict(form) if isinstance(form, Mapping) else None
+    with suppress(RecursionError):  # of somebody who nests it too deeply
+        return _in_order(form) if isinstance(form, dict) else None
+    return None
+
+
+def _in_order(schema: Any) -> Any:
+    """Return a schema with its properties in the order of ``required``, in which they are answered.
+
+    A notebook does not keep it: nbformat sorts the keys of what it writes.
+    """
+    if isinstance(schema, list | tuple):
+        return [_in_order(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    ordered = {name: _in_order(value) for name, value in schema.items()}
+    properties, required = ordered.get("properties"), ordered.get("required")
+    if isinstance(properties, dict) and isinstance(required, list):
+        first = {n: properties[n] for n in required if isinstance(n, str) and n in properties}
+        ordered["properties"] = first | properties
+    return ordered
 
 
 def _tool_names(sent: Mapping[str, Any]) -> frozenset[str]:
@@ -443,6 +464,18 @@ def as_seen(messages: Iterable[Message], model: Model) -> Iterator[Message]:
             if not isinstance(part, str)
         ]
         yield replace(message, content=tuple(parts))
+
+
+def earlier_messages(
+    chat: Chat, place: Place, model: Model, *, fresh: bool = False, reasoning_key: str = ""
+) -> tuple[Message, ...]:
+    """Return the messages of a chat before a turn at this place, in the form that the model takes.
+
+    ``reasoning_key`` is the field in which its server reads past reasoning; "" keeps each as it is.
+    """
+    history = chat.history(place, fresh=fresh, keep_ids=model.call_ids == "server")
+    seen = as_seen(history, model)
+    return tuple(with_reasoning(seen, key=reasoning_key) if model.past_reasoning == "all" else seen)
 
 
 def check_images(request: TurnRequest, model: Model) -> None:

@@ -238,7 +238,7 @@ class _Run:
         # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
         # every object that a tool returned.
         self._sinks = GuardedSinks(sinks, lambda text: Redactor(connector.known_keys()).text(text))
-        self._model = turn.request.model or turn.endpoint.model
+        self._model = self._redact(turn.request.model or turn.endpoint.model)
         self._loop: Loop | None = None
         self._outgoing = turn.outgoing(chat)
         self._draft: Draft | None = None
@@ -281,23 +281,23 @@ class _Run:
         """Drive the loop; with an answer's schema less and less strictly, where it is refused."""
         turn = self._turn
         resolved = self._connect()
-        self._model = resolved.target.model
+        self._model = self._redact(resolved.target.model)
         yield self._tell(TurnStarted(self._model, turn.endpoint.name, resolved.practice))
         for notice in self._opening(resolved):
             yield self._tell(Notice(notice))
         try:
             yield from self._take_with(resolved.target)
         except EndpointError as error:
-            gone = isinstance(error, NotFound) and self._loop and not self._loop.steps
+            is_gone = isinstance(error, NotFound) and self._loop and not self._loop.steps
             is_news = not turn.connector.is_replaced(resolved.target)
-            found = self._in_place_of(resolved) if gone else None
+            found = self._in_place_of(resolved) if is_gone else None
             if found is None:
                 yield from self._tell_left_out()
                 raise
+            gone, self._model = self._model, self._redact(found.model)
             if is_news:
-                yield self._tell(Notice(REPLACED.format(self._model, found.model)))
-            self._model = found.model
-            yield self._tell(TurnStarted(found.model, turn.endpoint.name))
+                yield self._tell(Notice(REPLACED.format(gone, self._model)))
+            yield self._tell(TurnStarted(self._model, turn.endpoint.name))
             yield from self._take_with(found)
 
     def _in_place_of(self, resolved: ResolvedEndpoint) -> Target | None:

@@ -92,6 +92,7 @@ class Connector:
         self.model_records = ModelCatalogue()
         # By address, for those who name no model; "" where the list did not tell.
         self._defaults: dict[str, str] = {}
+        self._listings: dict[str, _Listing] = {}  # under way, by address
         self._keys = KeyRing()
         self._listed: dict[str, None] = {}
         self._clients: dict[str, Client] = {}
@@ -237,22 +238,34 @@ class Connector:
     def _take_newest(self, endpoint: Endpoint, client: Client, *, without: str = "") -> str:
         """Make the newest Kimi that the server lists the default; "" where it lists none.
 
-        A list may still name the model that is gone, which ``without`` passes over.
+        A list may still name the model that is gone, which ``without`` passes over. Turns in
+        threads wait for the same list.
         """
-        listed: list[str] = []
-
-        def ask() -> None:
-            with suppress(KimiError):  # the turn's own request tells better what is wrong
-                listed.extend(client.models(LISTING_TIMEOUT))
-
-        # In a thread: an interrupt must not fall into the connection, or into imports.
-        thread = threading.Thread(target=ask, name="kimi-models", daemon=True)
-        thread.start()
-        with waiting():
-            thread.join()
-        found = newest([model for model in self._usable(listed) if model != without])
-        self._defaults[endpoint.base_url] = found or self._defaults.get(endpoint.base_url, "")
+        place = endpoint.base_url
+        with self._lock:
+            listing = self._listings.get(place)
+            if listing is None:
+                if not without and place in self._defaults:  # another turn took it since
+                    return self._defaults[place]
+                listing = self._listings[place] = _Listing(client)
+                listing.start()
+        try:
+            with waiting():
+                listing.join()
+        except KeyboardInterrupt:
+            self._end_listing(place, listing)
+            raise
+        found = newest([model for model in self._usable(listing.ids) if model != without])
+        self._end_listing(place, listing, found)
         return found
+
+    def _end_listing(self, place: str, listing: _Listing, found: str | None = None) -> None:
+        """Forget a request for a list; None where it was not waited for."""
+        with self._lock:
+            if self._listings.get(place) is listing:
+                del self._listings[place]
+            if found is not None:
+                self._defaults[place] = found or self._defaults.get(place, "")
 
     def models(
         self, endpoint: Endpoint, key: Key | None, settings: Settings, notice: Callable[[str], None]
@@ -271,7 +284,8 @@ class Connector:
     def _usable(self, listed: list[str]) -> list[str]:
         """Return the ids of a server's list that can be shown and asked for, without keys."""
         redacted = Redactor(self.known_keys()).value(listed)
-        return [name for name in redacted if name.isprintable() and len(name) <= LONGEST_MODEL]
+        fit = (name for name in redacted if name == name.strip() and len(name) <= LONGEST_MODEL)
+        return [name for name in fit if name and name.isprintable()]
 
     def known_models(self) -> list[str]:
         """Return the ids of models: those of the endpoints, of the records, and of lists so far.
@@ -334,6 +348,19 @@ class Connector:
             if old and client is not used and not client.busy:
                 del self._clients[name]
                 client.close()
+
+
+class _Listing(threading.Thread):
+    """Asks a server for its models: an interrupt must not fall into the connection, or imports."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(name="kimi-models", daemon=True)
+        self.ids: list[str] = []
+        self._client = client
+
+    def run(self) -> None:
+        with suppress(KimiError):  # the turn's own request tells better what is wrong
+            self.ids = self._client.models(LISTING_TIMEOUT)
 
 
 def _names_model(endpoint: Endpoint) -> bool:

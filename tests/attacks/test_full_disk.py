@@ -107,3 +107,23 @@ def test_a_file_of_the_user_s_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(OSError, match="No space left") as raised:
         Path("/dev/full").write_text("x")
     assert why_not_written(raised.value) == "the disk is full"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a file that is full")
+@pytest.mark.parametrize("names", [["-"], ["lesson.ipynb"]])
+def test_what_the_command_prints_cannot_be_written(names: list[str], tmp_path: Path) -> None:
+    """Input: stdout takes nothing. Holds: one line says disk, without a traceback."""
+    notebook = '{"cells": [], "nbformat": 4}'
+    (tmp_path / "lesson.ipynb").write_text(notebook)
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "kimi_magic.jupyter.cli", "clean", *names],
+            cwd=tmp_path,
+            input=notebook,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == "kimi-magic: stdout cannot be written: the disk is full.\n"

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from kimi_magic.chats.chat import NOWHERE, Chat, ChatTurn, Place
+from kimi_magic.chats.chat import NOWHERE, Chat, Chats, ChatTurn, Place
 from kimi_magic.chats.context_window import ContextWindow
 from kimi_magic.core.events import ToolFinished
 from kimi_magic.core.messages import Completion, Message, ToolCall, ToolResult, Usage, as_reasoning
@@ -43,6 +43,17 @@ def test_a_cell_that_is_run_again_takes_the_place_of_its_turn() -> None:
     chat.append(turn("b2", again))
     assert prompts(chat) == ["a", "b2"]
     assert [made.prompt for made in chat.set_aside] == ["b", "c"]
+
+
+def test_a_chat_that_was_rebuilt_is_reset_like_any_other() -> None:
+    forgotten: list[str] = []
+    chats = Chats(never, forgotten.append)
+    rebuilt = Chat("main", never)
+    rebuilt.append(turn("a"))
+    (chat,) = chats.restore([rebuilt])
+    assert prompts(chat) == ["a"]
+    chats.get("main").reset()
+    assert forgotten == ["main"]
 
 
 def test_turns_of_one_run_follow_one_another() -> None:

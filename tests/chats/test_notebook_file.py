@@ -26,6 +26,7 @@ from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import VERSION, EndpointFacts, Failure, TurnRecord
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
+from kimi_magic.testing.checks import check_messages
 
 nbformat: Any = nbformat_typed  # half typed
 TEXTS = st.text(max_size=30)
@@ -439,7 +440,7 @@ class TestSave:
         link.symlink_to(path)
         assert kimi.save(link, chat, force=True) == link
         assert link.is_symlink()
-        assert read_turns(path)[0].record.prompt == "Hi"
+        assert read_turns(path)[0].prompt == "Hi"
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
         assert {p.name for p in tmp_path.iterdir()} == {"in.ipynb", "out.ipynb", "link.ipynb"}
 
@@ -497,3 +498,48 @@ class TestSave:
         path = kimi.save(tmp_path / "x.ipynb", force=True)
         assert secret not in path.read_text()
         assert "[masked]" in path.read_text()
+
+
+@pytest.mark.parametrize("dialect", ["moonshot", "moonshot-k3"])
+def test_calls_of_several_turns_keep_apart(
+    dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn counts its calls from 0 in the file; in a chat no two calls have the same id."""
+
+    def add(a: int) -> int:
+        """Add."""
+        return a + 1
+
+    with ScriptedServer(dialect) as server:
+        monkeypatch.setenv("KIMI_BASE_URL", server.base_url)
+        chat = kimi.chat("main")
+        for number in range(3):
+            server.reply(tool_calls=[{"name": "add", "arguments": {"a": number}}] * 2)
+            server.reply("Done.")
+            chat.ask(f"{number}?", tools=[add], model=server.models[0], show=False)
+        path = kimi.save(tmp_path / "chat.ipynb")
+        monkeypatch.setattr(session_module, "_current", Session())
+        (again,) = kimi.load(path)
+        for turn in again.turns:
+            ids = [call.id for message in turn.reply.record.messages for call in message.tool_calls]
+            answered = [m.tool_call_id for m in turn.reply.record.messages if m.role == "tool"]
+            assert len(set(ids)) == len(ids) == len(answered) == 2 + 2 * again.turns.index(turn)
+            assert answered == ids
+            own = [call.id for step in turn.reply.steps for call in step.tool_calls]
+            assert own == ids[-2:]
+            assert [result.call_id for result in turn.reply.tool_results] == own
+        second = kimi.save(tmp_path / "second.ipynb")
+        assert second.read_bytes() == kimi.save(tmp_path / "third.ipynb").read_bytes()
+        server.reply("Good.")
+        again.ask("And?", show=False)
+        assert check_messages(server.requests[-1].body["messages"], dialect=dialect) == []
+
+
+def test_what_the_settings_chose_is_spelled_out(server: ScriptedServer, tmp_path: Path) -> None:
+    settings = session_module.current().settings
+    settings.system, settings.temperature = "Be brief.", 0.5
+    server.reply("Yes.")
+    kimi.chat("main").ask("Is it?", show=False)
+    settings.system = settings.temperature = None
+    (_, cell) = nbformat.read(kimi.save(tmp_path / "chat.ipynb"), as_version=4).cells
+    assert cell.source == '%%kimi -m kimi-k2-thinking -s "Be brief." --temperature 0.5\nIs it?'

@@ -245,5 +245,12 @@ class TestCommand:
         run("git", "add", ".")
         assert run("git", "show", ":lesson.ipynb") == clean(text)
         assert path.read_text("utf-8") == text, "the notebook here keeps its turns"
-        run("git", "-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "x")
+        for name in ("name", "email"):
+            run("git", "config", f"user.{name}", "x")
+        run("git", "commit", "-qm", "x")
         assert run("git", "status", "--porcelain") == ""
+        path.write_text(text.replace("title", "heading"), "utf-8")
+        run("git", "stash")
+        assert path.read_text("utf-8") == clean(text), "what was committed"
+        run("git", "stash", "pop")
+        assert path.read_text("utf-8") == clean(text.replace("title", "heading"))

@@ -166,6 +166,7 @@ def test_another_kernel_goes_on_with_the_notebook(
 ) -> None:
     before = lesson.read_bytes()
     assert kernel.run(f"%kimi load {lesson}").stdout == "Loaded main: 2 turns, cities: 2 turns.\n"
+    assert "Count." in kernel.run("%kimi snippet").record["text/plain"]
     shown = kernel.run("%kimi chat main").record["text/plain"]
     assert "> And May?\n\nIt rains.\n[1 tool call]" in shown
     # The cell of the first turn is run again: it goes back to before itself.
@@ -226,9 +227,9 @@ def test_a_saved_chat_asks_the_same(lesson: Path, tmp_path: Path, kernel: Kernel
         execute(a_notebook(), server)
         first = [request.body for request in server.requests]
     assert steady(bodies) == steady([first[0], first[1], first[-1]])
-    before = [turn.record.exchange for turn in read_turns(lesson) if turn.record.chat == "main"]
+    before = [turn.exchange for turn in read_turns(lesson) if turn.chat == "main"]
     nbformat.write(saved, path)
-    assert [turn.record.exchange for turn in read_turns(path)] == before
+    assert [turn.exchange for turn in read_turns(path)] == before
 
 
 def steady(bodies: list[dict[str, Any]]) -> list[Any]:

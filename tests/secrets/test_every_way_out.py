@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import keyring
 import pytest
 
 import kimi_magic as kimi
 from kimi_magic import session as session_module
+from kimi_magic.display import record
+from kimi_magic.display.record import Bundle
 from kimi_magic.export import FORMS
 from kimi_magic.secrets.keys import LEAK
 from kimi_magic.session import Session
@@ -148,6 +151,28 @@ def test_all_that_a_turn_leaves_behind(
     assert not leaks(*(kimi.snippet(reply, form) for form in FORMS))
     asked_again = make_request(question, chat="den", endpoint=endpoint, variables=HELD)
     assert not leaks(session.dry_run(asked_again).text)
+
+
+@pytest.mark.parametrize("key", [SECRET, "sk-" + "a1B2c3D4" * 6], ids=["known", "by its shape"])
+@pytest.mark.parametrize("no_history", [False, True])
+def test_names_that_are_keys(
+    session: Session, den: ScriptedServer, monkeypatch: Patch, key: str, no_history: bool
+) -> None:
+    """A key in the place of a model or a chat, by a slip."""
+    in_the_environment(monkeypatch, den.base_url)
+    den.lenient = True
+    session.settings.view = "record"
+    found: list[Bundle] = []
+    monkeypatch.setattr(record, "publish", found.append)
+    den.reply("OK.")
+    den.error(404, "no such model")
+    for names in ({"chat": key}, {"chat": "main", "model": key}):
+        request = make_request("Hi", no_history=no_history, **names)
+        with suppress(kimi.KimiError):
+            session.ask(request, show=True)
+    assert len(found) == 2
+    assert key not in str([bundle.metadata for bundle in found])
+    assert not leaks(found)
 
 
 @by_way

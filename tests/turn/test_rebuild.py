@@ -189,3 +189,23 @@ def test_the_form_of_the_answer_is_asked_again(session: Session) -> None:
     for hostile in (5, {"type": "json_schema", "json_schema": 7}, {"type": "json_object"}):
         kept = record("x", parameters=sent | {"response_format": hostile})
         assert request_of(kept, session.connector, session.settings).schema is None
+
+
+def test_the_properties_of_the_form_stand_in_their_order(session: Session) -> None:
+    """In a notebook that nbformat wrote, they are sorted."""
+    inner = {"type": "object", "properties": {"z": {}, "a": {}}, "required": ["z", "a"]}
+    schema = {
+        "properties": {"why": {"anyOf": [inner]}, "answer": {}},
+        "required": ["why", "answer"],
+    }
+    form = json.loads(json.dumps({"json_schema": {"schema": schema}}, sort_keys=True))
+    kept = record("x", parameters={"model": "kimi-k3", "response_format": form})
+    again = request_of(kept, session.connector, session.settings).schema
+    assert again == schema
+    assert list(again["properties"]) == ["why", "answer"]
+    assert list(again["properties"]["why"]["anyOf"][0]["properties"]) == ["z", "a"]
+    deep: Any = {}
+    for _ in range(2000):
+        deep = {"items": deep}
+    kept = record("x", parameters={"response_format": {"json_schema": {"schema": deep}}})
+    assert request_of(kept, session.connector, session.settings).schema is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from kimi_magic.config import Settings
@@ -85,3 +87,27 @@ def test_a_variable_of_a_header_that_changes_makes_another_client(
             finish(exchange)
         assert scripted_server.requests[-1].headers["X-Team"] == value
     connector.close()
+
+
+def test_turns_that_begin_at_once_ask_for_one_list() -> None:
+    connector, said = Connector(), list[str]()
+    with ScriptedServer(models=["llama-3"]) as server, ThreadPoolExecutor(20) as threads:
+        endpoint = Endpoint("lab", server.base_url)
+
+        def connect(_: int) -> str:
+            resolved = connector.connect(endpoint, None, None, Settings(), said.append)
+            return resolved.target.model
+
+        assert set(threads.map(connect, range(100))) == {"llama-3"}
+        assert [request.method for request in server.requests] == ["GET"]
+        connector.close()
+
+
+@pytest.mark.parametrize("odd", ["", "  ", " a", "a\n", "\x1b[31mred", "x" * 400])
+def test_ids_that_nobody_could_ask_for(odd: str) -> None:
+    connector = Connector()
+    with ScriptedServer(models=[odd, "llama-3"]) as server:
+        endpoint = Endpoint("lab", server.base_url)
+        assert connector.models(endpoint, None, Settings(), print) == ["llama-3"]
+        assert connector.default_model(endpoint) == "llama-3"
+        connector.close()
