@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kimi_magic.chats.chat import Chat, ChatTurn, Place
-from kimi_magic.chats.journal_file import Deleted, JournalFile
+from kimi_magic.chats.journal_file import Deleted, JournalError, JournalFile
 from kimi_magic.chats.journal_fragments import recovered
 from kimi_magic.chats.journal_search import Query, find, moment, texts_of
 from kimi_magic.core.errors import KimiError
@@ -294,10 +294,16 @@ class Journal:
     @contextmanager
     def _open(self, *, write: bool = False) -> Iterator[JournalFile | None]:
         """Open the file; None where there is none."""
-        if self.path is None or not self.path.exists():
+        try:
+            opened = None if self.path is None else JournalFile.open(self.path, create=False)
+        except JournalError as error:
+            if error.trouble != "missing":
+                raise
+            opened = None
+        if opened is None:
             yield None
             return
-        with closing(JournalFile.open(self.path, create=False)) as file:
+        with closing(opened) as file:
             file.connection.text_factory = _decoded
             if not write:
                 file.connection.execute("PRAGMA query_only = 1")

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_magic.chats.history import (
     CUT_OFF,
@@ -38,6 +38,9 @@ from kimi_magic.core.text import mend_surrogates
 from kimi_magic.core.turn_record import VERSION, Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
 
+if TYPE_CHECKING:
+    from kimi_magic.secrets.keys import Key
+
 __all__ = ["LOST", "Fragments", "Masks", "recovered"]
 
 LOST = Failure("TurnLost", "The kernel ended during this turn; what had arrived is kept.")
@@ -45,18 +48,25 @@ LOST = Failure("TurnLost", "The kernel ended during this turn; what had arrived 
 # Characters at the end of a text in which a key may still be growing, between two blanks and
 # without any; and those of a private key, which has many lines.
 GROWING, LONGEST_WORD, LONGEST_KEY = 256, 4096, 24_000
+MOST_BLANKS = 8  # within a key, and what tells that it is one
 _BLANK = re.compile(r"\s")
 _PICTURE = re.compile(r"(?:iVBOR|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/\s]{100,}={0,2}\s*")
 
 
 class Masks(Redactor):
-    """Redacts keys and what looks like one, but not in the base64 of a picture.
+    """Redacts keys and what looks like one, in the base64 of a picture the keys alone.
 
     There the search for shapes would hit by chance, and spoil it.
     """
 
+    def __init__(self, keys: Iterable[Key] = (), *, shapes: bool = False) -> None:
+        super().__init__(keys, shapes=shapes)
+        self._in_pictures = Redactor(self._keys)
+
     def text(self, text: str) -> str:
-        return text if _PICTURE.fullmatch(text) else super().text(text)
+        if _PICTURE.fullmatch(text):
+            return self._in_pictures.text(text)
+        return super().text(text)
 
 
 class Fragments:
@@ -179,7 +189,7 @@ class _Text:
         self._open += "".join(self._arrived)
         self._arrived.clear()
         place = next_place if self._place is None else self._place
-        if cut := _settled(self._open):
+        if cut := _settled(self._open, masks):
             yield place, self._row(self._open[:cut], masks)
             self._open = self._open[cut:]
             place = max(next_place, place + 1)
@@ -191,13 +201,23 @@ class _Text:
         return {kind: masks.text(text)} | ({"at": index} if index else {})
 
 
-def _settled(text: str) -> int:
+def _settled(text: str, masks: Redactor) -> int:
+    """Return the length of the beginning of a text that can be masked without its end."""
+    end = first = _without_growing(text)
+    whole = masks.text(text) if end else ""
+    # A blank may stand within what is a key only as a whole: «Bearer …», «secret_key = …».
+    for _ in range(MOST_BLANKS):
+        if not end or masks.text(text[:end]) + masks.text(text[end:]) == whole:
+            return end
+        end = _behind_blank(text, end - 1)
+    return 0 if len(text) < LONGEST_KEY else first
+
+
+def _without_growing(text: str) -> int:
     """Return the length of the beginning of a text in which no key is still growing."""
     if len(text) <= 2 * GROWING:
         return 0
-    end = len(text) - GROWING
-    while end and not _BLANK.match(text, end - 1):
-        end -= 1
+    end = _behind_blank(text, len(text) - GROWING)
     if not end and len(text) > LONGEST_WORD:
         end = len(text) - LONGEST_WORD // 2
     key = text.rfind("-----BEGIN ", 0, end)
@@ -206,6 +226,13 @@ def _settled(text: str) -> int:
         if closed < 0 or closed + 40 > end:
             end = key
     return end
+
+
+def _behind_blank(text: str, end: int) -> int:
+    """Return where the last blank before ``end`` ends; 0 if there is none."""
+    while end > 0 and not _BLANK.match(text, end - 1):
+        end -= 1
+    return max(end, 0)
 
 
 def recovered(record: TurnRecord, fragments: Iterable[str]) -> TurnRecord:

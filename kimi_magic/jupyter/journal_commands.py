@@ -131,7 +131,7 @@ def forget(notebook: Notebook, chat: str | None, before: str | None, number: int
     held = [
         _name(each.name)
         for each in notebook.session.chats
-        if any(_names(query, turn, each.name, made.reply) for made in each.turns)
+        if any(_names(query, turn, each.name, t.reply) for t in (*each.turns, *each.set_aside))
     ]
     if gone.turns and held:
         lines.append(f"This kernel holds it still, until `%kimi reset CHAT`: {', '.join(held)}.")
