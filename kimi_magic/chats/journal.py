@@ -175,7 +175,8 @@ class Journal:
             columns, rows = _view(file.connection) if file else ([], [])
         frame = pd.DataFrame(rows, columns=columns or None)
         if columns:
-            frame["started"] = pd.to_datetime(frame["started"], unit="s", utc=True)
+            started = pd.to_numeric(frame["started"], errors="coerce")
+            frame["started"] = pd.to_datetime(started, unit="s", utc=True, errors="coerce")
         return frame
 
     def find(self, query: Query) -> Sequence[int]:
@@ -235,7 +236,8 @@ class Journal:
 
     def names(self, notebook: str) -> list[str]:
         """Return the names of a notebook's chats."""
-        rows = self._rows("SELECT DISTINCT name FROM chats WHERE notebook = ?", [notebook])
+        query = "SELECT DISTINCT CAST(name AS TEXT) FROM chats WHERE notebook = ?"
+        rows = self._rows(query, [notebook])
         return [name for (name,) in rows]
 
     def turns_of(self, chat: StoredChat) -> Iterator[StoredTurn]:
@@ -339,12 +341,15 @@ def replies(turns: Iterable[StoredTurn]) -> Iterator[Reply]:
             yield reply
 
 
+# In SQLite a column holds values of any type: another program may have written what fits none.
 _TURNS = """
-SELECT r.id, c.name, r.notebook, r.state, r.started, r.record
+SELECT r.id, CAST(c.name AS TEXT), CAST(r.notebook AS TEXT), CAST(r.state AS TEXT),
+    CAST(r.started AS REAL), r.record
 FROM records AS r LEFT JOIN chats AS c ON c.id = r.chat
 """
 _CHATS = """
-SELECT c.id, c.name, (SELECT count(*) FROM records WHERE chat = c.id), r.started, r.kernel
+SELECT c.id, CAST(c.name AS TEXT), (SELECT count(*) FROM records WHERE chat = c.id),
+    CAST(r.started AS REAL), CAST(r.kernel AS TEXT)
 FROM chats AS c JOIN records AS r ON r.id = (SELECT max(id) FROM records WHERE chat = c.id)
 WHERE c.notebook = ? AND c.ended IS NULL AND r.kernel != ?
 ORDER BY c.began DESC, c.id DESC

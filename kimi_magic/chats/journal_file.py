@@ -229,7 +229,10 @@ class JournalFile:
         ------
         JournalError
         """
-        query = "SELECT id, kernel, started, record FROM records WHERE state = 'running'"
+        query = (
+            "SELECT id, CAST(kernel AS TEXT), CAST(started AS REAL), record "
+            "FROM records WHERE state = 'running'"
+        )
         with _told(self.path):
             now = time.time()
             ended = [row for row in self._rows(query) if has_ended(row[1], row[2], now)]
@@ -350,7 +353,7 @@ class JournalFile:
             "VALUES ('delete', ?, ?, ?, ?)"
         )
         try:
-            texts = _texts(json.loads(text))
+            texts = [*map(_copied, _texts(json.loads(text)))]
         except _NO_RECORD:  # it was damaged since
             self.connection.execute("DROP TABLE turn_texts")
             self._make_index()
