@@ -13,6 +13,7 @@ from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from kimi_magic.core.errors import ConfigError
+from kimi_magic.core.frontend import starting_folder
 from kimi_magic.secrets.patterns import without_key
 
 __all__ = ["APPROVE", "BOUNDS", "EFFORTS", "RESUME", "VIEWS", "Bounds", "Settings", "out_of_bounds"]
@@ -213,7 +214,8 @@ class Settings(Configurable):
         if self.journal is not None and self.journal.strip().lower() in ("", "off"):
             return None
         if self.journal:
-            return Path(self.journal).expanduser()
+            # Path.expanduser raises where there is no such user; a cell may change the folder.
+            return starting_folder() / os.path.expanduser(self.journal)  # noqa: PTH111
         from platformdirs import user_data_path
 
         return user_data_path("kimi-magic", appauthor=False) / "journal.sqlite3"

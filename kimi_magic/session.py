@@ -89,7 +89,9 @@ class Session:
         self.last_sweep: Any = None
         self.chats = Chats(self._ask_in_chat, self._forget_chat)
         self.connector = Connector()
-        self._writer: JournalWriter | None = None
+        # A turn under way stays in the file in which it began, also if the setting changes.
+        self._writers: dict[Path, JournalWriter] = {}
+        self._writers_lock = threading.Lock()
         redact_errors(self.redact)
         redact_logs(self.redact)
 
@@ -215,9 +217,10 @@ class Session:
         from kimi_magic.chats.journal import Journal
 
         self.settings.read_environment()
-        if self._writer is not None:
-            self._writer.flush(LONGEST_FLUSH)
-        return Journal(self.settings.journal_path)
+        path = self.settings.journal_path
+        if path in self._writers:
+            self._writers[path].flush(LONGEST_FLUSH)
+        return Journal(path)
 
     def resumable(self) -> list[StoredChat]:
         """Return the chats of this notebook that an earlier kernel left, the latest first."""
@@ -333,20 +336,19 @@ class Session:
     def close(self) -> None:
         """End the embedded engine, close idle connections, and write the journal to its end."""
         self.connector.close()
-        if self._writer is not None:
-            self._writer.close()
+        for writer in self._open_writers():
+            writer.close()
 
     @property
     def journal_writer(self) -> JournalWriter | None:
         """The writer of the file that the settings name now; None where no turns are kept."""
         path = self.settings.journal_path
-        writer = self._writer
-        if writer is not None and writer.path != path:
-            writer.close()
-            self._writer = writer = None
-        if writer is None and path is not None:
-            self._writer = writer = JournalWriter(path, self.connector.known_keys)
-        return writer
+        if path is None:
+            return None
+        with self._writers_lock:
+            if path not in self._writers:
+                self._writers[path] = JournalWriter(path, self.connector.known_keys)
+            return self._writers[path]
 
     @whole_imports()
     def find_key(self, endpoint: Endpoint) -> Key | None:
@@ -447,8 +449,12 @@ class Session:
         return [JournalSink(writer, notebook_path(), shown)]
 
     def _forget_chat(self, name: str) -> None:
-        if self._writer is not None:
-            self._writer.forget(name)
+        for writer in self._open_writers():
+            writer.forget(name)
+
+    def _open_writers(self) -> list[JournalWriter]:
+        with self._writers_lock:
+            return list(self._writers.values())
 
     def _check_depth(self) -> None:
         if depth.get() > self.settings.max_depth:

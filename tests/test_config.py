@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from traitlets.config import Config
 
 import kimi_magic as kimi
 from kimi_magic.config import BOUNDS, Settings, out_of_bounds
+from kimi_magic.core import frontend
 from kimi_magic.core.errors import ConfigError, KimiError, MagicError
 from kimi_magic.jupyter.line_parser import parse_line
 from kimi_magic.jupyter.options import OPTIONS
@@ -109,3 +112,15 @@ def test_a_keyword_outside_sends_nothing(session: Session) -> None:
         kimi.ask("Hi", temperature=9, show=False)
     with pytest.raises(KimiError, match="max_tokens= is a number of at least 1; got -3"):
         kimi.chat().ask("Hi", max_tokens=-3, show=False)
+
+
+def test_the_journal_is_one_file_wherever_a_cell_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = SimpleNamespace(starting_dir=str(tmp_path))
+    monkeypatch.setattr(frontend, "running_shell", lambda: shell)
+    monkeypatch.delenv("KIMI_JOURNAL")
+    monkeypatch.chdir("/")
+    assert Settings(journal="of/j.sqlite3").journal_path == tmp_path / "of/j.sqlite3"
+    assert Settings(journal="~no-such-user/j").journal_path == tmp_path / "~no-such-user/j"
+    assert Settings(journal=" Off ").journal_path is None

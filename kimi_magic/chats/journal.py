@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kimi_magic.chats.chat import Chat, ChatTurn, Place
-from kimi_magic.chats.journal_file import Deleted, JournalFile
+from kimi_magic.chats.journal_file import Deleted, JournalError, JournalFile
 from kimi_magic.chats.journal_fragments import recovered
 from kimi_magic.chats.journal_search import Query, find, moment, texts_of
 from kimi_magic.core.errors import KimiError
@@ -175,7 +175,8 @@ class Journal:
             columns, rows = _view(file.connection) if file else ([], [])
         frame = pd.DataFrame(rows, columns=columns or None)
         if columns:
-            frame["started"] = pd.to_datetime(frame["started"], unit="s", utc=True)
+            started = pd.to_numeric(frame["started"], errors="coerce")
+            frame["started"] = pd.to_datetime(started, unit="s", utc=True, errors="coerce")
         return frame
 
     def find(self, query: Query) -> Sequence[int]:
@@ -235,7 +236,8 @@ class Journal:
 
     def names(self, notebook: str) -> list[str]:
         """Return the names of a notebook's chats."""
-        rows = self._rows("SELECT DISTINCT name FROM chats WHERE notebook = ?", [notebook])
+        query = "SELECT DISTINCT CAST(name AS TEXT) FROM chats WHERE notebook = ?"
+        rows = self._rows(query, [notebook])
         return [name for (name,) in rows]
 
     def turns_of(self, chat: StoredChat) -> Iterator[StoredTurn]:
@@ -294,10 +296,16 @@ class Journal:
     @contextmanager
     def _open(self, *, write: bool = False) -> Iterator[JournalFile | None]:
         """Open the file; None where there is none."""
-        if self.path is None or not self.path.exists():
+        try:
+            opened = None if self.path is None else JournalFile.open(self.path, create=False)
+        except JournalError as error:
+            if error.trouble != "missing":
+                raise
+            opened = None
+        if opened is None:
             yield None
             return
-        with closing(JournalFile.open(self.path, create=False)) as file:
+        with closing(opened) as file:
             file.connection.text_factory = _decoded
             if not write:
                 file.connection.execute("PRAGMA query_only = 1")
@@ -333,12 +341,15 @@ def replies(turns: Iterable[StoredTurn]) -> Iterator[Reply]:
             yield reply
 
 
+# In SQLite a column holds values of any type: another program may have written what fits none.
 _TURNS = """
-SELECT r.id, c.name, r.notebook, r.state, r.started, r.record
+SELECT r.id, CAST(c.name AS TEXT), CAST(r.notebook AS TEXT), CAST(r.state AS TEXT),
+    CAST(r.started AS REAL), r.record
 FROM records AS r LEFT JOIN chats AS c ON c.id = r.chat
 """
 _CHATS = """
-SELECT c.id, c.name, (SELECT count(*) FROM records WHERE chat = c.id), r.started, r.kernel
+SELECT c.id, CAST(c.name AS TEXT), (SELECT count(*) FROM records WHERE chat = c.id),
+    CAST(r.started AS REAL), CAST(r.kernel AS TEXT)
 FROM chats AS c JOIN records AS r ON r.id = (SELECT max(id) FROM records WHERE chat = c.id)
 WHERE c.notebook = ? AND c.ended IS NULL AND r.kernel != ?
 ORDER BY c.began DESC, c.id DESC

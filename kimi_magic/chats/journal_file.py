@@ -107,7 +107,12 @@ class JournalFile:
             # Not created here: its mode would be open to others until it is changed.
             uri = f"file:{quote(str(path.absolute()))}?mode=rw"
             connection = sqlite3.connect(
-                uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False
+                uri,
+                uri=True,
+                timeout=BUSY,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=0,  # each would keep the texts that were bound to it last
             )
             connection.text_factory = _decoded
             file = cls(path, connection)
@@ -176,15 +181,13 @@ class JournalFile:
         data : mapping
             Its record, as `TurnRecord.to_dict` gives it, with its secrets masked.
         """
-        text = self._text(data)
-        values = (chat, notebook, kernel, state, data.get("started", 0.0), text)
         row = self._insert(
             "INSERT INTO records (chat, notebook, kernel, state, started, record) "
             "VALUES (?, ?, ?, ?, ?, ?)",
-            values,
+            (chat, notebook, kernel, state, data.get("started", 0.0), self._text(data)),
         )
         if state != "running":
-            self._index(row, text)
+            self._index(row, data)
         return row
 
     def replace(self, row: int, data: Mapping[str, Any], *, state: State) -> None:
@@ -198,11 +201,10 @@ class JournalFile:
             return
         if found[0][0] != "running":  # another kernel took this one for dead
             self._unindex(row, found[0][1])
-        text = self._text(data)
-        values = (text, state, row)
-        self.connection.execute("UPDATE records SET record = ?, state = ? WHERE id = ?", values)
+        query = "UPDATE records SET record = ?, state = ? WHERE id = ?"
+        self.connection.execute(query, (self._text(data), state, row))
         if state != "running":
-            self._index(row, text)
+            self._index(row, data)
 
     def put_fragments(
         self, row: int, rows: Iterable[tuple[int, str]], *, instead_from: int | None = None
@@ -218,7 +220,7 @@ class JournalFile:
             query = "DELETE FROM fragments WHERE record = ? AND place >= ?"
             self.connection.execute(query, (row, instead_from))
         query = "INSERT OR REPLACE INTO fragments VALUES (?, ?, ?)"
-        self.connection.executemany(query, ((row, place, text) for place, text in rows))
+        self.connection.executemany(query, ((row, place, _copied(text)) for place, text in rows))
 
     def recover(self) -> int:
         """Make whole records of the turns whose kernel has ended; return how many there were.
@@ -227,7 +229,10 @@ class JournalFile:
         ------
         JournalError
         """
-        query = "SELECT id, kernel, started, record FROM records WHERE state = 'running'"
+        query = (
+            "SELECT id, CAST(kernel AS TEXT), CAST(started AS REAL), record "
+            "FROM records WHERE state = 'running'"
+        )
         with _told(self.path):
             now = time.time()
             ended = [row for row in self._rows(query) if has_ended(row[1], row[2], now)]
@@ -331,13 +336,13 @@ class JournalFile:
         turns = self.connection.execute("SELECT id, record FROM records WHERE state != 'running'")
         for row, text in turns:
             with suppress(*_NO_RECORD):
-                self._index(row, text)
+                self._index(row, json.loads(text))
 
-    def _index(self, row: int, text: str) -> None:
+    def _index(self, row: int, data: Mapping[str, Any]) -> None:
         """Put a turn into the index, as its record is stored."""
         if self.full_text:
             query = "INSERT INTO turn_texts (rowid, prompt, reasoning, answer) VALUES (?, ?, ?, ?)"
-            self.connection.execute(query, (row, *_texts(json.loads(text))))
+            self.connection.execute(query, (row, *map(_copied, _texts(data))))
 
     def _unindex(self, row: int, text: str) -> None:
         """Take a turn out of the index, which wants to be told what it was given."""
@@ -348,7 +353,7 @@ class JournalFile:
             "VALUES ('delete', ?, ?, ?, ?)"
         )
         try:
-            texts = _texts(json.loads(text))
+            texts = [*map(_copied, _texts(json.loads(text)))]
         except _NO_RECORD:  # it was damaged since
             self.connection.execute("DROP TABLE turn_texts")
             self._make_index()
@@ -357,13 +362,13 @@ class JournalFile:
 
     def _text(self, data: Mapping[str, Any]) -> str:
         """Return a record as JSON that SQLite reads: one that it cannot would break the views."""
+        # Of all fields, only these can be nested too deeply.
+        own = {name: data[name] for name in ("data", "parameters") if name in data}
         with suppress(RecursionError):
-            text = _json(data)
-            (fits,) = self.connection.execute("SELECT json_valid(?)", (text,)).fetchone()
-            if fits:
-                return text
-        # Nested too deeply, which only these can be.
-        return _json({k: v for k, v in data.items() if k not in ("data", "parameters")})
+            query, text = "SELECT json_valid(?)", _json([own])  # as deep as the record
+            if self.connection.execute(query, (text,)).fetchone()[0]:
+                return _json(data)
+        return _json({name: value for name, value in data.items() if name not in own})
 
     def _insert(self, query: str, values: Sequence[Any]) -> int:
         row = self.connection.execute(query, values).lastrowid
@@ -532,7 +537,15 @@ def _texts(data: Mapping[str, Any]) -> tuple[str, str, str]:
     return data.get("prompt", ""), "\n\n".join(filter(None, reasoning)), "\n\n".join(answers)
 
 
-def _json(data: Mapping[str, Any]) -> str:
+def _copied(text: str) -> str:
+    """Return a text as SQLite takes it, of which Python keeps no second form.
+
+    What is bound keeps its UTF-8 beside it as long as it lives, as the text of a reply may.
+    """
+    return text if text.isascii() else mend_surrogates(text).encode().decode()
+
+
+def _json(data: Any) -> str:
     try:
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:  # JSON knows no infinity

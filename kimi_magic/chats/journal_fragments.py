@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_magic.chats.history import (
     CUT_OFF,
@@ -39,6 +40,9 @@ from kimi_magic.core.text import mend_surrogates
 from kimi_magic.core.turn_record import VERSION, Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
 
+if TYPE_CHECKING:
+    from kimi_magic.secrets.keys import Key
+
 __all__ = ["LOST", "Fragments", "Masks", "recovered"]
 
 LOST = Failure("TurnLost", "The kernel ended during this turn; what had arrived is kept.")
@@ -46,18 +50,26 @@ LOST = Failure("TurnLost", "The kernel ended during this turn; what had arrived 
 # Characters at the end of a text in which a key may still be growing, between two blanks and
 # without any; and those of a private key, which has many lines.
 GROWING, LONGEST_WORD, LONGEST_KEY = 256, 4096, 24_000
+LONGEST_ROW = 250_000
+MOST_BLANKS = 8  # within a key, and what tells that it is one
 _BLANK = re.compile(r"\s")
 _PICTURE = re.compile(r"(?:iVBOR|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/\s]{100,}={0,2}\s*")
 
 
 class Masks(Redactor):
-    """Redacts keys and what looks like one, but not in the base64 of a picture.
+    """Redacts keys and what looks like one, in the base64 of a picture the keys alone.
 
     There the search for shapes would hit by chance, and spoil it.
     """
 
+    def __init__(self, keys: Iterable[Key] = (), *, shapes: bool = False) -> None:
+        super().__init__(keys, shapes=shapes)
+        self._in_pictures = Redactor(self._keys)
+
     def text(self, text: str) -> str:
-        return text if _PICTURE.fullmatch(text) else super().text(text)
+        if _PICTURE.fullmatch(text):
+            return self._in_pictures.text(text)
+        return super().text(text)
 
 
 class Fragments:
@@ -170,39 +182,58 @@ class _Text:
 
     def __init__(self, kind: str, index: int) -> None:
         self._field = (kind, index)
-        self._arrived: list[str] = []
+        self._arrived: deque[str] = deque()
         self._open = ""
         self._place: int | None = None  # of the row with the open end
 
     def append(self, text: str) -> None:
-        self._arrived.append(text)
+        for start in range(0, len(text), LONGEST_ROW):
+            self._arrived.append(text[start : start + LONGEST_ROW])
 
     def rows(self, masks: Redactor, next_place: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Yield the rows that have changed, with their places."""
         if not self._arrived:
             return
-        self._open += "".join(self._arrived)
-        self._arrived.clear()
         place = next_place if self._place is None else self._place
-        if cut := _settled(self._open):
-            yield place, self._row(self._open[:cut], masks)
-            self._open = self._open[cut:]
-            place = max(next_place, place + 1)
+        while self._arrived:
+            self._open += self._next_part()
+            if cut := _settled(self._open, masks):
+                yield place, self._row(self._open[:cut], masks)
+                self._open = self._open[cut:]
+                place = max(next_place, place + 1)
         yield place, self._row(self._open, masks)
         self._place = place
+
+    def _next_part(self) -> str:
+        pieces, length = [], 0
+        while self._arrived and length < LONGEST_ROW:
+            pieces.append(self._arrived.popleft())
+            length += len(pieces[-1])
+        return "".join(pieces)
 
     def _row(self, text: str, masks: Redactor) -> Mapping[str, Any]:
         kind, index = self._field
         return {kind: masks.text(text)} | ({"at": index} if index else {})
 
 
-def _settled(text: str) -> int:
+def _settled(text: str, masks: Redactor) -> int:
+    """Return the length of the beginning of a text that can be masked without its end."""
+    end = first = _without_growing(text)
+    start = max(end - LONGEST_KEY, 0)
+    whole = masks.text(text[start:]) if end else ""
+    # A blank may stand within what is a key only as a whole: «Bearer …», «secret_key = …».
+    for _ in range(MOST_BLANKS):
+        if end <= start or masks.text(text[start:end]) + masks.text(text[end:]) == whole:
+            return end
+        end = _behind_blank(text, end - 1)
+    return 0 if len(text) < LONGEST_KEY else first
+
+
+def _without_growing(text: str) -> int:
     """Return the length of the beginning of a text in which no key is still growing."""
     if len(text) <= 2 * GROWING:
         return 0
-    end = len(text) - GROWING
-    while end and not _BLANK.match(text, end - 1):
-        end -= 1
+    end = _behind_blank(text, len(text) - GROWING)
     if not end and len(text) > LONGEST_WORD:
         end = len(text) - LONGEST_WORD // 2
     key = text.rfind("-----BEGIN ", 0, end)
@@ -211,6 +242,14 @@ def _settled(text: str) -> int:
         if closed < 0 or closed + 40 > end:
             end = key
     return end
+
+
+def _behind_blank(text: str, end: int) -> int:
+    """Return where the last blank before ``end`` ends; 0 if a whole word's length has none."""
+    least = max(end - LONGEST_WORD, 0)
+    while end > least and not _BLANK.match(text, end - 1):
+        end -= 1
+    return end if end > least else 0
 
 
 def recovered(record: TurnRecord, fragments: Iterable[str]) -> TurnRecord:

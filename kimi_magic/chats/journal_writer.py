@@ -95,6 +95,7 @@ class JournalWriter:
         self._keys = keys
         self._told = self._off = self.is_forked = False
         self._chats: dict[str, _Conversation] = {}
+        self._known: JournalFile | None = None  # closed or open: where rows are known to stand
         self._begin()
         _writers.add(self)
         _watch_process()
@@ -179,11 +180,20 @@ class JournalWriter:
         self.is_forked = True
         self._off = self._off or not clean
 
-    def acquire(self) -> bool:
-        """Keep the thread from its work for the moment of a fork; False if it does not pause."""
-        return self._at_work.acquire(timeout=AT_EXIT)
+    def pause(self) -> bool:
+        """Keep the thread from its work and close the file for a fork; False if it is too busy.
 
-    def release(self) -> None:
+        SQLite counts a process's locks in its memory. With an open file, a child would take its
+        parent's for its own: other kernels would not see that the child is there, and one that
+        leaves as the last would delete the write-ahead log under it.
+        """
+        paused = self._at_work.acquire(timeout=AT_EXIT)
+        if paused and self._file is not None:
+            self._file.close()
+            self._file = None
+        return paused
+
+    def go_on(self) -> None:
         self._at_work.release()
 
     def _call(self, function: Callable[[], None]) -> None:
@@ -317,7 +327,7 @@ class JournalWriter:
 
     def _open(self) -> bool:
         """Open the file; return True if it is open."""
-        if self._file is not None and self._file.is_replaced:
+        if self._known is not None and self._known.is_replaced:
             self._leave_file()
         if self._file is not None or self._off:
             return not self._off
@@ -336,7 +346,7 @@ class JournalWriter:
                 except JournalError as error:
                     file.close()
                     raise error from None
-                self._file = file
+                self._file = self._known = file
             except JournalError as error:
                 if not self._mended(error):
                     return False
@@ -347,7 +357,7 @@ class JournalWriter:
         """Close a file; what is known to stand in it has to be written into the next one."""
         if self._file is not None:
             self._file.close()
-            self._file = None
+        self._file = self._known = None
         for progress in self._turns.values():
             progress.is_lost()
         for chat in self._chats.values():
@@ -362,7 +372,7 @@ class JournalWriter:
             return False
         if error.trouble == "corrupt" and self._damages < MOST_DAMAGES:
             self._damages += 1
-            replaced = self._file is not None and self._file.is_replaced
+            replaced = self._known is not None and self._known.is_replaced
             self._leave_file()
             try:
                 if not replaced:  # by another kernel that has seen it first
@@ -548,13 +558,13 @@ def _watch_process() -> None:
 
 def _before_fork() -> None:
     # A child of a process that is in the middle of SQLite waits for its locks forever.
-    _paused[:] = [(writer, writer.acquire()) for writer in list(_writers)]
+    _paused[:] = [(writer, writer.pause()) for writer in list(_writers)]
 
 
 def _after_fork() -> None:
     for writer, paused in _paused:
         if paused:
-            writer.release()
+            writer.go_on()
     _paused.clear()
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "request",
     "running_cell",
     "running_shell",
+    "starting_folder",
     "takes_questions",
     "user_namespace",
 ]
@@ -65,8 +66,6 @@ def notebook_path() -> str:
     Links are resolved, so that a notebook has one path.
     """
     shell = running_shell()
-    # A cell may have changed the working folder since.
-    folder = Path(getattr(shell, "starting_dir", None) or _working_folder())
     name = user_namespace().get("__vsc_ipynb_file__")  # of VS Code
     if not (isinstance(name, str) and name) and has_kernel(shell):
         # Of jupyter_server (sessionmanager.py, get_kernel_env): absolute where the front end named
@@ -75,10 +74,14 @@ def notebook_path() -> str:
         name = os.environ.get("JPY_SESSION_NAME", "")
         if name and not Path(name).is_absolute():
             name = name.replace("\\", "/").rpartition("/")[2]
-    return os.path.realpath(folder / (name or ""))  # Path.resolve raises at a loop of links
+    # Path.resolve raises at a loop of links.
+    return os.path.realpath(starting_folder() / (name or ""))
 
 
-def _working_folder() -> Path:
+def starting_folder() -> Path:
+    """Return the folder in which IPython started: a cell may have changed it since."""
+    if folder := getattr(running_shell(), "starting_dir", None):
+        return Path(folder)
     try:
         return Path.cwd()
     except FileNotFoundError:  # it was deleted

@@ -27,14 +27,15 @@ def process_name() -> str:
 def has_ended(name: str, since: float, now: float) -> bool:
     """Return True if the process of that name, which was at work at ``since``, is no more.
 
-    Of another host nothing is known: a process there counts as ended after a day.
+    Of another host nothing is known: a process there counts as ended after a day, and if its clock
+    was that far ahead.
     """
     own = process_name()
     host, _, pid = name.rpartition(":")[0].rpartition(":")
     if name == own:
         return False
     if host != own.rpartition(":")[0].rpartition(":")[0] or not pid.isdecimal():
-        return now - since > DAY
+        return abs(now - since) > DAY
     return int(pid) == os.getpid() or _is_gone(int(pid), since)
 
 

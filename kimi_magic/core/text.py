@@ -161,6 +161,8 @@ def mend_surrogates(text: str) -> str:
 
     No server accepts a text that UTF-8 cannot encode.
     """
+    if text.isascii():  # without a copy of it
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

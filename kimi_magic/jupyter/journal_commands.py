@@ -14,7 +14,7 @@ from kimi_magic.chats.chat import Chat
 from kimi_magic.chats.journal import Journal, StoredTurn
 from kimi_magic.chats.journal_search import Query, moment
 from kimi_magic.core.errors import KimiError, MagicError, TurnLost
-from kimi_magic.core.frontend import notebook_path
+from kimi_magic.core.frontend import has_kernel, notebook_path, takes_questions
 from kimi_magic.core.processes import has_ended
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clean, clip, count, cut, reveal
@@ -131,7 +131,7 @@ def forget(notebook: Notebook, chat: str | None, before: str | None, number: int
     held = [
         _name(each.name)
         for each in notebook.session.chats
-        if any(_names(query, turn, each.name, made.reply) for made in each.turns)
+        if any(_names(query, turn, each.name, t.reply) for t in (*each.turns, *each.set_aside))
     ]
     if gone.turns and held:
         lines.append(f"This kernel holds it still, until `%kimi reset CHAT`: {', '.join(held)}.")
@@ -161,6 +161,8 @@ def offer(notebook: Notebook) -> None:
     if session.settings.resume == "always":
         print("\n".join(_goes_on(session.resume(chat.name)) for chat in found))
         return
+    if has_kernel(notebook.shell) and not takes_questions():
+        return  # `jupyter execute`: nobody is there, and a notebook that runs again stays the same
     newest, others = found[0], len(found) - 1
     facts = f"{count(newest.turns, 'turn')} from {_when(newest.latest)}"
     name = "" if newest.name == session.chats.current else f" {_name(newest.name)}"

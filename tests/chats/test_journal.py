@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import random
 import sqlite3
 import time
@@ -274,13 +275,15 @@ FAULTS = [
     of_later,
     without_tables,
     lambda path: path.mkdir(),
-    lambda path: path.write_bytes(b"no database at all " * 300),
+    lambda path: path.write_bytes(b"no database at all " * 300) and None,
+    # The system refuses even to look, as in a folder of somebody else's.
+    lambda path: path.with_name("a" * 300),
 ]
 
 
 @pytest.mark.parametrize("spoilt", FAULTS)
 def test_each_fault_is_told_in_a_line(path: Path, spoilt: Any) -> None:
-    spoilt(path)
+    path = spoilt(path) or path
     journal = Journal(path)
     for read in (
         lambda: list(journal.turns()),
@@ -381,11 +384,35 @@ def test_a_reader_that_keeps_the_log_alive_is_told(
 
 
 def test_what_another_program_spoilt_is_forgotten(path: Path) -> None:
-    numbers = keep(path, [record(f"x{n}", "y") for n in range(3)])
-    spoil(path, numbers[0], "{")
-    spoil(path, numbers[1], b"\xff\x00")
-    assert Journal(path).forget(Query(chat="main")).turns == 3
+    spoilt = ["{", b"\xff\x00", '{"prompt": "half \\ud800"}', '{"prompt": 5}']
+    numbers = keep(path, [record(f"x{n}", "y") for n in range(5)])
+    for number, text in zip(numbers, spoilt, strict=False):
+        spoil(path, number, text)
+    assert Journal(path).forget(Query(chat="main")).turns == 5
     assert list(walk(path)) == []
+
+
+@pytest.mark.parametrize("state", ["done", "running"])
+@pytest.mark.parametrize("value", ["abc", b"\xff\xfe", 5, 1e300, -1e18, math.inf])
+@pytest.mark.parametrize("column", ["records.started", "records.notebook", "chats.name"])
+def test_columns_of_any_type(path: Path, column: str, value: Any, state: str) -> None:
+    """SQLite keeps what another program writes: one such row must not hide the others."""
+    keep(path, [record(f"turn {n}", "x") for n in range(3)])
+    table, _, name = column.partition(".")
+    with closing(sqlite3.connect(path)) as file, file:
+        where = f"WHERE id = (SELECT max(id) FROM {table})"
+        file.execute("UPDATE records SET state = ?, kernel = 'a:1:b', started = 1", [state])
+        file.execute(f"UPDATE {table} SET {name} = ? {where}", [value])
+    journal = Journal(path)
+    found = list(journal.stored(Query()))
+    assert len(found) == 3
+    for turn in found:
+        assert (type(turn.chat), type(turn.notebook), type(turn.state)) == (str, str, str)
+        assert type(turn.started) is float
+    journal.recover()
+    assert len(list(journal.turns())) == len(journal.to_pandas()) == 3
+    assert all(type(chat.name) is str for chat in journal.chats(NOTEBOOK))
+    assert journal.forget(Query()).turns == 3
 
 
 def walk(path: Path) -> Iterator[str]:

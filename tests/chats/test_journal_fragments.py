@@ -27,6 +27,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import Message, Step, ToolCall, ToolResult, Usage, as_reasoning
 from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.secrets.keys import Key
 from kimi_magic.testing.checks import check_request
 
 MASKS = Masks(shapes=True)
@@ -172,10 +173,22 @@ SECRETS = [
     "nvapi-0123456789abcdefghijklmnop",
     "Bearer abcdefghijklmnopqrstuvwxyz0123",
     "https://me:hunter2hunter2@host/path",
+    "aws_secret_access_key = abcdefghijABCDEFGHIJ0123456789abcdefghij",
     "-----BEGIN PRIVATE KEY-----\n"
     + "MIIEvQIBADANBgkqhkiG9w0BAQEF\n" * 60
     + "-----END PRIVATE KEY-----",
 ]
+
+
+@given(secret=st.sampled_from(SECRETS), before=st.integers(0, 800), size=st.integers(30, 90))
+def test_a_secret_is_masked_wherever_a_row_ends(secret: str, before: int, size: int) -> None:
+    """Also one that is a secret only with the word before it, from which a blank parts it."""
+    text = f"{'w ' * before}{secret} {'And so on. ' * 60}"
+    fragments = Fragments()
+    for start in range(0, len(text), size):
+        fragments.take(ContentDelta(text[start : start + size]))
+        fragments.update(MASKS)
+    assert recovered(PREPARED, fragments.rows).text == MASKS.text(text)
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:8])
@@ -223,6 +236,10 @@ def test_a_picture_is_not_searched_for_keys() -> None:
     picture = "iVBORw0KGgo" + "AKIA" + "ABCDEFGHIJKLMNOP" * 10 + "/" + "sk" * 60 + "=="
     assert MASKS.value({"data": [picture, picture + "\n"]}) == {"data": [picture, picture + "\n"]}
     assert MASKS.text(f"see {picture}, sk-proj-Abc123Def456Ghi789Jkl012") != f"see {picture}"
+    key = "0123456789abcdef" * 3
+    known = Masks([Key(key, "OUR_KEY")], shapes=True)
+    assert key not in known.text(f"{picture[:80]}{key}{picture[-40:]}")
+    assert known.text(picture) == picture
 
 
 @pytest.mark.parametrize(

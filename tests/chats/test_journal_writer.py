@@ -132,8 +132,9 @@ def test_what_is_not_kept(server: ScriptedServer, session: Session, path: Path) 
     assert not path.parent.exists(), "nothing is made for it"
     for setting in ("off", ""):
         kimi.settings.journal = setting
-        os.environ["KIMI_JOURNAL"] = setting
         ask(server)
+    os.environ["KIMI_JOURNAL"] = "off"
+    ask(server)
     assert not path.parent.exists()
     os.environ["KIMI_JOURNAL"] = str(path)
     ask(server)
@@ -378,6 +379,74 @@ def test_a_turn_that_goes_on_in_another_file(session: Session, path: Path) -> No
     assert stored(path, "SELECT name FROM chats") == [("main",)]
 
 
+def test_a_turn_stays_in_the_file_in_which_it_began(
+    server: ScriptedServer, session: Session, path: Path
+) -> None:
+    """A tool changes the setting and asks; back in the first file, its chat goes on."""
+    elsewhere = path.with_name("elsewhere.sqlite3")
+
+    def change() -> str:
+        """Change the setting."""
+        kimi.settings.journal = str(elsewhere)
+        return kimi.ask("Inside", show=False).text
+
+    server.reply("", tool_calls=[{"name": "change", "arguments": {}}])
+    server.reply("9.9")
+    server.reply("Changed.")
+    kimi.ask("Outside", tools=[change], show=False, chat="main")
+    kimi.settings.journal = str(path)
+    ask(server, prompt="Outside again", chat="main")
+    flush(session)
+    session.close()
+    prompts = "SELECT prompt, state FROM turns"
+    assert stored(path, prompts) == [("Outside", "done"), ("Outside again", "done")]
+    assert stored(elsewhere, prompts) == [("Inside", "done")]
+    assert stored(path, "SELECT count(*) FROM chats") == [(1,)]
+
+
+LONG_TURN = r"""
+import re, sys, threading, time
+from pathlib import Path
+from kimi_magic.chats.journal_writer import JournalWriter
+from kimi_magic.core.events import ContentDelta, TurnPrepared
+from tests.chats.journals import prepared, record
+
+def resident():
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000
+
+def watch():
+    while True:
+        most[0] = max(most[0], resident())
+        time.sleep(0.002)
+
+writer = JournalWriter(Path(sys.argv[1]), list)
+turn = writer.begin("")
+turn.put(TurnPrepared(prepared()))
+assert writer.flush(60)
+text = "lorem ipsum " * 2_700_000
+most = [before := resident()]
+threading.Thread(target=watch, daemon=True).start()
+for start in range(0, len(text), 4000):
+    turn.put(ContentDelta(text[start : start + 4000]))
+assert writer.flush(60)
+print(round(most[0] - before))
+turn.finish(record(text=text), "done")
+assert writer.flush(60)
+print(round(most[0] - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_long_turn_takes_a_few_times_its_text(path: Path) -> None:
+    """Of 32 MB: its pieces and its rows while it grows; then the record, and SQLite's copy."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LONG_TURN, str(path)], capture_output=True, text=True, check=True
+    )
+    growing, over = map(int, ran.stdout.split())
+    assert growing < 110
+    assert over < 210
+
+
 def test_a_display_that_is_no_json_and_data_too_deep(
     server: ScriptedServer, session: Session, path: Path, told: Callable[[], list[str]]
 ) -> None:
@@ -453,7 +522,7 @@ import kimi_magic.session
 ask()
 writer = kimi_magic.session.current().journal_writer
 assert writer.flush(20)
-parents = id(writer._file.connection)
+before = writer._file
 for child_ends in (lambda: os._exit(0), lambda: sys.exit(0)):
     ask()
     child = os.fork()
@@ -463,10 +532,11 @@ for child_ends in (lambda: os._exit(0), lambda: sys.exit(0)):
         child_ends()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     ask()
+    assert writer.flush(20) and writer._file not in (None, before)
 import multiprocessing
 process = multiprocessing.get_context("fork").Process(target=ask)
 process.start(); process.join()
-assert process.exitcode == 0 and id(writer._file.connection) == parents
+assert process.exitcode == 0
 ask()
 """,
         scripted_server,
@@ -476,6 +546,39 @@ ask()
     assert state_of(path) == ["done"] * 9
     assert stored(path, "SELECT count(DISTINCT kernel) FROM records") == [(4,)]
     assert stored(path, "SELECT count(*) FROM chats") == [(1,)], "a child's chat is its parent's"
+    assert stored(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+@FORKS
+def test_a_child_that_outlives_its_parent(scripted_server: ScriptedServer, path: Path) -> None:
+    """SQLite counts locks in a process's memory: a child must not take its parent's for its own."""
+    for _ in range(8):
+        scripted_server.reply("9.9")
+    run(
+        """
+import kimi_magic.session, time
+def flush():
+    assert kimi_magic.session.current().journal_writer.flush(20)
+ask(); flush()
+(reading, writing), child = os.pipe(), os.fork()
+if not child:
+    os.close(writing)
+    ask(); flush()
+    os.read(reading, 1)  # until the parent has ended
+    ask(); ask(); ask()
+    kimi_magic.session.current().close()
+    os._exit(0)
+time.sleep(0.5)
+ask(); flush()
+""",
+        scripted_server,
+        path,
+    )
+    run("ask(); ask()", scripted_server, path)
+    deadline = time.monotonic() + 20
+    while state_of(path) != ["done"] * 8 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert state_of(path) == ["done"] * 8
     assert stored(path, "PRAGMA integrity_check") == [("ok",)]
 
 

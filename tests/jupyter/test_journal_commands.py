@@ -84,7 +84,7 @@ def test_a_chat_goes_on_after_the_end_of_its_kernel(
     serving.reply("It is 3, as I said.")
     serving.reply("Bye.")
     with Kernel() as kernel:
-        offered = kernel.run("%load_ext kimi_magic").stdout
+        offered = kernel.run("%load_ext kimi_magic", allow_stdin=True).stdout
         assert re.fullmatch(
             r"main: 3 turns from \d\d:\d\d - `%kimi resume` goes on with it\n", offered
         )
@@ -114,7 +114,8 @@ def test_a_chat_goes_on_after_the_end_of_its_kernel(
         assert stored.turns == 3, "the same conversation goes on"
 
     with Kernel() as kernel:
-        assert kernel.run("%load_ext kimi_magic").stdout.startswith("main: 3 turns from ")
+        offered = kernel.run("%load_ext kimi_magic", allow_stdin=True).stdout
+        assert offered.startswith("main: 3 turns from ")
         kernel.run("import kimi_magic as kimi\nassert kimi.resume() is kimi.chat()")
         assert prompts(kernel) == ["Hi", "1 + 2, again?", "Bye"]
 
@@ -260,7 +261,7 @@ magics.offer_chats()
 def test_loading_says_nothing_of_a_bad_file(shell: Kernel, path: Path, data: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(data)
-    ran = shell.run(OFFER)
+    ran = shell.run(OFFER, allow_stdin=True)
     assert ran.stdout + ran.stderr == ""
     assert path.read_bytes() == data or not data
 
@@ -269,9 +270,11 @@ def test_what_is_offered(shell: Kernel, path: Path, here: str) -> None:
     """Input: chats of several names, times and kernels. Holds: the latest of an earlier kernel."""
     then = time.mktime((2026, 3, 1, 10, 42, 0, 0, 0, -1))
     keep(path, [record("Hi", "Hello", started=then)], notebook=here, chat="review")
-    assert shell.run(OFFER).stdout == (
+    assert shell.run(OFFER, allow_stdin=True).stdout == (
         "review: 1 turn from 2026-03-01 10:42 - `%kimi resume review` goes on with it\n"
     )
+    # `jupyter execute` asks nobody, and a notebook that it runs again stays the same.
+    assert shell.run(OFFER).stdout == ""
     keep(path, [record("Elsewhere", "x")], notebook="/else.ipynb")
     keep(path, [record("One-off", "x")], notebook=here, chat=None)
     keep(path, [record("Next door", "x")], notebook=here, chat="b", kernel=process_name())
@@ -280,13 +283,13 @@ def test_what_is_offered(shell: Kernel, path: Path, here: str) -> None:
         record("Hi again", "Hello", started=then + 120, cell="a", run="2"),
     ]
     keep(path, twice, notebook=here, began=5.0)
-    assert shell.run(OFFER).stdout == (
+    assert shell.run(OFFER, allow_stdin=True).stdout == (
         "main: 1 turn from 2026-03-01 10:44 - `%kimi resume` goes on with it (1 more chat)\n"
     )
     shell.run("kimi.settings.resume = 'never'")
-    assert shell.run(OFFER).stdout == ""
+    assert shell.run(OFFER, allow_stdin=True).stdout == ""
     shell.run("kimi.settings.resume = 'always'")
-    assert shell.run(OFFER).stdout == (
+    assert shell.run(OFFER, allow_stdin=True).stdout == (
         "main: 1 turn from 2026-03-01 10:44 is back.\n"
         "review: 1 turn from 2026-03-01 10:42 is back.\n"
     )
