@@ -377,8 +377,7 @@ class Session:
         if record.endpoint is None:
             return record
         facts = EndpointFacts(record.endpoint.name)
-        known = {known.name: known for known in self.connector.catalogue}
-        if here := known.get(facts.name):
+        if here := self.connector.catalogue.of(facts):
             public = here.own_headers.public()
             facts = EndpointFacts(here.name, here.base_url, here.key_env, public)
         return replace(record, endpoint=facts)
