@@ -376,10 +376,8 @@ class Session:
         """
         if record.endpoint is None:
             return record
-        facts = EndpointFacts(record.endpoint.name)
-        if here := self.connector.catalogue.of(facts):
-            public = here.own_headers.public()
-            facts = EndpointFacts(here.name, here.base_url, here.key_env, public)
+        here = self.connector.catalogue.of(record.endpoint)
+        facts = here.facts if here else EndpointFacts(record.endpoint.name)
         return replace(record, endpoint=facts)
 
     def _portable(self, record: TurnRecord) -> dict[str, Any]:

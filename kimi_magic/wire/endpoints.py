@@ -128,6 +128,12 @@ class Endpoint:
         return _REASONING_KEYS.get(self.kind, "")
 
     @property
+    def facts(self) -> EndpointFacts:
+        """What a record of a turn tells of it."""
+        public = self.own_headers.public()
+        return EndpointFacts(self.name, self.base_url, self.key_env, public)
+
+    @property
     def own_headers(self) -> EndpointHeaders:
         """The headers, which a record always holds in this form."""
         assert isinstance(self.headers, EndpointHeaders), "__post_init__ sees to it"
