@@ -420,11 +420,8 @@ class Session:
         """
         if record.endpoint is None:
             return record
-        facts = EndpointFacts(record.endpoint.name)
-        known = {known.name: known for known in self.connector.catalogue}
-        if here := known.get(facts.name):
-            public = here.own_headers.public()
-            facts = EndpointFacts(here.name, here.base_url, here.key_env, public)
+        here = self.connector.catalogue.of(record.endpoint)
+        facts = here.facts if here else EndpointFacts(record.endpoint.name)
         return replace(record, endpoint=facts)
 
     def _portable(self, record: TurnRecord) -> dict[str, Any]:

@@ -32,13 +32,13 @@ def rebuild(
     stand before those of each turn again. Of turns that were not ``made_here``, endpoint and model
     are those of whoever goes on with them.
     """
-    keys = {endpoint.name: endpoint.reasoning_key for endpoint in connector.catalogue}
     for reply in replies:
         record = replace(reply.record, chat=chat.name)
         place = Place(record.cell, record.run)
         asked = record.parameters.get("model") or record.model
         model = connector.model_records.get(str(asked).strip())
-        key = keys.get(record.endpoint.name, "") if record.endpoint else ""
+        endpoint = connector.catalogue.of(record.endpoint)
+        key = endpoint.reasoning_key if endpoint else ""
         earlier = earlier_messages(chat, place, model, fresh=record.fresh, reasoning_key=key)
         record = _numbered_on(record, earlier, keep=model.call_ids == "server")
         record = record.with_history(earlier)

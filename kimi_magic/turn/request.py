@@ -226,8 +226,7 @@ def request_of(record: TurnRecord, connector: Connector, settings: Settings) -> 
     model would choose as well is left to them.
     """
     sent = record.parameters
-    known = {endpoint.name: endpoint for endpoint in connector.catalogue}
-    endpoint = known.get(record.endpoint.name) if record.endpoint else None
+    endpoint = connector.catalogue.of(record.endpoint)
     fields: dict[str, Any] = {"stream": sent.get("stream") is not False}
     named = sent.get("model")
     named = named.strip() if isinstance(named, str) else ""

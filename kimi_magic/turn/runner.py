@@ -45,7 +45,7 @@ from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.interrupts import interruptible, uninterrupted
 from kimi_magic.core.messages import Message, ToolCall, ToolResult, as_content
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
+from kimi_magic.core.turn_record import Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input, with_approval
 from kimi_magic.turn.lanes import Alone, Lane
@@ -465,12 +465,7 @@ class _Run:
             fresh=request.fresh,
             started=self._started,
             parameters=self._draft.recorded(self._sent) if self._draft else {},
-            endpoint=EndpointFacts(
-                endpoint.name,
-                endpoint.base_url,
-                endpoint.key_env,
-                endpoint.own_headers.public(),
-            ),
+            endpoint=endpoint.facts,
             failure=Failure(type(error).__name__, str(error)) if error else None,
         )
 

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from kimi_magic.core.errors import ConfigError
+from kimi_magic.core.turn_record import EndpointFacts
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import without_key
 from kimi_magic.wire.addresses import clean_url
@@ -128,6 +129,12 @@ class Endpoint:
     def reasoning_key(self) -> str:
         """The field in which the server reads past reasoning; "" where that is not known."""
         return _REASONING_KEYS.get(self.kind, "")
+
+    @property
+    def facts(self) -> EndpointFacts:
+        """What a record of a turn tells of it."""
+        public = self.own_headers.public()
+        return EndpointFacts(self.name, self.base_url, self.key_env, public)
 
     @property
     def own_headers(self) -> EndpointHeaders:
@@ -276,6 +283,10 @@ class Catalogue:
             f"Known: {', '.join(known)}; or give a URL such as http://127.0.0.1:8000/v1."
         )
         raise ConfigError(without_key(said, name))
+
+    def of(self, facts: EndpointFacts | None) -> Endpoint | None:
+        """Return the endpoint here that has a record's name; its address is not believed."""
+        return self._all().get(facts.name) if facts else None
 
     def _all(self) -> dict[str, Endpoint]:
         """By their names; the environment's comes first, unless one was added under its name."""
