@@ -219,6 +219,20 @@ def test_whoever_aggregated_goes_on_where_the_aggregation_was_cut(
     assert [m["content"] for m in server.requests[-1].body["messages"]][1:3] == ["x", "half of it"]
 
 
+def test_an_aggregation_that_was_cut_before_its_answer_is_made_again(
+    server: ScriptedServer, session: Session
+) -> None:
+    server.reply("a")
+    server.reply("b")
+    server.reply("", reasoning="They part at", finish_reason="length")
+    reply = kimi.ask("x", heavy=2, chat="main", show=False)
+    assert (reply.text, reply.reasoning) == ("", "They part at")
+    server.reply("both")
+    again = session.ask(session.to_continue("main"), show=False)
+    assert again.text == "both"
+    assert "2 independent attempts" in server.requests[-1].body["messages"][-1]["content"]
+
+
 def test_trajectories_that_are_taken_up_are_shown(server: ScriptedServer, session: Session) -> None:
     request = make_request("x", chat="main", heavy=2)
     attempts = (make_reply("a"), make_reply("b"))
@@ -442,3 +456,22 @@ class Recorder:
 
     def finish(self, *_: Any) -> None: ...
     def close(self) -> None: ...
+
+
+def test_a_turn_that_was_stopped_says_that_trajectories_are_kept(
+    server: ScriptedServer, session: Session
+) -> None:
+    def look() -> int:
+        """Look."""
+        signal.raise_signal(signal.SIGINT)
+        return 1
+
+    server.lenient = True
+    for _ in range(2):
+        server.reply("I look.", tool_calls=[{"name": "look"}])
+    with pytest.raises(kimi.TurnInterrupted):
+        kimi.ask("x", heavy=2, tools=[look], chat="main", show=False)
+    assert session.last is not None
+    plain = record_of(session.last).data["text/plain"]
+    assert "Stopped: what had arrived is kept." in plain
+    assert "nothing had arrived" not in plain
