@@ -260,7 +260,7 @@ class Timeline:
                     self._add_result(index, result, ops)
         self._bounded.restore_last_answer(event.reply.text, ops)
         self._finish_all(ops)
-        notice, state = _ending(event.reply, {segment.kind for segment in self.segments})
+        notice, state = _ending(event.reply, _kinds(self), _kinds(*self.lanes.values()))
         if notice:
             self._add_notice(notice, ops, guaranteed=True)
         self._set_state(state, ops)
@@ -397,10 +397,16 @@ def _names_in(arguments: str) -> set[str]:
         return set()
 
 
-def _ending(reply: Reply, kinds: set[Kind]) -> tuple[str, str]:
+def _kinds(*timelines: Timeline) -> set[Kind]:
+    """Return the kinds of segments that something arrived in."""
+    kinds = {segment.kind for timeline in timelines for segment in timeline.segments}
+    return kinds - {"notice"}
+
+
+def _ending(reply: Reply, kinds: set[Kind], in_lanes: set[Kind]) -> tuple[str, str]:
     """Return the turn's last notice, "" for none, and its last state."""
     answered = "answer" in kinds
-    arrived = bool(kinds - {"notice"})
+    arrived = bool(kinds or in_lanes)
     advice = _how_to_continue(reply) if arrived else ""
     if isinstance(reply.error, KeyboardInterrupt):
         kept = "what had arrived is kept" if arrived else "nothing had arrived"

@@ -25,7 +25,7 @@ _SAID = re.compile(
 _MARKS = re.compile(r"[*_`$]|\\[(\[)\]]|\\(?:text|mathrm|mathbf)\b")
 # Commas only between groups of three digits: others separate numbers.
 _NUMBER = re.compile(
-    r"(?<![\d.])(?P<sign>[-+]?)(?P<whole>\d{1,3}(?:,\d{3})+(?![\d,])|\d+|(?=\.\d))(?:\.(?P<part>\d+))?"
+    r"(?<![\d.])(?P<sign>[-+]?)(?P<whole>\d{1,3}(?:,\d{3})+(?![\d,])|\d+|(?=\.\d))(?:\.(?P<part>\d+))?(?!\.?\d)"
 )
 _WORD = re.compile(r"[^\W\d]{2}")
 _BEGINS, _ENDS = " ,;:?\"'", " .,;:?\"'"  # .5 is a number

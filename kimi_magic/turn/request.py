@@ -203,7 +203,9 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
         raise KimiError("The latest turn came to its end: ask the next question in a new cell.")
     assert isinstance(latest.request, TurnRequest), "a session's chats keep its requests"
     steps = latest.reply.record.steps
-    request = latest.request
+    request = again(latest.request, latest.reply.trajectories)
+    if request.attempts and not latest.reply.text.strip():  # nothing yet to go on from
+        return replace(request, resumed=True, fresh=False)
     if request.heavy or request.attempts:  # whoever aggregated goes on
         request = judge_request(request)
     return replace(

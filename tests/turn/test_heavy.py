@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kimi_magic.core.events import (
     Notice,
     TurnFinished,
     TurnPrepared,
+    TurnStarted,
 )
 from kimi_magic.core.messages import Message
 from kimi_magic.core.reply import Reply
@@ -34,8 +36,10 @@ from kimi_magic.testing import ScriptedServer
 from kimi_magic.tools.decorator import offered as kimi_tools
 from kimi_magic.turn.aggregation import aggregation_message
 from kimi_magic.turn.agreement import final_answer, take_vote
+from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.request import make_request
 from kimi_magic.turn.sinks import JournalSink
+from kimi_magic.wire.endpoints import Endpoint
 from tests.turns import make_reply
 
 
@@ -186,6 +190,141 @@ def test_an_interrupt_keeps_those_that_ended(server: ScriptedServer, session: Se
     assert [m["content"] for m in again.messages[-2:]] == ["x", "both"]
 
 
+def test_one_trajectory_alone_is_asked_again_with_the_others(
+    server: ScriptedServer, session: Session
+) -> None:
+    server.reply("a")
+    for _ in range(2):
+        server.error(400, "No.")
+    with pytest.raises(kimi.KimiError, match="1 of 3 trajectories"):
+        kimi.ask("x", heavy=3, chat="main", show=False)
+    script(server, "a", "b", "c")
+    again = session.ask(session.to_continue("main"), show=False)
+    assert (again.text, len(again.trajectories)) == ("It is 9.9.", 3)
+
+
+def test_whoever_aggregated_goes_on_where_the_aggregation_was_cut(
+    server: ScriptedServer, session: Session
+) -> None:
+    server.lenient = True
+    server.reply("a")
+    server.reply("b")
+    server.reply("half of it", finish_reason="length")
+    reply = kimi.ask("x", heavy=2, judge="kimi-k2.6", chat="main", show=False)
+    assert reply.finish_reason == "length"
+    server.reply(" and the rest")
+    again = session.ask(session.to_continue("main"), show=False)
+    assert not again.trajectories
+    assert server.requests[-1].body["model"] == "kimi-k2.6"
+    assert [m["content"] for m in server.requests[-1].body["messages"]][1:3] == ["x", "half of it"]
+
+
+def test_an_aggregation_that_was_cut_before_its_answer_is_made_again(
+    server: ScriptedServer, session: Session
+) -> None:
+    server.reply("a")
+    server.reply("b")
+    server.reply("", reasoning="They part at", finish_reason="length")
+    reply = kimi.ask("x", heavy=2, chat="main", show=False)
+    assert (reply.text, reply.reasoning) == ("", "They part at")
+    server.reply("both")
+    again = session.ask(session.to_continue("main"), show=False)
+    assert again.text == "both"
+    assert "2 independent attempts" in server.requests[-1].body["messages"][-1]["content"]
+
+
+def test_trajectories_that_are_taken_up_are_shown(server: ScriptedServer, session: Session) -> None:
+    request = make_request("x", chat="main", heavy=2)
+    attempts = (make_reply("a"), make_reply("b"))
+    server.reply("both")
+    events = list(session.stream(replace(request, attempts=attempts)))
+    assert isinstance(events[0], TurnStarted)
+    assert LanesStarted(2) in events
+    ended = [e for e in events if isinstance(e, LaneEvent) and isinstance(e.event, TurnFinished)]
+    assert [each.lane for each in ended] == [1, 2]
+
+
+def test_a_default_that_is_gone_is_replaced_once(
+    server: ScriptedServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KIMI_MODEL")
+    server.models = ("kimi-k2-thinking", "kimi-k2.6")
+    server.lenient = True
+    for _ in range(4):
+        server.error(404, "No such model.")
+    for _ in range(4):
+        server.reply("a")
+    server.reply("b")
+    events = list(kimi.stream("x", heavy=4))
+    lists = [request for request in server.requests if request.path == "/v1/models"]
+    assert len(lists) <= 1 + 1 + 4  # the default, what took its place, the hints of the errors
+    said = [e.text for e in events if isinstance(e, Notice) and "no longer offered" in e.text]
+    assert len(said) == 1
+    started = [e.model for e in events if isinstance(e, TurnStarted)]
+    assert started[-1] == "kimi-k2-thinking"
+    in_lanes = [e.event for e in events if isinstance(e, LaneEvent)]
+    again = [e for e in in_lanes if isinstance(e, Notice) and "no longer offered" in e.text]
+    assert len(again) == 1, "the others know"
+
+
+def test_a_consumer_that_leaves_keeps_what_came(server: ScriptedServer, session: Session) -> None:
+    server.reply("a")
+    for word in "bc":
+        server.reply(f"{word} " * 200, rate=100)
+    events = kimi.stream("x", heavy=3, chat="main")
+    seen: set[int] = set()
+    for event in events:
+        if isinstance(event, LaneEvent) and isinstance(event.event, ContentDelta):
+            seen.add(event.lane)
+        if seen == {1, 2, 3}:
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert session.last is not None
+    assert [bool(each.text) for each in session.last.trajectories] == [True] * 3
+
+
+def test_what_it_may_cost(session: Session) -> None:
+    session.settings.max_tokens = 1000
+    priced = Endpoint("priced", "http://localhost:1/v1", model="m", prices=(1.0, 10.0))
+    turn = session.prepare(make_request("x " * 4000, endpoint=priced, heavy=2))
+    assert isinstance(turn, HeavyTurn)
+    # Three answers of 1,000 tokens, the prompt of 2,000 four times, the attempts once.
+    assert 0.03 + 0.008 + 0.002 <= turn._most_cost() <= 0.042
+    assert ", $0.04 at most" in turn.announcement()
+    dry = session.dry_run(make_request("x", endpoint=priced, heavy=2))
+    assert "Heavy mode: 2 trajectories and an aggregation, 3 requests, less than" in dry.text or (
+        "Heavy mode: 2 trajectories and an aggregation, 3 requests, $0.0" in dry.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"heavy": 2, "until_agree": 3}, "3 trajectories cannot agree"),
+        ({"until_agree": 3}, "is for heavy mode"),
+        ({"judge": "kimi-k3"}, "is for heavy mode"),
+        ({"heavy": 2, "equal": 3}, "takes a function"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    session: Session, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(kimi.KimiError, match=said):
+        kimi.ask("x", show=False, endpoint="http://localhost:1/v1", **options)
+
+
+def test_two_answers_are_compared_once(server: ScriptedServer) -> None:
+    compared = []
+
+    def equal(one: str, other: str) -> bool:
+        compared.append({one, other})
+        return False
+
+    script(server, *"abcdef")
+    kimi.ask("x", heavy=6, until_agree=6, equal=equal, show=False)
+    assert len(compared) == 15
+
+
 @pytest.mark.parametrize("parallel", [False, True])
 def test_a_call_that_is_made_once_gives_all_its_result(
     server: ScriptedServer, parallel: bool
@@ -317,3 +456,22 @@ class Recorder:
 
     def finish(self, *_: Any) -> None: ...
     def close(self) -> None: ...
+
+
+def test_a_turn_that_was_stopped_says_that_trajectories_are_kept(
+    server: ScriptedServer, session: Session
+) -> None:
+    def look() -> int:
+        """Look."""
+        signal.raise_signal(signal.SIGINT)
+        return 1
+
+    server.lenient = True
+    for _ in range(2):
+        server.reply("I look.", tool_calls=[{"name": "look"}])
+    with pytest.raises(kimi.TurnInterrupted):
+        kimi.ask("x", heavy=2, tools=[look], chat="main", show=False)
+    assert session.last is not None
+    plain = record_of(session.last).data["text/plain"]
+    assert "Stopped: what had arrived is kept." in plain
+    assert "nothing had arrived" not in plain

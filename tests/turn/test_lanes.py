@@ -159,3 +159,20 @@ def test_an_interrupt_stops_all_and_keeps_what_came(
     if moment is not RequestStarted:
         assert set(ended) == {1, 2, 3, 4}
         assert any(reply.text or reply.tool_results for reply in ended.values())
+
+
+def test_a_refusal_lowers_the_requests_at_once_a_single_time() -> None:
+    lanes = Lanes(1000, 8)
+    sending = [lanes.lane(number) for number in range(1, 9)]
+    assert all(lane.may_send() for lane in sending)
+    first, *others = sending
+    first.sent()
+    first.slow_down(time.monotonic() - 1)  # seven are under way, and end while it pauses
+    for lane in others:
+        lane.sent()
+        first.pause(time.monotonic() - 1)
+    assert [lane.may_send() for lane in sending] == [True] * 7 + [False]
+    for lane in others:
+        lane.sent()
+    first.slow_down(time.monotonic() - 1)  # the only one: at least half as many remain
+    assert [lane.may_send() for lane in sending] == [True] * 3 + [False] * 5
