@@ -384,7 +384,7 @@ def test_a_reader_that_keeps_the_log_alive_is_told(
 
 
 def test_what_another_program_spoilt_is_forgotten(path: Path) -> None:
-    spoilt = ["{", b"\xff\x00", '{"prompt": "half \\ud800"}', '{"prompt": 5}']
+    spoilt: list[str | bytes] = ["{", b"\xff\x00", '{"prompt": "half \\ud800"}', '{"prompt": 5}']
     numbers = keep(path, [record(f"x{n}", "y") for n in range(5)])
     for number, text in zip(numbers, spoilt, strict=False):
         spoil(path, number, text)
