@@ -56,6 +56,7 @@ _OF_ALL = (TurnPrepared, TurnStarted, Notice)  # of each trajectory, before its 
 _ARRIVES = (ReasoningDelta, ContentDelta, ToolCallStarted, StepFinished)
 MOST_OF_WINDOW = 0.75
 CENT = 0.01  # dollars
+EMPTY = "its answer is empty"
 MAJORITY = "The aggregation failed ({why}): the answer of the majority stands, {vote}."
 
 
@@ -266,9 +267,13 @@ class _HeavyRun:
                         yield from self._prepared(envelope.event.record)
                     if envelope is None or not isinstance(envelope.event, forward.without):
                         yield envelope
+            reply = self._aggregated[0]
+            is_cut = reply.finish_reason == "length"  # `%kimi continue` makes it again
+            why = "" if is_cut or reply.text.strip() else EMPTY
         except KimiError as failure:
-            self._majority = self._replies[self._vote.groups[0].lanes[0]]
             why = str(failure).partition("\n")[0]
+        if why:
+            self._majority = self._replies[self._vote.groups[0].lanes[0]]
             yield self._tell(Notice(MAJORITY.format(why=why, vote=self._vote)))
             yield self._tell(ContentDelta(self._majority.text))
 
