@@ -51,11 +51,12 @@ TAKEN_UP = "Heavy mode: {count} trajectories that came to an answer earlier are 
 ONE_AT_A_TIME = "This endpoint takes one request at a time: the trajectories queue."
 EARLY = "{most} of {ended} agree: {saved} stopped early."
 NO_EQUAL = "{}: answers are compared as without it."
-OF_THE_WHOLE = (TurnStarted, TurnPrepared, TurnFinished)  # events that a turn has once
-_OF_ALL = (TurnPrepared, TurnStarted, Notice)  # of each trajectory, before its answer
-_ARRIVES = (ReasoningDelta, ContentDelta, ToolCallStarted, StepFinished)
+ONCE_A_TURN = (TurnStarted, TurnPrepared, TurnFinished)
+_SAID_BY_EACH = (TurnPrepared, TurnStarted, Notice)  # before its answer begins
+_ANSWERING = (ReasoningDelta, ContentDelta, ToolCallStarted, StepFinished)
 MOST_OF_WINDOW = 0.75
 CENT = 0.01  # dollars
+EMPTY = "its answer is empty"
 MAJORITY = "The aggregation failed ({why}): the answer of the majority stands, {vote}."
 
 
@@ -105,7 +106,7 @@ class HeavyTurn:
         """Return what the requests cost at most, without calls of tools; 0 for not known."""
         turn, judge, count = self.turn, self.judge, self.count
         _, sent, _ = turn.first_request(turn.request.model or turn.settings.model)
-        asked = estimate(sent.messages, sent.tools)
+        asked = round(estimate(sent.messages, sent.tools) * MARGIN)
         own, limit = _limit(turn)
         judging, most = _limit(judge)
         if not (limit and most):
@@ -217,9 +218,9 @@ class _HeavyRun:
             for envelope in envelopes:
                 if envelope is None:
                     self._sinks.tick()
-                elif isinstance(envelope.event, _ARRIVES):
+                elif isinstance(envelope.event, _ANSWERING):
                     answering.add(envelope.lane)
-                elif isinstance(envelope.event, _OF_ALL) and envelope.lane not in answering:
+                elif isinstance(envelope.event, _SAID_BY_EACH) and envelope.lane not in answering:
                     yield from self._of_all(envelope.event)
                 yield envelope
         saved = sum(isinstance(reply.error, TurnInterrupted) for reply in self._replies.values())
@@ -256,7 +257,7 @@ class _HeavyRun:
             template=judge.settings.heavy_prompt or PROMPT,
         )
         turn = replace(judge, prompt=replace(judge.prompt, message=message), keeps=False)
-        forward = _Forward(self._sinks, self._began, self._aggregated, without=OF_THE_WHOLE)
+        forward = _Forward(self._sinks, self._began, self._aggregated, without=ONCE_A_TURN)
         try:
             with closing(turn.run([forward])) as envelopes:
                 for envelope in envelopes:
@@ -266,9 +267,13 @@ class _HeavyRun:
                         yield from self._prepared(envelope.event.record)
                     if envelope is None or not isinstance(envelope.event, forward.without):
                         yield envelope
+            reply = self._aggregated[0]
+            is_cut = reply.finish_reason == "length"  # `%kimi continue` makes it again
+            why = "" if is_cut or reply.text.strip() else EMPTY
         except KimiError as failure:
-            self._majority = self._replies[self._vote.groups[0].lanes[0]]
             why = str(failure).partition("\n")[0]
+        if why:
+            self._majority = self._replies[self._vote.groups[0].lanes[0]]
             yield self._tell(Notice(MAJORITY.format(why=why, vote=self._vote)))
             yield self._tell(ContentDelta(self._majority.text))
 
