@@ -25,6 +25,7 @@ from kimi_magic.core.turn_record import VERSION
 
 __all__ = ["Forgotten", "Journal", "StoredChat", "StoredTurn", "replies"]
 
+MOST_SECONDS = 9e9  # of Unix time: pandas counts nanoseconds in 64 bits
 LONG_CHAT = 200  # turns
 TRIES = 10  # to write the file anew, 0.2 seconds apart
 logger = logging.getLogger("kimi_magic")
@@ -176,6 +177,8 @@ class Journal:
         frame = pd.DataFrame(rows, columns=columns or None)
         if columns:
             started = pd.to_numeric(frame["started"], errors="coerce")
+            # Earlier pandas raise for a number that is no date, whatever errors= says.
+            started = started.where(started.abs() < MOST_SECONDS)
             frame["started"] = pd.to_datetime(started, unit="s", utc=True, errors="coerce")
         return frame
 
