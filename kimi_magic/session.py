@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Chats, ChatTurn, Place
-from kimi_magic.chats.journal_writer import JournalWriter
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
 from kimi_magic.core.events import Envelope, Event, LaneEvent, Sink, TurnFinished, TurnPrepared
@@ -34,8 +33,6 @@ from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
-from kimi_magic.turn.heavy import HeavyTurn
-from kimi_magic.turn.rebuild import rebuild
 from kimi_magic.turn.request import (
     TurnRequest,
     check_heavy,
@@ -51,7 +48,9 @@ from kimi_magic.wire.endpoints import Endpoint
 
 if TYPE_CHECKING:
     from kimi_magic.chats.journal import Journal, StoredChat
+    from kimi_magic.chats.journal_writer import JournalWriter
     from kimi_magic.secrets.keys import Key
+    from kimi_magic.turn.heavy import HeavyTurn
 
 __all__ = ["Session", "current"]
 
@@ -188,9 +187,10 @@ class Session:
             The request would be refused.
         """
         prepared, first = self._prepare(request, ask_for_key=False), []
-        turn = prepared.turn if isinstance(prepared, HeavyTurn) else prepared
-        if isinstance(prepared, HeavyTurn):
-            first = [prepared.announcement()]
+        if isinstance(prepared, PreparedTurn):
+            turn = prepared
+        else:
+            turn, first = prepared.turn, [prepared.announcement()]
         model = request.model or self.settings.model
         parameters, send, notices = turn.first_request(model)
         return describe_request(turn.endpoint, parameters, send, [*first, *notices], turn.prompt)
@@ -248,6 +248,7 @@ class Session:
             others = f" There is {reveal(', '.join(left))}." if left else ""
             raise KimiError(f"The journal has no chat {name} of this notebook.{others}")
         from kimi_magic.chats.journal import replies
+        from kimi_magic.turn.rebuild import rebuild
 
         again = Chat(name, self._ask_in_chat)
         turns = self.journal.turns_of(left[name])
@@ -280,6 +281,7 @@ class Session:
             It carries none, or is none, or one of its chats has turns here; nothing has changed.
         """
         from kimi_magic.chats.notebook_file import read_turns
+        from kimi_magic.turn.rebuild import rebuild
 
         file = Path(path).expanduser()
         stored: dict[str, list[Reply]] = {}
@@ -345,6 +347,9 @@ class Session:
         path = self.settings.journal_path
         if path is None:
             return None
+        with whole_imports():
+            from kimi_magic.chats.journal_writer import JournalWriter
+
         with self._writers_lock:
             if path not in self._writers:
                 self._writers[path] = JournalWriter(path, self.connector.known_keys)
@@ -355,6 +360,7 @@ class Session:
         """Look an endpoint's key up, or let a person type it where somebody can."""
         return self.connector.key(endpoint, getpass if can_answer() else None)
 
+    @whole_imports()
     def _prepare(
         self, request: TurnRequest, *, ask_for_key: bool = True
     ) -> PreparedTurn | HeavyTurn:
@@ -362,6 +368,8 @@ class Session:
         turn = self._prepare_one(request, ask_for_key=ask_for_key)
         if request.heavy is None and not request.attempts:
             return turn
+        from kimi_magic.turn.heavy import HeavyTurn
+
         judge = judge_request(request)
         own = replace(turn, request=judge)
         if request.judge:

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from kimi_magic.chats.chat import Chat, ChatTurn, Place
-from kimi_magic.chats.journal_schema import State
-from kimi_magic.chats.journal_writer import JournalWriter, TurnInJournal
 from kimi_magic.core.events import (
     ContentDelta,
     Envelope,
@@ -30,6 +29,10 @@ from kimi_magic.core.events import (
 from kimi_magic.core.messages import ToolResult
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.turn.request import TurnRequest, again
+
+if TYPE_CHECKING:
+    from kimi_magic.chats.journal_schema import State
+    from kimi_magic.chats.journal_writer import JournalWriter, TurnInJournal
 
 __all__ = ["ChatSink", "GuardedSinks", "JournalSink", "set_aside"]
 
