@@ -416,7 +416,7 @@ class _Conversation:
 
 
 class _Progress:
-    """What a turn has come to, and how much of that stands in the file."""
+    """The state that a turn has come to, and how much of it stands in the file."""
 
     def __init__(self, notebook: str) -> None:
         self.notebook = notebook

@@ -26,16 +26,14 @@ from kimi_magic.core.messages import (
     ToolResult,
     Usage,
 )
-from kimi_magic.core.text import clip, mend_surrogates
+from kimi_magic.core.text import clip, keep_ends, mend_surrogates
 from kimi_magic.core.turn_record import VERSION, EndpointFacts, TurnRecord
 from kimi_magic.secrets.redact import Redactor
 
 __all__ = ["portable"]
 
-END_SHARE = 4  # of a text that is cut, one character in so many is of its end
 LEAST_TEXT = 400  # characters of a text before whole parts are left out
 MAX_NAME = 200
-NOT_KEPT = "… {:,} more characters are not kept here (setting max_output_chars) …"
 _ID = re.compile(r"(functions\..+:)\d+", re.DOTALL)
 
 
@@ -225,12 +223,8 @@ def _with_short_texts(
 
     def short(text: str) -> str:
         nonlocal missing
-        if len(text) <= limit:
-            return text
-        missing += len(text) - limit
-        end = limit // END_SHARE
-        note = NOT_KEPT.format(len(text) - limit)
-        return f"{text[: limit - end]}\n{note}\n{text[len(text) - end :]}"
+        missing += max(len(text) - limit, 0)
+        return keep_ends(text, limit)
 
     def parts(given: tuple[ReasoningPart, ...]) -> tuple[ReasoningPart, ...]:
         return tuple(replace(part, text=short(part.text)) for part in given)

@@ -6,7 +6,8 @@ import errno
 import html
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from unicodedata import east_asian_width
 
 __all__ = [
     "UNSEEN",
@@ -14,21 +15,28 @@ __all__ = [
     "bytes_of",
     "clean",
     "clip",
+    "columns",
     "count",
     "cut",
     "cut_middle",
+    "cut_note",
     "escape_hidden",
     "is_json_bomb",
+    "keep_ends",
     "mend_surrogates",
     "plain",
     "replace_unprintable",
     "reveal",
+    "split_ends",
     "text_of_html",
+    "vote_line",
     "why_not_written",
     "without_blank_lines",
     "without_stacks",
 ]
 
+END_SHARE = 4  # of a text that is cut, one character in so many is of its end
+MOST_SAID = 3  # answers of trajectories in the line that counts them
 _TAG = re.compile(r"<(?:!|/?[a-zA-Z])[^>]*>")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
@@ -268,3 +276,48 @@ class Pieces(list[str]):
         if self._loose == self.BLOCK:
             self[-self.BLOCK :] = ["".join(self[-self.BLOCK :])]
             self._loose = 0
+
+
+def split_ends(limit: int) -> tuple[int, int]:
+    """Divide a number of characters between the beginning of a text and its end."""
+    return limit - limit // END_SHARE, limit // END_SHARE
+
+
+def cut_note(missing: int) -> str:
+    """Say how many characters are missing; "" if none are."""
+    said = f"{missing:,} more characters are not kept here (setting max_output_chars)"
+    return f"… {said} …" if missing else ""
+
+
+def keep_ends(text: str, limit: int) -> str:
+    """Shorten a text to its beginning and its end, with a note between them."""
+    missing = len(text) - max(limit, 0)
+    if missing <= 0:
+        return text
+    head, end = split_ends(max(limit, 0))
+    return f"{text[:head]}\n{cut_note(missing)}\n{text[len(text) - end :]}"
+
+
+def vote_line(groups: Iterable[tuple[str, int]]) -> str:
+    """Say how many trajectories came to each answer, most of them first."""
+    given = list(groups)
+    total = sum(number for _, number in given)
+    said = [f"{number} of {total}: {answer}" for answer, number in given[:MOST_SAID]]
+    more = len(given) - len(said)
+    return "; ".join([*said, *([f"{more} other answers"] if more else [])])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows one below the other, their cells in columns."""
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes where all characters are as wide, or twice."""
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)

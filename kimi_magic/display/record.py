@@ -20,14 +20,21 @@ from typing import Any, NamedTuple, Protocol
 from kimi_magic.core.events import Envelope, ToolFinished, ToolStarted
 from kimi_magic.core.messages import ImagePart, TokenLogprob, ToolCall, ToolResult, Usage
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clean, count, escape_hidden, reveal, without_stacks
+from kimi_magic.core.text import (
+    clean,
+    count,
+    cut_note,
+    escape_hidden,
+    keep_ends,
+    reveal,
+    without_stacks,
+)
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
 from kimi_magic.display.html.confidence import confidence_html, confidence_text
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html, result_text
 from kimi_magic.display.segments import Segment
-from kimi_magic.display.size_budget import cut_note, keep_ends
 from kimi_magic.display.timeline import MAX_NAME, Timeline
 from kimi_magic.display.view import ViewOptions
 

@@ -12,32 +12,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kimi_magic.core.messages import Output, ToolResult
-from kimi_magic.core.text import clean, without_blank_lines
+from kimi_magic.core.text import clean, cut_note, keep_ends, split_ends, without_blank_lines
 from kimi_magic.display.html.tool_results import IMAGES, shown_as
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 
-__all__ = ["BoundedSegments", "cut_note"]
+__all__ = ["BoundedSegments"]
 
-END_SHARE = 4  # one character in so many is of the end
 SEGMENT_CHARS = 50  # what the markup around a segment counts
 IMAGE_SHARE = 20  # base64 characters of images for one of text
 # An HTML parser's time grows with the square of the depth of elements.
 MAX_HTML = 50_000
 SETTING = "(setting max_output_chars)"
-
-
-def cut_note(missing: int) -> str:
-    """Say how many characters are missing; "" if none are."""
-    return f"… {missing:,} more characters are not kept here {SETTING} …" if missing else ""
-
-
-def keep_ends(text: str, limit: int) -> str:
-    """Shorten a text to its beginning and its end, with a note between them."""
-    missing = len(text) - max(limit, 0)
-    if missing <= 0:
-        return text
-    head, end = _split(max(limit, 0))
-    return f"{text[:head]}\n{cut_note(missing)}\n{text[len(text) - end :]}"
 
 
 class BoundedSegments:
@@ -85,7 +70,7 @@ class BoundedSegments:
 
     def begin(self, segment: Segment, ops: list[Op]) -> int:
         """Begin a segment whatever the budget is, and return its index."""
-        segment.limit, segment.end_limit = _split(segment.limit)
+        segment.limit, segment.end_limit = split_ends(segment.limit)
         self.segments.append(segment)
         index = len(self.segments) - 1
         facts = {"kind": segment.kind, "title": segment.title}
@@ -125,7 +110,7 @@ class BoundedSegments:
         answers = [i for i, segment in enumerate(self.segments) if segment.kind == "answer"]
         last = self.segments[answers[-1]] if answers else None
         if last and last.missing and text.startswith(last.text):
-            head, end = _split(self._max_last_answer)
+            head, end = split_ends(self._max_last_answer)
             if rest := text[last.length : head]:
                 self._extend(answers[-1], rest, ops)
                 last.skip_to(text[last.length :], end)
@@ -173,7 +158,7 @@ class BoundedSegments:
         if kept == len(content):
             yield Output({kind: content, "text/plain": plain[:kept]}, {})
             return
-        head, end = _split(kept)
+        head, end = split_ends(kept)
         yield Output({kind: content[:head], "text/plain": plain[:head]}, {})
         yield Output({"text/plain": cut_note(len(content) - kept)}, {})
         last = content[len(content) - end :]
@@ -207,11 +192,6 @@ class BoundedSegments:
 
 def _pool(kind: Kind) -> str:
     return kind if kind in ("answer", "reasoning") else ""
-
-
-def _split(limit: int) -> tuple[int, int]:
-    """Divide a number of characters between the beginning of a text and its end."""
-    return limit - limit // END_SHARE, limit // END_SHARE
 
 
 def _rows(html: str) -> str:

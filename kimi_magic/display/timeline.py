@@ -31,9 +31,9 @@ from kimi_magic.core import events
 from kimi_magic.core.errors import TurnLost
 from kimi_magic.core.messages import ToolResult, Usage
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clean, clip, without_blank_lines
+from kimi_magic.core.text import clean, clip, cut_note, vote_line, without_blank_lines
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
-from kimi_magic.display.size_budget import BoundedSegments, cut_note
+from kimi_magic.display.size_budget import BoundedSegments
 
 __all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline", "events_of"]
 
@@ -42,7 +42,6 @@ NAMELESS = "a call without a name"
 # Characters of a name, of a notice, of a call that a person is asked about, of an error's first
 # line.
 MAX_NAME, MAX_NOTICE, MAX_ASKED, MAX_LINE = 200, 2000, 20_000, 300
-MOST_SAID = 3  # answers of trajectories in the line that counts them
 
 
 class Timeline:
@@ -104,13 +103,9 @@ class Timeline:
     @property
     def vote(self) -> str:
         """The distinct answers of the trajectories in a line; "" before they have ended."""
-        count = sum(map(len, self.agreement.values()))
-        said = [
-            f"{len(lanes)} of {count}: {clean(clip(answer, MAX_NAME))}"
-            for answer, lanes in self.agreement.items()
-        ]
-        more = [f"{len(said) - MOST_SAID} other answers"] if len(said) > MOST_SAID else []
-        return "; ".join([*said[:MOST_SAID], *more])
+        return vote_line(
+            (clean(clip(answer, MAX_NAME)), len(lanes)) for answer, lanes in self.agreement.items()
+        )
 
     def vote_op(self) -> Op:
         """Return the operation that tells of the trajectories' answers."""

@@ -16,7 +16,7 @@ from typing import Any
 from kimi_magic.core.errors import ConfigError, MagicError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import count, why_not_written
+from kimi_magic.core.text import columns, count, why_not_written
 from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ask_about, code_of
 from kimi_magic.jupyter.line_parser import parse_verb
 from kimi_magic.jupyter.notebook import Notebook
@@ -88,11 +88,11 @@ def help_text(name: str = "") -> str:
     """Return the help for one verb, or for all options and verbs."""
     if name:
         known = REGISTRY[name]
-        options = _columns([(f"    {option.usage}", option.help) for option in known.options])
+        options = columns([(f"    {option.usage}", option.help) for option in known.options])
         lines = [f"%kimi {known.usage}", f"    {known.help}", options]
         return "\n".join([*filter(None, lines), f"    for example: {known.example}"])
-    options = _columns([(f"  {option.usage}", option.help) for option in OPTIONS])
-    verbs = _columns([(f"  %kimi {known.usage}", known.help) for known in REGISTRY.values()])
+    options = columns([(f"  {option.usage}", option.help) for option in OPTIONS])
+    verbs = columns([(f"  %kimi {known.usage}", known.help) for known in REGISTRY.values()])
     return (
         "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.\n"
         f"{options}\n\n{verbs}\n\n"
@@ -140,7 +140,7 @@ def _chats(notebook: Notebook, _: str) -> None:
     for chat in notebook.session.chats:
         mark = "→" if chat.name == notebook.current_chat else ""
         rows.append((mark, chat.name, str(len(chat.turns)), f"{chat.usage.total_tokens:,}"))
-    notebook.say(_columns(rows) if rows[1:] else "There is no chat yet: a %%kimi cell begins one.")
+    notebook.say(columns(rows) if rows[1:] else "There is no chat yet: a %%kimi cell begins one.")
 
 
 @verb(
@@ -267,7 +267,7 @@ def _models(notebook: Notebook, endpoint: str) -> None:
     chosen = connector.choose(endpoint, session.settings)
     offered = connector.models(chosen, session.find_key(chosen), session.settings, print)
     rows, rules = describe_models(connector, chosen, offered, session.settings.model)
-    notebook.say("\n".join([_columns(rows), *rules]))
+    notebook.say("\n".join([columns(rows), *rules]))
 
 
 @verb("endpoints", "list the endpoints, and which keys are present")
@@ -288,7 +288,7 @@ def _endpoints(notebook: Notebook, _: str) -> None:
         mark = "→" if endpoint == chosen else ""
         model = connector.default_model(endpoint) or "as it lists"
         rows.append((mark, endpoint.name, key, model, endpoint.base_url or "embedded"))
-    notebook.say("\n".join(filter(None, [_columns(rows), connector.catalogue.problem])))
+    notebook.say("\n".join(filter(None, [columns(rows), connector.catalogue.problem])))
 
 
 @verb(
@@ -384,11 +384,3 @@ def _step(notebook: Notebook, word: str) -> None:
 @verb("help [VERB]", "show this help, or that of one verb", "help reset", completes=["verbs"])
 def _help(_: Notebook, name: str) -> None:
     print(help_text(split_verb(name)[0] if name else ""))
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from textwrap import indent
 from typing import Any
-from unicodedata import east_asian_width
 
 from kimi_magic.chats.chat import Chat
 from kimi_magic.chats.journal import Journal, StoredTurn
@@ -17,7 +16,7 @@ from kimi_magic.core.errors import KimiError, MagicError, TurnLost
 from kimi_magic.core.frontend import has_kernel, notebook_path, takes_questions
 from kimi_magic.core.processes import has_ended
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clean, clip, count, cut, reveal
+from kimi_magic.core.text import clean, clip, columns, count, cut, reveal
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.jupyter.notebook import Notebook
 
@@ -71,7 +70,7 @@ def latest(
 
 def listing(turns: Sequence[StoredTurn], more: int) -> str:
     """Return turns as a table, and how many there are before them."""
-    table = _columns([HEAD, *map(_row, turns)])
+    table = columns([HEAD, *map(_row, turns)])
     earlier = f"\n{count(more, 'earlier turn')}: -n N shows more, --all shows all."
     return table + (earlier if more else "")
 
@@ -209,18 +208,3 @@ def _first_line(text: str) -> str:
     """Return the first line that is not blank, short and without what is unseen."""
     lines = (" ".join(line.split()) for line in text[:READ].splitlines())
     return clip(reveal(next(filter(None, lines), "")), MAX_TEXT)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
-
-
-def _width(text: str) -> int:
-    """Return the columns that a text takes where all characters are as wide, or twice."""
-    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)

@@ -14,11 +14,10 @@ from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Step, ToolCall
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.step_table import step_rows
-from kimi_magic.core.text import clean, clip, without_stacks
+from kimi_magic.core.text import clean, clip, keep_ends, without_stacks
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.record import Bundle
-from kimi_magic.display.size_budget import keep_ends
 from kimi_magic.session import current
 from kimi_magic.turn.agreement import final_answer, normalised
 

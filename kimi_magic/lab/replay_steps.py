@@ -31,7 +31,7 @@ READ_PER_SECOND = 40  # characters, where the times of a turn are not known
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What appears together.
+    """The events that appear together.
 
     Attributes
     ----------

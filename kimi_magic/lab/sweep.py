@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from kimi_magic.core.errors import KimiError, TurnInterrupted
@@ -151,7 +151,7 @@ def _plan(session: Session, prompts: Any, repeats: int, keywords: Mapping[str, A
             turn = session.prepare(request)
             _refuse_fixed(session, turn.turn if isinstance(turn, HeavyTurn) else turn, request)
             rows += [
-                _Row(len(rows) + n, prompt, varied, n + 1, _seeded(turn, n)) for n in range(repeats)
+                _Row(len(rows) + n, prompt, varied, n + 1, turn.seeded(n)) for n in range(repeats)
             ]
     return rows
 
@@ -187,18 +187,6 @@ def _refuse_fixed(session: Session, turn: PreparedTurn, request: TurnRequest) ->
     if model.fixed_sampling and given:
         raise KimiError(f"{model.name} fixes its sampling: leave out {', '.join(given)}.")
     parameters(request, way.target, session.settings)
-
-
-def _seeded(turn: PreparedTurn | HeavyTurn, more: int) -> PreparedTurn | HeavyTurn:
-    """Return the turn of a repeat: the same, but for the seed where there is one."""
-    if isinstance(turn, HeavyTurn):
-        inner = _seeded(turn.turn, more * turn.count)
-        assert isinstance(inner, PreparedTurn), "as it came"
-        return replace(turn, turn=inner)
-    seed = turn.endpoint.seed if turn.request.seed is None else turn.request.seed
-    if seed is None or not more:
-        return turn
-    return replace(turn, request=replace(turn.request, seed=seed + more))
 
 
 def _came_before(rows: Sequence[_Row], frame: Any) -> dict[int, dict[str, Any]]:

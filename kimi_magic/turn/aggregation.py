@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
 from kimi_magic.core.messages import ImagePart, Message, Part, join_parts
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clip
-from kimi_magic.display.size_budget import keep_ends
+from kimi_magic.core.text import clip, keep_ends
 
 __all__ = ["PROMPT", "aggregation_message"]
 

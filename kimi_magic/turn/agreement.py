@@ -12,7 +12,7 @@ from typing import Any
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clip
+from kimi_magic.core.text import clip, vote_line
 
 __all__ = ["Group", "Vote", "final_answer", "normalised", "take_vote"]
 
@@ -48,14 +48,11 @@ class Vote:
 
     @property
     def most(self) -> int:
-        """How many trajectories came to the first answer."""
+        """The number of trajectories that came to the first answer."""
         return len(self.groups[0].lanes) if self.groups else 0
 
     def __str__(self) -> str:
-        count = sum(len(group.lanes) for group in self.groups)
-        said = [f"{len(group.lanes)} of {count}: {group.answer}" for group in self.groups[:3]]
-        more = len(self.groups) - len(said)
-        return "; ".join([*said, *([f"{more} other answers"] if more else [])])
+        return vote_line((group.answer, len(group.lanes)) for group in self.groups)
 
 
 def take_vote(

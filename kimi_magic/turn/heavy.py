@@ -93,6 +93,10 @@ class HeavyTurn:
             sinks = [ChatSink(chat, self.turn.place, request), *sinks]
         return _HeavyRun(self, chat, sinks, ask).run()
 
+    def seeded(self, more: int) -> HeavyTurn:
+        """Return the turn with later seeds, none of which its earlier trajectories had."""
+        return replace(self, turn=self.turn.seeded(more * self.count))
+
     def announcement(self) -> str:
         """Return the line that says how many requests this is, and what they may cost."""
         count, tools = self.count, self.turn.toolset
@@ -208,7 +212,7 @@ class _HeavyRun:
         lanes = Lanes(settings.max_queue_bytes, most, heavy.count)
         forward = _Forward(self._sinks, self._began, self._replies)
         numbers = range(1, heavy.count + 1)
-        turns = [self._trajectory(n).run([forward], self._ask, lanes.lane(n)) for n in numbers]
+        turns = [self._turn.seeded(n - 1).run([forward], self._ask, lanes.lane(n)) for n in numbers]
         yield self._tell(Notice(heavy.announcement()))
         if most == 1 < heavy.count:
             yield self._tell(Notice(ONE_AT_A_TIME))
@@ -284,14 +288,6 @@ class _HeavyRun:
             asked = (*record.messages[: record.sent - 1], self._turn.prompt.message)
             self._begun = replace(record, messages=asked, sent=len(asked))
             yield self._tell(TurnPrepared(self._begun))
-
-    def _trajectory(self, number: int) -> PreparedTurn:
-        """Return the turn of a lane: the same for all, but for the seed where there is one."""
-        turn = self._turn
-        seed = turn.endpoint.seed if turn.request.seed is None else turn.request.seed
-        if seed is None:
-            return turn
-        return replace(turn, request=replace(turn.request, seed=seed + number - 1))
 
     @property
     def _ended(self) -> dict[int, Reply]:

@@ -102,7 +102,7 @@ class Alone:
 
 
 class Lanes:
-    """What the lanes of several turns share: the inbox, the slots for requests, a slow-down.
+    """The things that several lanes share: the inbox, the slots for requests, a slow-down.
 
     Parameters
     ----------

@@ -126,6 +126,13 @@ class PreparedTurn:
         lane = lane or Alone(self.settings.max_queue_bytes)
         return _Run(self, chat, sinks, ask or ask_with_input, lane).run()
 
+    def seeded(self, more: int) -> PreparedTurn:
+        """Return the turn with a later seed, where it has one: the same request otherwise."""
+        seed = self.endpoint.seed if self.request.seed is None else self.request.seed
+        if seed is None or not more:
+            return self
+        return replace(self, request=replace(self.request, seed=seed + more))
+
     def outgoing(self, chat: Chat | None) -> Outgoing:
         """Return the requests of the turn, with the chat that it continues."""
         return Outgoing(

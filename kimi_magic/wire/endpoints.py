@@ -132,7 +132,7 @@ class Endpoint:
 
     @property
     def facts(self) -> EndpointFacts:
-        """What a record of a turn tells of it."""
+        """The facts of it that stand in the record of a turn."""
         public = self.own_headers.public()
         return EndpointFacts(self.name, self.base_url, self.key_env, public)
 

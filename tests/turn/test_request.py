@@ -428,7 +428,7 @@ def test_the_model_is_told_of_calls_that_cannot_be_read(session: Session) -> Non
 def test_a_long_chat_with_pictures_and_reasoning_is_shortened(
     session: Session, dialect: str
 ) -> None:
-    """What is left is as strict servers take it, and shorter at each try."""
+    """The rest is as strict servers take it, and shorter at each try."""
     from PIL import Image
 
     def draw(width: int) -> Any:
