@@ -25,6 +25,7 @@ __all__ = [
     "Notice",
     "Preparing",
     "ReasoningDelta",
+    "Replayed",
     "RequestStarted",
     "Retrying",
     "Sink",
@@ -86,6 +87,19 @@ class RequestStarted:
 
     step: int
     attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The answer to a request comes from a tape.
+
+    ``tape`` is the file's name, ``made_by`` says what was recorded (a model's name, ``scripted`` or
+    ``engine``). ``differs`` is true where the same was asked with other inputs when it was.
+    """
+
+    tape: str
+    made_by: str
+    differs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +236,7 @@ Event = (
     | Preparing
     | RequestStarted
     | Retrying
+    | Replayed
     | ReasoningDelta
     | ContentDelta
     | ToolCallStarted

@@ -74,6 +74,9 @@ class Reply:
         The share of the attempts for each distinct answer of theirs, the largest first.
     logprobs : pandas.DataFrame or polars.DataFrame
         How likely each token was, where ``logprobs=True`` or ``--logprobs`` asked for it.
+    replayed : str
+        The tape that answers came from, ``lesson.tape`` or ``lesson.tape, inputs differ``; "" where
+        all were asked for.
     """
 
     record: TurnRecord = field(default_factory=TurnRecord)
@@ -128,6 +131,10 @@ class Reply:
     @property
     def chat(self) -> str | None:
         return self.record.chat
+
+    @property
+    def replayed(self) -> str:
+        return self.record.replayed
 
     @property
     def trajectories(self) -> tuple[Reply, ...]:

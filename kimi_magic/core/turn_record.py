@@ -85,6 +85,9 @@ class TurnRecord:
         The attempts that the answer was aggregated from, in heavy mode.
     agreement : mapping
         The numbers, from 1, of the attempts that came to each distinct answer, most of them first.
+    replayed : str
+        The tape that answers came from, ``lesson.tape`` or ``lesson.tape, inputs differ``; "" where
+        all were asked for.
     """
 
     steps: tuple[Step, ...] = ()
@@ -105,6 +108,7 @@ class TurnRecord:
     started: float = 0.0
     trajectories: tuple[TurnRecord, ...] = ()
     agreement: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    replayed: str = ""
 
     @property
     def text(self) -> str:
@@ -139,7 +143,10 @@ class TurnRecord:
 
     def alone(self) -> TurnRecord:
         """Return what is a trajectory's own: the prompt and all around it are the turn's."""
-        names = ("steps", "usage", "finish_reason", "model", "data", "failure", "started")
+        names = (
+            *("steps", "usage", "finish_reason", "model", "data", "failure", "started"),
+            "replayed",
+        )
         return TurnRecord(**{name: getattr(self, name) for name in names})
 
     def with_history(self, history: Iterable[Message]) -> TurnRecord:

@@ -149,6 +149,7 @@ HEAVY = st.builds(
     RECORDS,
     trajectories=several(RECORDS),
     agreement=st.dictionaries(TEXTS, several(COUNTS), max_size=3),
+    replayed=TEXTS,
 )
 
 
