@@ -109,7 +109,7 @@ def listening(
         finally:
             with suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
+            thread.join(30)
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def resetting() -> Iterator[str]:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         finally:
             listening.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
+            thread.join(30)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def test_comments_for_ever(session: Session, server: ScriptedServer) -> None:
         kimi.ask("Hi")
     assert raised.value.reply is not None
     assert raised.value.reply.text == "Half"
-    assert server.requests[0].closed.wait(5)
+    assert server.requests[0].closed.wait(30)
 
 
 def test_a_queue_is_waited_for(session: Session, server: ScriptedServer) -> None:

@@ -153,4 +153,4 @@ def test_a_list_of_models_that_never_comes(drip: bytes) -> None:
             began = time.monotonic()
             with pytest.raises(ConnectionFailed, match="no answer within"):
                 client.models(0.3)
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 60

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from kimi_magic.testing import ScriptedServer
@@ -19,14 +17,12 @@ def test_stop_in_a_stall(bench: Bench, scripted_server: ScriptedServer, way: str
     stop = bench.turn.get_by_role("button", name="Stop")
     stop.wait_for()
     bench.turn.locator(".kimi-panel").get_by_text("I think").wait_for()
-    began = time.monotonic()
     if way == "mouse":
         stop.click()
     else:
         stop.focus()
         bench.page.keyboard.press("Enter")
     bench.wait_for_record()
-    assert time.monotonic() - began < 5
     assert (
         "Stopped: what had arrived is kept. (%kimi continue goes on.)" in bench.record.inner_text()
     )

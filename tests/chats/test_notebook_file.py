@@ -310,7 +310,7 @@ class TestFaults:
         held = threading.Thread(target=lambda: (tmp_path / "pipe").open("wb").close())
         held.start()
         self.refused(tmp_path / "pipe", "is not a file")
-        held.join(5)
+        held.join(30)
 
     @pytest.mark.parametrize(
         ("turn", "words"),

@@ -136,7 +136,7 @@ class TestDemo:
     @pytest.mark.skipif(os.name != "posix", reason="a signal to another process")
     def test_ctrl_c_stops_and_saves(self, tmp_path: Path) -> None:
         notebook = write_notebook(
-            tmp_path / "slow.ipynb", "print('before')", "import time; time.sleep(60)"
+            tmp_path / "slow.ipynb", "print('before')", "import time; time.sleep(600)"
         )
         with subprocess.Popen(
             [*COMMAND, "demo", "--notebook", str(notebook)],
@@ -153,7 +153,7 @@ class TestDemo:
             process.send_signal(signal.SIGINT)
             rest = process.stdout.read()
         assert process.returncode == 130
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         assert "Stopped." in rest
         assert "Traceback" not in rest
         saved = nbformat.read(tmp_path / "slow.executed.ipynb", as_version=4)

@@ -283,7 +283,7 @@ def test_interrupt_stops_the_turn_and_keeps_what_came(
     assert len(ran.error.splitlines()) <= 4
     assert "Stopped" in ran.record["text/plain"]
     if moment != "retry":
-        assert asked.requests[0].closed.wait(5)
+        assert asked.requests[0].closed.wait(30)
     if moment in ("stall", "streaming"):
         assert "word" in ran.record["text/html"]
         kernel.run("assert 'word' in kimi.last.text and kimi.last.reasoning == 'Well now.'")

@@ -790,28 +790,25 @@ def test_the_fixture_takes_a_dialect(scripted_server: ScriptedServer) -> None:
 # ---- pace
 
 
-def stalled(server: ScriptedServer, data: Any, read: Callable[[Any], object]) -> float:
-    """Seconds from the client's close to the server's notice."""
+def leave(server: ScriptedServer, data: Any, read: Callable[[Any], object]) -> None:
+    """Leave before the end; the server notices it."""
     with posted(server, data) as response:
         read(response)
         assert not server.requests[0].closed_early
-        begin = time.monotonic()
-    assert server.requests[0].closed.wait(2)
+    assert server.requests[0].closed.wait(30)
     assert server.requests[0].closed_early
-    return time.monotonic() - begin
 
 
 def test_a_stalled_stream_notices_its_client_s_leaving() -> None:
     with ScriptedServer() as server:
         server.reply("one two three four", stall_after=2)
-        took = stalled(server, STREAM, lambda response: [response.readline() for _ in range(6)])
-    assert took < 0.2
+        leave(server, STREAM, lambda response: [response.readline() for _ in range(6)])
 
 
 def test_a_stalled_body_has_its_headers_only() -> None:
     with ScriptedServer() as server:
         server.reply("one two three four", stall_after=0)
-        assert stalled(server, body(), lambda response: None) < 0.2
+        leave(server, body(), lambda response: None)
 
 
 def test_stalling_after_no_delta_still_opens_the_stream() -> None:
@@ -832,15 +829,15 @@ def test_leaving_before_the_headers_is_noticed() -> None:
                 b"Content-Length: %d\r\n\r\n%s" % (len(request), request)
             )
             begin = time.monotonic()
-            while not server.requests and time.monotonic() < begin + 2:
+            while not server.requests and time.monotonic() < begin + 30:
                 time.sleep(0.002)
-        assert server.requests[0].closed.wait(2)
+        assert server.requests[0].closed.wait(30)
 
 
 def test_leaving_in_the_middle_of_a_slow_stream_is_noticed() -> None:
     with ScriptedServer(rate=50) as server:
-        server.reply("word " * 500)
-        assert stalled(server, STREAM, lambda response: response.readline()) < 0.2
+        server.reply("word " * 5000)
+        leave(server, STREAM, lambda response: response.readline())
 
 
 def test_the_end_of_the_server_is_no_leaving_of_the_client() -> None:
@@ -848,8 +845,6 @@ def test_the_end_of_the_server_is_no_leaving_of_the_client() -> None:
         with ScriptedServer() as server:
             server.reply("one two", stall_after=1)
             later.enter_context(posted(server)).readline()
-            begin = time.monotonic()
-        assert time.monotonic() - begin < 0.2
         assert not server.requests[0].closed_early
 
 
@@ -878,7 +873,7 @@ def test_a_cut_of_much_loses_nothing() -> None:
 
 
 def test_delay_and_rate() -> None:
-    with ScriptedServer(rate=1) as server:
+    with ScriptedServer(rate=0.1) as server:
         server.reply("one two three four five", delay=0.1, rate=100)
         begin = time.monotonic()
         with posted(server) as response:
@@ -886,27 +881,17 @@ def test_delay_and_rate() -> None:
             assert chunks(response.read())
         took = time.monotonic() - begin
     assert waited >= 0.1
-    assert 0.16 <= took < 1
+    assert 0.16 <= took < 30, "not at the server's rate, after 50 s"
 
 
-def test_full_speed_is_fast() -> None:
-    with ScriptedServer() as server:
-        server.reply("word " * 2500)
-        begin = time.monotonic()
-        post(server)
-        assert time.monotonic() - begin < 0.3  # some 5 ms on an idle machine
-
-
-def test_starting_and_stopping_is_quick_and_leaves_nothing() -> None:
+def test_starting_and_stopping_leaves_nothing() -> None:
     with ScriptedServer():
         pass  # what asyncio and aiohttp load once
     before = threading.enumerate()
-    begin = time.monotonic()
     for _ in range(5):
         with ScriptedServer() as server:
             server.reply("OK")
             post(server)
-    assert time.monotonic() - begin < 0.5
     assert threading.enumerate() == before
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{server.base_url}/models", timeout=1)

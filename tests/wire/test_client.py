@@ -308,23 +308,23 @@ def test_silence_has_an_end(
     setattr(client.settings, setting, 0.3)
     with pytest.raises(TimedOut, match=setting):
         receive(client)
-    assert scripted_server.requests[0].closed.wait(5)
+    assert scripted_server.requests[0].closed.wait(30)
 
 
 @pytest.mark.parametrize("script", [{"delay": 30.0}, {"stall_after": 2}, {"rate": 20}])
 def test_leaving_early_closes_the_connection(
     scripted_server: ScriptedServer, client: Client, script: dict[str, Any]
 ) -> None:
-    scripted_server.reply(" ".join("word" for _ in range(200)), **script)
+    scripted_server.reply(" ".join("word" for _ in range(2000)), **script)
     with client.chat(body()) as exchange:
         began = time.monotonic()
         for _ in deltas_of(exchange):
             if time.monotonic() - began > 0.4:
                 break
-    assert scripted_server.requests[0].closed.wait(5)
+    assert scripted_server.requests[0].closed.wait(30)
     readers = [t for t in threading.enumerate() if t.name == "kimi-magic reader"]
     for reader in readers:
-        reader.join(5)
+        reader.join(30)
         assert not reader.is_alive(), "the reader ends with its connection"
 
 
@@ -380,7 +380,7 @@ def test_an_answer_ends_at_done_though_the_connection_stays_open(
     ]
     scripted_server.raw(events, stall_after=2)
     assert receive(client).message.text == "9.9"
-    assert scripted_server.requests[0].closed.wait(5), "the connection cannot serve again"
+    assert scripted_server.requests[0].closed.wait(30), "the connection cannot serve again"
 
 
 WORD = b'data: {"choices":[{"delta":{"content":"9.9"},"finish_reason":"stop"}]}\n\n'
@@ -396,12 +396,12 @@ USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":5}}
 def test_nothing_behind_the_end_holds_the_turn(
     scripted_server: ScriptedServer, client: Client, behind: bytes, rate: int
 ) -> None:
-    scripted_server.raw([WORD, DONE, *[behind] * rate * 10], rate=rate)
+    scripted_server.raw([WORD, DONE, *[behind] * rate * 60], rate=rate)
     began = time.monotonic()
     completion = receive(client)
-    assert time.monotonic() - began < 2, "50 ms behind the end, on a busy machine"
+    assert time.monotonic() - began < 30, "not at the end of the body, after 60 s"
     assert completion.message.text == "9.9"
-    assert scripted_server.requests[0].closed.wait(5), "the connection cannot serve again"
+    assert scripted_server.requests[0].closed.wait(30), "the connection cannot serve again"
     assert idle(client) == []
     scripted_server.reply("OK")
     assert receive(client).message.text == "OK"
@@ -418,13 +418,13 @@ def test_a_body_that_ends_soon_after_the_answer_leaves_its_connection(
 def test_comments_before_the_first_token_are_no_sign_of_an_answer(
     scripted_server: ScriptedServer, client: Client
 ) -> None:
-    scripted_server.raw([*[PING] * 1000, WORD, DONE], rate=100)
+    scripted_server.raw([*[PING] * 6000, WORD, DONE], rate=100)
     client.settings.first_token_timeout = 0.4
     began = time.monotonic()
     with pytest.raises(TimedOut, match="first_token_timeout"):
         receive(client)
-    assert 0.4 <= time.monotonic() - began < 3
-    assert scripted_server.requests[0].closed.wait(5)
+    assert 0.4 <= time.monotonic() - began < 30, "not at the first token, after 60 s"
+    assert scripted_server.requests[0].closed.wait(30)
 
 
 def test_comments_before_the_first_token_leave_time_to_the_view(
@@ -443,13 +443,13 @@ def test_comments_before_the_first_token_leave_time_to_the_view(
 def test_signs_of_life_in_the_middle_of_an_answer_are_no_answer(
     scripted_server: ScriptedServer, client: Client, sign: bytes
 ) -> None:
-    scripted_server.raw([STARTED, *[sign] * 300, WORD, DONE], rate=60)
+    scripted_server.raw([STARTED, *[sign] * 3000, WORD, DONE], rate=60)
     client.settings.stall_timeout = 0.4
     with pytest.raises(TimedOut, match="stall_timeout") as caught:
         receive(client)
     assert caught.value.partial
     assert caught.value.partial.message.text == "9.9"
-    assert scripted_server.requests[0].closed.wait(5)
+    assert scripted_server.requests[0].closed.wait(30)
 
 
 @pytest.mark.parametrize(
@@ -463,19 +463,19 @@ def test_signs_of_life_in_the_middle_of_an_answer_are_no_answer(
 def test_data_keep_an_answer_alive(
     scripted_server: ScriptedServer, client: Client, pieces: list[bytes]
 ) -> None:
-    scripted_server.raw([STARTED, *pieces, WORD, DONE], rate=60)
-    client.settings.stall_timeout = 0.4
+    scripted_server.raw([STARTED, *pieces, WORD, DONE], rate=20)
+    client.settings.stall_timeout = 2
     assert receive(client).message.text.startswith("9.99.9")
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The usage is waited for only for a moment."""
-    monkeypatch.setattr(client_module, "USAGE_GRACE", 0.3)
+    monkeypatch.setattr(client_module, "USAGE_GRACE", 1.0)
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("behind", [[], [USAGE], [PING] * 400, [USAGE, PING]])
+@pytest.mark.parametrize("behind", [[], [USAGE], [PING] * 4000, [USAGE, PING]])
 @pytest.mark.parametrize("text", [b"9.9", b"9.9 <|tool"])
 def test_silence_after_the_finish_reason_ends_a_whole_answer(
     scripted_server: ScriptedServer, client: Client, text: bytes, behind: list[bytes]
@@ -491,7 +491,7 @@ def test_silence_after_the_finish_reason_ends_a_whole_answer(
     assert completion.message.text == seen == text.decode()
     assert completion.finish_reason == "stop"
     assert completion.usage.completion_tokens == (5 if USAGE in behind else 0)
-    assert scripted_server.requests[0].closed.wait(5), "the connection cannot serve again"
+    assert scripted_server.requests[0].closed.wait(30), "the connection cannot serve again"
 
 
 @pytest.mark.usefixtures("impatient")
@@ -610,7 +610,7 @@ def test_a_forgotten_client_leaves_no_thread(scripted_server: ScriptedServer) ->
     del client
     gc.collect()
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()
 
 
@@ -792,7 +792,7 @@ def test_a_name_that_is_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> N
     over = threading.Event()
 
     def never(*_: Any, **__: Any) -> Any:
-        over.wait(10)
+        over.wait(60)
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", never)
@@ -802,7 +802,7 @@ def test_a_name_that_is_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> N
         began = time.monotonic()
         with pytest.raises(ConnectionFailed, match="no answer in time"):
             receive(client)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         over.set()
 
 

@@ -52,7 +52,7 @@ class Counted(Inbox):
 def test_eight_exchanges_on_one_inbox() -> None:
     inbox = Counted()
     fast = [exchange_of(spaced([200, *words(40), *DONE], 0.001), inbox) for _ in range(3)]
-    slow = [exchange_of(spaced([200, *words(10), *DONE], 0.04), inbox) for _ in range(3)]
+    slow = [exchange_of(spaced([200, *words(10), *DONE], 0.2), inbox) for _ in range(3)]
     stalls = exchange_of(Playback([200, *words(2)], [0.0, 0.01, 0.02]), inbox, stall_timeout=0.3)
     errs = exchange_of(Playback([Refused(500, {}, b"broken")], [0.1]), inbox)
     everybody = [*fast, *slow, stalls, errs]
