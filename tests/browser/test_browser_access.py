@@ -100,12 +100,13 @@ def narrow(bench: Bench, width: int) -> None:
 def test_nobody_is_shut_out(bench: Bench, scripted_server: ScriptedServer, theme: str) -> None:
     page, turn = bench.page, bench.turn
     bench.theme(theme)
-    scripted_server.reply(reasoning="I think about it. " * 60, tool_calls=CALLS, rate=60)
+    scripted_server.reply(reasoning="I think about it. " * 60, tool_calls=CALLS, stall_after=60)
     said = ANSWER + "To be continued. " * 60
-    scripted_server.reply(said, reasoning="Now.", rate=40, logprobs=True)
+    scripted_server.reply(said, reasoning="Now.", stall_after=100, logprobs=True)
     bench.run("%%kimi -T trend,broken,run_python,order --approve auto --logprobs\nGo.")
     turn.get_by_text("think about").first.wait_for()
     assert complaints(page, ".kimi-turn") == []
+    scripted_server.go_on()
 
     run = turn.get_by_role("button", name="Run", exact=True)
     while True:  # run_python is asked for as well
@@ -126,6 +127,7 @@ def test_nobody_is_shut_out(bench: Bench, scripted_server: ScriptedServer, theme
     assert too_wide(page, ".kimi-turn") <= 0
     bench.shot(f"9-narrow-{theme}")
 
+    scripted_server.go_on()
     bench.wait_for_record()
     record = ".jp-OutputArea-output.jp-RenderedHTMLCommon"
     page.evaluate("() => document.querySelectorAll('details').forEach((d) => (d.open = true))")
