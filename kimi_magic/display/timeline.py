@@ -184,8 +184,8 @@ class Timeline:
             | {"cut": cut_note(segment.missing if segment.done else segment.beyond)}
             for segment in self.segments
         ]
-        reset = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}
-        reset |= {"tape": self.tape_op() if self.tape else None}
+        reset: Op = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}
+        reset["tape"] = self.tape_op() if self.tape else None
         return reset | {"cut": self.left_out, "usage": self._usage_op()}
 
     def _turn_started(self, event: events.TurnStarted, ops: list[Op]) -> None:
