@@ -1,7 +1,8 @@
 """The pytest plugin: ``kimi_tape`` plays a test's requests from a tape beside its file.
 
-It is loaded by itself where kimi-magic is installed (entry point ``pytest11``). ``--kimi-tape=none``,
-the default, sends nothing; ``new`` records what is not on the tape, ``all`` records anew.
+It is loaded by itself where kimi-magic is installed (entry point ``pytest11``).
+``--kimi-tape=none``, the default, sends nothing; ``new`` records what is not on the tape, ``all``
+records anew.
 """
 
 from __future__ import annotations

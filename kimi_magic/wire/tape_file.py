@@ -135,14 +135,24 @@ class TapeFile:
         TapeError
             It cannot be read at all.
         """
+        return _content(self.lines(), self.name)
+
+    def lines(self) -> list[bytes]:
+        """Return the lines as they are in the file, decompressed; none where there is no file.
+
+        Raises
+        ------
+        TapeError
+            It cannot be read at all.
+        """
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
-            return TapeContent()
+            return []
         except OSError as error:
             why = error.strerror or type(error).__name__
             raise TapeError(f"{self.path} cannot be read: {why}.") from None
-        return _content(self._lines(data), self.name)
+        return self._lines(data)
 
     def append(self, recording: Recording, facts: Mapping[str, Any] | None = None) -> None:
         """Write one more recording; the first one makes the file, and its header.
