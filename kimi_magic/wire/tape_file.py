@@ -36,6 +36,7 @@ UPDATE = "Update with `pip install -U kimi-magic`."
 # Of a file that somebody else made, decompressed.
 MOST_BYTES = 1_000_000_000
 MAGIC = b"\x1f\x8b\x08"  # of a gzip member, whose compression is always deflate (RFC 1952)
+PART = 16_000  # compressed bytes, about a member
 GZIP_BITS = 31  # zlib: the format of gzip, with the largest window
 KEPT_HEADERS = ("content-type", "retry-after", "retry-after-ms")
 LONGEST_VALUE = 300  # of a header
@@ -456,17 +457,20 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
     at, total = 0, 0
     while 0 <= at < len(data) and total < MOST_BYTES:
         unpacker = zlib.decompressobj(GZIP_BITS)
-        piece, whole = b"", False
+        pieces, end = list[bytes](), at
         try:
-            piece = unpacker.decompress(data[at:], MOST_BYTES - total)
-            whole = unpacker.eof
+            # A part at a time: all the rest, for each member, would take the square of the file.
+            while end < len(data) and not unpacker.eof and total < MOST_BYTES:
+                part = data[end : end + PART]
+                pieces.append(unpacker.decompress(part, MOST_BYTES - total))
+                total += len(pieces[-1])
+                end += len(part)
         except zlib.error:
             # The checksum, or a bit within: what came before is not to be trusted either.
-            piece = b""
-        total += len(piece)
-        if whole:
-            yield piece
-            at = len(data) - len(unpacker.unused_data)
+            pieces.clear()
+        if unpacker.eof and pieces:
+            yield b"".join(pieces)
+            at = end - len(unpacker.unused_data)
         else:
-            yield piece.rstrip(b"\n")[:-1] + b"\n"  # never taken for a whole line
+            yield b"".join(pieces).rstrip(b"\n")[:-1] + b"\n"  # never taken for a whole line
             at = data.find(MAGIC, at + 1)
