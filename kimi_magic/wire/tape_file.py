@@ -40,6 +40,7 @@ PART = 16_000  # compressed bytes, about a member
 GZIP_BITS = 31  # zlib: the format of gzip, with the largest window
 KEPT_HEADERS = ("content-type", "retry-after", "retry-after-ms")
 LONGEST_VALUE = 300  # of a header
+MOMENTS = ("first_token", "first_answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +51,14 @@ class Header:
     ----------
     version : int
     made_by : mapping
-        ``model``, ``endpoint`` (its name) and ``date`` of the first recording, and ``scripted`` or
-        ``engine`` where it is true.
-    facts : mapping
-        What of the endpoint shapes a request, for a machine that does not know it. It holds no
-        address.
+        ``model``, ``endpoint`` (its name) and ``date`` of the first recording; ``scripted`` or
+        ``engine`` where it is true; ``named`` where the cell chose the model or the endpoint;
+        ``facts`` of an endpoint that not every machine knows, as far as they shape a request. It
+        holds no address.
     """
 
     version: int = VERSION
     made_by: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,8 @@ class Recording:
         The body as it came, each piece with the seconds since the request went out.
     seconds : float
         Until the body's end.
+    first_token, first_answer : float or None
+        As in ``Timings``.
     made_by : mapping
         As in the header, which it is where the line says nothing else.
     lane : int
@@ -91,6 +92,8 @@ class Recording:
     headers: Mapping[str, str]
     pieces: tuple[tuple[float, bytes], ...]
     seconds: float = 0.0
+    first_token: float | None = None
+    first_answer: float | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
     lane: int = 0
 
@@ -155,7 +158,7 @@ class TapeFile:
             raise TapeError(f"{self.path} cannot be read: {why}.") from None
         return self._lines(data)
 
-    def append(self, recording: Recording, facts: Mapping[str, Any] | None = None) -> None:
+    def append(self, recording: Recording) -> None:
         """Write one more recording; the first one makes the file, and its header.
 
         Raises
@@ -169,7 +172,7 @@ class TapeFile:
                 header = self._header if _state(file) == self._left_at else self._prepare(file)
                 lines = []
                 if header is None:
-                    header = Header(VERSION, recording.made_by, facts or {})
+                    header = Header(VERSION, recording.made_by)
                     lines = [_header_line(header)]
                 lines.append(line_of(recording, header))
                 file.write(b"".join(map(self._packed, lines)))
@@ -309,6 +312,7 @@ def line_of(recording: Recording, header: Header | None = None) -> bytes:
     if header is None or _maker(recording.made_by) != _maker(header.made_by):
         made_by = {"made_by": dict(recording.made_by)}
     lane = {"lane": recording.lane} if recording.lane else {}
+    moments = {name: getattr(recording, name) for name in MOMENTS}
     data = {
         "cue": recording.cue,
         **lane,
@@ -317,14 +321,14 @@ def line_of(recording: Recording, header: Header | None = None) -> bytes:
         "status": recording.status,
         "headers": recording.headers,
         "seconds": recording.seconds,
+        **{name: value for name, value in moments.items() if value is not None},
         "pieces": [[seconds, _readable(piece)] for seconds, piece in recording.pieces],
     }
     return _line(data)
 
 
 def _header_line(header: Header) -> bytes:
-    facts = {"facts": dict(header.facts)} if header.facts else {}
-    return _line({"kimi_tape": header.version, "made_by": dict(header.made_by)} | facts)
+    return _line({"kimi_tape": header.version, "made_by": dict(header.made_by)})
 
 
 def _line(data: Mapping[str, Any]) -> bytes:
@@ -401,13 +405,12 @@ def _json(line: bytes) -> dict[str, Any] | None:
 
 
 def _header(data: Mapping[str, Any]) -> Header | None:
-    version, made_by, facts = (data.get(name) for name in ("kimi_tape", "made_by", "facts"))
+    version, made_by = data.get("kimi_tape"), data.get("made_by")
     if not isinstance(version, int) or isinstance(version, bool):
         return None
     return Header(
         version,
         made_by if isinstance(made_by, dict) else {},
-        facts if isinstance(facts, dict) else {},
     )
 
 
@@ -432,8 +435,9 @@ def _recording(data: Mapping[str, Any], header: Header | None) -> Recording:
         headers,
         pieces,
         max([_seconds(data.get("seconds", 0)), *(at for at, _ in pieces)]),
-        own,
-        lane if type(lane) is int else 0,
+        made_by=own,
+        lane=lane if type(lane) is int else 0,
+        **{name: _seconds(data[name]) for name in MOMENTS if name in data},
     )
 
 
