@@ -207,6 +207,11 @@ class Settings(Configurable):
         help="What a tape may do: new (play what is on it, record the rest), none (only play) or "
         "all (record anew).",
     ).tag(config=True)
+    keep = Bool(
+        default_value=False,
+        help="Keep answers in `.kimi/NOTEBOOK.tape` beside the notebook: what was asked before is "
+        "not sent again.",
+    ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."
     ).tag(config=True)

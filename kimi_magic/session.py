@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Chats, ChatTurn, Place
 from kimi_magic.config import Settings
-from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
+from kimi_magic.core.errors import KimiError, TapeError, TurnInterrupted, redact_errors
 from kimi_magic.core.events import Envelope, Event, LaneEvent, Sink, TurnFinished, TurnPrepared
 from kimi_magic.core.frontend import (
     can_answer,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from kimi_magic.chats.journal_writer import JournalWriter
     from kimi_magic.secrets.keys import Key
     from kimi_magic.turn.heavy import HeavyTurn
+    from kimi_magic.wire.kept_answers import KeptAnswers
     from kimi_magic.wire.tape import Tapes, TapeUse
 
 __all__ = ["Session", "current"]
@@ -93,6 +95,10 @@ class Session:
         self._writers: dict[Path, JournalWriter] = {}
         self._writers_lock = threading.Lock()
         self._tapes: Tapes | None = None
+        self._kept: KeptAnswers | None = None
+        self._kept_lock = threading.Lock()
+        self._news: deque[str] = deque()  # notices for the next turn
+        self._told: set[str] = set()
         redact_errors(self.redact)
         redact_logs(self.redact)
 
@@ -208,9 +214,31 @@ class Session:
     def tape(self) -> TapeUse | None:
         """The tape that is on, here and now; None for none."""
         self.settings.read_environment()
-        if self._tapes is None and not self.settings.tape:
-            return None
-        return self.tapes.current(self.settings.tape_path, self.settings.tape_mode)
+        found = None
+        if self._tapes is not None or self.settings.tape:
+            found = self.tapes.current(self.settings.tape_path, self.settings.tape_mode)
+        return found or (self.kept if self.settings.keep else None)
+
+    @property
+    @whole_imports()
+    def kept(self) -> KeptAnswers | None:
+        """The kept answers of this notebook; None where there can be none, which is told once."""
+        from kimi_magic.wire.kept_answers import NOT_KEPT, KeptAnswers, kept_path
+        from kimi_magic.wire.tape import the_tape
+
+        with self._kept_lock:
+            try:
+                tape = the_tape(kept_path(notebook_path()))
+            except TapeError as error:
+                if (line := NOT_KEPT.format(error)) not in self._told:
+                    self._told.add(line)
+                    self._news.append(line)
+                return None
+            if self._kept is None or self._kept.tape is not tape:
+                if self._kept is not None:
+                    self._kept.close()
+                self._kept = KeptAnswers(tape, strict=True)
+            return self._kept
 
     @property
     @whole_imports()
@@ -379,6 +407,8 @@ class Session:
         self.connector.close()
         if self._tapes is not None:
             self._tapes.close()
+        if self._kept is not None:
+            self._kept.close()
         for writer in self._open_writers():
             writer.close()
 
@@ -429,6 +459,7 @@ class Session:
             namespace=user_namespace(),
             place=Place(*running_cell()),
             tape=self.tape,
+            news=self._news,
         )
 
     def _ask_in_chat(

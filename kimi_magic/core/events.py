@@ -39,6 +39,7 @@ __all__ = [
     "TurnFinished",
     "TurnPrepared",
     "TurnStarted",
+    "joined_label",
     "replay_label",
 ]
 
@@ -138,6 +139,14 @@ def replay_label(replays: Iterable[Replayed], requests: int = 0) -> str:
         DIFFERS: any(replay.differs for replay in played),
     }
     return ", ".join([" + ".join(names), *(mark for mark, holds in marks.items() if holds)])
+
+
+def joined_label(labels: Iterable[str]) -> str:
+    """Return the label of a turn of these parts, "" for one that was asked for."""
+    given = list(labels)
+    asked = any(not label or IN_PART in label.split(", ")[1:] for label in given)
+    played = [Replayed.of(label) for label in given if label]
+    return replay_label(played, len(played) + asked)
 
 
 def _name(tape: str) -> str:

@@ -29,7 +29,7 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
         return None
     if not body.strip():
         raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
-    if not (options["tape"] or options["strict"] or options["frozen_tools"]):
+    if not any(options[name] for name in ("tape", "strict", "frozen_tools", "again")):
         return _run(notebook, options, body)
     from kimi_magic.jupyter.tape_commands import with_tape
 

@@ -410,6 +410,18 @@ def _tape(notebook: Notebook, line: str) -> None:
         describe_tape(notebook)
 
 
+@verb(
+    "keep [on|off]",
+    "keep answers beside the notebook and ask nothing twice; alone: say what that saved",
+    "keep on",
+    completes=["on|off"],
+)
+def _keep(notebook: Notebook, word: str) -> None:
+    from kimi_magic.jupyter.tape_commands import keep
+
+    keep(notebook, word)
+
+
 @verb("help [VERB]", "show this help, or that of one verb", "help reset", completes=["verbs"])
 def _help(_: Notebook, name: str) -> None:
     print(help_text(split_verb(name)[0] if name else ""))

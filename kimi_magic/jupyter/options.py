@@ -147,4 +147,7 @@ OPTIONS = (
         completes="files",
     ),
     *TAPE_CHOICES,
+    Option(
+        ("--again",), "ask anew, and put the answers in the place of those that were kept or taped"
+    ),
 )

@@ -16,10 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import TapeError
-from kimi_magic.core.text import clean, clip, columns, count, cut, is_json_bomb, without_stacks
+from kimi_magic.core.text import clean, clip, columns, count, cut, without_stacks
 
 if TYPE_CHECKING:
-    from kimi_magic.core.messages import Completion
     from kimi_magic.wire.tape_file import Header, Recording, TapeContent, TapeFile
 
 __all__ = ["add_tape_commands", "run_tape_command"]
@@ -29,7 +28,6 @@ MAX_CELL, MAX_PROMPT, MAX_LINE = 28, 44, 200
 MOST_LISTED = 1000
 MOST_FOUND = 100  # problems that are said one by one
 MAX_TEXT = 20_000  # characters of one message
-BLANK = b"\xef\xbb\xbf \t\r\n"
 # Fields of a request or of its answer that a tape never holds.
 NEVER_KEPT = frozenset(
     "authorization proxy-authorization cookie set-cookie x-api-key api-key api_key "
@@ -149,7 +147,9 @@ def _show(given: argparse.Namespace) -> None:
 
 
 def _row(number: int, recording: Recording) -> tuple[str, ...]:
-    answer = _answer(recording.body)
+    from kimi_magic.wire.recorded_answer import answer_in
+
+    answer = answer_in(recording.body)
     meaning, cue = recording.meaning, recording.cue
     calls = ", ".join(call.name for call in answer.message.tool_calls) if answer else ""
     usage = answer.usage if answer else None
@@ -216,31 +216,6 @@ def _text(content: object) -> str:
     return "\n".join(parts)
 
 
-def _answer(body: bytes) -> Completion | None:
-    """Decode an answer; None for a body that holds none, such as a refusal."""
-    from kimi_magic.wire.openai.chat_completions import ChatCompletions
-    from kimi_magic.wire.protocols import TooMuch
-    from kimi_magic.wire.sse import SSEDecoder
-
-    wire = ChatCompletions()
-    body, decoder, fold = body.lstrip(BLANK), SSEDecoder(), wire.fold()
-    try:
-        streamed = body[:1] not in (b"{", b"[")
-        events = [*decoder.feed(body), *decoder.flush()] if streamed else [body]
-        for event in events:
-            if wire.is_end(event):
-                break
-            chunk = None if is_json_bomb(event) else _json(event)
-            if isinstance(chunk, dict):
-                fold.add([chunk])
-    except (TooMuch, RecursionError):
-        return None
-    fold.finish()
-    completion = fold.completion()
-    said = completion.message
-    return completion if said.text or said.reasoning or said.tool_calls else None
-
-
 def _json(data: bytes | str) -> Any:
     try:
         return json.loads(data)
@@ -250,6 +225,8 @@ def _json(data: bytes | str) -> Any:
 
 def _whole(recording: Recording) -> Iterator[str]:
     """Yield the lines that show an exchange."""
+    from kimi_magic.wire.recorded_answer import answer_in
+
     meaning, cue = recording.meaning, recording.cue
     made_by = _made_by(recording.made_by)
     yield made_by[0].upper() + made_by[1:]
@@ -266,7 +243,7 @@ def _whole(recording: Recording) -> Iterator[str]:
     yield f"\nAnswer: status {status}, {size} in {recording.seconds:.1f} s"
     for name, value in recording.headers.items():
         yield f"  {_line(name)}: {_line(value)}"
-    answer = _answer(recording.body)
+    answer = answer_in(recording.body)
     if answer is None:
         yield _block("Body", recording.body.decode("utf-8", "replace"))
         return
@@ -402,7 +379,9 @@ def _body(pieces: object) -> bytes:
 
 
 def _spoken(body: bytes) -> Iterator[str]:
-    if (answer := _answer(body)) is not None:
+    from kimi_magic.wire.recorded_answer import answer_in
+
+    if (answer := answer_in(body)) is not None:
         yield answer.message.reasoning_text or ""
         yield answer.message.text
         for call in answer.message.tool_calls:

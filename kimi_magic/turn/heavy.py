@@ -28,6 +28,7 @@ from kimi_magic.core.events import (
     TurnFinished,
     TurnPrepared,
     TurnStarted,
+    joined_label,
 )
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.reply import Reply
@@ -381,9 +382,8 @@ def _limit(turn: PreparedTurn) -> tuple[Target, int]:
 
 
 def _replayed(replies: Sequence[Reply]) -> str:
-    """Return the tape that answers came from; where one differs in its inputs, that is said."""
-    found = [reply.replayed for reply in replies if reply.replayed]
-    return max(found, key=len, default="")
+    """Return the tape that answers came from, and what holds of any of them."""
+    return joined_label(reply.replayed for reply in replies)
 
 
 class _Forward:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -96,7 +97,7 @@ class PreparedTurn:
 
     With a ``tape``, the endpoint's key is asked for with ``find_key`` when something has to be
     sent; ``led`` is the model that the tape says to ask. The turn ``aggregates`` those of heavy
-    mode.
+    mode. ``news`` are notices for the reader of whichever turn is the next.
     """
 
     request: TurnRequest
@@ -119,6 +120,7 @@ class PreparedTurn:
     led: str = ""
     find_key: Callable[[Endpoint], Key | None] | None = None
     aggregates: bool = False
+    news: deque[str] = field(default_factory=deque)
 
     @property
     def model(self) -> str | None:
@@ -219,6 +221,7 @@ def prepare(
     namespace: Mapping[str, Any],
     place: Place,
     tape: TapeUse | None = None,
+    news: deque[str] | None = None,
 ) -> PreparedTurn:
     """Check everything that can be refused before anything is shown or sent.
 
@@ -275,6 +278,7 @@ def prepare(
         tape=tape,
         led=led,
         find_key=find_key,
+        news=deque() if news is None else news,
     )
 
 
@@ -430,6 +434,8 @@ class _Run:
         if resolved.practice and by_default and not connector.introduced:
             connector.introduced = True
             yield PRACTICE
+        while self._turn.news:
+            yield self._turn.news.popleft()
         if self._turn.prompt.masked:
             yield MASKED.format(", ".join(self._turn.prompt.masked))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import EndpointError, NotFound, TapeError
-from kimi_magic.core.events import Notice, Replayed
+from kimi_magic.core.events import Notice, Replayed, replay_label
 from kimi_magic.core.frontend import cell_number
 from kimi_magic.core.messages import Message, Step, ToolCall, ToolResult, as_content
 from kimi_magic.secrets.redact import Redactor
@@ -35,7 +35,6 @@ NOT_RECORDED = (
     "The request is asked again where the tape is played."
 )
 NOT_WRITTEN = "Not recorded: {error}"
-DIFFERS = ", inputs differ"
 SCRIPTED = "kimi-scripted"  # the header by which a `testing.ScriptedServer` tells what it is
 # The loop adds it to a result, after the tool has run.
 REMARK = "\n\n[This same call with the same arguments was made "
@@ -67,14 +66,20 @@ class Taping:
         lane: int,
         connect: Callable[[str], ResolvedEndpoint],
     ) -> None:
-        self.replayed = ""  # the tape that answers came from, for the turn's record
         self.connected: ResolvedEndpoint | None = None
         self._use = use
         self._turn = turn
         self._lane = lane
         self._connect = connect
+        self._requests = 0
+        self._replays: list[Replayed] = []
         self._told = 0  # the step whose replay was told latest
         self._before: Asked | None = None  # the latest request that was played
+
+    @property
+    def replayed(self) -> str:
+        """The tape that answers came from, for the turn's record."""
+        return replay_label(self._replays, self._requests)
 
     def open(
         self,
@@ -97,6 +102,7 @@ class Taping:
         """
         keys = self._turn.connector.known_keys()
         asked = self._asked(body, target, steps, keys)
+        self._requests += 1
         found = self._use.find(asked)
         model = target.record
         self._before = asked if found else None
@@ -113,10 +119,9 @@ class Taping:
         sending = _Sending(body, target, asked)
 
         def conclude(error: EndpointError | None) -> Sequence[Notice]:
-            if not exchange.is_lasting or (gives_way and isinstance(error, NotFound)):
-                return ()
-            notice = self._record(sending, recorder, exchange)
-            return [Notice(notice)] if notice else ()
+            lasts = exchange.is_lasting and not (gives_way and isinstance(error, NotFound))
+            notice = self._record(sending, recorder, exchange) if lasts else ""
+            return [Notice(text) for text in (notice, *self._use.news()) if text]
 
         return Opened(exchange, conclude=conclude)
 
@@ -151,13 +156,12 @@ class Taping:
 
     def _note(self, found: OnTape, step: int) -> Replayed | None:
         """Note what is played; return what the reader is told, once a step."""
-        name = self._use.name
-        differs = found.differs or self.replayed.endswith(DIFFERS)
-        self.replayed = name + DIFFERS * differs
+        replay = Replayed(self._use.name, _maker(found.recording.made_by), found.differs)
+        self._replays.append(replay)
         if step == self._told:
             return None
         self._told = step
-        return Replayed(name, _maker(found.recording.made_by), found.differs)
+        return replay
 
     def _sendable(self, body: Mapping[str, Any], keys: Sequence[Key]) -> Mapping[str, Any]:
         """Return a body without a key that was asked for after its prompt was composed."""

@@ -1,23 +1,24 @@
 """Kept answers: a tape that makes itself, beside the notebook.
 
-A turn never fails because its answer cannot be kept: what goes wrong with the file is a notice, told
-once.
+A turn never fails because its answer cannot be kept: what goes wrong with the file is a notice,
+told once.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kimi_magic.core.errors import TapeError
-from kimi_magic.wire.tape import Asked, Found, TapeUse
+from kimi_magic.core.messages import Usage
+from kimi_magic.wire.recorded_answer import answer_in
+from kimi_magic.wire.tape import Asked, OnTape, TapeUse
 from kimi_magic.wire.tape_file import Recording
 
-__all__ = ["FOLDER", "KeptAnswers", "kept_path"]
+__all__ = ["FOLDER", "NOT_KEPT", "KeptAnswers", "kept_path"]
 
 FOLDER = ".kimi"
 NO_NOTEBOOK = "the kernel does not know which notebook it runs."
@@ -45,7 +46,9 @@ def kept_path(notebook: str) -> Path:
 
 @dataclass(eq=False)
 class KeptAnswers(TapeUse):
-    """A use of the tape of kept answers.
+    """A use of the tape of kept answers, which is made with ``strict``.
+
+    What was asked with other data was not asked before.
 
     Attributes
     ----------
@@ -61,7 +64,7 @@ class KeptAnswers(TapeUse):
     _told: set[str] = field(default_factory=set)
     _may_record: bool = False
 
-    def find(self, asked: Asked) -> Found | None:
+    def find(self, asked: Asked) -> OnTape | None:
         try:
             found = super().find(asked)
         except TapeError as error:
@@ -79,15 +82,19 @@ class KeptAnswers(TapeUse):
         except TapeError as error:
             self._tell(NOT_KEPT, error)
 
-    def record(
-        self, recording: Recording, asked: Asked, default: Mapping[str, Any] | None = None
-    ) -> None:
+    def record(self, recording: Recording, asked: Asked) -> None:
         if not self._may_record:
             return
         try:
-            super().record(recording, asked, default)
+            super().record(recording, asked)
         except TapeError as error:
             self._tell(NOT_KEPT, error)
+
+    @property
+    def saved(self) -> Usage:
+        """The tokens that the server would have counted again, as far as it told them."""
+        found = (answer_in(recording.body) for recording in self.played)
+        return sum((answer.usage for answer in found if answer), Usage())
 
     def news(self) -> Iterator[str]:
         """Yield the notices that nobody has shown yet."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -31,7 +31,6 @@ __all__ = [
     "Tape",
     "TapeUse",
     "Tapes",
-    "read_speed",
     "the_tape",
     "use_of",
 ]
@@ -247,6 +246,9 @@ class _Cursor:
         return at
 
 
+_keys = counter()
+
+
 @dataclass(eq=False)
 class TapeUse:
     """One way to use a tape.
@@ -280,7 +282,7 @@ class TapeUse:
         default_factory=lambda: defaultdict(_Cursor)
     )
     _played: set[int] = field(default_factory=set)
-    _key: int = field(default_factory=counter().__next__)  # the same for `varied` ones
+    _key: int = field(default_factory=_keys.__next__)  # the same for `varied` ones
 
     @property
     def name(self) -> str:
@@ -294,6 +296,22 @@ class TapeUse:
     def varied(self, **changes: Any) -> TapeUse:
         """Return the same use with other choices."""
         return replace(self, **changes)
+
+    def anew(self) -> TapeUse:
+        """Return a use that asks again, and puts the answers in the place of those of this one.
+
+        Raises
+        ------
+        TapeError
+            This one sends nothing.
+        """
+        if self.mode == "none":
+            raise TapeError(f"--again asks anew, and {self.name} is on in mode none.")
+        return self.varied(mode="all", _key=next(_keys))
+
+    def news(self) -> Iterable[str]:
+        """Return lines for the reader, each of them once."""
+        return ()
 
     def find(self, asked: Asked) -> OnTape | None:
         """Find what answers a request; None where it is to be sent.

@@ -43,7 +43,9 @@ def recording(
         **meaning,
     }
     cue = {"prompt": prompt, "step": step, "calls": []}
-    return Recording(asked, cue, 200, {"content-type": "text/event-stream"}, pieces, 2.5, made_by)
+    return Recording(
+        asked, cue, 200, {"content-type": "text/event-stream"}, pieces, 2.5, made_by=made_by
+    )
 
 
 def tape(path: Path, *recordings: Recording) -> Path:
