@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Taping"]
 
 AGGREGATION, CONTINUATION = "aggregation", "continuation"
-NOT_RECORDED = (
-    "Not recorded on {tape}: {place} holds a key, or what looks like one. "
-    "The request is asked again where the tape is played."
-)
+NOT_RECORDED = "Not recorded on {tape}: {place} holds a key, or what looks like one."
 NOT_WRITTEN = "Not recorded: {error}"
 DIFFERS = ", inputs differ"
 SCRIPTED = "kimi-scripted"  # the header by which a `testing.ScriptedServer` tells what it is

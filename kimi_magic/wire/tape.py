@@ -31,7 +31,6 @@ __all__ = [
     "Tape",
     "TapeUse",
     "Tapes",
-    "read_speed",
     "the_tape",
     "use_of",
 ]
