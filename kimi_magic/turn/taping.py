@@ -225,8 +225,10 @@ class Taping:
             made_by["scripted"] = True
         if not endpoint.base_url:
             made_by["engine"] = True
-        if self._turn.request.model or self._turn.request.endpoint:
-            made_by["named"] = True
+        request = self._turn.request
+        chosen = {"endpoint": request.endpoint, "model": request.model}
+        if named := [name for name, value in chosen.items() if value]:
+            made_by["named"] = named
         facts = facts_of(endpoint)
         return made_by | ({"facts": facts} if facts else {})
 
