@@ -131,10 +131,9 @@ class PreparedTurn:
         """Find out whom the turn asks; nothing is made ready where a tape may answer."""
         if self.tape is None:
             return self.connect(notice)
-        lead = self.tape.tape.lead_at(self.endpoint.name)
-        for model in (self.request.model or self.led, lead.model if lead else ""):
-            if found := self.connector.foresee(self.endpoint, model, self.settings):
-                return found
+        named = self.request.model or self.led
+        if found := self.connector.foresee(self.endpoint, named, self.settings):
+            return found
         if self.tape.mode == "none":
             return Foreseen(self.connector.target(self.endpoint, None))
         return self.connect(notice)
@@ -253,7 +252,7 @@ def prepare(
         key = None
         with suppress(ConfigError):  # it is told when one is needed
             key = connector.key_at_hand(endpoint)
-    led = lead.model if lead else ""
+    led = lead.model if lead and not settings.model else ""
     keys = connector.known_keys()
     prompt = compose(
         request,
@@ -430,6 +429,7 @@ class _Run:
     def _opening(self, resolved: ResolvedEndpoint | Foreseen) -> Iterator[str]:
         """Yield notices for the reader before the first request."""
         connector = self._turn.connector
+        # A tape that leads tells in its badge who answers.
         by_default = self._turn.announces_practice and not self._turn.led
         if resolved.practice and by_default and not connector.introduced:
             connector.introduced = True

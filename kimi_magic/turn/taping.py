@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Taping"]
 
 AGGREGATION, CONTINUATION = "aggregation", "continuation"
-NOT_RECORDED = (
-    "Not recorded on {tape}: {place} holds a key, or what looks like one. "
-    "The request is asked again where the tape is played."
-)
+NOT_RECORDED = "Not recorded on {tape}: {place} holds a key, or what looks like one."
 NOT_WRITTEN = "Not recorded: {error}"
 SCRIPTED = "kimi-scripted"  # the header by which a `testing.ScriptedServer` tells what it is
 # The loop adds it to a result, after the tool has run.
@@ -232,8 +229,10 @@ class Taping:
             made_by["scripted"] = True
         if not endpoint.base_url:
             made_by["engine"] = True
-        if self._turn.request.model or self._turn.request.endpoint:
-            made_by["named"] = True
+        request = self._turn.request
+        chosen = {"endpoint": request.endpoint, "model": request.model}
+        if named := [name for name, value in chosen.items() if value]:
+            made_by["named"] = named
         facts = facts_of(endpoint)
         return made_by | ({"facts": facts} if facts else {})
 

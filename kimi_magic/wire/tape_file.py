@@ -52,7 +52,7 @@ class Header:
     version : int
     made_by : mapping
         ``model``, ``endpoint`` (its name) and ``date`` of the first recording; ``scripted`` or
-        ``engine`` where it is true; ``named`` where the cell chose the model or the endpoint;
+        ``engine`` where it is true; ``named``, what the cell chose of ``endpoint`` and ``model``;
         ``facts`` of an endpoint that not every machine knows, as far as they shape a request. It
         holds no address.
     """
