@@ -29,6 +29,15 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
         return None
     if not body.strip():
         raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
+    if not any(options[name] for name in ("tape", "strict", "frozen_tools", "again")):
+        return _run(notebook, options, body)
+    from kimi_magic.jupyter.tape_commands import with_tape
+
+    with with_tape(notebook, options):
+        return _run(notebook, options, body)
+
+
+def _run(notebook: Notebook, options: Mapping[str, Any], body: str) -> Reply | None:
     request = _request(notebook, options, body.strip("\n"))
     if options["dry_run"]:
         dry = notebook.session.dry_run(request)
@@ -66,6 +75,7 @@ def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnR
         "variables": options["var"],
         "cells": notebook.read_cells(parse_numbers(options["cells"]) if options["cells"] else ()),
         "stream": not options["no_stream"],
+        "typed": body,
     }
     if options["image"]:
         from kimi_magic.context.pictures import read_picture

@@ -916,7 +916,7 @@ def test_it_says_what_to_install() -> None:
 import sys
 sys.modules["aiohttp"] = None
 try:
-    import kimi_magic.testing
+    from kimi_magic.testing import ScriptedServer
 except ImportError as error:
     print(error)
 """
