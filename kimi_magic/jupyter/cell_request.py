@@ -1,35 +1,64 @@
-"""Run a ``%%kimi`` cell: its line and body become a ``TurnRequest``, which is asked or shown."""
+"""Ask with the options of a line: they and the prompt become a ``TurnRequest``.
+
+A request is asked, or shown for ``--dry-run``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from kimi_magic.core.errors import MagicError
-from kimi_magic.core.messages import ImagePart, join_parts
+from kimi_magic.core.messages import ImagePart, Part, join_parts
 from kimi_magic.core.reply import Reply
 from kimi_magic.display.view import ViewOptions
-from kimi_magic.jupyter.commands import help_text
-from kimi_magic.jupyter.fix_explain import ONLY_CODE, code_of
-from kimi_magic.jupyter.line_parser import parse_line
+from kimi_magic.jupyter.fix_explain import MOST_TOKENS, ONLY_CODE, Question, code_of
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.turn.request import TurnRequest
 
-__all__ = ["run_cell"]
+__all__ = ["run_cell", "run_line", "run_question"]
 
 REQUEST_FIELDS = frozenset(field.name for field in fields(TurnRequest))
 
 
-def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
-    """Ask what a cell asks; None after ``--help``, ``--dry-run`` and where ``--out`` takes it."""
-    options = parse_line(line)
-    if options["help"]:
-        print(help_text())
-        return None
+def run_cell(notebook: Notebook, options: Mapping[str, Any], body: str) -> Reply | None:
+    """Ask what a cell asks, with the options of its line."""
     if not body.strip():
         raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
-    request = _request(notebook, options, body.strip("\n"))
+    return _ask_or_show(notebook, options, _filled(notebook, options, body.strip("\n")))
+
+
+def run_question(
+    notebook: Notebook, options: Mapping[str, Any], question: Question, *, puts_code: bool
+) -> Reply | None:
+    """Ask about a cell; the code of the answer goes into the next cell where that is wanted."""
+    tokens = options["var_tokens"] or min(notebook.settings.summary_tokens, MOST_TOKENS)
+    named = [*question.variables, *(options["var"] or ())]
+    whole = {**options, "var": list(dict.fromkeys(named)) or None, "var_tokens": tokens}
+    prompt = _Prompt(question.prompt, cells=question.cells)
+    return _ask_or_show(notebook, whole, prompt, puts_code=puts_code)
+
+
+def run_line(notebook: Notebook, options: Mapping[str, Any], prompt: str) -> Reply | None:
+    """Ask a prompt of one line, as it was typed."""
+    return _ask_or_show(notebook, options, _Prompt(prompt))
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A prompt with its expressions filled in, and the numbers of cells that go along."""
+
+    content: str | tuple[Part, ...]
+    expressions: tuple[str, ...] = ()
+    cells: tuple[int, ...] = ()
+
+
+def _ask_or_show(
+    notebook: Notebook, options: Mapping[str, Any], prompt: _Prompt, *, puts_code: bool = False
+) -> Reply | None:
+    """Ask; None after ``--dry-run``, which shows the request, and where ``--out`` takes it."""
+    request = _request(notebook, options, prompt)
     if options["dry_run"]:
         dry = notebook.session.dry_run(request)
         notebook.say(dry.text)
@@ -45,7 +74,7 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
         usage=options["usage"],
     )
     reply = notebook.ask(request, view)
-    if options["format"] == "code":
+    if puts_code or options["format"] == "code":
         notebook.put_in_next_cell(code_of(reply))
     if options["out"]:
         notebook.variables[options["out"]] = reply
@@ -53,18 +82,18 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
     return reply
 
 
-def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnRequest:
+def _request(notebook: Notebook, options: Mapping[str, Any], prompt: _Prompt) -> TurnRequest:
     """Translate the options; those that a request has under the same name go over as they are."""
     from kimi_magic.context.cells import parse_numbers
-    from kimi_magic.context.template import Expression, fill, in_namespace, parse
     from kimi_magic.schema.output import ANY_JSON
 
     same = {name: options[name] for name in REQUEST_FIELDS & options.keys()}
+    numbers = [*prompt.cells, *(parse_numbers(options["cells"]) if options["cells"] else ())]
     translated = {
         "chat": None if options["no_history"] else options["chat"] or notebook.current_chat,
         "tools": None if options["no_tools"] else _tools(notebook, options["tool"]),
         "variables": options["var"],
-        "cells": notebook.read_cells(parse_numbers(options["cells"]) if options["cells"] else ()),
+        "cells": notebook.read_cells(dict.fromkeys(numbers)),
         "stream": not options["no_stream"],
     }
     if options["image"]:
@@ -73,15 +102,22 @@ def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnR
         translated["images"] = tuple(map(read_picture, options["image"]))
     if options["format"] == "json" and options["schema"] is None:
         translated["schema"] = ANY_JSON
+    content = prompt.content
+    if options["format"] == "code":
+        texts = [content] if isinstance(content, str) else content
+        content = join_parts([*texts, f"\n\n{ONLY_CODE}"])
+    return TurnRequest(content, expressions=prompt.expressions, **same | translated)
+
+
+def _filled(notebook: Notebook, options: Mapping[str, Any], body: str) -> _Prompt:
+    """Evaluate the expressions of a cell's prompt."""
+    from kimi_magic.context.template import Expression, fill, in_namespace, parse
+
     pieces = [body] if options["raw"] else parse(body)
     tokens = options["var_tokens"] or notebook.settings.summary_tokens
     evaluate = in_namespace(notebook.variables, Err=notebook.cell_errors)
-    prompt = fill(pieces, evaluate, tokens=tokens, draw=_drawer(notebook, same, tokens))
-    if options["format"] == "code":
-        texts = [prompt] if isinstance(prompt, str) else prompt
-        prompt = join_parts([*texts, f"\n\n{ONLY_CODE}"])
-    expressions = tuple(piece.source for piece in pieces if isinstance(piece, Expression))
-    return TurnRequest(prompt, expressions=expressions, **same | translated)
+    content = fill(pieces, evaluate, tokens=tokens, draw=_drawer(notebook, options, tokens))
+    return _Prompt(content, tuple(p.source for p in pieces if isinstance(p, Expression)))
 
 
 def _drawer(

@@ -77,7 +77,7 @@ def _fitting(
         place += takes_word
     if option is not None:
         return option.choices or option.completes or None
-    if flags and (typed.startswith("-") or not (typed or kinds)):
+    if flags and (typed.startswith("-") or not (typed or kinds or place)):
         return flags
     if place >= len(kinds):
         return None
