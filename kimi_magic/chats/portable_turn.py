@@ -73,6 +73,7 @@ def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
                     error=result.error,
                     call_id=result.call_id,
                     seconds=result.seconds if times else 0.0,
+                    recorded=result.recorded,
                 )
                 for result in step.tool_results
             ),

@@ -5,12 +5,13 @@ The loop yields them in order; views, ``kimi.stream`` and whoever else watches f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from kimi_magic.core.messages import Step, ToolCall, ToolResult
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.text import clean, clip
 from kimi_magic.core.turn_record import TurnRecord
 
 __all__ = [
@@ -38,7 +39,11 @@ __all__ = [
     "TurnFinished",
     "TurnPrepared",
     "TurnStarted",
+    "replay_label",
 ]
+
+SCRIPTED, IN_PART, DIFFERS = "scripted", "in part", "inputs differ"
+MAX_TAPE_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,43 @@ class Replayed:
     tape: str
     made_by: str
     differs: bool = False
+
+    @property
+    def label(self) -> str:
+        """The form of ``TurnRecord.replayed``: ``lesson.tape, scripted, inputs differ``."""
+        return replay_label([self])
+
+    @classmethod
+    def of(cls, label: str) -> Replayed:
+        """Read what ``label`` wrote; of who made the tape it tells no more than ``scripted``."""
+        tape, marks = label, set()
+        while (cut := tape.rpartition(", "))[2] in (SCRIPTED, IN_PART, DIFFERS) and cut[0]:
+            tape = cut[0]
+            marks.add(cut[2])
+        return cls(tape, SCRIPTED if SCRIPTED in marks else "", DIFFERS in marks)
+
+
+def replay_label(replays: Iterable[Replayed], requests: int = 0) -> str:
+    """Return the text of ``TurnRecord.replayed`` for the replays of a turn; "" for none.
+
+    The name of the tape, then ``scripted`` where no model made what was played, ``in part`` where
+    fewer than the turn's ``requests`` were played, and ``inputs differ``.
+    """
+    played = list(replays)
+    if not played:
+        return ""
+    # Cut before the marks follow: a long name must not push them out of sight.
+    names = dict.fromkeys(_name(replay.tape) for replay in played)
+    marks = {
+        SCRIPTED: any(replay.made_by == SCRIPTED for replay in played),
+        IN_PART: len(played) < requests,
+        DIFFERS: any(replay.differs for replay in played),
+    }
+    return ", ".join([" + ".join(names), *(mark for mark, holds in marks.items() if holds)])
+
+
+def _name(tape: str) -> str:
+    return clip(" ".join(clean(tape).split()), MAX_TAPE_NAME) or "unnamed"
 
 
 @dataclass(frozen=True, slots=True)

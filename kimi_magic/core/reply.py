@@ -75,8 +75,8 @@ class Reply:
     logprobs : pandas.DataFrame or polars.DataFrame
         How likely each token was, where ``logprobs=True`` or ``--logprobs`` asked for it.
     replayed : str
-        The tape that answers came from, ``lesson.tape`` or ``lesson.tape, inputs differ``; "" where
-        all were asked for.
+        The tape that answers came from, such as ``lesson.tape`` or ``lesson.tape, scripted, inputs
+        differ``; "" where all were asked for.
     """
 
     record: TurnRecord = field(default_factory=TurnRecord)

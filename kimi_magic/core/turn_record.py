@@ -86,8 +86,8 @@ class TurnRecord:
     agreement : mapping
         The numbers, from 1, of the attempts that came to each distinct answer, most of them first.
     replayed : str
-        The tape that answers came from, ``lesson.tape`` or ``lesson.tape, inputs differ``; "" where
-        all were asked for.
+        The tape that answers came from, such as ``lesson.tape`` or ``lesson.tape, scripted, inputs
+        differ``; "" where all were asked for.
     """
 
     steps: tuple[Step, ...] = ()

@@ -83,6 +83,10 @@ _NOTICE = (
     f"{_CLIPPED}"
 )
 _FOOTER = f"opacity:.8;font-size:85%;overflow-wrap:anywhere;{_CLIPPED}"
+_BADGE = (
+    "display:inline-block;max-width:100%;box-sizing:border-box;vertical-align:bottom;"
+    f"padding:0 .5em;border:1px solid rgba(127,127,127,.6);border-radius:4px;{_CLIPPED}"
+)
 _PROMPT = (
     f"margin:1em 0 .5em;font-weight:600;white-space:pre-wrap;overflow-wrap:anywhere;{_CLIPPED}"
 )
@@ -91,6 +95,7 @@ _FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 CALL_WIDTH = 70
 MARKED_SHARE = 2  # of max_chars, the part that the marked tokens take with their HTML
 MIN_TURN = 2000  # characters of a turn in a chat
+RECORDED_RESULT = "recorded result"
 EMPTY = "The chat is empty."
 ASIDE = "Set aside by cells that were run again"
 
@@ -122,9 +127,10 @@ def is_record(page: str) -> bool:
     return page.startswith("<div>\n") and f'<div style="{_FOOTER}">' in page[-2000:]
 
 
-def tokens_line(usage: Usage) -> str:
-    """Return the usage without its seconds."""
-    return str(usage).rpartition(" · ")[0]
+def tokens_line(usage: Usage, mark: str = "") -> str:
+    """Return the usage without its seconds, with a mark such as ``recorded`` at its end."""
+    line = str(usage).rpartition(" · ")[0]
+    return f"{line} · {mark}" if mark else line
 
 
 class RecordView:
@@ -177,9 +183,17 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
     facts = [timeline.head]
     if (reply := timeline.reply) is not None:
         facts += [f"{len(reply.steps)} steps"] if len(reply.steps) > 1 else []
-        facts += [tokens_line(reply.usage)] if options.usage else []
-    footer = f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}</div>'
+        facts += [tokens_line(reply.usage, timeline.usage_mark)] if options.usage else []
+    footer = f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}{_badge(timeline)}</div>'
     return "\n".join(["<div>", *pieces, *_cut(timeline.left_out), footer, "</div>"])
+
+
+def _badge(timeline: Timeline) -> str:
+    """Name the tape that the turn was played from."""
+    if not timeline.tape:
+        return ""
+    title = escape(timeline.about_tape, quote=True)
+    return f' <span title="{title}" style="{_BADGE}">{plain_html(timeline.tape)}</span>'
 
 
 def _tokens(timeline: Timeline) -> tuple[TokenLogprob, ...]:
@@ -294,6 +308,7 @@ def _card(segment: Segment) -> str:
     shows = result is not None and has_image(result)
     notes = [" · arguments changed"] if segment.edited else []
     notes += [" · failed"] if segment.state == "failed" else []
+    notes += [f" · {RECORDED_RESULT}"] if result is not None and result.recorded else []
     title = f'<code style="{_CALL}">{escape(call_line(segment))}</code>{"".join(notes)}'
     is_open = shows if segment.open is None else segment.open
     return _folding(title, "\n".join(inner), _CARD, is_open=is_open)
@@ -374,7 +389,8 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     paragraphs += [timeline.left_out] if timeline.left_out else []
     paragraphs.append(f"— {timeline.head}")
     if options.usage and timeline.reply is not None:
-        paragraphs[-1] += f" · {tokens_line(timeline.reply.usage)}"
+        paragraphs[-1] += f" · {tokens_line(timeline.reply.usage, timeline.usage_mark)}"
+    paragraphs[-1] += f" · {timeline.tape}" if timeline.tape else ""
     return "\n\n".join(paragraphs)
 
 
@@ -392,9 +408,11 @@ def _whole(segment: Segment) -> str:
 
 def call_text(segment: Segment) -> str:
     """Return a tool call and its result as plain text."""
-    lines = [f"Tool call: {segment.title}({segment.edited.rstrip() or _whole(segment)})"]
+    recorded = segment.result is not None and segment.result.recorded
+    said = f"Tool call ({RECORDED_RESULT})" if recorded else "Tool call"
+    lines = [f"{said}: {segment.title}({segment.edited.rstrip() or _whole(segment)})"]
     if (code := _python_code(segment)) is not None:
-        lines = [f"Tool call: {segment.title}", indent(code, "    ")]
+        lines = [f"{said}: {segment.title}", indent(code, "    ")]
     lines[-1] += _defaults(segment)
     if segment.result is not None:
         lines.append(indent(result_text(segment.result), "  "))
@@ -413,6 +431,7 @@ def _facts(timeline: Timeline, options: ViewOptions) -> dict[str, Any]:
             "steps": len(reply.steps),
             "usage": _counts(reply, times=options.times),
         }
+    facts |= {"replayed": timeline.replayed} if timeline.replayed else {}
     facts = options.mask(facts)
     if reply is not None and options.portable is not None:
         facts["turn"] = options.portable(reply.record)

@@ -60,6 +60,7 @@ def moments_of(reply: Reply) -> list[Moment]:
     record = reply.record
     endpoint = record.endpoint.name if record.endpoint else ""
     opening: list[events.Event] = [events.TurnStarted(reply.model, endpoint)]
+    opening += [events.Replayed.of(reply.replayed)] if reply.replayed else []
     opening += [events.Notice(f"Prompt: {record.prompt}")] if record.prompt.strip() else []
     moments = [Moment(tuple(Envelope(0.0, event) for event in opening))]
     if reply.trajectories:

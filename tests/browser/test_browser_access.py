@@ -135,3 +135,59 @@ def test_nobody_is_shut_out(bench: Bench, scripted_server: ScriptedServer, theme
     page.get_by_text("The least likely of").scroll_into_view_if_needed()
     bench.shot(f"9-tokens-{theme}")
     bench.theme("light")
+
+
+# A long name, so that the line must break; the view stays until the file is there.
+REPLAYED = """\
+import time
+from pathlib import Path
+from kimi_magic.core import events as e
+from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.display.live.live_view import LiveView
+from kimi_magic.display.view import ViewOptions
+call = ToolCall("1", "forecast", '{"month": "April"}')
+played = e.Replayed("lesson-on-tools-and-interleaved-thinking.tape", "scripted", differs=True)
+step = Step("It rises.", usage=Usage(1200, 34, 0, 0, 1))
+view = LiveView(ViewOptions(usage=True))
+for event in (
+    e.TurnStarted("kimi-k3", "moonshot"), e.RequestStarted(1), played, e.ToolStarted(0, call),
+    e.ToolFinished(0, ToolResult("forecast", "430", call_id="1", recorded=True)),
+    e.StepFinished(step), e.RequestStarted(2), e.ContentDelta("It rises."),
+):
+    view.handle(e.Envelope(0.0, event))
+while not Path("go").exists():
+    view.tick()
+    time.sleep(0.05)
+Path("go").unlink()
+record = TurnRecord((step,), model="kimi-k3", finish_reason="stop", replayed=played.label)
+view.handle(e.Envelope(1.0, e.TurnFinished(Reply(record))))
+view.close()"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_turn_from_a_tape_says_so_to_everybody(bench: Bench, theme: str) -> None:
+    page, turn = bench.page, bench.turn
+    bench.theme(theme)
+    bench.run(REPLAYED)
+    badge = turn.locator(".kimi-tape")
+    badge.get_by_text("tape lesson-on-tools").wait_for()
+    assert badge.inner_text().endswith(".tape, scripted, inputs differ")
+    assert "not the output of a model" in badge.get_attribute("title")
+    assert turn.locator(".kimi-figures").inner_text().replace("\xa0", " ").count("· recorded") == 1
+    turn.get_by_text("· recorded result").wait_for()
+    assert complaints(page, ".kimi-turn") == []
+    bench.shot(f"10-tape-{theme}")
+    narrow(bench, width=420)
+    assert too_wide(page, ".kimi-turn") <= 0
+    bench.shot(f"10-tape-narrow-{theme}")
+    (bench.front_end.folder / "go").touch()
+    bench.wait_for_record()
+    record = ".jp-OutputArea-output.jp-RenderedHTMLCommon"
+    assert too_wide(page, record) <= 0
+    assert ".tape, scripted, inputs differ" in bench.record.inner_text()
+    narrow(bench, width=1000)
+    assert complaints(page, record) == []
+    bench.shot(f"10-tape-record-{theme}")
+    bench.theme("light")

@@ -62,6 +62,7 @@ RESULTS = st.builds(
     outputs=several(st.builds(Output, OBJECTS, OBJECTS)),
     traceback=TEXTS,
     seconds=SECONDS,
+    recorded=st.booleans(),
 )
 MESSAGES = st.builds(
     Message,

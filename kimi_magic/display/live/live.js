@@ -27,7 +27,7 @@ const CONTINUABLE = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
  * @property {boolean | null} open the reader's choice, null before there is one
  * @property {string} state of a tool call
  * @property {{call: string, html: string, edited: boolean} | null} run
- * @property {{html: string, seconds: number, shows: boolean} | null} result
+ * @property {{html: string, seconds: number, shows: boolean, recorded: boolean} | null} result
  * @property {string} cut note on text that is not kept
  */
 
@@ -126,6 +126,7 @@ class Turn {
   state = "";
   /** @type {Segment[]} */ segments = [];
   usage = { steps: 0, in: 0, out: 0 };
+  /** @type {{text: string, title: string, usage: string} | null} */ tape = null; // that answers come from
   began = now();
   cut = ""; // note on segments that are not kept
   waits = now(); // since the last change of state
@@ -219,10 +220,11 @@ class Turn {
     fresh.tokens += tokens;
   }
 
-  reset({ head, state, usage, segments, cut, age, waits, lanes = {}, lanes_at = 0, vote = null }) {
+  reset({ head, state, usage, segments, cut, age, waits, ...more }) {
+    const { lanes = {}, lanes_at = 0, vote = null, tape = null } = more;
     const before = this.segments;
     Object.assign(this, { head, state, usage, cut, lost: false, asked: false });
-    Object.assign(this, { lanesAt: lanes_at, vote });
+    Object.assign(this, { lanesAt: lanes_at, vote, tape });
     for (const [number, whole] of Object.entries(lanes)) {
       const lane = this.lanes.get(+number) ?? new Turn();
       lane.reset(whole);
@@ -269,6 +271,11 @@ class Turn {
     return end.slice(-2 * LATEST).trim().split("\n").at(-1).slice(-LATEST);
   }
 
+  /** The tape that answers come from, a trajectory's included. */
+  get played() {
+    return this.tape ?? [...this.lanes.values()].find((lane) => lane.tape)?.tape ?? null;
+  }
+
   figures() {
     const { usage } = this;
     const estimated = this.all((turn) => turn.fresh.tokens);
@@ -279,6 +286,7 @@ class Turn {
       usage.steps ? `step ${usage.steps + 1}` : "",
       into ? `${count(into)} tokens in` : "",
       out ? `${estimated ? "≈ " : ""}${count(out)} tokens out` : "",
+      this.played && (into || out) ? this.played.usage : "",
       this.rate,
       whole(this.now() - this.began),
     ].filter(Boolean);
@@ -289,6 +297,7 @@ class Turn {
 const CHANGES = {
   reset: (turn, _, op) => turn.reset(op),
   head: (turn, _, op) => Object.assign(turn, { head: op.text }),
+  tape: (turn, _, op) => Object.assign(turn, { tape: op }),
   state: (turn, _, op) => Object.assign(turn, { state: op.text, waits: turn.now() }),
   usage: (turn, _, op) => turn.endStep(op),
   lanes: (turn, _, op) => turn.beginLanes(op.count),
@@ -490,13 +499,16 @@ class Tool extends Folding {
     this.fold(this.segment.result.shows);
   }
   tick() {
-    const { state, began, seconds, run } = this.segment;
+    const { state, began, seconds, run, result } = this.segment;
     const notes = {
       running: ` · running…${clock(this.drawing.turn.now() - began)}`,
       asked: " · waits for your answer",
       done: ` · ${duration(seconds ?? 0)}`,
       failed: ` · failed after ${duration(seconds ?? 0)}`,
     };
+    if (result?.recorded) {
+      Object.assign(notes, { done: " · recorded result", failed: " · failed · recorded result" });
+    }
     const text = (run?.edited ? " · arguments changed" : "") + (notes[state] ?? "");
     if (this.state.textContent !== text) this.state.textContent = text;
   }
@@ -811,6 +823,7 @@ class Drawing extends Body {
     this.state.setAttribute("role", "status");
     this.clock = make("span", "clock");
     this.figures = make("span", "figures");
+    this.tape = make("span", "tape");
     this.copy = button("Copy", () => {
       turn.copier = this.copy;
       this.send({ copy: true }); // text that came as HTML is not here
@@ -825,7 +838,7 @@ class Drawing extends Body {
     for (const decoration of [this.dot, this.clock]) decoration.ariaHidden = "true";
     const doing = make("span", "doing", [this.dot, this.state, this.clock]);
     const buttons = make("span", "row", [this.copy, this.stop, this.hint]);
-    const footing = make("div", "footing", [doing, this.figures, buttons]);
+    const footing = make("div", "footing", [doing, this.figures, this.tape, buttons]);
     this.end = make("div", "end");
     const inside = [this.body, this.cut, footing, this.end];
     this.root = make("div", "turn jp-RenderedHTMLCommon", inside);
@@ -872,6 +885,10 @@ class Drawing extends Body {
     const { turn } = this;
     if (this.state.textContent !== turn.state) this.state.textContent = turn.state;
     if (this.cut.textContent !== turn.cut) this.cut.textContent = turn.cut;
+    const { text = "", title = "" } = turn.played ?? {};
+    if (this.tape.textContent !== text) this.tape.textContent = text;
+    this.tape.title = title;
+    this.tape.hidden = !text;
     this.dot.hidden = !!turn.replay;
     this.copy.hidden = !turn.clicks || !!turn.replay || !turn.segments.some((segment) => segment.kind === "answer");
     this.stop.hidden = !turn.clicks || !!turn.replay;
