@@ -193,7 +193,15 @@ class Session:
             turn, first = prepared.turn, [prepared.announcement()]
         model = request.model or self.settings.model
         parameters, send, notices = turn.first_request(model)
-        return describe_request(turn.endpoint, parameters, send, [*first, *notices], turn.prompt)
+        sent = turn.outgoing(None).outline(send.messages, send.tools)
+        return describe_request(
+            turn.endpoint,
+            parameters,
+            send,
+            [*first, *notices],
+            sent=sent,
+            masked=turn.prompt.masked,
+        )
 
     def sees(self, endpoint: str | None, model: str | None) -> bool:
         """Return True if the model that would be asked reads images, or is not known yet."""

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from kimi_magic.core.errors import MagicError
+from kimi_magic.core.frontend import has_kernel
 from kimi_magic.core.messages import ImagePart, Part, join_parts
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Attached
+from kimi_magic.core.text import reveal
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.jupyter.fix_explain import MOST_TOKENS, ONLY_CODE, Question, code_of
 from kimi_magic.jupyter.notebook import Notebook
+from kimi_magic.turn.dry_run import DryRun
 from kimi_magic.turn.request import TurnRequest
 
 __all__ = ["run_cell", "run_line", "run_question"]
@@ -51,6 +56,7 @@ class _Prompt:
 
     content: str | tuple[Part, ...]
     expressions: tuple[str, ...] = ()
+    attached: tuple[Attached, ...] = ()
     cells: tuple[int, ...] = ()
 
 
@@ -60,13 +66,7 @@ def _ask_or_show(
     """Ask; None after ``--dry-run``, which shows the request, and where ``--out`` takes it."""
     request = _request(notebook, options, prompt)
     if options["dry_run"]:
-        dry = notebook.session.dry_run(request)
-        notebook.say(dry.text)
-        if dry.images:
-            from kimi_magic.display.record import publish, thumbnail
-
-            for image in dry.images:
-                publish(thumbnail(image))
+        _show(notebook, notebook.session.dry_run(request))
         return None
     view = ViewOptions(
         format=options["format"] or "markdown",
@@ -80,6 +80,22 @@ def _ask_or_show(
         notebook.variables[options["out"]] = reply
         return None
     return reply
+
+
+def _show(notebook: Notebook, dry: DryRun) -> None:
+    """Show a dry run; where there is a page, its history is folded."""
+    from kimi_magic.display.record import publish, show_folded, thumbnail
+
+    if dry.history and has_kernel(notebook.shell):
+        notebook.say(dry.summary)
+        whole = reveal(notebook.session.redact(dry.history_text))
+        lines = reveal(notebook.session.redact("\n".join(dry.history_lines)))
+        publish(show_folded(dry.history_title, whole, lines))
+        notebook.say(dry.rest)
+    else:
+        notebook.say(dry.text)
+    for image in dry.images:
+        publish(thumbnail(image))
 
 
 def _request(notebook: Notebook, options: Mapping[str, Any], prompt: _Prompt) -> TurnRequest:
@@ -106,18 +122,25 @@ def _request(notebook: Notebook, options: Mapping[str, Any], prompt: _Prompt) ->
     if options["format"] == "code":
         texts = [content] if isinstance(content, str) else content
         content = join_parts([*texts, f"\n\n{ONLY_CODE}"])
-    return TurnRequest(content, expressions=prompt.expressions, **same | translated)
+    images = (Attached("image", Path(file).name) for file in options["image"] or ())
+    told: dict[str, Any] = {"attached": (*prompt.attached, *images)}
+    return TurnRequest(content, expressions=prompt.expressions, **same | translated | told)
 
 
 def _filled(notebook: Notebook, options: Mapping[str, Any], body: str) -> _Prompt:
     """Evaluate the expressions of a cell's prompt."""
+    from kimi_magic.context.summaries.detail import Detail
     from kimi_magic.context.template import Expression, fill, in_namespace, parse
 
     pieces = [body] if options["raw"] else parse(body)
     tokens = options["var_tokens"] or notebook.settings.summary_tokens
     evaluate = in_namespace(notebook.variables, Err=notebook.cell_errors)
-    content = fill(pieces, evaluate, tokens=tokens, draw=_drawer(notebook, options, tokens))
-    return _Prompt(content, tuple(p.source for p in pieces if isinstance(p, Expression)))
+    detail = Detail.of(notebook.settings.summary_values, options["var_rows"])
+    draw = _drawer(notebook, options, tokens) if detail.values == "rows" else None
+    attached: list[Attached] = []
+    content = fill(pieces, evaluate, tokens=tokens, draw=draw, detail=detail, attached=attached)
+    sources = tuple(piece.source for piece in pieces if isinstance(piece, Expression))
+    return _Prompt(content, sources, tuple(attached))
 
 
 def _drawer(
