@@ -31,7 +31,7 @@ _OF_MESSAGES = frozenset(
     indices infinite input instance int integer integers invalid is iterable key keyword label
     length lengths line literal local mapping match maximum method missing module more must named
     name names NaN no not object of on one only operand or out outside parse positional range read
-    required row rows same sequence series setting shape shapes should size sizes string
+    required row rows s same sequence series setting shape shapes should size sizes string
     subscriptable supported syntax take takes than that the to too two type types unexpected
     unhashable unpack unsupported use used value values variable was were with without wrong
     zero""".split()

@@ -29,7 +29,8 @@ _PHONE = re.compile(r"(?:\+|00|\(\+?\d|0(?=[\d /(-]))[\d ()/.-]{6,22}")
 _AMERICAN = re.compile(r"(?:\([2-9]\d\d\) ?|[2-9]\d\d[-.])[2-9]\d\d[-. ]\d{4}")
 _SIGNS = re.compile(r"[ ()/.+-]")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
-_PERSON = re.compile(r"[^\W\d_][^\W\d_'.’-]{1,20}(?: [^\W\d_][^\W\d_'.’-]{0,20}){1,3}")
+_NAME = r"[^\W\d_](?:[^\W\d_]|['.’-]){0,20}"
+_PERSON = re.compile(rf"{_NAME}(?: {_NAME}){{1,3}}")
 
 _BY_NAME = {
     PHONE: re.compile(
