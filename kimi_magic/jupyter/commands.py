@@ -24,6 +24,7 @@ from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, about
 from kimi_magic.jupyter.line_parser import Prompt, parse_prompt, parse_verb
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.jupyter.options import OPTIONS, Option
+from kimi_magic.jupyter.overview import overview
 
 __all__ = ["REGISTRY", "Verb", "help_text", "run_verb", "split_verb"]
 
@@ -133,13 +134,7 @@ def help_text(name: str = "") -> str:
         options = columns([(f"    {option.usage}", option.help) for option in known.options])
         lines = [f"%kimi {known.usage}", f"    {known.help}", options]
         return "\n".join([*filter(None, lines), f"    for example: {known.example}"])
-    options = columns([(f"  {option.usage}", option.help) for option in OPTIONS])
-    verbs = columns([(f"  %kimi {known.usage}", known.help) for known in REGISTRY.values()])
-    return (
-        "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.\n"
-        f"{options}\n\n{verbs}\n\n"
-        "Settings: %config KimiMagics. In Python: kimi.ask, kimi.chat, kimi.last."
-    )
+    return overview(OPTIONS, REGISTRY)
 
 
 @verb(

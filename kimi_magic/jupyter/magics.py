@@ -67,3 +67,5 @@ class KimiMagics(Settings, Magics):
                 print(help_text())
                 return None
             return run_cell(self.notebook, options, cell)
+
+    kimi.__doc__ = f"{kimi.__doc__}\n\n{help_text()}"  # `%%kimi?` shows it
