@@ -172,12 +172,17 @@ def unload_ipython_extension(shell: Any) -> None:
 def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
     """Return IPython's lists of hooks, each with our entry."""
     from kimi_magic.jupyter.completion import complete_kimi
-    from kimi_magic.jupyter.input_transforms import QuestionLine, cell_without_body
+    from kimi_magic.jupyter.input_transforms import (
+        QuestionLine,
+        cell_below_comments,
+        cell_without_body,
+    )
     from kimi_magic.jupyter.magics import KimiMagics
 
     manager = shell.input_transformer_manager
     return [
         (shell.events.callbacks["post_run_cell"], KimiMagics.of(shell).cell_errors.record),
+        (manager.cleanup_transforms, cell_below_comments),
         (manager.cleanup_transforms, cell_without_body),
         (manager.token_transformers, QuestionLine),
         (shell.Completer.custom_matchers, complete_kimi),

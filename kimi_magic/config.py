@@ -30,6 +30,7 @@ __all__ = [
 
 APPROVE = ("auto", "ask", "yes", "no")
 EFFORTS = ("low", "high", "max")
+SUMMARY_VALUES = ("rows", "figures", "schema")
 RESUME = ("ask", "always", "never")
 TAPE_MODES = ("new", "none", "all")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
@@ -59,6 +60,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "max_steps": Bounds(1),
     "max_depth": Bounds(0, 32),
     "var_tokens": Bounds(1),
+    "var_rows": Bounds(0, 1000),
     "summary_tokens": Bounds(50),
     "max_output_chars": Bounds(1000),
     "heavy": Bounds(2, 64),
@@ -76,7 +78,7 @@ BOUNDS: Mapping[str, Bounds] = {
 """Bounds by the name of a setting, a keyword of ``kimi.ask`` or an option of ``%%kimi``."""
 
 
-NO_SETTINGS = ("var_tokens", "heavy", "until_agree")
+NO_SETTINGS = ("var_tokens", "var_rows", "heavy", "until_agree")
 
 
 def out_of_bounds(name: str, value: Any, called: str) -> str:
@@ -214,6 +216,12 @@ class Settings(Configurable):
     ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."
+    ).tag(config=True)
+    summary_values = Enum(
+        SUMMARY_VALUES,
+        "rows",
+        help="Values in the summaries of variables and cells: rows, figures (sums and counts "
+        "alone) or schema (names, types and counts alone).",
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:

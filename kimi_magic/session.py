@@ -203,7 +203,15 @@ class Session:
         else:
             turn, first = prepared.turn, [prepared.announcement()]
         parameters, send, notices = turn.first_request(turn.model)
-        return describe_request(turn.endpoint, parameters, send, [*first, *notices], turn.prompt)
+        sent = turn.outgoing(None).outline(send.messages, send.tools)
+        return describe_request(
+            turn.endpoint,
+            parameters,
+            send,
+            [*first, *notices],
+            sent=sent,
+            masked=turn.prompt.masked,
+        )
 
     def sees(self, endpoint: str | None, model: str | None) -> bool:
         """Return True if the model that would be asked reads images, or is not known yet."""

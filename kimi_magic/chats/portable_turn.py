@@ -26,6 +26,7 @@ from kimi_magic.core.messages import (
     ToolResult,
     Usage,
 )
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clip, keep_ends, mend_surrogates
 from kimi_magic.core.turn_record import VERSION, EndpointFacts, TurnRecord
 from kimi_magic.secrets.redact import Redactor
@@ -192,6 +193,7 @@ _PARTS: dict[str, Callable[[TurnRecord], TurnRecord]] = {
     "reasoning": _without_reasoning,
     "steps": _with_last_step,
     "parameters": lambda record: replace(record, parameters={}),
+    "outline": lambda record: replace(record, outline=Sent()),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kimi_magic.core.messages import Step, ToolCall, ToolResult
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clean, clip
 from kimi_magic.core.turn_record import TurnRecord
 
@@ -89,10 +90,14 @@ class Preparing:
 
 @dataclass(frozen=True, slots=True)
 class RequestStarted:
-    """A request is on its way; ``step`` and ``attempt`` count from 1."""
+    """A request is on its way; ``step`` and ``attempt`` count from 1.
+
+    ``sent`` is what the turn's first request holds; None for later ones.
+    """
 
     step: int
     attempt: int = 1
+    sent: Sent | None = None
 
 
 @dataclass(frozen=True, slots=True)

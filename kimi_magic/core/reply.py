@@ -12,6 +12,7 @@ from kimi_magic.core.errors import KimiError, TurnInterrupted, restore
 from kimi_magic.core.frontend import cell_number, has_kernel, running_shell
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clip
 from kimi_magic.core.turn_record import Failure, TurnRecord
 
@@ -77,6 +78,9 @@ class Reply:
     replayed : str
         The tape that answers came from, such as ``lesson.tape`` or ``lesson.tape, scripted, inputs
         differ``; "" where all were asked for.
+    sent : Sent
+        What the first request held: variables, cells and images that went along, with the rows of
+        tables, and the numbers of ``messages`` and, about, of ``tokens``.
     """
 
     record: TurnRecord = field(default_factory=TurnRecord)
@@ -131,6 +135,10 @@ class Reply:
     @property
     def chat(self) -> str | None:
         return self.record.chat
+
+    @property
+    def sent(self) -> Sent:
+        return self.record.outline
 
     @property
     def replayed(self) -> str:

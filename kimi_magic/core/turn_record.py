@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Message, Step, ToolCall, Usage
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clip
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class TurnRecord:
     replayed : str
         The tape that answers came from, such as ``lesson.tape`` or ``lesson.tape, scripted, inputs
         differ``; "" where all were asked for.
+    outline : Sent
+        What the first request held: names and counts, and no value of the notebook.
     """
 
     steps: tuple[Step, ...] = ()
@@ -109,6 +112,7 @@ class TurnRecord:
     trajectories: tuple[TurnRecord, ...] = ()
     agreement: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     replayed: str = ""
+    outline: Sent = field(default_factory=Sent)
 
     @property
     def text(self) -> str:

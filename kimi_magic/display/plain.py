@@ -68,7 +68,7 @@ class PlainView:
         if op["op"] == "head":
             self._pending.append(f"[{op['text'].replace(' · ', ' — ')}]\n")
             return
-        if op["op"] == "tape":
+        if op["op"] in {"tape", "sent"}:
             self._pending.append(f"[{op['text']}]\n")
         if op["op"] == "vote":
             self._pending.append(f"[{op['text']}]\n")

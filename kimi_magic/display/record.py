@@ -54,6 +54,7 @@ __all__ = [
     "show_call",
     "show_chat",
     "show_code",
+    "show_folded",
     "thumbnail",
     "tokens_line",
 ]
@@ -187,6 +188,7 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
     pieces = _pieces(timeline, options)
     if timeline.lanes:
         pieces.insert(timeline.lanes_at, _lanes_html(timeline, options))
+    pieces[:0] = _sent_html(timeline)
     if tokens := _tokens(timeline):
         marked = confidence_html(tokens, options.max_chars // MARKED_SHARE)
         pieces.append(_details("Tokens of the answer", marked, is_open=True))
@@ -196,6 +198,15 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
         facts += [tokens_line(reply.usage, timeline.usage_mark)] if options.usage else []
     footer = f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}{_badge(timeline)}</div>'
     return "\n".join(["<div>", *pieces, *_cut(timeline.left_out), footer, "</div>"])
+
+
+def _sent_html(timeline: Timeline) -> list[str]:
+    """Show what was sent in a line, folded over the same at length."""
+    sent = timeline.sent
+    if sent is None or not sent.line:
+        return []
+    lines = "".join(f"<div>{plain_html(clean(line))}</div>" for line in sent.details)
+    return [_details(plain_html(clean(sent.line)), lines)]
 
 
 def _badge(timeline: Timeline) -> str:
@@ -378,7 +389,8 @@ def _folding(title: str, html: str, style: str, *, is_open: bool) -> str:
 
 
 def _transcript(timeline: Timeline, options: ViewOptions) -> str:
-    paragraphs = []
+    sent = timeline.sent
+    paragraphs = [f"[{clean(sent.line)}]"] if sent and sent.line else []
     answer = _data_segment(timeline)
     for place, segment in enumerate(timeline.segments):
         if timeline.lanes and place == timeline.lanes_at:
@@ -465,6 +477,12 @@ def show_code(code: str, language: str) -> Bundle:
     """Show a program, highlighted; what it hides is written as escapes."""
     code = escape_hidden(code)[0]
     return Bundle.of(code, code_html(code, language))
+
+
+def show_folded(title: str, text: str, short: str) -> Bundle:
+    """Show a text folded below its title; where nothing folds, a shorter one."""
+    html = _details(escape(title), _pre(escape(text)))
+    return Bundle({"text/plain": f"{title}\n{short}", "text/html": html}, {})
 
 
 def show_call(call: ToolCall, result: ToolResult, *, max_chars: int = 200_000) -> Bundle:

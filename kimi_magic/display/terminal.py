@@ -52,7 +52,7 @@ class TerminalView(PlainView):
         if op["op"] == "head":
             self._console.print(Rule(Text(op["text"]), align="left", style="dim"))
             return
-        if op["op"] == "tape":
+        if op["op"] in {"tape", "sent"}:
             self._console.print(Text(op["text"], "dim"), end="\n\n", soft_wrap=True)
         if op["op"] == "vote":
             self._console.print(Text(op["text"], "bold"), soft_wrap=True)

@@ -6,6 +6,7 @@ event yields small operations on it, so that a view sends or prints no more than
     {"op": "head", "text": …}                                   the model that answers
     {"op": "tape", "text": …, "title": …, "usage": …}           a tape answers in its place; a word
                                                                 on its tokens
+    {"op": "sent", "text": …, "details": […]}                   what the first request holds
     {"op": "state", "text": …}                                  the state line
     {"op": "segment", "segment": i, "kind": …, "title": …}      a segment begins
     {"op": "append", "segment": i, "at": offset, "text": …}     more of its text
@@ -33,6 +34,7 @@ from kimi_magic.core import events
 from kimi_magic.core.errors import TurnLost
 from kimi_magic.core.messages import ToolResult, Usage
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clean, clip, cut_note, vote_line, without_blank_lines
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 from kimi_magic.display.size_budget import BoundedSegments
@@ -59,6 +61,7 @@ class Timeline:
         self.practice = False
         self.replayed = ""  # the label of the tape that answers come from
         self.made_by = ""  # what was recorded on it, as far as that is known
+        self.sent: Sent | None = None  # the first request in outline
         self.reply: Reply | None = None  # once the turn has ended
         self.steps, self.usage = 0, Usage()  # of the finished steps
         self.running = 0  # segment of the latest tool call that was made or asked about
@@ -186,6 +189,7 @@ class Timeline:
         ]
         reset: Op = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}
         reset["tape"] = self.tape_op() if self.tape else None
+        reset["sent"] = self._sent_op()
         return reset | {"cut": self.left_out, "usage": self._usage_op()}
 
     def _turn_started(self, event: events.TurnStarted, ops: list[Op]) -> None:
@@ -200,7 +204,18 @@ class Timeline:
         if event.step != self._step:
             self._step = event.step
             self._finish_all(ops)
-        self._set_state(f"Waiting for {self.model}…", ops)
+        if event.sent and not self.agreement:  # the aggregation's request is one of our own
+            self.sent = event.sent
+            ops += filter(None, [self._sent_op()])
+        if not self.lanes or self.agreement:
+            self._set_state(f"Waiting for {self.model}…", ops)
+
+    def _sent_op(self) -> Op | None:
+        """Return the operation that shows what was sent, where that is more than the prompt."""
+        if self.sent is None or not self.sent.line:
+            return None
+        details = [clean(line) for line in self.sent.details]
+        return {"op": "sent", "text": clean(self.sent.line), "details": details}
 
     def _replayed(self, event: events.Replayed, ops: list[Op]) -> None:
         self._replays[event] = None
@@ -426,7 +441,8 @@ def events_of(reply: Reply) -> Iterator[events.Event]:
         yield events.LanesStarted(len(reply.trajectories))
         yield events.Aggregating(reply.record.agreement)
     for number, step in enumerate(reply.steps, 1):
-        yield events.RequestStarted(number)
+        sent = reply.record.outline if number == 1 else None
+        yield events.RequestStarted(number, 1, sent)
         for part in step.reasoning_parts:
             yield events.ReasoningDelta(part.text)
         yield events.ContentDelta(step.text)

@@ -63,7 +63,7 @@ OPTIONS = (
     Option(("--no-tools",), "offer no tools, not even those of @kimi.tool"),
     Option(
         ("-v", "--var"),
-        "attach summaries of these variables (repeat, or commas)",
+        "attach summaries of these variables (repeat, or commas); `df:schema` sends no values",
         "NAMES",
         repeat=True,
         listed=True,
@@ -126,6 +126,7 @@ OPTIONS = (
         completes="files",
     ),
     Option(("--var-tokens",), "token limit for the summary of each variable", "N", int),
+    Option(("--var-rows",), "rows of each table; 0 for names, types and counts alone", "N", int),
     Option(("--raw",), "leave `{{ … }}` unexpanded"),
     Option(("--dry-run",), "show what would be sent, and send nothing"),
     Option(("--allow-secrets",), "send what looks like a key, too, instead of masking it"),

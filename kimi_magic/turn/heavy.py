@@ -22,6 +22,7 @@ from kimi_magic.core.events import (
     LanesStarted,
     Notice,
     ReasoningDelta,
+    RequestStarted,
     Sink,
     StepFinished,
     ToolCallStarted,
@@ -32,6 +33,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.turn_record import Failure, TurnRecord
 from kimi_magic.display.timeline import events_of
 from kimi_magic.secrets.redact import Redactor
@@ -53,7 +55,7 @@ ONE_AT_A_TIME = "This endpoint takes one request at a time: the trajectories que
 EARLY = "{most} of {ended} agree: {saved} stopped early."
 NO_EQUAL = "{}: answers are compared as without it."
 ONCE_A_TURN = (TurnStarted, TurnPrepared, TurnFinished)
-_SAID_BY_EACH = (TurnPrepared, TurnStarted, Notice)  # before its answer begins
+_SAID_BY_EACH = (TurnPrepared, TurnStarted, RequestStarted, Notice)  # before its answer begins
 _ANSWERING = (ReasoningDelta, ContentDelta, ToolCallStarted, StepFinished)
 MOST_OF_WINDOW = 0.75
 CENT = 0.01  # dollars
@@ -156,7 +158,7 @@ class _HeavyRun:
         self._vote = Vote()
         # The turn before its first request.
         self._begun = TurnRecord(messages=(turn.prompt.message,), sent=1)
-        self._is_prepared = False
+        self._is_prepared = self._outlined = False
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None
@@ -240,6 +242,9 @@ class _HeavyRun:
             yield from self._prepared(event.record)
         elif isinstance(event, TurnStarted):
             yield from self._opens(event)
+        elif isinstance(event, RequestStarted) and event.sent and not self._outlined:
+            self._outlined = True
+            yield self._tell(event)
         elif isinstance(event, Notice) and event.text not in self._noticed:
             self._noticed.add(event.text)
             yield self._tell(event)
@@ -350,6 +355,7 @@ class _HeavyRun:
             trajectories=tuple(reply.record for reply in attempts),
             agreement=self._agreement,
             failure=Failure(type(error).__name__, str(error)) if error else None,
+            outline=attempts[0].sent if attempts else Sent(),
             chat=turn.request.chat,
             replayed=_replayed([*attempts, *([aggregate] if aggregate is not None else [])]),
         )

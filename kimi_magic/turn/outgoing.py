@@ -14,6 +14,7 @@ from kimi_magic.chats.context_window import Calibration, ContextWindow
 from kimi_magic.config import Settings
 from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.messages import Message
+from kimi_magic.core.sent import Sent, outline
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.logprobs import LOGPROBS, LogprobsAsked
 from kimi_magic.turn.loop import Loop, Send
@@ -127,7 +128,13 @@ class Outgoing:
             model=model,
             reasoning_key=endpoint.reasoning_key,
             logprobs=LogprobsAsked(target if request.logprobs else None, self.lacking),
+            outline=self.outline,
         )
+
+    def outline(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Sent:
+        """Outline a request, by names without keys."""
+        masks = Redactor(self.keys, shapes=not self.request.allow_secrets)
+        return outline(messages, tools, masks.value(self.prompt.attached))
 
     def _sendable(self, value: T) -> T:
         return value if self.request.allow_secrets else Redactor(self.keys).value(value)

@@ -13,6 +13,7 @@ from kimi_magic.config import APPROVE, EFFORTS, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, as_content
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Attached
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.wire.connector import Connector, Target
 from kimi_magic.wire.endpoints import Endpoint
@@ -51,6 +52,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "stop": (str, list, tuple),
     "max_steps": (int,),
     "var_tokens": (int,),
+    "var_rows": (int,),
     "approve": (str,),
     "heavy": (int,),
     "judge": (str,),
@@ -84,12 +86,16 @@ class TurnRequest:
         Names of variables, or a mapping of names to values, whose summaries go along.
     expressions : tuple of str
         The expressions whose values stand in the prompt.
+    attached : tuple of Attached
+        What is told of these values.
     cells : tuple
         Earlier cells that go along.
     images : tuple of ImagePart
         Image files that go along.
     var_tokens : int or None
         Longest summary of a variable or a cell, in tokens.
+    var_rows : int or None
+        Most rows of a table in a summary; 0 for names, types and counts alone.
     allow_secrets : bool
         Send texts that look like keys.
     heavy : int or None
@@ -130,9 +136,11 @@ class TurnRequest:
     schema: Any = None
     variables: Any = None
     expressions: tuple[str, ...] = ()
+    attached: tuple[Attached, ...] = ()
     cells: tuple[Any, ...] = ()
     images: tuple[ImagePart, ...] = ()
     var_tokens: int | None = None
+    var_rows: int | None = None
     allow_secrets: bool = False
     heavy: int | None = None
     judge: str | None = None
@@ -222,6 +230,7 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
         cells=(),
         images=(),
         expressions=(),
+        attached=(),
     )
 
 

@@ -259,6 +259,7 @@ def prepare(
         namespace,
         None if request.allow_secrets else Redactor(keys, shapes=True),
         tokens=settings.summary_tokens,
+        values=settings.summary_values,
         instruction=schema.instruction if schema else "",
         sees=connector.may_see(endpoint, request.model or settings.model or led),
     )

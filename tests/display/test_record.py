@@ -32,6 +32,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage, as_reasoning
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Attached, Sent
 from kimi_magic.display.record import Bundle, RecordView, make_record, record_of
 from kimi_magic.display.timeline import Timeline
 from kimi_magic.display.view import ViewOptions
@@ -75,6 +76,14 @@ FORECASTED = ToolResult("forecast", "430", call_id=FORECAST.id, recorded=True)
 FIRST = Step(
     "", as_reasoning("I need a forecast.") or (), tool_calls=(FORECAST,), tool_results=(FORECASTED,)
 )
+SENT = Sent(
+    *(12, 1389, 10, ("forecast",)),
+    (
+        Attached("variable", "df", 10, 500, personal=(("e-mail", "e-mail addresses"),)),
+        Attached("variable", "<b>other</b>", note="types only"),
+        Attached("cell", "In[8]", note="with its traceback"),
+    ),
+)
 LABEL = "lesson.tape, scripted, inputs differ"
 TURNS: dict[str, tuple[tuple[Event, ...], ViewOptions]] = {
     "answer": (
@@ -104,6 +113,16 @@ TURNS: dict[str, tuple[tuple[Event, ...], ViewOptions]] = {
             ReasoningDelta("Now I know."),
             ContentDelta("It rises"),
             finished(finish_reason="length", steps=(Step(), Step())),
+        ),
+        ViewOptions(),
+    ),
+    "sent": (
+        (
+            OPENING[0],
+            RequestStarted(1, 1, SENT),
+            ReasoningDelta("Look at df."),
+            ContentDelta("It falls."),
+            finished("It falls."),
         ),
         ViewOptions(),
     ),

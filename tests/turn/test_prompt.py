@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import pytest
 
 from kimi_magic.testing import ScriptedServer
@@ -160,7 +162,8 @@ def test_a_dry_run_shows_what_would_be_left_out(kernel: Kernel, asked: ScriptedS
         kernel.run(f"%%kimi\nQuestion {n}")
     kernel.run(f"kimi.add_endpoint(name='small', base_url='{asked.base_url}', context_window=1500, "
                "max_tokens=100)")  # fmt: skip
-    told = kernel.run("%%kimi -e small --dry-run\nNow?").stdout
+    ran = kernel.run("%%kimi -e small --dry-run\nNow?")
+    told = ran.stdout + unescape("".join(shown["text/html"] for shown in ran.displays))
     assert "oldest turns were left out" in told
     asked.reply("OK.")
     kernel.run("%%kimi -e small\nNow?")

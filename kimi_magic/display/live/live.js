@@ -127,6 +127,7 @@ class Turn {
   /** @type {Segment[]} */ segments = [];
   usage = { steps: 0, in: 0, out: 0 };
   /** @type {{text: string, title: string, usage: string} | null} */ tape = null; // that answers come from
+  /** @type {{text: string, details: string[]} | null} */ sent = null; // what went along
   began = now();
   cut = ""; // note on segments that are not kept
   waits = now(); // since the last change of state
@@ -221,10 +222,10 @@ class Turn {
   }
 
   reset({ head, state, usage, segments, cut, age, waits, ...more }) {
-    const { lanes = {}, lanes_at = 0, vote = null, tape = null } = more;
+    const { lanes = {}, lanes_at = 0, vote = null, tape = null, sent = null } = more;
     const before = this.segments;
     Object.assign(this, { head, state, usage, cut, lost: false, asked: false });
-    Object.assign(this, { lanesAt: lanes_at, vote, tape });
+    Object.assign(this, { lanesAt: lanes_at, vote, tape, sent });
     for (const [number, whole] of Object.entries(lanes)) {
       const lane = this.lanes.get(+number) ?? new Turn();
       lane.reset(whole);
@@ -298,6 +299,7 @@ const CHANGES = {
   reset: (turn, _, op) => turn.reset(op),
   head: (turn, _, op) => Object.assign(turn, { head: op.text }),
   tape: (turn, _, op) => Object.assign(turn, { tape: op }),
+  sent: (turn, _, op) => Object.assign(turn, { sent: op }),
   state: (turn, _, op) => Object.assign(turn, { state: op.text, waits: turn.now() }),
   usage: (turn, _, op) => turn.endStep(op),
   lanes: (turn, _, op) => turn.beginLanes(op.count),
@@ -840,7 +842,8 @@ class Drawing extends Body {
     const buttons = make("span", "row", [this.copy, this.stop, this.hint]);
     const footing = make("div", "footing", [doing, this.figures, this.tape, buttons]);
     this.end = make("div", "end");
-    const inside = [this.body, this.cut, footing, this.end];
+    this.sent = make("details", "segment kimi-sent");
+    const inside = [this.sent, this.body, this.cut, footing, this.end];
     this.root = make("div", "turn jp-RenderedHTMLCommon", inside);
     el.append(this.root);
     this.made = now();
@@ -851,9 +854,19 @@ class Drawing extends Body {
 
   drawAll() {
     /** @type {Strip | null} */ this.strip = null;
+    this.drawSent();
     this.drawSegments();
     this.addStrip(this.shown[this.turn.lanesAt]?.element ?? null);
     this.drawFooting();
+  }
+
+  /** Show what was sent in a line, folded over the same at length. */
+  drawSent() {
+    const { text = "", details = [] } = this.turn.sent ?? {};
+    this.sent.hidden = !text;
+    const panel = make("div", "panel", details.map((line) => make("div", "", line)));
+    panel.tabIndex = 0; // or keys could not scroll it
+    this.sent.replaceChildren(make("summary", "summary", text), panel);
   }
 
   /** Add the buttons and keys of a replay, if it is one. */
@@ -875,6 +888,7 @@ class Drawing extends Body {
   draw(op) {
     if (op.lane) this.strip?.draw(op);
     else if (op.op === "reset") this.drawAll();
+    else if (op.op === "sent") this.drawSent();
     else if (op.op === "lanes") this.addStrip(null);
     else if (op.op === "vote") this.strip?.describe();
     else if (op.segment === undefined) this.drawFooting();
