@@ -92,7 +92,7 @@ def test_an_interrupt_in_a_played_answer(
 
     kernel.run("%kimi tape lesson.tape --speed real --mode none")
     ran = kernel.run("%%kimi -e lab\nTell", cell="a", ok=False, watch=watch, allow_stdin=True)
-    assert "TurnInterrupted: Stopped." in ran.error
+    assert ran.reply["ename"] == "TurnInterrupted"
     assert kernel.run("print(kimi.last.replayed)").stdout == "lesson.tape\n"
 
 
