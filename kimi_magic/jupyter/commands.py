@@ -386,7 +386,7 @@ def _step(notebook: Notebook, word: str) -> None:
     "tape [FILE|off] [--mode new|none|all] [--speed real|4|max]",
     "play recorded answers, and record the others; alone: say what was played",
     "tape lesson.tape",
-    completes=["files"],
+    completes=["tapes"],
     options=[
         Option(
             ("--mode",),

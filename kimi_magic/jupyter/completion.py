@@ -103,9 +103,14 @@ def _names() -> Names:
         "forms": lambda _: FORMS,
         "verbs": lambda _: REGISTRY,
         "variables": lambda _: own,
-        "files": lambda typed: glob(f"{escape(typed)}*"),  # noqa: PTH207 - Path drops a leading ./
+        "files": _files,
+        "tapes": lambda typed: ["off", *_files(typed)],
         "callables": lambda typed: callables(own, typed),
     }
+
+
+def _files(typed: str) -> list[str]:
+    return glob(f"{escape(typed)}*")  # noqa: PTH207 - Path drops a leading ./
 
 
 def _kept(names: Callable[[], Iterable[str]]) -> list[str]:
