@@ -196,4 +196,4 @@ def test_the_request_is_written_without_keys(
     assert "uthorization" not in text
     assert "[masked]" in TapeFile(tape).read().recordings[0].cue["prompt"]
     with kimi.tape(tape, mode="none"):
-        assert kimi.ask(f"Is {SECRET} or {LOOKS_LIKE_ONE} a key?").replayed == "a.tape"
+        assert kimi.ask(f"Is {SECRET} or {LOOKS_LIKE_ONE} a key?").replayed == "a.tape, scripted"

@@ -74,7 +74,7 @@ def test_what_was_recorded_plays_on_a_machine_that_has_nothing(
         assert replays("Which is bigger?") == [Replayed("lesson.tape", "scripted")]
         assert dict(use.counts) == {"played": 2}
     assert (played.text, played.reasoning) == (live.text, live.reasoning)
-    assert played.replayed == "lesson.tape"
+    assert played.replayed == "lesson.tape, scripted"
     assert played.usage.steady == live.usage.steady
     assert played.usage.seconds == round(live.usage.seconds, 3)
     assert played.messages == live.messages
@@ -119,7 +119,7 @@ def test_a_model_that_a_list_would_tell_is_not_asked_for(
     sent = len(server.requests)
     monkeypatch.setattr(session_module, "_current", Session())
     with kimi.tape(path, mode="none"):
-        assert asked("How are you?") == ("fine", "lesson.tape")
+        assert asked("How are you?") == ("fine", "lesson.tape, scripted")
         with pytest.raises(kimi.NotFound):
             kimi.ask("And this?", model="gone")
         with pytest.raises(kimi.TapeError):
@@ -152,7 +152,7 @@ def test_the_embedded_engine_is_not_started(
 
     monkeypatch.setattr(process.LocalEngine, "start", fails)
     with kimi.tape(path):
-        assert asked("Practise", endpoint="local") == ("practice", "lesson.tape")
+        assert asked("Practise", endpoint="local") == ("practice", "lesson.tape, scripted")
         with pytest.raises(kimi.LocalEngineError, match="not installed"):
             kimi.ask("Something else", endpoint="local")
 
@@ -167,7 +167,7 @@ def test_a_key_is_asked_for_when_something_must_be_sent(
         kimi.ask("How are you?", endpoint="lab")
     monkeypatch.delenv("LAB_API_KEY")
     with kimi.tape(path):
-        assert asked("How are you?", endpoint="lab") == ("fine", "lesson.tape")
+        assert asked("How are you?", endpoint="lab") == ("fine", "lesson.tape, scripted")
         with pytest.raises(kimi.MissingKeyError):
             kimi.ask("Something else", endpoint="lab")
 
@@ -182,8 +182,8 @@ def test_an_endpoint_that_only_the_tape_knows(
     assert server.base_url not in path.read_text("utf-8")
     alone()
     with kimi.tape(path):
-        assert asked("How are you?", endpoint="lab") == ("fine", "lesson.tape")
-        assert asked("How are you?") == ("fine", "lesson.tape")  # it leads
+        assert asked("How are you?", endpoint="lab") == ("fine", "lesson.tape, scripted")
+        assert asked("How are you?") == ("fine", "lesson.tape, scripted")  # it leads
         with pytest.raises(kimi.ConfigError, match="endpoint lab, which is not known here"):
             kimi.ask("Something else")
 
@@ -195,7 +195,7 @@ def test_other_inputs_are_played_and_said(server: ScriptedServer, path: Path) ->
     with kimi.tape(path, mode="none") as use:
         assert asked("Why?", variables={"sales": [4, 5, 6]}) == (
             "Sales fell.",
-            "lesson.tape, inputs differ",
+            "lesson.tape, scripted, inputs differ",
         )
         assert replays("Why?", variables={"sales": [7]}) == [
             Replayed("lesson.tape", "scripted", differs=True)
@@ -204,7 +204,7 @@ def test_other_inputs_are_played_and_said(server: ScriptedServer, path: Path) ->
         with pytest.raises(kimi.TapeError, match="no answer"):
             kimi.ask("Why?", variables={"sales": [4]}, temperature=0.1)
     with kimi.tape(path, mode="none", strict=True):
-        assert asked("Why?", variables={"sales": [1, 2, 3]})[1] == "lesson.tape"
+        assert asked("Why?", variables={"sales": [1, 2, 3]})[1] == "lesson.tape, scripted"
         with pytest.raises(kimi.TapeError, match="differs only in its inputs, which --strict"):
             kimi.ask("Why?", variables={"sales": [4, 5, 6]})
 
@@ -224,17 +224,17 @@ def test_tools_run_for_real_and_may_give_other_results(server: ScriptedServer, p
     with kimi.tape(path):
         kimi.ask("Warm?", tools=[weather])
     with kimi.tape(path, mode="none"):
-        assert asked("Warm?", tools=[weather]) == ("Warm.", "lesson.tape")
+        assert asked("Warm?", tools=[weather]) == ("Warm.", "lesson.tape, scripted")
         assert len(replays("Warm?", tools=[weather])) == 2
         assert ran == ["Rome"] * 3
         result[0] = "5 °C"
         reply = kimi.ask("Warm?", tools=[weather])
-    assert (reply.text, reply.replayed) == ("Warm.", "lesson.tape, inputs differ")
+    assert (reply.text, reply.replayed) == ("Warm.", "lesson.tape, scripted, inputs differ")
     assert reply.tool_results[0].content == "5 °C"
     assert not reply.tool_results[0].recorded
     with kimi.tape(path, mode="none", frozen_tools=True, strict=True):
         reply = kimi.ask("Warm?", tools=[weather])
-    assert (reply.text, reply.replayed) == ("Warm.", "lesson.tape")
+    assert (reply.text, reply.replayed) == ("Warm.", "lesson.tape, scripted")
     assert reply.tool_results[0].content == "24 °C"
     assert reply.tool_results[0].recorded
     assert len(ran) == 4
@@ -316,7 +316,7 @@ def test_a_cell_that_records_anew_twice_keeps_its_last_word(
             in_cell("a", run)
             kimi.ask("Same?")
     with kimi.tape(path, mode="none"):
-        assert asked("Same?") == ("good", "lesson.tape")
+        assert asked("Same?") == ("good", "lesson.tape, scripted")
 
 
 def test_another_order_and_an_inserted_turn_of_a_chat(server: ScriptedServer, path: Path) -> None:
@@ -326,11 +326,11 @@ def test_another_order_and_an_inserted_turn_of_a_chat(server: ScriptedServer, pa
         kimi.ask("First?", chat="a")
         kimi.ask("Second?", chat="a")
     with kimi.tape(path):
-        assert asked("First?", chat="b") == ("one", "lesson.tape")
+        assert asked("First?", chat="b") == ("one", "lesson.tape, scripted")
         assert asked("Inserted?", chat="b") == ("inserted", "")
-        assert asked("Second?", chat="b") == ("two", "lesson.tape, inputs differ")
+        assert asked("Second?", chat="b") == ("two", "lesson.tape, scripted, inputs differ")
     with kimi.tape(path, mode="none"):
-        assert asked("Second?", chat="c") == ("two", "lesson.tape, inputs differ")
+        assert asked("Second?", chat="c") == ("two", "lesson.tape, scripted, inputs differ")
 
 
 def test_eight_trajectories_play_their_own(server: ScriptedServer, path: Path) -> None:
@@ -343,8 +343,8 @@ def test_eight_trajectories_play_their_own(server: ScriptedServer, path: Path) -
         played = kimi.ask("Heavy?", heavy=8)
         events = list(kimi.stream("Heavy?", heavy=8))
     assert [each.text for each in played.trajectories] == [each.text for each in live.trajectories]
-    assert (played.text, played.replayed) == ("the aggregate", "lesson.tape")
-    assert all(each.replayed == "lesson.tape" for each in played.trajectories)
+    assert (played.text, played.replayed) == ("the aggregate", "lesson.tape, scripted")
+    assert all(each.replayed == "lesson.tape, scripted" for each in played.trajectories)
     assert played.agreement == live.agreement
     assert use.counts["played"] == 18
     lanes = [e.lane for e in events if isinstance(e, LaneEvent) and isinstance(e.event, Replayed)]
@@ -360,7 +360,7 @@ def test_one_piece_a_schema_and_its_correction(server: ScriptedServer, path: Pat
     with kimi.tape(path, mode="none"):
         played = kimi.ask("How old?", schema="age int")
     assert played.data == live.data
-    assert played.replayed == "lesson.tape"
+    assert played.replayed == "lesson.tape, scripted"
     assert len(played.steps) == len(live.steps) == 2
 
 
@@ -377,7 +377,7 @@ def test_a_turn_that_is_continued(server: ScriptedServer, path: Path, session: S
     kimi.chat("story").reset()
     with kimi.tape(path, mode="none", strict=True):
         assert tell() == live
-    assert kimi.chat("story").turns[-1].reply.replayed == "lesson.tape"
+    assert kimi.chat("story").turns[-1].reply.replayed == "lesson.tape, scripted"
 
 
 def test_turns_inside_of_tools_and_parallel_ones(server: ScriptedServer, path: Path) -> None:
@@ -416,11 +416,11 @@ def test_the_innermost_tape_counts_and_threads_may_have_their_own(
 
     with kimi.tape(path, mode="none"):
         with kimi.tape(other, mode="none"):
-            assert asked("Inner?") == ("inner", "other.tape")
+            assert asked("Inner?") == ("inner", "other.tape, scripted")
             with ThreadPoolExecutor(1) as pool:
                 assert pool.submit(in_thread).result() == ("own", "")
-                assert pool.submit(asked, "Inner?").result() == ("inner", "other.tape")
-        assert asked("Outer?") == ("outer", "lesson.tape")
+                assert pool.submit(asked, "Inner?").result() == ("inner", "other.tape, scripted")
+        assert asked("Outer?") == ("outer", "lesson.tape, scripted")
 
 
 def test_blocks_that_end_in_another_order(server: ScriptedServer, path: Path) -> None:
@@ -447,7 +447,7 @@ def test_only_the_answer_after_a_refusal_is_recorded(
     (recording,) = TapeFile(path).read().recordings
     assert recording.status == 200
     with kimi.tape(path, mode="none"):
-        assert asked("Hello?") == ("at last", "lesson.tape")
+        assert asked("Hello?") == ("at last", "lesson.tape, scripted")
 
 
 def test_what_was_stopped_is_not_recorded(server: ScriptedServer, path: Path) -> None:
@@ -501,7 +501,7 @@ def test_the_environment_names_a_tape_and_its_mode(
     monkeypatch.setenv("KIMI_TAPE", str(path))
     assert asked("Hello?") == ("fine", "")
     monkeypatch.setenv("KIMI_TAPE_MODE", "none")
-    assert asked("Hello?") == ("fine", "lesson.tape")
+    assert asked("Hello?") == ("fine", "lesson.tape, scripted")
     with pytest.raises(kimi.TapeError):
         kimi.ask("Something else")
     with kimi.tape(path), pytest.raises(kimi.TapeError):  # "new" gives way
@@ -557,7 +557,10 @@ def test_two_kernels_record_into_one_file(server: ScriptedServer, path: Path) ->
         assert other.stdout.readline().strip() == b"from the other"
         before = path.read_bytes()
         with kimi.tape(path):
-            assert asked("Theirs?") == ("from the other", "lesson.tape")  # playing is free
+            assert asked("Theirs?") == (
+                "from the other",
+                "lesson.tape, scripted",
+            )  # playing is free
             with pytest.raises(kimi.TapeError, match=r"Another kernel records into lesson\.tape"):
                 kimi.ask("Mine?")
         assert path.read_bytes() == before
