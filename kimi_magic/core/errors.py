@@ -64,6 +64,7 @@ __all__ = [
     "TurnInterrupted",
     "TurnLost",
     "redact_errors",
+    "redacted",
     "restore",
 ]
 
@@ -76,6 +77,11 @@ def redact_errors(redact: Callable[[str], str]) -> None:
     """Pass the text of every error through this function: the session knows the keys."""
     global _redact  # noqa: PLW0603 - an error is printed wherever it is caught
     _redact = redact
+
+
+def redacted(text: str) -> str:
+    """Return a text without the keys that the session knows."""
+    return _redact(text)
 
 
 def restore(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
