@@ -29,6 +29,7 @@ from kimi_magic.core.processes import process_name
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import mend_surrogates, reveal
 from kimi_magic.core.turn_record import EndpointFacts, TurnRecord
+from kimi_magic.display.display_hook import leave_out_repr
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
@@ -137,6 +138,8 @@ class Session:
             if hold is not None and hold.pending:
                 raise last.stopped()
         assert last.reply is not None, "a turn ends with TurnFinished"
+        if show:
+            leave_out_repr(last.reply)
         return last.reply
 
     def stream(self, request: TurnRequest) -> Iterator[Event]:

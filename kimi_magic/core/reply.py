@@ -296,7 +296,8 @@ class Reply(Shown):
     def _ipython_display_(self) -> None:
         """Show nothing in the cell whose view has shown the turn; elsewhere the usual repr.
 
-        A terminal has written ``Out[n]:`` by then, and wants something behind it.
+        A terminal has written ``Out[n]:`` by then, and wants something behind it; its display hook
+        (``display.display_hook``) sees to it before.
         """
         if cell_number() != self.shown_in or not has_kernel(running_shell()):
             raise NotImplementedError
