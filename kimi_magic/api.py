@@ -105,7 +105,8 @@ def ask(
         Names of the notebook's variables, or names and values: their summaries go along.
     schema : type, dict or str, optional
         What the answer is to hold: a pydantic model, dataclass, TypedDict, ``list[Model]``, a JSON
-        Schema, or fields such as ``"name, age int, tags list"``. ``reply.data`` is the value.
+        Schema, or fields such as ``"name, age int, tags list"`` or ``"list[name, age int]"``.
+        ``reply.data`` is the value.
 
     Returns
     -------

@@ -78,7 +78,8 @@ OPTIONS = (
     ),
     Option(
         ("--schema",),
-        "require an answer of this class, or with these fields: 'name, age int, tags list'",
+        "require an answer of this class, or with these fields: 'name, age int, tags list', "
+        "'list[name, age int]'",
         "TYPE|FIELDS",
         completes="callables",
     ),
