@@ -240,7 +240,9 @@ def save(path: str | os.PathLike[str], chat: str | Chat = "main", *, force: bool
     return current().save(path, chat, force=force)
 
 
-def snippet(reply: Reply, form: str = "python") -> str:
+def snippet(
+    reply: Reply, form: str = "python", *, chat: bool = False, with_data: bool = False
+) -> str:
     """The turn as a program, which sends the same request and prints what comes.
 
     Parameters
@@ -249,13 +251,18 @@ def snippet(reply: Reply, form: str = "python") -> str:
         As ``kimi.ask`` and ``%%kimi`` give it, or ``kimi.last``.
     form : str
         ``python`` (OpenAI's SDK), ``langchain``, ``node`` or ``curl``.
+    chat : bool
+        Send the turns of its chat before it, too; else its own prompt alone.
+    with_data : bool
+        Write summaries of variables, outputs of cells and results of tools into the program; else
+        a placeholder stands for each.
 
     Raises
     ------
     KimiError
         No such form, or a reply of a turn that sent nothing.
     """
-    return current().snippet(reply, form)
+    return current().snippet(reply, form, chat=chat, with_data=with_data)
 
 
 def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint:

@@ -32,6 +32,7 @@ __all__ = ["Evaluate", "Expression", "expand", "fill", "in_namespace", "message_
 Evaluate = Callable[[str], object]
 
 MAX_QUOTED = 120
+MAX_WORDS = 100  # characters of a value that counts as a word of the prompt, not as data
 MAX_MESSAGE = 500
 
 _OPENING = re.compile(r"\\?\{\{")
@@ -92,20 +93,25 @@ def fill(
     *,
     tokens: int = 1500,
     draw: Callable[[object], ImagePart | None] | None = None,
+    filled: list[str] | None = None,
 ) -> str | tuple[Part, ...]:
     """Join the pieces of a prompt with the values of its expressions, as `expand` does.
 
-    ``draw`` makes a picture of a value, or None where it is to be written.
+    ``draw`` makes a picture of a value, or None where it is to be written. The texts of values that
+    are more than a few words are added to ``filled``.
     """
-    filled: list[str | ImagePart] = []
+    joined: list[str | ImagePart] = []
     for piece in pieces:
         if isinstance(piece, str):
-            filled.append(piece)
+            joined.append(piece)
         else:
             value = _evaluated(piece, evaluate)
             image = draw(value) if draw else None
-            filled.append(image or _inline(value, tokens))
-    return join_parts(filled)
+            text = "" if image else _inline(value, tokens)
+            joined.append(image or text)
+            if filled is not None and ("\n" in text or len(text) > MAX_WORDS):
+                filled.append(text)
+    return join_parts(joined)
 
 
 def _end(text: str, start: int) -> int:

@@ -74,6 +74,8 @@ class Reply(Shown):
         The functions that were offered, by the names of their tools.
     shown_in : int or None
         The number of the cell in which a view showed the turn.
+    filled : tuple of str
+        The texts that stand in the prompt for values of the notebook.
     trajectories : tuple of Reply
         The attempts that the answer was aggregated from, in heavy mode.
     agreement : dict
@@ -91,6 +93,7 @@ class Reply(Shown):
     functions: Mapping[str, Any] = field(default_factory=dict)
     shown_in: int | None = None
     values: tuple[Any, ...] = ()
+    filled: tuple[str, ...] = ()
     attempts: tuple[Reply, ...] = ()
 
     @property

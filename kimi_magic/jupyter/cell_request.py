@@ -76,12 +76,14 @@ def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnR
     pieces = [body] if options["raw"] else parse(body)
     tokens = options["var_tokens"] or notebook.settings.summary_tokens
     evaluate = in_namespace(notebook.variables, Err=notebook.cell_errors)
-    prompt = fill(pieces, evaluate, tokens=tokens, draw=_drawer(notebook, same, tokens))
+    filled: list[str] = []
+    drawer = _drawer(notebook, same, tokens)
+    prompt = fill(pieces, evaluate, tokens=tokens, draw=drawer, filled=filled)
     if options["format"] == "code":
         texts = [prompt] if isinstance(prompt, str) else prompt
         prompt = join_parts([*texts, f"\n\n{ONLY_CODE}"])
     expressions = tuple(piece.source for piece in pieces if isinstance(piece, Expression))
-    return TurnRequest(prompt, expressions=expressions, **same | translated)
+    return TurnRequest(prompt, expressions=expressions, filled=tuple(filled), **same | translated)
 
 
 def _drawer(

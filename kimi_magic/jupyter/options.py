@@ -30,7 +30,7 @@ class Option:
     @property
     def name(self) -> str:
         """The long flag as a Python name."""
-        return self.flags[-1].removeprefix("--").replace("-", "_")
+        return self.flags[-1].lstrip("-").replace("-", "_")
 
     @property
     def usage(self) -> str:

@@ -19,6 +19,7 @@ from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
 
 __all__ = [
+    "CONTINUE",
     "TurnRequest",
     "again",
     "answered",
@@ -84,6 +85,8 @@ class TurnRequest:
         Names of variables, or a mapping of names to values, whose summaries go along.
     expressions : tuple of str
         The expressions whose values stand in the prompt.
+    filled : tuple of str
+        The texts of those values that are data, rather than a word or a number.
     cells : tuple
         Earlier cells that go along.
     images : tuple of ImagePart
@@ -128,6 +131,7 @@ class TurnRequest:
     schema: Any = None
     variables: Any = None
     expressions: tuple[str, ...] = ()
+    filled: tuple[str, ...] = ()
     cells: tuple[Any, ...] = ()
     images: tuple[ImagePart, ...] = ()
     var_tokens: int | None = None
@@ -218,6 +222,7 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
         cells=(),
         images=(),
         expressions=(),
+        filled=(),
     )
 
 

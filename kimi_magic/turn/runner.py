@@ -443,6 +443,7 @@ class _Run:
         values = tuple(result.value for step in steps for result in step.tool_results)
         functions = turn.toolset.functions if turn.toolset else {}
         reply = Reply(self._record(error), self._data, error, functions, turn.shown_in, values)
+        reply = replace(reply, filled=turn.request.filled)
         if error is not None:
             error.reply = reply
         return reply

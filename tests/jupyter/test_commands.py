@@ -39,7 +39,7 @@ def test_help_names_every_option_and_verb() -> None:
 
 
 def test_the_options_of_a_verb_are_in_its_help() -> None:
-    assert "-c, --chat CHAT  the chat of the turn" in help_text("snippet")
+    assert "    -c CHAT         the chat of the turn\n" in help_text("snippet")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ NAMES: Names = {
         ("%kimi snippet cu", ["curl"]),
         ("%kimi snippet -c re", ["review"]),
         ("%kimi snippet -c review --turn 2 cu", ["curl"]),
-        ("%kimi snippet curl --", ["--chat", "--out", "--turn"]),
+        ("%kimi snippet curl --", ["--chat", "--out", "--turn", "--with-data"]),
         ("%kimi ask -", None),
         ("%kimi ask wh", None),
         ("%%kimi -s te", None),
