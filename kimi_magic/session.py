@@ -118,7 +118,7 @@ class Session:
         """
         if show is None:
             show = threading.current_thread() is threading.main_thread() and not depth.get()
-        self._check_depth()
+        self._check_limits()
         try:
             turn = self._prepare(request)
             view = self._open_view(options or ViewOptions(), request) if show else Unseen()
@@ -145,7 +145,7 @@ class Session:
 
     def stream(self, request: TurnRequest) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
-        self._check_depth()
+        self._check_limits()
         last = _Last(self)
         stop = False
         turn = self._prepare(request)
@@ -178,7 +178,7 @@ class Session:
         KimiError
             The request would be refused.
         """
-        self._check_depth()
+        self._check_limits()
         return self._prepare(request)
 
     @whole_imports()
@@ -477,7 +477,9 @@ class Session:
         with self._writers_lock:
             return list(self._writers.values())
 
-    def _check_depth(self) -> None:
+    def _check_limits(self) -> None:
+        self.settings.read_environment()
+        self.connector.spending.check(self.settings.most_spent)
         if depth.get() > self.settings.max_depth:
             raise KimiError(TOO_DEEP.format(self.settings.max_depth))
 

@@ -5,6 +5,7 @@
   x PromptError               an expression, variable or cell that cannot be in a prompt
   x ConfigError               an invalid setting, endpoint or model name
     + MissingKeyError         the endpoint wants a key and none was found
+  x BudgetSpent               a request that would pass the setting ``budget``; it was not sent
   x SchemaMismatch            an answer that does not fit its schema (``structured``)
   x JournalError              the journal cannot be read or written (``journal_file``)
   x LocalEngineError          the embedded engine is missing or cannot run
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadRequest",
     "BadStream",
+    "BudgetSpent",
     "ConfigError",
     "ConnectionFailed",
     "ContentFiltered",
@@ -132,6 +134,10 @@ class MagicError(KimiError):
 
 class PromptError(KimiError):
     """An expression, a variable or a cell that cannot be put into a prompt."""
+
+
+class BudgetSpent(KimiError):
+    """Raised in place of sending a request that would pass the setting ``budget``."""
 
 
 class ConfigError(KimiError):

@@ -143,6 +143,14 @@ def _chats(notebook: Notebook, _: str) -> None:
     notebook.say(columns(rows) if rows[1:] else "There is no chat yet: a %%kimi cell begins one.")
 
 
+@verb("usage", "list what this session used: tokens and cost, by chat and model")
+def _usage(notebook: Notebook, _: str) -> None:
+    from kimi_magic.jupyter.usage_list import describe_usage
+
+    accounts = notebook.session.connector.spending.accounts()
+    notebook.say(describe_usage(accounts, notebook.settings.most_spent))
+
+
 @verb(
     "chat NAME [--all]",
     "switch to a chat and show it; --all includes turns that were set aside",

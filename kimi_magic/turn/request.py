@@ -17,6 +17,7 @@ from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.wire.connector import Connector, Target
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
+from kimi_magic.wire.spending import uncounted
 
 __all__ = [
     "CONTINUE",
@@ -391,6 +392,8 @@ def left_out(request: TurnRequest, target: Target, settings: Settings) -> list[s
             model.effort(settings.effort, target.endpoint)
         except KimiError as error:
             notices.append(f"The setting effort is left out: {str(error).partition(':')[0]}.")
+    if why := uncounted(settings.most_spent, model, target.endpoint, target.model):
+        notices.append(why)
     return notices
 
 

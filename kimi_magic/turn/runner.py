@@ -391,10 +391,10 @@ class _Run:
         if send.whole:
             body["stream"] = False
             body.pop("stream_options", None)
-        known_keys = self._turn.connector.known_keys()
-        return resolved.client.chat(
-            body, known_keys, self._lane.inbox, record, held=self._lane.held
-        )
+        turn, held = self._turn, self._lane.held
+        meter = self._outgoing.meter(turn.connector.spending, send, resolved.target, body)
+        keys = turn.connector.known_keys()
+        return resolved.client.chat(body, keys, self._lane.inbox, record, held=held, meter=meter)
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
