@@ -93,25 +93,25 @@ def fill(
     *,
     tokens: int = 1500,
     draw: Callable[[object], ImagePart | None] | None = None,
-    filled: list[str] | None = None,
+    texts: list[str] | None = None,
 ) -> str | tuple[Part, ...]:
     """Join the pieces of a prompt with the values of its expressions, as `expand` does.
 
     ``draw`` makes a picture of a value, or None where it is to be written. The texts of values that
-    are more than a few words are added to ``filled``.
+    are more than a few words are added to ``texts``.
     """
-    joined: list[str | ImagePart] = []
+    filled: list[str | ImagePart] = []
     for piece in pieces:
         if isinstance(piece, str):
-            joined.append(piece)
+            filled.append(piece)
         else:
             value = _evaluated(piece, evaluate)
             image = draw(value) if draw else None
             text = "" if image else _inline(value, tokens)
-            joined.append(image or text)
-            if filled is not None and ("\n" in text or len(text) > MAX_WORDS):
-                filled.append(text)
-    return join_parts(joined)
+            filled.append(image or text)
+            if texts is not None and ("\n" in text or len(text) > MAX_WORDS):
+                texts.append(text)
+    return join_parts(filled)
 
 
 def _end(text: str, start: int) -> int:

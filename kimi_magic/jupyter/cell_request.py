@@ -78,7 +78,7 @@ def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnR
     evaluate = in_namespace(notebook.variables, Err=notebook.cell_errors)
     filled: list[str] = []
     drawer = _drawer(notebook, same, tokens)
-    prompt = fill(pieces, evaluate, tokens=tokens, draw=drawer, filled=filled)
+    prompt = fill(pieces, evaluate, tokens=tokens, draw=drawer, texts=filled)
     if options["format"] == "code":
         texts = [prompt] if isinstance(prompt, str) else prompt
         prompt = join_parts([*texts, f"\n\n{ONLY_CODE}"])
