@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kimi_magic.core.errors import (
     BadRequest,
     BadStream,
+    BudgetSpent,
     ConfigError,
     ConnectionFailed,
     ContentFiltered,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadRequest",
     "BadStream",
+    "BudgetSpent",
     "ConfigError",
     "ConnectionFailed",
     "ContentFiltered",

@@ -110,7 +110,8 @@ def ask(
         Names of the notebook's variables, or names and values: their summaries go along.
     schema : type, dict or str, optional
         What the answer is to hold: a pydantic model, dataclass, TypedDict, ``list[Model]``, a JSON
-        Schema, or fields such as ``"name, age int, tags list"``. ``reply.data`` is the value.
+        Schema, or fields such as ``"name, age int, tags list"`` or ``"list[name, age int]"``.
+        ``reply.data`` is the value.
 
     Returns
     -------
@@ -244,7 +245,9 @@ def save(path: str | os.PathLike[str], chat: str | Chat = "main", *, force: bool
     return current().save(path, chat, force=force)
 
 
-def snippet(reply: Reply, form: str = "python") -> str:
+def snippet(
+    reply: Reply, form: str = "python", *, chat: bool = False, with_data: bool = False
+) -> str:
     """The turn as a program, which sends the same request and prints what comes.
 
     Parameters
@@ -253,13 +256,18 @@ def snippet(reply: Reply, form: str = "python") -> str:
         As ``kimi.ask`` and ``%%kimi`` give it, or ``kimi.last``.
     form : str
         ``python`` (OpenAI's SDK), ``langchain``, ``node`` or ``curl``.
+    chat : bool
+        Send the turns of its chat before it, too; else its own prompt alone.
+    with_data : bool
+        Write summaries of variables, outputs of cells and results of tools into the program; else
+        a placeholder stands for each.
 
     Raises
     ------
     KimiError
         No such form, or a reply of a turn that sent nothing.
     """
-    return current().snippet(reply, form)
+    return current().snippet(reply, form, chat=chat, with_data=with_data)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
+from kimi_magic.core.budget import Budget
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.core.frontend import starting_folder
 from kimi_magic.secrets.patterns import without_key
@@ -214,6 +215,12 @@ class Settings(Configurable):
         help="Keep answers in `.kimi/NOTEBOOK.tape` beside the notebook: what was asked before is "
         "not sent again.",
     ).tag(config=True)
+    budget = Unicode(
+        None,
+        allow_none=True,
+        help="The most that this session may spend, as in `2 USD` or `500k tokens`: a request that "
+        "would pass it is not sent; unset: no limit.",
+    ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."
     ).tag(config=True)
@@ -238,6 +245,19 @@ class Settings(Configurable):
         if problem := out_of_bounds(name, value, name):
             raise TraitError(problem)
         return value
+
+    @validate("budget")
+    def _validate_budget(self, proposal: Any) -> Any:
+        try:
+            Budget.of(proposal["value"])
+        except ValueError as error:
+            raise TraitError(str(error)) from None
+        return proposal["value"]
+
+    @property
+    def most_spent(self) -> Budget | None:
+        """The most that the session may spend; None for no limit."""
+        return Budget.of(self.budget)
 
     @property
     def journal_path(self) -> Path | None:

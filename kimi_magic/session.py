@@ -36,6 +36,7 @@ from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
 from kimi_magic.turn.request import (
+    CONTINUE,
     TurnRequest,
     check_heavy,
     continuation,
@@ -125,7 +126,7 @@ class Session:
         """
         if show is None:
             show = threading.current_thread() is threading.main_thread() and not depth.get()
-        self._check_depth()
+        self._check_limits()
         try:
             turn = self._prepare(request)
             view = self._open_view(options or ViewOptions(), request) if show else Unseen()
@@ -152,7 +153,7 @@ class Session:
 
     def stream(self, request: TurnRequest) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
-        self._check_depth()
+        self._check_limits()
         last = _Last(self)
         stop = False
         turn = self._prepare(request)
@@ -185,7 +186,7 @@ class Session:
         KimiError
             The request would be refused.
         """
-        self._check_depth()
+        self._check_limits()
         return self._prepare(request)
 
     @whole_imports()
@@ -337,17 +338,29 @@ class Session:
         return chat
 
     @whole_imports()
-    def snippet(self, reply: Reply, form: str) -> str:
+    def snippet(
+        self, reply: Reply, form: str, *, chat: bool = False, with_data: bool = False
+    ) -> str:
         """Write the turn as a program; ``form`` is one of ``export.FORMS``.
+
+        ``chat`` writes the turns before it as well, ``with_data`` the data of the notebook.
 
         Raises
         ------
         KimiError
             No such form, or nothing was sent.
         """
-        from kimi_magic.export import program_of, write
+        from kimi_magic.export import leave_out, program_of, write
 
-        return self.redact(write(program_of(reply, self.connector.known_keys()), form))
+        earlier = self.chats.peek(reply.chat).turns if reply.chat else ()
+        filled = [t for each in (reply, *(turn.reply for turn in earlier)) for t in each.filled]
+        values = {*filled, *map(self._masks().text, filled)}
+        # A request to go on means nothing without the answer that it goes on with.
+        chat = chat or reply.record.prompt == CONTINUE
+        reply, notes = leave_out(reply, chat=chat, with_data=with_data, values=values)
+        program = program_of(reply, self.connector.known_keys())
+        program = replace(program, notes=(*program.notes, *notes))
+        return self.redact(write(program, form))
 
     @whole_imports()
     def load(self, path: str | os.PathLike[str]) -> list[Chat]:
@@ -545,7 +558,9 @@ class Session:
         with self._writers_lock:
             return list(self._writers.values())
 
-    def _check_depth(self) -> None:
+    def _check_limits(self) -> None:
+        self.settings.read_environment()
+        self.connector.spending.check(self.settings.most_spent)
         if depth.get() > self.settings.max_depth:
             raise KimiError(TOO_DEEP.format(self.settings.max_depth))
 

@@ -20,6 +20,7 @@ from kimi_magic.chats.journal_search import Query, find, moment, texts_of
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.shown import Shown, short_html, short_repr
 from kimi_magic.core.text import count
 from kimi_magic.core.turn_record import VERSION
 
@@ -45,6 +46,16 @@ class StoredTurn(NamedTuple):
     started: float
     record: Any  # JSON, as it should be
     fragments: tuple[str, ...] = ()  # of a turn that is under way, or was when its kernel ended
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)
+
+    def _facts(self) -> Iterator[tuple[str, Any]]:
+        for name in ("number", "chat", "notebook", "state", "started"):
+            yield name, getattr(self, name)
 
     def reply(self) -> Reply:
         """Read the record; of a turn that has not ended, with what has come so far.
@@ -87,8 +98,8 @@ class StoredTurn(NamedTuple):
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChat:
+@dataclass(frozen=True, slots=True, repr=False)
+class StoredChat(Shown):
     """A conversation in the journal: its row, its turns, the time of the latest."""
 
     row: int
@@ -106,6 +117,12 @@ class Forgotten(NamedTuple):
     bytes: int
     under_way: int  # turns that stay
     is_clean: bool  # nothing of them is left in the files
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)
 
 
 class Journal:

@@ -34,6 +34,7 @@ __all__ = ["Evaluate", "Expression", "expand", "fill", "in_namespace", "message_
 Evaluate = Callable[[str], object]
 
 MAX_QUOTED = 120
+MAX_WORDS = 100  # characters of a value that counts as a word of the prompt, not as data
 MAX_MESSAGE = 500
 
 _OPENING = re.compile(r"\\?\{\{")
@@ -96,11 +97,13 @@ def fill(
     draw: Callable[[object], ImagePart | None] | None = None,
     detail: Detail = ROWS,
     attached: list[Attached] | None = None,
+    texts: list[str] | None = None,
 ) -> str | tuple[Part, ...]:
     """Join the pieces of a prompt with the values of its expressions, as `expand` does.
 
     ``draw`` makes a picture of a value, or None where it is to be written. ``detail`` is that of
-    summaries: texts and numbers are put in as they are. ``attached`` takes what is told of values.
+    summaries: texts and numbers are put in as they are. ``attached`` takes what is told of values,
+    ``texts`` the texts of those that are more than a few words.
     """
     filled: list[str | ImagePart] = []
     for piece in pieces:
@@ -111,6 +114,8 @@ def fill(
             image = draw(value) if draw else None
             found = Summary("") if image else _inline(value, tokens, detail)
             filled.append(image or found.text)
+            if texts is not None and ("\n" in found.text or len(found.text) > MAX_WORDS):
+                texts.append(found.text)
             if attached is not None:
                 note = "a picture" if image else detail.note if found.of is not None else ""
                 rows = (None, None) if note else (found.shown, found.of)

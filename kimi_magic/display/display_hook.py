@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import sys
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 from kimi_magic.core.frontend import cell_number, has_kernel, running_shell
@@ -77,9 +77,10 @@ def _plain_hook() -> _PlainHook:
 
 def _statement() -> CodeType | None:
     """Return the code of the statement that ``>>>`` runs."""
-    frame, found = sys._getframe(), None  # noqa: SLF001 - no public function knows frames
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - no public function knows frames
+    found = None
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
             found = frame.f_code
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return found

@@ -74,6 +74,7 @@ class _Prompt:
     typed: str = ""
     expressions: tuple[str, ...] = ()
     attached: tuple[Attached, ...] = ()
+    filled: tuple[str, ...] = ()
     cells: tuple[int, ...] = ()
 
 
@@ -129,6 +130,7 @@ def _request(notebook: Notebook, options: Mapping[str, Any], prompt: _Prompt) ->
         "cells": notebook.read_cells(dict.fromkeys(numbers)),
         "stream": not options["no_stream"],
         "typed": prompt.typed,
+        "filled": prompt.filled,
     }
     if options["image"]:
         from kimi_magic.context.pictures import read_picture
@@ -156,9 +158,12 @@ def _filled(notebook: Notebook, options: Mapping[str, Any], body: str) -> _Promp
     detail = Detail.of(notebook.settings.summary_values, options["var_rows"])
     draw = _drawer(notebook, options, tokens) if detail.values == "rows" else None
     attached: list[Attached] = []
-    content = fill(pieces, evaluate, tokens=tokens, draw=draw, detail=detail, attached=attached)
+    filled: list[str] = []
+    content = fill(
+        pieces, evaluate, tokens=tokens, draw=draw, detail=detail, attached=attached, texts=filled
+    )
     sources = tuple(piece.source for piece in pieces if isinstance(piece, Expression))
-    return _Prompt(content, body, sources, tuple(attached))
+    return _Prompt(content, body, sources, tuple(attached), tuple(filled))
 
 
 def _drawer(

@@ -209,6 +209,14 @@ def _chats(notebook: Notebook, _: str) -> None:
     notebook.say(columns(rows) if rows[1:] else "There is no chat yet: a %%kimi cell begins one.")
 
 
+@verb("usage", "list what this session used: tokens and cost, by chat and model")
+def _usage(notebook: Notebook, _: str) -> None:
+    from kimi_magic.jupyter.usage_list import describe_usage
+
+    accounts = notebook.session.connector.spending.accounts()
+    notebook.say(describe_usage(accounts, notebook.settings.most_spent))
+
+
 @verb(
     "chat NAME [--all]",
     "switch to a chat and show it; --all includes turns that were set aside",
@@ -358,13 +366,15 @@ def _endpoints(notebook: Notebook, _: str) -> None:
 
 
 @verb(
-    "snippet [FORM] [--turn N] [-c CHAT] [--out FILE]",
+    "snippet [FORM] [--turn N] [-c CHAT] [--chat] [--with-data] [--out FILE]",
     "write a turn as a program: python, langchain, node or curl",
     "snippet curl",
     completes=["forms"],
     options=[
         Option(("--turn",), "the turn, counted from 1; by default the latest", "N", int),
-        Option(("-c", "--chat"), "the chat of the turn", "CHAT", completes="chats"),
+        Option(("-c",), "the chat of the turn", "CHAT", completes="chats"),
+        Option(("--chat",), "write the whole conversation, not the one turn"),
+        Option(("--with-data",), "write the data that was sent, not placeholders"),
         Option(("-o", "--out"), "write the program to this file", "FILE"),
     ],
 )
@@ -374,7 +384,9 @@ def _snippet(notebook: Notebook, line: str) -> None:
 
     options, words = _parse("snippet", line)
     form = words[0] if words else "python"
-    code = notebook.session.snippet(notebook.find_reply(options["chat"], options["turn"]), form)
+    reply = notebook.find_reply(options["c"], options["turn"])
+    how = {name: options[name] for name in ("chat", "with_data")}
+    code = notebook.session.snippet(reply, form, **how)
     if options["out"]:
         try:
             Path(options["out"]).expanduser().write_text(code, "utf-8", newline="\n")

@@ -30,7 +30,7 @@ class Option:
     @property
     def name(self) -> str:
         """The long flag as a Python name."""
-        return self.flags[-1].removeprefix("--").replace("-", "_")
+        return self.flags[-1].lstrip("-").replace("-", "_")
 
     @property
     def usage(self) -> str:
@@ -83,7 +83,8 @@ OPTIONS = (
     ),
     Option(
         ("--schema",),
-        "require an answer of this class, or with these fields: 'name, age int, tags list'",
+        "require an answer of this class, or with these fields: 'name, age int, tags list', "
+        "'list[name, age int]'",
         "TYPE|FIELDS",
         completes="callables",
     ),

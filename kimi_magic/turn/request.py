@@ -18,8 +18,10 @@ from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.wire.connector import Connector, Target
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
+from kimi_magic.wire.spending import uncounted
 
 __all__ = [
+    "CONTINUE",
     "TurnRequest",
     "again",
     "answered",
@@ -88,6 +90,8 @@ class TurnRequest:
         The expressions whose values stand in the prompt.
     attached : tuple of Attached
         What is told of these values.
+    filled : tuple of str
+        The texts of those values that are data, rather than a word or a number.
     cells : tuple
         Earlier cells that go along.
     images : tuple of ImagePart
@@ -137,6 +141,7 @@ class TurnRequest:
     variables: Any = None
     expressions: tuple[str, ...] = ()
     attached: tuple[Attached, ...] = ()
+    filled: tuple[str, ...] = ()
     cells: tuple[Any, ...] = ()
     images: tuple[ImagePart, ...] = ()
     var_tokens: int | None = None
@@ -231,6 +236,7 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
         images=(),
         expressions=(),
         attached=(),
+        filled=(),
     )
 
 
@@ -399,6 +405,8 @@ def left_out(request: TurnRequest, target: Target, settings: Settings) -> list[s
             model.effort(settings.effort, target.endpoint)
         except KimiError as error:
             notices.append(f"The setting effort is left out: {str(error).partition(':')[0]}.")
+    if why := uncounted(settings.most_spent, model, target.endpoint, target.model):
+        notices.append(why)
     return notices
 
 

@@ -454,16 +454,19 @@ class _Run:
         if send.whole:
             body["stream"] = False
             body.pop("stream_options", None)
-        inbox, held = self._lane.inbox, self._lane.held
+        turn, inbox, held = self._turn, self._lane.inbox, self._lane.held
+        meter = self._outgoing.meter(turn.connector.spending, send, target, body)
         if self._taping and self._loop:
             gives_way = self._may_give_way(target)
             steps = self._loop.steps
-            return self._taping.open(body, target, steps, inbox, held, gives_way=gives_way)
+            return self._taping.open(
+                body, target, steps, inbox, held, meter=meter, gives_way=gives_way
+            )
         # Anew each time: the embedded engine may have been ended since.
-        resolved = self._turn.connect(self._prepares)
-        known_keys = self._turn.connector.known_keys()
+        resolved = turn.connect(self._prepares)
+        keys = turn.connector.known_keys()
         record = resolved.target.record
-        return Opened(resolved.client.chat(body, known_keys, inbox, record, held=held))
+        return Opened(resolved.client.chat(body, keys, inbox, record, held=held, meter=meter))
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
@@ -520,6 +523,7 @@ class _Run:
         values = tuple(result.value for step in steps for result in step.tool_results)
         functions = turn.toolset.functions if turn.toolset else {}
         reply = Reply(self._record(error), self._data, error, functions, turn.shown_in, values)
+        reply = replace(reply, filled=turn.request.filled)
         if error is not None:
             error.reply = reply
         return reply

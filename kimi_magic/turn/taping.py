@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kimi_magic.secrets.keys import Key
     from kimi_magic.turn.runner import PreparedTurn
     from kimi_magic.wire.client import Client, Exchange
+    from kimi_magic.wire.spending import Meter
 
 __all__ = ["Taping"]
 
@@ -86,11 +87,13 @@ class Taping:
         inbox: Inbox,
         held: Held,
         *,
+        meter: Meter,
         gives_way: bool,
     ) -> Opened:
         """Look a request up, and make what answers it ready.
 
-        ``gives_way``: another model answers where the server does not have this one.
+        ``meter`` counts it if it is sent. ``gives_way``: another model answers where the server
+        does not have this one.
 
         Raises
         ------
@@ -111,7 +114,13 @@ class Taping:
         recorder = Recorder(resolved.client.transport)
         keys = self._turn.connector.known_keys()
         exchange = resolved.client.chat(
-            self._sendable(body, keys), keys, inbox, model, held=held, transport=recorder
+            self._sendable(body, keys),
+            keys,
+            inbox,
+            model,
+            held=held,
+            transport=recorder,
+            meter=meter,
         )
         sending = _Sending(body, target, asked)
 

@@ -35,6 +35,7 @@ from kimi_magic.wire.endpoints import (
     from_environment,
 )
 from kimi_magic.wire.models import Model, ModelCatalogue, newest
+from kimi_magic.wire.spending import Spending
 
 if TYPE_CHECKING:
     from kimi_magic.wire.client import Client
@@ -97,6 +98,7 @@ class Connector:
     """The endpoints of a session, and the ways to them."""
 
     def __init__(self) -> None:
+        self.spending = Spending()
         self.introduced = False  # True once the user was told that the practice model answers
         # The models that give no logprobs, each with the name and the address of its endpoint.
         self.without_logprobs: set[tuple[str, str, str]] = set()

@@ -49,7 +49,7 @@ NAMES: Names = {
         ("%kimi snippet cu", ["curl"]),
         ("%kimi snippet -c re", ["review"]),
         ("%kimi snippet -c review --turn 2 cu", ["curl"]),
-        ("%kimi snippet curl --", ["--turn", "--chat", "--out"]),
+        ("%kimi snippet curl --", ["--turn", "--chat", "--with-data", "--out"]),
         ("%kimi ask --ra", ["--raw"]),
         ("%kimi fix -v sa", ["sales"]),
         ("%kimi ask wh", None),

@@ -70,8 +70,8 @@ def test_a_cell_typed_in_a_terminal(scripted_server: ScriptedServer) -> None:
     assert sent == "Which one is bigger,\n9.11 or 9.9?"
     assert "Compare the tenths." in shown
     assert "kept True It is **9.9**." in shown
-    assert "Out[2]" not in shown
-    assert "Out[4]" not in shown
+    assert "Out[2]: " not in shown
+    assert "Out[4]: " not in shown
     assert shown.count("Once more.") == 2  # where it was asked, and in Out[6]
     assert "Out[5]: Reply(text='Unseen.'" in shown
     assert "Out[6]: Reply(text='Once more.'" in shown
