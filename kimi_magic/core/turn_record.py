@@ -88,6 +88,8 @@ class TurnRecord:
     replayed : str
         The tape that answers came from, ``lesson.tape`` or ``lesson.tape, inputs differ``; "" where
         all were asked for.
+    sweep : str
+        The row of a ``kimi.sweep`` that asked, by which a later sweep finds it; "" elsewhere.
     """
 
     steps: tuple[Step, ...] = ()
@@ -109,6 +111,7 @@ class TurnRecord:
     trajectories: tuple[TurnRecord, ...] = ()
     agreement: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     replayed: str = ""
+    sweep: str = ""
 
     @property
     def text(self) -> str:

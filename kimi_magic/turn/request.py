@@ -104,6 +104,8 @@ class TurnRequest:
         Trajectories that are there already, to be aggregated.
     logprobs : bool or None
         Ask how likely each token was.
+    sweep : str
+        The mark of the row of a sweep that asks.
     """
 
     prompt: str | Sequence[Any]
@@ -138,6 +140,7 @@ class TurnRequest:
     equal: Callable[[Any, Any], bool] | None = None
     attempts: tuple[Reply, ...] = ()
     logprobs: bool | None = None
+    sweep: str = ""
 
     @property
     def continues(self) -> bool:

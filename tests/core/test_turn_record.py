@@ -150,6 +150,7 @@ HEAVY = st.builds(
     trajectories=several(RECORDS),
     agreement=st.dictionaries(TEXTS, several(COUNTS), max_size=3),
     replayed=TEXTS,
+    sweep=TEXTS,
 )
 
 
