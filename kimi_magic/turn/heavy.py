@@ -56,6 +56,7 @@ _SAID_BY_EACH = (TurnPrepared, TurnStarted, Notice)  # before its answer begins
 _ANSWERING = (ReasoningDelta, ContentDelta, ToolCallStarted, StepFinished)
 MOST_OF_WINDOW = 0.75
 CENT = 0.01  # dollars
+NEVER_BEGAN = "Stopped before it began."
 EMPTY = "its answer is empty"
 MAJORITY = "The aggregation failed ({why}): the answer of the majority stands, {vote}."
 
@@ -150,6 +151,7 @@ class _HeavyRun:
         self._compared: dict[tuple[int, int], bool] = {}  # answers, by the numbers of two
         self._opened: TurnStarted | None = None  # as it was told latest
         self._noticed: set[str] = set()
+        self._lanes = 0  # that were told of
         self._aggregated: dict[int, Reply] = {}  # the aggregation's reply, once it has ended
         self._majority: Reply | None = None  # where the aggregation failed
         self._vote = Vote()
@@ -168,8 +170,10 @@ class _HeavyRun:
                 error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
             except GeneratorExit:
                 left = TurnInterrupted("No more events were asked for.")
+                self._end_all()
                 self._tell(TurnFinished(self._reply(left)))
                 raise
+            yield from self._end_all()
             reply = self._reply(error)
             notice = set_aside(self._chat, self._turn.place, reply.record)
             last = [self._tell(Notice(notice))] if notice else []
@@ -216,6 +220,7 @@ class _HeavyRun:
         yield self._tell(Notice(heavy.announcement()))
         if most == 1 < heavy.count:
             yield self._tell(Notice(ONE_AT_A_TIME))
+        self._lanes = heavy.count
         yield self._tell(LanesStarted(heavy.count))
         answering: set[int] = set()
         with closing(side_by_side(lanes, turns, self._agree)) as envelopes:
@@ -227,11 +232,24 @@ class _HeavyRun:
                 elif isinstance(envelope.event, _SAID_BY_EACH) and envelope.lane not in answering:
                     yield from self._of_all(envelope.event)
                 yield envelope
+        yield from self._end_all()
         saved = sum(isinstance(reply.error, TurnInterrupted) for reply in self._replies.values())
         if saved and self._agree():
             most = self._take_vote().most
             said = EARLY.format(most=most, ended=len(self._ended), saved=saved)
             yield self._tell(Notice(said))
+
+    def _end_all(self) -> list[Envelope]:
+        """End the trajectories that were stopped before they began, so that each has its number."""
+        left = [n for n in range(1, self._lanes + 1) if n not in self._replies]
+        for number in left:
+            error = TurnInterrupted(NEVER_BEGAN)
+            model = self._opened.model if self._opened else ""
+            failure = Failure(type(error).__name__, NEVER_BEGAN)
+            self._replies[number] = error.reply = Reply(
+                TurnRecord(model=model, failure=failure), error=error
+            )
+        return [self._tell(TurnFinished(self._replies[number]), number) for number in left]
 
     def _of_all(self, event: Event) -> Iterator[Envelope]:
         """Tell once, of the turn, what each trajectory tells as it begins."""

@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from kimi_magic.chats.journal_fragments import Fragments, recovered
 from kimi_magic.core.events import (
     Aggregating,
     ContentDelta,
+    Envelope,
     LaneEvent,
     LanesStarted,
     Notice,
@@ -199,6 +201,61 @@ def test_an_interrupt_keeps_those_that_ended(server: ScriptedServer, session: Se
     asked = server.requests[-1].body["messages"][-1]["content"]
     assert "2 independent attempts" in asked
     assert [m["content"] for m in again.messages[-2:]] == ["x", "both"]
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["interrupt", "leaves"])
+def test_trajectories_that_never_began_have_their_numbers(
+    server: ScriptedServer,
+    session: Session,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    leaves: bool,
+) -> None:
+    """An interrupt comes through while the first one reaches its server."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    session.settings.journal = str(tmp_path / "journal.sqlite3")
+    request = make_request("x", heavy=4, chat="main")
+    heard = Ended()
+    running = session._prepare(request).run([heard, *session.journal_sinks(request)])
+    yielded = []
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        if not leaves:
+            patch.setattr(session.connector, "connect", interrupted)
+        for envelope in running:
+            if envelope and isinstance(envelope.event, TurnFinished):
+                yielded.append(envelope.lane)
+            if leaves and envelope and envelope.lane == 1:
+                break
+    running.close()
+    reply = heard.replies[0]
+    assert [str(each.error) for each in reply.trajectories[1:]] == ["Stopped before it began."] * 3
+    assert [type(each.error) for each in reply.trajectories] == [kimi.TurnInterrupted] * 4
+    assert reply.agreement == {}
+    assert list(heard.replies) == [1, 2, 3, 4, 0]
+    assert yielded == ([] if leaves else [1, 2, 3, 4, 0])
+    (kept,) = kimi.journal.turns()
+    assert [str(each.error) for each in kept.trajectories[1:]] == ["Stopped before it began."] * 3
+    assert record_of(reply).data["text/plain"].count("Stopped") >= 4
+    script(server, *"abab")
+    again = session.ask(session.to_continue("main"), show=False)
+    assert [each.error for each in again.trajectories] == [None] * 4
+
+
+class Ended:
+    """A sink that keeps the replies of all lanes."""
+
+    def __init__(self) -> None:
+        self.replies: dict[int, Reply] = {}
+
+    def handle(self, envelope: Envelope) -> None:
+        if isinstance(envelope.event, TurnFinished):
+            self.replies[envelope.lane] = envelope.event.reply
+
+    def tick(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def test_one_trajectory_alone_is_asked_again_with_the_others(
