@@ -375,7 +375,9 @@ class Session:
         if request.judge:
             own = self._prepare_one(judge, ask_for_key=ask_for_key)
         count = request.heavy or len(request.attempts)
-        return HeavyTurn(turn, replace(own, toolset=None), count)
+        heavy = HeavyTurn(turn, replace(own, toolset=None), count)
+        heavy.check()
+        return heavy
 
     @whole_imports()
     def _prepare_one(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:

@@ -10,7 +10,15 @@ from typing import Any
 
 from kimi_magic.core.messages import Message, Usage
 
-__all__ = ["CHARS_PER_TOKEN", "Calibration", "ContextWindow", "estimate"]
+__all__ = [
+    "CHARS_PER_TOKEN",
+    "LONG_ENOUGH",
+    "MARGIN",
+    "MOST_FACTOR",
+    "Calibration",
+    "ContextWindow",
+    "estimate",
+]
 
 CHARS_PER_TOKEN = 4
 PER_MESSAGE = 4  # tokens for the role and its marks
