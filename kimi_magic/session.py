@@ -34,6 +34,7 @@ from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
 from kimi_magic.turn.request import (
+    ELSEWHERE,
     TurnRequest,
     check_heavy,
     continuation,
@@ -269,7 +270,16 @@ class Session:
         """
         from kimi_magic.export import program_of, write
 
-        return self.redact(write(program_of(reply, self.connector.known_keys()), form))
+        how: dict[str, Any] = {}
+        if reply.trajectories:
+            from kimi_magic.turn.aggregation import PROMPT, room_for_attempts
+
+            endpoint = self.connector.catalogue.of(reply.record.endpoint) or ELSEWHERE
+            judge = self.connector.target(endpoint, str(reply.record.parameters.get("model") or ""))
+            how["prompt"] = self.settings.heavy_prompt or PROMPT
+            how["chars"] = room_for_attempts(judge.record.context_window)
+        program = program_of(reply, self.connector.known_keys(), **how)
+        return self.redact(write(program, form))
 
     @whole_imports()
     def load(self, path: str | os.PathLike[str]) -> list[Chat]:

@@ -17,7 +17,7 @@ from kimi_magic.core.messages import ImagePart, Message, Part, join_parts
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clip, cut_middle
 
-__all__ = ["PROMPT", "aggregation_message"]
+__all__ = ["PROMPT", "aggregation_message", "room_for_attempts"]
 
 PROMPT = """\
 {count} independent attempts were made at the problem below. Each is given with an abridged trace \
@@ -49,6 +49,11 @@ _MARK = re.compile(r"<(?=/?(?:attempt|reasoning|answer)\b)", re.IGNORECASE)
 MAX_CALL, MAX_RESULT = 300, 600  # characters of a tool call and of its result in a trace
 LEAST_ROOM = 2000  # characters
 ABOVE = "(It stands above, in full.)"  # in the place of a problem too long to be restated
+
+
+def room_for_attempts(window: int) -> int:
+    """Return the characters that attempts may take beside an ordinary problem, in a program."""
+    return round(window * CHARS_PER_TOKEN / 2)
 
 
 def aggregation_message(

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kimi_magic.chats.chat import Chat
 from kimi_magic.chats.context_window import LONG_ENOUGH, MARGIN, MOST_FACTOR, estimate
@@ -406,6 +407,7 @@ class _HeavyRun:
         record = replace(
             whole,
             usage=usage,
+            parameters=_with_tools(whole.parameters, attempts),
             trajectories=tuple(reply.record for reply in attempts),
             agreement=self._agreement,
             failure=Failure(type(error).__name__, str(error)) if error else None,
@@ -430,6 +432,13 @@ class _HeavyRun:
         envelope = Envelope(time.monotonic() - self._began, event, lane)
         self._sinks.handle(envelope)
         return envelope
+
+
+def _with_tools(sent: Mapping[str, Any], attempts: Sequence[Reply]) -> Mapping[str, Any]:
+    """Return parameters with the tools that the trajectories were offered."""
+    offered = (reply.record.parameters.get("tools") for reply in attempts)
+    tools = next(filter(None, offered), None)
+    return {**sent, "tools": tools} if tools and "tools" not in sent else sent
 
 
 def _limit(turn: PreparedTurn) -> tuple[Target, int]:

@@ -19,6 +19,7 @@ from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
 
 __all__ = [
+    "ELSEWHERE",
     "TurnRequest",
     "again",
     "answered",
