@@ -119,8 +119,9 @@ def test_the_tools_run_in_each_attempt(
         return 2 * n
 
     def script_it() -> None:
-        for _ in range(2):
-            lab.reply(reasoning="Call.", tool_calls=[{"name": "double", "arguments": {"n": 21}}])
+        call = {"name": "double", "arguments": {"n": 21}}
+        for _ in range(2):  # so late that each attempt has asked
+            lab.reply(reasoning="Call.", tool_calls=[call], delay=1)
         for text in ("42", "42, surely", "So 42."):
             lab.reply(text)
 
