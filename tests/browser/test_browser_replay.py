@@ -167,6 +167,7 @@ def test_a_replay_in_a_file_is_its_record(bench: Bench, scripted_server: Scripte
         controls.focus()
         bench.page.keyboard.press(key)
     bench.turn.locator("strong", has_text="February").wait_for()
+    assert bench.page.evaluate("() => kimi.notebook.model.cells.length") == 1, "a is no cell above"
     bench.page.evaluate("() => kimi.kernel.restart()")
     bench.open()
     bench.record.locator("strong", has_text="February").wait_for()

@@ -852,6 +852,10 @@ class Drawing extends Body {
     this.root.insertBefore(this.controls.element, this.end);
     this.root.addEventListener("keydown", (event) => this.controls.press(event));
     this.root.setAttribute("data-lm-suppress-shortcuts", "true"); // arrows would choose a cell
+    // Notebook 7 asks the element that has the focus first: A would insert a cell.
+    this.root.addEventListener("focusin", ({ target }) => {
+      /** @type {Element} */ (target).setAttribute("data-lm-suppress-shortcuts", "true");
+    });
   }
 
   addStrip(before) {
