@@ -37,6 +37,7 @@ from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
 from kimi_magic.turn.request import (
     CONTINUE,
+    ELSEWHERE,
     TurnRequest,
     check_heavy,
     continuation,
@@ -358,7 +359,15 @@ class Session:
         # A request to go on means nothing without the answer that it goes on with.
         chat = chat or reply.record.prompt == CONTINUE
         reply, notes = leave_out(reply, chat=chat, with_data=with_data, values=values)
-        program = program_of(reply, self.connector.known_keys())
+        how: dict[str, Any] = {}
+        if reply.trajectories:
+            from kimi_magic.turn.aggregation import PROMPT, room_for_attempts
+
+            endpoint = self.connector.catalogue.of(reply.record.endpoint) or ELSEWHERE
+            judge = self.connector.target(endpoint, str(reply.record.parameters.get("model") or ""))
+            how["prompt"] = self.settings.heavy_prompt or PROMPT
+            how["chars"] = room_for_attempts(judge.record.context_window)
+        program = program_of(reply, self.connector.known_keys(), **how)
         program = replace(program, notes=(*program.notes, *notes))
         return self.redact(write(program, form))
 
@@ -470,7 +479,9 @@ class Session:
         if request.judge:
             own = self._prepare_one(judge, ask_for_key=ask_for_key)
         count = request.heavy or len(request.attempts)
-        return HeavyTurn(turn, replace(own, toolset=None), count)
+        heavy = HeavyTurn(turn, replace(own, toolset=None), count)
+        heavy.check()
+        return heavy
 
     @whole_imports()
     def _prepare_one(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:

@@ -10,7 +10,15 @@ from typing import Any
 from kimi_magic.core.messages import Message, Usage
 from kimi_magic.core.sent import CHARS_PER_TOKEN, estimate
 
-__all__ = ["CHARS_PER_TOKEN", "Calibration", "ContextWindow", "estimate"]
+__all__ = [
+    "CHARS_PER_TOKEN",
+    "LONG_ENOUGH",
+    "MARGIN",
+    "MOST_FACTOR",
+    "Calibration",
+    "ContextWindow",
+    "estimate",
+]
 
 # A single answer corrects the estimate within these bounds, and only where the request was long:
 # in a short one the chat template weighs more than the messages.

@@ -6,7 +6,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -303,6 +303,18 @@ class Journal:
         under_way = len(named) - len(over)
         return Forgotten(deleted.turns, before - after, deleted.bytes, under_way, is_clean)
 
+    def of_sweep(self, marks: Collection[str], notebook: str) -> Iterator[StoredTurn]:
+        """Yield the turns that a notebook's sweeps brought to an answer, the latest of each mark.
+
+        Raises
+        ------
+        KimiError
+            The file cannot be read.
+        """
+        wanted = frozenset(marks)
+        found = {mark: number for number, mark in self._rows(_SWEPT, [notebook]) if mark in wanted}
+        yield from self.numbered(sorted(found.values()))
+
     def _whole(self, turn: StoredTurn) -> StoredTurn:
         rows = self._rows(
             "SELECT data FROM fragments WHERE record = ? ORDER BY place", [turn.number]
@@ -361,6 +373,13 @@ def replies(turns: Iterable[StoredTurn]) -> Iterator[Reply]:
             yield reply
 
 
+# Rows of a sweep are in no chat. The first test spares most records a reading of their JSON.
+_SWEPT = """
+SELECT id, json_extract(record, '$.sweep') FROM records
+WHERE chat IS NULL AND notebook = ? AND state = 'done'
+    AND CASE WHEN instr(record, '"sweep":') THEN json_valid(record) ELSE 0 END
+ORDER BY id
+"""
 # In SQLite a column holds values of any type: another program may have written what fits none.
 _TURNS = """
 SELECT r.id, CAST(c.name AS TEXT), CAST(r.notebook AS TEXT), CAST(r.state AS TEXT),

@@ -99,6 +99,7 @@ def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
         cell="",  # the notebook's own id of the cell holds
         run="",
         started=record.started if times else 0.0,
+        sweep="",  # found in the journal alone
     )
 
 

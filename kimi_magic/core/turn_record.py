@@ -92,6 +92,8 @@ class TurnRecord(Shown):
         differ``; "" where all were asked for.
     outline : Sent
         What the first request held: names and counts, and no value of the notebook.
+    sweep : str
+        The row of a ``kimi.sweep`` that asked, by which a later sweep finds it; "" elsewhere.
     """
 
     steps: tuple[Step, ...] = ()
@@ -114,6 +116,7 @@ class TurnRecord(Shown):
     agreement: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     replayed: str = ""
     outline: Sent = field(default_factory=Sent)
+    sweep: str = ""
 
     def _facts(self) -> Iterator[tuple[str, Any]]:
         yield "prompt", self.prompt

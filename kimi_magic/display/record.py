@@ -30,7 +30,7 @@ from kimi_magic.core.text import (
     without_stacks,
 )
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
-from kimi_magic.display.html.confidence import confidence_html, confidence_text
+from kimi_magic.display.html.confidence import MOST_ROWS, confidence_html, confidence_text
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html, result_text
@@ -95,7 +95,10 @@ _ASIDE = "opacity:.65"
 _BEFORE_BLANK = re.compile(r"\n([ \t]*)(?=\n)")
 _FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 CALL_WIDTH = 70
-MARKED_SHARE = 2  # of max_chars, the part that the marked tokens take with their HTML
+# Of max_chars, the part that the marked tokens of an answer take with their HTML. Those of the
+# reasoning take half of that, and so do the answers of all trajectories, and their reasoning.
+MARKED_SHARE = 2
+ROWS_OF_LANE = 5
 MIN_TURN = 2000  # characters of a turn in a chat
 RECORDED_RESULT = "recorded result"
 EMPTY = "The chat is empty."
@@ -189,9 +192,7 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
     if timeline.lanes:
         pieces.insert(timeline.lanes_at, _lanes_html(timeline, options))
     pieces[:0] = _sent_html(timeline)
-    if tokens := _tokens(timeline):
-        marked = confidence_html(tokens, options.max_chars // MARKED_SHARE)
-        pieces.append(_details("Tokens of the answer", marked, is_open=True))
+    pieces += _marked(timeline, options)
     facts = [timeline.head]
     if (reply := timeline.reply) is not None:
         facts += [f"{len(reply.steps)} steps"] if len(reply.steps) > 1 else []
@@ -217,10 +218,42 @@ def _badge(timeline: Timeline) -> str:
     return f' <span title="{title}" style="{_BADGE}">{plain_html(timeline.tape)}</span>'
 
 
+def _marked(timeline: Timeline, options: ViewOptions, lanes: int = 0) -> list[str]:
+    """Show the tokens of the answer and of the reasoning by how likely they were.
+
+    Those of one of ``lanes`` trajectories are folded, and share the room of one turn.
+    """
+    room = options.max_chars // MARKED_SHARE
+    panels = []
+    if tokens := _tokens(timeline):
+        own = room // (2 * lanes) if lanes else room
+        html = confidence_html(tokens, own, rows=ROWS_OF_LANE if lanes else MOST_ROWS)
+        panels.append(_details("Tokens of the answer", html, is_open=not lanes))
+    if not options.hide_reasoning and (tokens := _tokens_of_reasoning(timeline)):
+        own = room // (2 * max(lanes, 1))
+        html = confidence_html(tokens, own, rows=ROWS_OF_LANE if lanes else MOST_ROWS)
+        panels.append(_details("Tokens of the reasoning", html))
+    return panels
+
+
 def _tokens(timeline: Timeline) -> tuple[TokenLogprob, ...]:
     """Return the tokens of the final answer, if it is known of any how likely it was."""
     steps = timeline.reply.record.steps if timeline.reply else ()
-    tokens = steps[-1].logprobs if steps else ()
+    return _known(steps[-1].logprobs if steps else ())
+
+
+def _tokens_of_reasoning(timeline: Timeline) -> tuple[TokenLogprob, ...]:
+    """Return the tokens of the reasoning of all steps, as `_tokens` those of the answer."""
+    steps = timeline.reply.record.steps if timeline.reply else ()
+    between = TokenLogprob("\n\n")
+    joined: list[TokenLogprob] = []
+    for step in steps:
+        if tokens := _known(step.reasoning_logprobs):
+            joined += [between, *tokens] if joined else tokens
+    return tuple(joined)
+
+
+def _known(tokens: tuple[TokenLogprob, ...]) -> tuple[TokenLogprob, ...]:
     return tokens if any(token.logprob is not None for token in tokens) else ()
 
 
@@ -244,7 +277,8 @@ def _lanes_html(timeline: Timeline, options: ViewOptions) -> str:
     """Show the trajectories, folded twice: all of them, and each for itself."""
     cards = []
     for number, lane in timeline.lanes.items():
-        inside = "\n".join([*_pieces(lane, options), *_cut(lane.left_out)])
+        marked = _marked(lane, options, len(timeline.lanes))
+        inside = "\n".join([*_pieces(lane, options), *marked, *_cut(lane.left_out)])
         title = escape(lane_line(timeline, number))
         cards.append(_folding(title, _inside(inside), _CARD, is_open=False))
     title = escape(" · ".join(filter(None, [lanes_line(timeline), timeline.vote])))

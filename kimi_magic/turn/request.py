@@ -22,6 +22,7 @@ from kimi_magic.wire.spending import uncounted
 
 __all__ = [
     "CONTINUE",
+    "ELSEWHERE",
     "TurnRequest",
     "again",
     "answered",
@@ -116,6 +117,8 @@ class TurnRequest:
         Ask how likely each token was.
     typed : str
         The prompt as it was typed, before its templates were filled in; "" for the prompt itself.
+    sweep : str
+        The mark of the row of a sweep that asks.
     """
 
     prompt: str | Sequence[Any]
@@ -154,6 +157,7 @@ class TurnRequest:
     attempts: tuple[Reply, ...] = ()
     logprobs: bool | None = None
     typed: str = ""
+    sweep: str = ""
 
     @property
     def continues(self) -> bool:

@@ -552,6 +552,7 @@ class _Run:
             run=turn.place.run,
             fresh=request.fresh,
             started=self._started,
+            sweep=request.sweep,
             parameters=self._draft.recorded(self._sent) if self._draft else {},
             endpoint=endpoint.facts,
             failure=Failure(type(error).__name__, str(error)) if error else None,

@@ -163,6 +163,7 @@ HEAVY = st.builds(
     agreement=st.dictionaries(TEXTS, several(COUNTS), max_size=3),
     replayed=TEXTS,
     outline=OUTLINES,
+    sweep=TEXTS,
 )
 
 

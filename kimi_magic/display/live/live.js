@@ -141,6 +141,7 @@ class Turn {
   /** @type {{text: string, groups: [string, number[]][]} | null} */ vote = null;
   /** @type {HTMLElement | null} */ copier = null; // the button that waits for the answer's text
   /** @type {Replay | null} */ replay = null;
+  /** @type {string} */ mount = ""; // of a replay, the id of its widget
   /** @type {number | null} */ time = null; // of a replay, in seconds of the turn
 
   now() {
@@ -877,6 +878,10 @@ class Drawing extends Body {
     this.root.insertBefore(this.controls.element, this.end);
     this.root.addEventListener("keydown", (event) => this.controls.press(event));
     this.root.setAttribute("data-lm-suppress-shortcuts", "true"); // arrows would choose a cell
+    // Notebook 7 asks the element that has the focus first: A would insert a cell.
+    this.root.addEventListener("focusin", ({ target }) => {
+      /** @type {Element} */ (target).setAttribute("data-lm-suppress-shortcuts", "true");
+    });
   }
 
   addStrip(before) {
@@ -1121,6 +1126,35 @@ const place = (model, { cell, mount, age, data, metadata }) => {
   return false;
 };
 
+const saving = new WeakSet(); // cells of which a replay is kept out of the file
+
+/**
+ * Save the record alone where a replay is shown: opened again, its widget would be an error.
+ *
+ * The front end takes the file from the cells' own toJSON at the moment of saving.
+ */
+const saveRecord = (model, mount) => {
+  const cells = model.widget_manager?.context?.model?.cells;
+  for (let i = 0; mount && i < (cells?.length ?? 0); i++) {
+    const { sharedModel, outputs } = cells.get(i);
+    let shows = false;
+    for (let j = 0; j < (outputs?.length ?? 0); j++) {
+      shows ||= outputs.get(j).data?.[MOUNT]?.model_id === mount;
+    }
+    if (!shows || saving.has(sharedModel) || !sharedModel?.toJSON) continue;
+    saving.add(sharedModel);
+    const whole = sharedModel.toJSON.bind(sharedModel);
+    sharedModel.toJSON = () => {
+      const cell = whole();
+      const kept = (output) => {
+        const { [MOUNT]: widget, ...data } = output.data ?? {};
+        return widget && data["text/html"] ? { ...output, data } : output;
+      };
+      return cell.outputs ? { ...cell, outputs: cell.outputs.map(kept) } : cell;
+    };
+  }
+};
+
 export default () => {
   const turn = new Turn();
   const page = Math.random().toString(36).slice(2);
@@ -1132,6 +1166,8 @@ export default () => {
     if (message.record && place(model, message.record)) model.send({ placed: true });
     if (message.replay && !turn.replay) {
       turn.replay = new Replay(turn, message.replay, drawings);
+      turn.mount = message.mount;
+      saveRecord(model, turn.mount);
       for (const drawing of drawings) drawing.addControls();
       turn.replay.go(0);
     }
@@ -1177,6 +1213,7 @@ export default () => {
     render({ model, el }) {
       const drawing = new Drawing(turn, el, model);
       drawings.add(drawing);
+      saveRecord(model, turn.mount);
       return () => {
         drawings.delete(drawing);
         if (!drawings.size) turn.replay?.play(false);
