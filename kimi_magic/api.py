@@ -107,7 +107,8 @@ def ask(
         Ask how likely each token was, where the server tells: the record marks them, and
         ``reply.logprobs`` is a frame.
     variables : sequence of str or mapping, optional
-        Names of the notebook's variables, or names and values: their summaries go along.
+        Names of the notebook's variables, or names and values: their summaries go along. Behind a
+        name, ``:schema`` sends names, types and counts alone, ``:figures`` figures, too.
     schema : type, dict or str, optional
         What the answer is to hold: a pydantic model, dataclass, TypedDict, ``list[Model]``, a JSON
         Schema, or fields such as ``"name, age int, tags list"`` or ``"list[name, age int]"``.

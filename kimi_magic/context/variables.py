@@ -122,9 +122,11 @@ def _split(text: str) -> list[tuple[str, str, str]]:
         indexed = ast.parse(f"_[{text.strip().rstrip(',')},]", mode="eval").body
     except (SyntaxError, ValueError):
         raise PromptError(f"`{_one_line(text)}` names no variables.\n{_USAGE}") from None
-    if not (isinstance(indexed, ast.Subscript) and isinstance(indexed.slice, ast.Tuple)):
-        raise PromptError(f"`{_one_line(text)}` names no variables.\n{_USAGE}")
-    return [_named(entry) for entry in indexed.slice.elts]
+    match indexed:
+        case ast.Subscript(value=ast.Name(), slice=ast.Tuple(elts=entries)):
+            return [_named(entry) for entry in entries]
+    # Such as `a][b`, which makes an index of an index.
+    raise PromptError(f"`{_one_line(text)}` names no variables.\n{_USAGE}")
 
 
 def _named(entry: ast.expr) -> tuple[str, str, str]:

@@ -193,3 +193,49 @@ def test_a_turn_from_a_tape_says_so_to_everybody(bench: Bench, theme: str) -> No
     assert complaints(page, record) == []
     bench.shot(f"10-tape-record-{theme}")
     bench.theme("light")
+
+
+FRAME = """\
+import pandas as pd
+sales = pd.DataFrame({"email": [f"a{n}@example.org" for n in range(500)],
+                      "phone": ["+49 30 1234567"] * 500, "amount": range(500)})
+costs = sales[["amount"]]"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_was_sent_is_told_to_everybody(
+    bench: Bench, scripted_server: ScriptedServer, theme: str
+) -> None:
+    page, turn = bench.page, bench.turn
+    bench.theme(theme)
+    bench.python(FRAME)
+    scripted_server.reply("The first answer.")
+    bench.run("%%kimi\nFirst.")
+    bench.wait_for_record()
+    scripted_server.reply("It falls. " * 200, reasoning="Look at it.", rate=40)
+    bench.run("%%kimi -v sales,costs:schema -T trend\nHow many are {{ len(sales) }}?")
+    line = turn.locator(".kimi-sent summary")
+    line.wait_for()
+    said = line.inner_text()
+    assert said.startswith("Sent: sales (10 of 500 rows, looks personal: email, phone), costs (")
+    turn.get_by_text("It falls.").first.wait_for()
+    assert not turn.locator(".kimi-sent").evaluate("e => e.open")
+    bench.shot(f"11-sent-{theme}")
+    line.click()
+    turn.get_by_text("messages: 2 of earlier turns").wait_for()
+    assert complaints(page, ".kimi-turn") == []
+    narrow(bench, width=420)
+    assert too_wide(page, ".kimi-turn") <= 0
+    bench.shot(f"11-sent-narrow-{theme}")
+    bench.wait_for_record()
+    narrow(bench, width=1000)
+    record = bench.record.first
+    assert record.locator("summary").first.inner_text() == said
+    bench.shot(f"11-sent-record-{theme}")
+    record.locator("summary").first.click()
+    assert complaints(page, ".jp-OutputArea-output.jp-RenderedHTMLCommon") == []
+    bench.run("%%kimi -v sales --dry-run\nAnd now?")
+    page.get_by_text("History: 4 messages of earlier turns").wait_for()
+    page.get_by_text("Nothing was sent.").scroll_into_view_if_needed()
+    bench.shot(f"11-dry-run-{theme}")
+    bench.theme("light")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,6 +94,22 @@ def test_no_text_of_a_column_leaves(words: list[str], values: str) -> None:
     assert not any(word in text for word in words)
 
 
+class Slow(Own):
+    def __len__(self) -> int:
+        while True:
+            time.sleep(0.01)
+        return 0
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise ValueError(SECRET)
+
+
+def test_code_of_the_value_that_fails_or_takes_too_long() -> None:
+    for values in ("schema", "figures"):
+        assert summary_of(Slow(), detail=Detail(values)).text == "Slow object"
+
+
 @pytest.mark.parametrize(("rows", "shown"), [(0, 0), (1, 1), (3, 3), (10, 10), (30, 30), (80, 80)])
 def test_rows_are_counted(rows: int, shown: int) -> None:
     frame = pd.DataFrame({"n": range(80)})
@@ -108,7 +125,16 @@ def test_a_name_may_say_its_detail() -> None:
     assert details_of(names) == {
         "df": "schema", "model.coef": "figures", "runs['a:b'][0]": "rows",
     }  # fmt: skip
-    for wrong in ("df:nothing", "df:", "df:1", ":schema", "df:schema:rows", "df:schema.x"):
+    for wrong in (
+        "df][df",
+        "df] + df[0",
+        "df:nothing",
+        "df:",
+        "df:1",
+        ":schema",
+        "df:schema:rows",
+        "df:schema.x",
+    ):
         with pytest.raises(PromptError):
             find_variables([wrong], space)
     with pytest.raises(PromptError, match="one of `:rows`, `:figures`, `:schema`"):

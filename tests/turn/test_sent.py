@@ -43,6 +43,16 @@ def test_a_record_tells_what_went_along(
     assert kernel.run(code).stdout == f"2 0 ['df', 'df.n.max()', 'In[{number}]']\n"
 
 
+def test_as_plain_text(kernel: Kernel, asked: ScriptedServer) -> None:
+    kernel.run(FRAME)
+    for view in ("plain", "terminal"):
+        asked.reply("OK.", reasoning="Hm.")
+        kernel.run(f"%config KimiMagics.view = {view!r}")
+        said = " ".join(kernel.run("%%kimi --fresh -v df\nHi").stdout.split())
+        assert said.count("Sent: df (10 of 500 rows, looks personal: email), 2 messages") == 1
+        assert said.index("Sent: df") < said.index("Hm.")
+
+
 def test_a_prompt_alone_needs_no_line(kernel: Kernel, asked: ScriptedServer) -> None:
     for _ in range(2):
         asked.reply("OK.")

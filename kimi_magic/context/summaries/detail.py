@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from kimi_magic.context.summaries.reprs import describe_members
@@ -62,7 +62,7 @@ def describe_type(value: Any) -> str:
         return f"{type_name(value)} of {kind.__len__(value):,} {of}"
     if members := describe_members(value):
         return members
-    if inspect.isfunction(value):
+    if issubclass(kind, FunctionType):  # isinstance would ask `value.__class__`
         code = value.__code__
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         return f"function {value.__name__}, parameters: {', '.join(names) or 'none'}"

@@ -25,6 +25,7 @@ from kimi_magic.context.summaries.frames import (
 from kimi_magic.context.summaries.reprs import Repr, describe_members
 from kimi_magic.context.summaries.source_code import describe_code, describe_module
 from kimi_magic.context.summaries.tables import heading, table_summary
+from kimi_magic.context.walker import type_name
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import cut
@@ -76,7 +77,8 @@ def summary_of(value: object, *, tokens: int = 1500, detail: Detail = ROWS) -> S
         except USER_ERRORS:  # timed out
             found = None
         if found is None:
-            shown = _shown(value, limit) if detail.values == "rows" else describe_type(value)
+            whole = detail.values == "rows"
+            shown = _shown(value, limit) if whole else f"{type_name(value)} object"
             found = Summary(shown)
         return replace(found, text=cut(found.text, limit))
 
