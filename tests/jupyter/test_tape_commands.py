@@ -38,7 +38,7 @@ def test_a_tape_for_the_notebook(kernel: Kernel, at: str, scripted_server: Scrip
     kernel.run("n = 1")
     assert "The sum is 3." in str(kernel.run("%%kimi -e lab -o a\n1 + {{ n }}?", cell="a").record)
     assert "The sum is 3." in str(kernel.run("%%kimi -e lab -o b\n1 + {{ n }}?", cell="a").record)
-    assert kernel.run("print(repr(a.replayed), b.replayed)").stdout == "'' lesson.tape\n"
+    assert kernel.run("print(repr(a.replayed), b.replayed)").stdout == "'' lesson.tape, scripted\n"
     assert "1 exchange played, 1 recorded." in kernel.run("%kimi tape").stdout
     kernel.run("n = 2")
     kernel.run("%kimi tape lesson.tape --mode none")
@@ -57,7 +57,7 @@ def test_a_tape_for_one_cell(kernel: Kernel, at: str, scripted_server: ScriptedS
     scripted_server.reply("live")
     kernel.run("%%kimi -e lab --tape lesson.tape\nHello?", cell="a")
     kernel.run("%%kimi -e lab --tape lesson.tape -o again --frozen-tools\nHello?", cell="a")
-    assert kernel.run("print(again, again.replayed)").stdout == "one lesson.tape\n"
+    assert kernel.run("print(again, again.replayed)").stdout == "one lesson.tape, scripted\n"
     kernel.run("%%kimi -e lab -o live\nHello?", cell="a")
     assert kernel.run("print(repr(live.replayed))").stdout == "''\n"
     error = kernel.run("%%kimi --strict\nHello?", ok=False).error
@@ -93,7 +93,7 @@ def test_an_interrupt_in_a_played_answer(
     kernel.run("%kimi tape lesson.tape --speed real --mode none")
     ran = kernel.run("%%kimi -e lab\nTell", cell="a", ok=False, watch=watch, allow_stdin=True)
     assert ran.reply["ename"] == "TurnInterrupted"
-    assert kernel.run("print(kimi.last.replayed)").stdout == "lesson.tape\n"
+    assert kernel.run("print(kimi.last.replayed)").stdout == "lesson.tape, scripted\n"
 
 
 def test_a_kernel_that_is_killed_while_it_records(
