@@ -76,7 +76,8 @@ def _line(value: Any, room: int, depth: int) -> str:
     for name, fact in _facts(value):
         if sum(map(len, shown)) > room:
             break
-        shown.append(f"{name}={_word(fact, TEXT_CHARS, depth + 1)}")
+        word = _word(fact, TEXT_CHARS, depth + 1)
+        shown.append(word if name == "text" and not shown else f"{name}={word}")
     # A tuple's repr may stand in a terminal, which obeys some characters.
     line = replace_unprintable(without_stacks(", ".join(shown)))
     return f"{type(value).__name__}({clip(line, room)})"

@@ -184,9 +184,9 @@ def test_the_steps_of_a_reply_are_readable_in_a_cell() -> None:
     reply = Reply(TurnRecord((first, Step("Done.", finish_reason="stop"))))
     assert formatted(reply.steps) == {
         "text/plain": (
-            "(Step(text='', reasoning='Let me plot.', "
+            "(Step('', reasoning='Let me plot.', "
             'tool_calls=[plot({"month": "April"})], tool_results=[A figure.], tokens=15, '
-            "finish_reason='tool_calls'),\n Step(text='Done.', finish_reason='stop'))"
+            "finish_reason='tool_calls'),\n Step('Done.', finish_reason='stop'))"
         )
     }
     assert repr(result.outputs[0]) == "Output(image/png=50,000 characters, text/plain='<Figure>')"

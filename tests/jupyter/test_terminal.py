@@ -73,8 +73,8 @@ def test_a_cell_typed_in_a_terminal(scripted_server: ScriptedServer) -> None:
     assert "Out[2]: " not in shown
     assert "Out[4]: " not in shown
     assert shown.count("Once more.") == 2  # where it was asked, and in Out[6]
-    assert "Out[5]: Reply(text='Unseen.'" in shown
-    assert "Out[6]: Reply(text='Once more.'" in shown
+    assert "Out[5]: Reply('Unseen.'" in shown
+    assert "Out[6]: Reply('Once more.'" in shown
 
 
 def test_code_from_the_command_line(scripted_server: ScriptedServer) -> None:
@@ -102,8 +102,8 @@ def test_python_without_ipython(scripted_server: ScriptedServer) -> None:
             (">>> ", "exit()"),
         ],
     )
-    assert "Reply(text='First.'" not in shown
-    assert shown.count("Reply(text='Second.'") == 1
-    assert shown.count("Reply(text='Third.'") == 1
+    assert "Reply('First.'" not in shown
+    assert shown.count("Reply('Second.'") == 1
+    assert shown.count("Reply('Third.'") == 1
     assert "Fourth." in shown
-    assert "Reply(text='Fourth.'" not in shown
+    assert "Reply('Fourth.'" not in shown
