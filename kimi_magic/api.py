@@ -312,7 +312,7 @@ def tape(
     """
     session = current()
     choices = {"speed": speed, "strict": strict, "frozen_tools": frozen_tools}
-    use = session.use_of_tape(path, mode, **choices)
+    use = session.tapes.use_of(path, mode, **choices)
     leave = session.tapes.enter(use)
     try:
         yield use

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Chats, ChatTurn, Place
 from kimi_magic.config import Settings
-from kimi_magic.core.errors import KimiError, TapeError, TurnInterrupted, redact_errors
+from kimi_magic.core.errors import KimiError, TurnInterrupted, redact_errors
 from kimi_magic.core.events import Envelope, Event, LaneEvent, Sink, TurnFinished, TurnPrepared
 from kimi_magic.core.frontend import (
     can_answer,
@@ -47,6 +46,7 @@ from kimi_magic.turn.request import (
 )
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.turn.sinks import JournalSink
+from kimi_magic.turn.tapes_in_use import TapesInUse
 from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import Endpoint
 
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
     from kimi_magic.chats.journal_writer import JournalWriter
     from kimi_magic.secrets.keys import Key
     from kimi_magic.turn.heavy import HeavyTurn
-    from kimi_magic.wire.kept_answers import KeptAnswers
-    from kimi_magic.wire.tape import Tapes, TapeUse
 
 __all__ = ["Session", "current"]
 
@@ -86,6 +84,8 @@ class Session:
     chats : Chats
     connector : Connector
         The endpoints, their keys and models.
+    tapes : TapesInUse
+        Those that answers are played from.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -97,11 +97,7 @@ class Session:
         # A turn under way stays in the file in which it began, also if the setting changes.
         self._writers: dict[Path, JournalWriter] = {}
         self._writers_lock = threading.Lock()
-        self._tapes: Tapes | None = None
-        self._kept: KeptAnswers | None = None
-        self._kept_lock = threading.Lock()
-        self._news: deque[str] = deque()  # notices for the next turn
-        self._told: set[str] = set()
+        self.tapes = TapesInUse(lambda: self.settings)
         redact_errors(self.redact)
         redact_logs(self.redact)
 
@@ -217,68 +213,11 @@ class Session:
 
     def sees(self, endpoint: str | None, model: str | None) -> bool:
         """Return True if the model that would be asked reads images, or is not known yet."""
-        tape = self.tape
+        tape = self.tapes.current
         chosen = self.connector.choose(endpoint, self.settings, tape)
         lead = self.connector.lead(endpoint, self.settings, tape)
         led = lead.model if lead else None
         return self.connector.may_see(chosen, model or self.settings.model or led)
-
-    @property
-    def tape(self) -> TapeUse | None:
-        """The tape that is on, here and now; None for none."""
-        self.settings.read_environment()
-        found = None
-        if self._tapes is not None or self.settings.tape:
-            found = self.tapes.current(self.settings.tape_path, self.settings.tape_mode)
-        return found or (self.kept if self.settings.keep else None)
-
-    @property
-    @whole_imports()
-    def kept(self) -> KeptAnswers | None:
-        """The kept answers of this notebook; None where there can be none, which is told once."""
-        from kimi_magic.wire.kept_answers import NOT_KEPT, KeptAnswers, kept_path
-        from kimi_magic.wire.tape import the_tape
-
-        with self._kept_lock:
-            try:
-                tape = the_tape(kept_path(notebook_path()))
-            except TapeError as error:
-                if (line := NOT_KEPT.format(error)) not in self._told:
-                    self._told.add(line)
-                    self._news.append(line)
-                return None
-            if self._kept is None or self._kept.tape is not tape:
-                if self._kept is not None:
-                    self._kept.close()
-                self._kept = KeptAnswers(tape, strict=True)
-            return self._kept
-
-    @property
-    @whole_imports()
-    def tapes(self) -> Tapes:
-        """The tapes that were put on."""
-        if self._tapes is None:
-            from kimi_magic.wire.tape import Tapes
-
-            self._tapes = Tapes()
-        return self._tapes
-
-    @whole_imports()
-    def use_of_tape(
-        self, path: str | os.PathLike[str], mode: str = "new", **choices: Any
-    ) -> TapeUse:
-        """Return a use of a tape; where the settings have another mode, ``new`` gives way to it.
-
-        Raises
-        ------
-        TapeError
-            It cannot be read, or an option of it is none.
-        """
-        from kimi_magic.wire.tape import use_of
-
-        self.settings.read_environment()
-        own = self.settings.tape_mode
-        return use_of(path, own if mode == "new" else mode, **choices)
 
     def to_continue(self, chat: str) -> TurnRequest:
         """Make the request that continues a chat's latest turn.
@@ -438,10 +377,7 @@ class Session:
     def close(self) -> None:
         """End the embedded engine, close idle connections, and write the journal to its end."""
         self.connector.close()
-        if self._tapes is not None:
-            self._tapes.close()
-        if self._kept is not None:
-            self._kept.close()
+        self.tapes.close()
         for writer in self._open_writers():
             writer.close()
 
@@ -493,8 +429,8 @@ class Session:
             find_key=self.find_key if ask_for_key else self.connector.key_at_hand,
             namespace=user_namespace(),
             place=Place(*running_cell()),
-            tape=self.tape,
-            news=self._news,
+            tape=self.tapes.current,
+            news=self.tapes.news,
         )
 
     def _ask_in_chat(

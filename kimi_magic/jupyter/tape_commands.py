@@ -36,7 +36,7 @@ def change_tape(notebook: Notebook, file: str, options: Mapping[str, Any]) -> No
     """Put a tape on for the whole notebook, or take it off."""
     session, settings = notebook.session, notebook.settings
     if file == "off":
-        name = use.name if (use := session.tape) else ""
+        name = use.name if (use := session.tapes.current) else ""
         settings.tape = ""
         notebook.say(f"{name} is off." if name else NONE_ON)
         return
@@ -46,15 +46,15 @@ def change_tape(notebook: Notebook, file: str, options: Mapping[str, Any]) -> No
         "frozen_tools": options["frozen_tools"],
     }
     path = Path(file).expanduser().absolute()
-    use = session.use_of_tape(path, options["mode"] or "new", **choices)
+    use = session.tapes.use_of(path, options["mode"] or "new", **choices)
     settings.tape = str(path)
-    session.tapes.put_on(use, settings.tape_path, settings.tape_mode)
+    session.tapes.put_on(use)
     describe_tape(notebook)
 
 
 def describe_tape(notebook: Notebook) -> None:
     """Say which tape is on, what made it, and what was played and recorded."""
-    use = notebook.session.tape
+    use = notebook.session.tapes.current
     if use is None:
         notebook.say(NONE_ON)
         return
@@ -78,9 +78,9 @@ def with_tape(notebook: Notebook, options: Mapping[str, Any]) -> Iterator[None]:
     choices: dict[str, Any] = {name: True for name in ("strict", "frozen_tools") if options[name]}
     leave: Callable[[], None] | None = None
     if options["tape"]:
-        use = session.use_of_tape(options["tape"], **choices)
+        use = session.tapes.use_of(options["tape"], **choices)
         leave = session.tapes.enter(use.anew() if options["again"] else use)
-    elif own := session.tape:
+    elif own := session.tapes.current:
         own = own.varied(**choices)
         leave = session.tapes.enter(own.anew() if options["again"] else own)
     elif choices:
@@ -114,7 +114,7 @@ def keep(notebook: Notebook, word: str) -> None:
 
 
 def _kept(session: Session) -> Iterator[str]:
-    kept = session.kept
+    kept = session.tapes.kept
     if kept is None:
         yield "Answers are not kept here: this kernel has no notebook to keep them beside."
         return
@@ -126,7 +126,7 @@ def _kept(session: Session) -> Iterator[str]:
     usage = kept.saved
     saved = f"{count(len(kept.played), 'request')} and {usage.total_tokens:,} tokens"
     yield f"In this session that saved {saved}."
-    if (other := session.tape) is not None and other.tape is not kept.tape:
+    if (other := session.tapes.current) is not None and other.tape is not kept.tape:
         yield f"The tape {other.name} is on, and goes before it."
 
 

@@ -79,7 +79,7 @@ def test_what_was_asked_before_is_not_asked(
     assert ask("Second?")[:2] == ("Two", "lesson.tape, scripted")
     assert ask("First?")[0] == "One"
     assert len(server.requests) == 2
-    use = later.kept
+    use = later.tapes.kept
     assert use is not None
     assert len(use.played) == 2
     assert use.saved.total_tokens > 0
