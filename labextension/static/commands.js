@@ -1,6 +1,6 @@
-// Ask, Fix and Explain as commands. Each writes an ordinary cell below the active one, which anybody
-// could have typed. The toolbar button and the entries of the menu Run are in commands.json, where a
-// user's settings can move or hide them.
+// Ask, Fix and Explain as commands. Each writes an ordinary cell below the active one, which the
+// user could have typed. The toolbar button and the entries of the menu Run are in commands.json:
+// settings can move or hide them.
 
 const NAMES = /^[^\W\d]\w*(?:\s*,\s*[^\W\d]\w*)*$/;
 const LOAD = "%load_ext kimi_magic\n";
@@ -44,6 +44,8 @@ const insertBelow = (panel, source) => {
   return cell;
 };
 
+const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+
 /** Tell if a kernel has the magics. Completion leaves no trace in it, as running code would. */
 const isLoaded = async (kernel) => {
   const { content } = await kernel.requestComplete({ code: "%%kimi", cursor_pos: 6 });
@@ -67,10 +69,9 @@ const quoted = (source) => {
 
 /** Make the plugin with the commands. */
 export const plugin = async (shared) => {
-  const names = ["@jupyterlab/apputils", "@jupyterlab/notebook", "@lumino/widgets"];
-  const [{ ICommandPalette }, { INotebookTracker, NotebookActions }, { Menu }] = await Promise.all(
-    names.map(shared),
-  );
+  const { ICommandPalette } = await shared("@jupyterlab/apputils");
+  const { INotebookTracker, NotebookActions } = await shared("@jupyterlab/notebook");
+  const { Menu } = await shared("@lumino/widgets");
 
   const run = (panel, cells) =>
     NotebookActions.runCells(panel.content, cells, panel.sessionContext);
@@ -78,11 +79,12 @@ export const plugin = async (shared) => {
   const ask = async (panel) => {
     const names = selectedNames(panel.content.activeCell);
     const cell = insertBelow(panel, names ? `%%kimi -v ${names}\n` : "%%kimi\n");
-    await cell.ready;
     panel.activate();
+    await cell.ready;
+    await painted(); // the palette and the notebook move the focus later, too
     panel.content.mode = "edit";
-    cell.editor.setCursorPosition({ line: 1, column: 0 });
-    cell.editor.focus();
+    cell.editor?.setCursorPosition({ line: 1, column: 0 });
+    cell.editor?.focus();
     const { kernel } = panel.sessionContext.session ?? {};
     if (!kernel || (await isLoaded(kernel)) || cell.isDisposed) return;
     const index = panel.content.widgets.indexOf(cell);
@@ -99,7 +101,7 @@ export const plugin = async (shared) => {
     const cells = [cell];
     if (kernel) {
       const [loaded, source] = await Promise.all([isLoaded(kernel), complete(kernel)]);
-      if (cell.isDisposed || sharedModel.source !== draft) return; // the user has changed their mind
+      if (cell.isDisposed || sharedModel.source !== draft) return; // the user was faster
       sharedModel.setSource(loaded || source.startsWith("%%") ? source : LOAD + source);
       if (!loaded && source.startsWith("%%")) {
         cells.unshift(insert(panel, panel.content.widgets.indexOf(cell), LOAD.trim()));
@@ -121,13 +123,15 @@ export const plugin = async (shared) => {
     });
   };
 
+  const isPython = (panel) => ["", "python"].includes(panel?.model?.defaultKernelLanguage);
+
   const activate = ({ commands }, tracker, palette) => {
     if (!tracker) return; // pages of Notebook 7 that show no notebook
     const actions = { "kimi-magic:ask": ask, "kimi-magic:fix": fix, "kimi-magic:explain": explain };
     for (const [name, [label, caption]] of Object.entries(COMMANDS)) {
       commands.addCommand(name, {
-        ...{ label, caption, describedBy: { args: { type: "object", properties: {} } } },
-        isEnabled: () => tracker.currentWidget !== null,
+        ...{ label, caption },
+        isEnabled: () => isPython(tracker.currentWidget),
         execute: async () => {
           try {
             await actions[name](tracker.currentWidget);

@@ -1,12 +1,12 @@
 // Colours of a `%%kimi` cell: its line as options, its prompt as Markdown, `{{ … }}` as code. An
-// editor gets the language in addition to its own one and in front of it, for as long as its text is
-// such a cell. So neither the cell nor its MIME type changes, and completion asks the kernel.
+// editor gets the language in front of its own one, for as long as its text is such a cell. So
+// neither the cell nor its MIME type changes, and completion asks the kernel.
 
 const MOST_ABOVE = 100; // lines of comments that may stand above `%%kimi`
 const CELL = /^\s*%%kimi(?=\s|$)/;
 const ABOVE = /^\s*(?:#|$)/;
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})/;
+const FENCE = /^ {0,3}(`{3,}(?=[^`]*$)|~{3,})/;
 const OPTION = /^--?[^\W\d][\w-]*/;
 const QUOTED = /^(?:"[^"]*"?|'[^']*'?)/;
 const NUMBER = /^\d[\d_.]*/;
@@ -97,9 +97,8 @@ const prompt = (stream, state) => {
   }
   const fence = begins && stream.match(FENCE);
   if (fence) {
-    const [opens, closes] = [!state.fence, fence[1].startsWith(state.fence)];
-    if (opens) state.fence = fence[1];
-    else if (closes) state.fence = "";
+    if (!state.fence) state.fence = fence[1];
+    else if (fence[1].startsWith(state.fence) && stream.match(/^\s*$/, false)) state.fence = "";
     return "monospace";
   }
   if (!text && begins) {
@@ -123,8 +122,10 @@ const token = (stream, state) => {
 
 /** Make the plugin that colours cells. */
 export const plugin = async (shared) => {
-  const [{ EditorExtensionRegistry, IEditorExtensionRegistry }, { StreamLanguage, language }, { Prec }] =
-    await Promise.all(["@jupyterlab/codemirror", "@codemirror/language", "@codemirror/state"].map(shared));
+  const { EditorExtensionRegistry, IEditorExtensionRegistry } =
+    await shared("@jupyterlab/codemirror");
+  const { StreamLanguage, language } = await shared("@codemirror/language");
+  const { Prec } = await shared("@codemirror/state");
   const kimi = StreamLanguage.define({ name: "kimi", startState, token, blankLine: beginLine });
   const plain = StreamLanguage.define({ token: (stream) => stream.skipToEnd() ?? null });
   const cells = [
