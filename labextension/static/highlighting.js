@@ -87,7 +87,7 @@ const expression = (stream, state) => {
 
 const prompt = (stream, state) => {
   const begins = stream.sol();
-  const text = state.fence ? "monospace" : state.heading ? "heading" : null;
+  let text = state.fence ? "monospace" : state.heading ? "heading" : null;
   if (!state.raw) {
     if (stream.match("\\{{")) return text;
     if (stream.match("{{")) {
@@ -99,17 +99,17 @@ const prompt = (stream, state) => {
   if (fence) {
     if (!state.fence) state.fence = fence[1];
     else if (fence[1].startsWith(state.fence) && stream.match(/^\s*$/, false)) state.fence = "";
+    stream.match(/^[^\\{]*/);
     return "monospace";
   }
   if (!text && begins) {
     if (stream.match(/^ {0,3}>/)) return "quote";
-    if (stream.match(/^ {0,3}#{1,6}(?=\s)/)) {
-      state.heading = true;
-      return "heading";
-    }
+    state.heading = !!stream.match(/^ {0,3}#{1,6}\s/, false);
+    if (state.heading) text = "heading";
   }
   if (!text) for (const [pattern, name] of INLINE) if (stream.match(pattern)) return name;
-  if (!stream.match(/^(?:\w+|[^\w\\{`*_[]+)/)) stream.next();
+  // A styled text is taken as a whole: the CodeMirror of JupyterLab 4.2 merges no neighbours.
+  if (!stream.match(text ? /^[^\\{]+/ : /^(?:\w+|[^\w\\{`*_[]+)/)) stream.next();
   return text;
 };
 
