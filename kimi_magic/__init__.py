@@ -155,11 +155,14 @@ def load_ipython_extension(shell: Any) -> None:
     with whole_imports():
         from kimi_magic.jupyter.magics import KimiMagics
 
-        shell.register_magics(KimiMagics.of(shell))
+        magics = KimiMagics.of(shell)
+        shell.register_magics(magics)
         for hooks, ours in _hooks(shell):
             if ours not in hooks:
                 hooks.append(ours)
-        KimiMagics.of(shell).offer_chats()
+        if shell.last_execution_result is not None:
+            magics.cell_errors.record(shell.last_execution_result)  # for `%kimi fix` after it
+        magics.offer_chats()
 
 
 def unload_ipython_extension(shell: Any) -> None:

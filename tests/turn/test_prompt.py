@@ -128,6 +128,15 @@ def test_fix_asks_about_the_last_error(kernel: Kernel, asked: ScriptedServer) ->
     assert next_cells(ran) == ["total = sum(numbers)"]
 
 
+def test_fix_knows_the_error_before_the_extension(kernel: Kernel, asked: ScriptedServer) -> None:
+    kernel.run("%unload_ext kimi_magic")
+    kernel.run("total = sum([3, 1]) / zero", ok=False)
+    asked.reply("`zero` is not there.")
+    kernel.run("%load_ext kimi_magic\n%kimi fix")
+    assert "total = sum([3, 1]) / zero" in prompt(asked)
+    assert "NameError" in prompt(asked)
+
+
 def test_explain_asks_about_the_last_cell(kernel: Kernel, asked: ScriptedServer) -> None:
     asked.reply("It multiplies.")
     kernel.run("print(6 * 7)")
