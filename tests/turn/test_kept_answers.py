@@ -15,6 +15,7 @@ from kimi_magic.core.errors import TapeError
 from kimi_magic.core.events import Notice
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
+from kimi_magic.turn import tapes_in_use
 from kimi_magic.wire.kept_answers import kept_path
 from kimi_magic.wire.tape_file import TapeFile
 
@@ -25,7 +26,7 @@ def notebook(tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "work" / "lesson.ipynb"
     path.parent.mkdir()
     path.write_text("{}", "utf-8")
-    monkeypatch.setattr(session_module, "notebook_path", lambda: str(path))
+    monkeypatch.setattr(tapes_in_use, "notebook_path", lambda: str(path))
     session.settings.keep = True
     return path
 
