@@ -132,7 +132,7 @@ NOT_KEPT = "Answers are not kept: "
 def test_without_a_notebook_a_line_says_so_once(
     tmp_path: Path, server: ScriptedServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "notebook_path", lambda: str(tmp_path))
+    monkeypatch.setattr(tapes_in_use, "notebook_path", lambda: str(tmp_path))
     session.settings.keep = True
     server.reply("One")
     server.reply("Two")
