@@ -70,6 +70,7 @@ const quoted = (source) => {
 /** Make the plugin with the commands. */
 export const plugin = async (shared) => {
   const { ICommandPalette } = await shared("@jupyterlab/apputils");
+  const { CodeCell } = await shared("@jupyterlab/cells");
   const { INotebookTracker, NotebookActions } = await shared("@jupyterlab/notebook");
   const { Menu } = await shared("@lumino/widgets");
 
@@ -88,7 +89,8 @@ export const plugin = async (shared) => {
     const { kernel } = panel.sessionContext.session ?? {};
     if (!kernel || (await isLoaded(kernel)) || cell.isDisposed) return;
     const index = panel.content.widgets.indexOf(cell);
-    await run(panel, [insert(panel, index, LOAD.trim())]);
+    // Not as the notebook runs cells: that would take the focus from someone who is writing.
+    await CodeCell.execute(insert(panel, index, LOAD.trim()), panel.sessionContext);
   };
 
   /** Insert a cell at once, complete it when the kernel has told what it needs, and run it. */

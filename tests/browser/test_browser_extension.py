@@ -203,6 +203,9 @@ def test_ask_loads_the_magics_where_they_are_not(bench: Bench, complained: list[
     type_in(bench, "Why?")
     wait_for_cells(bench, "", "%load_ext kimi_magic", "%%kimi\nWhy?")
     bench.page.wait_for_function("() => kimi.notebook.widgets[1].model.executionCount")
+    bench.wait_for_kernel()
+    bench.page.keyboard.type(" How?")
+    wait_for_cells(bench, "", "%load_ext kimi_magic", "%%kimi\nWhy? How?")
     assert "'kimi'" in bench.python("print(list(get_ipython().magics_manager.magics['cell']))")
 
 
