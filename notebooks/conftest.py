@@ -13,4 +13,4 @@ forget_the_users_keys()
 
 # What matplotlib says while it looks for the machine's fonts, once, belongs to no cell.
 with suppress(ImportError):
-    import matplotlib.font_manager  # noqa: F401
+    import matplotlib.font_manager
