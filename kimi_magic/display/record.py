@@ -87,6 +87,7 @@ _PROMPT = (
     f"margin:1em 0 .5em;font-weight:600;white-space:pre-wrap;overflow-wrap:anywhere;{_CLIPPED}"
 )
 _ASIDE = "opacity:.65"
+_BEFORE_BLANK = re.compile(r"\n([ \t]*)(?=\n)")
 _FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 CALL_WIDTH = 70
 MARKED_SHARE = 2  # of max_chars, the part that the marked tokens take with their HTML
@@ -101,13 +102,22 @@ class Bundle(NamedTuple):
     data: dict[str, Any]
     metadata: dict[str, Any]
 
+    @classmethod
+    def of(cls, text: str, page: str, metadata: dict[str, Any] | None = None) -> Bundle:
+        """Bundle a text with a page of HTML that stays whole inside Markdown.
+
+        Markdown ends a block of HTML at a blank line and reads on after it as its own (CommonMark
+        0.31, 4.6): nbconvert, code hosts and site builders put outputs into Markdown.
+        """
+        whole = _BEFORE_BLANK.sub(r"&#10;\1", page)
+        return cls({"text/plain": text, "text/html": whole}, metadata or {})
+
 
 def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundle:
     """Freeze a turn in its present state: as HTML, as a transcript, and its facts as metadata."""
     options = options or ViewOptions()
     text = without_stacks(_transcript(timeline, options))
-    data = {"text/plain": text, "text/html": _html(timeline, options)}
-    return Bundle(data, {"kimi_magic": _facts(timeline, options)})
+    return Bundle.of(text, _html(timeline, options), {"kimi_magic": _facts(timeline, options)})
 
 
 def record_of(reply: Reply, options: ViewOptions | None = None) -> Bundle:
@@ -435,7 +445,7 @@ def _name(text: str | None) -> str | None:
 def show_code(code: str, language: str) -> Bundle:
     """Show a program, highlighted; what it hides is written as escapes."""
     code = escape_hidden(code)[0]
-    return Bundle({"text/plain": code, "text/html": code_html(code, language)}, {})
+    return Bundle.of(code, code_html(code, language))
 
 
 def show_call(call: ToolCall, result: ToolResult, *, max_chars: int = 200_000) -> Bundle:
@@ -445,7 +455,7 @@ def show_call(call: ToolCall, result: ToolResult, *, max_chars: int = 200_000) -
         timeline.apply(event)
     (segment,) = timeline.segments
     segment.open = True
-    return Bundle({"text/plain": call_text(segment), "text/html": _card(segment)}, {})
+    return Bundle.of(call_text(segment), _card(segment))
 
 
 class _Turn(Protocol):
@@ -473,7 +483,7 @@ def show_chat(
         html += [f'<div style="{_ASIDE}"><p>{ASIDE}:</p>', *below, "</div>"]
         text += [f"[{ASIDE}:]", *(_turn_text(turn, limit) for turn in aside)]
     page = "\n".join(["<div>", *html, "</div>"])
-    return Bundle({"text/plain": "\n\n".join(text), "text/html": page}, {})
+    return Bundle.of("\n\n".join(text), page)
 
 
 def _turn_html(turn: _Turn, limit: int) -> str:

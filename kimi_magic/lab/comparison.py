@@ -159,9 +159,7 @@ class Comparison:
 
     def bundle(self) -> Bundle:
         """Draw it as static HTML and as text."""
-        return Bundle(
-            {"text/plain": without_stacks(_text_page(self)), "text/html": _page(self)}, {}
-        )
+        return Bundle.of(without_stacks(_text_page(self)), _page(self))
 
 
 def compare(*replies: Any, names: Sequence[str] | None = None) -> Comparison:

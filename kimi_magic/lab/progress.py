@@ -70,7 +70,7 @@ class ProgressBar:
         said = self._said()
         bar = f'<progress value="{self._done}" max="{self._total}" aria-label="Sweep"></progress> '
         html = f"<div>{'' if is_over else bar}{escape(said)}</div>"
-        return Bundle({"text/plain": said, "text/html": html}, {})
+        return Bundle.of(said, html)
 
     def _said(self) -> str:
         rows = count(self._total, "row")
