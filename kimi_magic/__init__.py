@@ -27,6 +27,7 @@ from kimi_magic.core.errors import (
     QuotaExhausted,
     RateLimited,
     ServerFailed,
+    TapeError,
     TimedOut,
     ToolInterrupted,
     TurnInterrupted,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         save,
         snippet,
         stream,
+        tape,
     )
     from kimi_magic.chats.journal import Journal
     from kimi_magic.config import Settings
@@ -84,6 +86,7 @@ __all__ = [
     "RateLimited",
     "Reply",
     "ServerFailed",
+    "TapeError",
     "TimedOut",
     "ToolInterrupted",
     "Toolset",
@@ -107,13 +110,14 @@ __all__ = [
     "summarize",
     "summarizer",
     "sweep",
+    "tape",
     "tool",
 ]
 
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": "add_endpoint add_model ask chat load resume save snippet stream",
+    "api": "add_endpoint add_model ask chat load resume save snippet stream tape",
     "context.summaries.summary": "summarize summarizer",
     "core.reply": "Reply",
     "lab.comparison": "compare",

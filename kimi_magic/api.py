@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_magic.chats.chat import Chat
 from kimi_magic.core.events import Event
@@ -14,6 +15,9 @@ from kimi_magic.session import current
 from kimi_magic.turn.request import TurnRequest, make_request
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
+
+if TYPE_CHECKING:
+    from kimi_magic.wire.tape import TapeUse
 
 __all__ = [
     "add_endpoint",
@@ -25,6 +29,7 @@ __all__ = [
     "save",
     "snippet",
     "stream",
+    "tape",
 ]
 
 
@@ -255,6 +260,55 @@ def snippet(reply: Reply, form: str = "python") -> str:
         No such form, or a reply of a turn that sent nothing.
     """
     return current().snippet(reply, form)
+
+
+@contextmanager
+def tape(
+    path: str | os.PathLike[str],
+    *,
+    mode: str = "new",
+    speed: float | str = "max",
+    strict: bool = False,
+    frozen_tools: bool = False,
+) -> Iterator[TapeUse]:
+    """Play recorded answers inside the block, and record those that are not on the tape.
+
+    It holds in the thread that begins it, inside of tools, and, in the main thread, for every
+    thread. The innermost block counts.
+
+    Parameters
+    ----------
+    path : str or path
+        The tape's file; compressed where its name ends in ``.gz``. It need not exist yet.
+    mode : str
+        ``new`` plays what is there and records the rest, ``none`` sends nothing, ``all`` records
+        anew. ``new`` gives way to the setting ``tape_mode``, so that ``KIMI_TAPE_MODE=none`` holds
+        for a whole program.
+    speed : str or float
+        ``max``: at once; ``real``, or a number of times faster than it was recorded.
+    strict : bool
+        Refuse answers to the same prompt with other inputs.
+    frozen_tools : bool
+        Take the results of tools from the tape; they do not run.
+
+    Yields
+    ------
+    TapeUse
+        Its ``counts`` tell what was played and recorded.
+
+    Raises
+    ------
+    TapeError
+        The file cannot be read, or an option is none.
+    """
+    session = current()
+    choices = {"speed": speed, "strict": strict, "frozen_tools": frozen_tools}
+    use = session.use_of_tape(path, mode, **choices)
+    leave = session.tapes.enter(use)
+    try:
+        yield use
+    finally:
+        leave()
 
 
 def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint:

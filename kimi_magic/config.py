@@ -16,11 +16,22 @@ from kimi_magic.core.errors import ConfigError
 from kimi_magic.core.frontend import starting_folder
 from kimi_magic.secrets.patterns import without_key
 
-__all__ = ["APPROVE", "BOUNDS", "EFFORTS", "RESUME", "VIEWS", "Bounds", "Settings", "out_of_bounds"]
+__all__ = [
+    "APPROVE",
+    "BOUNDS",
+    "EFFORTS",
+    "RESUME",
+    "TAPE_MODES",
+    "VIEWS",
+    "Bounds",
+    "Settings",
+    "out_of_bounds",
+]
 
 APPROVE = ("auto", "ask", "yes", "no")
 EFFORTS = ("low", "high", "max")
 RESUME = ("ask", "always", "never")
+TAPE_MODES = ("new", "none", "all")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
 
 
@@ -189,6 +200,13 @@ class Settings(Configurable):
         help="Keep in the notebook, with each turn, when it was made, how long it took, and counts "
         "that differ from run to run.",
     ).tag(config=True)
+    tape = Unicode("", help="Tape whose recorded answers are played; empty: none.").tag(config=True)
+    tape_mode = Enum(
+        TAPE_MODES,
+        "new",
+        help="What a tape may do: new (play what is on it, record the rest), none (only play) or "
+        "all (record anew).",
+    ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."
     ).tag(config=True)
@@ -219,6 +237,13 @@ class Settings(Configurable):
         from platformdirs import user_data_path
 
         return user_data_path("kimi-magic", appauthor=False) / "journal.sqlite3"
+
+    @property
+    def tape_path(self) -> Path | None:
+        """The file of the tape that is on; None for none."""
+        if not self.tape.strip():
+            return None
+        return starting_folder() / os.path.expanduser(self.tape)  # noqa: PTH111 - as above
 
     def adopt(self, other: Settings) -> None:
         """Take over the settings that were changed in another object."""

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from kimi_magic.chats.journal_writer import JournalWriter
     from kimi_magic.secrets.keys import Key
     from kimi_magic.turn.heavy import HeavyTurn
+    from kimi_magic.wire.tape import Tapes, TapeUse
 
 __all__ = ["Session", "current"]
 
@@ -91,6 +92,7 @@ class Session:
         # A turn under way stays in the file in which it began, also if the setting changes.
         self._writers: dict[Path, JournalWriter] = {}
         self._writers_lock = threading.Lock()
+        self._tapes: Tapes | None = None
         redact_errors(self.redact)
         redact_logs(self.redact)
 
@@ -191,14 +193,51 @@ class Session:
             turn = prepared
         else:
             turn, first = prepared.turn, [prepared.announcement()]
-        model = request.model or self.settings.model
-        parameters, send, notices = turn.first_request(model)
+        parameters, send, notices = turn.first_request(turn.model)
         return describe_request(turn.endpoint, parameters, send, [*first, *notices], turn.prompt)
 
     def sees(self, endpoint: str | None, model: str | None) -> bool:
         """Return True if the model that would be asked reads images, or is not known yet."""
-        chosen = self.connector.choose(endpoint, self.settings)
-        return self.connector.may_see(chosen, model or self.settings.model)
+        tape = self.tape
+        chosen = self.connector.choose(endpoint, self.settings, tape)
+        lead = self.connector.lead(endpoint, self.settings, tape)
+        led = lead.model if lead else None
+        return self.connector.may_see(chosen, model or self.settings.model or led)
+
+    @property
+    def tape(self) -> TapeUse | None:
+        """The tape that is on, here and now; None for none."""
+        self.settings.read_environment()
+        if self._tapes is None and not self.settings.tape:
+            return None
+        return self.tapes.current(self.settings.tape_path, self.settings.tape_mode)
+
+    @property
+    @whole_imports()
+    def tapes(self) -> Tapes:
+        """The tapes that were put on."""
+        if self._tapes is None:
+            from kimi_magic.wire.tape import Tapes
+
+            self._tapes = Tapes()
+        return self._tapes
+
+    @whole_imports()
+    def use_of_tape(
+        self, path: str | os.PathLike[str], mode: str = "new", **choices: Any
+    ) -> TapeUse:
+        """Return a use of a tape; where the settings have another mode, ``new`` gives way to it.
+
+        Raises
+        ------
+        TapeError
+            It cannot be read, or an option of it is none.
+        """
+        from kimi_magic.wire.tape import use_of
+
+        self.settings.read_environment()
+        own = self.settings.tape_mode
+        return use_of(path, own if mode == "new" else mode, **choices)
 
     def to_continue(self, chat: str) -> TurnRequest:
         """Make the request that continues a chat's latest turn.
@@ -338,6 +377,8 @@ class Session:
     def close(self) -> None:
         """End the embedded engine, close idle connections, and write the journal to its end."""
         self.connector.close()
+        if self._tapes is not None:
+            self._tapes.close()
         for writer in self._open_writers():
             writer.close()
 
@@ -387,6 +428,7 @@ class Session:
             find_key=self.find_key if ask_for_key else self.connector.key_at_hand,
             namespace=user_namespace(),
             place=Place(*running_cell()),
+            tape=self.tape,
         )
 
     def _ask_in_chat(

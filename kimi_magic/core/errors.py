@@ -8,6 +8,7 @@
   x SchemaMismatch            an answer that does not fit its schema (``structured``)
   x JournalError              the journal cannot be read or written (``journal_file``)
   x LocalEngineError          the embedded engine is missing or cannot run
+  x TapeError                 a tape cannot be read or written, or does not hold a request
   x EndpointError             a request that failed
     + ConnectionFailed        the server was not reached, or the connection broke
     + TimedOut                the server was silent for too long
@@ -59,6 +60,7 @@ __all__ = [
     "QuotaExhausted",
     "RateLimited",
     "ServerFailed",
+    "TapeError",
     "TimedOut",
     "ToolInterrupted",
     "TurnInterrupted",
@@ -138,6 +140,10 @@ class MissingKeyError(ConfigError):
 
 class LocalEngineError(KimiError):
     """The embedded engine is missing or cannot run."""
+
+
+class TapeError(KimiError):
+    """A tape cannot be read or written, or does not hold what is asked."""
 
 
 class EndpointError(KimiError):

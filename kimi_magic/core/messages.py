@@ -166,6 +166,8 @@ class ToolResult:
         Run time of the function.
     pictures : tuple of ImagePart
         Figures that it returned, drawn where no output shows them; for a model that sees.
+    recorded : bool
+        It was taken from a tape: the function did not run.
     """
 
     name: str
@@ -178,6 +180,7 @@ class ToolResult:
     traceback: str = ""
     seconds: float = 0.0
     pictures: tuple[ImagePart, ...] = field(default=(), repr=False)
+    recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def _request(notebook: Notebook, options: Mapping[str, Any], body: str) -> TurnR
         "variables": options["var"],
         "cells": notebook.read_cells(parse_numbers(options["cells"]) if options["cells"] else ()),
         "stream": not options["no_stream"],
+        "typed": body,
     }
     if options["image"]:
         from kimi_magic.context.pictures import read_picture

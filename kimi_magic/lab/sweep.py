@@ -180,9 +180,7 @@ def _refuse_fixed(session: Session, turn: PreparedTurn, request: TurnRequest) ->
     if not given and request.effort is None:
         return
     # A server's list may have to tell which model it is.
-    way = session.connector.connect(
-        turn.endpoint, turn.key, request.model, session.settings, lambda _: None
-    )
+    way = turn.resolve(lambda _: None)
     model = way.target.record
     if model.fixed_sampling and given:
         raise KimiError(f"{model.name} fixes its sampling: leave out {', '.join(given)}.")

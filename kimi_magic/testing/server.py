@@ -314,6 +314,7 @@ class ScriptedServer:
         await asyncio.sleep(entry.delay)
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
         response.headers.setdefault(self._flavour.request_id, f"req-{request.number}")
+        response.headers["Kimi-Scripted"] = "true"  # a tape says so of what it recorded
         await response.prepare(got)
         limit = entry.stall_after if entry.cut_after is None else entry.cut_after
         closing = answer.closing if limit is None else ()

@@ -109,7 +109,7 @@ class HeavyTurn:
     def _most_cost(self) -> float:
         """Return what the requests cost at most, without calls of tools; 0 for not known."""
         turn, judge, count = self.turn, self.judge, self.count
-        _, sent, _ = turn.first_request(turn.request.model or turn.settings.model)
+        _, sent, _ = turn.first_request(turn.model)
         asked = round(estimate(sent.messages, sent.tools) * MARGIN)
         own, limit = _limit(turn)
         judging, most = _limit(judge)
@@ -260,7 +260,8 @@ class _HeavyRun:
             tokens=min(max(room, 0), round(target.record.context_window * MOST_OF_WINDOW)),
             template=judge.settings.heavy_prompt or PROMPT,
         )
-        turn = replace(judge, prompt=replace(judge.prompt, message=message), keeps=False)
+        prompt = replace(judge.prompt, message=message)
+        turn = replace(judge, prompt=prompt, keeps=False, aggregates=True)
         forward = _Forward(self._sinks, self._began, self._aggregated, without=ONCE_A_TURN)
         try:
             with closing(turn.run([forward])) as envelopes:
@@ -349,6 +350,7 @@ class _HeavyRun:
             agreement=self._agreement,
             failure=Failure(type(error).__name__, str(error)) if error else None,
             chat=turn.request.chat,
+            replayed=_replayed([*attempts, *([aggregate] if aggregate is not None else [])]),
         )
         if error is not None:
             record = replace(record, finish_reason=None)
@@ -373,9 +375,15 @@ class _HeavyRun:
 
 def _limit(turn: PreparedTurn) -> tuple[Target, int]:
     """Return what a turn asks, and the limit of its answer's tokens; 0 for none."""
-    target = turn.connector.target(turn.endpoint, turn.request.model or turn.settings.model)
+    target = turn.connector.target(turn.endpoint, turn.model)
     sent = parameters(turn.request, target, turn.settings)
     return target, sent.get(target.record.limit_field, 0)
+
+
+def _replayed(replies: Sequence[Reply]) -> str:
+    """Return the tape that answers came from; where one differs in its inputs, that is said."""
+    found = [reply.replayed for reply in replies if reply.replayed]
+    return max(found, key=len, default="")
 
 
 class _Forward:

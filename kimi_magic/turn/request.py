@@ -104,6 +104,8 @@ class TurnRequest:
         Trajectories that are there already, to be aggregated.
     logprobs : bool or None
         Ask how likely each token was.
+    typed : str
+        The prompt as it was typed, before its templates were filled in; "" for the prompt itself.
     """
 
     prompt: str | Sequence[Any]
@@ -138,6 +140,7 @@ class TurnRequest:
     equal: Callable[[Any, Any], bool] | None = None
     attempts: tuple[Reply, ...] = ()
     logprobs: bool | None = None
+    typed: str = ""
 
     @property
     def continues(self) -> bool:
@@ -211,6 +214,7 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
     return replace(
         request,
         prompt=CONTINUE,
+        typed=request.typed or Message("user", as_content(request.prompt)).text,
         resumed=True,
         cut_in_text=bool(steps) and steps[-1].finish_reason not in COMPLETE,
         fresh=False,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Chats, Place
@@ -19,6 +20,7 @@ from kimi_magic.chats.context_window import Calibration
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import (
     BadRequest,
+    ConfigError,
     ConnectionFailed,
     EndpointError,
     KeyRefused,
@@ -48,14 +50,16 @@ from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input, with_approval
+from kimi_magic.turn.drive import Opened, ToolEvent, drive
 from kimi_magic.turn.lanes import Alone, Lane
-from kimi_magic.turn.loop import Command, Loop, Pause, RunTools, Send, Stopped
+from kimi_magic.turn.loop import Loop, Send
 from kimi_magic.turn.outgoing import Draft, Outgoing
 from kimi_magic.turn.prompt import ComposedPrompt, check_prompt, compose
 from kimi_magic.turn.request import TurnRequest, check_images, left_out
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks, set_aside
-from kimi_magic.wire.connector import Connector, ResolvedEndpoint, Target
+from kimi_magic.wire.connector import Connector, Foreseen, ResolvedEndpoint, Target
 from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.tape_endpoint import check_known
 
 if TYPE_CHECKING:
     from kimi_magic.schema.output import OutputSchema
@@ -63,12 +67,12 @@ if TYPE_CHECKING:
     from kimi_magic.tools.call import Approve
     from kimi_magic.tools.step_calls import Made
     from kimi_magic.tools.toolset import Toolset
-    from kimi_magic.wire.client import Exchange
+    from kimi_magic.turn.taping import Taping
+    from kimi_magic.wire.tape import TapeUse
 
 __all__ = ["PreparedTurn", "prepare"]
 
 T = TypeVar("T")
-ToolEvent = ToolStarted | ToolFinished
 
 PRACTICE = (
     "No key was found, so a small practice model answers; it is often wrong. For Kimi itself "
@@ -89,6 +93,10 @@ class PreparedTurn:
     practice model answers. Its chat takes the turn in if it ``keeps`` it.
     ``approved`` is for a turn outside of any chat; the trajectories of a turn share it, and the
     calls that were ``made`` once for all.
+
+    With a ``tape``, the endpoint's key is asked for with ``find_key`` when something has to be
+    sent; ``led`` is the model that the tape says to ask. The turn ``aggregates`` those of heavy
+    mode.
     """
 
     request: TurnRequest
@@ -107,6 +115,37 @@ class PreparedTurn:
     keeps: bool = True
     approved: Approved = field(default_factory=set)
     made: Made = field(default_factory=dict)
+    tape: TapeUse | None = None
+    led: str = ""
+    find_key: Callable[[Endpoint], Key | None] | None = None
+    aggregates: bool = False
+
+    @property
+    def model(self) -> str | None:
+        """The model that somebody named, or the tape; None where the endpoint tells."""
+        return self.request.model or self.settings.model or self.led or None
+
+    def resolve(self, notice: Callable[[str], None]) -> ResolvedEndpoint | Foreseen:
+        """Find out whom the turn asks; nothing is made ready where a tape may answer."""
+        if self.tape is None:
+            return self.connect(notice)
+        lead = self.tape.tape.lead_at(self.endpoint.name)
+        for model in (self.request.model or self.led, lead.model if lead else ""):
+            if found := self.connector.foresee(self.endpoint, model, self.settings):
+                return found
+        if self.tape.mode == "none":
+            return Foreseen(self.connector.target(self.endpoint, None))
+        return self.connect(notice)
+
+    def connect(self, notice: Callable[[str], None], model: str | None = None) -> ResolvedEndpoint:
+        """Make the endpoint ready for a model, or for the one that is to be asked."""
+        key = self.key
+        if self.tape is not None:
+            check_known(self.endpoint)
+            if key is None and self.find_key is not None:
+                key = self.find_key(self.endpoint)
+        model = model or self.request.model
+        return self.connector.connect(self.endpoint, key, model, self.settings, notice)
 
     def run(
         self,
@@ -179,11 +218,13 @@ def prepare(
     find_key: Callable[[Endpoint], Key | None],
     namespace: Mapping[str, Any],
     place: Place,
+    tape: TapeUse | None = None,
 ) -> PreparedTurn:
     """Check everything that can be refused before anything is shown or sent.
 
     ``find_key`` looks the endpoint's key up or asks a person for it, and is called before the
-    prompt is composed: a key that is known is redacted in it.
+    prompt is composed: a key that is known is redacted in it. With a ``tape`` nobody is asked
+    before something has to be sent.
 
     Raises
     ------
@@ -191,7 +232,8 @@ def prepare(
         The prompt, the tools, the schema, the endpoint or its key do not fit.
     """
     check_prompt(request.prompt)
-    endpoint = connector.choose(request.endpoint, settings)
+    endpoint = connector.choose(request.endpoint, settings, tape)
+    lead = connector.lead(request.endpoint, settings, tape)
     schema = None
     if request.schema is not None:
         from kimi_magic.schema.output import output_schema
@@ -202,7 +244,13 @@ def prepare(
         from kimi_magic.tools.toolset import Toolset
 
         toolset = with_approval(Toolset(request.tools), request.approve or settings.approve)
-    key = find_key(endpoint)
+    if tape is None:
+        key = find_key(endpoint)
+    else:
+        key = None
+        with suppress(ConfigError):  # it is told when one is needed
+            key = connector.key_at_hand(endpoint)
+    led = lead.model if lead else ""
     keys = connector.known_keys()
     prompt = compose(
         request,
@@ -210,7 +258,7 @@ def prepare(
         None if request.allow_secrets else Redactor(keys, shapes=True),
         tokens=settings.summary_tokens,
         instruction=schema.instruction if schema else "",
-        sees=connector.may_see(endpoint, request.model or settings.model),
+        sees=connector.may_see(endpoint, request.model or settings.model or led),
     )
     return PreparedTurn(
         request,
@@ -224,6 +272,9 @@ def prepare(
         settings,
         connector,
         chats,
+        tape=tape,
+        led=led,
+        find_key=find_key,
     )
 
 
@@ -245,7 +296,12 @@ class _Run:
         # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
         # every object that a tool returned.
         self._sinks = GuardedSinks(sinks, lambda text: Redactor(connector.known_keys()).text(text))
-        self._model = self._redact(turn.request.model or turn.endpoint.model)
+        self._model = self._redact(turn.request.model or turn.led or turn.endpoint.model)
+        self._taping: Taping | None = None
+        if turn.tape is not None:
+            from kimi_magic.turn.taping import Taping
+
+            self._taping = Taping(turn.tape, turn, lane.number, self._connect)
         self._loop: Loop | None = None
         self._outgoing = turn.outgoing(chat)
         self._draft: Draft | None = None
@@ -287,7 +343,7 @@ class _Run:
     def _take(self) -> Iterator[Envelope | None]:
         """Drive the loop; with an answer's schema less and less strictly, where it is refused."""
         turn = self._turn
-        resolved = self._connect()
+        resolved = turn.resolve(self._prepares)
         self._model = self._redact(resolved.target.model)
         yield self._tell(TurnStarted(self._model, turn.endpoint.name, resolved.practice))
         for notice in self._opening(resolved):
@@ -307,17 +363,21 @@ class _Run:
             yield self._tell(TurnStarted(self._model, turn.endpoint.name))
             yield from self._take_with(found)
 
-    def _in_place_of(self, resolved: ResolvedEndpoint) -> Target | None:
+    def _in_place_of(self, resolved: ResolvedEndpoint | Foreseen) -> Target | None:
         """Find a model in the place of a default that is gone; a named one is never replaced."""
         if resolved.practice or not self._may_give_way(resolved.target):
             return None
+        if isinstance(resolved, Foreseen):
+            connected = self._taping.connected if self._taping else None
+            if connected is None:
+                return None
+            resolved = replace(connected, target=resolved.target)
         found = self._turn.connector.replace_default(resolved)
         return found.target if found else None
 
     def _may_give_way(self, target: Target) -> bool:
         """Return True for a default: another model may answer, if the server has it no longer."""
-        named = self._turn.request.model or self._turn.settings.model
-        return not named and target.is_default
+        return not self._turn.model and target.is_default
 
     def _tell_left_out(self) -> Iterator[Envelope]:
         """Tell, once, what the model does not take; not before the server has taken the model."""
@@ -342,7 +402,8 @@ class _Run:
             self._loop = self._outgoing.new_loop(target, draft)
             yield self._tell(TurnPrepared(self._record()))
             try:
-                driven = _drive(self._loop, self._open, self._make_calls, self._lane)
+                opens = partial(self._open, target=target)
+                driven = drive(self._loop, opens, self._make_calls, self._lane)
                 with closing(driven) as happenings:
                     for event in happenings:
                         if event is None:
@@ -362,39 +423,40 @@ class _Run:
             with interruptible():  # validators are the user's
                 self._data = turn.schema.read(self._loop.steps[-1].text)
 
-    def _opening(self, resolved: ResolvedEndpoint) -> Iterator[str]:
+    def _opening(self, resolved: ResolvedEndpoint | Foreseen) -> Iterator[str]:
         """Yield notices for the reader before the first request."""
         connector = self._turn.connector
-        if resolved.practice and self._turn.announces_practice and not connector.introduced:
+        by_default = self._turn.announces_practice and not self._turn.led
+        if resolved.practice and by_default and not connector.introduced:
             connector.introduced = True
             yield PRACTICE
         if self._turn.prompt.masked:
             yield MASKED.format(", ".join(self._turn.prompt.masked))
 
-    def _connect(self) -> ResolvedEndpoint:
-        turn = self._turn
-        return turn.connector.connect(
-            turn.endpoint,
-            turn.key,
-            turn.request.model,
-            turn.settings,
-            lambda text: self._announce(Preparing(text)),
-        )
+    def _prepares(self, text: str) -> None:
+        self._announce(Preparing(text))
 
-    def _open(self, send: Send) -> Exchange:
+    def _connect(self, model: str) -> ResolvedEndpoint:
+        return self._turn.connect(self._prepares, model)
+
+    def _open(self, send: Send, target: Target) -> Opened:
         assert self._draft is not None, "a draft is chosen before the loop runs"
         self._sent = send
-        resolved = self._connect()  # anew each time: the embedded engine may have been ended since
-        record = resolved.target.record
         messages = [message.to_dict() for message in send.messages]
         body = self._draft.parameters(send) | {"messages": messages}
         if send.whole:
             body["stream"] = False
             body.pop("stream_options", None)
+        inbox, held = self._lane.inbox, self._lane.held
+        if self._taping and self._loop:
+            gives_way = self._may_give_way(target)
+            steps = self._loop.steps
+            return self._taping.open(body, target, steps, inbox, held, gives_way=gives_way)
+        # Anew each time: the embedded engine may have been ended since.
+        resolved = self._turn.connect(self._prepares)
         known_keys = self._turn.connector.known_keys()
-        return resolved.client.chat(
-            body, known_keys, self._lane.inbox, record, held=self._lane.held
-        )
+        record = resolved.target.record
+        return Opened(resolved.client.chat(body, known_keys, inbox, record, held=held))
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
@@ -402,6 +464,14 @@ class _Run:
 
         turn = self._turn
         assert turn.toolset is not None, "only tools that were offered are called"
+        if self._taping and self._loop:
+            # The step of these calls counts as one of the loop's already.
+            frozen = self._taping.frozen_results(calls, self._loop.steps[:-1])
+            for place, result in enumerate(frozen):
+                yield ToolStarted(place, calls[place])
+                yield ToolFinished(place, self._redact(result))
+            if frozen:
+                return
         try:
             for event in run_step_calls(turn.toolset, calls, self._approve(), turn.made):
                 if isinstance(event, ToolFinished):
@@ -474,6 +544,7 @@ class _Run:
             parameters=self._draft.recorded(self._sent) if self._draft else {},
             endpoint=endpoint.facts,
             failure=Failure(type(error).__name__, str(error)) if error else None,
+            replayed=self._taping.replayed if self._taping else "",
         )
 
     def _tell(self, event: Event) -> Envelope:
@@ -489,99 +560,3 @@ class _Run:
     def _redact(self, value: T) -> T:
         # With the keys that are known by now: a tool may have set one.
         return Redactor(self._turn.connector.known_keys()).value(value)
-
-
-def _drive(
-    loop: Loop,
-    open_exchange: Callable[[Send], Exchange],
-    make_calls: Callable[[tuple[ToolCall, ...]], Generator[ToolEvent | None, None, None]],
-    lane: Lane,
-) -> Generator[Event | None, None, None]:
-    """Carry out the loop's commands; yield its events, and None now and then.
-
-    Whatever ends it early (an interrupt, a consumer that has enough), the connection is closed and
-    the loop knows what had arrived.
-    """
-    running = loop.run()
-    command: Event | Command | None = next(running, None)
-    while command is not None:
-        try:
-            match command:
-                case Send():
-                    while not lane.may_send():
-                        yield None
-                    try:
-                        command = yield from _request(running, open_exchange(command), lane)
-                    finally:
-                        lane.sent()
-                case RunTools(calls):
-                    command = yield from _call(running, make_calls(calls))
-                case Pause(seconds, for_all):
-                    until = time.monotonic() + seconds
-                    if for_all:
-                        lane.slow_down(until)
-                    while not lane.pause(until):
-                        yield None
-                    command = running.send(None)
-                case event:
-                    yield event
-                    command = running.send(None)
-        except StopIteration:
-            return
-
-
-def _request(
-    running: Any, exchange: Exchange, lane: Lane
-) -> Generator[Event | None, None, Event | Command]:
-    """Answer the loop's ``Send``; return what it yields next."""
-    try:
-        with exchange:
-            try:
-                yield from _arrivals(exchange, lane)
-            except EndpointError:
-                raise
-            except BaseException:
-                _stop(running, Stopped(exchange.completion()))
-                raise
-    except EndpointError as error:
-        failed: Event | Command = running.throw(error)
-        return failed
-    answered: Event | Command = running.send(exchange.completion())
-    return answered
-
-
-def _arrivals(exchange: Exchange, lane: Lane) -> Iterator[Event | None]:
-    while not exchange.finished:
-        interrupted = False
-        try:
-            lane.wait()
-        except KeyboardInterrupt:
-            interrupted = True  # what has come by now is kept, and shown
-        yield from lane.receive(exchange) or (None,)
-        if interrupted:
-            raise KeyboardInterrupt
-        exchange.check()
-
-
-def _call(
-    running: Any, events: Generator[ToolEvent | None, None, None]
-) -> Generator[Event | None, None, Event | Command]:
-    """Answer the loop's ``RunTools``; return what it yields after the calls."""
-    with closing(events):
-        while True:
-            try:
-                with interruptible():
-                    event = next(events)
-            except StopIteration:
-                break
-            except ToolInterrupted as interrupt:
-                _stop(running, Stopped(result=interrupt.result))
-                raise
-            yield None if event is None else running.send(event)
-    called: Event | Command = running.send(None)
-    return called
-
-
-def _stop(running: Any, stopped: Stopped) -> None:
-    with suppress(StopIteration):
-        running.throw(stopped)

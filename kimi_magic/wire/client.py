@@ -18,7 +18,7 @@ from typing import Any, Self
 from pydantic_core import from_json
 
 from kimi_magic.config import Settings
-from kimi_magic.core.errors import EndpointError
+from kimi_magic.core.errors import BadRequest, EndpointError, NotFound
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import Completion, Timings
 from kimi_magic.core.text import bytes_of, is_json_bomb
@@ -36,7 +36,9 @@ from kimi_magic.wire.protocols import (
     Carriage,
     Delta,
     Fold,
+    Recorded,
     Refused,
+    Status,
     TooMuch,
     Transport,
     Wire,
@@ -110,14 +112,17 @@ class Client:
         model: Model | None = None,
         *,
         held: Held | None = None,
+        transport: Transport | None = None,
     ) -> Exchange:
         """Prepare a chat request; it is sent when the exchange is entered.
 
         ``keys`` are masked in what comes. Exchanges that one driver waits for share an inbox, those
-        of one turn what it has ``held``. ``model`` has the prices.
+        of one turn what it has ``held``. ``model`` has the prices. Another ``transport`` may carry
+        this one request.
         """
         inbox = inbox or Inbox(self.settings.max_queue_bytes)
-        return Exchange(self, body, keys, inbox, model, held=held or Held())
+        transport = transport or self.transport
+        return Exchange(self, body, keys, inbox, model, held=held or Held(), transport=transport)
 
     def models(self, timeout: float = MODELS_TIMEOUT) -> list[str]:
         """Return the ids that the server offers, sorted, or raise an `EndpointError`."""
@@ -172,8 +177,10 @@ class Exchange:
         model: Model | None,
         *,
         held: Held,
+        transport: Transport,
     ) -> None:
         self.inbox = inbox
+        self._transport = transport
         self._held = held
         self._most_held = client.settings.max_turn_bytes // held.sharers
         self.finished = False
@@ -201,7 +208,9 @@ class Exchange:
         self._answered: float | None = None  # when the server gave its reason for finishing
         self._ended: float | None = None
         self._failure: EndpointError | None = None
+        self._unreadable = False
         self._timed_out = False
+        self._recorded: Recorded | None = None  # the times of an answer that is played
 
     def __enter__(self) -> Self:
         self._driver = threading.get_ident()
@@ -211,7 +220,7 @@ class Exchange:
             advice = "A value in it cannot be written as JSON."
             raise self._errors.unsendable(str(error), advice) from None
         try:
-            self._carriage = self._client.transport.send(
+            self._carriage = self._transport.send(
                 request, self.deliver, self._settings.connect_timeout
             )
         except BadProxy as error:
@@ -292,11 +301,33 @@ class Exchange:
     def completion(self) -> Completion:
         """Return what has arrived so far."""
         end = time.monotonic() if self._ended is None else self._ended
-        completion = self._redactor.value(self._fold.completion(end - self._began))
+        seconds, timings = end - self._began, self._timings
+        if self._recorded and self._ended is not None:
+            seconds, *moments = self._recorded
+            timings = Timings(timings.started, *moments)
+        completion = self._redactor.value(self._fold.completion(seconds))
         usage = completion.usage
         if self._model is not None:
             usage = self._model.priced(usage, self._client.endpoint)
-        return replace(completion, usage=usage, timings=self._timings)
+        return replace(completion, usage=usage, timings=timings)
+
+    @property
+    def wire(self) -> Wire:
+        return self._client.wire
+
+    @property
+    def key(self) -> Key | None:
+        """The key that goes along."""
+        return self._client.key
+
+    @property
+    def is_lasting(self) -> bool:
+        """True if the same request would be answered, or refused, in the same way again.
+
+        Not for what broke, was stopped or given up, and not for refusals of the moment.
+        """
+        refused = isinstance(self._failure, BadRequest | NotFound)
+        return self.finished if self._failure is None else refused or self._unreadable
 
     def _note_first(self, deltas: Sequence[Delta]) -> None:
         seconds = self._last_byte - self._began
@@ -317,6 +348,8 @@ class Exchange:
             self._timed_out = False
 
     def _take(self, item: int | Exception | None) -> None:
+        if isinstance(item, Status):
+            self._recorded = item.recorded
         if item == 202:
             raise self._errors.queued()
         if isinstance(item, Exception) and self._ended is None and self._answered is None:
@@ -355,9 +388,9 @@ class Exchange:
             with suppress(ValueError):
                 self._fold_in(_chunks(body))
             if not self._fold.started and not self._fold.finish_reason:
-                raise self._errors.unreadable(body)
+                raise self._not_read(body)
         if not self._chunks and self._ended is None:
-            raise self._errors.unreadable(body)
+            raise self._not_read(body)
         self._end()
 
     def _end(self) -> None:
@@ -386,9 +419,13 @@ class Exchange:
                 chunks = []
         self._fold_in(chunks)
         if unreadable is not None and not cut and self._answered is None:
-            raise self._errors.unreadable(unreadable, started=self._fold.started)
+            raise self._not_read(unreadable)
         if ended:
             self._end()
+
+    def _not_read(self, data: bytes) -> EndpointError:
+        self._unreadable = True
+        return self._errors.unreadable(data, started=self._fold.started)
 
     def _fold_in(self, chunks: list[Mapping[str, Any]]) -> None:
         self._chunks += len(chunks)

@@ -27,6 +27,7 @@ from kimi_magic.wire.protocols import (
     Redirected,
     Refused,
     Request,
+    Status,
     TooMuch,
 )
 
@@ -219,7 +220,7 @@ class Connection:
     def _deliver(self, response: httpx2.Response, deliver: Deliver) -> None:
         body = response.iter_bytes()
         first = next(body, b"")  # the status alone would wake the driver for nothing
-        deliver(Arrival(time.monotonic(), response.status_code))
+        deliver(Arrival(time.monotonic(), Status(response.status_code, response.headers)))
         for data in chain((first,), body):
             # What was received already may decode to a thousand times as much.
             if self._stopped.is_set():

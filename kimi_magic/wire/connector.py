@@ -12,16 +12,19 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import ConfigError, KimiError
 from kimi_magic.core.interrupts import waiting
+from kimi_magic.core.turn_record import EndpointFacts
 from kimi_magic.secrets.keys import Key, KeyRing
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.endpoints import (
     BUILT_IN,
     GUESSED_MODEL,
+    LARGEST_CONTEXT,
     LATEST_MODEL,
     LOCAL,
     PREFERRED,
@@ -36,8 +39,9 @@ from kimi_magic.wire.models import Model, ModelCatalogue, newest
 if TYPE_CHECKING:
     from kimi_magic.wire.client import Client
     from kimi_magic.wire.local.process import LocalEngine
+    from kimi_magic.wire.tape import Lead, TapeUse
 
-__all__ = ["AskKey", "Connector", "ResolvedEndpoint", "Target"]
+__all__ = ["AskKey", "Connector", "Foreseen", "ResolvedEndpoint", "Target"]
 
 NO_MODEL = (
     "No model is at hand: no key was found, and the embedded engine is not installed.\n"
@@ -81,6 +85,14 @@ class ResolvedEndpoint:
     practice: bool = False  # the embedded practice model answers
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """The same before anything is made ready: a tape may answer."""
+
+    target: Target
+    practice: bool = False
+
+
 class Connector:
     """The endpoints of a session, and the ways to them."""
 
@@ -99,19 +111,24 @@ class Connector:
         self._engine: LocalEngine | None = None
         self._lock = threading.Lock()
 
-    def choose(self, endpoint: str | Endpoint | None, settings: Settings) -> Endpoint:
+    def choose(
+        self, endpoint: str | Endpoint | None, settings: Settings, tape: TapeUse | None = None
+    ) -> Endpoint:
         """Return the endpoint to ask: the given one, itself or by name, else the first of these.
 
-        The one that the settings name, the one that the environment describes, the first whose key
-        is present, the embedded engine. A `ConfigError` says that there is none.
+        The one that the settings name, the one that the environment describes, the one that the
+        tape was made with, the first whose key is present, the embedded engine. A `ConfigError`
+        says that there is none.
         """
         settings.read_environment()
         if isinstance(endpoint, Endpoint):
             return endpoint
         if name := endpoint or settings.endpoint:
-            return self.catalogue.get(name)
+            return self._named(name, tape)
         if own := from_environment():
             return own
+        if lead := self.lead(endpoint, settings, tape):
+            return self._of_tape(lead)
         for preferred in map(self.catalogue.get, PREFERRED):
             if self.key_at_hand(preferred):
                 return preferred
@@ -120,6 +137,45 @@ class Connector:
         if available():
             return LOCAL
         raise ConfigError(NO_MODEL)
+
+    def _named(self, name: str, tape: TapeUse | None) -> Endpoint:
+        try:
+            return self.catalogue.get(name)
+        except ConfigError:
+            if tape is not None and (known := tape.tape.lead_at(name)):
+                return self._of_tape(known)
+            raise
+
+    def lead(
+        self, endpoint: str | Endpoint | None, settings: Settings, tape: TapeUse | None
+    ) -> Lead | None:
+        """Return whom the tape says to ask; None where somebody names the endpoint."""
+        if tape is None or endpoint or settings.endpoint or from_environment():
+            return None
+        return tape.lead
+
+    def _of_tape(self, lead: Lead) -> Endpoint:
+        """Return the endpoint here that has the name on a tape, else one of the tape's facts."""
+        from kimi_magic.wire.tape_endpoint import endpoint_of
+
+        known = self.catalogue.of(EndpointFacts(lead.endpoint))
+        return known or endpoint_of(lead.endpoint, lead.facts)
+
+    def foresee(self, endpoint: Endpoint, model: str | None, settings: Settings) -> Foreseen | None:
+        """Return what `connect` would make ready; nothing is asked or started.
+
+        None where a server's list has to tell the model.
+        """
+        if endpoint.base_url:
+            named = model or settings.model
+            if not named and self._has_to_ask(endpoint):
+                return None
+            return Foreseen(self.target(endpoint, named))
+        own = Path(settings.local_model).stem if settings.local_model else LOCAL.model
+        name = model or own
+        if name != LOCAL.model:
+            endpoint = _without_defaults(endpoint, LARGEST_CONTEXT)
+        return Foreseen(self.target(endpoint, name), name == LOCAL.model)
 
     def key_at_hand(self, endpoint: Endpoint) -> Key | None:
         """Return the endpoint's key, if it is found without asking the user.
@@ -184,10 +240,7 @@ class Connector:
             )
         key = Key(running.key, "the embedded engine")
         if not running.practice:  # a model of the user's own: its server knows its defaults
-            window = running.context_window
-            endpoint = replace(
-                endpoint, temperature=None, max_tokens=None, seed=None, context_window=window
-            )
+            endpoint = _without_defaults(endpoint, running.context_window)
         client = self._client(endpoint, running.base_url, key, settings)
         target = self.target(endpoint, running.model)
         return ResolvedEndpoint(target, client, running.practice)
@@ -361,6 +414,13 @@ class _Listing(threading.Thread):
     def run(self) -> None:
         with suppress(KimiError):  # the turn's own request tells better what is wrong
             self.ids = self._client.models(LISTING_TIMEOUT)
+
+
+def _without_defaults(endpoint: Endpoint, context_window: int) -> Endpoint:
+    """Return the embedded engine as it is with a model of the user's own."""
+    return replace(
+        endpoint, temperature=None, max_tokens=None, seed=None, context_window=context_window
+    )
 
 
 def _names_model(endpoint: Endpoint) -> bool:

@@ -28,6 +28,7 @@ Strictness = Literal["json_schema", "json_object", "text"]
 STRICTNESSES: tuple[Strictness, ...] = ("json_schema", "json_object", "text")
 # Asked for where nobody named a model and no list does: at an address that nobody knows, and else.
 GUESSED_MODEL, LATEST_MODEL = "kimi-k2-thinking", "kimi-k3"
+LARGEST_CONTEXT = 8192  # of the embedded engine with a model of the user's own
 EMBEDDED = "local"  # the endpoint of the engine in this kernel, which has no address of its own
 
 

@@ -7,7 +7,7 @@ recording, say) as a `Transport`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from kimi_magic.core.events import ContentDelta, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from kimi_magic.core.messages import Completion
@@ -115,10 +115,36 @@ class TooMuch(Exception):
         self.setting = setting
 
 
+class Recorded(NamedTuple):
+    """The times of an answer that is played: until its end, its first token, its first text."""
+
+    seconds: float
+    first_token: float | None = None
+    first_answer: float | None = None
+
+
+class Status(int):
+    """The status of an answer, with the headers that came with it.
+
+    ``recorded`` are its times where it is played.
+    """
+
+    headers: Mapping[str, str]
+    recorded: Recorded | None
+
+    def __new__(
+        cls, status: int, headers: Mapping[str, str], recorded: Recorded | None = None
+    ) -> Self:
+        own = super().__new__(cls, status)
+        own.headers, own.recorded = headers, recorded
+        return own
+
+
 class Arrival(NamedTuple):
     """Something that a transport delivers, and when, in seconds of ``time.monotonic``.
 
-    The status comes first, then the body in pieces, then None at its end; an exception ends all.
+    The status comes first, a `Status` where there are headers, then the body in pieces, then None
+    at its end; an exception ends all.
     """
 
     time: float

@@ -26,14 +26,13 @@ from typing import IO, Any, cast
 
 from kimi_magic.core.errors import LocalEngineError
 from kimi_magic.core.text import why_not_written
-from kimi_magic.wire.endpoints import LOCAL
+from kimi_magic.wire.endpoints import LARGEST_CONTEXT, LOCAL
 from kimi_magic.wire.local import engine
 from kimi_magic.wire.local.weights import OTHERWISE, fetch_weights, find_weights, ignore_notice
 
 __all__ = ["LocalEngine", "Running", "available", "fetch_weights", "find_weights"]
 
 TEMPLATE = Path(__file__).with_name("practice.jinja")
-LARGEST_CONTEXT = 8192
 START_SECONDS = 600.0
 STOP_SECONDS = 2.0
 POLL_SECONDS = 0.05
