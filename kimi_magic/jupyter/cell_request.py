@@ -29,6 +29,15 @@ def run_cell(notebook: Notebook, line: str, body: str) -> Reply | None:
         return None
     if not body.strip():
         raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
+    if not (options["tape"] or options["strict"] or options["frozen_tools"]):
+        return _run(notebook, options, body)
+    from kimi_magic.jupyter.tape_commands import with_tape
+
+    with with_tape(notebook, options):
+        return _run(notebook, options, body)
+
+
+def _run(notebook: Notebook, options: Mapping[str, Any], body: str) -> Reply | None:
     request = _request(notebook, options, body.strip("\n"))
     if options["dry_run"]:
         dry = notebook.session.dry_run(request)

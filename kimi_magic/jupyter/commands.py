@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from kimi_magic.config import TAPE_MODES
 from kimi_magic.core.errors import ConfigError, MagicError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.reply import Reply
@@ -20,7 +21,7 @@ from kimi_magic.core.text import columns, count, why_not_written
 from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ask_about, code_of
 from kimi_magic.jupyter.line_parser import parse_verb
 from kimi_magic.jupyter.notebook import Notebook
-from kimi_magic.jupyter.options import OPTIONS, Option
+from kimi_magic.jupyter.options import OPTIONS, TAPE_CHOICES, Option
 from kimi_magic.turn.request import TurnRequest
 
 __all__ = ["REGISTRY", "Verb", "help_text", "split_verb"]
@@ -379,6 +380,34 @@ def _step(notebook: Notebook, word: str) -> None:
     from kimi_magic.jupyter.lab_commands import step_through
 
     step_through(notebook, word)
+
+
+@verb(
+    "tape [FILE|off] [--mode new|none|all] [--speed real|4|max]",
+    "play recorded answers, and record the others; alone: say what was played",
+    "tape lesson.tape",
+    completes=["files"],
+    options=[
+        Option(
+            ("--mode",),
+            "new: record what is not on it; none: send nothing; all: record anew",
+            "|".join(TAPE_MODES),
+            choices=TAPE_MODES,
+        ),
+        Option(("--speed",), "as it was, so many times faster, or at once (max)", "real|4|max"),
+        *TAPE_CHOICES,
+    ],
+)
+def _tape(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.tape_commands import change_tape, describe_tape
+
+    options, words = _parse("tape", line)
+    if words:
+        change_tape(notebook, words[0], options)
+    elif any(options.values()):
+        raise MagicError("Which tape? `%kimi tape lesson.tape` puts it on, with these options.")
+    else:
+        describe_tape(notebook)
 
 
 @verb("help [VERB]", "show this help, or that of one verb", "help reset", completes=["verbs"])

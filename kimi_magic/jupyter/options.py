@@ -38,6 +38,11 @@ class Option:
         return ", ".join(self.flags) + (f" {self.value}" if self.value else "")
 
 
+TAPE_CHOICES = (
+    Option(("--strict",), "of a tape, play no answer to the same prompt with other inputs"),
+    Option(("--frozen-tools",), "take the results of tools from the tape: they do not run"),
+)
+
 OPTIONS = (
     Option(("-m", "--model"), "ask this model", "ID", completes="models"),
     Option(
@@ -135,4 +140,11 @@ OPTIONS = (
         choices=APPROVE,
     ),
     Option(("--logprobs",), "mark each token of the answer by how likely it was"),
+    Option(
+        ("--tape",),
+        "play the answers on this tape, and record those that are not on it",
+        "FILE",
+        completes="files",
+    ),
+    *TAPE_CHOICES,
 )

@@ -15,7 +15,7 @@ from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.drive import Opened
 from kimi_magic.wire.connector import ResolvedEndpoint, Target
 from kimi_magic.wire.inbox import Held, Inbox
-from kimi_magic.wire.tape import Asked, Found, TapeUse
+from kimi_magic.wire.tape import Asked, OnTape, TapeUse
 from kimi_magic.wire.tape_endpoint import facts_of
 from kimi_magic.wire.tape_file import Recording
 from kimi_magic.wire.tape_meaning import cue_of, meaning_of
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Taping"]
 
 AGGREGATION, CONTINUATION = "aggregation", "continuation"
-NOT_RECORDED = (
-    "Not recorded on {tape}: {place} holds a key, or what looks like one. "
-    "The request is asked again where the tape is played."
-)
+NOT_RECORDED = "Not recorded on {tape}: {place} holds a key, or what looks like one."
 NOT_WRITTEN = "Not recorded: {error}"
 DIFFERS = ", inputs differ"
 SCRIPTED = "kimi-scripted"  # the header by which a `testing.ScriptedServer` tells what it is
@@ -140,7 +137,7 @@ class Taping:
             for call, text in zip(calls, texts, strict=True)
         ]
 
-    def _player(self, found: Found, target: Target) -> Client:
+    def _player(self, found: OnTape, target: Target) -> Client:
         """Return a client that has no key, and nothing but the recording."""
         from kimi_magic.wire.client import Client
 
@@ -149,7 +146,7 @@ class Taping:
         settings = self._turn.settings
         return Client(endpoint, endpoint.base_url, None, settings, transport=player)
 
-    def _note(self, found: Found, step: int) -> Replayed | None:
+    def _note(self, found: OnTape, step: int) -> Replayed | None:
         """Note what is played; return what the reader is told, once a step."""
         name = self._use.name
         differs = found.differs or self.replayed.endswith(DIFFERS)

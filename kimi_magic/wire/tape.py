@@ -24,7 +24,16 @@ from kimi_magic.core.text import clip, reveal
 from kimi_magic.wire.tape_file import Header, Recording, TapeFile
 from kimi_magic.wire.tape_meaning import difference, fingerprint, frame_of, likeness, nearest
 
-__all__ = ["Asked", "Found", "Lead", "Tape", "TapeUse", "Tapes", "read_speed", "the_tape", "use_of"]
+__all__ = [
+    "Asked",
+    "Lead",
+    "OnTape",
+    "Tape",
+    "TapeUse",
+    "Tapes",
+    "the_tape",
+    "use_of",
+]
 
 MAX_SPEED = 1000.0
 SPEEDS = "max, real, or how many times faster, such as 4"
@@ -49,7 +58,7 @@ class Asked(NamedTuple):
     lane: int = 0
 
 
-class Found(NamedTuple):
+class OnTape(NamedTuple):
     """A recording that answers a request; ``differs`` where the inputs were others."""
 
     recording: Recording
@@ -285,7 +294,7 @@ class TapeUse:
         """Return the same use with other choices."""
         return replace(self, **changes)
 
-    def find(self, asked: Asked) -> Found | None:
+    def find(self, asked: Asked) -> OnTape | None:
         """Find what answers a request; None where it is to be sent.
 
         Raises
@@ -305,13 +314,13 @@ class TapeUse:
             raise TapeError(self._missing(asked))
         return found
 
-    def _find(self, asked: Asked) -> Found | None:
+    def _find(self, asked: Asked) -> OnTape | None:
         own: Run = (self._key, asked.cell, asked.run)
         # What this very run has recorded is not played back to it: who asks twice wants two.
         entries = [entry for entry in self.tape.entries() if entry.by != own]
         wanted = fingerprint(asked.meaning)
         if same := [entry for entry in entries if entry.meaning == wanted]:
-            return Found(self._next(same, (wanted,), asked).recording)
+            return OnTape(self._next(same, (wanted,), asked).recording)
         if self.strict:
             return None
         like = self._like(asked, entries)
@@ -324,7 +333,7 @@ class TapeUse:
 
         best = max(like, key=fits).meaning
         same = [entry for entry in like if entry.meaning == best]
-        return Found(self._next(same, (wanted, best), asked).recording, differs=True)
+        return OnTape(self._next(same, (wanted, best), asked).recording, differs=True)
 
     def _like(self, asked: Asked, entries: Sequence[_Entry]) -> list[_Entry]:
         """Return what answers the same prompt, step and calls, with whatever inputs."""
@@ -419,12 +428,12 @@ def use_of(
         raise TapeError(f"The mode of a tape is one of {', '.join(TAPE_MODES)}; got {mode!r:.40}.")
     if not str(path).strip():
         raise TapeError("A tape is a file, such as 'lesson.tape'.")
-    use = TapeUse(the_tape(path), mode, read_speed(speed), bool(strict), bool(frozen_tools))
+    use = TapeUse(the_tape(path), mode, _speed(speed), bool(strict), bool(frozen_tools))
     use.tape.entries()
     return use
 
 
-def read_speed(speed: float | str) -> float:
+def _speed(speed: float | str) -> float:
     """Read a speed as people write it: ``max``, ``real``, or a factor.
 
     Raises
@@ -462,8 +471,7 @@ class Tapes:
         self._entered: list[_Entered] = []
         self._lock = threading.Lock()
         self._base: TapeUse | None = None
-        self._based_on: tuple[Path | None, str] | None = None
-        self._choices: dict[str, Any] = {}
+        self._based_on: tuple[Path | None, str] = (None, "")
 
     def enter(self, use: TapeUse) -> Callable[[], None]:
         """Put a tape on; return the function that takes it off."""
@@ -481,9 +489,13 @@ class Tapes:
 
         return leave
 
-    def choose(self, **choices: Any) -> None:
-        """Set speed, strictness and so on of the tape that the settings name."""
-        self._choices, self._based_on = choices, None
+    def put_on(self, use: TapeUse, path: Path | None, mode: str) -> None:
+        """Use a tape as long as the settings name this file, and this mode."""
+        with self._lock:
+            before, self._base = self._base, use
+            self._based_on = (path, mode)
+        if before is not None:
+            before.close()
 
     def current(self, path: Path | None, mode: str) -> TapeUse | None:
         """Return the tape that is on here; ``path`` and ``mode`` are those of the settings."""
@@ -500,7 +512,7 @@ class Tapes:
         if self._based_on != (path, mode):
             if self._base is not None:
                 self._base.close()
-            self._base = TapeUse(the_tape(path), mode, **self._choices) if path else None
+            self._base = TapeUse(the_tape(path), mode) if path else None
             self._based_on = (path, mode)
         return self._base
 
@@ -510,4 +522,4 @@ class Tapes:
             each.use.close()
         if self._base is not None:
             self._base.close()
-        self._entered, self._base, self._based_on = [], None, None
+        self._entered, self._base, self._based_on = [], None, (None, "")

@@ -189,8 +189,8 @@ def _plain_numbers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _name(tool: Any) -> str:
-    function = tool.get("function", tool) if isinstance(tool, Mapping) else {}
+def _name(offered: Any) -> str:
+    function = offered.get("function", offered) if isinstance(offered, Mapping) else {}
     return str(function.get("name")) if isinstance(function, Mapping) else ""
 
 

@@ -68,10 +68,9 @@ class _Stream:
 def masked(pieces: Pieces, keys: Sequence[Key], status: int = 200) -> Pieces:
     """Return the pieces of a body without known keys, and without the ids of accounts."""
     pieces = _on_boundaries(pieces)
-    text = _decoded(pieces)
-    pieces = _edited(pieces, _in_text(text, keys))
-    text = _decoded(pieces)
-    pieces = _edited(pieces, _in_events(text, keys))
+    # The decoded texts first: the bytes may hold a part of what these hold whole.
+    for edits in (_in_events, _in_text):
+        pieces = _edited(pieces, edits(_decoded(pieces), keys))
     if status >= ERROR:
         text = _decoded(pieces)
         if (without := mask_accounts(text)) != text:
