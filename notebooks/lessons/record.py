@@ -1,7 +1,7 @@
 """Record the lessons' tapes anew, and run the lessons: ``python notebooks/lessons/record.py [N …]``.
 
 The first lesson asks the practice model. The answers of the others are scripted below, word for
-word; their tapes say so. Each lesson is run twice: once to record, once from its tape, which gives
+word; their tapes say so. Whoever changes a prompt records again. Each lesson is run twice: once to record, once from its tape, which gives
 the outputs that stand in the notebook.
 """
 
@@ -19,6 +19,8 @@ from nbclient import NotebookClient
 from kimi_magic.testing import ScriptedServer
 
 HERE = Path(__file__).parent
+PLAYED = "played-only"  # the tag of cells that are not run to record: they ask for what is there
+RATE = 50  # tokens a second, for `%kimi tape FILE --speed real`
 
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:
@@ -26,53 +28,52 @@ def call(name: str, **arguments: Any) -> dict[str, Any]:
 
 
 def tools(server: ScriptedServer) -> None:
-    """Script lesson 2: look, think, look again; then the same with other data."""
-    for _ in range(2):
-        server.reply(
-            reasoning="I do not know the data. First: which kinds of weather are there?",
-            tool_calls=[call("kinds_of_weather")],
-        )
-        server.reply(
-            reasoning="Two kinds. I compare how many are hired on each.",
-            tool_calls=[
-                call("average_hired", weather="sun"),
-                call("average_hired", weather="rain"),
-            ],
-        )
-        server.reply(
-            reasoning=(
-                "More on sunny days. But sunny days are often warm days: this difference may be "
-                "the warmth's. I have to hold one of the two fixed. Let me take warm days only, "
-                "20 degrees and more, and compare the weather there."
-            ),
-            tool_calls=[
-                call("average_hired", weather="sun", coldest=20),
-                call("average_hired", weather="rain", coldest=20),
-            ],
-        )
-        server.reply(
-            reasoning=(
-                "On warm days the rain costs some fifty bicycles. Now the cold days, 15 degrees "
-                "and less, for the other half of the comparison."
-            ),
-            tool_calls=[
-                call("average_hired", weather="sun", warmest=15),
-                call("average_hired", weather="rain", warmest=15),
-            ],
-        )
-        server.reply(
-            "**Both, and the warmth more.**\n\n"
-            "| bicycles a day | sun | rain |\n| --- | ---: | ---: |\n"
-            "| 20 degrees and more | 223 | 176 |\n| 15 degrees and less | 117 | 74 |\n\n"
-            "In the same weather, warm days bring about 100 bicycles more than cold ones. At the "
-            "same warmth, sun brings about 45 more than rain. There were only two warm rainy days, "
-            "so the second number is weak.",
-            reasoning=(
-                "Sun, warm against cold: 223 - 117 = 106. Rain: 176 - 74 = 102. So warmth brings "
-                "about 100. Warm, sun against rain: 223 - 176 = 47. Cold: 117 - 74 = 43. So sun "
-                "brings about 45. The group of warm rainy days has two days only: I say so."
-            ),
-        )
+    """Script lesson 2: look, think, look again."""
+    server.reply(
+        reasoning="I do not know the data. First: which kinds of weather are there?",
+        tool_calls=[call("kinds_of_weather")],
+    )
+    server.reply(
+        reasoning="Two kinds. I compare how many are hired on each.",
+        tool_calls=[
+            call("average_hired", weather="sun"),
+            call("average_hired", weather="rain"),
+        ],
+    )
+    server.reply(
+        reasoning=(
+            "More on sunny days. But sunny days are often warm days: this difference may be "
+            "the warmth's. I have to hold one of the two fixed. Let me take warm days only, "
+            "20 degrees and more, and compare the weather there."
+        ),
+        tool_calls=[
+            call("average_hired", weather="sun", coldest=20),
+            call("average_hired", weather="rain", coldest=20),
+        ],
+    )
+    server.reply(
+        reasoning=(
+            "On warm days the rain costs some fifty bicycles. Now the cold days, 15 degrees "
+            "and less, for the other half of the comparison."
+        ),
+        tool_calls=[
+            call("average_hired", weather="sun", warmest=15),
+            call("average_hired", weather="rain", warmest=15),
+        ],
+    )
+    server.reply(
+        "**Both, and the warmth more.**\n\n"
+        "| bicycles a day | sun | rain |\n| --- | ---: | ---: |\n"
+        "| 20 degrees and more | 223 | 176 |\n| 15 degrees and less | 117 | 74 |\n\n"
+        "In the same weather, warm days bring about 100 bicycles more than cold ones. At the "
+        "same warmth, sun brings about 45 more than rain. There were only two warm rainy days, "
+        "so the second number is weak.",
+        reasoning=(
+            "Sun, warm against cold: 223 - 117 = 106. Rain: 176 - 74 = 102. So warmth brings "
+            "about 100. Warm, sun against rain: 223 - 176 = 47. Cold: 117 - 74 = 43. So sun "
+            "brings about 45. The group of warm rainy days has two days only: I say so."
+        ),
+    )
 
 
 def wrong(server: ScriptedServer) -> None:
@@ -214,6 +215,8 @@ def run(lesson: str, mode: str, environment: dict[str, str]) -> nbformat.Noteboo
     sources = [cell.source for cell in notebook.cells]
     for cell in notebook.cells:
         cell.source = cell.source.replace("--mode none", f"--mode {mode}")
+        if mode == "all" and PLAYED in cell.metadata.get("tags", ()):
+            cell.source = ""
     place = {"metadata": {"path": str(HERE)}}
     client = NotebookClient(notebook, resources=place, record_timing=False)
     client.execute(env=os.environ | environment)
@@ -229,7 +232,7 @@ def record(lesson: str) -> None:
     if script is None:
         run(lesson, "all", {"KIMI_ENDPOINT": "local"})
     else:
-        with ScriptedServer(dialect="moonshot", models=["scripted"]) as server:
+        with ScriptedServer("moonshot", rate=RATE, models=["scripted"]) as server:
             script(server)
             run(lesson, "all", {"KIMI_BASE_URL": server.base_url, "KIMI_MODEL": "scripted"})
             server.verify()
