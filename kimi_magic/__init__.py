@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kimi_magic.core.errors import (
     BadRequest,
     BadStream,
+    BudgetSpent,
     ConfigError,
     ConnectionFailed,
     ContentFiltered,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadRequest",
     "BadStream",
+    "BudgetSpent",
     "ConfigError",
     "ConnectionFailed",
     "ContentFiltered",
@@ -153,11 +155,14 @@ def load_ipython_extension(shell: Any) -> None:
     with whole_imports():
         from kimi_magic.jupyter.magics import KimiMagics
 
-        shell.register_magics(KimiMagics.of(shell))
+        magics = KimiMagics.of(shell)
+        shell.register_magics(magics)
         for hooks, ours in _hooks(shell):
             if ours not in hooks:
                 hooks.append(ours)
-        KimiMagics.of(shell).offer_chats()
+        if shell.last_execution_result is not None:
+            magics.cell_errors.record(shell.last_execution_result)  # for `%kimi fix` after it
+        magics.offer_chats()
 
 
 def unload_ipython_extension(shell: Any) -> None:
@@ -172,12 +177,17 @@ def unload_ipython_extension(shell: Any) -> None:
 def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
     """Return IPython's lists of hooks, each with our entry."""
     from kimi_magic.jupyter.completion import complete_kimi
-    from kimi_magic.jupyter.input_transforms import QuestionLine, cell_without_body
+    from kimi_magic.jupyter.input_transforms import (
+        QuestionLine,
+        cell_below_comments,
+        cell_without_body,
+    )
     from kimi_magic.jupyter.magics import KimiMagics
 
     manager = shell.input_transformer_manager
     return [
         (shell.events.callbacks["post_run_cell"], KimiMagics.of(shell).cell_errors.record),
+        (manager.cleanup_transforms, cell_below_comments),
         (manager.cleanup_transforms, cell_without_body),
         (manager.token_transformers, QuestionLine),
         (shell.Completer.custom_matchers, complete_kimi),

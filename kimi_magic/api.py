@@ -107,10 +107,12 @@ def ask(
         Ask how likely each token was, where the server tells: the record marks them, and
         ``reply.logprobs`` is a frame.
     variables : sequence of str or mapping, optional
-        Names of the notebook's variables, or names and values: their summaries go along.
+        Names of the notebook's variables, or names and values: their summaries go along. Behind a
+        name, ``:schema`` sends names, types and counts alone, ``:figures`` figures, too.
     schema : type, dict or str, optional
         What the answer is to hold: a pydantic model, dataclass, TypedDict, ``list[Model]``, a JSON
-        Schema, or fields such as ``"name, age int, tags list"``. ``reply.data`` is the value.
+        Schema, or fields such as ``"name, age int, tags list"`` or ``"list[name, age int]"``.
+        ``reply.data`` is the value.
 
     Returns
     -------
@@ -244,7 +246,9 @@ def save(path: str | os.PathLike[str], chat: str | Chat = "main", *, force: bool
     return current().save(path, chat, force=force)
 
 
-def snippet(reply: Reply, form: str = "python") -> str:
+def snippet(
+    reply: Reply, form: str = "python", *, chat: bool = False, with_data: bool = False
+) -> str:
     """The turn as a program, which sends the same request and prints what comes.
 
     Parameters
@@ -253,13 +257,18 @@ def snippet(reply: Reply, form: str = "python") -> str:
         As ``kimi.ask`` and ``%%kimi`` give it, or ``kimi.last``.
     form : str
         ``python`` (OpenAI's SDK), ``langchain``, ``node`` or ``curl``.
+    chat : bool
+        Send the turns of its chat before it, too; else its own prompt alone.
+    with_data : bool
+        Write summaries of variables, outputs of cells and results of tools into the program; else
+        a placeholder stands for each.
 
     Raises
     ------
     KimiError
         No such form, or a reply of a turn that sent nothing.
     """
-    return current().snippet(reply, form)
+    return current().snippet(reply, form, chat=chat, with_data=with_data)
 
 
 @contextmanager
@@ -303,7 +312,7 @@ def tape(
     """
     session = current()
     choices = {"speed": speed, "strict": strict, "frozen_tools": frozen_tools}
-    use = session.use_of_tape(path, mode, **choices)
+    use = session.tapes.use_of(path, mode, **choices)
     leave = session.tapes.enter(use)
     try:
         yield use

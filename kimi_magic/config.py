@@ -12,6 +12,7 @@ from typing import Any
 from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
+from kimi_magic.core.budget import Budget
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.core.frontend import starting_folder
 from kimi_magic.secrets.patterns import without_key
@@ -30,6 +31,7 @@ __all__ = [
 
 APPROVE = ("auto", "ask", "yes", "no")
 EFFORTS = ("low", "high", "max")
+SUMMARY_VALUES = ("rows", "figures", "schema")
 RESUME = ("ask", "always", "never")
 TAPE_MODES = ("new", "none", "all")
 VIEWS = ("auto", "live", "record", "terminal", "plain")
@@ -59,6 +61,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "max_steps": Bounds(1),
     "max_depth": Bounds(0, 32),
     "var_tokens": Bounds(1),
+    "var_rows": Bounds(0, 1000),
     "summary_tokens": Bounds(50),
     "max_output_chars": Bounds(1000),
     "heavy": Bounds(2, 64),
@@ -76,7 +79,7 @@ BOUNDS: Mapping[str, Bounds] = {
 """Bounds by the name of a setting, a keyword of ``kimi.ask`` or an option of ``%%kimi``."""
 
 
-NO_SETTINGS = ("var_tokens", "heavy", "until_agree")
+NO_SETTINGS = ("var_tokens", "var_rows", "heavy", "until_agree")
 
 
 def out_of_bounds(name: str, value: Any, called: str) -> str:
@@ -207,8 +210,25 @@ class Settings(Configurable):
         help="What a tape may do: new (play what is on it, record the rest), none (only play) or "
         "all (record anew).",
     ).tag(config=True)
+    keep = Bool(
+        default_value=False,
+        help="Keep answers in `.kimi/NOTEBOOK.tape` beside the notebook: what was asked before is "
+        "not sent again.",
+    ).tag(config=True)
+    budget = Unicode(
+        None,
+        allow_none=True,
+        help="The most that this session may spend, as in `2 USD` or `500k tokens`: a request that "
+        "would pass it is not sent; unset: no limit.",
+    ).tag(config=True)
     summary_tokens = Int(
         1500, help="Token limit for the summary of each variable in a prompt."
+    ).tag(config=True)
+    summary_values = Enum(
+        SUMMARY_VALUES,
+        "rows",
+        help="Values in the summaries of variables and cells: rows, figures (sums and counts "
+        "alone) or schema (names, types and counts alone).",
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
@@ -225,6 +245,19 @@ class Settings(Configurable):
         if problem := out_of_bounds(name, value, name):
             raise TraitError(problem)
         return value
+
+    @validate("budget")
+    def _validate_budget(self, proposal: Any) -> Any:
+        try:
+            Budget.of(proposal["value"])
+        except ValueError as error:
+            raise TraitError(str(error)) from None
+        return proposal["value"]
+
+    @property
+    def most_spent(self) -> Budget | None:
+        """The most that the session may spend; None for no limit."""
+        return Budget.of(self.budget)
 
     @property
     def journal_path(self) -> Path | None:

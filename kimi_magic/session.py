@@ -29,11 +29,14 @@ from kimi_magic.core.processes import process_name
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import mend_surrogates, reveal
 from kimi_magic.core.turn_record import EndpointFacts, TurnRecord
+from kimi_magic.display.display_hook import leave_out_repr
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.approval import asking
 from kimi_magic.turn.dry_run import DryRun, describe_request
 from kimi_magic.turn.request import (
+    CONTINUE,
+    ELSEWHERE,
     TurnRequest,
     check_heavy,
     continuation,
@@ -43,6 +46,7 @@ from kimi_magic.turn.request import (
 )
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.turn.sinks import JournalSink
+from kimi_magic.turn.tapes_in_use import TapesInUse
 from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import Endpoint
 
@@ -51,7 +55,6 @@ if TYPE_CHECKING:
     from kimi_magic.chats.journal_writer import JournalWriter
     from kimi_magic.secrets.keys import Key
     from kimi_magic.turn.heavy import HeavyTurn
-    from kimi_magic.wire.tape import Tapes, TapeUse
 
 __all__ = ["Session", "current"]
 
@@ -81,6 +84,8 @@ class Session:
     chats : Chats
     connector : Connector
         The endpoints, their keys and models.
+    tapes : TapesInUse
+        Those that answers are played from.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -92,7 +97,7 @@ class Session:
         # A turn under way stays in the file in which it began, also if the setting changes.
         self._writers: dict[Path, JournalWriter] = {}
         self._writers_lock = threading.Lock()
-        self._tapes: Tapes | None = None
+        self.tapes = TapesInUse(lambda: self.settings)
         redact_errors(self.redact)
         redact_logs(self.redact)
 
@@ -118,7 +123,7 @@ class Session:
         """
         if show is None:
             show = threading.current_thread() is threading.main_thread() and not depth.get()
-        self._check_depth()
+        self._check_limits()
         try:
             turn = self._prepare(request)
             view = self._open_view(options or ViewOptions(), request) if show else Unseen()
@@ -139,11 +144,13 @@ class Session:
             if hold is not None and hold.pending:
                 raise last.stopped()
         assert last.reply is not None, "a turn ends with TurnFinished"
+        if show:
+            leave_out_repr(last.reply)
         return last.reply
 
     def stream(self, request: TurnRequest) -> Iterator[Event]:
         """Yield one turn's events as they happen; the last is ``TurnFinished``."""
-        self._check_depth()
+        self._check_limits()
         last = _Last(self)
         stop = False
         turn = self._prepare(request)
@@ -176,7 +183,7 @@ class Session:
         KimiError
             The request would be refused.
         """
-        self._check_depth()
+        self._check_limits()
         return self._prepare(request)
 
     @whole_imports()
@@ -194,50 +201,23 @@ class Session:
         else:
             turn, first = prepared.turn, [prepared.announcement()]
         parameters, send, notices = turn.first_request(turn.model)
-        return describe_request(turn.endpoint, parameters, send, [*first, *notices], turn.prompt)
+        sent = turn.outgoing(None).outline(send.messages, send.tools)
+        return describe_request(
+            turn.endpoint,
+            parameters,
+            send,
+            [*first, *notices],
+            sent=sent,
+            masked=turn.prompt.masked,
+        )
 
     def sees(self, endpoint: str | None, model: str | None) -> bool:
         """Return True if the model that would be asked reads images, or is not known yet."""
-        tape = self.tape
+        tape = self.tapes.current
         chosen = self.connector.choose(endpoint, self.settings, tape)
         lead = self.connector.lead(endpoint, self.settings, tape)
         led = lead.model if lead else None
         return self.connector.may_see(chosen, model or self.settings.model or led)
-
-    @property
-    def tape(self) -> TapeUse | None:
-        """The tape that is on, here and now; None for none."""
-        self.settings.read_environment()
-        if self._tapes is None and not self.settings.tape:
-            return None
-        return self.tapes.current(self.settings.tape_path, self.settings.tape_mode)
-
-    @property
-    @whole_imports()
-    def tapes(self) -> Tapes:
-        """The tapes that were put on."""
-        if self._tapes is None:
-            from kimi_magic.wire.tape import Tapes
-
-            self._tapes = Tapes()
-        return self._tapes
-
-    @whole_imports()
-    def use_of_tape(
-        self, path: str | os.PathLike[str], mode: str = "new", **choices: Any
-    ) -> TapeUse:
-        """Return a use of a tape; where the settings have another mode, ``new`` gives way to it.
-
-        Raises
-        ------
-        TapeError
-            It cannot be read, or an option of it is none.
-        """
-        from kimi_magic.wire.tape import use_of
-
-        self.settings.read_environment()
-        own = self.settings.tape_mode
-        return use_of(path, own if mode == "new" else mode, **choices)
 
     def to_continue(self, chat: str) -> TurnRequest:
         """Make the request that continues a chat's latest turn.
@@ -298,17 +278,37 @@ class Session:
         return chat
 
     @whole_imports()
-    def snippet(self, reply: Reply, form: str) -> str:
+    def snippet(
+        self, reply: Reply, form: str, *, chat: bool = False, with_data: bool = False
+    ) -> str:
         """Write the turn as a program; ``form`` is one of ``export.FORMS``.
+
+        ``chat`` writes the turns before it as well, ``with_data`` the data of the notebook.
 
         Raises
         ------
         KimiError
             No such form, or nothing was sent.
         """
-        from kimi_magic.export import program_of, write
+        from kimi_magic.export import leave_out, program_of, write
 
-        return self.redact(write(program_of(reply, self.connector.known_keys()), form))
+        earlier = self.chats.peek(reply.chat).turns if reply.chat else ()
+        filled = [t for each in (reply, *(turn.reply for turn in earlier)) for t in each.filled]
+        values = {*filled, *map(self._masks().text, filled)}
+        # A request to go on means nothing without the answer that it goes on with.
+        chat = chat or reply.record.prompt == CONTINUE
+        reply, notes = leave_out(reply, chat=chat, with_data=with_data, values=values)
+        how: dict[str, Any] = {}
+        if reply.trajectories:
+            from kimi_magic.turn.aggregation import PROMPT, room_for_attempts
+
+            endpoint = self.connector.catalogue.of(reply.record.endpoint) or ELSEWHERE
+            judge = self.connector.target(endpoint, str(reply.record.parameters.get("model") or ""))
+            how["prompt"] = self.settings.heavy_prompt or PROMPT
+            how["chars"] = room_for_attempts(judge.record.context_window)
+        program = program_of(reply, self.connector.known_keys(), **how)
+        program = replace(program, notes=(*program.notes, *notes))
+        return self.redact(write(program, form))
 
     @whole_imports()
     def load(self, path: str | os.PathLike[str]) -> list[Chat]:
@@ -377,8 +377,7 @@ class Session:
     def close(self) -> None:
         """End the embedded engine, close idle connections, and write the journal to its end."""
         self.connector.close()
-        if self._tapes is not None:
-            self._tapes.close()
+        self.tapes.close()
         for writer in self._open_writers():
             writer.close()
 
@@ -416,7 +415,9 @@ class Session:
         if request.judge:
             own = self._prepare_one(judge, ask_for_key=ask_for_key)
         count = request.heavy or len(request.attempts)
-        return HeavyTurn(turn, replace(own, toolset=None), count)
+        heavy = HeavyTurn(turn, replace(own, toolset=None), count)
+        heavy.check()
+        return heavy
 
     @whole_imports()
     def _prepare_one(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:
@@ -428,7 +429,8 @@ class Session:
             find_key=self.find_key if ask_for_key else self.connector.key_at_hand,
             namespace=user_namespace(),
             place=Place(*running_cell()),
-            tape=self.tape,
+            tape=self.tapes.current,
+            news=self.tapes.news,
         )
 
     def _ask_in_chat(
@@ -503,7 +505,9 @@ class Session:
         with self._writers_lock:
             return list(self._writers.values())
 
-    def _check_depth(self) -> None:
+    def _check_limits(self) -> None:
+        self.settings.read_environment()
+        self.connector.spending.check(self.settings.most_spent)
         if depth.get() > self.settings.max_depth:
             raise KimiError(TOO_DEEP.format(self.settings.max_depth))
 

@@ -27,6 +27,7 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
 SCREENSHOTS = Path(__file__).parent / "screenshots"
+LABEXTENSION = Path(__file__).parent.parent / "labextension"
 LONG = 60_000.0  # ms
 
 in_a_browser = [
@@ -106,6 +107,9 @@ class FrontEnd:
         news = folder / ".config/lab/user-settings/@jupyterlab/apputils-extension"
         news.mkdir(parents=True)
         (news / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+        # An editable install has only a copy of it, as old as the install.
+        shutil.copytree(LABEXTENSION, folder / ".share/labextensions/kimi-magic")
+        own["JUPYTER_PATH"] = str(folder / ".share")
         self._process = subprocess.Popen(
             [
                 sys.executable, "-m", module, "--no-browser", "--ip=127.0.0.1", f"--port={port}",

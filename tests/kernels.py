@@ -123,6 +123,16 @@ class Kernel:
         provisioner: Any = self._manager.provisioner
         os.killpg(provisioner.pid, signal.SIGINT)
 
+    def die(self, code: str, until: Callable[[], bool]) -> None:
+        """Run a cell, and kill the kernel in the middle of it, as soon as something holds."""
+        self._execute(code, "", allow_stdin=False)
+        stop = time.monotonic() + 60
+        while not until():
+            assert time.monotonic() < stop, f"this never came so far:\n{code}"
+            time.sleep(0.02)
+        provisioner: Any = self._manager.provisioner
+        os.killpg(provisioner.pid, signal.SIGKILL)
+
     def restart_session(self) -> None:
         self.run(RESET)
 

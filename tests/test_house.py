@@ -72,7 +72,9 @@ def storey(room: str) -> int:
 def test_imports_point_down(room: str, path: Path) -> None:
     for wanted in set(imports(path)) - {room}:
         arrow = f"{room} → {wanted}"
-        assert room not in ALONE, f"{arrow}: {room} stands alone"
+        if room in ALONE:  # as any user it may come in by the front door
+            assert wanted == "kimi_magic", f"{arrow}: {room} stands alone"
+            continue
         assert wanted not in ALONE, f"{arrow}: {wanted} is for tests"
         assert storey(wanted) != storey(room), (
             f"{arrow}: rooms of one storey do not know each other"

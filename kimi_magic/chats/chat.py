@@ -13,6 +13,7 @@ from kimi_magic.chats.history import renumbered
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message, Usage
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.shown import Shown, short_html, short_repr
 from kimi_magic.core.text import count
 
 __all__ = ["NOWHERE", "Asked", "Chat", "ChatTurn", "Chats", "Place"]
@@ -30,6 +31,12 @@ class Place(NamedTuple):
     cell: str = ""
     run: str = ""
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)
+
 
 NOWHERE = Place()
 
@@ -42,8 +49,8 @@ class Asked(Protocol):
         """True if it asks to continue an answer, not for a new one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatTurn:
+@dataclass(frozen=True, slots=True, repr=False)
+class ChatTurn(Shown):
     """A turn of a chat; from its request it can be asked again."""
 
     prompt: str

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kimi_magic.core.messages import Message, Usage
+from kimi_magic.core.sent import CHARS_PER_TOKEN, estimate
 
-__all__ = ["CHARS_PER_TOKEN", "Calibration", "ContextWindow", "estimate"]
+__all__ = [
+    "CHARS_PER_TOKEN",
+    "LONG_ENOUGH",
+    "MARGIN",
+    "MOST_FACTOR",
+    "Calibration",
+    "ContextWindow",
+    "estimate",
+]
 
-CHARS_PER_TOKEN = 4
-PER_MESSAGE = 4  # tokens for the role and its marks
 # A single answer corrects the estimate within these bounds, and only where the request was long:
 # in a short one the chat template weighs more than the messages.
 LEAST_FACTOR, MOST_FACTOR = 0.25, 4.0
@@ -78,16 +84,3 @@ class ContextWindow:
         if usage.prompt_tokens and count >= LONG_ENOUGH:
             factor = usage.prompt_tokens / count
             self._calibration.factor = min(max(factor, LEAST_FACTOR), MOST_FACTOR)
-
-
-def estimate(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
-    """Return about how many tokens a request has, before a server has counted one."""
-    chars = sum(
-        len(message.text)
-        + sum(len(part.text) for part in message.reasoning or ())
-        + sum(CHARS_PER_TOKEN * image.tokens - len(image.text) for image in message.images)
-        + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
-        for message in messages
-    )
-    chars += len(json.dumps(tools)) if tools else 0
-    return round(chars / CHARS_PER_TOKEN + PER_MESSAGE * len(messages))

@@ -6,7 +6,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,6 +20,7 @@ from kimi_magic.chats.journal_search import Query, find, moment, texts_of
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.shown import Shown, short_html, short_repr
 from kimi_magic.core.text import count
 from kimi_magic.core.turn_record import VERSION
 
@@ -45,6 +46,16 @@ class StoredTurn(NamedTuple):
     started: float
     record: Any  # JSON, as it should be
     fragments: tuple[str, ...] = ()  # of a turn that is under way, or was when its kernel ended
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)
+
+    def _facts(self) -> Iterator[tuple[str, Any]]:
+        for name in ("number", "chat", "notebook", "state", "started"):
+            yield name, getattr(self, name)
 
     def reply(self) -> Reply:
         """Read the record; of a turn that has not ended, with what has come so far.
@@ -87,8 +98,8 @@ class StoredTurn(NamedTuple):
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChat:
+@dataclass(frozen=True, slots=True, repr=False)
+class StoredChat(Shown):
     """A conversation in the journal: its row, its turns, the time of the latest."""
 
     row: int
@@ -106,6 +117,12 @@ class Forgotten(NamedTuple):
     bytes: int
     under_way: int  # turns that stay
     is_clean: bool  # nothing of them is left in the files
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)
 
 
 class Journal:
@@ -286,6 +303,18 @@ class Journal:
         under_way = len(named) - len(over)
         return Forgotten(deleted.turns, before - after, deleted.bytes, under_way, is_clean)
 
+    def of_sweep(self, marks: Collection[str], notebook: str) -> Iterator[StoredTurn]:
+        """Yield the turns that a notebook's sweeps brought to an answer, the latest of each mark.
+
+        Raises
+        ------
+        KimiError
+            The file cannot be read.
+        """
+        wanted = frozenset(marks)
+        found = {mark: number for number, mark in self._rows(_SWEPT, [notebook]) if mark in wanted}
+        yield from self.numbered(sorted(found.values()))
+
     def _whole(self, turn: StoredTurn) -> StoredTurn:
         rows = self._rows(
             "SELECT data FROM fragments WHERE record = ? ORDER BY place", [turn.number]
@@ -344,6 +373,13 @@ def replies(turns: Iterable[StoredTurn]) -> Iterator[Reply]:
             yield reply
 
 
+# Rows of a sweep are in no chat. The first test spares most records a reading of their JSON.
+_SWEPT = """
+SELECT id, json_extract(record, '$.sweep') FROM records
+WHERE chat IS NULL AND notebook = ? AND state = 'done'
+    AND CASE WHEN instr(record, '"sweep":') THEN json_valid(record) ELSE 0 END
+ORDER BY id
+"""
 # In SQLite a column holds values of any type: another program may have written what fits none.
 _TURNS = """
 SELECT r.id, CAST(c.name AS TEXT), CAST(r.notebook AS TEXT), CAST(r.state AS TEXT),

@@ -26,6 +26,7 @@ from kimi_magic.core.messages import (
     ToolResult,
     Usage,
 )
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clip, keep_ends, mend_surrogates
 from kimi_magic.core.turn_record import VERSION, EndpointFacts, TurnRecord
 from kimi_magic.secrets.redact import Redactor
@@ -73,6 +74,7 @@ def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
                     error=result.error,
                     call_id=result.call_id,
                     seconds=result.seconds if times else 0.0,
+                    recorded=result.recorded,
                 )
                 for result in step.tool_results
             ),
@@ -97,6 +99,7 @@ def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
         cell="",  # the notebook's own id of the cell holds
         run="",
         started=record.started if times else 0.0,
+        sweep="",  # found in the journal alone
     )
 
 
@@ -191,6 +194,7 @@ _PARTS: dict[str, Callable[[TurnRecord], TurnRecord]] = {
     "reasoning": _without_reasoning,
     "steps": _with_last_step,
     "parameters": lambda record: replace(record, parameters={}),
+    "outline": lambda record: replace(record, outline=Sent()),
 }
 
 

@@ -20,9 +20,11 @@ from typing import Any
 from uuid import UUID
 
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
-from kimi_magic.context.summaries.summary import summarize
+from kimi_magic.context.summaries.detail import ROWS, Detail, Summary
+from kimi_magic.context.summaries.summary import summary_of
 from kimi_magic.core.errors import PromptError
 from kimi_magic.core.messages import ImagePart, Message, Part, join_parts
+from kimi_magic.core.sent import Attached
 from kimi_magic.core.stdout import redirected
 from kimi_magic.core.text import cut
 from kimi_magic.core.time_limit import USER_ERRORS
@@ -32,6 +34,7 @@ __all__ = ["Evaluate", "Expression", "expand", "fill", "in_namespace", "message_
 Evaluate = Callable[[str], object]
 
 MAX_QUOTED = 120
+MAX_WORDS = 100  # characters of a value that counts as a word of the prompt, not as data
 MAX_MESSAGE = 500
 
 _OPENING = re.compile(r"\\?\{\{")
@@ -92,10 +95,15 @@ def fill(
     *,
     tokens: int = 1500,
     draw: Callable[[object], ImagePart | None] | None = None,
+    detail: Detail = ROWS,
+    attached: list[Attached] | None = None,
+    texts: list[str] | None = None,
 ) -> str | tuple[Part, ...]:
     """Join the pieces of a prompt with the values of its expressions, as `expand` does.
 
-    ``draw`` makes a picture of a value, or None where it is to be written.
+    ``draw`` makes a picture of a value, or None where it is to be written. ``detail`` is that of
+    summaries: texts and numbers are put in as they are. ``attached`` takes what is told of values,
+    ``texts`` the texts of those that are more than a few words.
     """
     filled: list[str | ImagePart] = []
     for piece in pieces:
@@ -104,7 +112,15 @@ def fill(
         else:
             value = _evaluated(piece, evaluate)
             image = draw(value) if draw else None
-            filled.append(image or _inline(value, tokens))
+            found = Summary("") if image else _inline(value, tokens, detail)
+            filled.append(image or found.text)
+            if texts is not None and ("\n" in found.text or len(found.text) > MAX_WORDS):
+                texts.append(found.text)
+            if attached is not None:
+                note = "a picture" if image else detail.note if found.of is not None else ""
+                rows = (None, None) if note else (found.shown, found.of)
+                name = cut(" ".join(piece.source.split()), MAX_QUOTED)
+                attached.append(Attached("expression", name, *rows, note, found.personal))
     return join_parts(filled)
 
 
@@ -190,15 +206,15 @@ def message_of(error: BaseException) -> str:
     return cut(f"{name}: {text}" if text else name, MAX_MESSAGE)
 
 
-def _inline(value: object, tokens: int) -> str:
+def _inline(value: object, tokens: int, detail: Detail) -> Summary:
     """Write a value as part of a sentence: texts and numbers unchanged."""
     kind: Any = type(value)
     if issubclass(kind, str) and not hasattr(kind, "_repr_llm_"):
-        return str.__str__(value)
+        return Summary(str.__str__(value))
     if issubclass(kind, _SCALARS):
         with suppress(*USER_ERRORS):  # an integer of too many digits
-            return cut(str(value), tokens * CHARS_PER_TOKEN)
-    return summarize(value, tokens=tokens)
+            return Summary(cut(str(value), tokens * CHARS_PER_TOKEN))
+    return summary_of(value, tokens=tokens, detail=detail)
 
 
 def in_namespace(namespace: Mapping[str, object], **more: object) -> Evaluate:

@@ -5,6 +5,7 @@
   x PromptError               an expression, variable or cell that cannot be in a prompt
   x ConfigError               an invalid setting, endpoint or model name
     + MissingKeyError         the endpoint wants a key and none was found
+  x BudgetSpent               a request that would pass the setting ``budget``; it was not sent
   x SchemaMismatch            an answer that does not fit its schema (``structured``)
   x JournalError              the journal cannot be read or written (``journal_file``)
   x LocalEngineError          the embedded engine is missing or cannot run
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadRequest",
     "BadStream",
+    "BudgetSpent",
     "ConfigError",
     "ConnectionFailed",
     "ContentFiltered",
@@ -66,6 +68,7 @@ __all__ = [
     "TurnInterrupted",
     "TurnLost",
     "redact_errors",
+    "redacted",
     "restore",
 ]
 
@@ -78,6 +81,11 @@ def redact_errors(redact: Callable[[str], str]) -> None:
     """Pass the text of every error through this function: the session knows the keys."""
     global _redact  # noqa: PLW0603 - an error is printed wherever it is caught
     _redact = redact
+
+
+def redacted(text: str) -> str:
+    """Return a text without the keys that the session knows."""
+    return _redact(text)
 
 
 def restore(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
@@ -128,6 +136,10 @@ class MagicError(KimiError):
 
 class PromptError(KimiError):
     """An expression, a variable or a cell that cannot be put into a prompt."""
+
+
+class BudgetSpent(KimiError):
+    """Raised in place of sending a request that would pass the setting ``budget``."""
 
 
 class ConfigError(KimiError):

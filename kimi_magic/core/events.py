@@ -5,12 +5,15 @@ The loop yields them in order; views, ``kimi.stream`` and whoever else watches f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from kimi_magic.core.messages import Step, ToolCall, ToolResult
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Sent
+from kimi_magic.core.shown import Shown
+from kimi_magic.core.text import clean, clip
 from kimi_magic.core.turn_record import TurnRecord
 
 __all__ = [
@@ -38,11 +41,16 @@ __all__ = [
     "TurnFinished",
     "TurnPrepared",
     "TurnStarted",
+    "joined_label",
+    "replay_label",
 ]
 
+SCRIPTED, IN_PART, DIFFERS = "scripted", "in part", "inputs differ"
+MAX_TAPE_NAME = 100
 
-@dataclass(frozen=True, slots=True)
-class TurnStarted:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TurnStarted(Shown):
     """The turn begins, or begins anew because another model answers.
 
     ``practice`` is true where the embedded practice model answers.
@@ -53,8 +61,8 @@ class TurnStarted:
     practice: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TurnPrepared:
+@dataclass(frozen=True, slots=True, repr=False)
+class TurnPrepared(Shown):
     """The first request is ready; ``record`` is the turn so far: its prompt and what goes along.
 
     It comes again where the turn has to begin anew, with another model or a looser schema. It is
@@ -64,15 +72,15 @@ class TurnPrepared:
     record: TurnRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+@dataclass(frozen=True, slots=True, repr=False)
+class Notice(Shown):
     """One line for the reader about the turn itself."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Preparing:
+@dataclass(frozen=True, slots=True, repr=False)
+class Preparing(Shown):
     """Work before the turn can start (a download, an engine that starts).
 
     Each one replaces the one before; none is kept in the record.
@@ -81,16 +89,20 @@ class Preparing:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestStarted:
-    """A request is on its way; ``step`` and ``attempt`` count from 1."""
+@dataclass(frozen=True, slots=True, repr=False)
+class RequestStarted(Shown):
+    """A request is on its way; ``step`` and ``attempt`` count from 1.
+
+    ``sent`` is what the turn's first request holds; None for later ones.
+    """
 
     step: int
     attempt: int = 1
+    sent: Sent | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
+@dataclass(frozen=True, slots=True, repr=False)
+class Replayed(Shown):
     """The answer to a request comes from a tape.
 
     ``tape`` is the file's name, ``made_by`` says what was recorded (a model's name, ``scripted`` or
@@ -101,9 +113,54 @@ class Replayed:
     made_by: str
     differs: bool = False
 
+    @property
+    def label(self) -> str:
+        """The form of ``TurnRecord.replayed``: ``lesson.tape, scripted, inputs differ``."""
+        return replay_label([self])
 
-@dataclass(frozen=True, slots=True)
-class Retrying:
+    @classmethod
+    def of(cls, label: str) -> Replayed:
+        """Read what ``label`` wrote; of who made the tape it tells no more than ``scripted``."""
+        tape, marks = label, set()
+        while (cut := tape.rpartition(", "))[2] in (SCRIPTED, IN_PART, DIFFERS) and cut[0]:
+            tape = cut[0]
+            marks.add(cut[2])
+        return cls(tape, SCRIPTED if SCRIPTED in marks else "", DIFFERS in marks)
+
+
+def replay_label(replays: Iterable[Replayed], requests: int = 0) -> str:
+    """Return the text of ``TurnRecord.replayed`` for the replays of a turn; "" for none.
+
+    The name of the tape, then ``scripted`` where no model made what was played, ``in part`` where
+    fewer than the turn's ``requests`` were played, and ``inputs differ``.
+    """
+    played = list(replays)
+    if not played:
+        return ""
+    # Cut before the marks follow: a long name must not push them out of sight.
+    names = dict.fromkeys(_name(replay.tape) for replay in played)
+    marks = {
+        SCRIPTED: any(replay.made_by == SCRIPTED for replay in played),
+        IN_PART: len(played) < requests,
+        DIFFERS: any(replay.differs for replay in played),
+    }
+    return ", ".join([" + ".join(names), *(mark for mark, holds in marks.items() if holds)])
+
+
+def joined_label(labels: Iterable[str]) -> str:
+    """Return the label of a turn of these parts, "" for one that was asked for."""
+    given = list(labels)
+    asked = any(not label or IN_PART in label.split(", ")[1:] for label in given)
+    played = [Replayed.of(label) for label in given if label]
+    return replay_label(played, len(played) + asked)
+
+
+def _name(tape: str) -> str:
+    return clip(" ".join(clean(tape).split()), MAX_TAPE_NAME) or "unnamed"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Retrying(Shown):
     """A request failed and goes out again after ``delay`` seconds."""
 
     reason: str
@@ -112,46 +169,46 @@ class Retrying:
     retries: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
+@dataclass(frozen=True, slots=True, repr=False)
+class ReasoningDelta(Shown):
     """More of the model's reasoning."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ContentDelta:
+@dataclass(frozen=True, slots=True, repr=False)
+class ContentDelta(Shown):
     """More of the answer."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallStarted:
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolCallStarted(Shown):
     """The model begins to ask for a tool; ``index`` counts the calls of the step from 0."""
 
     index: int
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolCallDelta(Shown):
     """More of a call's arguments, as JSON text."""
 
     index: int
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolStarted:
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolStarted(Shown):
     """A call is made; ``index`` is its place among the calls of the step, from 0."""
 
     index: int
     call: ToolCall
 
 
-@dataclass(frozen=True, slots=True)
-class ApprovalAsked:
+@dataclass(frozen=True, slots=True, repr=False)
+class ApprovalAsked(Shown):
     """A person is asked whether a call may be made, before it runs.
 
     ``defaults`` are those that apply beside the arguments, each with its parameter's name.
@@ -162,8 +219,8 @@ class ApprovalAsked:
     defaults: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ApprovalAnswered:
+@dataclass(frozen=True, slots=True, repr=False)
+class ApprovalAnswered(Shown):
     """The person has answered.
 
     ``agreed`` is whether the call is made, ``arguments`` with which ones as JSON text, where the
@@ -175,30 +232,30 @@ class ApprovalAnswered:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolFinished:
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolFinished(Shown):
     """A call has given its result, or has failed."""
 
     index: int
     result: ToolResult
 
 
-@dataclass(frozen=True, slots=True)
-class StepFinished:
+@dataclass(frozen=True, slots=True, repr=False)
+class StepFinished(Shown):
     """One model call, and the tools that it asked for, are done."""
 
     step: Step
 
 
-@dataclass(frozen=True, slots=True)
-class LanesStarted:
+@dataclass(frozen=True, slots=True, repr=False)
+class LanesStarted(Shown):
     """So many trajectories of the turn begin, with the numbers from 1 on."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregating:
+@dataclass(frozen=True, slots=True, repr=False)
+class Aggregating(Shown):
     """The trajectories have ended and are aggregated.
 
     ``agreement`` has the numbers of those that came to each distinct answer, most of them first.
@@ -207,22 +264,22 @@ class Aggregating:
     agreement: Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class TurnFinished:
+@dataclass(frozen=True, slots=True, repr=False)
+class TurnFinished(Shown):
     """The last event of a turn."""
 
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
-class TrajectoryEnded:
+@dataclass(frozen=True, slots=True, repr=False)
+class TrajectoryEnded(Shown):
     """A trajectory has come to its end; for what keeps turns, which hears no more of it."""
 
     record: TurnRecord
 
 
-@dataclass(frozen=True, slots=True)
-class LaneEvent:
+@dataclass(frozen=True, slots=True, repr=False)
+class LaneEvent(Shown):
     """An event of one of the trajectories of a turn, as ``kimi.stream`` yields it."""
 
     lane: int
@@ -254,8 +311,8 @@ Event = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+@dataclass(frozen=True, slots=True, repr=False)
+class Envelope(Shown):
     """An event with the time and the place of its happening.
 
     Attributes

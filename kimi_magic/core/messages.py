@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.text import clip, mend_surrogates
+from kimi_magic.core.shown import Shown, Words, short_html, short_repr
+from kimi_magic.core.text import clip, count, mend_surrogates
 
 __all__ = [
     "Alternative",
@@ -41,8 +42,8 @@ _DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp|gif));base64,([A-Za-z0-9+/
 _INLINE = re.compile(r"<think>(.*?)</think>(.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class TextPart:
+@dataclass(frozen=True, slots=True, repr=False)
+class TextPart(Shown):
     """A piece of text in a message's content."""
 
     text: str
@@ -51,8 +52,8 @@ class TextPart:
         return {"type": "text", "text": self.text}
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePart:
+@dataclass(frozen=True, slots=True, repr=False)
+class ImagePart(Shown):
     """A picture in a message's content.
 
     Attributes
@@ -97,8 +98,8 @@ class ImagePart:
 Part = TextPart | ImagePart
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningPart:
+@dataclass(frozen=True, slots=True, repr=False)
+class ReasoningPart(Shown):
     """A stretch of a message's reasoning.
 
     Attributes
@@ -115,13 +116,16 @@ class ReasoningPart:
     before_call: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolCall(Shown):
     """A call that the model asks for; ``arguments`` is its JSON text as it arrived."""
 
     id: str
     name: str
     arguments: str
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.arguments})"
 
     def to_dict(self) -> dict[str, Any]:
         function = {"name": self.name, "arguments": self.arguments}
@@ -139,9 +143,23 @@ class Output(NamedTuple):
     data: dict[str, Any]
     metadata: dict[str, Any]
 
+    def _facts(self) -> Iterator[tuple[str, Any]]:
+        for kind, data in self.data.items():
+            size = count(len(data), "character") if isinstance(data, str) else type(data).__name__
+            is_text = kind == "text/plain" and isinstance(data, str)
+            yield kind, data if is_text else Words(size)
+        if self.metadata:
+            yield "metadata", self.metadata
 
-@dataclass(frozen=True, slots=True)
-class ToolResult:
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolResult(Shown):
     """The result of a tool call.
 
     Attributes
@@ -167,7 +185,7 @@ class ToolResult:
     pictures : tuple of ImagePart
         Figures that it returned, drawn where no output shows them; for a model that sees.
     recorded : bool
-        It was taken from a tape: the function did not run.
+        The tool was not called: this is its result from the tape that the turn was played from.
     """
 
     name: str
@@ -182,9 +200,21 @@ class ToolResult:
     pictures: tuple[ImagePart, ...] = field(default=(), repr=False)
     recorded: bool = False
 
+    def _facts(self) -> Iterator[tuple[str, Any]]:
+        yield "name", self.name
+        yield "content", self.content
+        if self.value is not None:
+            yield "value", Words(f"<{type(self.value).__name__}>")
+        for name in ("error", "stdout", "traceback"):
+            if text := getattr(self, name):
+                yield name, text
+        kinds = [Words(kind) for output in self.outputs for kind in output.data]
+        if kinds := list(dict.fromkeys(kinds)):
+            yield "outputs", kinds
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Usage(Shown):
     """Tokens as the server counted them, requests, wall time in seconds, and US dollars.
 
     ``reasoning_tokens`` are part of ``completion_tokens``, ``cached_tokens`` of ``prompt_tokens``
@@ -226,8 +256,8 @@ class Usage:
         return " · ".join(details)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+@dataclass(frozen=True, slots=True, repr=False)
+class Message(Shown):
     """A message of a conversation.
 
     Attributes
@@ -316,8 +346,8 @@ class Message:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+@dataclass(frozen=True, slots=True, repr=False)
+class Timings(Shown):
     """Moments of one model call.
 
     Attributes
@@ -339,13 +369,19 @@ class Alternative(NamedTuple):
     token: str
     logprob: float
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)
+
     @property
     def probability(self) -> float | None:
         return _probability(self.logprob)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
+@dataclass(frozen=True, slots=True, repr=False)
+class TokenLogprob(Shown):
     """A token of an answer, and how likely it was.
 
     Attributes
@@ -374,8 +410,8 @@ def _probability(logprob: float) -> float | None:
     return None if math.isnan(logprob) else math.exp(min(logprob, 0.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+@dataclass(frozen=True, slots=True, repr=False)
+class Completion(Shown):
     """The answer of one model call, whole or cut off.
 
     ``sent_logprobs``: the server sent some, even if they do not fit the text.
@@ -395,8 +431,8 @@ class Completion:
         return bool(self.message.text or self.message.reasoning or self.message.tool_calls)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+@dataclass(frozen=True, slots=True, repr=False)
+class Step(Shown):
     """One model call and the results of the tools that it asked for.
 
     ``logprobs`` are the tokens of its text, ``reasoning_logprobs`` those of its reasoning, where
@@ -413,6 +449,18 @@ class Step:
     logprobs: tuple[TokenLogprob, ...] = ()
     reasoning_logprobs: tuple[TokenLogprob, ...] = ()
 
+    def _facts(self) -> Iterator[tuple[str, Any]]:
+        yield "text", self.text
+        if self.reasoning:
+            yield "reasoning", self.reasoning
+        if self.tool_calls:
+            yield "tool_calls", [Words(call) for call in self.tool_calls]
+        if self.tool_results:
+            yield "tool_results", [Words(_outcome(result)) for result in self.tool_results]
+        if self.usage.total_tokens:
+            yield "tokens", self.usage.total_tokens
+        yield "finish_reason", self.finish_reason
+
     @property
     def reasoning(self) -> str:
         return _joined(self.reasoning_parts) or ""
@@ -428,6 +476,10 @@ def as_reasoning(text: str | None) -> tuple[ReasoningPart, ...] | None:
     if text is None:
         return None
     return (ReasoningPart(text),) if text else ()
+
+
+def _outcome(result: ToolResult) -> str:
+    return f"failed: {result.error}" if result.error else result.content
 
 
 def _joined(parts: tuple[ReasoningPart, ...] | None) -> str | None:

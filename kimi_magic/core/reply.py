@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ from kimi_magic.core.errors import KimiError, TurnInterrupted, restore
 from kimi_magic.core.frontend import cell_number, has_kernel, running_shell
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage
-from kimi_magic.core.text import clip
+from kimi_magic.core.sent import Sent
+from kimi_magic.core.shown import Shown, Words, short_html, short_repr
 from kimi_magic.core.turn_record import Failure, TurnRecord
 
 __all__ = ["CodeBlock", "Reply"]
@@ -29,9 +30,15 @@ class CodeBlock(NamedTuple):
     language: str
     text: str
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reply:
+class Reply(Shown):
     """The outcome of a turn.
 
     Attributes
@@ -68,6 +75,8 @@ class Reply:
         The functions that were offered, by the names of their tools.
     shown_in : int or None
         The number of the cell in which a view showed the turn.
+    filled : tuple of str
+        The texts that stand in the prompt for values of the notebook.
     trajectories : tuple of Reply
         The attempts that the answer was aggregated from, in heavy mode.
     agreement : dict
@@ -75,8 +84,11 @@ class Reply:
     logprobs : pandas.DataFrame or polars.DataFrame
         How likely each token was, where ``logprobs=True`` or ``--logprobs`` asked for it.
     replayed : str
-        The tape that answers came from, ``lesson.tape`` or ``lesson.tape, inputs differ``; "" where
-        all were asked for.
+        The tape that answers came from, such as ``lesson.tape`` or ``lesson.tape, scripted, inputs
+        differ``; "" where all were asked for.
+    sent : Sent
+        What the first request held: variables, cells and images that went along, with the rows of
+        tables, and the numbers of ``messages`` and, about, of ``tokens``.
     """
 
     record: TurnRecord = field(default_factory=TurnRecord)
@@ -85,6 +97,7 @@ class Reply:
     functions: Mapping[str, Any] = field(default_factory=dict)
     shown_in: int | None = None
     values: tuple[Any, ...] = ()
+    filled: tuple[str, ...] = ()
     attempts: tuple[Reply, ...] = ()
 
     @property
@@ -131,6 +144,10 @@ class Reply:
     @property
     def chat(self) -> str | None:
         return self.record.chat
+
+    @property
+    def sent(self) -> Sent:
+        return self.record.outline
 
     @property
     def replayed(self) -> str:
@@ -272,17 +289,26 @@ class Reply:
     def __str__(self) -> str:
         return self.text
 
-    def __repr__(self) -> str:
-        state = f"error={self.error!r}" if self.error else f"finish_reason={self.finish_reason!r}"
-        return (
-            f"Reply({clip(self.text, 60)!r}, reasoning={clip(self.reasoning, 60)!r}, "
-            f"steps={len(self.record.steps)}, model={self.model!r}, chat={self.chat!r}, {state})"
-        )
+    def _facts(self) -> Iterator[tuple[str, Any]]:
+        yield "text", self.text
+        if self.reasoning:
+            yield "reasoning", self.reasoning
+        if self.data is not None:
+            is_plain = type(self.data) in (dict, list, str, int, float, bool)
+            yield "data", self.data if is_plain else Words(f"<{type(self.data).__name__}>")
+        yield "steps", len(self.record.steps)
+        yield "model", self.model
+        yield "chat", self.chat
+        if self.error is not None:
+            yield "error", self.error
+        else:
+            yield "finish_reason", self.finish_reason
 
     def _ipython_display_(self) -> None:
         """Show nothing in the cell whose view has shown the turn; elsewhere the usual repr.
 
-        A terminal has written ``Out[n]:`` by then, and wants something behind it.
+        A terminal has written ``Out[n]:`` by then, and wants something behind it; its display hook
+        (``display.display_hook``) sees to it before.
         """
         if cell_number() != self.shown_in or not has_kernel(running_shell()):
             raise NotImplementedError

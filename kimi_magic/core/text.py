@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from unicodedata import east_asian_width
 
 __all__ = [
+    "MATHJAX",
     "UNSEEN",
     "Pieces",
     "bytes_of",
@@ -25,6 +26,7 @@ __all__ = [
     "keep_ends",
     "mend_surrogates",
     "plain",
+    "plain_html",
     "replace_unprintable",
     "reveal",
     "split_ends",
@@ -38,6 +40,7 @@ __all__ = [
 END_SHARE = 4  # of a text that is cut, one character in so many is of its end
 MOST_SAID = 3  # answers of trajectories in the line that counts them
 _TAG = re.compile(r"<(?:!|/?[a-zA-Z])[^>]*>")
+MATHJAX = re.compile(r"[$\\]")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 # Characters that mislead a reader, as ranges of a regular expression's class.
@@ -241,6 +244,11 @@ def plain(text: str) -> str:
     if "\r" not in text:
         return text
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+
+def plain_html(text: str) -> str:
+    """Escape text that stands outside ``<pre>``, so that MathJax finds no maths in it."""
+    return MATHJAX.sub(r"<span>\g<0></span>", html.escape(text))
 
 
 def bytes_of(text: str) -> int:

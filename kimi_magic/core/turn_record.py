@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Message, Step, ToolCall, Usage
+from kimi_magic.core.sent import Sent
+from kimi_magic.core.shown import Shown
 from kimi_magic.core.text import clip
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ VERSION = 2
 NO_RECORD = "This is no record of a turn: {}."
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointFacts:
+@dataclass(frozen=True, slots=True, repr=False)
+class EndpointFacts(Shown):
     """The endpoint that a turn was sent to; ``base_url`` is empty for the embedded engine.
 
     The values of ``headers`` name environment variables, as ``${NAME}``, and hold nothing of them.
@@ -32,19 +34,19 @@ class EndpointFacts:
     name: str
     base_url: str = ""
     key_env: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+@dataclass(frozen=True, slots=True, repr=False)
+class Failure(Shown):
     """The error that ended a turn: the name of its class, and its message."""
 
     kind: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class TurnRecord:
+@dataclass(frozen=True, slots=True, repr=False)
+class TurnRecord(Shown):
     """Everything about a turn that is data.
 
     Live objects stay outside: the values that tools returned, their functions, the answer as an
@@ -86,8 +88,12 @@ class TurnRecord:
     agreement : mapping
         The numbers, from 1, of the attempts that came to each distinct answer, most of them first.
     replayed : str
-        The tape that answers came from, ``lesson.tape`` or ``lesson.tape, inputs differ``; "" where
-        all were asked for.
+        The tape that answers came from, such as ``lesson.tape`` or ``lesson.tape, scripted, inputs
+        differ``; "" where all were asked for.
+    outline : Sent
+        What the first request held: names and counts, and no value of the notebook.
+    sweep : str
+        The row of a ``kimi.sweep`` that asked, by which a later sweep finds it; "" elsewhere.
     """
 
     steps: tuple[Step, ...] = ()
@@ -109,6 +115,20 @@ class TurnRecord:
     trajectories: tuple[TurnRecord, ...] = ()
     agreement: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     replayed: str = ""
+    outline: Sent = field(default_factory=Sent)
+    sweep: str = ""
+
+    def _facts(self) -> Iterator[tuple[str, Any]]:
+        yield "prompt", self.prompt
+        yield "text", self.text
+        if self.reasoning:
+            yield "reasoning", self.reasoning
+        yield "steps", len(self.steps)
+        if self.trajectories:
+            yield "trajectories", len(self.trajectories)
+        for name in ("model", "chat", "finish_reason", "failure", "replayed"):
+            if fact := getattr(self, name):
+                yield name, fact
 
     @property
     def text(self) -> str:

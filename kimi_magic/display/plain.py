@@ -68,6 +68,8 @@ class PlainView:
         if op["op"] == "head":
             self._pending.append(f"[{op['text'].replace(' · ', ' — ')}]\n")
             return
+        if op["op"] in {"tape", "sent"}:
+            self._pending.append(f"[{op['text']}]\n")
         if op["op"] == "vote":
             self._pending.append(f"[{op['text']}]\n")
         if op["op"] == "ask":  # before the question, not after its answer
@@ -88,7 +90,8 @@ class PlainView:
             self._pending.append(f"\n[{line}]\n")
             self._flush()
         if self._options.usage and reply is not None:
-            self._pending.append(f"\n[{tokens_line(reply.usage)} · {reply.usage.seconds:.1f} s]\n")
+            tokens = tokens_line(reply.usage, self._timeline.usage_mark)
+            self._pending.append(f"\n[{tokens} · {reply.usage.seconds:.1f} s]\n")
             self._flush()
 
     def _flush(self) -> None:

@@ -30,7 +30,7 @@ from kimi_magic.core.text import (
     without_stacks,
 )
 from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
-from kimi_magic.display.html.confidence import confidence_html, confidence_text
+from kimi_magic.display.html.confidence import MOST_ROWS, confidence_html, confidence_text
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html, result_text
@@ -54,6 +54,7 @@ __all__ = [
     "show_call",
     "show_chat",
     "show_code",
+    "show_folded",
     "thumbnail",
     "tokens_line",
 ]
@@ -83,6 +84,10 @@ _NOTICE = (
     f"{_CLIPPED}"
 )
 _FOOTER = f"opacity:.8;font-size:85%;overflow-wrap:anywhere;{_CLIPPED}"
+_BADGE = (
+    "display:inline-block;max-width:100%;box-sizing:border-box;vertical-align:bottom;"
+    f"padding:0 .5em;border:1px solid rgba(127,127,127,.6);border-radius:4px;{_CLIPPED}"
+)
 _PROMPT = (
     f"margin:1em 0 .5em;font-weight:600;white-space:pre-wrap;overflow-wrap:anywhere;{_CLIPPED}"
 )
@@ -90,8 +95,12 @@ _ASIDE = "opacity:.65"
 _BEFORE_BLANK = re.compile(r"\n([ \t]*)(?=\n)")
 _FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 CALL_WIDTH = 70
-MARKED_SHARE = 2  # of max_chars, the part that the marked tokens take with their HTML
+# Of max_chars, the part that the marked tokens of an answer take with their HTML. Those of the
+# reasoning take half of that, and so do the answers of all trajectories, and their reasoning.
+MARKED_SHARE = 2
+ROWS_OF_LANE = 5
 MIN_TURN = 2000  # characters of a turn in a chat
+RECORDED_RESULT = "recorded result"
 EMPTY = "The chat is empty."
 ASIDE = "Set aside by cells that were run again"
 
@@ -132,9 +141,10 @@ def is_record(page: str) -> bool:
     return page.startswith("<div>\n") and f'<div style="{_FOOTER}">' in page[-2000:]
 
 
-def tokens_line(usage: Usage) -> str:
-    """Return the usage without its seconds."""
-    return str(usage).rpartition(" · ")[0]
+def tokens_line(usage: Usage, mark: str = "") -> str:
+    """Return the usage without its seconds, with a mark such as ``recorded`` at its end."""
+    line = str(usage).rpartition(" · ")[0]
+    return f"{line} · {mark}" if mark else line
 
 
 class RecordView:
@@ -181,21 +191,69 @@ def _html(timeline: Timeline, options: ViewOptions) -> str:
     pieces = _pieces(timeline, options)
     if timeline.lanes:
         pieces.insert(timeline.lanes_at, _lanes_html(timeline, options))
-    if tokens := _tokens(timeline):
-        marked = confidence_html(tokens, options.max_chars // MARKED_SHARE)
-        pieces.append(_details("Tokens of the answer", marked, is_open=True))
+    pieces[:0] = _sent_html(timeline)
+    pieces += _marked(timeline, options)
     facts = [timeline.head]
     if (reply := timeline.reply) is not None:
         facts += [f"{len(reply.steps)} steps"] if len(reply.steps) > 1 else []
-        facts += [tokens_line(reply.usage)] if options.usage else []
-    footer = f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}</div>'
+        facts += [tokens_line(reply.usage, timeline.usage_mark)] if options.usage else []
+    footer = f'<div style="{_FOOTER}">{plain_html(" · ".join(facts))}{_badge(timeline)}</div>'
     return "\n".join(["<div>", *pieces, *_cut(timeline.left_out), footer, "</div>"])
+
+
+def _sent_html(timeline: Timeline) -> list[str]:
+    """Show what was sent in a line, folded over the same at length."""
+    sent = timeline.sent
+    if sent is None or not sent.line:
+        return []
+    lines = "".join(f"<div>{plain_html(clean(line))}</div>" for line in sent.details)
+    return [_details(plain_html(clean(sent.line)), lines)]
+
+
+def _badge(timeline: Timeline) -> str:
+    """Name the tape that the turn was played from."""
+    if not timeline.tape:
+        return ""
+    title = escape(timeline.about_tape, quote=True)
+    return f' <span title="{title}" style="{_BADGE}">{plain_html(timeline.tape)}</span>'
+
+
+def _marked(timeline: Timeline, options: ViewOptions, lanes: int = 0) -> list[str]:
+    """Show the tokens of the answer and of the reasoning by how likely they were.
+
+    Those of one of ``lanes`` trajectories are folded, and share the room of one turn.
+    """
+    room = options.max_chars // MARKED_SHARE
+    panels = []
+    if tokens := _tokens(timeline):
+        own = room // (2 * lanes) if lanes else room
+        html = confidence_html(tokens, own, rows=ROWS_OF_LANE if lanes else MOST_ROWS)
+        panels.append(_details("Tokens of the answer", html, is_open=not lanes))
+    if not options.hide_reasoning and (tokens := _tokens_of_reasoning(timeline)):
+        own = room // (2 * max(lanes, 1))
+        html = confidence_html(tokens, own, rows=ROWS_OF_LANE if lanes else MOST_ROWS)
+        panels.append(_details("Tokens of the reasoning", html))
+    return panels
 
 
 def _tokens(timeline: Timeline) -> tuple[TokenLogprob, ...]:
     """Return the tokens of the final answer, if it is known of any how likely it was."""
     steps = timeline.reply.record.steps if timeline.reply else ()
-    tokens = steps[-1].logprobs if steps else ()
+    return _known(steps[-1].logprobs if steps else ())
+
+
+def _tokens_of_reasoning(timeline: Timeline) -> tuple[TokenLogprob, ...]:
+    """Return the tokens of the reasoning of all steps, as `_tokens` those of the answer."""
+    steps = timeline.reply.record.steps if timeline.reply else ()
+    between = TokenLogprob("\n\n")
+    joined: list[TokenLogprob] = []
+    for step in steps:
+        if tokens := _known(step.reasoning_logprobs):
+            joined += [between, *tokens] if joined else tokens
+    return tuple(joined)
+
+
+def _known(tokens: tuple[TokenLogprob, ...]) -> tuple[TokenLogprob, ...]:
     return tokens if any(token.logprob is not None for token in tokens) else ()
 
 
@@ -219,7 +277,8 @@ def _lanes_html(timeline: Timeline, options: ViewOptions) -> str:
     """Show the trajectories, folded twice: all of them, and each for itself."""
     cards = []
     for number, lane in timeline.lanes.items():
-        inside = "\n".join([*_pieces(lane, options), *_cut(lane.left_out)])
+        marked = _marked(lane, options, len(timeline.lanes))
+        inside = "\n".join([*_pieces(lane, options), *marked, *_cut(lane.left_out)])
         title = escape(lane_line(timeline, number))
         cards.append(_folding(title, _inside(inside), _CARD, is_open=False))
     title = escape(" · ".join(filter(None, [lanes_line(timeline), timeline.vote])))
@@ -304,6 +363,7 @@ def _card(segment: Segment) -> str:
     shows = result is not None and has_image(result)
     notes = [" · arguments changed"] if segment.edited else []
     notes += [" · failed"] if segment.state == "failed" else []
+    notes += [f" · {RECORDED_RESULT}"] if result is not None and result.recorded else []
     title = f'<code style="{_CALL}">{escape(call_line(segment))}</code>{"".join(notes)}'
     is_open = shows if segment.open is None else segment.open
     return _folding(title, "\n".join(inner), _CARD, is_open=is_open)
@@ -363,7 +423,8 @@ def _folding(title: str, html: str, style: str, *, is_open: bool) -> str:
 
 
 def _transcript(timeline: Timeline, options: ViewOptions) -> str:
-    paragraphs = []
+    sent = timeline.sent
+    paragraphs = [f"[{clean(sent.line)}]"] if sent and sent.line else []
     answer = _data_segment(timeline)
     for place, segment in enumerate(timeline.segments):
         if timeline.lanes and place == timeline.lanes_at:
@@ -384,7 +445,8 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     paragraphs += [timeline.left_out] if timeline.left_out else []
     paragraphs.append(f"— {timeline.head}")
     if options.usage and timeline.reply is not None:
-        paragraphs[-1] += f" · {tokens_line(timeline.reply.usage)}"
+        paragraphs[-1] += f" · {tokens_line(timeline.reply.usage, timeline.usage_mark)}"
+    paragraphs[-1] += f" · {timeline.tape}" if timeline.tape else ""
     return "\n\n".join(paragraphs)
 
 
@@ -402,9 +464,11 @@ def _whole(segment: Segment) -> str:
 
 def call_text(segment: Segment) -> str:
     """Return a tool call and its result as plain text."""
-    lines = [f"Tool call: {segment.title}({segment.edited.rstrip() or _whole(segment)})"]
+    recorded = segment.result is not None and segment.result.recorded
+    said = f"Tool call ({RECORDED_RESULT})" if recorded else "Tool call"
+    lines = [f"{said}: {segment.title}({segment.edited.rstrip() or _whole(segment)})"]
     if (code := _python_code(segment)) is not None:
-        lines = [f"Tool call: {segment.title}", indent(code, "    ")]
+        lines = [f"{said}: {segment.title}", indent(code, "    ")]
     lines[-1] += _defaults(segment)
     if segment.result is not None:
         lines.append(indent(result_text(segment.result), "  "))
@@ -423,6 +487,7 @@ def _facts(timeline: Timeline, options: ViewOptions) -> dict[str, Any]:
             "steps": len(reply.steps),
             "usage": _counts(reply, times=options.times),
         }
+    facts |= {"replayed": timeline.replayed} if timeline.replayed else {}
     facts = options.mask(facts)
     if reply is not None and options.portable is not None:
         facts["turn"] = options.portable(reply.record)
@@ -446,6 +511,12 @@ def show_code(code: str, language: str) -> Bundle:
     """Show a program, highlighted; what it hides is written as escapes."""
     code = escape_hidden(code)[0]
     return Bundle.of(code, code_html(code, language))
+
+
+def show_folded(title: str, text: str, short: str) -> Bundle:
+    """Show a text folded below its title; where nothing folds, a shorter one."""
+    html = _details(escape(title), _pre(escape(text)))
+    return Bundle({"text/plain": f"{title}\n{short}", "text/html": html}, {})
 
 
 def show_call(call: ToolCall, result: ToolResult, *, max_chars: int = 200_000) -> Bundle:

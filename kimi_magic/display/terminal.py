@@ -52,6 +52,8 @@ class TerminalView(PlainView):
         if op["op"] == "head":
             self._console.print(Rule(Text(op["text"]), align="left", style="dim"))
             return
+        if op["op"] in {"tape", "sent"}:
+            self._console.print(Text(op["text"], "dim"), end="\n\n", soft_wrap=True)
         if op["op"] == "vote":
             self._console.print(Text(op["text"], "bold"), soft_wrap=True)
         if "segment" not in op:
@@ -124,6 +126,8 @@ class TerminalView(PlainView):
             facts.append(f"{usage.seconds:.1f} s")
             if self._options.usage:
                 facts[1:] = [str(usage)]
+            facts += filter(None, [timeline.usage_mark])
+        facts += filter(None, [timeline.tape])
         if line := confidence_line(timeline):
             self._console.print(Text(without_stacks(line), style="dim"), end="\n\n")
         self._console.print(Text(" · ".join(facts), style="dim"))

@@ -4,6 +4,9 @@ A timeline is a list of segments (reasoning, answers, notices, tool calls) and a
 event yields small operations on it, so that a view sends or prints no more than the change::
 
     {"op": "head", "text": …}                                   the model that answers
+    {"op": "tape", "text": …, "title": …, "usage": …}           a tape answers in its place; a word
+                                                                on its tokens
+    {"op": "sent", "text": …, "details": […]}                   what the first request holds
     {"op": "state", "text": …}                                  the state line
     {"op": "segment", "segment": i, "kind": …, "title": …}      a segment begins
     {"op": "append", "segment": i, "at": offset, "text": …}     more of its text
@@ -11,7 +14,7 @@ event yields small operations on it, so that a view sends or prints no more than
                                                                 without an index, on segments
     {"op": "ask", "segment": i}                                 a person is asked about a call
     {"op": "run", "segment": i}                                 a tool call is made
-    {"op": "result", "segment": i, "state": …}                  the call is done, or has failed
+    {"op": "result", "segment": i, "state": …, "recorded": …}   the call is done, or has failed
     {"op": "done", "segment": i}                                the segment is complete
     {"op": "tokens", "segment": i, "tokens": n}                 tokens of the reasoning
     {"op": "usage", "steps": n, "in": …, "out": …}              tokens of the finished steps
@@ -31,6 +34,7 @@ from kimi_magic.core import events
 from kimi_magic.core.errors import TurnLost
 from kimi_magic.core.messages import ToolResult, Usage
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clean, clip, cut_note, vote_line, without_blank_lines
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 from kimi_magic.display.size_budget import BoundedSegments
@@ -38,6 +42,10 @@ from kimi_magic.display.size_budget import BoundedSegments
 __all__ = ["MAX_NAME", "PRACTICE", "Op", "Timeline", "events_of"]
 
 PRACTICE = "practice model"
+RECORDED = "Played from a recording."
+WRITTEN = "Scripted: written for this tape, not the output of a model."
+PARTLY = "The rest of the turn was asked for."
+DIFFERENT = "It was recorded with other inputs."
 NAMELESS = "a call without a name"
 # Characters of a name, of a notice, of a call that a person is asked about, of an error's first
 # line.
@@ -51,6 +59,9 @@ class Timeline:
         self.state = ""  # the state line: "Reasoning…", "Done" …
         self.model = self.endpoint = ""
         self.practice = False
+        self.replayed = ""  # the label of the tape that answers come from
+        self.made_by = ""  # what was recorded on it, as far as that is known
+        self.sent: Sent | None = None  # the first request in outline
         self.reply: Reply | None = None  # once the turn has ended
         self.steps, self.usage = 0, Usage()  # of the finished steps
         self.running = 0  # segment of the latest tool call that was made or asked about
@@ -68,6 +79,7 @@ class Timeline:
         self._defaults: tuple[tuple[str, str], ...] = ()  # of the call that is asked about
         self._reasoning_of_step: list[int] = []
         self._step = 0
+        self._replays: dict[events.Replayed, None] = {}  # distinct ones, in order
         # Blank text does not open a segment: it is held back until more of its kind comes.
         self._held_back: tuple[Kind, str] = ("answer", "")
 
@@ -92,6 +104,35 @@ class Timeline:
     def head(self) -> str:
         """Name of the model that answers."""
         return f"{self.model} · {PRACTICE}" if self.practice else self.model
+
+    @property
+    def tape(self) -> str:
+        """The text of the badge that names the tape, a trajectory's included; "" without one."""
+        played = self.replayed or next(filter(None, (t.replayed for t in self.lanes.values())), "")
+        return f"tape {clean(clip(played, MAX_NAME))}" if played else ""
+
+    @property
+    def about_tape(self) -> str:
+        """Sentences that explain the badge."""
+        marks = self.tape.split(", ")[1:]
+        said = [RECORDED if events.SCRIPTED not in marks else WRITTEN]
+        said += [PARTLY] if events.IN_PART in marks else []
+        said += [DIFFERENT] if events.DIFFERS in marks else []
+        return " ".join(said)
+
+    @property
+    def usage_mark(self) -> str:
+        """``recorded`` where the tokens are those of the recording, "" where they were used."""
+        if not self.tape:
+            return ""
+        in_part = events.IN_PART in self.tape.split(", ")[1:]
+        return "recorded in part" if in_part else "recorded"
+
+    def tape_op(self) -> Op:
+        """Return the operation that shows the badge."""
+        made_by = "" if self.made_by == events.SCRIPTED else clean(clip(self.made_by, MAX_NAME))
+        title = f"{self.about_tape} Made by: {made_by}." if made_by else self.about_tape
+        return {"op": "tape", "text": self.tape, "title": title, "usage": self.usage_mark}
 
     def apply(self, event: events.Event) -> list[Op]:
         """Return the operations that an event makes; one of an unknown type makes none."""
@@ -146,7 +187,9 @@ class Timeline:
             | {"cut": cut_note(segment.missing if segment.done else segment.beyond)}
             for segment in self.segments
         ]
-        reset = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}
+        reset: Op = {"op": "reset", "head": self.head, "state": self.state, "segments": segments}
+        reset["tape"] = self.tape_op() if self.tape else None
+        reset["sent"] = self._sent_op()
         return reset | {"cut": self.left_out, "usage": self._usage_op()}
 
     def _turn_started(self, event: events.TurnStarted, ops: list[Op]) -> None:
@@ -161,7 +204,28 @@ class Timeline:
         if event.step != self._step:
             self._step = event.step
             self._finish_all(ops)
-        self._set_state(f"Waiting for {self.model}…", ops)
+        if event.sent and not self.agreement:  # the aggregation's request is one of our own
+            self.sent = event.sent
+            ops += filter(None, [self._sent_op()])
+        if not self.lanes or self.agreement:
+            self._set_state(f"Waiting for {self.model}…", ops)
+
+    def _sent_op(self) -> Op | None:
+        """Return the operation that shows what was sent, where that is more than the prompt."""
+        if self.sent is None or not self.sent.line:
+            return None
+        details = [clean(line) for line in self.sent.details]
+        return {"op": "sent", "text": clean(self.sent.line), "details": details}
+
+    def _replayed(self, event: events.Replayed, ops: list[Op]) -> None:
+        self._replays[event] = None
+        self.made_by = event.made_by or self.made_by
+        self._show_tape(events.replay_label(self._replays), ops)
+
+    def _show_tape(self, label: str, ops: list[Op]) -> None:
+        if label and label != self.replayed:
+            self.replayed = label
+            ops.append(self.tape_op())
 
     def _lanes_started(self, event: events.LanesStarted, ops: list[Op]) -> None:
         self._finish_open(ops)
@@ -248,6 +312,7 @@ class Timeline:
 
     def _turn_finished(self, event: events.TurnFinished, ops: list[Op]) -> None:
         self.reply = event.reply
+        self._show_tape(event.reply.replayed, ops)
         if self._tools and event.reply.steps:  # stopped while tools ran
             for place, result in enumerate(event.reply.steps[-1].tool_results):
                 index = self._call_at(place)
@@ -306,7 +371,8 @@ class Timeline:
         segment = self.segments[index]
         segment.result = self._bounded.cut_result(result)
         segment.state = "failed" if result.error else "done"
-        ops.append({"op": "result", "segment": index, "state": segment.state})
+        recorded = result.recorded
+        ops.append({"op": "result", "segment": index, "state": segment.state, "recorded": recorded})
 
     def _add_notice(self, text: str, ops: list[Op], *, guaranteed: bool = False) -> None:
         self._finish_open(ops)
@@ -350,6 +416,7 @@ class Timeline:
         events.ToolCallStarted: _call_started,
         events.TurnStarted: _turn_started,
         events.RequestStarted: _request_started,
+        events.Replayed: _replayed,
         events.Notice: lambda self, event, ops: self._add_notice(event.text, ops),
         events.Preparing: lambda self, event, ops: self._set_state(clean(event.text), ops),
         events.Retrying: _retrying,
@@ -368,11 +435,14 @@ def events_of(reply: Reply) -> Iterator[events.Event]:
     """Yield the events of a turn that is over, as far as its record tells."""
     endpoint = reply.record.endpoint
     yield events.TurnStarted(reply.model, endpoint.name if endpoint else "")
+    if reply.replayed:
+        yield events.Replayed.of(reply.replayed)
     if reply.trajectories:
         yield events.LanesStarted(len(reply.trajectories))
         yield events.Aggregating(reply.record.agreement)
     for number, step in enumerate(reply.steps, 1):
-        yield events.RequestStarted(number)
+        sent = reply.record.outline if number == 1 else None
+        yield events.RequestStarted(number, 1, sent)
         for part in step.reasoning_parts:
             yield events.ReasoningDelta(part.text)
         yield events.ContentDelta(step.text)

@@ -6,13 +6,15 @@ whichever of its two names the server uses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from string import Template
 from typing import Any
 
+from kimi_magic.export.attempts import HEAVY_NAMES, aggregating, template_of
 from kimi_magic.export.formatting import PYTHON, comment, join_parts
 from kimi_magic.export.imports import Imports
-from kimi_magic.export.program import Program
+from kimi_magic.export.program import Heavy, Program
 
 __all__ = ["write_langchain"]
 
@@ -55,6 +57,31 @@ if reasoning := reply.additional_kwargs.get("reasoning_content"):
 print(reply.content)
 """
 
+ATTEMPT = '''
+def attempt(number):
+    """Return the reasoning and the answer of one attempt; None for none."""
+    try:
+$take
+    except Exception as error:  # noqa: BLE001 - the packages have no class in common
+        print(f"Attempt {number + 1} failed: {error}")
+        return None
+    print(f"Attempt {number + 1} has ended.")
+    reasoning = reply.additional_kwargs.get("reasoning_content") or ""
+    return (reasoning, reply.content) if reply.content.strip() else None
+'''
+
+TAKE_STREAM = """\
+        reply = None
+        for chunk in $call:
+            reply = chunk if reply is None else reply + chunk
+        if reply is None:
+            return None\
+"""
+
+TAKE_WHOLE = """\
+        reply = $call\
+"""
+
 SHOW_CALLS = """
 for call in [*reply.tool_calls, *reply.invalid_tool_calls] if reply else []:
     print(f"The model calls {call['name']}({call['args']})")
@@ -63,22 +90,35 @@ for call in [*reply.tool_calls, *reply.invalid_tool_calls] if reply else []:
 
 def write_langchain(program: Program) -> str:
     """Return the source of the program."""
-    at_nvidia = program.provider == "nvidia" or ".nvidia.com/" in program.base_url
-    package = "langchain-nvidia-ai-endpoints>=1.4.2" if at_nvidia else "langchain-deepseek>=1.1"
+    at_nvidia = _is_nvidia(program)
+    package = _PACKAGES[at_nvidia]
+    # Its calls are shown and not made, so an attempt with tools would come to no answer.
+    heavy = None if program.tools else program.heavy
     messages = [_message(message, at_nvidia=at_nvidia) for message in program.messages]
     complete = at_nvidia or not any("additional_kwargs" in message for message in messages)
     kind = "ChatNVIDIA" if at_nvidia else "ChatDeepSeek" if complete else "ChatReasoner"
     imports = Imports()
     if program.key_env or program.headers:
         imports.add("os")
-    if at_nvidia:
-        imports.add("langchain_nvidia_ai_endpoints", "ChatNVIDIA")
-    else:
-        imports.add("langchain_deepseek", "ChatDeepSeek")
+    for nvidia in {at_nvidia, _is_nvidia(heavy.judge)} if heavy else {at_nvidia}:
+        if nvidia:
+            imports.add("langchain_nvidia_ai_endpoints", "ChatNVIDIA")
+        else:
+            imports.add("langchain_deepseek", "ChatDeepSeek")
+    if heavy:
+        if _is_nvidia(heavy.judge) != at_nvidia:
+            package = '" "'.join(_PACKAGES)
+        main = list(_attempts(program, heavy, kind, imports))
+    opening = program.opening("LangChain", f'pip install "{package}"', runs_attempts=bool(heavy))
     parts = [
-        comment("#", program.opening("LangChain", f'pip install "{package}"')),
+        comment("#", opening),
         imports.text(),
         "" if complete else COMPLETE_HISTORY,
+    ]
+    if heavy:
+        parts += [PYTHON.assign("messages", messages), *main]
+        return join_parts(filter(None, parts))
+    parts += [
         _model(program, kind),
         PYTHON.assign("tools", program.tools) if program.tools else "",
         PYTHON.assign("messages", messages),
@@ -86,6 +126,35 @@ def write_langchain(program: Program) -> str:
         SHOW_CALLS if program.tools else "",
     ]
     return join_parts(filter(None, parts))
+
+
+_PACKAGES = ("langchain-deepseek>=1.1", "langchain-nvidia-ai-endpoints>=1.4.2")
+
+
+def _is_nvidia(program: Program) -> bool:
+    return program.provider == "nvidia" or ".nvidia.com/" in program.base_url
+
+
+def _attempts(program: Program, heavy: Heavy, kind: str, imports: Imports) -> Iterator[str]:
+    """Yield the parts of a program of several attempts, from its models to its last answer."""
+    names = {name: name for name in (*HEAVY_NAMES, "messages")}
+    judge = heavy.judge
+    seed = program.options.get("seed")
+    if isinstance(seed, int):
+        options = {name: value for name, value in program.body.items() if name != "seed"}
+        program = replace(program, body=options)
+    yield _model(program, kind)
+    kind_of_judge = "ChatNVIDIA" if _is_nvidia(judge) else kind.replace("NVIDIA", "DeepSeek")
+    yield _model(judge, kind_of_judge).replace("llm = ", "judge = ", 1)
+    yield template_of(heavy, names)
+    more = f", seed={seed} + number" if isinstance(seed, int) else ""
+    call = _call(program, "llm", more, at_nvidia=kind == "ChatNVIDIA")
+    take = Template(TAKE_STREAM if program.streams else TAKE_WHOLE).substitute(call=call)
+    yield Template(ATTEMPT).substitute(take=take)
+    yield from aggregating(heavy, program, names, imports)
+    reading = Template(READ_STREAM if judge.streams else READ_WHOLE)
+    call = _call(judge, "judge", at_nvidia=_is_nvidia(judge))
+    yield reading.substitute(call=call, before="", gather="")
 
 
 def _message(message: Mapping[str, Any], *, at_nvidia: bool) -> dict[str, Any]:
@@ -131,10 +200,14 @@ def _model(program: Program, kind: str) -> str:
 
 def _reading(program: Program, *, at_nvidia: bool) -> str:
     llm = "llm.bind_tools(tools)" if program.tools else "llm"
-    # ChatNVIDIA would send a default of its own, 1,024; None leaves the limit to the server.
-    limited = {"max_tokens", "max_completion_tokens"} & program.options.keys()
-    limit = ", max_tokens=None" if at_nvidia and not limited else ""
-    call = f"{llm}.{'stream' if program.streams else 'invoke'}(messages{limit})"
+    call = _call(program, llm, at_nvidia=at_nvidia)
     before, gather = (BEFORE, GATHER) if program.tools else ("", "")
     reading = Template(READ_STREAM if program.streams else READ_WHOLE)
     return reading.substitute(call=call, before=before, gather=gather)
+
+
+def _call(program: Program, llm: str, more: str = "", *, at_nvidia: bool) -> str:
+    # ChatNVIDIA would send a default of its own, 1,024; None leaves the limit to the server.
+    limited = {"max_tokens", "max_completion_tokens"} & program.options.keys()
+    limit = ", max_tokens=None" if at_nvidia and not limited else ""
+    return f"{llm}.{'stream' if program.streams else 'invoke'}(messages{limit}{more})"

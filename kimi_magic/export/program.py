@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import mend_surrogates
+from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import MASKED
 from kimi_magic.secrets.redact import Redactor
 
-__all__ = ["OwnHeader", "Program", "program_of"]
+__all__ = ["Heavy", "OwnHeader", "Program", "program_of"]
 
 # A server that holds the answer to a schema makes no calls, so its last request alone had one.
 NO_SCHEMA = (
@@ -25,6 +26,9 @@ NO_SCHEMA = (
 PLACEHOLDER_URL = "http://127.0.0.1:8080/v1"
 PRACTICE_MODEL = "The practice model lives in the kernel alone: set base_url and model to another."
 
+OTHER_JUDGE = (
+    "Another model aggregated the attempts: where they were asked is not kept, so base_url is its."
+)
 
 # A record may come from a notebook of somebody else: nothing else of it becomes source text.
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -52,6 +56,7 @@ class Program:
     functions: Mapping[str, Callable[..., Any] | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # remarks for the opening comment
     headers: tuple[OwnHeader, ...] = ()
+    heavy: Heavy | None = None  # where several attempts are aggregated
 
     def __post_init__(self) -> None:
         # Through JSON, so that the writers meet no type that JSON lacks.
@@ -84,7 +89,14 @@ class Program:
         """Seconds of silence to accept: an answer in one piece is silent until it is whole."""
         return 600 if self.streams else 3600
 
-    def opening(self, client: str, install: str = "", *, runs_tools: bool = False) -> list[str]:
+    def opening(
+        self,
+        client: str,
+        install: str = "",
+        *,
+        runs_tools: bool = False,
+        runs_attempts: bool = False,
+    ) -> list[str]:
         """Return the paragraphs of the opening comment."""
         paragraphs = [f"{self.model} through {client}."]
         if install:
@@ -96,6 +108,14 @@ class Program:
             for header in self.headers
         )
         paragraphs += self.notes
+        if self.heavy and runs_attempts:
+            judge = "" if self.heavy.judge.model == self.model else f" by {self.heavy.judge.model}"
+            paragraphs.append(
+                f"Heavy mode: {self.heavy.count} attempts at once, and a request that aggregates "
+                f"their answers{judge}."
+            )
+        elif self.heavy:
+            paragraphs.append(self.heavy.note)
         if self.tools and not runs_tools:
             names = ", ".join(tool["function"]["name"] for tool in self.tools)
             paragraphs.append(
@@ -104,13 +124,75 @@ class Program:
         return paragraphs
 
 
-def program_of(reply: Reply, keys: Sequence[Key]) -> Program:
+@dataclass(frozen=True, slots=True)
+class Heavy:
+    """How the attempts of a program are aggregated.
+
+    Attributes
+    ----------
+    count : int
+        Attempts.
+    judge : Program
+        The request that aggregates them; its messages are those of the attempts.
+    prompt : str
+        With the places ``{count}``, ``{problem}`` and ``{attempts}``.
+    chars : int
+        Characters that the attempts may take in it.
+    """
+
+    count: int
+    judge: Program
+    prompt: str
+    chars: int
+
+    @property
+    def enough(self) -> int:
+        """The number of attempts that have to come to an answer."""
+        return -(-self.count // 2)
+
+    @property
+    def note(self) -> str:
+        """The paragraph of a form that takes one attempt alone."""
+        return (
+            f"This is one of the {self.count} attempts of heavy mode. The others, and the request "
+            "that aggregates their answers, are left out; the form python has them."
+        )
+
+
+def program_of(reply: Reply, keys: Sequence[Key], *, prompt: str = "", chars: int = 0) -> Program:
     """Return the program that sends the first request of a turn again.
 
     The messages are redacted: of the keys, and of everything that looks like one. Partial mode is
-    left out: the request ends with the words that asked to continue.
+    left out: the request ends with the words that asked to continue. In heavy mode it is the
+    request of the attempts, with the ``prompt`` that aggregates them and the room for them in it.
     """
-    record, endpoint = reply.record, reply.record.endpoint
+    record = reply.record
+    if not (reply.trajectories and prompt):
+        return _program_of(record, reply, keys)
+    sent = ((n, each.record) for n, each in enumerate(reply.trajectories) if each.record.parameters)
+    number, first = next(sent, (0, None))
+    notes: list[str] = []
+    if first is None:  # of a stored turn, which has the request that gave its answer
+        first = record
+        answered_by = next((each.model for each in reply.trajectories if each.model), record.model)
+        if answered_by != record.model:
+            first = replace(record, parameters={**record.parameters, "model": answered_by})
+            notes.append(OTHER_JUDGE)
+    if isinstance(first.parameters.get("seed"), int):
+        seed = first.parameters["seed"] - number
+        first = replace(first, parameters={**first.parameters, "seed": seed})
+    alone = {name: value for name, value in record.parameters.items() if name != "tools"}
+    judge = _program_of(replace(record, parameters=alone), reply, keys)
+    program = _program_of(first, reply, keys)
+    return replace(
+        program,
+        heavy=Heavy(len(reply.trajectories), judge, prompt, chars),
+        notes=(*program.notes, *notes),
+    )
+
+
+def _program_of(record: TurnRecord, reply: Reply, keys: Sequence[Key]) -> Program:
+    endpoint = record.endpoint
     if not record.parameters or endpoint is None:
         raise KimiError("This turn sent nothing, so there is no program to write.")
     notes = [] if endpoint.base_url else [PRACTICE_MODEL]

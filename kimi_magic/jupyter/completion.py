@@ -14,6 +14,7 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.jupyter.commands import REGISTRY
+from kimi_magic.jupyter.input_transforms import begins_cell
 from kimi_magic.jupyter.options import OPTIONS, Option
 from kimi_magic.session import current
 
@@ -31,26 +32,37 @@ def complete_kimi(context: CompletionContext) -> dict[str, Any]:
     """Complete our lines, and suppress the other matchers of IPython there."""
     lines = context.full_text.splitlines()[: context.cursor_line + 1] or [""]
     line = lines[-1][: context.cursor_position]
-    # Only the first line of a cell can be a cell magic.
-    is_text = line.lstrip().startswith("%%") and context.cursor_line
-    found = None if is_text else completions(line, _names())
+    # Only the first line of a cell can be a cell magic, or one below comments.
+    is_text = line.lstrip().startswith("%%") and not begins_cell(lines[: context.cursor_line])
+    found = None if is_text else described(line, _names())
     if found is None:
         return {"completions": []}
     # IPython replaces its token, which begins after the last delimiter, such as the dot of a path.
     typed = re.split(r"[\s,]", line)[-1]
     before = len(typed) - len(context.token)
-    texts = [SimpleCompletion(name[max(before, 0) :], type="kimi") for name in found]
-    return {"completions": texts, "suppress": True}
+    # JupyterLab and the terminal show the type beside the text.
+    texts = [SimpleCompletion(name[max(before, 0) :], type=said) for name, said in found.items()]
+    return {"completions": texts, "suppress": True, "ordered": True}
 
 
 def completions(line: str, names: Names) -> list[str] | None:
-    """Return the words that may end a line; None if the line is free text or not one of ours."""
+    """Return the words that may end a line; None if the line is free text or not one of ours.
+
+    Options and verbs come in the order of their tables, names by the alphabet.
+    """
+    found = described(line, names)
+    return None if found is None else list(found)
+
+
+def described(line: str, names: Names) -> dict[str, str] | None:
+    """Return the words that `completions` does, each with what it is in a few words."""
     match = _LINE.match(line)
     if match is None:
         return None
     words = re.split(r"\s+", match[2])
     typed = words.pop()
     found: Iterable[str] | str | None = None
+    kind = "kimi"
     if match[1] == "%%":
         found = _fitting(OPTIONS, (), words, typed)
     elif not words:
@@ -58,9 +70,15 @@ def completions(line: str, names: Names) -> list[str] | None:
     elif verb := REGISTRY.get(words[0]):
         found = _fitting(verb.options, verb.completes, words[1:], typed)
     if isinstance(found, str):
+        kind = found.removesuffix("s")
         typed = typed.rpartition(",")[2]
-        found = names[found](typed)
-    return None if found is None else sorted({name for name in found if name.startswith(typed)})
+        found = sorted(names[found](typed))
+    if found is None:
+        return None
+    told = found if isinstance(found, Mapping) else {}
+    return {
+        name: told[name].help if name in told else kind for name in found if name.startswith(typed)
+    }
 
 
 def _fitting(
@@ -77,7 +95,7 @@ def _fitting(
         place += takes_word
     if option is not None:
         return option.choices or option.completes or None
-    if flags and (typed.startswith("-") or not (typed or kinds)):
+    if flags and (typed.startswith("-") or not (typed or kinds or place)):
         return flags
     if place >= len(kinds):
         return None
@@ -103,9 +121,14 @@ def _names() -> Names:
         "forms": lambda _: FORMS,
         "verbs": lambda _: REGISTRY,
         "variables": lambda _: own,
-        "files": lambda typed: glob(f"{escape(typed)}*"),  # noqa: PTH207 - Path drops a leading ./
+        "files": _files,
+        "tapes": lambda typed: ["off", *_files(typed)],
         "callables": lambda typed: callables(own, typed),
     }
+
+
+def _files(typed: str) -> list[str]:
+    return glob(f"{escape(typed)}*")  # noqa: PTH207 - Path drops a leading ./
 
 
 def _kept(names: Callable[[], Iterable[str]]) -> list[str]:

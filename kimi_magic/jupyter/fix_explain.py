@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from kimi_magic.core.reply import Reply
 from kimi_magic.jupyter.notebook import Notebook
-from kimi_magic.turn.request import TurnRequest
 
-__all__ = ["EXPLAIN", "FIX", "ONLY_CODE", "ask_about", "code_of"]
+__all__ = ["EXPLAIN", "FIX", "MOST_TOKENS", "ONLY_CODE", "Question", "about", "code_of"]
 
 FIX = (
     "The cell In[{0}] above failed. Say in a few sentences why. Then give the whole corrected "
@@ -25,17 +25,24 @@ MOST_TOKENS = 600
 PYTHON = ("python", "py", "python3", "ipython")
 
 
-def ask_about(notebook: Notebook, number: int, question: str) -> Reply:
-    """Ask `FIX` or `EXPLAIN` about a cell, with it and the variables that it reads attached."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about a cell, with the numbers of the cells and the variables that go along."""
+
+    prompt: str
+    cells: tuple[int, ...]
+    variables: tuple[str, ...]
+
+
+def about(notebook: Notebook, number: int, question: str, words: str) -> Question:
+    """Make `FIX` or `EXPLAIN` about a cell and the variables that it reads.
+
+    ``words`` are the user's own and stand below the question.
+    """
     (cell,) = notebook.read_cells([number])
-    request = TurnRequest(
-        question.format(number),
-        chat=notebook.current_chat,
-        cells=(cell,),
-        variables=_variables(notebook.shell.transform_cell(cell.source), notebook.variables),
-        var_tokens=min(notebook.settings.summary_tokens, MOST_TOKENS),
-    )
-    return notebook.ask(request)
+    variables = _variables(notebook.shell.transform_cell(cell.source), notebook.variables)
+    prompt = question.format(number) + (f"\n\n{words}" if words else "")
+    return Question(prompt, (number,), tuple(variables))
 
 
 def code_of(reply: Reply) -> str:
@@ -48,16 +55,15 @@ def code_of(reply: Reply) -> str:
     return reply.text.strip() if _is_program(reply.text) else ""
 
 
-def _variables(source: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data that code reads, by name: no modules, classes or functions."""
+def _variables(source: str, namespace: Mapping[str, Any]) -> list[str]:
+    """Name the data that code reads: no modules, classes or functions."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
-        return {}
+        return []
     names = dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
     found = {name: namespace[name] for name in names if name in namespace}
-    data = {name: value for name, value in found.items() if not _is_code(value)}
-    return dict(list(data.items())[:MOST_VARIABLES])
+    return [name for name, value in found.items() if not _is_code(value)][:MOST_VARIABLES]
 
 
 def _is_program(text: str) -> bool:

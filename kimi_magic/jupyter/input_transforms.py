@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from tokenize import TokenInfo
 
 from IPython.core.inputtransformer2 import TokenTransformBase
 
-__all__ = ["QuestionLine", "cell_without_body"]
+__all__ = ["QuestionLine", "begins_cell", "cell_below_comments", "cell_without_body"]
 
 _CELL = re.compile(r"%%kimi(\s.*)?$")
+_COMMENT = re.compile(r"\s*(#.*)?$")
 _ENDS_IN_QUESTION = re.compile(r"(\s*(?:[^\W\d]\w*\s*=\s*)?)%kimi\s(.*\?)\s*$")
+
+
+def begins_cell(lines: Sequence[str]) -> bool:
+    """Return True where nothing but comments and blank lines stand above a line."""
+    return all(_COMMENT.match(line.rstrip("\n")) for line in lines)
+
+
+def cell_below_comments(lines: list[str]) -> list[str]:
+    """Drop comments and blank lines above ``%%kimi``, as a cleanup transformer.
+
+    To IPython a cell magic is one in the first line alone. Below anything but comments, such as
+    another magic or the beginning of a string, the line stays what it was.
+    """
+    for number, line in enumerate(lines):
+        if _CELL.match(line.rstrip()):
+            return lines[number:]
+        if not _COMMENT.match(line.rstrip("\n")):
+            break
+    return lines
 
 
 def cell_without_body(lines: list[str]) -> list[str]:

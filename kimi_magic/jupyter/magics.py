@@ -12,7 +12,8 @@ from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.reply import Reply
 from kimi_magic.jupyter.cell_request import run_cell
-from kimi_magic.jupyter.commands import REGISTRY, split_verb
+from kimi_magic.jupyter.commands import help_text, run_verb
+from kimi_magic.jupyter.line_parser import parse_line
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.session import current
 
@@ -59,7 +60,12 @@ class KimiMagics(Settings, Magics):
     def kimi(self, line: str, cell: str | None = None) -> Reply | None:
         """Ask a reasoning model: `%%kimi` asks the cell, `%kimi help` lists the verbs."""
         with whole_imports():
-            if cell is not None:
-                return run_cell(self.notebook, line, cell)
-            verb, rest = split_verb(line)
-            return REGISTRY[verb].run(self.notebook, rest)
+            if cell is None:
+                return run_verb(self.notebook, line)
+            options = parse_line(line)
+            if options["help"]:
+                print(help_text())
+                return None
+            return run_cell(self.notebook, options, cell)
+
+    kimi.__doc__ = f"{kimi.__doc__}\n\n{help_text()}"  # `%%kimi?` shows it

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
-from kimi_magic.core.errors import MagicError
+from kimi_magic.core.errors import KimiError, MagicError
+from kimi_magic.core.frontend import has_kernel, notebook_path, running_cell, takes_questions
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import count, escape_hidden, reveal
 from kimi_magic.display.view import ViewOptions
@@ -28,6 +31,7 @@ class Notebook:
     shell: Any
     session: Session
     cell_errors: CellErrors
+    told: set[str] = field(default_factory=set)  # what is told once a kernel
 
     @property
     def variables(self) -> MutableMapping[str, Any]:
@@ -48,7 +52,33 @@ class Notebook:
 
     def ask(self, request: TurnRequest, view: ViewOptions | None = None) -> Reply:
         """Run a turn and show it."""
+        if request.chat is not None and "earlier turns" not in self.told:
+            self._tell_of_earlier_turns()
         return self.session.ask(request, show=True, options=view)
+
+    def _tell_of_earlier_turns(self) -> None:
+        """Say once that the turns which this notebook shows are not remembered, if so."""
+        if has_kernel(self.shell) and not takes_questions():
+            return  # `jupyter execute`: nobody is there, and its output stays the same
+        self.told.add("earlier turns")
+        path, session = Path(notebook_path()), self.session
+        if self.settings.journal_path is not None or not path.is_file():
+            return
+        if any(chat.turns for chat in session.chats):
+            return
+        from kimi_magic.chats.notebook_file import read_turns
+
+        cell, _ = running_cell()
+        with suppress(KimiError):  # no notebook that can be read
+            shown = sum(
+                t.chat is not None and (not cell or t.cell != cell) for t in read_turns(path)
+            )
+            if shown:
+                are = "is" if shown == 1 else "are"
+                print(
+                    f"{count(shown, 'earlier turn')} of this notebook {are} not remembered, as the "
+                    "journal is off: `%kimi reset`, then `%kimi load` brings back what it shows."
+                )
 
     def find_reply(self, chat: str | None = None, turn: int | None = None) -> Reply:
         """Return the reply of a turn of a chat, counted from 1; by default the latest of all."""

@@ -30,7 +30,7 @@ class Option:
     @property
     def name(self) -> str:
         """The long flag as a Python name."""
-        return self.flags[-1].removeprefix("--").replace("-", "_")
+        return self.flags[-1].lstrip("-").replace("-", "_")
 
     @property
     def usage(self) -> str:
@@ -63,7 +63,7 @@ OPTIONS = (
     Option(("--no-tools",), "offer no tools, not even those of @kimi.tool"),
     Option(
         ("-v", "--var"),
-        "attach summaries of these variables (repeat, or commas)",
+        "attach summaries of these variables (repeat, or commas); `df:schema` sends no values",
         "NAMES",
         repeat=True,
         listed=True,
@@ -83,7 +83,8 @@ OPTIONS = (
     ),
     Option(
         ("--schema",),
-        "require an answer of this class, or with these fields: 'name, age int, tags list'",
+        "require an answer of this class, or with these fields: 'name, age int, tags list', "
+        "'list[name, age int]'",
         "TYPE|FIELDS",
         completes="callables",
     ),
@@ -126,6 +127,7 @@ OPTIONS = (
         completes="files",
     ),
     Option(("--var-tokens",), "token limit for the summary of each variable", "N", int),
+    Option(("--var-rows",), "rows of each table; 0 for names, types and counts alone", "N", int),
     Option(("--raw",), "leave `{{ … }}` unexpanded"),
     Option(("--dry-run",), "show what would be sent, and send nothing"),
     Option(("--allow-secrets",), "send what looks like a key, too, instead of masking it"),
@@ -147,4 +149,7 @@ OPTIONS = (
         completes="files",
     ),
     *TAPE_CHOICES,
+    Option(
+        ("--again",), "ask anew, and put the answers in the place of those that were kept or taped"
+    ),
 )

@@ -1,4 +1,4 @@
-"""``%kimi tape``, and the tape of one cell."""
+"""``%kimi tape``, ``%kimi keep``, and the tape of one cell."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.core.errors import MagicError
+from kimi_magic.core.errors import MagicError, TapeError
+from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.text import count
 from kimi_magic.jupyter.notebook import Notebook
+from kimi_magic.session import Session
+from kimi_magic.wire.kept_answers import kept_path
 
 if TYPE_CHECKING:
     from kimi_magic.wire.tape import TapeUse
 
-__all__ = ["change_tape", "describe_tape", "with_tape"]
+__all__ = ["change_tape", "describe_tape", "keep", "with_tape"]
 
 NONE_ON = "No tape is on: `%kimi tape FILE` plays one, and records what is not on it."
 NONE_HERE = (
     "--strict and --frozen-tools are about a tape, and none is on: --tape FILE plays one here, "
     "`%kimi tape FILE` in every cell."
 )
+NOT_KEPT = "Answers are not kept: `%kimi keep on` keeps them beside the notebook."
 MODES = {
     "new": "what is not on it is asked, and recorded",
     "none": "nothing is sent",
@@ -32,7 +36,7 @@ def change_tape(notebook: Notebook, file: str, options: Mapping[str, Any]) -> No
     """Put a tape on for the whole notebook, or take it off."""
     session, settings = notebook.session, notebook.settings
     if file == "off":
-        name = use.name if (use := session.tape) else ""
+        name = use.name if (use := session.tapes.current) else ""
         settings.tape = ""
         notebook.say(f"{name} is off." if name else NONE_ON)
         return
@@ -42,15 +46,15 @@ def change_tape(notebook: Notebook, file: str, options: Mapping[str, Any]) -> No
         "frozen_tools": options["frozen_tools"],
     }
     path = Path(file).expanduser().absolute()
-    use = session.use_of_tape(path, options["mode"] or "new", **choices)
+    use = session.tapes.use_of(path, options["mode"] or "new", **choices)
     settings.tape = str(path)
-    session.tapes.put_on(use, settings.tape_path, settings.tape_mode)
+    session.tapes.put_on(use)
     describe_tape(notebook)
 
 
 def describe_tape(notebook: Notebook) -> None:
     """Say which tape is on, what made it, and what was played and recorded."""
-    use = notebook.session.tape
+    use = notebook.session.tapes.current
     if use is None:
         notebook.say(NONE_ON)
         return
@@ -74,17 +78,56 @@ def with_tape(notebook: Notebook, options: Mapping[str, Any]) -> Iterator[None]:
     choices: dict[str, Any] = {name: True for name in ("strict", "frozen_tools") if options[name]}
     leave: Callable[[], None] | None = None
     if options["tape"]:
-        leave = session.tapes.enter(session.use_of_tape(options["tape"], **choices))
+        use = session.tapes.use_of(options["tape"], **choices)
+        leave = session.tapes.enter(use.anew() if options["again"] else use)
+    elif own := session.tapes.current:
+        own = own.varied(**choices)
+        leave = session.tapes.enter(own.anew() if options["again"] else own)
     elif choices:
-        use = session.tape
-        if use is None:
-            raise MagicError(NONE_HERE)
-        leave = session.tapes.enter(use.varied(**choices))
+        raise MagicError(NONE_HERE)
     try:
         yield
     finally:
         if leave is not None:
             leave()
+
+
+def keep(notebook: Notebook, word: str) -> None:
+    """Keep answers from now on, or no longer; or say what is kept and what that saved."""
+    session, settings = notebook.session, notebook.settings
+    if word not in ("", "on", "off"):
+        raise MagicError("`%kimi keep on` and `%kimi keep off`; alone it says what is kept.")
+    if word == "off":
+        settings.keep = False
+        notebook.say("Answers are no longer kept; those that are stay in their file.")
+        return
+    if word == "on":
+        try:
+            kept_path(notebook_path())
+        except TapeError as error:
+            raise MagicError(f"Answers cannot be kept: {error}") from None
+        settings.keep = True
+    if not settings.keep:
+        notebook.say(NOT_KEPT)
+        return
+    notebook.say("\n".join(_kept(session)))
+
+
+def _kept(session: Session) -> Iterator[str]:
+    kept = session.tapes.kept
+    if kept is None:
+        yield "Answers are not kept here: this kernel has no notebook to keep them beside."
+        return
+    file = kept.tape.file.path
+    size = f", {file.stat().st_size:,} bytes" if file.exists() else ""
+    exchanges = count(len(kept.tape.entries()), "exchange")
+    yield f"Answers are kept in {file}: {exchanges}{size}."
+    yield from kept.tape.problems
+    usage = kept.saved
+    saved = f"{count(len(kept.played), 'request')} and {usage.total_tokens:,} tokens"
+    yield f"In this session that saved {saved}."
+    if (other := session.tapes.current) is not None and other.tape is not kept.tape:
+        yield f"The tape {other.name} is on, and goes before it."
 
 
 def _speed(use: TapeUse) -> str:

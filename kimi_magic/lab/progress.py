@@ -15,25 +15,31 @@ from kimi_magic.display.view import Throttle
 __all__ = ["ProgressBar"]
 
 PER_SECOND = 4
+FROM_JOURNAL = "{} came from the journal; resume=False asks all anew."
 
 
 class ProgressBar:
-    """Counts rows.
+    """Counts rows; ``stored`` of them came from the journal.
 
     In a notebook it is an output that stays as a line of text: the widget that rich has for this
-    would be empty in the saved file. In a terminal it is rich's; elsewhere nothing is shown.
+    would be empty in the saved file. In a terminal it is rich's; elsewhere only the rows of the
+    journal are told of.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, stored: int = 0) -> None:
         self._total = total
         self._done = self._failed = 0
+        self._stored = FROM_JOURNAL.format(count(stored, "row")) if stored else ""
         self._throttle = Throttle(PER_SECOND)
         self._display_id = uuid4().hex if has_kernel(running_shell()) else ""
         self._bar: Any = None
         self._task: Any = None
         if self._display_id:
             publish(self._bundle(), self._display_id)
-        elif sys.stdout is not None and sys.stdout.isatty():
+            return
+        if self._stored:
+            print(self._stored)
+        if sys.stdout is not None and sys.stdout.isatty():
             from rich.progress import Progress
 
             self._bar = Progress(auto_refresh=False)
@@ -69,6 +75,7 @@ class ProgressBar:
     def _bundle(self, *, is_over: bool = False) -> Bundle:
         said = self._said()
         bar = f'<progress value="{self._done}" max="{self._total}" aria-label="Sweep"></progress> '
+        said = f"{said}. {self._stored}" if self._stored else said
         html = f"<div>{'' if is_over else bar}{escape(said)}</div>"
         return Bundle.of(said, html)
 

@@ -60,6 +60,7 @@ def moments_of(reply: Reply) -> list[Moment]:
     record = reply.record
     endpoint = record.endpoint.name if record.endpoint else ""
     opening: list[events.Event] = [events.TurnStarted(reply.model, endpoint)]
+    opening += [events.Replayed.of(reply.replayed)] if reply.replayed else []
     opening += [events.Notice(f"Prompt: {record.prompt}")] if record.prompt.strip() else []
     moments = [Moment(tuple(Envelope(0.0, event) for event in opening))]
     if reply.trajectories:
@@ -70,8 +71,9 @@ def moments_of(reply: Reply) -> list[Moment]:
         lanes[0] = replace(lanes[0], envelopes=(began, *lanes[0].envelopes))
         moments += lanes
     ended = max((moment.seconds for moment in moments), default=0.0)
-    for number, step in enumerate(reply.steps, 1):
-        is_last = number == len(reply.steps)
+    steps = reply.steps  # which the reply makes anew each time
+    for number, step in enumerate(steps, 1):
+        is_last = number == len(steps)
         made = list(_moments_of_step(step, rows[0, number], is_last=is_last))
         moments += made
         ended = max(ended, made[-1].seconds)
@@ -178,11 +180,20 @@ def page_moments(moments: Iterable[Moment], options: ViewOptions) -> list[dict[s
             for op in page.apply(envelope):
                 outbox.add(op)
         ops = outbox.take(page.draw(), draws=True)
+        over = any(isinstance(each.event, events.TurnFinished) for each in moment.envelopes)
+        if made and not over and not any(map(_is_seen, ops)):  # there is no room for it
+            made[-1]["ops"] += ops
+            continue
         passed = moment.seconds - before or moment.chars / READ_PER_SECOND
         before = moment.seconds
         facts = {"seconds": moment.seconds, "pause": min(max(passed, SHORTEST), LONGEST)}
         made.append({"ops": ops, "answer": moment.is_answer, **facts})
     return made
+
+
+def _is_seen(op: dict[str, Any]) -> bool:
+    """Return True for an operation that changes more than the line of figures below a turn."""
+    return "segment" in op or "lane" in op or op["op"] in ("lanes", "vote", "reset")
 
 
 def text_pages(moments: Iterable[Moment], options: ViewOptions) -> tuple[list[str], int]:

@@ -71,7 +71,7 @@ def _show_widget(reply: Reply, moments: Sequence[Moment], options: ViewOptions) 
         if "script" in content:
             widget.script = SCRIPT
         if "ready" in content:
-            widget.send({"replay": whole})
+            widget.send({"replay": whole, "mount": widget.model_id})
 
     widget.on_msg(receive)
     listen_at_once(widget.comm)

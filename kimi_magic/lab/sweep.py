@@ -7,6 +7,7 @@ import itertools
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from kimi_magic.core.events import Envelope, Sink, TurnFinished
 from kimi_magic.core.interrupts import holding_interrupts, interruptible, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.step_table import step_rows
 from kimi_magic.core.text import count
 from kimi_magic.display.view import Unseen
 from kimi_magic.lab.progress import ProgressBar
+from kimi_magic.lab.sweep_journal import as_asked, mark_of, marked, stored_replies
 from kimi_magic.session import Session, current
 from kimi_magic.turn.agreement import final_answer, normalised
 from kimi_magic.turn.approval import asking
@@ -48,13 +51,14 @@ CHECK_ERROR = "check failed: {}: {:.200}"
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row to come: its place, the prompt, the values that vary, and the turn to run."""
+    """A row to come: its place, the prompt, the values that vary, the turn to run, its mark."""
 
     place: int
     prompt: Any
     varied: Mapping[str, Any]
     repeat: int
     turn: PreparedTurn | HeavyTurn
+    mark: str
 
 
 def sweep(
@@ -62,7 +66,7 @@ def sweep(
     *,
     repeats: int = 1,
     check: Any = None,
-    resume: Any = None,
+    resume: Any = True,
     show: bool | None = None,
     **keywords: Any,
 ) -> Any:
@@ -72,6 +76,11 @@ def sweep(
     allow; those of heavy mode run one after the other, as each is several requests itself. A row
     that fails has its error. All rows are prepared before the first request: what would be refused
     is refused then.
+
+    Each row is kept in the journal. Called again in the same notebook, also after its kernel has
+    ended, the sweep takes the answers that are there and asks only for the others; a line says how
+    many. A row is the same if all that it sends is: the prompt, the variables, the values and
+    settings, the tools with their source, and the number of its repeat.
 
     Parameters
     ----------
@@ -83,9 +92,10 @@ def sweep(
         ``check(reply)`` or ``check(reply, prompt)`` says how right a reply is, as a bool or a
         number from 0 to 1. A text is compared with the final answer as the vote of heavy mode
         compares two, a number with the last number in it; a mapping has either for each prompt.
-    resume : pandas.DataFrame, optional
-        Rows of an earlier sweep, such as ``kimi.last_sweep``: those without an error are taken
-        over and not asked again.
+    resume : bool or pandas.DataFrame, optional
+        False asks every row anew; the default takes those that the journal has. A frame of an
+        earlier sweep, such as ``kimi.last_sweep``, is taken in its place: its rows without an error
+        are not asked again. What is taken over is checked anew.
     show : bool, optional
         Show a progress bar; by default in the main thread.
     **keywords
@@ -100,6 +110,7 @@ def sweep(
         (the text), ``data``, ``correct``, ``prompt_tokens``, ``tokens`` (reasoning and answer),
         ``seconds`` (those of requests and tools; of a heavy row the time that it took), ``cost``
         (dollars, where prices are known), ``error`` and ``reply``. ``kimi.plot_sweep`` draws it.
+        ``frame.attrs["from_journal"]`` counts the rows that were not asked.
 
     Raises
     ------
@@ -117,11 +128,21 @@ def sweep(
         rows = _plan(session, prompts, repeats, keywords)
         if show is None:
             show = threading.current_thread() is threading.main_thread() and not depth.get()
-        run = _Run(session, rows, _checker(check), _came_before(rows, resume))
+        taken: dict[int, dict[str, Any]] = {}
+        stored: dict[str, Reply] = {}
+        notice = ""
+        if resume is None or resume is True:
+            stored, notice = stored_replies(session, [row.mark for row in rows])
+        elif resume is not False:
+            taken = _came_before(rows, resume)
+        if notice and show:
+            print(notice)
+        run = _Run(session, rows, _checker(check), taken, stored)
         interrupted = run.take(show=show)
         names = ["prompt", *(rows[0].varied if rows else ()), *MEASURED]
         frame = pd.DataFrame([made for _, made in sorted(run.made.items())], columns=names)
         frame.attrs["varied"] = [name for name in names if name in VARIED]
+        frame.attrs["from_journal"] = run.from_journal
         session.last_sweep = frame
         if interrupted:
             said = STOPPED.format(done=len(frame), rows=count(len(rows), "row"))
@@ -141,6 +162,7 @@ def _plan(session: Session, prompts: Any, repeats: int, keywords: Mapping[str, A
     lists = {name: _values(name, given[name]) for name in VARIED if name in given}
     single = {name: given[name] for name in SINGLE if name in given}
     rows: list[_Row] = []
+    alike: Counter[str] = Counter()  # rows with the same mark, repeats among them
     for prompt in _prompts(prompts):
         for values in itertools.product(*lists.values()):
             varied = dict(zip(lists, values, strict=True))
@@ -150,9 +172,12 @@ def _plan(session: Session, prompts: Any, repeats: int, keywords: Mapping[str, A
             request = make_request(prompt, **asked)
             turn = session.prepare(request)
             _refuse_fixed(session, turn.turn if isinstance(turn, HeavyTurn) else turn, request)
-            rows += [
-                _Row(len(rows) + n, prompt, varied, n + 1, turn.seeded(n)) for n in range(repeats)
-            ]
+            same = mark_of(turn)
+            for number in range(repeats):
+                alike[same] += 1
+                mark = f"{same}-{alike[same]}"
+                own = marked(turn.seeded(number), mark)
+                rows.append(_Row(len(rows), prompt, varied, number + 1, own, mark))
     return rows
 
 
@@ -200,7 +225,8 @@ def _came_before(rows: Sequence[_Row], frame: Any) -> dict[int, dict[str, Any]]:
         raise KimiError(f"resume= takes the frame of a sweep; it has no {min(missing)}.")
     found = {}
     for made in frame.astype(object).where(frame.notna(), None).to_dict("records"):
-        if made["error"] is None:
+        reply = made["reply"]
+        if made["error"] is None or (isinstance(reply, Reply) and reply.error is None):
             found[_key(made["prompt"], [made[name] for name in names], made["repeat"])] = made
     return {
         row.place: found[key]
@@ -254,6 +280,13 @@ def _is_answer(reply: Reply, wanted: Any) -> bool:
     return answer == normalised(str(wanted))
 
 
+def _seconds(reply: Reply) -> float:
+    """Return the seconds of requests and tools; those of trajectories passed side by side."""
+    if reply.record.trajectories:
+        return max((row.began + row.seconds for row in step_rows(reply.record)), default=0.0)
+    return sum(step.seconds for step in reply.record.steps)
+
+
 class _Kept:
     """The sink that keeps the reply of a row."""
 
@@ -276,20 +309,28 @@ class _Run:
         session: Session,
         rows: Sequence[_Row],
         check: Check | None,
-        made: dict[int, dict[str, Any]],
+        taken: Mapping[int, dict[str, Any]],
+        stored: Mapping[str, Reply],
     ) -> None:
-        self.made = made
+        self.made: dict[int, dict[str, Any]] = {}
+        self.from_journal = sum(row.mark in stored for row in rows)
         self._session = session
-        self._rows = [row for row in rows if row.place not in made]
+        self._taken = taken
+        self._before = [(row, stored[row.mark]) for row in rows if row.mark in stored]
+        self._given = [row for row in rows if row.place in taken]
+        self._rows = [row for row in rows if row.place not in taken and row.mark not in stored]
         self._check = check
         self._ask = asking(Unseen())
         self._bar: ProgressBar | None = None
 
     def take(self, *, show: bool) -> bool:
         """Run all rows; return True if an interrupt ended that."""
-        self._bar = ProgressBar(len(self._rows)) if show and self._rows else None
+        if show and (self._rows or self._before):
+            total = len(self._rows) + len(self._before)
+            self._bar = ProgressBar(total, self.from_journal)
         with inside_turn(), holding_interrupts() as hold:
             try:
+                self._take_over()
                 for _ in itertools.chain(self._side_by_side(), self._one_by_one()):
                     if self._bar is not None:
                         self._bar.tick()
@@ -302,6 +343,16 @@ class _Run:
             if hold is not None:
                 hold.pending = 0
         return late
+
+    def _take_over(self) -> None:
+        """Take the rows that came earlier, and check them anew."""
+        for row in self._given:
+            made = self.made[row.place] = dict(self._taken[row.place])
+            if isinstance(made["reply"], Reply):
+                made["error"] = None
+                self._check_row(row, made)
+        for row, reply in self._before:
+            self._keep(row, as_asked(reply, row.turn), _seconds(reply))
 
     def _side_by_side(self) -> Iterator[Envelope | None]:
         """Run the plain turns, each in the next lane that is free."""
@@ -323,7 +374,7 @@ class _Run:
             with suppress(KimiError):  # it is in the reply
                 yield from turn.run([kept, *self._journal(turn)], self._ask, lanes.lane(0))
             assert kept.reply is not None, "a turn ends with TurnFinished"
-            self._keep(row, kept.reply, sum(step.seconds for step in kept.reply.record.steps))
+            self._keep(row, kept.reply, _seconds(kept.reply))
 
     def _one_by_one(self) -> Iterator[Envelope | None]:
         """Run the turns of heavy mode, each of which has lanes of its own."""
@@ -351,11 +402,17 @@ class _Run:
         made |= {"tokens": usage.completion_tokens, "seconds": seconds, "cost": usage.cost or None}
         made |= {"error": f"{type(error).__name__}: {error}" if error else None, "reply": reply}
         self.made[row.place] = made
-        if self._check is not None and error is None:
-            try:
-                with interruptible():
-                    made["correct"] = _share(self._check(reply, row.prompt))
-            except Exception as failure:  # noqa: BLE001 - the function is the user's
-                made["error"] = CHECK_ERROR.format(type(failure).__name__, str(failure))
+        if error is None:
+            self._check_row(row, made)
         if self._bar is not None:
             self._bar.add(failed=made["error"] is not None)
+
+    def _check_row(self, row: _Row, made: dict[str, Any]) -> None:
+        if self._check is None:
+            return
+        made["correct"] = None
+        try:
+            with interruptible():
+                made["correct"] = _share(self._check(made["reply"], row.prompt))
+        except Exception as failure:  # noqa: BLE001 - the function is the user's
+            made["error"] = CHECK_ERROR.format(type(failure).__name__, str(failure))

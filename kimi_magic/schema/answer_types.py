@@ -7,20 +7,20 @@ import json
 import operator
 import re
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
 from difflib import get_close_matches
 from types import UnionType
-from typing import Annotated, Any, Literal, NewType, Optional, Union, get_args, get_origin
+from typing import Any, Literal, NewType, Optional, Union, get_args, get_origin
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.schema.field_list import FIELDS, TYPES, is_list_of_fields, read_fields, read_list
 from kimi_magic.schema.problems import (
     InvalidValue,
     problems_from_pydantic,
     problems_with_schema,
 )
-from kimi_magic.schema.type_hints import HintTranslator, QuietJsonSchema, list_of, typed_dict
+from kimi_magic.schema.type_hints import HintTranslator, QuietJsonSchema
 
 __all__ = ["check_of_schema", "check_of_type", "parse_type"]
 
@@ -29,25 +29,11 @@ Check = tuple[str, Mapping[str, Any], Callable[[Any], Any]]
 
 _USE = (
     "As a schema take a pydantic model, a dataclass, a TypedDict, list[…] of one, a JSON Schema as "
-    "a dict, or fields as text: 'name, age int, tags list'."
+    "a dict, or fields as text: 'name, age int, tags list' or 'list[name, age int]'."
 )
-_FIELDS = "Write fields as in 'name, age int, tags list[str], born date: the birthday'."
 _ROOT_KEYWORDS = set("type properties items anyOf oneOf allOf enum const $ref".split())
-_TYPES: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "list": list[Any],
-    "dict": dict[str, Any],
-    "date": date,
-    "datetime": datetime,
-}
-_KNOWN = _TYPES | {kind.__name__: kind for kind in (list, dict, set, tuple)}
+_KNOWN = TYPES | {kind.__name__: kind for kind in (list, dict, set, tuple)}
 _KNOWN |= {"Any": Any, "Literal": Literal, "Optional": Optional, "Union": Union}
-_COMMA = re.compile(r",(?![^\[]*\])")
-_FIELD = re.compile(r"(?P<name>\S+?)(?:\s+(?P<type>[^:]+?))?\s*(?::\s*(?P<text>.*))?", re.DOTALL)
-_LIST = re.compile(r"list\[\s*(\w+)\s*\]|(\w+)\[\]")
 
 
 def check_of_schema(given: Mapping[str, Any]) -> Check:
@@ -131,16 +117,19 @@ def _name(given: Any) -> str:
 def parse_type(text: str, namespace: Mapping[str, Any]) -> Any:
     """Return the type or schema that a text names, else a TypedDict of the fields it lists.
 
-    The text is ``Person``, ``list[Person]``, ``models.Person``; or fields, by commas or one a line.
+    The text is ``Person``, ``list[Person]``, ``models.Person``; or fields, by commas or one a line,
+    or ``list[…]`` around fields.
     """
+    if is_list_of_fields(text):
+        return read_list(text)
     expression = _expression(text)
     if expression is None:
-        return _fields(text)
+        return read_fields(text)
     try:
         return _named(expression, namespace)
     except KimiError:
         if isinstance(expression, ast.Name) and not expression.id[0].isupper():
-            return _fields(text)
+            return read_fields(text)
         raise
 
 
@@ -158,7 +147,7 @@ def _named(expression: ast.expr, namespace: Mapping[str, Any]) -> Any:
     if _is_type(found) or isinstance(found, Mapping):
         return found
     what = f"{ast.unparse(expression)} is a {type(found).__name__}"
-    raise KimiError(f"{what}, no type and no JSON Schema.\n{_FIELDS}")
+    raise KimiError(f"{what}, no type and no JSON Schema.\n{FIELDS}")
 
 
 def _evaluate(node: ast.expr, namespace: Mapping[str, Any]) -> Any:
@@ -169,7 +158,7 @@ def _evaluate(node: ast.expr, namespace: Mapping[str, Any]) -> Any:
                 return namespace.get(name, _KNOWN.get(name))
             near = get_close_matches(name, [n for n in namespace if not n.startswith("_")], n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise KimiError(f"There is no {name} in the notebook.{hint}\n{_FIELDS}")
+            raise KimiError(f"There is no {name} in the notebook.{hint}\n{FIELDS}")
         case ast.Attribute(value=inner, attr=name) if not name.startswith("_"):
             holder = _evaluate(inner, namespace)
             return _looked_up(lambda: getattr(holder, name), node)
@@ -183,7 +172,7 @@ def _evaluate(node: ast.expr, namespace: Mapping[str, Any]) -> Any:
             return tuple(_evaluate(element, namespace) for element in elements)
         case ast.Constant(value=value):
             return value
-    raise KimiError(f"{ast.unparse(node)} does not name a type.\n{_FIELDS}")
+    raise KimiError(f"{ast.unparse(node)} does not name a type.\n{FIELDS}")
 
 
 def _looked_up(look: Callable[[], Any], node: ast.expr) -> Any:
@@ -192,38 +181,3 @@ def _looked_up(look: Callable[[], Any], node: ast.expr) -> Any:
     except Exception as error:  # noqa: BLE001 - looking up may run any code
         reason = f"{type(error).__name__}: {error}"
         raise KimiError(f"{ast.unparse(node)} does not name a type ({reason})") from None
-
-
-def _fields(text: str) -> Any:
-    """Return a TypedDict of the fields; only fields on separate lines may describe with commas."""
-    lines = text.splitlines() if "\n" in text.strip() else _COMMA.split(text)
-    fields: dict[str, Any] = {}
-    for line in filter(None, (line.strip().rstrip(",") for line in lines)):
-        name, hint = _field(line)
-        if name in fields:
-            raise KimiError(f"The schema names the field {name} twice.")
-        fields[name] = hint
-    if not fields:
-        raise KimiError(f"The schema is empty. {_FIELDS}")
-    return typed_dict("answer", fields, fields)
-
-
-def _field(line: str) -> tuple[str, Any]:
-    found = _FIELD.fullmatch(line)
-    name, kind, text = found.group("name", "type", "text") if found else ("", None, None)
-    if not name.isidentifier():
-        raise KimiError(f"{line!r:.60} is no field of a schema. {_FIELDS}")
-    if text and not kind and _hint(text) is not None:  # name: int
-        kind, text = text, None
-    hint = _hint(kind or "str")
-    if hint is None:
-        raise KimiError(f"{name}: {kind!r} is none of the types {', '.join(_TYPES)}. {_FIELDS}")
-    return name, Annotated[hint, Field(description=text)] if text else hint
-
-
-def _hint(kind: str) -> Any:
-    inner = _LIST.fullmatch(kind.strip())
-    if inner is None:
-        return _TYPES.get(kind.strip())
-    item = _TYPES.get(inner[1] or inner[2])
-    return None if item is None else list_of(item)

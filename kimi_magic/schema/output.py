@@ -146,7 +146,8 @@ def output_schema(given: Any, namespace: Mapping[str, Any] | None = None) -> Out
     given : any
         A pydantic model, dataclass, TypedDict, ``list[Model]`` or any other type that pydantic
         reads; a JSON Schema as a dict; or text: the name of one of these, else fields as in
-        ``name, age int, tags list, born date: the birthday``.
+        ``name, age int, tags list, born date: the birthday``, or a list of such,
+        ``list[name, age int]``. Fields nest: ``cities list[name, area {width int, length int}]``.
     namespace : mapping, optional
         The notebook's variables, where names are looked up.
     """

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 from kimi_magic.core.events import ContentDelta
 from kimi_magic.core.messages import ImagePart, Message, TokenLogprob, ToolResult
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import Key
@@ -20,7 +21,7 @@ __all__ = ["Redactor", "redact_logs"]
 
 T = TypeVar("T")
 
-_OURS = (Message.__module__, ContentDelta.__module__, TurnRecord.__module__)
+_OURS = tuple(kind.__module__ for kind in (Message, ContentDelta, TurnRecord, Sent))
 _LOGPROBS = ("logprobs", "reasoning_logprobs")  # the fields of a step, in a stored turn too
 _OUR_WORDS = ("role", "reasoning_key")  # from a short list of our own, whatever a server sends
 

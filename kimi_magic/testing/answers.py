@@ -23,7 +23,8 @@ class Pace(TypedDict, total=False):
     rate : float or None
         Deltas per second; None for the rate of the server.
     stall_after : int or None
-        Send no more after this many deltas, but leave the connection open.
+        Send no more after this many deltas, but leave the connection open, until
+        `ScriptedServer.go_on`.
     cut_after : int or None
         Cut the connection after this many deltas.
     """

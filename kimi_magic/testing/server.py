@@ -120,6 +120,7 @@ class ScriptedServer:
         self.requests: list[Request] = []
         self._script: deque[_Entry] = deque()
         self._complaints: list[str] = []
+        self._held = asyncio.Event()  # replaced by each go_on
 
     def reply(
         self,
@@ -219,6 +220,16 @@ class ScriptedServer:
         answer = self._script.popleft().answer(body or asked, 1)
         return [*answer.opening, *answer.deltas, *answer.closing]
 
+    def go_on(self) -> None:
+        """Let the answers that stall now, by ``stall_after``, go on to their ends."""
+
+        def release() -> None:
+            held = self._held
+            self._held = asyncio.Event()
+            held.set()
+
+        self._loop.call_soon_threadsafe(release)
+
     def verify(self) -> None:
         """Check that everything went as scripted.
 
@@ -317,9 +328,21 @@ class ScriptedServer:
         response.headers["Kimi-Scripted"] = "true"  # a tape says so of what it recorded
         await response.prepare(got)
         limit = entry.stall_after if entry.cut_after is None else entry.cut_after
-        closing = answer.closing if limit is None else ()
-        blocks = [*answer.opening, *answer.deltas[:limit], *closing]
-        rate = entry.rate or self.rate
+        whole = [*answer.opening, *answer.deltas, *answer.closing]
+        before = len(whole) if limit is None else len([*answer.opening, *answer.deltas[:limit]])
+        await self._write(response, answer, whole[:before], entry.rate or self.rate)
+        if entry.cut_after is not None and got.transport is not None:
+            while got.transport.get_write_buffer_size():
+                await asyncio.sleep(0.001)
+            got.transport.abort()
+        elif limit is not None:
+            await self._held.wait()
+            await self._write(response, answer, whole[before:], entry.rate or self.rate)
+        return response
+
+    async def _write(
+        self, response: web.StreamResponse, answer: Answer, blocks: list[bytes], rate: float | None
+    ) -> None:
         if answer.joined and not rate:
             blocks = [b"".join(blocks)]
         started = self._loop.time()
@@ -327,10 +350,3 @@ class ScriptedServer:
             if rate:
                 await asyncio.sleep(max(0, started + number / rate - self._loop.time()))
             await response.write(block)
-        if entry.cut_after is not None and got.transport is not None:
-            while got.transport.get_write_buffer_size():
-                await asyncio.sleep(0.001)
-            got.transport.abort()
-        elif limit is not None:
-            await asyncio.Event().wait()
-        return response

@@ -8,15 +8,16 @@ an order that says nothing of them.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
 from kimi_magic.core.messages import ImagePart, Message, Part, join_parts
 from kimi_magic.core.reply import Reply
-from kimi_magic.core.text import clip, keep_ends
+from kimi_magic.core.text import clip, cut_middle
 
-__all__ = ["PROMPT", "aggregation_message"]
+__all__ = ["PROMPT", "aggregation_message", "room_for_attempts"]
 
 PROMPT = """\
 {count} independent attempts were made at the problem below. Each is given with an abridged trace \
@@ -47,6 +48,12 @@ _PLACE = re.compile(r"\{(count|problem|attempts)\}")
 _MARK = re.compile(r"<(?=/?(?:attempt|reasoning|answer)\b)", re.IGNORECASE)
 MAX_CALL, MAX_RESULT = 300, 600  # characters of a tool call and of its result in a trace
 LEAST_ROOM = 2000  # characters
+ABOVE = "(It stands above, in full.)"  # in the place of a problem too long to be restated
+
+
+def room_for_attempts(window: int) -> int:
+    """Return the characters that attempts may take beside an ordinary problem, in a program."""
+    return round(window * CHARS_PER_TOKEN / 2)
 
 
 def aggregation_message(
@@ -60,13 +67,17 @@ def aggregation_message(
         The prompt of the trajectories; its pictures go along.
     replies : sequence of Reply
     tokens : int
-        What it may take, about. Answers go first; the reasoning is condensed to what is left.
+        What its text may take, about. The attempts get half of what the problem leaves, or more: a
+        problem that is too long is abridged where it is restated. Answers go first; the reasoning
+        is condensed to what is left.
     template : str
         With the places ``{count}``, ``{problem}`` and ``{attempts}``.
     """
     problem = prompt.text if not prompt.images else _without_pictures(prompt)
-    fixed = len(template) + template.count("{problem}") * len(problem)
-    room = max(round(tokens * CHARS_PER_TOKEN) - fixed, LEAST_ROOM)
+    left = round(tokens * CHARS_PER_TOKEN) - len(template) - len(problem)
+    repeats = template.count("{problem}") - 1
+    restated = _restated(problem, left // (2 * repeats)) if repeats > 0 else ""
+    room = max(left - max(repeats, 0) * len(restated), LEAST_ROOM)
     ordered = sorted(replies, key=_neutral)
     answers = [_MARK.sub("&lt;", reply.text.strip()) for reply in ordered]
     answers = _cut_to_fit(answers, round(room * ANSWERS_SHARE))
@@ -77,9 +88,20 @@ def aggregation_message(
         "</answer>\n</attempt>"
         for number, (trace, answer) in enumerate(zip(traces, answers, strict=True), 1)
     )
-    places = {"count": str(len(ordered)), "problem": problem, "attempts": attempts}
-    text = _PLACE.sub(lambda found: places[found[1]], template)
+    places = {"count": str(len(ordered)), "attempts": attempts}
+    problems = itertools.chain([problem], itertools.repeat(restated))
+    text = _PLACE.sub(lambda found: places.get(found[1]) or next(problems), template)
     return Message("user", join_parts([*prompt.images, text]))
+
+
+def _restated(problem: str, room: int) -> str:
+    """Return the problem as it is restated: abridged, or left out, where it is too long for that.
+
+    A short one is never worth that.
+    """
+    if len(problem) <= max(room, LEAST_ROOM):
+        return problem
+    return cut_middle(problem, room) if room > LEAST_ROOM else ABOVE
 
 
 def _without_pictures(prompt: Message) -> str:
@@ -113,4 +135,4 @@ def _cut_to_fit(texts: Sequence[str], room: int) -> list[str]:
         left -= length
     else:
         return list(texts)
-    return [keep_ends(text, share) for text in texts]
+    return [cut_middle(text, share) for text in texts]

@@ -12,6 +12,7 @@ from typing import Any
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.shown import Shown
 from kimi_magic.core.text import clip, vote_line
 
 __all__ = ["Group", "Vote", "final_answer", "normalised", "take_vote"]
@@ -32,16 +33,16 @@ _BEGINS, _ENDS = " ,;:?\"'", " .,;:?\"'"  # .5 is a number
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+@dataclass(frozen=True, slots=True, repr=False)
+class Group(Shown):
     """Trajectories with the same answer, by their numbers."""
 
     answer: str
     lanes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Vote:
+@dataclass(frozen=True, slots=True, repr=False)
+class Vote(Shown):
     """The distinct answers, the one that most trajectories came to first."""
 
     groups: tuple[Group, ...] = ()

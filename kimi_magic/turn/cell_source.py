@@ -15,7 +15,10 @@ from kimi_magic.wire.endpoints import LOCAL, OWN, Endpoint
 __all__ = ["cell_source"]
 
 _BARE = re.compile(r"(?!-)[\w./:@+,-]+")
-_SAME = ("effort", "temperature", "top_p", "max_tokens", "seed", "max_steps", "approve")
+_SAME = (
+    *("effort", "temperature", "top_p", "max_tokens", "seed", "max_steps", "approve"),
+    "var_rows",
+)
 
 
 def cell_source(turn: ChatTurn) -> str:

@@ -9,10 +9,12 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kimi_magic.chats.chat import Chat
-from kimi_magic.chats.context_window import MARGIN, estimate
+from kimi_magic.chats.context_window import LONG_ENOUGH, MARGIN, MOST_FACTOR, estimate
 from kimi_magic.core.errors import KimiError, TurnInterrupted
 from kimi_magic.core.events import (
     Aggregating,
@@ -22,15 +24,18 @@ from kimi_magic.core.events import (
     LanesStarted,
     Notice,
     ReasoningDelta,
+    RequestStarted,
     Sink,
     StepFinished,
     ToolCallStarted,
     TurnFinished,
     TurnPrepared,
     TurnStarted,
+    joined_label,
 )
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.turn_record import Failure, TurnRecord
 from kimi_magic.display.timeline import events_of
 from kimi_magic.secrets.redact import Redactor
@@ -38,7 +43,7 @@ from kimi_magic.turn.aggregation import PROMPT, aggregation_message
 from kimi_magic.turn.agreement import Vote, take_vote
 from kimi_magic.turn.approval import AskPerson
 from kimi_magic.turn.lanes import Lanes, side_by_side
-from kimi_magic.turn.request import answered, parameters
+from kimi_magic.turn.request import answered, check_images, parameters
 from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks, set_aside
 from kimi_magic.wire.connector import Target
@@ -52,10 +57,15 @@ ONE_AT_A_TIME = "This endpoint takes one request at a time: the trajectories que
 EARLY = "{most} of {ended} agree: {saved} stopped early."
 NO_EQUAL = "{}: answers are compared as without it."
 ONCE_A_TURN = (TurnStarted, TurnPrepared, TurnFinished)
-_SAID_BY_EACH = (TurnPrepared, TurnStarted, Notice)  # before its answer begins
+_SAID_BY_EACH = (TurnPrepared, TurnStarted, RequestStarted, Notice)  # before its answer begins
 _ANSWERING = (ReasoningDelta, ContentDelta, ToolCallStarted, StepFinished)
 MOST_OF_WINDOW = 0.75
 CENT = 0.01  # dollars
+BLIND_JUDGE = (
+    "{} reads no images, so it cannot judge: leave the image out, or name one that does, such as "
+    "`--judge kimi-k3`."
+)
+NEVER_BEGAN = "Stopped before it began."
 EMPTY = "its answer is empty"
 MAJORITY = "The aggregation failed ({why}): the answer of the majority stands, {vote}."
 
@@ -92,6 +102,26 @@ class HeavyTurn:
         if chat is not None:
             sinks = [ChatSink(chat, self.turn.place, request), *sinks]
         return _HeavyRun(self, chat, sinks, ask).run()
+
+    def check(self) -> None:
+        """Refuse pictures that a model does not read, before any trajectory is paid for.
+
+        Raises
+        ------
+        KimiError
+            It names the model.
+        """
+        for turn in (self.turn, self.judge):
+            connector, named = turn.connector, turn.request.model or turn.settings.model
+            if not (named or connector.default_model(turn.endpoint)):
+                continue  # the server's list will tell
+            model = connector.target(turn.endpoint, named).record
+            try:
+                check_images(turn.request, model)
+            except KimiError:
+                if turn is self.turn:
+                    raise
+                raise KimiError(BLIND_JUDGE.format(model.name)) from None
 
     def seeded(self, more: int) -> HeavyTurn:
         """Return the turn with later seeds, none of which its earlier trajectories had."""
@@ -150,12 +180,13 @@ class _HeavyRun:
         self._compared: dict[tuple[int, int], bool] = {}  # answers, by the numbers of two
         self._opened: TurnStarted | None = None  # as it was told latest
         self._noticed: set[str] = set()
+        self._lanes = 0  # that were told of
         self._aggregated: dict[int, Reply] = {}  # the aggregation's reply, once it has ended
         self._majority: Reply | None = None  # where the aggregation failed
         self._vote = Vote()
         # The turn before its first request.
         self._begun = TurnRecord(messages=(turn.prompt.message,), sent=1)
-        self._is_prepared = False
+        self._is_prepared = self._outlined = False
 
     def run(self) -> Generator[Envelope | None, None, None]:
         error: KimiError | TurnInterrupted | None = None
@@ -168,8 +199,10 @@ class _HeavyRun:
                 error = TurnInterrupted("Stopped. What had arrived is kept in kimi.last.")
             except GeneratorExit:
                 left = TurnInterrupted("No more events were asked for.")
+                self._end_all()
                 self._tell(TurnFinished(self._reply(left)))
                 raise
+            yield from self._end_all()
             reply = self._reply(error)
             notice = set_aside(self._chat, self._turn.place, reply.record)
             last = [self._tell(Notice(notice))] if notice else []
@@ -216,6 +249,7 @@ class _HeavyRun:
         yield self._tell(Notice(heavy.announcement()))
         if most == 1 < heavy.count:
             yield self._tell(Notice(ONE_AT_A_TIME))
+        self._lanes = heavy.count
         yield self._tell(LanesStarted(heavy.count))
         answering: set[int] = set()
         with closing(side_by_side(lanes, turns, self._agree)) as envelopes:
@@ -227,11 +261,24 @@ class _HeavyRun:
                 elif isinstance(envelope.event, _SAID_BY_EACH) and envelope.lane not in answering:
                     yield from self._of_all(envelope.event)
                 yield envelope
+        yield from self._end_all()
         saved = sum(isinstance(reply.error, TurnInterrupted) for reply in self._replies.values())
         if saved and self._agree():
             most = self._take_vote().most
             said = EARLY.format(most=most, ended=len(self._ended), saved=saved)
             yield self._tell(Notice(said))
+
+    def _end_all(self) -> list[Envelope]:
+        """End the trajectories that were stopped before they began, so that each has its number."""
+        left = [n for n in range(1, self._lanes + 1) if n not in self._replies]
+        for number in left:
+            error = TurnInterrupted(NEVER_BEGAN)
+            model = self._opened.model if self._opened else ""
+            failure = Failure(type(error).__name__, NEVER_BEGAN)
+            self._replies[number] = error.reply = Reply(
+                TurnRecord(model=model, failure=failure), error=error
+            )
+        return [self._tell(TurnFinished(self._replies[number]), number) for number in left]
 
     def _of_all(self, event: Event) -> Iterator[Envelope]:
         """Tell once, of the turn, what each trajectory tells as it begins."""
@@ -239,6 +286,9 @@ class _HeavyRun:
             yield from self._prepared(event.record)
         elif isinstance(event, TurnStarted):
             yield from self._opens(event)
+        elif isinstance(event, RequestStarted) and event.sent and not self._outlined:
+            self._outlined = True
+            yield self._tell(event)
         elif isinstance(event, Notice) and event.text not in self._noticed:
             self._noticed.add(event.text)
             yield self._tell(event)
@@ -252,12 +302,10 @@ class _HeavyRun:
     def _take_aggregate(self, ended: Sequence[Reply]) -> Iterator[Envelope | None]:
         """Have the trajectories aggregated; where that fails, the majority stands."""
         judge = self._heavy.judge
-        target, limit = _limit(judge)
-        room = target.record.context_window - limit - round(estimate(self._begun.messages) * MARGIN)
         message = aggregation_message(
             judge.prompt.message,
             ended,
-            tokens=min(max(room, 0), round(target.record.context_window * MOST_OF_WINDOW)),
+            tokens=self._room(ended),
             template=judge.settings.heavy_prompt or PROMPT,
         )
         prompt = replace(judge.prompt, message=message)
@@ -281,6 +329,21 @@ class _HeavyRun:
             self._majority = self._replies[self._vote.groups[0].lanes[0]]
             yield self._tell(Notice(MAJORITY.format(why=why, vote=self._vote)))
             yield self._tell(ContentDelta(self._majority.text))
+
+    def _room(self, ended: Sequence[Reply]) -> int:
+        """Return how many tokens, as they are estimated, the text of the aggregation may take."""
+        target, limit = _limit(self._heavy.judge)
+        window = target.record.context_window
+        asked = self._begun.messages
+        # As the trajectories' server counted the same messages: in some scripts a token is shorter.
+        count = estimate(asked, self._begun.parameters.get("tools") or ())
+        counted = [r.record.steps[0].usage.prompt_tokens for r in ended if r.record.steps]
+        is_known = count >= LONG_ENOUGH and any(counted)
+        factor = min(max(max(counted) / count, 1.0), MOST_FACTOR) if is_known else MARGIN
+        room = min(max(window - limit, window // 2), round(window * MOST_OF_WINDOW))
+        room = round(room / factor) - sum(image.tokens for image in asked[-1].images)
+        # Of a long chat the loop leaves out what the window cannot hold.
+        return max(room - min(estimate(asked[:-1]), room // 2), 0)
 
     def _prepared(self, record: TurnRecord) -> Iterator[Envelope]:
         """Tell once of what the turn asks; ``record`` is that of one of its requests."""
@@ -318,6 +381,11 @@ class _HeavyRun:
 
     def _too_few(self, ended: Mapping[int, Reply]) -> KimiError:
         errors = [reply.error for reply in self._replies.values() if reply.error is not None]
+        first = errors[0] if errors else None
+        # All for one reason, such as a key that is refused: it says itself what to do.
+        alike = len({(type(error), str(error)) for error in errors}) == 1
+        if isinstance(first, KimiError) and alike and len(errors) == self._heavy.count:
+            return copy(first)
         why = (
             f" ({type(errors[0]).__name__}: {str(errors[0]).partition(chr(10))[0]})"
             if errors
@@ -346,9 +414,11 @@ class _HeavyRun:
         record = replace(
             whole,
             usage=usage,
+            parameters=_with_tools(whole.parameters, attempts),
             trajectories=tuple(reply.record for reply in attempts),
             agreement=self._agreement,
             failure=Failure(type(error).__name__, str(error)) if error else None,
+            outline=attempts[0].sent if attempts else Sent(),
             chat=turn.request.chat,
             replayed=_replayed([*attempts, *([aggregate] if aggregate is not None else [])]),
         )
@@ -373,6 +443,13 @@ class _HeavyRun:
         return envelope
 
 
+def _with_tools(sent: Mapping[str, Any], attempts: Sequence[Reply]) -> Mapping[str, Any]:
+    """Return parameters with the tools that the trajectories were offered."""
+    offered = (reply.record.parameters.get("tools") for reply in attempts)
+    tools = next(filter(None, offered), None)
+    return {**sent, "tools": tools} if tools and "tools" not in sent else sent
+
+
 def _limit(turn: PreparedTurn) -> tuple[Target, int]:
     """Return what a turn asks, and the limit of its answer's tokens; 0 for none."""
     target = turn.connector.target(turn.endpoint, turn.model)
@@ -381,9 +458,8 @@ def _limit(turn: PreparedTurn) -> tuple[Target, int]:
 
 
 def _replayed(replies: Sequence[Reply]) -> str:
-    """Return the tape that answers came from; where one differs in its inputs, that is said."""
-    found = [reply.replayed for reply in replies if reply.replayed]
-    return max(found, key=len, default="")
+    """Return the tape that answers came from, and what holds of any of them."""
+    return joined_label(reply.replayed for reply in replies)
 
 
 class _Forward:

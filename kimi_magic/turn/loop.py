@@ -49,8 +49,10 @@ from kimi_magic.core.messages import (
     Usage,
     join_parts,
 )
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.turn.logprobs import LogprobsAsked
+from kimi_magic.turn.repetition import Repetition
 from kimi_magic.wire.models import Model
 
 __all__ = ["Command", "Loop", "Pause", "RunTools", "Send", "Stopped"]
@@ -157,6 +159,8 @@ class Loop:
         The user did not choose that limit: it may be raised where it cuts a call.
     logprobs : LogprobsAsked or None
         Asks for the logarithms of the tokens.
+    outline : callable or None
+        Outlines a request for the reader: its messages, its tools.
     """
 
     def __init__(
@@ -176,7 +180,9 @@ class Loop:
         max_tokens: int = 0,
         limit_is_ours: bool = False,
         logprobs: LogprobsAsked | None = None,
+        outline: Callable[[Sequence[Message], Sequence[dict[str, Any]]], Sent] | None = None,
     ) -> None:
+        self._outline, self._outlined = outline, Sent()
         self._logprobs = logprobs or LogprobsAsked()
         self._sees = model is not None and model.sees
         self._largest = (model.largest_output if model else None) or sys.maxsize
@@ -200,7 +206,7 @@ class Loop:
         self._steps: list[Step] = []
         self._own: list[Message] = []  # the messages of this turn, after its prompt
         self._ids = CallIds(self._history, keep=model is not None and model.call_ids == "server")
-        self._repetition = _Repetition()
+        self._repetition = Repetition()
         self._calling: Completion | None = None  # the step whose tools are running
         self._begun: set[str] = set()
         self._results: dict[str, ToolResult] = {}
@@ -292,6 +298,7 @@ class Loop:
             finish_reason=None if failed else reason,
             model=self._model or model,
             chat=chat,
+            outline=self._outlined,
         )
 
     def _messages_so_far(self) -> list[Message]:
@@ -318,8 +325,8 @@ class Loop:
         attempt = 1
         while True:
             yield from self._make_room()
-            yield RequestStarted(len(self._steps) + 1, attempt)
             messages, tools = self._request_messages(), self._tools
+            yield RequestStarted(len(self._steps) + 1, attempt, self._outline_of_first())
             logprobs = self._logprobs.still
             send = Send(messages, tools, whole, self._limit(messages, tools), logprobs)
             try:
@@ -365,6 +372,13 @@ class Loop:
     def _request_messages(self) -> tuple[Message, ...]:
         begun = to_continue(self._history) if self._partial_mode and not self._own else ()
         return begun or (*self._history, self._prompt, *self._own)
+
+    def _outline_of_first(self) -> Sent | None:
+        """Outline the turn's first request; None for a later one."""
+        if self._outline is None or self._own:
+            return None
+        self._outlined = self._outline(self._request_messages(), self._tools)
+        return self._outlined
 
     def _make_room(self) -> Iterator[Event]:
         """Leave out what the context window cannot hold, as far as possible."""
@@ -505,28 +519,6 @@ class Loop:
         self._tools = ()
         self._concluded = reason
         self._own.append(Message("user", CONCLUDE))
-
-
-class _Repetition:
-    """Counts how often the latest call was made in a row."""
-
-    def __init__(self) -> None:
-        self._latest: tuple[str, str] | None = None
-        self.count = 0
-
-    def watch(self, calls: Sequence[ToolCall]) -> int:
-        for call in calls:
-            same = (call.name, _canonical(call.arguments))
-            self.count = self.count + 1 if same == self._latest else 1
-            self._latest = same
-        return self.count
-
-
-def _canonical(arguments: str) -> str:
-    try:
-        return json.dumps(json.loads(arguments), sort_keys=True)
-    except (ValueError, RecursionError):
-        return arguments
 
 
 def _as_data(result: ToolResult) -> ToolResult:

@@ -5,15 +5,16 @@ Nothing here sends or changes anything: a dry run makes the same requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Place
-from kimi_magic.chats.context_window import Calibration, ContextWindow
+from kimi_magic.chats.context_window import Calibration, ContextWindow, estimate
 from kimi_magic.config import Settings
 from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.messages import Message
+from kimi_magic.core.sent import Sent, outline
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.logprobs import LOGPROBS, LogprobsAsked
 from kimi_magic.turn.loop import Loop, Send
@@ -26,6 +27,7 @@ from kimi_magic.turn.request import (
     system_prompt,
 )
 from kimi_magic.wire.connector import Target
+from kimi_magic.wire.spending import Meter, Spending
 
 if TYPE_CHECKING:
     from kimi_magic.schema.output import OutputSchema
@@ -127,6 +129,27 @@ class Outgoing:
             model=model,
             reasoning_key=endpoint.reasoning_key,
             logprobs=LogprobsAsked(target if request.logprobs else None, self.lacking),
+            outline=self.outline,
+        )
+
+    def outline(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Sent:
+        """Outline a request, by names without keys."""
+        masks = Redactor(self.keys, shapes=not self.request.allow_secrets)
+        return outline(messages, tools, masks.value(self.prompt.attached))
+
+    def meter(
+        self, spending: Spending, send: Send, target: Target, body: Mapping[str, Any]
+    ) -> Meter:
+        """Return what counts one request, and refuses it where the budget is used up."""
+        return Meter(
+            spending,
+            self.request.chat,
+            target.record,
+            target.endpoint,
+            asked=target.model,
+            tokens=estimate(send.messages, send.tools),
+            limit=body.get(target.record.limit_field) or 0,
+            budget=self.settings.most_spent,
         )
 
     def _sendable(self, value: T) -> T:

@@ -13,12 +13,16 @@ from kimi_magic.config import APPROVE, EFFORTS, Settings, out_of_bounds
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, as_content
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Attached
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.wire.connector import Connector, Target
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
+from kimi_magic.wire.spending import uncounted
 
 __all__ = [
+    "CONTINUE",
+    "ELSEWHERE",
     "TurnRequest",
     "again",
     "answered",
@@ -51,6 +55,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "stop": (str, list, tuple),
     "max_steps": (int,),
     "var_tokens": (int,),
+    "var_rows": (int,),
     "approve": (str,),
     "heavy": (int,),
     "judge": (str,),
@@ -84,12 +89,18 @@ class TurnRequest:
         Names of variables, or a mapping of names to values, whose summaries go along.
     expressions : tuple of str
         The expressions whose values stand in the prompt.
+    attached : tuple of Attached
+        What is told of these values.
+    filled : tuple of str
+        The texts of those values that are data, rather than a word or a number.
     cells : tuple
         Earlier cells that go along.
     images : tuple of ImagePart
         Image files that go along.
     var_tokens : int or None
         Longest summary of a variable or a cell, in tokens.
+    var_rows : int or None
+        Most rows of a table in a summary; 0 for names, types and counts alone.
     allow_secrets : bool
         Send texts that look like keys.
     heavy : int or None
@@ -106,6 +117,8 @@ class TurnRequest:
         Ask how likely each token was.
     typed : str
         The prompt as it was typed, before its templates were filled in; "" for the prompt itself.
+    sweep : str
+        The mark of the row of a sweep that asks.
     """
 
     prompt: str | Sequence[Any]
@@ -130,9 +143,12 @@ class TurnRequest:
     schema: Any = None
     variables: Any = None
     expressions: tuple[str, ...] = ()
+    attached: tuple[Attached, ...] = ()
+    filled: tuple[str, ...] = ()
     cells: tuple[Any, ...] = ()
     images: tuple[ImagePart, ...] = ()
     var_tokens: int | None = None
+    var_rows: int | None = None
     allow_secrets: bool = False
     heavy: int | None = None
     judge: str | None = None
@@ -141,6 +157,7 @@ class TurnRequest:
     attempts: tuple[Reply, ...] = ()
     logprobs: bool | None = None
     typed: str = ""
+    sweep: str = ""
 
     @property
     def continues(self) -> bool:
@@ -222,6 +239,8 @@ def continuation(chat: Chat, place: Place) -> TurnRequest:
         cells=(),
         images=(),
         expressions=(),
+        attached=(),
+        filled=(),
     )
 
 
@@ -390,6 +409,8 @@ def left_out(request: TurnRequest, target: Target, settings: Settings) -> list[s
             model.effort(settings.effort, target.endpoint)
         except KimiError as error:
             notices.append(f"The setting effort is left out: {str(error).partition(':')[0]}.")
+    if why := uncounted(settings.most_spent, model, target.endpoint, target.model):
+        notices.append(why)
     return notices
 
 

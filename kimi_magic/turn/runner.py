@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -96,7 +97,7 @@ class PreparedTurn:
 
     With a ``tape``, the endpoint's key is asked for with ``find_key`` when something has to be
     sent; ``led`` is the model that the tape says to ask. The turn ``aggregates`` those of heavy
-    mode.
+    mode. ``news`` are notices for the reader of whichever turn is the next.
     """
 
     request: TurnRequest
@@ -119,6 +120,7 @@ class PreparedTurn:
     led: str = ""
     find_key: Callable[[Endpoint], Key | None] | None = None
     aggregates: bool = False
+    news: deque[str] = field(default_factory=deque)
 
     @property
     def model(self) -> str | None:
@@ -129,10 +131,9 @@ class PreparedTurn:
         """Find out whom the turn asks; nothing is made ready where a tape may answer."""
         if self.tape is None:
             return self.connect(notice)
-        lead = self.tape.tape.lead_at(self.endpoint.name)
-        for model in (self.request.model or self.led, lead.model if lead else ""):
-            if found := self.connector.foresee(self.endpoint, model, self.settings):
-                return found
+        named = self.request.model or self.led
+        if found := self.connector.foresee(self.endpoint, named, self.settings):
+            return found
         if self.tape.mode == "none":
             return Foreseen(self.connector.target(self.endpoint, None))
         return self.connect(notice)
@@ -219,6 +220,7 @@ def prepare(
     namespace: Mapping[str, Any],
     place: Place,
     tape: TapeUse | None = None,
+    news: deque[str] | None = None,
 ) -> PreparedTurn:
     """Check everything that can be refused before anything is shown or sent.
 
@@ -250,13 +252,14 @@ def prepare(
         key = None
         with suppress(ConfigError):  # it is told when one is needed
             key = connector.key_at_hand(endpoint)
-    led = lead.model if lead else ""
+    led = lead.model if lead and not settings.model else ""
     keys = connector.known_keys()
     prompt = compose(
         request,
         namespace,
         None if request.allow_secrets else Redactor(keys, shapes=True),
         tokens=settings.summary_tokens,
+        values=settings.summary_values,
         instruction=schema.instruction if schema else "",
         sees=connector.may_see(endpoint, request.model or settings.model or led),
     )
@@ -275,6 +278,7 @@ def prepare(
         tape=tape,
         led=led,
         find_key=find_key,
+        news=deque() if news is None else news,
     )
 
 
@@ -426,10 +430,13 @@ class _Run:
     def _opening(self, resolved: ResolvedEndpoint | Foreseen) -> Iterator[str]:
         """Yield notices for the reader before the first request."""
         connector = self._turn.connector
+        # A tape that leads tells in its badge who answers.
         by_default = self._turn.announces_practice and not self._turn.led
         if resolved.practice and by_default and not connector.introduced:
             connector.introduced = True
             yield PRACTICE
+        while self._turn.news:
+            yield self._turn.news.popleft()
         if self._turn.prompt.masked:
             yield MASKED.format(", ".join(self._turn.prompt.masked))
 
@@ -447,16 +454,19 @@ class _Run:
         if send.whole:
             body["stream"] = False
             body.pop("stream_options", None)
-        inbox, held = self._lane.inbox, self._lane.held
+        turn, inbox, held = self._turn, self._lane.inbox, self._lane.held
+        meter = self._outgoing.meter(turn.connector.spending, send, target, body)
         if self._taping and self._loop:
             gives_way = self._may_give_way(target)
             steps = self._loop.steps
-            return self._taping.open(body, target, steps, inbox, held, gives_way=gives_way)
+            return self._taping.open(
+                body, target, steps, inbox, held, meter=meter, gives_way=gives_way
+            )
         # Anew each time: the embedded engine may have been ended since.
-        resolved = self._turn.connect(self._prepares)
-        known_keys = self._turn.connector.known_keys()
+        resolved = turn.connect(self._prepares)
+        keys = turn.connector.known_keys()
         record = resolved.target.record
-        return Opened(resolved.client.chat(body, known_keys, inbox, record, held=held))
+        return Opened(resolved.client.chat(body, keys, inbox, record, held=held, meter=meter))
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
@@ -513,6 +523,7 @@ class _Run:
         values = tuple(result.value for step in steps for result in step.tool_results)
         functions = turn.toolset.functions if turn.toolset else {}
         reply = Reply(self._record(error), self._data, error, functions, turn.shown_in, values)
+        reply = replace(reply, filled=turn.request.filled)
         if error is not None:
             error.reply = reply
         return reply
@@ -541,6 +552,7 @@ class _Run:
             run=turn.place.run,
             fresh=request.fresh,
             started=self._started,
+            sweep=request.sweep,
             parameters=self._draft.recorded(self._sent) if self._draft else {},
             endpoint=endpoint.facts,
             failure=Failure(type(error).__name__, str(error)) if error else None,

@@ -106,7 +106,8 @@ def set_aside(chat: Chat | None, place: Place, record: TurnRecord) -> str:
     others = chat.displaced_by(place, fresh=record.fresh) if chat and record.exchange else 0
     if chat is None or not others:
         return ""
-    turns = "1 later turn was" if others == 1 else f"{others} later turns were"
+    when = "earlier" if record.fresh else "later"
+    turns = f"1 {when} turn was" if others == 1 else f"{others} {when} turns were"
     return f"{turns} set aside: `%kimi chat {chat.name} --all` shows all."
 
 

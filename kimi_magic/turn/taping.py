@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import EndpointError, NotFound, TapeError
-from kimi_magic.core.events import Notice, Replayed
+from kimi_magic.core.events import Notice, Replayed, replay_label
 from kimi_magic.core.frontend import cell_number
 from kimi_magic.core.messages import Message, Step, ToolCall, ToolResult, as_content
 from kimi_magic.secrets.redact import Redactor
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from kimi_magic.secrets.keys import Key
     from kimi_magic.turn.runner import PreparedTurn
     from kimi_magic.wire.client import Client, Exchange
+    from kimi_magic.wire.spending import Meter
 
 __all__ = ["Taping"]
 
 AGGREGATION, CONTINUATION = "aggregation", "continuation"
 NOT_RECORDED = "Not recorded on {tape}: {place} holds a key, or what looks like one."
 NOT_WRITTEN = "Not recorded: {error}"
-DIFFERS = ", inputs differ"
 SCRIPTED = "kimi-scripted"  # the header by which a `testing.ScriptedServer` tells what it is
 # The loop adds it to a result, after the tool has run.
 REMARK = "\n\n[This same call with the same arguments was made "
@@ -64,14 +64,20 @@ class Taping:
         lane: int,
         connect: Callable[[str], ResolvedEndpoint],
     ) -> None:
-        self.replayed = ""  # the tape that answers came from, for the turn's record
         self.connected: ResolvedEndpoint | None = None
         self._use = use
         self._turn = turn
         self._lane = lane
         self._connect = connect
+        self._requests = 0
+        self._replays: list[Replayed] = []
         self._told = 0  # the step whose replay was told latest
         self._before: Asked | None = None  # the latest request that was played
+
+    @property
+    def replayed(self) -> str:
+        """The tape that answers came from, for the turn's record."""
+        return replay_label(self._replays, self._requests)
 
     def open(
         self,
@@ -81,11 +87,13 @@ class Taping:
         inbox: Inbox,
         held: Held,
         *,
+        meter: Meter,
         gives_way: bool,
     ) -> Opened:
         """Look a request up, and make what answers it ready.
 
-        ``gives_way``: another model answers where the server does not have this one.
+        ``meter`` counts it if it is sent. ``gives_way``: another model answers where the server
+        does not have this one.
 
         Raises
         ------
@@ -94,6 +102,7 @@ class Taping:
         """
         keys = self._turn.connector.known_keys()
         asked = self._asked(body, target, steps, keys)
+        self._requests += 1
         found = self._use.find(asked)
         model = target.record
         self._before = asked if found else None
@@ -105,15 +114,20 @@ class Taping:
         recorder = Recorder(resolved.client.transport)
         keys = self._turn.connector.known_keys()
         exchange = resolved.client.chat(
-            self._sendable(body, keys), keys, inbox, model, held=held, transport=recorder
+            self._sendable(body, keys),
+            keys,
+            inbox,
+            model,
+            held=held,
+            transport=recorder,
+            meter=meter,
         )
         sending = _Sending(body, target, asked)
 
         def conclude(error: EndpointError | None) -> Sequence[Notice]:
-            if not exchange.is_lasting or (gives_way and isinstance(error, NotFound)):
-                return ()
-            notice = self._record(sending, recorder, exchange)
-            return [Notice(notice)] if notice else ()
+            lasts = exchange.is_lasting and not (gives_way and isinstance(error, NotFound))
+            notice = self._record(sending, recorder, exchange) if lasts else ""
+            return [Notice(text) for text in (notice, *self._use.news()) if text]
 
         return Opened(exchange, conclude=conclude)
 
@@ -148,13 +162,12 @@ class Taping:
 
     def _note(self, found: OnTape, step: int) -> Replayed | None:
         """Note what is played; return what the reader is told, once a step."""
-        name = self._use.name
-        differs = found.differs or self.replayed.endswith(DIFFERS)
-        self.replayed = name + DIFFERS * differs
+        replay = Replayed(self._use.name, _maker(found.recording.made_by), found.differs)
+        self._replays.append(replay)
         if step == self._told:
             return None
         self._told = step
-        return Replayed(name, _maker(found.recording.made_by), found.differs)
+        return replay
 
     def _sendable(self, body: Mapping[str, Any], keys: Sequence[Key]) -> Mapping[str, Any]:
         """Return a body without a key that was asked for after its prompt was composed."""
@@ -225,8 +238,10 @@ class Taping:
             made_by["scripted"] = True
         if not endpoint.base_url:
             made_by["engine"] = True
-        if self._turn.request.model or self._turn.request.endpoint:
-            made_by["named"] = True
+        request = self._turn.request
+        chosen = {"endpoint": request.endpoint, "model": request.model}
+        if named := [name for name, value in chosen.items() if value]:
+            made_by["named"] = named
         facts = facts_of(endpoint)
         return made_by | ({"facts": facts} if facts else {})
 

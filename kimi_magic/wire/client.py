@@ -43,6 +43,7 @@ from kimi_magic.wire.protocols import (
     Transport,
     Wire,
 )
+from kimi_magic.wire.spending import Meter
 from kimi_magic.wire.sse import NamedEvent, SSEDecoder
 
 __all__ = ["Client", "Exchange"]
@@ -113,16 +114,25 @@ class Client:
         *,
         held: Held | None = None,
         transport: Transport | None = None,
+        meter: Meter | None = None,
     ) -> Exchange:
         """Prepare a chat request; it is sent when the exchange is entered.
 
         ``keys`` are masked in what comes. Exchanges that one driver waits for share an inbox, those
-        of one turn what it has ``held``. ``model`` has the prices. Another ``transport`` may carry
-        this one request.
+        of one turn what it has ``held``. ``model`` has the prices; ``meter`` counts the request
+        and may refuse it. Another ``transport`` may carry this one request.
         """
         inbox = inbox or Inbox(self.settings.max_queue_bytes)
-        transport = transport or self.transport
-        return Exchange(self, body, keys, inbox, model, held=held or Held(), transport=transport)
+        return Exchange(
+            self,
+            body,
+            keys,
+            inbox,
+            model,
+            held=held or Held(),
+            transport=transport or self.transport,
+            meter=meter,
+        )
 
     def models(self, timeout: float = MODELS_TIMEOUT) -> list[str]:
         """Return the ids that the server offers, sorted, or raise an `EndpointError`."""
@@ -178,10 +188,12 @@ class Exchange:
         *,
         held: Held,
         transport: Transport,
+        meter: Meter | None = None,
     ) -> None:
         self.inbox = inbox
         self._transport = transport
         self._held = held
+        self._meter = meter
         self._most_held = client.settings.max_turn_bytes // held.sharers
         self.finished = False
         self.held_up = 0.0  # when its reader last had to wait for room; infinite while it does
@@ -219,12 +231,18 @@ class Exchange:
         except (ValueError, TypeError, RecursionError) as error:
             advice = "A value in it cannot be written as JSON."
             raise self._errors.unsendable(str(error), advice) from None
+        if self._meter:
+            self._meter.begin()
         try:
             self._carriage = self._transport.send(
                 request, self.deliver, self._settings.connect_timeout
             )
         except BadProxy as error:
+            self._close_meter()
             raise self._errors.from_exception(error) from None
+        except BaseException:
+            self._close_meter()
+            raise
         self._client.under_way.add(self)
         return self
 
@@ -238,6 +256,14 @@ class Exchange:
         if carriage:
             carriage.end()
         self._client.under_way.discard(self)
+        self._close_meter()
+
+    def _close_meter(self) -> None:
+        meter, self._meter = self._meter, None
+        if meter:
+            # What a server refused is not paid; an empty answer that it counted is.
+            completion = self.completion()
+            meter.end(completion if completion or completion.usage.total_tokens else None)
 
     def deliver(self, arrival: Arrival) -> None:
         """Put an arrival into the inbox; called in the transport's thread."""

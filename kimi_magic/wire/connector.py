@@ -35,6 +35,7 @@ from kimi_magic.wire.endpoints import (
     from_environment,
 )
 from kimi_magic.wire.models import Model, ModelCatalogue, newest
+from kimi_magic.wire.spending import Spending
 
 if TYPE_CHECKING:
     from kimi_magic.wire.client import Client
@@ -97,6 +98,7 @@ class Connector:
     """The endpoints of a session, and the ways to them."""
 
     def __init__(self) -> None:
+        self.spending = Spending()
         self.introduced = False  # True once the user was told that the practice model answers
         # The models that give no logprobs, each with the name and the address of its endpoint.
         self.without_logprobs: set[tuple[str, str, str]] = set()
@@ -127,7 +129,7 @@ class Connector:
             return self._named(name, tape)
         if own := from_environment():
             return own
-        if lead := self.lead(endpoint, settings, tape):
+        if tape is not None and (lead := tape.lead):
             return self._of_tape(lead)
         for preferred in map(self.catalogue.get, PREFERRED):
             if self.key_at_hand(preferred):
@@ -149,9 +151,11 @@ class Connector:
     def lead(
         self, endpoint: str | Endpoint | None, settings: Settings, tape: TapeUse | None
     ) -> Lead | None:
-        """Return whom the tape says to ask; None where somebody names the endpoint."""
-        if tape is None or endpoint or settings.endpoint or from_environment():
+        """Return whom the tape says to ask, at the endpoint where somebody names that."""
+        if tape is None or not tape.leads:
             return None
+        if named := endpoint or settings.endpoint or from_environment():
+            return tape.tape.lead_at(named.name if isinstance(named, Endpoint) else named)
         return tape.lead
 
     def _of_tape(self, lead: Lead) -> Endpoint:
@@ -159,7 +163,7 @@ class Connector:
         from kimi_magic.wire.tape_endpoint import endpoint_of
 
         known = self.catalogue.of(EndpointFacts(lead.endpoint))
-        return known or endpoint_of(lead.endpoint, lead.facts)
+        return known or endpoint_of(lead.endpoint, lead.model, lead.facts)
 
     def foresee(self, endpoint: Endpoint, model: str | None, settings: Settings) -> Foreseen | None:
         """Return what `connect` would make ready; nothing is asked or started.

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from kimi_magic.core.errors import ConfigError
+from kimi_magic.core.shown import Shown
 from kimi_magic.core.turn_record import EndpointFacts
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import without_key
@@ -38,8 +39,8 @@ _REASONING_KEYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+@dataclass(frozen=True, slots=True, repr=False)
+class Endpoint(Shown):
     """A server that answers, and the facts of its wire.
 
     Parameters

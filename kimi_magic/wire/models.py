@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kimi_magic.config import EFFORTS
 from kimi_magic.core.errors import ConfigError, KimiError
 from kimi_magic.core.messages import Usage
+from kimi_magic.core.shown import Shown
 
 if TYPE_CHECKING:
     from kimi_magic.wire.endpoints import Endpoint
@@ -29,8 +30,8 @@ ANYWHERE = ""  # the endpoint of a fact that holds wherever nothing else is know
 OWN_FACTS = ("context_window", "max_tokens", "temperature", "top_p", "prices")
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+@dataclass(frozen=True, slots=True, repr=False)
+class Model(Shown):
     """A model's facts. Those that differ between endpoints are mappings from an endpoint's name.
 
     Parameters

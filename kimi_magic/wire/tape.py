@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -66,11 +66,15 @@ class OnTape(NamedTuple):
 
 
 class Lead(NamedTuple):
-    """Whom a tape says to ask, where nobody else does."""
+    """Whom a tape says to ask, where nobody else does.
+
+    ``named`` says what of it a cell had named when it was recorded: ``endpoint``, ``model``.
+    """
 
     endpoint: str
     model: str
     facts: Mapping[str, Any]
+    named: tuple[str, ...] = ()
 
 
 Run = tuple[int, str, str]
@@ -140,9 +144,11 @@ class Tape:
         return self._leads[0] if self._leads else None
 
     def lead_at(self, endpoint: str) -> Lead | None:
-        """Return the same for one endpoint, by its name."""
+        """Return the same for one endpoint, by its name; its model is "" where cells named it."""
         self.entries()
-        return next((lead for lead in self._leads if lead.endpoint == endpoint), None)
+        there = [lead for lead in self._leads if lead.endpoint == endpoint]
+        own = [lead for lead in there if "model" not in lead.named]
+        return next(iter(own), there[0]._replace(model="") if there else None)
 
     def add(self, recording: Recording, by: Run, *, anew: bool) -> None:
         """Write a recording; ``anew`` puts it in the place of those that it is made for.
@@ -205,13 +211,15 @@ class Tape:
     def _read_makers(self, made_by: Mapping[str, Any]) -> None:
         """Find out whom to ask: the first one who answered where nobody was named, else any."""
         makers = [made_by, *(entry.recording.made_by for entry in self._entries)]
-        leads = []
+        leads = list[Lead]()
         for maker in makers:
             endpoint, model, facts = (maker.get(name) for name in ("endpoint", "model", "facts"))
             if isinstance(endpoint, str) and isinstance(model, str) and endpoint and model:
                 own = facts if isinstance(facts, dict) else {}
-                leads.append((bool(maker.get("named")), Lead(endpoint, model, own)))
-        self._leads = [lead for _, lead in sorted(leads, key=lambda lead: lead[0])]
+                named = maker.get("named")
+                which = tuple(map(str, named)) if isinstance(named, list) else ()
+                leads.append(Lead(endpoint, model, own, which))
+        self._leads = sorted(leads, key=lambda lead: bool(lead.named))
 
 
 _tapes: WeakValueDictionary[str, Tape] = WeakValueDictionary()
@@ -232,11 +240,14 @@ class _Cursor:
         self._next = 0
         self._cells: dict[str, tuple[str, int, int]] = {}  # run, where it began, where it is
 
-    def take(self, cell: str, run: str) -> int:
-        """Return the place of the next one; a cell that is run again begins where it did."""
+    def take(self, cell: str, run: str, made: int | None) -> int:
+        """Return the place of the next one; a cell that is run again begins where it did.
+
+        ``made`` is the place of the first one that the cell itself has made.
+        """
         known = self._cells.get(cell) if cell else None
         if known is None:
-            start = at = self._next
+            start = at = self._next if made is None else made
         elif known[0] == run:
             _, start, at = known
         else:
@@ -244,6 +255,9 @@ class _Cursor:
         self._cells[cell] = (run, start, at + 1)
         self._next = max(self._next, at + 1)
         return at
+
+
+_keys = counter()
 
 
 @dataclass(eq=False)
@@ -279,7 +293,7 @@ class TapeUse:
         default_factory=lambda: defaultdict(_Cursor)
     )
     _played: set[int] = field(default_factory=set)
-    _key: int = field(default_factory=counter().__next__)  # the same for `varied` ones
+    _key: int = field(default_factory=_keys.__next__)  # the same for `varied` ones
 
     @property
     def name(self) -> str:
@@ -293,6 +307,22 @@ class TapeUse:
     def varied(self, **changes: Any) -> TapeUse:
         """Return the same use with other choices."""
         return replace(self, **changes)
+
+    def anew(self) -> TapeUse:
+        """Return a use that asks again, and puts the answers in the place of those of this one.
+
+        Raises
+        ------
+        TapeError
+            This one sends nothing.
+        """
+        if self.mode == "none":
+            raise TapeError(f"--again asks anew, and {self.name} is on in mode none.")
+        return self.varied(mode="all", _key=next(_keys))
+
+    def news(self) -> Iterable[str]:
+        """Return lines for the reader, each of them once."""
+        return ()
 
     def find(self, asked: Asked) -> OnTape | None:
         """Find what answers a request; None where it is to be sent.
@@ -309,7 +339,8 @@ class TapeUse:
             if found is not None:
                 self._played.add(id(found.recording))
                 self.counts["played"] += 1
-                self.counts["differing"] += found.differs
+                if found.differs:
+                    self.counts["differing"] += 1
         if found is None and self.mode == "none":
             raise TapeError(self._missing(asked))
         return found
@@ -344,7 +375,8 @@ class TapeUse:
         """Return the next of equal requests' recordings, after the last one that one again."""
         if asked.lane and (own := [entry for entry in entries if entry.lane == asked.lane]):
             entries, key = own, (*key, str(asked.lane))
-        at = self._cursors[key].take(asked.cell, asked.run)
+        made = [place for place, entry in enumerate(entries) if _is_of(entry, asked.cell)]
+        at = self._cursors[key].take(asked.cell, asked.run, made[0] if made else None)
         return entries[min(at, len(entries) - 1)]
 
     def results_after(self, asked: Asked) -> list[Mapping[str, Any]]:
@@ -407,6 +439,10 @@ class TapeUse:
             STRICT if self.strict and like is not entries else OTHER_MODE,
         ]
         return "\n".join(lines)
+
+
+def _is_of(entry: _Entry, cell: str) -> bool:
+    return bool(cell) and entry.by is not None and entry.by[1] == cell
 
 
 def use_of(

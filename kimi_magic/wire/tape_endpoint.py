@@ -34,7 +34,7 @@ def facts_of(endpoint: Endpoint) -> dict[str, Any]:
     return {name: value for name, value in own.items() if value != defaults[name]}
 
 
-def endpoint_of(name: str, facts: Mapping[str, Any]) -> Endpoint:
+def endpoint_of(name: str, model: str, facts: Mapping[str, Any]) -> Endpoint:
     """Make an endpoint of the facts on a tape, which may be anything."""
     known: dict[str, Any] = {
         key: value
@@ -47,8 +47,8 @@ def endpoint_of(name: str, facts: Mapping[str, Any]) -> Endpoint:
         known["like"] = like
     known["partial_mode"] = facts.get("partial_mode") is True
     with suppress(KimiError, TypeError, ValueError):
-        return Endpoint(name, NOWHERE, lists_models=False, **known)
-    return Endpoint(name, NOWHERE, lists_models=False)
+        return Endpoint(name, NOWHERE, model=model, lists_models=False, **known)
+    return Endpoint(name, NOWHERE, model=model, lists_models=False)
 
 
 def check_known(endpoint: Endpoint) -> None:

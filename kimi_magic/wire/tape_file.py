@@ -36,6 +36,7 @@ UPDATE = "Update with `pip install -U kimi-magic`."
 # Of a file that somebody else made, decompressed.
 MOST_BYTES = 1_000_000_000
 MAGIC = b"\x1f\x8b\x08"  # of a gzip member, whose compression is always deflate (RFC 1952)
+PART = 16_000  # compressed bytes, about a member
 GZIP_BITS = 31  # zlib: the format of gzip, with the largest window
 KEPT_HEADERS = ("content-type", "retry-after", "retry-after-ms")
 LONGEST_VALUE = 300  # of a header
@@ -51,7 +52,7 @@ class Header:
     version : int
     made_by : mapping
         ``model``, ``endpoint`` (its name) and ``date`` of the first recording; ``scripted`` or
-        ``engine`` where it is true; ``named`` where the cell chose the model or the endpoint;
+        ``engine`` where it is true; ``named``, what the cell chose of ``endpoint`` and ``model``;
         ``facts`` of an endpoint that not every machine knows, as far as they shape a request. It
         holds no address.
     """
@@ -138,14 +139,24 @@ class TapeFile:
         TapeError
             It cannot be read at all.
         """
+        return _content(self.lines(), self.name)
+
+    def lines(self) -> list[bytes]:
+        """Return the lines as they are in the file, decompressed; none where there is no file.
+
+        Raises
+        ------
+        TapeError
+            It cannot be read at all.
+        """
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
-            return TapeContent()
+            return []
         except OSError as error:
             why = error.strerror or type(error).__name__
             raise TapeError(f"{self.path} cannot be read: {why}.") from None
-        return _content(self._lines(data), self.name)
+        return self._lines(data)
 
     def append(self, recording: Recording) -> None:
         """Write one more recording; the first one makes the file, and its header.
@@ -450,17 +461,20 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
     at, total = 0, 0
     while 0 <= at < len(data) and total < MOST_BYTES:
         unpacker = zlib.decompressobj(GZIP_BITS)
-        piece, whole = b"", False
+        pieces, end = list[bytes](), at
         try:
-            piece = unpacker.decompress(data[at:], MOST_BYTES - total)
-            whole = unpacker.eof
+            # A part at a time: all the rest, for each member, would take the square of the file.
+            while end < len(data) and not unpacker.eof and total < MOST_BYTES:
+                part = data[end : end + PART]
+                pieces.append(unpacker.decompress(part, MOST_BYTES - total))
+                total += len(pieces[-1])
+                end += len(part)
         except zlib.error:
             # The checksum, or a bit within: what came before is not to be trusted either.
-            piece = b""
-        total += len(piece)
-        if whole:
-            yield piece
-            at = len(data) - len(unpacker.unused_data)
+            pieces.clear()
+        if unpacker.eof and pieces:
+            yield b"".join(pieces)
+            at = end - len(unpacker.unused_data)
         else:
-            yield piece.rstrip(b"\n")[:-1] + b"\n"  # never taken for a whole line
+            yield b"".join(pieces).rstrip(b"\n")[:-1] + b"\n"  # never taken for a whole line
             at = data.find(MAGIC, at + 1)

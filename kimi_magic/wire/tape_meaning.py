@@ -86,13 +86,17 @@ def frame_of(meaning: Mapping[str, Any]) -> str:
     That is whom is asked and how, and the system prompt: all but the conversation, and the wording
     of schemas, which libraries write.
     """
-    parameters = dict(meaning.get("parameters", {}))
+    given = meaning.get("parameters")
+    parameters = dict(given) if isinstance(given, Mapping) else {}
     form = parameters.pop("response_format", None)
-    messages = meaning.get("messages", [])
-    tools = [_name(tool) for tool in meaning.get("tools", [])]
+    messages, tools = (
+        value if isinstance(value := meaning.get(name), list) else []
+        for name in ("messages", "tools")
+    )
     system = [m for m in messages if isinstance(m, Mapping) and m.get("role") == "system"]
     kind = form.get("type") if isinstance(form, Mapping) else form
-    about = (meaning.get("endpoint"), meaning.get("model"), parameters, kind, tools, system)
+    names = [_name(tool) for tool in tools]
+    about = (meaning.get("endpoint"), meaning.get("model"), parameters, kind, names, system)
     return fingerprint(about)
 
 
@@ -195,7 +199,8 @@ def _name(offered: Any) -> str:
 
 
 def _messages(meaning: Mapping[str, Any]) -> list[str]:
-    messages = meaning.get("messages", [])
+    messages = meaning.get("messages")
+    messages = messages if isinstance(messages, list) else []
     return [json.dumps(message, ensure_ascii=False)[:MOST_READ] for message in messages]
 
 

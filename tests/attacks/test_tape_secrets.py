@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def tokens(parts: list[str]) -> list[bytes]:
     return found
 
 
-WAYS = {
+WAYS: dict[str, Callable[[list[str]], list[bytes]]] = {
     "answer": lambda parts: [event(content=part) for part in parts],
     "reasoning": lambda parts: [event(reasoning_content=part) for part in parts],
     "twice": lambda parts: [
@@ -152,6 +153,7 @@ def test_what_looks_like_a_key_is_refused(
         events = list(kimi.stream("Show me a key"))
     notices = [event.text for event in events if isinstance(event, Notice)]
     assert notices == [f"Not recorded on a.tape: {place} holds a key, or what looks like one."]
+    assert kimi.last is not None
     assert kimi.last.text == way["text"]
     assert use.counts["refused"] == 1
     assert not (tmp_path / "a.tape").exists()
@@ -194,4 +196,4 @@ def test_the_request_is_written_without_keys(
     assert "uthorization" not in text
     assert "[masked]" in TapeFile(tape).read().recordings[0].cue["prompt"]
     with kimi.tape(tape, mode="none"):
-        assert kimi.ask(f"Is {SECRET} or {LOOKS_LIKE_ONE} a key?").replayed == "a.tape"
+        assert kimi.ask(f"Is {SECRET} or {LOOKS_LIKE_ONE} a key?").replayed == "a.tape, scripted"

@@ -17,11 +17,11 @@ def test_eight_trajectories(bench: Bench, scripted_server: ScriptedServer) -> No
     scripted_server.lenient = True
     for _ in range(8):
         calls = [{"name": "monthly", "arguments": {"region": "north"}}]
-        scripted_server.reply(reasoning=THOUGHT, tool_calls=calls, rate=8)
+        scripted_server.reply(reasoning=THOUGHT, tool_calls=calls, stall_after=20)
     for n in range(8):
         answer = "The months say it: $9.9 > 9.11$.\n\nAnswer: " + ("9.9" if n % 4 else "9.11")
-        scripted_server.reply(answer, reasoning="Now I know. " * 4, rate=4)
-    scripted_server.reply("**9.9** is bigger. " * 30, reasoning="They part. " * 20, rate=20)
+        scripted_server.reply(answer, reasoning="Now I know. " * 4, stall_after=6)
+    scripted_server.reply("**9.9** is bigger. " * 30, reasoning="They part. " * 20, stall_after=60)
     bench.run("%%kimi --heavy -T monthly\nWhich one is bigger, 9.11 or 9.9?")
     lanes = turn.get_by_role("group", name="Trajectories")
     buttons = lanes.get_by_role("button", expanded=False)
@@ -37,6 +37,7 @@ def test_eight_trajectories(bench: Bench, scripted_server: ScriptedServer) -> No
     assert third.get_attribute("aria-expanded") == "true"
     bench.shot("lanes-1-light")
     assert complaints(page, ".kimi-turn") == []
+    scripted_server.go_on()
     region.locator("summary", has_text="monthly(").wait_for()
     lanes.get_by_role("button").nth(5).click()
     region.wait_for(state="hidden")
@@ -49,6 +50,8 @@ def test_eight_trajectories(bench: Bench, scripted_server: ScriptedServer) -> No
     bench.shot("lanes-3-narrow")
     narrow(bench, width=1000)
 
+    lanes.get_by_text("step 2").nth(7).wait_for()
+    scripted_server.go_on()
     lanes.get_by_text("6 of 8: 9.9").wait_for()
     assert lanes.get_by_text("A · 9.9").count() == 6
     assert lanes.get_by_text("B · 9.11").count() == 2
@@ -56,6 +59,7 @@ def test_eight_trajectories(bench: Bench, scripted_server: ScriptedServer) -> No
     bench.theme("light")
     turn.get_by_text("is bigger.").last.wait_for()
     bench.shot("lanes-4-aggregate")
+    scripted_server.go_on()
 
     bench.wait_for_record()
     record = bench.record

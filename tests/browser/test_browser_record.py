@@ -24,6 +24,7 @@ def test_a_page_reloaded_in_mid_stream_gets_the_record(
         bench.command("docmanager:save")
     bench.page.on("dialog", lambda dialog: dialog.accept())
     bench.open()
+    scripted_server.go_on()
     bench.record.get_by_text("It is 9.9.").wait_for()
     assert "Error displaying widget" not in bench.page.content()
     (output,) = bench.saved()["outputs"]

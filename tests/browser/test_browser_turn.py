@@ -46,9 +46,9 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
             {"name": "trend", "arguments": {"region": "north"}},
             {"name": "broken", "arguments": {"month": 13}},
         ],
-        rate=6,
+        stall_after=4,
     )
-    scripted_server.reply(ANSWER, reasoning="Now I know.", rate=25)
+    scripted_server.reply(ANSWER, reasoning="Now I know.", stall_after=30)
     bench.strangers.clear()
     bench.run("%%kimi -T monthly,trend,broken\nWhich one is bigger, 9.11 or 9.9?")
     panel = turn.locator("details").first
@@ -57,6 +57,7 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
     assert panel.get_attribute("open") is not None, "open while it grows"
     turn.get_by_text(re.compile(r"Reasoning… \d s")).wait_for()
     bench.shot("1-reasoning")
+    scripted_server.go_on()
 
     card = turn.locator("details").nth(1)
     card.get_by_text(re.compile(r"running… \d s")).wait_for()
@@ -73,6 +74,7 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
     assert turn.locator("strong").first.inner_text() == "9.9", "finished blocks are rendered"
     turn.locator("mjx-container").first.wait_for()
     bench.shot("3-answer")
+    scripted_server.go_on()
 
     bench.wait_for_record()
     page.wait_for_function(
@@ -86,7 +88,7 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
 
 
 def test_what_the_reader_opens_stays_open(bench: Bench, scripted_server: ScriptedServer) -> None:
-    scripted_server.reply(ANSWER, reasoning=THOUGHT, rate=30)
+    scripted_server.reply(ANSWER, reasoning=THOUGHT, stall_after=25)
     bench.run("%%kimi\nWhich one?")
     panel, summary = bench.turn.locator("details"), bench.turn.locator("summary")
     bench.turn.locator(".kimi-answer").get_by_text("is bigger").wait_for()
@@ -94,18 +96,18 @@ def test_what_the_reader_opens_stays_open(bench: Bench, scripted_server: Scripte
     summary.focus()
     bench.page.keyboard.press("Space")
     assert panel.get_attribute("open") is not None, "by the keyboard as well"
-    bench.turn.locator("table").wait_for()
-    assert panel.get_attribute("open") is not None
+    scripted_server.go_on()
     bench.wait_for_record()
     assert bench.record.locator("details").get_attribute("open") is not None
 
 
 def test_a_setting_keeps_the_reasoning_open(bench: Bench, scripted_server: ScriptedServer) -> None:
-    scripted_server.reply(ANSWER, reasoning=THOUGHT, rate=30)
+    scripted_server.reply(ANSWER, reasoning=THOUGHT, stall_after=40)
     bench.python("kimi.settings.keep_reasoning_open = True")
     bench.run("%%kimi\nWhich one?")
     bench.turn.locator("table").wait_for()
     assert bench.turn.locator("details").get_attribute("open") is not None
+    scripted_server.go_on()
     bench.wait_for_record()
     assert bench.record.locator("details").get_attribute("open") is not None
 
@@ -138,15 +140,15 @@ def test_the_end_is_followed_until_the_reader_scrolls_up(
 
 @only_lab
 def test_a_second_view_shows_the_same(bench: Bench, scripted_server: ScriptedServer) -> None:
-    scripted_server.reply(ANSWER, reasoning=THOUGHT, rate=20)
+    scripted_server.reply(ANSWER, reasoning=THOUGHT, stall_after=40)
     bench.run("%%kimi\nWhich one?")
-    bench.turn.get_by_text("0.11 against").wait_for()
+    bench.turn.locator("table").wait_for()
     bench.command("notebook:create-output-view")
     second = bench.page.locator(".kimi-turn").nth(1)
-    second.get_by_text("0.11 against").wait_for()
-    bench.turn.locator("table").wait_for(state="attached")
+    second.get_by_text("0.11 against").wait_for(state="attached")
     second.locator("table").wait_for(state="attached")
     assert second.inner_text().startswith("Reasoned for")
+    scripted_server.go_on()
     bench.wait_for_record()
     bench.page.evaluate("() => [...jupyterapp.shell.widgets('main')].at(-1).close()")
 

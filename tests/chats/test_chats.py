@@ -255,8 +255,9 @@ def test_chats_by_name(kernel: Kernel, asked: ScriptedServer) -> None:
     ]
     kernel.run("%%kimi --no-history\nAlone")
     assert sent(asked) == ["Alone"]
-    kernel.run("%%kimi --fresh\nAnew")
+    anew = kernel.run("%%kimi --fresh\nAnew")
     assert sent(asked) == ["Anew"]
+    assert "2 earlier turns were set aside" in anew.record["text/plain"]
     kernel.run("%kimi reset")
     kernel.run("%%kimi\nAfter the reset")
     assert sent(asked) == ["After the reset"]

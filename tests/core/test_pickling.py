@@ -125,7 +125,7 @@ def make_error(kind: type[BaseException]) -> Any:
 
 
 # Objects of any kind, which stay behind where the reply is pickled.
-LIVE = {"functions", "shown_in", "values"}
+LIVE = {"functions", "shown_in", "values", "filled"}
 
 
 def held(value: Any, depth: int = 6) -> Any:

@@ -31,6 +31,7 @@ from kimi_magic.core.messages import (
     Usage,
 )
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Attached, Sent
 from kimi_magic.core.turn_record import EndpointFacts, Failure, TurnRecord
 from kimi_magic.testing import ScriptedServer
 
@@ -62,6 +63,7 @@ RESULTS = st.builds(
     outputs=several(st.builds(Output, OBJECTS, OBJECTS)),
     traceback=TEXTS,
     seconds=SECONDS,
+    recorded=st.booleans(),
 )
 MESSAGES = st.builds(
     Message,
@@ -91,6 +93,16 @@ STEPS = st.builds(
     several(TOKENS),
     several(TOKENS),
 )
+ATTACHED = st.builds(
+    Attached,
+    TEXTS,
+    TEXTS,
+    st.none() | COUNTS,
+    st.none() | COUNTS,
+    TEXTS,
+    several(st.tuples(TEXTS, TEXTS)),
+)
+OUTLINES = st.builds(Sent, COUNTS, COUNTS, COUNTS, several(TEXTS), several(ATTACHED))
 RECORDS = st.builds(
     TurnRecord,
     several(STEPS),
@@ -150,6 +162,8 @@ HEAVY = st.builds(
     trajectories=several(RECORDS),
     agreement=st.dictionaries(TEXTS, several(COUNTS), max_size=3),
     replayed=TEXTS,
+    outline=OUTLINES,
+    sweep=TEXTS,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -126,6 +127,33 @@ def test_the_record_has_one_line_more() -> None:
     assert "Tokens of the answer" in with_them["text/html"]
     plain = with_them["text/plain"].split("\n\n")
     assert plain == ["So 9", "[Least likely of 2 tokens: “9” 30 %]", "— kimi-k2"]
+
+
+def lanes_of(count: int, tokens: list[TokenLogprob]) -> Reply:
+    whole = reply(tokens).record
+    step = replace(whole.steps[0], reasoning_logprobs=tuple(tokens))
+    whole = replace(whole, steps=(step,))
+    return Reply(replace(whole, trajectories=(whole.alone(),) * count))
+
+
+def test_trajectories_and_reasoning_are_marked_as_well() -> None:
+    """Folded, and not at all where the reasoning is hidden."""
+    tokens = [token("So ", 0.95), token("9", 0.3)]
+    html = record_of(lanes_of(3, tokens)).data["text/html"]
+    assert html.count("Tokens of the answer") == html.count("Tokens of the reasoning") == 4
+    assert html.count("dashed;") >= 8
+    panels = re.findall(r"<details([^>]*)>\s*<summary[^>]*>(Tokens of the \w+)", html)
+    assert sum("open" in attributes for attributes, _ in panels) == 1
+    hidden = record_of(lanes_of(3, tokens), ViewOptions(hide_reasoning=True)).data["text/html"]
+    assert "Tokens of the reasoning" not in hidden
+    assert hidden.count("Tokens of the answer") == 4
+
+
+@pytest.mark.parametrize("most", [20_000, 200_000])
+def test_a_record_of_many_trajectories_is_bounded(most: int) -> None:
+    tokens = [token(f"word{n} ", 0.3, **{"other" * 9: 0.5}) for n in range(5000)]
+    html = record_of(lanes_of(8, tokens), ViewOptions(max_chars=most)).data["text/html"]
+    assert len(html) < 3 * most + 10_000 * 8
 
 
 def test_nothing_is_said_where_nothing_is_known() -> None:

@@ -15,6 +15,7 @@ from kimi_magic.core.events import (
     Notice,
     Preparing,
     ReasoningDelta,
+    Replayed,
     RequestStarted,
     ToolCallDelta,
     ToolCallStarted,
@@ -36,6 +37,20 @@ def printed(*events: Event, options: ViewOptions | None = None) -> str:
             view.handle(Envelope(0.0, event))
         view.close()
     return out.getvalue()
+
+
+def test_a_turn_from_a_tape() -> None:
+    played = Replayed("lesson.tape", "scripted")
+    usage = Usage(12, 34, 0, 0, 1, 5.0)
+    end = TurnFinished(make_reply("x", finish_reason="stop", usage=usage, replayed=played.label))
+    events = (*OPENING, played, ContentDelta("yes\n"), RequestStarted(2), played, end)
+    text = printed(*events, options=ViewOptions(usage=True))
+    assert text == (
+        "[qwen3-0.6b — practice model]\n"
+        "[tape lesson.tape, scripted]\n\n"
+        "yes\n\n"
+        "[12 tokens in · 34 out · 1 request · recorded · 5.0 s]\n"
+    )
 
 
 def test_a_turn_as_text() -> None:

@@ -19,16 +19,21 @@ from kimi_magic.core.events import (
     Event,
     Notice,
     ReasoningDelta,
+    Replayed,
     RequestStarted,
     Retrying,
     StepFinished,
     ToolCallDelta,
     ToolCallStarted,
+    ToolFinished,
+    ToolStarted,
     TurnFinished,
     TurnStarted,
 )
-from kimi_magic.core.messages import Step, Usage
-from kimi_magic.display.record import Bundle, RecordView, make_record
+from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage, as_reasoning
+from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Attached, Sent
+from kimi_magic.display.record import Bundle, RecordView, make_record, record_of
 from kimi_magic.display.timeline import Timeline
 from kimi_magic.display.view import ViewOptions
 from tests.turns import OPENING, make_reply, pieces
@@ -66,6 +71,20 @@ def answer(text: str, options: ViewOptions | None = None) -> Bundle:
     return record(*OPENING, ContentDelta(text), finished(text), options=options)
 
 
+FORECAST = ToolCall("functions.forecast:0", "forecast", '{"month": "April"}')
+FORECASTED = ToolResult("forecast", "430", call_id=FORECAST.id, recorded=True)
+FIRST = Step(
+    "", as_reasoning("I need a forecast.") or (), tool_calls=(FORECAST,), tool_results=(FORECASTED,)
+)
+SENT = Sent(
+    *(12, 1389, 10, ("forecast",)),
+    (
+        Attached("variable", "df", 10, 500, personal=(("e-mail", "e-mail addresses"),)),
+        Attached("variable", "<b>other</b>", note="types only"),
+        Attached("cell", "In[8]", note="with its traceback"),
+    ),
+)
+LABEL = "lesson.tape, scripted, inputs differ"
 TURNS: dict[str, tuple[tuple[Event, ...], ViewOptions]] = {
     "answer": (
         (*OPENING, ReasoningDelta("Compare\nthe tenths."), ContentDelta(ANSWER), finished()),
@@ -97,6 +116,16 @@ TURNS: dict[str, tuple[tuple[Event, ...], ViewOptions]] = {
         ),
         ViewOptions(),
     ),
+    "sent": (
+        (
+            OPENING[0],
+            RequestStarted(1, 1, SENT),
+            ReasoningDelta("Look at df."),
+            ContentDelta("It falls."),
+            finished("It falls."),
+        ),
+        ViewOptions(),
+    ),
     "stopped": (
         (*OPENING, ReasoningDelta("I was"), finished(error=TurnInterrupted("Stopped."))),
         ViewOptions(),
@@ -104,6 +133,21 @@ TURNS: dict[str, tuple[tuple[Event, ...], ViewOptions]] = {
     "failed": (
         (*OPENING, finished(error=KeyRefused("The key was refused (401).\nSet another."))),
         ViewOptions(),
+    ),
+    "replayed": (
+        (
+            *OPENING,
+            Replayed("lesson.tape", "scripted"),
+            ReasoningDelta("I need a forecast."),
+            ToolStarted(0, FORECAST),
+            ToolFinished(0, FORECASTED),
+            StepFinished(FIRST),
+            RequestStarted(2),
+            Replayed("lesson.tape", "scripted", differs=True),
+            ContentDelta("It rises."),
+            finished("It rises.", replayed=LABEL, steps=(FIRST, Step("It rises."))),
+        ),
+        ViewOptions(usage=True),
     ),
     "text": (
         (*OPENING, ReasoningDelta("hm"), ContentDelta("*plain* <b>\n  text"), finished()),
@@ -124,6 +168,44 @@ def test_the_html_is_as_recorded(name: str) -> None:
 
 def test_every_snapshot_belongs_to_a_turn() -> None:
     assert {path.stem for path in RECORDS.iterdir()} == set(TURNS)
+
+
+def test_a_replayed_turn_looks_the_same_when_it_is_opened_again() -> None:
+    events, options = TURNS["replayed"]
+    lived = record(*events, options=options)
+    finish = events[-1]
+    assert isinstance(finish, TurnFinished)
+    stored = Reply.from_dict(json.loads(json.dumps(finish.reply.to_dict())))
+    again = record_of(stored, options)
+    assert again.data == lived.data
+    text = lived.data["text/plain"]
+    assert f"tape {LABEL}" in text
+    assert "· recorded" in text
+    assert "Tool call (recorded result): forecast(" in text
+    assert lived.metadata["kimi_magic"]["replayed"] == LABEL
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'a"><script>pwn()</script>.tape',
+        "x" * 5000,
+        "\x1b[2Ja\u202e.tape\nModel: kimi",
+        ", inputs differ",
+        "lesson, scripted",
+        "",
+    ],
+)
+def test_the_name_of_a_tape_hides_nothing(name: str) -> None:
+    event = Replayed(name, "scripted", differs=True)
+    bundle = record(*OPENING, event, ContentDelta("x"), finished(replayed=event.label))
+    assert "<script" not in bundle.data["text/html"]
+    for shown in (bundle.data["text/html"], bundle.data["text/plain"]):
+        assert ", scripted, inputs differ" in shown, "a long name does not push it out of sight"
+        assert not set(shown) & set("\x1b\u202e")
+    assert bundle.data["text/plain"].splitlines()[-1].startswith("— kimi-k2-thinking · tape ")
+    again = record_of(finished(replayed=event.label).reply)
+    assert again.data["text/plain"] == bundle.data["text/plain"]
 
 
 ATTACKS = [

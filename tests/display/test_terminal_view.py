@@ -15,6 +15,7 @@ from kimi_magic.core.events import (
     Notice,
     Preparing,
     ReasoningDelta,
+    Replayed,
     ToolCallDelta,
     ToolCallStarted,
     TurnFinished,
@@ -52,6 +53,17 @@ def printed(*events: Event, options: ViewOptions | None = None) -> str:
     screen.view.close()
     lines = screen.file.getvalue().splitlines()
     return "\n".join(line.rstrip() for line in lines)
+
+
+def test_a_turn_from_a_tape() -> None:
+    played = Replayed("lesson.tape", "kimi-k3", differs=True)
+    usage = Usage(1000, 234, 0, 0, 1, 5.0)
+    end = TurnFinished(make_reply("x", finish_reason="stop", usage=usage, replayed=played.label))
+    text = printed(*OPENING, played, ContentDelta("yes"), end)
+    assert "tape lesson.tape, inputs differ\n\nyes\n\n" in text
+    assert text.endswith(
+        "kimi-k2-thinking · 1,234 tokens · 5.0 s · recorded · tape\nlesson.tape, inputs differ"
+    )
 
 
 def test_a_turn_in_a_terminal() -> None:

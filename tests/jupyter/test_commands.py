@@ -39,7 +39,7 @@ def test_help_names_every_option_and_verb() -> None:
 
 
 def test_the_options_of_a_verb_are_in_its_help() -> None:
-    assert "-c, --chat CHAT  the chat of the turn" in help_text("snippet")
+    assert "    -c CHAT         the chat of the turn\n" in help_text("snippet")
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,20 @@ def test_a_bad_address_is_named_where_it_is_asked(kernel: Kernel, asked: Scripte
         assert "KIMI_BASE_URL" in error
         assert len(error.splitlines()) == 1
     assert asked.requests == []
+
+
+def test_usage(kernel: Kernel, asked: ScriptedServer) -> None:
+    assert kernel.run("%kimi usage").stdout == "Nothing was used yet in this session.\n"
+    asked.reply("OK", usage={"prompt_tokens": 1200, "completion_tokens": 34})
+    kernel.run("%config KimiMagics.budget = '2k tokens'")
+    kernel.run("%%kimi -c review\nHi")
+    head, row, unknown, budget = kernel.run("%kimi usage").stdout.splitlines()
+    assert head.split() == "chat model endpoint requests tokens in cached out cost".split()
+    assert row.split()[0] == "review"
+    assert row.split()[3:] == ["1", "1,200", "0", "34", "unknown"]
+    assert "are not known" in unknown
+    assert budget == "Budget: 2,000 tokens, 766 tokens left."
+    error = kernel.run("%%kimi -c review\n" + "x" * 4000, ok=False).error
+    assert error.startswith("BudgetSpent: The budget of 2,000 tokens would be passed, so nothing")
+    assert len(error.splitlines()) == 1
+    kernel.run("%config KimiMagics.budget = None")

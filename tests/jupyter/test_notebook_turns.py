@@ -246,3 +246,27 @@ def test_a_cleaned_notebook_carries_nothing(lesson: Path, kernel: Kernel) -> Non
     lesson.write_bytes(clean_notebook(lesson.read_bytes(), lesson.name)[0])
     failed = kernel.run(f"%kimi load {lesson}", ok=False)
     assert failed.error == "KimiError: lesson.ipynb carries no turns of a chat."
+
+
+def test_turns_that_are_not_remembered_are_told_once(
+    kernel: Kernel, asked: ScriptedServer, lesson: Path
+) -> None:
+    line = "4 earlier turns of this notebook are not remembered, as the journal is off"
+    kernel.run(f"__vsc_ipynb_file__ = {str(lesson)!r}")
+    kernel.run("kimi.settings.notebook.told.clear()")
+    for _ in range(6):
+        asked.reply("OK.")
+    assert kernel.run("%%kimi --no-history\nHi", allow_stdin=True).stdout == ""
+    assert kernel.run("%%kimi\nHi").stdout == "", "nobody is there"
+    kernel.run("%kimi reset")
+    first = kernel.run("%%kimi\nHi", allow_stdin=True)
+    assert first.stdout.startswith(line)
+    assert len(first.stdout.splitlines()) == 1
+    assert kernel.run("%%kimi\nHi", allow_stdin=True).stdout == ""
+    kernel.run("%kimi reset")
+    assert kernel.run("%kimi load").stdout.startswith("Loaded main: 2 turns")
+    kernel.run("kimi.settings.notebook.told.clear()")
+    assert kernel.run("%%kimi\nHi", allow_stdin=True).stdout == "", "they were loaded"
+    kernel.run("kimi.settings.notebook.told.clear()\nkimi_magic.session.current().chats.clear()")
+    kernel.run(f"__vsc_ipynb_file__ = {str(lesson.parent / 'none.ipynb')!r}")
+    assert kernel.run("%%kimi\nHi", allow_stdin=True).stdout == ""

@@ -24,7 +24,7 @@ def test_the_program_sends_what_the_turn_sent(
     asked.reply("Five.", reasoning="So.")
     kernel.run("%%kimi -T add --max-tokens 99 --seed 7\nAdd 2 and 3.")
     program = tmp_path / "turn.py"
-    kernel.run(f"%kimi snippet --out {program}")
+    kernel.run(f"%kimi snippet --chat --out {program}")
     asked.reply(reasoning="I add.", tool_calls=[call])
     asked.reply("Five.", reasoning="So.")
     ran = subprocess.run(
@@ -110,3 +110,26 @@ def test_the_practice_model_does_not_leave_the_kernel(kernel: Kernel) -> None:
         "The practice model lives in the kernel alone"
         in kernel.run("print(kimi.snippet(kimi.last))").stdout
     )
+
+
+def test_one_turn_and_no_data_by_default(kernel: Kernel, asked: ScriptedServer) -> None:
+    mail = "{'name': 'Ann', 'mail': 'ann@' + 'example.org'}"
+    kernel.run(f"rows = [{mail}] * 3\nnumber = get_ipython().execution_count\nrows")
+    number = kernel.run("print(number)").stdout.strip()
+    for cell in ("First question", "{{ rows }} and {{ 6 * 7 }}: why?"):
+        asked.reply("OK.")
+        kernel.run(f"%%kimi -v rows --cells {number}\n{cell}")
+    text = kernel.run("%kimi snippet").record["text/plain"]
+    assert "ann@example.org" not in text
+    assert "First question" not in text
+    assert "[data left out: rows]" in text
+    assert "[data left out: output of cell " in text
+    assert "and 42: why?" in text
+    for line in ("%kimi snippet --with-data", "print(kimi.snippet(kimi.last, with_data=True))"):
+        ran = kernel.run(line)
+        shown = ran.stdout or ran.record["text/plain"]
+        assert "data left out" not in shown
+        assert "First question" not in shown
+    whole = kernel.run("%kimi snippet --chat").record["text/plain"]
+    assert "First question" in whole
+    assert whole.count("[data left out: rows]") == 2

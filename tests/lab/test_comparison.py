@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import hypothesis.strategies as st
+import nbconvert
+import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from hypothesis import given
 
 import kimi_magic as kimi
@@ -130,6 +134,34 @@ def test_every_reply_can_be_compared(one: Reply, other: Reply) -> None:
 def test_statements_are_of_the_text(text: str) -> None:
     for statement in statements_of(make_reply(text)):
         assert "".join(statement.split()) in "".join(text.split())
+
+
+def test_its_record_needs_no_kernel(kernel: Kernel, asked: ScriptedServer) -> None:
+    """It is static, and nbconvert shows all of it."""
+    for text in ("**Nine**. Sure & <certain>.", "Nine. Not sure."):
+        asked.reply(text)
+    kernel.run("pair = [kimi.ask('How many?', show=False) for _ in range(2)]")
+    ran = kernel.run("%kimi compare pair\nkimi.compare(pair)")
+    outputs = ran.of("display_data", "execute_result")
+    v4: Any = nbformat.v4
+    cells = []
+    for shown in outputs:
+        assert set(shown["data"]) == {"text/html", "text/plain"}
+        kind = "display_data"
+        made = v4.new_output(kind, shown["data"], metadata=shown["metadata"])
+        cells.append(v4.new_code_cell("", outputs=[made]))
+    assert len(cells) == 2
+    exporter: Any = nbconvert.HTMLExporter
+    html = exporter().from_notebook_node(v4.new_notebook(cells=cells))[0]
+    whole = words_of(html)
+    for shown in outputs:  # nbconvert writes the tags in its own way
+        assert words_of(shown["data"]["text/html"]) in whole
+    assert "Sure &amp; &lt;certain&gt;." in html
+    assert ran.of("comm_open") == []
+
+
+def words_of(html: str) -> str:
+    return " ".join(BeautifulSoup(html, "html.parser").get_text(" ").split())
 
 
 def test_the_verb(kernel: Kernel, asked: ScriptedServer) -> None:

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -16,12 +18,17 @@ import pytest
 from hypothesis import given
 
 import kimi_magic as kimi
+import kimi_magic.session
+from kimi_magic.chats.journal import Journal
+from kimi_magic.chats.journal_search import Query
+from kimi_magic.core.frontend import user_namespace
 from kimi_magic.core.reply import Reply
 from kimi_magic.lab.sweep import SINGLE, VARIED
 from kimi_magic.lab.sweep_plot import interval, wilson
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from tests.kernels import Kernel
+from tests.snippets import cell
 
 
 def test_its_keywords_are_those_of_ask() -> None:
@@ -175,6 +182,190 @@ def test_it_resumes(server: ScriptedServer) -> None:
     assert second.answer[failed] == "again"
     kept = [row for row in range(3) if row != failed]
     assert [second.reply[row] for row in kept] == [first.reply[row] for row in kept]
+
+
+@pytest.fixture
+def journal(session: Session, tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "journal.sqlite3"
+    session.settings.journal = str(path)
+    yield path
+    session.close()
+
+
+def answers(server: ScriptedServer, *texts: str) -> None:
+    for text in texts:
+        server.reply(text)
+
+
+def in_the_next_kernel(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kimi.session.current().close()
+    session = Session()
+    session.settings.journal = str(journal)
+    monkeypatch.setattr(kimi.session, "_current", session)
+
+
+def test_a_kernel_that_dies_leaves_its_rows(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.sqlite3"
+    with ScriptedServer() as server:
+        set_up = f"""
+import os
+os.environ["KIMI_BASE_URL"], os.environ["KIMI_MODEL"] = {server.base_url!r}, {server.models[0]!r}
+%load_ext kimi_magic
+import kimi_magic as kimi
+kimi.settings.journal = {str(journal)!r}
+kimi.settings.max_concurrency = 1
+"""
+        sweep = "frame = kimi.sweep(['a', 'b'], repeats=2, check='two')"
+        answers(server, "one", "two", "three")
+        server.reply("slow " * 1000, rate=20)
+        with Kernel() as first:
+            first.run(set_up)
+            first.die(sweep, until=lambda: len(server.requests) == 4 and done_in(journal) == 3)
+        answers(server, "four")
+        with Kernel() as second:
+            second.run(set_up)
+            ran = second.run(sweep)
+            shown = second.run("print(list(frame.answer), list(frame.correct), list(frame.repeat))")
+        assert len(server.requests) == 5
+    assert (
+        shown.stdout == "['one', 'two', 'three', 'four'] [False, True, False, False] [1, 2, 1, 2]\n"
+    )
+    said = "Sweep: 4 rows. 3 rows came from the journal; resume=False asks all anew."
+    assert said in ran.displays[-1]["text/html"]
+
+
+def done_in(journal: Path) -> int:
+    return sum(turn.state == "done" for turn in Journal(journal).stored(Query()))
+
+
+def test_what_the_journal_has_is_checked_anew(
+    server: ScriptedServer, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that failed is asked again, and so is every row where that is asked for."""
+    monkeypatch.setattr(kimi.session.current().settings, "max_concurrency", 1)
+    answers(server, "one")
+    server.error(400, "No.")
+    answers(server, "three")
+    first = kimi.sweep("a", repeats=3, check="one")
+    assert list(first.correct) == [True, None, False]
+    in_the_next_kernel(journal, monkeypatch)
+    answers(server, "two")
+    second = kimi.sweep("a", repeats=3, check=in_text)
+    assert list(second.answer) == ["one", "two", "three"]
+    assert list(second.correct) == [False, True, True]
+    assert second.attrs["from_journal"] == 2
+    answers(server, "a", "b", "c")
+    third = kimi.sweep("a", repeats=3, resume=False)
+    assert sorted(third.answer) == ["a", "b", "c"]
+    assert third.attrs["from_journal"] == 0
+    in_the_next_kernel(journal, monkeypatch)
+    again = kimi.sweep("a", repeats=3)
+    assert list(again.answer) == list(third.answer), "the latest answer counts"
+    for name in ("tokens", "prompt_tokens", "seconds"):
+        assert list(again[name]) == pytest.approx(list(third[name]))
+    answers(server, "more")
+    assert list(kimi.sweep("a", repeats=4).answer) == [*third.answer, "more"]
+
+
+def in_text(reply: Reply) -> bool:
+    return reply.text in ("two", "three")
+
+
+def length(text: str) -> int:
+    """Count."""
+    return len(text)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prompts": "b"},
+        {"max_tokens": 99},
+        {"seed": 8},
+        {"system": "Be brief."},
+        {"stop": "x"},
+        {"schema": "word"},
+        {"variables": {"x": 5}},
+        {"tools": [length]},
+        {"temperature": [0.0]},
+        {"heavy": 2},
+        {"endpoint": "another"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_makes_another_row(
+    server: ScriptedServer, journal: Path, other: dict[str, Any]
+) -> None:
+    kimi.add_endpoint(name="another", base_url=server.base_url, like="vllm")
+    server.lenient = True
+    answers(server, "one")
+    kimi.sweep("a")
+    answers(server, *['{"word": "two"}'] * (3 if "heavy" in other else 1))
+    given = {"prompts": "a"} | other
+    assert kimi.sweep(**given).attrs["from_journal"] == 0
+    asked = len(server.requests)
+    again = kimi.sweep(**given)
+    assert again.attrs["from_journal"] == 1
+    assert again.error.isna().all()
+    assert len(server.requests) == asked
+    if "schema" in other:
+        assert again.data[0] == {"word": "two"}
+    if "heavy" in other:
+        assert [each.text for each in again.reply[0].trajectories] == ['{"word": "two"}'] * 2
+
+
+def test_a_tool_that_was_mended_is_asked_with_again(server: ScriptedServer, journal: Path) -> None:
+    namespace: dict[str, Any] = {}
+    answers(server, "one", "two")
+    for source, answer in [("return 1", "one"), ("return 2", "two"), ("return 1", "one")]:
+        cell(f"def count() -> int:\n    'Count.'\n    {source}", namespace)
+        assert list(kimi.sweep("a", tools=[namespace["count"]]).answer) == [answer]
+    assert len(server.requests) == 2
+
+
+def test_rows_alike_have_answers_of_their_own(server: ScriptedServer, journal: Path) -> None:
+    answers(server, *"abcd")
+    first = kimi.sweep(["x", "x"], repeats=2)
+    assert sorted(first.answer) == list("abcd")
+    assert list(kimi.sweep(["x", "x"], repeats=2).answer) == list(first.answer)
+
+
+def test_only_the_sweeps_of_this_notebook_count(
+    server: ScriptedServer, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn that was asked without a sweep is none of its rows either."""
+    answers(server, "asked", "one", "two")
+    kimi.ask("a", show=False)
+    assert list(kimi.sweep("a").answer) == ["one"]
+    monkeypatch.setitem(user_namespace(), "__vsc_ipynb_file__", "/elsewhere/other.ipynb")
+    assert list(kimi.sweep("a").answer) == ["two"]
+
+
+def test_a_journal_that_cannot_be_read_is_told(
+    server: ScriptedServer, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal.write_bytes(b"no journal at all" * 100)
+    answers(server, "one")
+    assert list(kimi.sweep("a", show=True).answer) == ["one"]
+    assert capsys.readouterr().out.startswith("Nothing is taken from the journal: ")
+
+
+def test_a_script_says_what_came_from_the_journal(
+    server: ScriptedServer, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(server, "one")
+    kimi.sweep("a")
+    kimi.sweep("a")
+    assert capsys.readouterr().out == "1 row came from the journal; resume=False asks all anew.\n"
+
+
+def test_a_frame_is_checked_anew(server: ScriptedServer) -> None:
+    answers(server, "one")
+    first = kimi.sweep("a", check={"b": 1})
+    assert list(first.error) == ["check failed: KeyError: 'a'"]
+    second = kimi.sweep("a", check="one", resume=first)
+    assert list(second.correct) == [True]
+    assert second.error.isna().all()
 
 
 def test_an_interrupt_keeps_the_rows_that_came(server: ScriptedServer, session: Session) -> None:

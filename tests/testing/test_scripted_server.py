@@ -916,7 +916,7 @@ def test_it_says_what_to_install() -> None:
 import sys
 sys.modules["aiohttp"] = None
 try:
-    import kimi_magic.testing
+    from kimi_magic.testing import ScriptedServer
 except ImportError as error:
     print(error)
 """
@@ -961,3 +961,16 @@ def test_a_dialect_that_refuses_logprobs() -> None:
     assert "from 0 to 20" in check_request(body | {"top_logprobs": 21})[0]
     assert "from 0 to 20" in check_request(body | {"logprobs": False})[0]
     assert "true or false" in check_request(body | {"logprobs": 5})[0]
+
+
+def test_a_stalled_answer_goes_on() -> None:
+    with ScriptedServer() as server:
+        for _ in range(2):
+            server.reply("one two three four", stall_after=2)
+            with posted(server) as response:
+                before = b"".join(response.readline() for _ in range(4))
+                assert b"three" not in before
+                server.go_on()
+                rest = response.read()
+            assert b" four" in rest
+            assert rest.rstrip().endswith(b"data: [DONE]")

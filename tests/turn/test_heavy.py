@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ from kimi_magic.chats.journal_fragments import Fragments, recovered
 from kimi_magic.core.events import (
     Aggregating,
     ContentDelta,
+    Envelope,
     LaneEvent,
     LanesStarted,
     Notice,
+    ReasoningDelta,
+    RequestStarted,
+    Retrying,
     TurnFinished,
     TurnPrepared,
     TurnStarted,
@@ -38,7 +43,7 @@ from kimi_magic.turn.aggregation import aggregation_message
 from kimi_magic.turn.agreement import final_answer, take_vote
 from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.request import make_request
-from kimi_magic.turn.sinks import JournalSink
+from kimi_magic.turn.sinks import ChatSink, JournalSink
 from kimi_magic.wire.endpoints import Endpoint
 from tests.turns import make_reply
 
@@ -199,6 +204,159 @@ def test_an_interrupt_keeps_those_that_ended(server: ScriptedServer, session: Se
     asked = server.requests[-1].body["messages"][-1]["content"]
     assert "2 independent attempts" in asked
     assert [m["content"] for m in again.messages[-2:]] == ["x", "both"]
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["interrupt", "leaves"])
+def test_trajectories_that_never_began_have_their_numbers(
+    server: ScriptedServer,
+    session: Session,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    leaves: bool,
+) -> None:
+    """An interrupt comes through while the first one reaches its server."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    session.settings.journal = str(tmp_path / "journal.sqlite3")
+    request = make_request("x", heavy=4, chat="main")
+    heard = Ended()
+    running = session._prepare(request).run([heard, *session.journal_sinks(request)])
+    yielded = []
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        if not leaves:
+            patch.setattr(session.connector, "connect", interrupted)
+        for envelope in running:
+            if envelope and isinstance(envelope.event, TurnFinished):
+                yielded.append(envelope.lane)
+            if leaves and envelope and envelope.lane == 1:
+                break
+    running.close()
+    reply = heard.replies[0]
+    assert [str(each.error) for each in reply.trajectories[1:]] == ["Stopped before it began."] * 3
+    assert [type(each.error) for each in reply.trajectories] == [kimi.TurnInterrupted] * 4
+    assert reply.agreement == {}
+    assert list(heard.replies) == [1, 2, 3, 4, 0]
+    assert yielded == ([] if leaves else [1, 2, 3, 4, 0])
+    (kept,) = kimi.journal.turns()
+    assert [str(each.error) for each in kept.trajectories[1:]] == ["Stopped before it began."] * 3
+    assert record_of(reply).data["text/plain"].count("Stopped") >= 4
+    script(server, *"abab")
+    again = session.ask(session.to_continue("main"), show=False)
+    assert [each.error for each in again.trajectories] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "in_lane"),
+    [
+        (RequestStarted, True),
+        (Retrying, True),
+        (ReasoningDelta, True),
+        (ContentDelta, True),
+        (Aggregating, False),
+        (RequestStarted, False),
+        (ContentDelta, False),
+    ],
+    ids=lambda value: getattr(value, "__name__", "in a lane" if value else "of the turn"),
+)
+def test_an_interrupt_at_each_phase(
+    server: ScriptedServer,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type,
+    in_lane: bool,
+) -> None:
+    """All that came is there, and ``%kimi continue`` takes it up."""
+    handle = ChatSink.handle
+    stopped: list[float] = []
+
+    def interrupting(self: ChatSink, envelope: Envelope) -> None:
+        handle(self, envelope)
+        if not stopped and isinstance(envelope.event, kind) and bool(envelope.lane) == in_lane:
+            stopped.append(time.monotonic())
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ChatSink, "handle", interrupting)
+    server.lenient = True
+    if kind is Retrying:
+        server.error(429, "Slow down.", headers={"Retry-After": "30"})
+    for _ in range(3):
+        server.reply("a " * 20, reasoning="Hm. " * 9, rate=200)
+    server.reply("It is, " * 100, reasoning="They agree.", rate=100)
+    with pytest.raises(kimi.TurnInterrupted):
+        kimi.ask("x", heavy=3, chat="main", show=False)
+    assert time.monotonic() - stopped[0] < 10, "no back-off or answer is waited for"
+    server._script.clear()
+    reply = session.last
+    assert reply is not None
+    assert len(reply.trajectories) == 3
+    kinds = {type(each.error) for each in reply.trajectories}
+    assert kinds <= {type(None), kimi.TurnInterrupted}
+    if not in_lane:
+        assert kinds == {type(None)}
+        assert list(reply.agreement.values()) == [1.0]
+    else:
+        assert reply.text == ""
+    if sum(each.error is None for each in reply.trajectories) < 2:
+        script(server, "a", "b", "a", final="the end")
+    else:
+        server.reply("the end")
+    assert session.ask(session.to_continue("main"), show=False).text == "the end"
+
+
+def test_a_slow_and_a_stalled_trajectory(server: ScriptedServer, session: Session) -> None:
+    """The slow one is waited for, the stalled one ends alone when its time is over."""
+    session.settings.stall_timeout = 1.5
+    server.reply("a")
+    server.reply("never finished at all", stall_after=2)
+    server.reply("slow a", rate=4)
+    server.reply("a", reasoning="Both say so.")
+    reply = kimi.ask("x", heavy=3, show=False)
+    assert reply.text == "a"
+    said = sorted((type(each.error).__name__, each.text) for each in reply.trajectories)
+    assert [kind for kind, _ in said] == ["NoneType", "NoneType", "TimedOut"]
+    assert [text for _, text in said][:2] == ["a", "slow a"]
+    assert "never finished" not in server.requests[-1].body["messages"][-1]["content"]
+
+
+def test_a_storm_of_refusals(server: ScriptedServer) -> None:
+    """All are refused at once: none goes ahead of its time, fewer go at once, each is answered."""
+    for _ in range(8):
+        server.error(429, "Slow down.", headers={"Retry-After": "0.6"})
+    script(server, *"abababab")
+    reply = kimi.ask("x", heavy=8, show=False)
+    assert reply.text == "It is 9.9."
+    assert [each.error for each in reply.trajectories] == [None] * 8
+    assert reply.agreement == {"a": 0.5, "b": 0.5}
+    arrived = [request.arrived for request in server.requests]
+    assert len(arrived) == 17
+    assert arrived[8] - arrived[7] >= 0.5
+
+
+def test_a_storm_without_end(server: ScriptedServer, session: Session) -> None:
+    """What each trajectory was refused for is the error of the turn."""
+    session.settings.retries = 1
+    for _ in range(6):
+        server.error(429, "Slow down.", headers={"Retry-After": "0.05"})
+    with pytest.raises(kimi.RateLimited):
+        kimi.ask("x", heavy=3, show=False)
+    assert session.last is not None
+    assert {type(each.error) for each in session.last.trajectories} == {kimi.RateLimited}
+
+
+class Ended:
+    """A sink that keeps the replies of all lanes."""
+
+    def __init__(self) -> None:
+        self.replies: dict[int, Reply] = {}
+
+    def handle(self, envelope: Envelope) -> None:
+        if isinstance(envelope.event, TurnFinished):
+            self.replies[envelope.lane] = envelope.event.reply
+
+    def tick(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def test_one_trajectory_alone_is_asked_again_with_the_others(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import pytest
 
 from kimi_magic.testing import ScriptedServer
@@ -126,6 +128,15 @@ def test_fix_asks_about_the_last_error(kernel: Kernel, asked: ScriptedServer) ->
     assert next_cells(ran) == ["total = sum(numbers)"]
 
 
+def test_fix_knows_the_error_before_the_extension(kernel: Kernel, asked: ScriptedServer) -> None:
+    kernel.run("%unload_ext kimi_magic")
+    kernel.run("total = sum([3, 1]) / zero", ok=False)
+    asked.reply("`zero` is not there.")
+    kernel.run("%load_ext kimi_magic\n%kimi fix")
+    assert "total = sum([3, 1]) / zero" in prompt(asked)
+    assert "NameError" in prompt(asked)
+
+
 def test_explain_asks_about_the_last_cell(kernel: Kernel, asked: ScriptedServer) -> None:
     asked.reply("It multiplies.")
     kernel.run("print(6 * 7)")
@@ -160,7 +171,8 @@ def test_a_dry_run_shows_what_would_be_left_out(kernel: Kernel, asked: ScriptedS
         kernel.run(f"%%kimi\nQuestion {n}")
     kernel.run(f"kimi.add_endpoint(name='small', base_url='{asked.base_url}', context_window=1500, "
                "max_tokens=100)")  # fmt: skip
-    told = kernel.run("%%kimi -e small --dry-run\nNow?").stdout
+    ran = kernel.run("%%kimi -e small --dry-run\nNow?")
+    told = ran.stdout + unescape("".join(shown["text/html"] for shown in ran.displays))
     assert "oldest turns were left out" in told
     asked.reply("OK.")
     kernel.run("%%kimi -e small\nNow?")

@@ -113,8 +113,7 @@ def test_what_is_stopped_plays_no_further() -> None:
     carriage = Player(slow, 1.0).send(None, deliver, 1.0)  # type: ignore[arg-type]
     assert first.wait(30)
     carriage.end()
-    (player,) = [t for t in threading.enumerate() if t.name == "kimi-magic tape"] or [None]
-    if player is not None:
+    for player in [t for t in threading.enumerate() if t.name == "kimi-magic tape"]:
         player.join(30)
     assert b"two" not in [arrival.item for arrival in arrivals]
 
@@ -157,9 +156,9 @@ ERROR = b'data: {"error": {"message": "overloaded", "code": 503}}\n\n'
 )
 def test_what_is_worth_recording(items: list[Any], *, lasts: bool) -> None:
     """Not what broke, nor refusals of the moment: the same request may be answered next time."""
-    with client().chat(BODY, transport=Playback(items)) as exchange:
-        with contextlib.suppress(EndpointError):
-            list(deltas_of(exchange))
+    exchange = client().chat(BODY, transport=Playback(items))
+    with exchange, contextlib.suppress(EndpointError):
+        list(deltas_of(exchange))
     assert exchange.is_lasting is lasts
 
 

@@ -13,10 +13,14 @@ EXACT = 5_000_000
 SAMPLED = 100_000
 SIDES = (0, 16, 5, 3)
 SIDE = 2
+FEWEST = 5  # values below which figures would be as good as the values
 
 
-def describe_array(value: Any) -> str | None:
-    """Describe an array; a large one is read in part."""
+def describe_array(value: Any, values: str = "rows") -> str | None:
+    """Describe an array; a large one is read in part.
+
+    ``values`` is the one of ``Detail``.
+    """
     kind = type(value)
     # An array that shares its memory by DLPack holds its data: it is not lazy, and not a file.
     if not all(hasattr(kind, name) for name in ("__dlpack__", "shape", "dtype")):
@@ -28,12 +32,16 @@ def describe_array(value: Any) -> str | None:
     device = str(getattr(value, "device", "cpu"))
     if "cpu" not in device.lower():
         heading += f", on {device}"
+    if values == "schema" or (values == "figures" and size < FEWEST):
+        return heading
     if size and numpy is not None:
         exact = size <= (EXACT if isinstance(value, numpy.ndarray) else SAMPLED)
         sample = _as_numpy(value if exact else _every_so_many(value, shape), numpy)
         if figures := distribution(sample, numpy):
             of_some = "" if exact else f" (of {sample.size:,} values, evenly spaced)"
             heading += f", {figures}{of_some}"
+    if values != "rows":
+        return heading
     corner = value if size <= WHOLE else _corner(value, shape)
     if numpy is None:
         return f"{heading}\n{corner.tolist()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import singledispatch
 from math import prod
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
 from kimi_magic.context.cell_errors import describe_exception
 from kimi_magic.context.summaries.arrays import describe_array
+from kimi_magic.context.summaries.detail import ROWS, Detail, Summary, describe_type
 from kimi_magic.context.summaries.estimators import describe_estimator
 from kimi_magic.context.summaries.figures import describe_figure
 from kimi_magic.context.summaries.files import describe_path
@@ -22,13 +24,14 @@ from kimi_magic.context.summaries.frames import (
 )
 from kimi_magic.context.summaries.reprs import Repr, describe_members
 from kimi_magic.context.summaries.source_code import describe_code, describe_module
-from kimi_magic.context.summaries.tables import describe_table, heading
+from kimi_magic.context.summaries.tables import heading, table_summary
+from kimi_magic.context.walker import type_name
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import cut
 from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
 
-__all__ = ["summarize", "summarizer"]
+__all__ = ["summarize", "summarizer", "summary_of"]
 
 SECONDS = 1.5
 SMALL_ARRAY = 10
@@ -37,7 +40,6 @@ SAMPLES = 100
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-@whole_imports()
 def summarize(value: object, *, tokens: int = 1500) -> str:
     """Describe a value in bounded text, for a model to read.
 
@@ -59,14 +61,26 @@ def summarize(value: object, *, tokens: int = 1500) -> str:
         everything else as its repr. Large data is read in part, lazy data is not computed. Never
         raises an error of the value's own code, and gives up on code that takes too long.
     """
+    return summary_of(value, tokens=tokens).text
+
+
+@whole_imports()
+def summary_of(value: object, *, tokens: int = 1500, detail: Detail = ROWS) -> Summary:
+    """Describe a value as `summarize` does, in this detail."""
     limit = max(int(tokens), 1) * CHARS_PER_TOKEN
     load_reader()
     with silenced():
         try:
-            text = call_within(lambda: _describe(value, limit), TimeLimit(SECONDS))
+            found: Summary | None = call_within(
+                lambda: _describe(value, limit, detail), TimeLimit(SECONDS)
+            )
         except USER_ERRORS:  # timed out
-            text = None
-        return cut(_shown(value, limit) if text is None else text, limit)
+            found = None
+        if found is None:
+            whole = detail.values == "rows"
+            shown = _shown(value, limit) if whole else f"{type_name(value)} object"
+            found = Summary(shown)
+        return replace(found, text=cut(found.text, limit))
 
 
 def summarizer(kind: type) -> Callable[[Function], Function]:
@@ -109,18 +123,21 @@ def _registered(_value: object, _tokens: int) -> object:
     return None
 
 
-def _describe(value: Any, limit: int) -> str | None:
-    for describe in _DESCRIBERS:
+def _describe(value: Any, limit: int, detail: Detail) -> Summary | None:
+    describers = _DESCRIBERS if detail.values == "rows" else _WITHOUT_VALUES
+    for describe in describers:
         try:
-            text = describe(value, limit)
+            found = describe(value, limit, detail)
         except USER_ERRORS:
             continue
-        if issubclass(type(text), str):
-            return str.__str__(text)
+        if isinstance(found, Summary):
+            return found
+        if issubclass(type(found), str):
+            return Summary(str.__str__(found))
     return None
 
 
-def _own_words(value: Any, limit: int) -> object:
+def _own_words(value: Any, limit: int, _detail: Detail = ROWS) -> object:
     # Looked up in the class: a mock or a proxy has an attribute of any name.
     method: Callable[[Any], object] | None = getattr(type(value), "_repr_llm_", None)
     text = method(value) if method is not None else None
@@ -130,29 +147,34 @@ def _own_words(value: Any, limit: int) -> object:
     return _registered.dispatch(type(value))(value, limit // CHARS_PER_TOKEN)
 
 
-def _text(value: object, _limit: int) -> object:
+def _text(value: object, _limit: int, _detail: Detail) -> object:
     return value if issubclass(type(value), str) else None
 
 
-def _table(value: object, limit: int) -> str | None:
+def _table(value: object, limit: int, detail: Detail) -> Summary | None:
     table = as_table(value)
-    return None if table is None else describe_table(table, limit)
+    return None if table is None else table_summary(table, limit, detail)
 
 
 # The first that returns a text describes the value. Lazy frames come before tables: a table's
 # length would compute them.
-_DESCRIBERS: tuple[Callable[[Any, int], object], ...] = (
+_Describer = Callable[[Any, int, Detail], object]
+_WITHOUT_VALUES: tuple[_Describer, ...] = (
+    lambda value, _, __: describe_lazy(value),
+    _table,
+    lambda value, _, detail: describe_array(value, detail.values),
+    lambda value, _, __: describe_type(value),
+)
+_DESCRIBERS: tuple[_Describer, ...] = (
     _own_words,
     _text,
-    lambda value, _: describe_lazy(value),
-    _table,
-    lambda value, _: describe_array(value),
-    describe_code,
-    lambda value, _: describe_module(value),
-    lambda value, _: describe_estimator(value, _brief),
-    lambda value, _: describe_figure(value),
-    describe_exception,
-    describe_path,
+    *_WITHOUT_VALUES[:-1],
+    lambda value, limit, _: describe_code(value, limit),
+    lambda value, _, __: describe_module(value),
+    lambda value, _, __: describe_estimator(value, _brief),
+    lambda value, _, __: describe_figure(value),
+    lambda value, limit, _: describe_exception(value, limit),
+    lambda value, limit, _: describe_path(value, limit),
 )
 
 

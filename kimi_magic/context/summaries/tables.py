@@ -9,7 +9,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -17,20 +17,29 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import Any
 
+from kimi_magic.context.summaries.detail import ROWS, Detail, Summary
+from kimi_magic.context.summaries.personal import SAMPLE, kind_of
 from kimi_magic.context.summaries.reprs import bounded_repr, label
 from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
 
-__all__ = ["Columns", "Rows", "Table", "cell", "describe_table", "dtype_name", "heading"]
+__all__ = [
+    "Columns",
+    "Rows",
+    "Table",
+    "cell",
+    "describe_table",
+    "dtype_name",
+    "heading",
+    "table_summary",
+]
 
 SEED = 0
 SAMPLED_CELLS = 100_000
 LEAST_SAMPLE, LARGEST_SAMPLE = 1000, 20_000
-HEAD_ROWS = 5
-RANDOM_ROWS = 5
-WHOLE_ROWS = 10
 SHOWN_COLUMNS = 30
+FEWEST = 5  # rows below which figures would be as good as the values
 MAX_CELL = 60
 MAX_DTYPE = 40
 MAX_FIGURES = 200
@@ -68,21 +77,47 @@ class Table:
 
 def describe_table(table: Table, limit: int) -> str:
     """Describe a table in about ``limit`` characters."""
-    lines = [heading(table), *table.notes]
+    return table_summary(table, limit).text
+
+
+def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
+    """Describe a table in this detail, and tell how many rows are shown."""
+    values = detail.values == "rows"
+    names = [f"index: {table.index}"] if table.index else []
+    lines = [heading(table), *(table.notes if values else names)]
     room = limit - sum(len(line) + 1 for line in lines)
-    whole = table.rows <= WHOLE_ROWS
-    if table.columns and not whole and limit >= NARROW:
-        figures = _columns_with_figures(table, room * 3 // 5)
+    counts = table.rows > detail.rows if values else detail.values == "figures"
+    personal = _personal(table)
+    if table.columns and counts and limit >= NARROW and table.rows >= FEWEST:
+        hidden = {name for name, _ in personal}
+        share = room * 3 // 5 if values else room
+        figures = _columns_with_figures(table, share, None if values else hidden)
     elif table.single or not table.columns:
         figures = ""
     else:
-        figures = _column_names(table, 0, room * 2 // 5)
+        figures = _column_names(table, 0, room * 2 // 5 if values else room)
     if figures:
         lines.append(figures)
         room -= len(figures) + 1
-    if table.rows and table.columns:
-        lines += _some_rows(table, room)
-    return "\n".join(lines)
+    shown = 0
+    if values and table.rows and table.columns:
+        rows, shown = _some_rows(table, room, detail.rows)
+        lines += rows
+    return Summary("\n".join(lines), shown, table.rows, personal if values else ())
+
+
+def _personal(table: Table) -> tuple[tuple[str, str], ...]:
+    """Name the columns that look like personal data, as far as columns are shown."""
+    width = min(len(table.columns), MANY)
+    if not table.rows or not width:
+        return ()
+    found = []
+    with suppress(*USER_ERRORS):
+        rows = table.take(_at_random(0, table.rows, SAMPLE), width)
+        for (name, _), values in zip(table.columns, rows.columns, strict=False):
+            if kind := kind_of(name, values):
+                found.append((clip(label(name), MAX_CELL), kind))
+    return tuple(found)
 
 
 def heading(table: Table) -> str:
@@ -94,7 +129,8 @@ def heading(table: Table) -> str:
 
 
 def dtype_name(dtype: object) -> str:
-    return clip(str(dtype), MAX_DTYPE)
+    text = str(dtype)
+    return "Enum" if text.startswith("Enum(") else clip(text, MAX_DTYPE)  # of polars: with values
 
 
 def _column_names(table: Table, start: int, room: int) -> str:
@@ -117,7 +153,11 @@ def _column_names(table: Table, start: int, room: int) -> str:
     return text + ", ".join(named)
 
 
-def _columns_with_figures(table: Table, room: int) -> str:
+def _columns_with_figures(table: Table, room: int, hidden: Container[str] | None = None) -> str:
+    """Describe columns by their figures.
+
+    Where ``hidden`` is given, no figure is a value of a text, nor of the columns of these names.
+    """
     width = min(len(table.columns), max(room // 40, 1))
     wanted = min(max(SAMPLED_CELLS // width, LEAST_SAMPLE), LARGEST_SAMPLE)
     sampled = wanted < table.rows
@@ -128,7 +168,9 @@ def _columns_with_figures(table: Table, room: int) -> str:
     lines = [f"{title}:"]
     room -= len(lines[0])
     for (name, dtype), values in zip(table.columns, rows.columns, strict=False):
-        figures = _figures(values, sampled=sampled)
+        quotes = hidden is None
+        counts = hidden is not None and clip(label(name), MAX_CELL) in hidden
+        figures = _figures(values, sampled=sampled, quotes=quotes, counts=counts)
         lines.append(
             figures if table.single else f"- {label(name)} ({dtype_name(dtype)}): {figures}"
         )
@@ -150,14 +192,23 @@ def _at_random(start: int, end: int, wanted: int) -> list[int]:
     return sorted(random.Random(SEED).sample(everything, wanted))  # noqa: S311 - no secret
 
 
-def _figures(values: Sequence[Any], *, sampled: bool) -> str:
+def _figures(
+    values: Sequence[Any], *, sampled: bool, quotes: bool = True, counts: bool = False
+) -> str:
+    """Describe values by their figures; texts are quoted among them with ``quotes``.
+
+    With ``counts`` the figures are counts alone.
+    """
     known = [value for value in values if not _is_missing(value)]
     figures = []
     if missing := len(values) - len(known):
         part = f"{100 * missing / len(values):.1f} %" if sampled else f"{missing:,}"
         figures.append(f"{part} missing")
     with suppress(*USER_ERRORS):  # a value's own hash may fail, and a number may be too large
-        figures += _figures_of_kind(known) if known else []
+        if known and counts:
+            figures += [_distinct(known)]
+        else:
+            figures += _figures_of_kind(known, quotes=quotes) if known else []
     return clip(", ".join(figures), MAX_FIGURES)
 
 
@@ -165,17 +216,22 @@ def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _figures_of_kind(known: list[Any]) -> list[str]:
+def _distinct(known: list[Any]) -> str:
+    distinct = len(set(known))
+    return "all distinct" if distinct == len(known) else f"{distinct:,} distinct"
+
+
+def _figures_of_kind(known: list[Any], *, quotes: bool) -> list[str]:
     kinds = set(map(type, known))
     if kinds == {bool}:
         return [f"{100 * sum(known) / len(known):.3g} % true"]
     if all(issubclass(kind, int | float | Decimal) for kind in kinds) and bool not in kinds:
-        few = kinds == {int} and len(set(known)) <= FEW
+        few = quotes and kinds == {int} and len(set(known)) <= FEW
         return _shares(known) if few else _quantities(known)
     if all(issubclass(kind, date | time | timedelta) for kind in kinds):
         return [f"{cell(min(known))} to {cell(max(known))}"]
     try:
-        return _shares(known)
+        return _shares(known) if quotes else [_distinct(known)]
     except TypeError:  # values without a hash, such as lists
         return [f"of {' | '.join(sorted({type_name(value) for value in known}))}"]
 
@@ -220,11 +276,11 @@ def _shares(known: list[Any]) -> list[str]:
     return parts
 
 
-def _some_rows(table: Table, room: int) -> Iterator[str]:
-    """Write the first rows, and a sample of the others."""
-    head = WHOLE_ROWS if table.rows <= WHOLE_ROWS else HEAD_ROWS
-    first = list(range(min(head, table.rows)))
-    others = _at_random(len(first), table.rows, RANDOM_ROWS)
+def _some_rows(table: Table, room: int, most: int) -> tuple[list[str], int]:
+    """Write the first rows, and a sample of the others; return how many there are as well."""
+    head = table.rows if table.rows <= most else (most + 1) // 2
+    first = list(range(head))
+    others = _at_random(head, table.rows, most - head) if head < table.rows else []
     rows = table.take(first + others, min(len(table.columns), SHOWN_COLUMNS))
     width = len(rows.columns)
     while width > 1 and sum(map(len, list(_lines(table, rows, width))[:3])) > room - 30:
@@ -232,12 +288,13 @@ def _some_rows(table: Table, room: int) -> Iterator[str]:
     names, *lines = _lines(table, rows, width)
     room -= len(names) + 40
     shown = max(_fitting(lines[: len(first)], room), 1)
-    yield "all rows:" if shown == table.rows else f"first {count(shown, 'row')}:"
-    yield from filter(None, [names, *lines[:shown]])
+    written = ["all rows:" if shown == table.rows else f"first {count(shown, 'row')}:"]
+    written += filter(None, [names, *lines[:shown]])
     room -= sum(len(line) + 1 for line in lines[:shown])
     if drawn := _fitting(lines[len(first) :], room):
-        yield f"{count(drawn, 'row')} at random:"
-        yield from lines[len(first) : len(first) + drawn]
+        written.append(f"{count(drawn, 'row')} at random:")
+        written += lines[len(first) : len(first) + drawn]
+    return written, shown + drawn
 
 
 def _fitting(lines: Sequence[str], room: int) -> int:

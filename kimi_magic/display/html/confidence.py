@@ -15,7 +15,7 @@ from kimi_magic.core.messages import TokenLogprob
 from kimi_magic.core.text import clean, clip, count, reveal
 from kimi_magic.display.html.markdown import plain_html
 
-__all__ = ["confidence_html", "confidence_text"]
+__all__ = ["MOST_ROWS", "confidence_html", "confidence_text"]
 
 
 class _Level(NamedTuple):
@@ -54,8 +54,13 @@ _CELL = f"{_HEAD};overflow-wrap:anywhere"
 SETTING = "(setting max_output_chars)"
 
 
-def confidence_html(tokens: Sequence[TokenLogprob], max_chars: int) -> str:
-    """Return a legend, the marked text, and the table; ``max_chars`` is the length of the text."""
+def confidence_html(
+    tokens: Sequence[TokenLogprob], max_chars: int, *, rows: int = MOST_ROWS
+) -> str:
+    """Return a legend, the marked text, and the table of so many rows at most.
+
+    ``max_chars`` is the length of the text.
+    """
     pieces: list[str] = []
     left, shown = max_chars, 0
     for token in tokens:
@@ -69,7 +74,7 @@ def confidence_html(tokens: Sequence[TokenLogprob], max_chars: int) -> str:
     if more := len(tokens) - shown:
         cut = [f'<div style="{_LEGEND}">… {count(more, "more token")} {SETTING} …</div>']
     text = f'<pre style="{_TEXT}">{"".join(pieces)}</pre>'
-    return "\n".join([_legend(), text, *cut, *_table(tokens)])
+    return "\n".join([_legend(), text, *cut, *_table(tokens, rows)])
 
 
 def confidence_text(tokens: Sequence[TokenLogprob]) -> str:
@@ -97,7 +102,7 @@ def _token_html(token: TokenLogprob) -> str:
     return f"<span{title}{style}>{escape(text)}</span>"
 
 
-def _table(tokens: Sequence[TokenLogprob]) -> Iterator[str]:
+def _table(tokens: Sequence[TokenLogprob], most: int) -> Iterator[str]:
     """Yield a folded table of the least likely tokens; nothing where all are likely."""
     unsure = _least_likely(tokens)
     if not unsure:
@@ -107,7 +112,7 @@ def _table(tokens: Sequence[TokenLogprob]) -> Iterator[str]:
         for name in ("Token", "After", "Probability", "Alternatives")
     )
     rows = []
-    for place in unsure[:MOST_ROWS]:
+    for place in unsure[:most]:
         token = tokens[place]
         cells = (
             f"<code>{escape(_named(token.token))}</code>",

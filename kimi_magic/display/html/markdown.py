@@ -15,7 +15,7 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.core.text import clean
+from kimi_magic.core.text import MATHJAX, clean, plain_html
 from kimi_magic.display.html.code import CODE_STYLE, INKS, code_html
 from kimi_magic.display.html.maths import is_typeset
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Blocks", "foreign_html", "parser", "plain_html", "to_html"]
 
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
-_MATHJAX = re.compile(r"[$\\]")
 _TAGS = set(
     "a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"
     " table tbody td th thead tr ul".split()
@@ -73,7 +72,7 @@ def foreign_html(html: str) -> str:
     depths = accumulate(_ELEMENT_STEP.get(tag[:2], 1) for tag in pieces[1::2] if tag not in _VOID)
     if max(depths, default=0) > MAX_HTML_DEPTH:
         return ""
-    pieces[::2] = [_MATHJAX.sub(r"<span>\g<0></span>", text) for text in pieces[::2]]
+    pieces[::2] = [MATHJAX.sub(r"<span>\g<0></span>", text) for text in pieces[::2]]
     return "".join(pieces)
 
 
@@ -103,11 +102,6 @@ def _attribute(_tag: str, name: str, value: str) -> str | None:
         # nh3 leaves brackets in: readers that look for the end of the tag would stop at them.
         return value.replace(">", "%3E").replace("<", "%3C") if _LINK.match(value) else None
     return None if name in {"title", "lang"} else value
-
-
-def plain_html(text: str) -> str:
-    """Escape text that stands outside ``<pre>``, so that MathJax finds no maths in it."""
-    return _MATHJAX.sub(r"<span>\g<0></span>", escape(text))
 
 
 @cache

@@ -27,7 +27,7 @@ const CONTINUABLE = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
  * @property {boolean | null} open the reader's choice, null before there is one
  * @property {string} state of a tool call
  * @property {{call: string, html: string, edited: boolean} | null} run
- * @property {{html: string, seconds: number, shows: boolean} | null} result
+ * @property {{html: string, seconds: number, shows: boolean, recorded: boolean} | null} result
  * @property {string} cut note on text that is not kept
  */
 
@@ -126,6 +126,8 @@ class Turn {
   state = "";
   /** @type {Segment[]} */ segments = [];
   usage = { steps: 0, in: 0, out: 0 };
+  /** @type {{text: string, title: string, usage: string} | null} */ tape = null; // that answers come from
+  /** @type {{text: string, details: string[]} | null} */ sent = null; // what went along
   began = now();
   cut = ""; // note on segments that are not kept
   waits = now(); // since the last change of state
@@ -139,6 +141,7 @@ class Turn {
   /** @type {{text: string, groups: [string, number[]][]} | null} */ vote = null;
   /** @type {HTMLElement | null} */ copier = null; // the button that waits for the answer's text
   /** @type {Replay | null} */ replay = null;
+  /** @type {string} */ mount = ""; // of a replay, the id of its widget
   /** @type {number | null} */ time = null; // of a replay, in seconds of the turn
 
   now() {
@@ -219,10 +222,11 @@ class Turn {
     fresh.tokens += tokens;
   }
 
-  reset({ head, state, usage, segments, cut, age, waits, lanes = {}, lanes_at = 0, vote = null }) {
+  reset({ head, state, usage, segments, cut, age, waits, ...more }) {
+    const { lanes = {}, lanes_at = 0, vote = null, tape = null, sent = null } = more;
     const before = this.segments;
     Object.assign(this, { head, state, usage, cut, lost: false, asked: false });
-    Object.assign(this, { lanesAt: lanes_at, vote });
+    Object.assign(this, { lanesAt: lanes_at, vote, tape, sent });
     for (const [number, whole] of Object.entries(lanes)) {
       const lane = this.lanes.get(+number) ?? new Turn();
       lane.reset(whole);
@@ -269,6 +273,11 @@ class Turn {
     return end.slice(-2 * LATEST).trim().split("\n").at(-1).slice(-LATEST);
   }
 
+  /** The tape that answers come from, a trajectory's included. */
+  get played() {
+    return this.tape ?? [...this.lanes.values()].find((lane) => lane.tape)?.tape ?? null;
+  }
+
   figures() {
     const { usage } = this;
     const estimated = this.all((turn) => turn.fresh.tokens);
@@ -279,6 +288,7 @@ class Turn {
       usage.steps ? `step ${usage.steps + 1}` : "",
       into ? `${count(into)} tokens in` : "",
       out ? `${estimated ? "≈ " : ""}${count(out)} tokens out` : "",
+      this.played && (into || out) ? this.played.usage : "",
       this.rate,
       whole(this.now() - this.began),
     ].filter(Boolean);
@@ -289,6 +299,8 @@ class Turn {
 const CHANGES = {
   reset: (turn, _, op) => turn.reset(op),
   head: (turn, _, op) => Object.assign(turn, { head: op.text }),
+  tape: (turn, _, op) => Object.assign(turn, { tape: op }),
+  sent: (turn, _, op) => Object.assign(turn, { sent: op }),
   state: (turn, _, op) => Object.assign(turn, { state: op.text, waits: turn.now() }),
   usage: (turn, _, op) => turn.endStep(op),
   lanes: (turn, _, op) => turn.beginLanes(op.count),
@@ -490,13 +502,16 @@ class Tool extends Folding {
     this.fold(this.segment.result.shows);
   }
   tick() {
-    const { state, began, seconds, run } = this.segment;
+    const { state, began, seconds, run, result } = this.segment;
     const notes = {
       running: ` · running…${clock(this.drawing.turn.now() - began)}`,
       asked: " · waits for your answer",
       done: ` · ${duration(seconds ?? 0)}`,
       failed: ` · failed after ${duration(seconds ?? 0)}`,
     };
+    if (result?.recorded) {
+      Object.assign(notes, { done: " · recorded result", failed: " · failed · recorded result" });
+    }
     const text = (run?.edited ? " · arguments changed" : "") + (notes[state] ?? "");
     if (this.state.textContent !== text) this.state.textContent = text;
   }
@@ -811,6 +826,7 @@ class Drawing extends Body {
     this.state.setAttribute("role", "status");
     this.clock = make("span", "clock");
     this.figures = make("span", "figures");
+    this.tape = make("span", "tape");
     this.copy = button("Copy", () => {
       turn.copier = this.copy;
       this.send({ copy: true }); // text that came as HTML is not here
@@ -825,9 +841,10 @@ class Drawing extends Body {
     for (const decoration of [this.dot, this.clock]) decoration.ariaHidden = "true";
     const doing = make("span", "doing", [this.dot, this.state, this.clock]);
     const buttons = make("span", "row", [this.copy, this.stop, this.hint]);
-    const footing = make("div", "footing", [doing, this.figures, buttons]);
+    const footing = make("div", "footing", [doing, this.figures, this.tape, buttons]);
     this.end = make("div", "end");
-    const inside = [this.body, this.cut, footing, this.end];
+    this.sent = make("details", "segment kimi-sent");
+    const inside = [this.sent, this.body, this.cut, footing, this.end];
     this.root = make("div", "turn jp-RenderedHTMLCommon", inside);
     el.append(this.root);
     this.made = now();
@@ -838,9 +855,19 @@ class Drawing extends Body {
 
   drawAll() {
     /** @type {Strip | null} */ this.strip = null;
+    this.drawSent();
     this.drawSegments();
     this.addStrip(this.shown[this.turn.lanesAt]?.element ?? null);
     this.drawFooting();
+  }
+
+  /** Show what was sent in a line, folded over the same at length. */
+  drawSent() {
+    const { text = "", details = [] } = this.turn.sent ?? {};
+    this.sent.hidden = !text;
+    const panel = make("div", "panel", details.map((line) => make("div", "", line)));
+    panel.tabIndex = 0; // or keys could not scroll it
+    this.sent.replaceChildren(make("summary", "summary", text), panel);
   }
 
   /** Add the buttons and keys of a replay, if it is one. */
@@ -851,6 +878,10 @@ class Drawing extends Body {
     this.root.insertBefore(this.controls.element, this.end);
     this.root.addEventListener("keydown", (event) => this.controls.press(event));
     this.root.setAttribute("data-lm-suppress-shortcuts", "true"); // arrows would choose a cell
+    // Notebook 7 asks the element that has the focus first: A would insert a cell.
+    this.root.addEventListener("focusin", ({ target }) => {
+      /** @type {Element} */ (target).setAttribute("data-lm-suppress-shortcuts", "true");
+    });
   }
 
   addStrip(before) {
@@ -862,6 +893,7 @@ class Drawing extends Body {
   draw(op) {
     if (op.lane) this.strip?.draw(op);
     else if (op.op === "reset") this.drawAll();
+    else if (op.op === "sent") this.drawSent();
     else if (op.op === "lanes") this.addStrip(null);
     else if (op.op === "vote") this.strip?.describe();
     else if (op.segment === undefined) this.drawFooting();
@@ -872,6 +904,10 @@ class Drawing extends Body {
     const { turn } = this;
     if (this.state.textContent !== turn.state) this.state.textContent = turn.state;
     if (this.cut.textContent !== turn.cut) this.cut.textContent = turn.cut;
+    const { text = "", title = "" } = turn.played ?? {};
+    if (this.tape.textContent !== text) this.tape.textContent = text;
+    this.tape.title = title;
+    this.tape.hidden = !text;
     this.dot.hidden = !!turn.replay;
     this.copy.hidden = !turn.clicks || !!turn.replay || !turn.segments.some((segment) => segment.kind === "answer");
     this.stop.hidden = !turn.clicks || !!turn.replay;
@@ -1090,6 +1126,35 @@ const place = (model, { cell, mount, age, data, metadata }) => {
   return false;
 };
 
+const saving = new WeakSet(); // cells of which a replay is kept out of the file
+
+/**
+ * Save the record alone where a replay is shown: opened again, its widget would be an error.
+ *
+ * The front end takes the file from the cells' own toJSON at the moment of saving.
+ */
+const saveRecord = (model, mount) => {
+  const cells = model.widget_manager?.context?.model?.cells;
+  for (let i = 0; mount && i < (cells?.length ?? 0); i++) {
+    const { sharedModel, outputs } = cells.get(i);
+    let shows = false;
+    for (let j = 0; j < (outputs?.length ?? 0); j++) {
+      shows ||= outputs.get(j).data?.[MOUNT]?.model_id === mount;
+    }
+    if (!shows || saving.has(sharedModel) || !sharedModel?.toJSON) continue;
+    saving.add(sharedModel);
+    const whole = sharedModel.toJSON.bind(sharedModel);
+    sharedModel.toJSON = () => {
+      const cell = whole();
+      const kept = (output) => {
+        const { [MOUNT]: widget, ...data } = output.data ?? {};
+        return widget && data["text/html"] ? { ...output, data } : output;
+      };
+      return cell.outputs ? { ...cell, outputs: cell.outputs.map(kept) } : cell;
+    };
+  }
+};
+
 export default () => {
   const turn = new Turn();
   const page = Math.random().toString(36).slice(2);
@@ -1101,6 +1166,8 @@ export default () => {
     if (message.record && place(model, message.record)) model.send({ placed: true });
     if (message.replay && !turn.replay) {
       turn.replay = new Replay(turn, message.replay, drawings);
+      turn.mount = message.mount;
+      saveRecord(model, turn.mount);
       for (const drawing of drawings) drawing.addControls();
       turn.replay.go(0);
     }
@@ -1146,6 +1213,7 @@ export default () => {
     render({ model, el }) {
       const drawing = new Drawing(turn, el, model);
       drawings.add(drawing);
+      saveRecord(model, turn.mount);
       return () => {
         drawings.delete(drawing);
         if (!drawings.size) turn.replay?.play(false);

@@ -249,6 +249,7 @@ def _result(segment: Segment) -> Op:
     assert segment.result is not None, "asked for where there is one"
     return {
         "html": result_html(segment.result),
+        "recorded": segment.result.recorded,
         "seconds": segment.result.seconds,
         "shows": has_image(segment.result),
     }
