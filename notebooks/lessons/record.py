@@ -218,7 +218,7 @@ def run(lesson: str, mode: str, environment: dict[str, str]) -> nbformat.Noteboo
         if mode == "all" and PLAYED in cell.metadata.get("tags", ()):
             cell.source = ""
     place = {"metadata": {"path": str(HERE)}}
-    client = NotebookClient(notebook, resources=place, record_timing=False)
+    client = NotebookClient(notebook, resources=place, record_timing=False, coalesce_streams=True)
     client.execute(env=os.environ | environment)
     for cell, source in zip(notebook.cells, sources, strict=True):
         cell.source = source
