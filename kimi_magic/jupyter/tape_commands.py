@@ -58,12 +58,14 @@ def describe_tape(notebook: Notebook) -> None:
     if use is None:
         notebook.say(NONE_ON)
         return
-    recordings = len(use.tape.entries())
+    makers = [entry.recording.made_by for entry in use.tape.entries()]
     lead = use.tape.lead
     made = f", made with {lead.model} at {lead.endpoint}" if lead else ""
+    if makers and all(maker.get("scripted") for maker in makers):
+        made = ", scripted: no model made these answers"
     strict, frozen = ", strict" * use.strict, ", frozen tools" * use.frozen_tools
     lines = [
-        f"{use.name}: {count(recordings, 'recorded exchange')}{made}.",
+        f"{use.name}: {count(len(makers), 'recorded exchange')}{made}.",
         f"Mode {use.mode}: {MODES[use.mode]}. Speed: {_speed(use)}{strict}{frozen}.",
         f"So far: {_counts(use)}.",
         *use.tape.problems,
