@@ -27,7 +27,7 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
 SCREENSHOTS = Path(__file__).parent / "screenshots"
-LABEXTENSION = Path(__file__).parent.parent / "labextension"
+LABEXTENSION = Path(__file__).parent.parent / "kimi_magic" / "labextension"
 LONG = 60_000.0  # ms
 
 in_a_browser = [
