@@ -25,6 +25,7 @@ import kimi_magic as kimi, kimi_magic.session
 get_ipython().run_line_magic("load_ext", "kimi_magic")
 kimi_magic.session.current().chats.clear()
 kimi_magic.session.current().last = None
+kimi_magic.session.current().connector.spending.__init__()
 import kimi_magic.tools.decorator
 kimi_magic.tools.decorator.offered.clear()
 kimi.settings.cell_errors.clear()

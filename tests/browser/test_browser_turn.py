@@ -11,6 +11,7 @@ from tests.wire.test_dialects import event
 
 pytestmark = in_a_browser
 
+SHOWN = "details:not(.kimi-sent)"  # the line of what was sent is hidden where it says nothing
 THOUGHT = "Compare the tenths first: 0.11 against 0.9.\n\nSo 9.9, which is 9.90, is the bigger one."
 ANSWER = (
     "**9.9** is bigger, as $9.9 > 9.11$.\n\n| number | tenths |\n|---|---|\n| 9.9 | 9 |\n\n"
@@ -51,7 +52,7 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
     scripted_server.reply(ANSWER, reasoning="Now I know.", stall_after=30)
     bench.strangers.clear()
     bench.run("%%kimi -T monthly,trend,broken\nWhich one is bigger, 9.11 or 9.9?")
-    panel = turn.locator("details").first
+    panel = turn.locator(SHOWN).first
     panel.get_by_text("Compare the").wait_for()
     assert "bigger one" not in panel.inner_text(), "it is seen growing"
     assert panel.get_attribute("open") is not None, "open while it grows"
@@ -59,7 +60,7 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
     bench.shot("1-reasoning")
     scripted_server.go_on()
 
-    card = turn.locator("details").nth(1)
+    card = turn.locator(SHOWN).nth(1)
     card.get_by_text(re.compile(r"running… \d s")).wait_for()
     assert card.locator("summary").inner_text().startswith('monthly(region="north", pause=3)')
     assert panel.get_attribute("open") is None, "folded by itself"
@@ -68,7 +69,7 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
 
     turn.locator("img").wait_for()  # visible: a figure is seen without a click
     assert card.get_attribute("open") is None
-    turn.locator("details").nth(3).get_by_text("failed after").wait_for()
+    turn.locator(SHOWN).nth(3).get_by_text("failed after").wait_for()
     turn.locator("table").wait_for()
     page.evaluate(WATCH)
     assert turn.locator("strong").first.inner_text() == "9.9", "finished blocks are rendered"
@@ -88,9 +89,10 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
 
 
 def test_what_the_reader_opens_stays_open(bench: Bench, scripted_server: ScriptedServer) -> None:
-    scripted_server.reply(ANSWER, reasoning=THOUGHT, stall_after=25)
+    # The rest takes its time: what the reader has opened is told to the kernel meanwhile.
+    scripted_server.reply(ANSWER, reasoning=THOUGHT, stall_after=25, rate=8)
     bench.run("%%kimi\nWhich one?")
-    panel, summary = bench.turn.locator("details"), bench.turn.locator("summary")
+    panel, summary = bench.turn.locator(SHOWN), bench.turn.locator(f"{SHOWN} summary")
     bench.turn.locator(".kimi-answer").get_by_text("is bigger").wait_for()
     assert panel.get_attribute("open") is None
     summary.focus()
@@ -106,7 +108,7 @@ def test_a_setting_keeps_the_reasoning_open(bench: Bench, scripted_server: Scrip
     bench.python("kimi.settings.keep_reasoning_open = True")
     bench.run("%%kimi\nWhich one?")
     bench.turn.locator("table").wait_for()
-    assert bench.turn.locator("details").get_attribute("open") is not None
+    assert bench.turn.locator(SHOWN).get_attribute("open") is not None
     scripted_server.go_on()
     bench.wait_for_record()
     assert bench.record.locator("details").get_attribute("open") is not None

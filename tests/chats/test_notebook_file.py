@@ -137,7 +137,7 @@ def test_a_chat_goes_to_a_notebook_and_comes_back(
     here = session_module.current()
     assert here.ask(here.to_continue("main"), show=False).text == "three."
     assert server.requests[-1].body["messages"][1]["content"] == "And {{ May }}?"
-    assert "functions.forecast:0" in kimi.snippet(again.turns[1].reply)
+    assert "functions.forecast:0" in kimi.snippet(again.turns[1].reply, chat=True)
     place = Place(notebook.cells[2].id, "a run of this kernel")
     assert [turn.prompt for turn in again.before(place)] == ["And {{ May }}?"]
 

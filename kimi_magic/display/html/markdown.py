@@ -15,7 +15,7 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
-from kimi_magic.core.text import MATHJAX, clean, plain_html
+from kimi_magic.core.text import MATHJAX, clean, mend_surrogates, plain_html
 from kimi_magic.display.html.code import CODE_STYLE, INKS, code_html
 from kimi_magic.display.html.maths import is_typeset
 
@@ -80,7 +80,7 @@ def _sanitised(html: str, tags: set[str], attributes: dict[str, set[str]]) -> st
     import nh3
 
     cleaned: str = nh3.clean(
-        html,
+        mend_surrogates(html),  # which nh3, in Rust, cannot encode
         tags=tags,
         attributes=attributes | {"a": {"href"}},
         attribute_filter=_attribute,
