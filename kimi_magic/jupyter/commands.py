@@ -20,8 +20,6 @@ from kimi_magic.core.errors import ConfigError, MagicError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clip, columns, count, why_not_written
-from kimi_magic.jupyter.cell_request import run_line, run_question
-from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, about
 from kimi_magic.jupyter.line_parser import Prompt, parse_prompt, parse_verb
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.jupyter.options import OPTIONS, TAPE_CHOICES, Option
@@ -145,6 +143,8 @@ def help_text(name: str = "") -> str:
     prompt="behind",
 )
 def _ask(notebook: Notebook, line: str) -> Reply | None:
+    from kimi_magic.jupyter.cell_request import run_line
+
     asked = _parse_prompt("ask", line)
     if asked is None:
         return None
@@ -161,6 +161,9 @@ def _ask(notebook: Notebook, line: str) -> Reply | None:
     prompt="between",
 )
 def _fix(notebook: Notebook, line: str) -> Reply | None:
+    from kimi_magic.jupyter.cell_request import run_question
+    from kimi_magic.jupyter.fix_explain import FIX, about
+
     asked = _parse_prompt("fix", line)
     if asked is None:
         return None
@@ -178,6 +181,9 @@ def _fix(notebook: Notebook, line: str) -> Reply | None:
     prompt="between",
 )
 def _explain(notebook: Notebook, line: str) -> Reply | None:
+    from kimi_magic.jupyter.cell_request import run_question
+    from kimi_magic.jupyter.fix_explain import EXPLAIN, about
+
     asked = _parse_prompt("explain", line)
     if asked is None:
         return None
