@@ -15,6 +15,7 @@ _FORM = re.compile(
     r"(?P<sign>\$)?\s*(?P<number>\d{1,12}(?:\.\d{1,9})?|\d{1,3}(?:,\d{3})+)\s*"
     r"(?:(?P<times>[kKmM])(?![a-z]))?\s*(?P<unit>(?i:usd|dollars?|tokens?))?"
 )
+MOST = 999_999_999_999.0
 LEAST = 0.0001  # dollars that four digits can tell
 _TIMES = {"k": 1_000, "m": 1_000_000}
 
@@ -64,8 +65,11 @@ class Budget:
 
     def raised(self, needed: float) -> Budget:
         """Return a budget of twice what is needed, of twice this one at least."""
-        amount = 2 * max(self.amount, needed)
-        return Budget(amount or (1.0 if self.unit == "USD" else 100_000.0), self.unit)
+        amount = min(2 * max(self.amount, needed), MOST)
+        least = 1.0 if self.unit == "tokens" else 0.0
+        if amount <= least:
+            amount = 100_000.0 if self.unit == "tokens" else 1.0
+        return Budget(amount, self.unit)
 
     def __str__(self) -> str:
         return self.said(self.amount)

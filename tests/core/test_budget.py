@@ -67,7 +67,7 @@ def test_what_a_usage_takes() -> None:
     assert Budget(1, "tokens").share_of(usage) == 100
 
 
-@pytest.mark.parametrize("text", ["0 USD", "0.00001 USD", "$2", "999999999999 USD", "0 tokens"])
+@pytest.mark.parametrize("text", ["0 USD", "0.00001 USD", "$2", "500000000000 USD", "0 tokens"])
 @pytest.mark.parametrize("needed", [0.0, 0.0000125, 3.0])
 def test_the_budget_that_is_advised_is_read_and_allows_more(text: str, needed: float) -> None:
     budget = Budget.of(text)
