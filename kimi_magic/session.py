@@ -213,6 +213,7 @@ class Session:
         led = lead.model if lead else None
         return self.connector.may_see(chosen, model or self.settings.model or led)
 
+    @whole_imports()
     def to_continue(self, chat: str) -> TurnRequest:
         """Make the request that continues a chat's latest turn.
 
@@ -434,6 +435,7 @@ class Session:
             news=self.tapes.news,
         )
 
+    @whole_imports()
     def _ask_in_chat(
         self, prompt: Any, *, chat: str, show: bool | None = None, **options: Any
     ) -> Reply:
