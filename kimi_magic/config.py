@@ -227,8 +227,8 @@ class Settings(Configurable):
     summary_values = Enum(
         SUMMARY_VALUES,
         "rows",
-        help="Values in the summaries of variables and cells: rows, figures (sums and counts "
-        "alone) or schema (names, types and counts alone).",
+        help="Values in the summaries of variables and cells: rows, figures (ranges, means "
+        "and counts alone) or schema (names, types and counts alone).",
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:

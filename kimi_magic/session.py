@@ -32,20 +32,6 @@ from kimi_magic.core.turn_record import EndpointFacts, TurnRecord
 from kimi_magic.display.display_hook import leave_out_repr
 from kimi_magic.display.view import Unseen, View, ViewOptions, open_view
 from kimi_magic.secrets.redact import Redactor, redact_logs
-from kimi_magic.turn.approval import asking
-from kimi_magic.turn.dry_run import DryRun, describe_request
-from kimi_magic.turn.request import (
-    CONTINUE,
-    ELSEWHERE,
-    TurnRequest,
-    check_heavy,
-    continuation,
-    judge_request,
-    make_request,
-    request_of,
-)
-from kimi_magic.turn.runner import PreparedTurn, prepare
-from kimi_magic.turn.sinks import JournalSink
 from kimi_magic.turn.tapes_in_use import TapesInUse
 from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import Endpoint
@@ -54,7 +40,10 @@ if TYPE_CHECKING:
     from kimi_magic.chats.journal import Journal, StoredChat
     from kimi_magic.chats.journal_writer import JournalWriter
     from kimi_magic.secrets.keys import Key
+    from kimi_magic.turn.dry_run import DryRun
     from kimi_magic.turn.heavy import HeavyTurn
+    from kimi_magic.turn.request import TurnRequest
+    from kimi_magic.turn.runner import PreparedTurn
 
 __all__ = ["Session", "current"]
 
@@ -121,6 +110,8 @@ class Session:
         KimiError, TurnInterrupted
             After the record was frozen; ``error.reply`` is what had arrived.
         """
+        from kimi_magic.turn.approval import asking
+
         if show is None:
             show = threading.current_thread() is threading.main_thread() and not depth.get()
         self._check_limits()
@@ -195,6 +186,9 @@ class Session:
         KimiError
             The request would be refused.
         """
+        from kimi_magic.turn.dry_run import describe_request
+        from kimi_magic.turn.runner import PreparedTurn
+
         prepared, first = self._prepare(request, ask_for_key=False), []
         if isinstance(prepared, PreparedTurn):
             turn = prepared
@@ -219,6 +213,7 @@ class Session:
         led = lead.model if lead else None
         return self.connector.may_see(chosen, model or self.settings.model or led)
 
+    @whole_imports()
     def to_continue(self, chat: str) -> TurnRequest:
         """Make the request that continues a chat's latest turn.
 
@@ -227,6 +222,8 @@ class Session:
         KimiError
             There is no such turn, or it came to its end.
         """
+        from kimi_magic.turn.request import continuation
+
         return continuation(self.chats.known(chat), Place(*running_cell()))
 
     @property
@@ -291,6 +288,7 @@ class Session:
             No such form, or nothing was sent.
         """
         from kimi_magic.export import leave_out, program_of, write
+        from kimi_magic.turn.request import CONTINUE, ELSEWHERE
 
         earlier = self.chats.peek(reply.chat).turns if reply.chat else ()
         filled = [t for each in (reply, *(turn.reply for turn in earlier)) for t in each.filled]
@@ -404,6 +402,8 @@ class Session:
     def _prepare(
         self, request: TurnRequest, *, ask_for_key: bool = True
     ) -> PreparedTurn | HeavyTurn:
+        from kimi_magic.turn.request import check_heavy, judge_request
+
         check_heavy(request)
         turn = self._prepare_one(request, ask_for_key=ask_for_key)
         if request.heavy is None and not request.attempts:
@@ -421,6 +421,8 @@ class Session:
 
     @whole_imports()
     def _prepare_one(self, request: TurnRequest, *, ask_for_key: bool = True) -> PreparedTurn:
+        from kimi_magic.turn.runner import prepare
+
         return prepare(
             request,
             settings=self.settings,
@@ -433,9 +435,12 @@ class Session:
             news=self.tapes.news,
         )
 
+    @whole_imports()
     def _ask_in_chat(
         self, prompt: Any, *, chat: str, show: bool | None = None, **options: Any
     ) -> Reply:
+        from kimi_magic.turn.request import make_request
+
         return self.ask(make_request(prompt, chat=chat, **options), show=show)
 
     def _open_view(self, options: ViewOptions, request: TurnRequest) -> View:
@@ -457,6 +462,8 @@ class Session:
 
     def _spelled_out(self, turn: ChatTurn) -> ChatTurn:
         """Return a turn whose request names what the settings chose for it."""
+        from kimi_magic.turn.request import TurnRequest, request_of
+
         request = turn.request
         if not isinstance(request, TurnRequest):
             return turn
@@ -494,6 +501,8 @@ class Session:
         writer = None if request.no_history else self.journal_writer
         if writer is None:
             return []
+        from kimi_magic.turn.sinks import JournalSink
+
         shown = None if isinstance(view, Unseen) else view
         return [JournalSink(writer, notebook_path(), shown)]
 

@@ -180,3 +180,16 @@ print(*[name for name in {HEAVY.split()!r} if name in sys.modules and name not i
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == ""
+
+
+def test_loading_the_extension_loads_nothing_of_a_turn() -> None:
+    code = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+InteractiveShell.instance().run_line_magic("load_ext", "kimi_magic")
+rooms = ("turn", "tools", "export", "lab", "schema", "testing")
+names = (name.split(".") for name in sys.modules if name.startswith("kimi_magic."))
+print(*[".".join(name) for name in names if name[1] in rooms and name[2:]])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["kimi_magic.turn.tapes_in_use"]

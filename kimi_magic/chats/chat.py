@@ -194,7 +194,8 @@ class Chat:
         return next(earlier, len(self._turns))
 
     def __repr__(self) -> str:
-        return f"<Chat {self.name!r}: {len(self._turns)} turns, {self.usage.total_tokens:,} tokens>"
+        turns = count(len(self._turns), "turn")
+        return f"<Chat {self.name!r}: {turns}, {self.usage.total_tokens:,} tokens>"
 
 
 class Chats:

@@ -18,6 +18,11 @@ __all__ = ["Cell", "attached_cell", "cell_blocks", "parse_numbers", "read_cell"]
 
 MAX_CELLS = 100
 _RANGE = re.compile(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", re.ASCII)
+# A terminal's IPython prints tracebacks, so that they are outputs as well.
+_PRINTED_ERROR = re.compile(
+    r"^(?:-{60,}\n\S+ +Traceback \(most recent call last\)\n|  (?:Cell In\[\d+\]|File ).*\n).*\Z",
+    re.DOTALL | re.MULTILINE,
+)
 _USAGE = "Write the numbers of cells: `--cells 3`, `--cells 3-5`, `--cells 1,4-6`."
 
 
@@ -49,17 +54,28 @@ def parse_numbers(text: str) -> list[int]:
 
 
 def read_cell(number: int, shell: Any, errors: Mapping[int, str]) -> Cell:
-    """Find a cell in the shell's history."""
+    """Find a cell in the shell's history.
+
+    Raises
+    ------
+    PromptError
+        There is none of that number.
+    """
     history = shell.history_manager
     sources = history.input_hist_raw
     if not 0 < number < len(sources):
-        raise PromptError(f"No cell In[{number}] has run in this kernel.\n{_USAGE}")
+        latest = len(sources) - 2  # the last one is running
+        known = f"The latest is In[{latest}]." if latest > 0 else "None has run before this one."
+        raise PromptError(f"No cell In[{number}] has run in this kernel. {known}")
     # IPython keeps all outputs since 9.1; before, only the value of the last expression.
     recorded = getattr(history, "outputs", {}).get(number)
     if recorded:
         outputs = [_text(output.bundle) for output in recorded]
     else:
         outputs = [summarize(history.output_hist[number])] if number in history.output_hist else []
+    error = errors.get(number, "")
+    if error and outputs:
+        outputs[-1] = _PRINTED_ERROR.sub("", outputs[-1]).strip("\n")
     images = [
         output.bundle[kind]
         for output in recorded or ()
@@ -68,8 +84,7 @@ def read_cell(number: int, shell: Any, errors: Mapping[int, str]) -> Cell:
     ]
     texts = tuple(filter(None, outputs))
     outlines: Mapping[int, str] = getattr(errors, "outlines", {})
-    error, outline = errors.get(number, ""), outlines.get(number, "")
-    return Cell(number, sources[number], texts, error, tuple(images), outline)
+    return Cell(number, sources[number], texts, error, tuple(images), outlines.get(number, ""))
 
 
 def _text(bundle: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ Evaluate = Callable[[str], object]
 
 MAX_QUOTED = 120
 MAX_WORDS = 100  # characters of a value that counts as a word of the prompt, not as data
+MAX_NAMES = 8  # the same for the summary of a value that is no text, such as None
 MAX_MESSAGE = 500
 
 _OPENING = re.compile(r"\\?\{\{")
@@ -112,12 +113,16 @@ def fill(
         else:
             value = _evaluated(piece, evaluate)
             image = draw(value) if draw else None
-            found = Summary("") if image else _inline(value, tokens, detail)
+            plain = None if image else _plain(value, tokens)
+            found = Summary(plain or "")
+            if image is None and plain is None:
+                found = summary_of(value, tokens=tokens, detail=detail)
             filled.append(image or found.text)
-            if texts is not None and ("\n" in found.text or len(found.text) > MAX_WORDS):
+            most = MAX_WORDS if plain is not None else MAX_NAMES
+            if texts is not None and ("\n" in found.text or len(found.text) > most):
                 texts.append(found.text)
             if attached is not None:
-                note = "a picture" if image else detail.note if found.of is not None else ""
+                note = "a picture" if image else detail.note if plain is None else ""
                 rows = (None, None) if note else (found.shown, found.of)
                 name = cut(" ".join(piece.source.split()), MAX_QUOTED)
                 attached.append(Attached("expression", name, *rows, note, found.personal))
@@ -206,15 +211,15 @@ def message_of(error: BaseException) -> str:
     return cut(f"{name}: {text}" if text else name, MAX_MESSAGE)
 
 
-def _inline(value: object, tokens: int, detail: Detail) -> Summary:
-    """Write a value as part of a sentence: texts and numbers unchanged."""
+def _plain(value: object, tokens: int) -> str | None:
+    """Write a text or a number as part of a sentence; None for what gets a summary."""
     kind: Any = type(value)
     if issubclass(kind, str) and not hasattr(kind, "_repr_llm_"):
-        return Summary(str.__str__(value))
+        return str.__str__(value)
     if issubclass(kind, _SCALARS):
         with suppress(*USER_ERRORS):  # an integer of too many digits
-            return Summary(cut(str(value), tokens * CHARS_PER_TOKEN))
-    return summary_of(value, tokens=tokens, detail=detail)
+            return cut(str(value), tokens * CHARS_PER_TOKEN)
+    return None
 
 
 def in_namespace(namespace: Mapping[str, object], **more: object) -> Evaluate:

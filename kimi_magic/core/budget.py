@@ -15,6 +15,8 @@ _FORM = re.compile(
     r"(?P<sign>\$)?\s*(?P<number>\d{1,12}(?:\.\d{1,9})?|\d{1,3}(?:,\d{3})+)\s*"
     r"(?:(?P<times>[kKmM])(?![a-z]))?\s*(?P<unit>(?i:usd|dollars?|tokens?))?"
 )
+MOST = 999_999_999_999.0
+LEAST = 0.0001  # dollars that four digits can tell
 _TIMES = {"k": 1_000, "m": 1_000_000}
 
 
@@ -59,7 +61,15 @@ class Budget:
     @property
     def text(self) -> str:
         """The budget as a setting."""
-        return f"{self.amount:g} USD" if self.unit == "USD" else f"{self.amount:.0f} tokens"
+        return f"{_written(self.amount)} USD" if self.unit == "USD" else f"{self.amount:.0f} tokens"
+
+    def raised(self, needed: float) -> Budget:
+        """Return a budget of twice what is needed, of twice this one at least."""
+        amount = min(2 * max(self.amount, needed), MOST)
+        least = 1.0 if self.unit == "tokens" else 0.0
+        if amount <= least:
+            amount = 100_000.0 if self.unit == "tokens" else 1.0
+        return Budget(amount, self.unit)
 
     def __str__(self) -> str:
         return self.said(self.amount)
@@ -68,4 +78,11 @@ class Budget:
 def dollars(amount: float) -> str:
     """Write an amount of money to the cent or, where that would say too little, more closely."""
     is_whole = amount >= 1 or round(amount, 2) == amount
-    return f"${amount:,.2f}" if is_whole else f"${amount:.4f}"
+    if is_whole:
+        return f"${amount:,.2f}"
+    return f"${amount:.4f}" if amount >= LEAST else f"${_written(amount)}"
+
+
+def _written(amount: float) -> str:
+    """Write a number without an exponent, which `Budget.of` does not read."""
+    return f"{amount:.9f}".rstrip("0").rstrip(".")

@@ -204,7 +204,8 @@ class Timeline:
         if event.step != self._step:
             self._step = event.step
             self._finish_all(ops)
-        if event.sent and not self.agreement:  # the aggregation's request is one of our own
+        # The aggregation's request is one of our own, and that of a retry is the same.
+        if event.sent and event.sent != self.sent and not self.agreement:
             self.sent = event.sent
             ops += filter(None, [self._sent_op()])
         if not self.lanes or self.agreement:

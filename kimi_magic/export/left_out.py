@@ -9,6 +9,7 @@ from dataclasses import replace
 from kimi_magic.core.messages import Message, Part, TextPart, join_parts
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clip, count
+from kimi_magic.core.turn_record import TurnRecord
 
 __all__ = ["leave_out"]
 
@@ -44,19 +45,27 @@ def leave_out(
 
     ``values`` are the texts that stand in prompts for the values of expressions.
     """
-    record, notes = reply.record, []
+    holes = None if with_data else _Holes(values)
+    record, earlier = _less(reply.record, holes, chat=chat)
+    attempts = tuple(
+        replace(each, record=_less(each.record, holes, chat=chat)[0]) for each in reply.trajectories
+    )
+    notes = [HISTORY.format(count(earlier, "earlier message"))] if earlier else []
+    if holes and holes.names:
+        notes.append(DATA.format(", ".join(dict.fromkeys(holes.names))))
+    return replace(reply, record=record, attempts=attempts), notes
+
+
+def _less(record: TurnRecord, holes: _Holes | None, *, chat: bool) -> tuple[TurnRecord, int]:
+    """Return a record without what is left out, and how many earlier messages that are."""
     sent, rest = list(record.messages[: record.sent]), record.messages[record.sent :]
+    earlier = 0
     if not chat:
         alone = [m for m in sent[:-1] if m.role == "system"] + sent[-1:]
-        if earlier := len(sent) - len(alone):
-            notes.append(HISTORY.format(count(earlier, "earlier message")))
-        sent = alone
-    if not with_data:
-        holes = _Holes(values)
+        earlier, sent = len(sent) - len(alone), alone
+    if holes is not None:
         sent = [holes.message(message) for message in sent]
-        if holes.names:
-            notes.append(DATA.format(", ".join(dict.fromkeys(holes.names))))
-    return replace(reply, record=replace(record, messages=(*sent, *rest), sent=len(sent))), notes
+    return replace(record, messages=(*sent, *rest), sent=len(sent)), earlier
 
 
 class _Holes:

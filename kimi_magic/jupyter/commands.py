@@ -20,8 +20,6 @@ from kimi_magic.core.errors import ConfigError, MagicError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clip, columns, count, why_not_written
-from kimi_magic.jupyter.cell_request import run_line, run_question
-from kimi_magic.jupyter.fix_explain import EXPLAIN, FIX, about
 from kimi_magic.jupyter.line_parser import Prompt, parse_prompt, parse_verb
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.jupyter.options import OPTIONS, TAPE_CHOICES, Option
@@ -32,6 +30,8 @@ __all__ = ["REGISTRY", "Verb", "help_text", "run_verb", "split_verb"]
 Run = Callable[[Notebook, str], Reply | None]
 HELP = Option(("-h", "--help"), "show the help of this verb")
 MAX_QUOTED = 80
+_ONE_CELL = re.compile(r"(?:In\s*\[(\d{1,9})\]|(\d{1,9}))(?=\s|$)", re.ASCII)
+_SEVERAL_CELLS = re.compile(r"\d[\d\s,-]*[,-][\d\s,-]*$", re.ASCII)
 _ENDS_OPTIONS = re.compile(r"^--\s+")
 
 
@@ -89,7 +89,8 @@ def run_verb(notebook: Notebook, line: str) -> Reply | None:
     known = REGISTRY[name]
     if not known.prompt:  # which reads its options itself
         words = rest.partition("{")[0]  # a tool's arguments are JSON
-        wanted, _ = parse_verb(name, words, (*known.options, HELP), sys.maxsize)
+        most = 0 if known.usage == name else sys.maxsize
+        wanted, _ = parse_verb(name, words, (*known.options, HELP), most)
         if wanted["help"]:
             print(help_text(name))
             return None
@@ -108,8 +109,12 @@ def split_verb(line: str) -> tuple[str, str]:
         return "help", rest
     asked = clip(" ".join(line.split()), MAX_QUOTED)
     guess = f"To ask one line: `%kimi ask {asked}`."
-    near = get_close_matches(name, REGISTRY, n=1)
-    if near and len(rest.split()) <= len(REGISTRY[near[0]].completes):
+    near = get_close_matches(name.lower(), REGISTRY, n=1)
+    if name.startswith("-"):
+        guess = f"Options stand behind a verb: `%kimi ask {name:.60} …`."
+    elif near and REGISTRY[near[0]].prompt and rest:
+        guess = f"Did you mean `%kimi {near[0]} {clip(rest, MAX_QUOTED)}`? {guess}"
+    elif near and len(rest.split()) <= len(REGISTRY[near[0]].completes):
         guess = f"Did you mean `%kimi {near[0]}`? {guess}"
     raise MagicError(f"%kimi has no verb {name!r:.60}. {guess} `%kimi help` lists the verbs.")
 
@@ -145,6 +150,8 @@ def help_text(name: str = "") -> str:
     prompt="behind",
 )
 def _ask(notebook: Notebook, line: str) -> Reply | None:
+    from kimi_magic.jupyter.cell_request import run_line
+
     asked = _parse_prompt("ask", line)
     if asked is None:
         return None
@@ -161,6 +168,9 @@ def _ask(notebook: Notebook, line: str) -> Reply | None:
     prompt="between",
 )
 def _fix(notebook: Notebook, line: str) -> Reply | None:
+    from kimi_magic.jupyter.cell_request import run_question
+    from kimi_magic.jupyter.fix_explain import FIX, about
+
     asked = _parse_prompt("fix", line)
     if asked is None:
         return None
@@ -178,19 +188,25 @@ def _fix(notebook: Notebook, line: str) -> Reply | None:
     prompt="between",
 )
 def _explain(notebook: Notebook, line: str) -> Reply | None:
+    from kimi_magic.jupyter.cell_request import run_question
+    from kimi_magic.jupyter.fix_explain import EXPLAIN, about
+
     asked = _parse_prompt("explain", line)
     if asked is None:
         return None
     options, words = asked
-    number, _, rest = words.partition(" ")
-    if number.isdecimal():
-        words = rest.strip()
-    elif words == "last":
-        raise MagicError("Which cell? `%kimi explain` takes its number, or none for the last one.")
     latest = len(notebook.shell.history_manager.input_hist_raw) - 2  # the last one is this cell
-    if not number.isdecimal() and latest < 1:
+    if named := _ONE_CELL.match(words):
+        chosen, words = int(named[1] or named[2]), words[named.end() :].strip()
+    elif words == "last" or _SEVERAL_CELLS.match(words):
+        raise MagicError(
+            "Which cell? `%kimi explain` takes the number of one, or none for the last one; "
+            "--cells 3-5 attaches others."
+        )
+    elif latest < 1:
         raise MagicError("No cell has run before this one.")
-    chosen = int(number) if number.isdecimal() else latest
+    else:
+        chosen = latest
     question = about(notebook, chosen, EXPLAIN, words)
     return run_question(notebook, options, question, puts_code=False)
 

@@ -11,7 +11,6 @@ from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.reply import Reply
-from kimi_magic.jupyter.cell_request import run_cell
 from kimi_magic.jupyter.commands import help_text, run_verb
 from kimi_magic.jupyter.line_parser import parse_line
 from kimi_magic.jupyter.notebook import Notebook
@@ -66,6 +65,8 @@ class KimiMagics(Settings, Magics):
             if options["help"]:
                 print(help_text())
                 return None
+            from kimi_magic.jupyter.cell_request import run_cell
+
             return run_cell(self.notebook, options, cell)
 
     kimi.__doc__ = f"{kimi.__doc__}\n\n{help_text()}"  # `%%kimi?` shows it

@@ -16,10 +16,10 @@ from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import count, escape_hidden, reveal
 from kimi_magic.display.view import ViewOptions
 from kimi_magic.session import Session
-from kimi_magic.turn.request import TurnRequest
 
 if TYPE_CHECKING:
     from kimi_magic.context.cells import Cell
+    from kimi_magic.turn.request import TurnRequest
 
 __all__ = ["Notebook"]
 

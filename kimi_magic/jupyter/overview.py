@@ -26,18 +26,21 @@ OPTION_GROUPS: Mapping[str, tuple[str, str]] = {
     "Chat": ("chat fresh no_history", "%%kimi -c review --fresh"),
     "Tools": ("tool no_tools max_steps approve", "%%kimi -T forecast,plot --approve ask"),
     "Answer": (
-        "out format schema hide_reasoning usage",
+        "out format schema hide_reasoning usage help",
         "%%kimi -o answer --schema 'name, age int'",
     ),
     "Several attempts": ("heavy judge until_agree", "%%kimi --heavy 4 --until-agree 3"),
+    "Recorded answers": ("tape strict frozen_tools again", "%%kimi --tape lesson.tape --strict"),
 }
 VERB_GROUPS: Mapping[str, str] = {
     "Ask": "ask fix explain continue",
     "Chats": "chats chat reset resume load save",
     "Turns of all notebooks": "log show forget",
     "Tools": "tools tool",
-    "Models": "models endpoints",
+    "Models and what they use": "models endpoints usage",
+    "Recorded answers": "tape keep",
     "Turns as programs, side by side, played back": "snippet compare step",
+    "Help": "help",
 }
 OTHERS = "Others"
 

@@ -107,7 +107,7 @@ class Spending:
                 spent=budget.said(spent),
                 under_way=f", {count(under_way, 'request')} under way" if under_way else "",
                 more=f", about {budget.said(more)} for the next request" if more else "",
-                raised=replace(budget, amount=2 * max(budget.amount, spent, more)).text,
+                raised=budget.raised(max(spent, more)).text,
             )
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
-from kimi_magic.wire.spending import Meter, Spending
+from kimi_magic.wire.spending import Account, Meter, Spending
 
 COUNTED = {"prompt_tokens": 80, "completion_tokens": 20, "total_tokens": 100}
 
@@ -207,6 +208,22 @@ def test_the_list(server: ScriptedServer, session: Session) -> None:
     assert rows[4] == "in all 4 320 0 80 $0.1120".split()
     assert listed.endswith("Budget: $1.00, $0.8880 left.")
     assert describe_usage({}, None) == "Nothing was used yet in this session."
+
+
+def test_the_sum_of_what_is_partly_unknown() -> None:
+    """Input: accounts with and without prices. Holds: their sum does not pass for all of it."""
+    known = Account("main", "m", "paid")
+    unknown = Account("main", "m", "lab", is_priced=False)
+    used, free = Usage(80, 20, cost=0.5, requests=1), Usage(80, 20, requests=1)
+    sums = [
+        describe_usage(accounts, None).split("in all")[1].splitlines()[0].split(maxsplit=4)[4]
+        for accounts in (
+            {known: used, replace(known, chat=None): used},
+            {known: used, unknown: free},
+            {unknown: free, replace(unknown, chat=None): free},
+        )
+    ]
+    assert sums == ["$1.00", "$0.50 + unknown", "unknown"]
 
 
 def test_a_budget_of_the_environment(

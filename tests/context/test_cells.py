@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,6 +120,24 @@ def test_without_ipythons_record_of_outputs_the_value_is_summarised() -> None:
     for number in (0, 3, -1):
         with pytest.raises(PromptError, match=r"No cell In\[-?\d\] has run"):
             read_cell(number, shell, {})
+
+
+@pytest.mark.parametrize("source", ["print('before'); 1/0", "print('before') if 1 else else"])
+def test_a_terminals_traceback_is_no_output(source: str) -> None:
+    code = f"""
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
+from kimi_magic.context.cell_errors import CellErrors
+from kimi_magic.context.cells import read_cell
+shell = TerminalInteractiveShell.instance()
+errors = CellErrors()
+shell.events.register("post_run_cell", errors.record)
+shell.run_cell({source!r}, store_history=True)
+shell.run_cell("1", store_history=True)
+print("FOUND", [read_cell(1, shell, errors).outputs, errors[1].count("Error: ")])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    outputs = "('before',)" if "1/0" in source else "()"
+    assert f"FOUND [{outputs}, 1]" in ran.stdout
 
 
 def test_in_a_kernel(kernel: Kernel) -> None:

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.context.template import Expression, expand, in_namespace, parse
+from kimi_magic.context.summaries.detail import Detail
+from kimi_magic.context.template import Expression, expand, fill, in_namespace, parse
 from kimi_magic.core.errors import KimiError, PromptError
+from kimi_magic.core.sent import Attached
 from kimi_magic.testing import ScriptedServer
 from tests.kernels import Kernel
 
@@ -279,3 +281,18 @@ def test_the_option_and_the_setting_bound_what_an_expression_becomes(
     limits = [50 * 4, 400 * 4, 20 * 4, 90 * 4]
     assert all(length <= limit for length, limit in zip(lengths, limits, strict=True))
     assert lengths[2] < lengths[0] < lengths[3] <= lengths[1]
+
+
+def test_what_is_told_of_values_that_are_summarised() -> None:
+    attached: list[Attached] = []
+    texts: list[str] = []
+    space = {"d": {"k": "Ann Smith"}, "who": "Ann", "n": 3, "nothing": None}
+    pieces = parse("{{ d }} {{ who }} {{ n }} {{ nothing }}")
+    evaluate = in_namespace(space)
+    filled = fill(pieces, evaluate, detail=Detail("schema"), attached=attached, texts=texts)
+    assert "Smith" not in str(filled)
+    notes = [str(each) for each in attached]
+    assert notes == ["d (types only)", "who", "n", "nothing (types only)"]
+    texts.clear()
+    fill(pieces, evaluate, texts=texts)
+    assert texts == ["{'k': 'Ann Smith'}"], "a program leaves it out; words stay in the prompt"

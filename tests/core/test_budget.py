@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.core.budget import Budget
+from kimi_magic.core.budget import Budget, dollars
 from kimi_magic.core.messages import Usage
 
 
@@ -65,3 +65,21 @@ def test_what_a_usage_takes() -> None:
     usage = Usage(70, 30, cost=0.25)
     assert Budget(1, "USD").share_of(usage) == 0.25
     assert Budget(1, "tokens").share_of(usage) == 100
+
+
+@pytest.mark.parametrize("text", ["0 USD", "0.00001 USD", "$2", "500000000000 USD", "0 tokens"])
+@pytest.mark.parametrize("needed", [0.0, 0.0000125, 3.0])
+def test_the_budget_that_is_advised_is_read_and_allows_more(text: str, needed: float) -> None:
+    budget = Budget.of(text)
+    assert budget is not None
+    raised = Budget.of(budget.raised(needed).text)
+    assert raised is not None
+    assert raised.amount > budget.amount
+    assert raised.amount >= needed or raised.unit == "tokens"
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"), [(0, "$0.00"), (0.00001, "$0.00001"), (0.0125, "$0.0125"), (1.5, "$1.50")]
+)
+def test_small_amounts_of_money_are_told(amount: float, said: str) -> None:
+    assert dollars(amount) == said

@@ -24,6 +24,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.messages import Step
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clean
 from kimi_magic.display.timeline import Timeline
 from tests.turns import OPENING, STOP, make_reply, pieces
@@ -38,6 +39,16 @@ def fold(*events: Event, **options: Any) -> Timeline:
 
 def shown(timeline: Timeline) -> list[tuple[str, str]]:
     return [(segment.kind, segment.text) for segment in timeline.segments]
+
+
+def test_a_retry_sends_the_same_and_says_so_once() -> None:
+    timeline, sent = Timeline(), Sent(4, 30, earlier=2)
+    ops: list[Any] = []
+    for attempt in (1, 2, 3):
+        ops += timeline.apply(RequestStarted(1, attempt, sent))
+    assert [op["op"] for op in ops].count("sent") == 1
+    ops = timeline.apply(RequestStarted(1, 4, Sent(3, 20, earlier=1)))
+    assert [op["op"] for op in ops].count("sent") == 1
 
 
 def test_states_follow_the_turn() -> None:

@@ -53,6 +53,19 @@ def test_one_turn_is_the_prompt_below_its_system_prompt() -> None:
     assert notes == []
 
 
+def test_data_and_history_of_trajectories_go_as_well() -> None:
+    one = turn(f"{variable_blocks(ROWS)}\n\nWho is last?")
+    heavy = replace(one, record=replace(one.record, trajectories=(one.record,) * 2))
+    alone, notes = leave_out(heavy, chat=False, with_data=False)
+    assert [len(texts(each)) for each in alone.trajectories] == [2, 2]
+    assert "Ann" not in "".join(text for each in alone.trajectories for text in texts(each))
+    assert len(notes) == 2
+    for form in FORMS:
+        written = write(program_of(alone, [], prompt="{problem} {attempts}", chars=100), form)
+        assert "Ann" not in written
+        assert "Who is last?" in written
+
+
 def test_data_become_placeholders() -> None:
     cells = [
         Cell(3, "df.head()  # Its output:", ("Ann  ann@example.org\n```\nrows",)),

@@ -47,7 +47,18 @@ def test_the_options_of_a_verb_are_in_its_help() -> None:
     [
         ("%kimi chat --al", "Did you mean --all? `%kimi help chat` shows its usage."),
         ("%kimi chat one two", "'two' is one word too many"),
-        ("%kimi explain last", "takes its number"),
+        ("%kimi chats one", "'one' is one word too many"),
+        ("%kimi usage today", "'today' is one word too many"),
+        ("%kimi explain last", "takes the number of one"),
+        ("%kimi explain 3-5", "--cells 3-5 attaches others"),
+        ("%kimi explain 1, 2", "--cells 3-5 attaches others"),
+        (
+            "%kimi explain In[99] briefly",
+            "No cell In[99] has run in this kernel. The latest is In[",
+        ),
+        ("%kimi --dry-run ask hi", "Options stand behind a verb: `%kimi ask --dry-run …`."),
+        ("%kimi ASK it", "Did you mean `%kimi ask it`? To ask one line: `%kimi ask ASK it`."),
+        ("%kimi fxi use polars", "Did you mean `%kimi fix use polars`?"),
         ("%kimi help rest", "Did you mean `%kimi reset`"),
     ],
 )

@@ -101,20 +101,29 @@ def _of_library(frame: Any, name: str) -> str:
 def _frame(frame: Any, title: str, names: Sequence[object] | None = None) -> Table:
     native = frame.to_native()
     dtypes = native.dtypes if hasattr(native, "dtypes") else native.schema.types
-    return _table(frame, title, list(zip(names or frame.columns, dtypes, strict=True)))
+    # pandas names the axis of the columns where their labels come from the data: in a pivot table.
+    axis = getattr(getattr(native, "columns", None), "names", ())
+    of = ", ".join(label(name) for name in axis if name is not None)
+    return _table(
+        frame, title, list(zip(names or frame.columns, dtypes, strict=True)), labels_of=of
+    )
 
 
 def _column(series: Any, name: str) -> Table:
     native = series.to_native()
-    title = _of_library(series, name)
-    if series.name not in (None, ""):
-        title += f" {label(series.name)}"
+    own = "" if series.name in (None, "") else label(series.name)
     dtype = native.dtype if hasattr(native, "dtype") else native.type
-    return _table(series, title, [(series.name, dtype)], single=True)
+    return _table(series, _of_library(series, name), [(series.name, dtype)], single=True, name=own)
 
 
 def _table(
-    data: Any, title: str, columns: Sequence[tuple[object, object]], *, single: bool = False
+    data: Any,
+    title: str,
+    columns: Sequence[tuple[object, object]],
+    *,
+    single: bool = False,
+    name: str = "",
+    labels_of: str = "",
 ) -> Table:
     import narwhals as nw
 
@@ -136,7 +145,7 @@ def _table(
             return Rows(labels, [[column[i] for i in at] for column in _columns(part)])
         return Rows(labels, [_values(column) for column in _columns(part)])
 
-    return Table(title, len(data), columns, take, named, notes, single)
+    return Table(title, len(data), columns, take, named, notes, single, name, labels_of)
 
 
 def _columns(data: Any) -> Iterable[Any]:

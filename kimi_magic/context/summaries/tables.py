@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from itertools import accumulate
@@ -46,6 +47,13 @@ MAX_FIGURES = 200
 NARROW = 800  # characters; below, there is no room for figures
 FEW = 5
 MANY = 60
+INDEX, LABELS = "index", "labels of the columns"
+
+# Types with their categories: polars has Enum(categories=['a']), DuckDB ENUM('a'). They may be
+# members of other types.
+_ENUM = re.compile(
+    r"""\b(enum\d*)\((?:[^()'"]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")*\)""", re.IGNORECASE
+)
 
 Columns = Sequence[tuple[object, object]]  # names and dtypes
 
@@ -73,6 +81,8 @@ class Table:
     index: str = ""  # the name of the rows' labels
     notes: tuple[str, ...] = ()  # further lines of the description
     single: bool = False  # a column on its own
+    name: str = ""  # of a column on its own, which is a value where it is a row of a frame
+    labels_of: str = ""  # the name of what the columns' labels are values of, as in a pivot table
 
 
 def describe_table(table: Table, limit: int) -> str:
@@ -83,8 +93,14 @@ def describe_table(table: Table, limit: int) -> str:
 def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
     """Describe a table in this detail, and tell how many rows are shown."""
     values = detail.values == "rows"
+    hides_labels = not values and _has_values_for_labels(table)
+    if not values:
+        table = _without_values(table, labels=hides_labels)
     names = [f"index: {table.index}"] if table.index else []
     lines = [heading(table), *(table.notes if values else names)]
+    if hides_labels:
+        of = f" of {table.labels_of}" if table.labels_of else ""
+        lines.append(f"the labels of the columns are values{of} and not shown")
     room = limit - sum(len(line) + 1 for line in lines)
     counts = table.rows > detail.rows if values else detail.values == "figures"
     personal = _personal(table)
@@ -114,23 +130,67 @@ def _personal(table: Table) -> tuple[tuple[str, str], ...]:
     found = []
     with suppress(*USER_ERRORS):
         rows = table.take(_at_random(0, table.rows, SAMPLE), width)
-        for (name, _), values in zip(table.columns, rows.columns, strict=False):
+        named = [*_index_levels(table, rows.labels)]
+        named += zip([name for name, _ in table.columns], rows.columns, strict=False)
+        for name, values in named:
             if kind := kind_of(name, values):
                 found.append((clip(label(name), MAX_CELL), kind))
+        if kind := _kind_of_labels(table):
+            found.append((LABELS, kind))
     return tuple(found)
+
+
+def _index_levels(table: Table, labels: Sequence[Any]) -> Iterator[tuple[object, Sequence[object]]]:
+    """Yield the rows' labels by the name of their level."""
+    if not all(type(label) is tuple for label in labels):
+        yield table.index or INDEX, labels
+        return
+    names = table.index.split(", ")
+    levels = list(zip(*labels, strict=True))
+    yield from zip(
+        names if len(names) == len(levels) else [INDEX] * len(levels), levels, strict=True
+    )
+
+
+def _kind_of_labels(table: Table) -> str:
+    """Return what the labels of the columns seem to hold; "" for nothing personal."""
+    labels = [name for name, _ in table.columns[:MANY]]
+    return kind_of("", labels) if len(labels) >= FEW else ""
+
+
+def _has_values_for_labels(table: Table) -> bool:
+    """Return True where the labels of the columns are data, as far as one can tell."""
+    if table.single:
+        return False
+    parts = [
+        part for name, _ in table.columns for part in (name if type(name) is tuple else [name])
+    ]
+    named = all(
+        issubclass(type(part), str | int) or hasattr(type(part), "__index__") for part in parts
+    )
+    return bool(table.labels_of) or not named or bool(_kind_of_labels(table))
+
+
+def _without_values(table: Table, *, labels: bool) -> Table:
+    """Return the table without the name of a lone column and, with ``labels``, those of all."""
+    if not labels:
+        return replace(table, name="")
+    numbered = [(f"column {n}", dtype) for n, (_, dtype) in enumerate(table.columns, 1)]
+    return replace(table, columns=numbered)
 
 
 def heading(table: Table) -> str:
     """Return the first line: the table's type and size."""
     if table.single:
-        return f"{table.title}, {count(table.rows, 'row')}, dtype {dtype_name(table.columns[0][1])}"
+        title = f"{table.title} {table.name}" if table.name else table.title
+        return f"{title}, {count(table.rows, 'row')}, dtype {dtype_name(table.columns[0][1])}"
     size = f"{count(table.rows, 'row')} × {count(len(table.columns), 'column')}"
     return f"{table.title}, {size}"
 
 
 def dtype_name(dtype: object) -> str:
-    text = str(dtype)
-    return "Enum" if text.startswith("Enum(") else clip(text, MAX_DTYPE)  # of polars: with values
+    """Write a type, without the categories that may stand in it."""
+    return clip(_ENUM.sub(r"\1", str(dtype)), MAX_DTYPE)
 
 
 def _column_names(table: Table, start: int, room: int) -> str:
