@@ -369,7 +369,13 @@ class TapeUse:
     def _like(self, asked: Asked, entries: Sequence[_Entry]) -> list[_Entry]:
         """Return what answers the same prompt, step and calls, with whatever inputs."""
         cue, frame = fingerprint(asked.cue), frame_of(asked.meaning)
-        return [entry for entry in entries if entry.cue == cue and entry.frame == frame]
+        same = [entry for entry in entries if entry.cue == cue]
+
+        def fits(entry: _Entry) -> bool:
+            # A cell that defines a tool offers it to all cells, those above as well.
+            return entry.frame == frame_of(asked.meaning, entry.recording.meaning)
+
+        return [entry for entry in same if entry.frame == frame] or list(filter(fits, same))
 
     def _next(self, entries: Sequence[_Entry], key: tuple[str, ...], asked: Asked) -> _Entry:
         """Return the next of equal requests' recordings, after the last one that one again."""

@@ -80,11 +80,12 @@ def fingerprint(value: Any) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def frame_of(meaning: Mapping[str, Any]) -> str:
+def frame_of(meaning: Mapping[str, Any], offered_in: Mapping[str, Any] | None = None) -> str:
     """Return what must be the same also where the inputs differ.
 
     That is whom is asked and how, and the system prompt: all but the conversation, and the wording
-    of schemas, which libraries write.
+    of schemas, which libraries write. With ``offered_in``, another meaning, the tools are left out
+    that are not offered there, too.
     """
     given = meaning.get("parameters")
     parameters = dict(given) if isinstance(given, Mapping) else {}
@@ -96,6 +97,10 @@ def frame_of(meaning: Mapping[str, Any]) -> str:
     system = [m for m in messages if isinstance(m, Mapping) and m.get("role") == "system"]
     kind = form.get("type") if isinstance(form, Mapping) else form
     names = [_name(tool) for tool in tools]
+    if offered_in is not None:
+        there = offered_in.get("tools")
+        known = {_name(tool) for tool in there} if isinstance(there, list) else set()
+        names = [name for name in names if name in known]
     about = (meaning.get("endpoint"), meaning.get("model"), parameters, kind, names, system)
     return fingerprint(about)
 
