@@ -34,9 +34,9 @@ VERSION = 1
 
 UPDATE = "Update with `pip install -U kimi-magic`."
 # Of a file that somebody else made, decompressed: what is read of it lies in memory.
-MOST_BYTES = 500_000_000
-MOST_LINES = 1_000_000
-LIMIT = f"a tape has at most {MOST_BYTES // 1_000_000} MB and {MOST_LINES:,} lines"
+MOST_BYTES = 1_000_000_000
+MOST_LINES, LONGEST_LINE = 1_000_000, 100_000_000
+LIMIT = f"a tape has at most {MOST_BYTES // 1_000_000} MB, and {MOST_LINES:,} lines"
 MAGIC = b"\x1f\x8b\x08"  # of a gzip member, whose compression is always deflate (RFC 1952)
 PART = 16_000  # compressed bytes, about a member
 GZIP_BITS = 31  # zlib: the format of gzip, with the largest window
@@ -410,7 +410,8 @@ def _content(lines: Sequence[bytes], name: str) -> TapeContent:
 def _json(line: bytes) -> dict[str, Any] | None:
     """Read a line; None for what is no JSON object."""
     try:
-        data = None if is_json_bomb(line) else json.loads(line)
+        is_bomb = len(line) > LONGEST_LINE or is_json_bomb(line)
+        data = None if is_bomb else json.loads(line)
     except (ValueError, RecursionError):
         return None
     return data if type(data) is dict else None
