@@ -152,7 +152,7 @@ class TapeFile:
             It cannot be read at all.
         """
         try:
-            with open(self.path, "rb", opener=_without_waiting) as file:  # noqa: PTH123 - opener
+            with open(self.path, "rb", opener=_without_waiting) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise TapeError(f"{self.path} cannot be read: it is no ordinary file.")
                 data = file.read(MOST_BYTES + 1)
