@@ -90,6 +90,24 @@ def test_a_line_whose_values_would_fill_the_memory_is_left_out(tmp_path: Path) -
     assert len(content.problems) == 1
 
 
+@pytest.mark.parametrize("field", ["meaning", "cue", "made_by"])
+@pytest.mark.parametrize("nested", [("[", "]"), ('{"a":', "}")], ids=["lists", "objects"])
+def test_what_nests_too_deeply_is_left_out(
+    tmp_path: Path, field: str, nested: tuple[str, str]
+) -> None:
+    """Input: data as deep as a parser of JSON just takes. Holds: it is left out, and said."""
+    path = tmp_path / "a.tape"
+    line = '{"meaning": {}, "cue": {}, "made_by": {}, "status": 200, "pieces": []}'
+    for depth in (160, 300, 600, 900, 990):
+        deep = f"{nested[0] * depth}1{nested[1] * depth}"
+        planted = line.replace(f'"{field}": {{}}', f'"{field}": {{"a": {deep}}}')
+        path.write_bytes(HEADER + f"{planted}\n{line}\n".encode())
+        with kimi.tape(path, mode="none") as use:
+            with pytest.raises(TapeError, match="no answer"):
+                kimi.ask("Hello")
+            assert len(use.tape.entries()) == len(use.tape.problems) == 1, depth
+
+
 def test_planted_calls_are_approved_as_live_ones(
     server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
