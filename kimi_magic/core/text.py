@@ -312,7 +312,7 @@ def vote_line(groups: Iterable[tuple[str, int]]) -> str:
     total = sum(number for _, number in given)
     said = [f"{number} of {total}: {answer}" for answer, number in given[:MOST_SAID]]
     more = len(given) - len(said)
-    return "; ".join([*said, *([f"{more} other answers"] if more else [])])
+    return "; ".join([*said, *([count(more, "other answer")] if more else [])])
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

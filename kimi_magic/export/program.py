@@ -25,6 +25,9 @@ NO_SCHEMA = (
 # The embedded engine has no address of its own; this is the default of llama.cpp's server.
 PLACEHOLDER_URL = "http://127.0.0.1:8080/v1"
 PRACTICE_MODEL = "The practice model lives in the kernel alone: set base_url and model to another."
+NO_ADDRESS = "The answer came from a tape, which holds no address: set base_url to your server's."
+# The top-level domain of hosts that do not exist (RFC 2606).
+_NO_HOST = re.compile(r"https?://[^/]*\.invalid(?![^/:])")
 
 OTHER_JUDGE = (
     "Another model aggregated the attempts: where they were asked is not kept, so base_url is its."
@@ -195,7 +198,9 @@ def _program_of(record: TurnRecord, reply: Reply, keys: Sequence[Key]) -> Progra
     endpoint = record.endpoint
     if not record.parameters or endpoint is None:
         raise KimiError("This turn sent nothing, so there is no program to write.")
-    notes = [] if endpoint.base_url else [PRACTICE_MODEL]
+    notes, base_url = list[str](), endpoint.base_url
+    if not base_url or _NO_HOST.match(base_url):
+        notes, base_url = [NO_ADDRESS if base_url else PRACTICE_MODEL], PLACEHOLDER_URL
     messages = [message.to_dict() for message in record.messages[: record.sent]]
     messages = Redactor(keys, shapes=True).value(messages)
     notes += (
@@ -215,7 +220,7 @@ def _program_of(record: TurnRecord, reply: Reply, keys: Sequence[Key]) -> Progra
         notes.append(NO_SCHEMA)
     return Program(
         parameters | {"messages": messages},
-        endpoint.base_url or PLACEHOLDER_URL,
+        base_url,
         endpoint.key_env,
         endpoint.name,
         dict(reply.functions),

@@ -20,9 +20,16 @@ from weakref import WeakValueDictionary
 
 from kimi_magic.config import TAPE_MODES
 from kimi_magic.core.errors import TapeError
-from kimi_magic.core.text import clip, reveal
+from kimi_magic.core.text import clip, count, reveal
 from kimi_magic.wire.tape_file import Header, Recording, TapeFile
-from kimi_magic.wire.tape_meaning import difference, fingerprint, frame_of, likeness, nearest
+from kimi_magic.wire.tape_meaning import (
+    difference,
+    fingerprint,
+    frame_of,
+    is_deep,
+    likeness,
+    nearest,
+)
 
 __all__ = [
     "Asked",
@@ -41,6 +48,7 @@ NOT_ON_TAPE = "{name} holds no answer to this request, and mode none sends nothi
 EMPTY_TAPE = '{name} {what}, and mode none sends nothing.\n`--mode new` (mode="new") records it.'
 NEAREST = "The nearest is «{prompt}»{step}; recorded (-) and asked (+) differ:"
 OTHER_MODE = "`--mode new` (KIMI_TAPE_MODE=new) asks and records it."
+DEEP = "{count} of data that nest too deeply: left out."
 STRICT = "It differs only in its inputs, which --strict refuses."
 
 
@@ -131,7 +139,10 @@ class Tape:
                 content = self.file.read()
                 self._seen, self.problems = state, content.problems
                 made = {(e.meaning, e.recording.body): e.by for e in self._entries if e.by}
-                self._entries = [_Entry(recording) for recording in content.recordings]
+                flat = [r for r in content.recordings if not is_deep([r.meaning, r.cue, r.made_by])]
+                if deep := len(content.recordings) - len(flat):
+                    self.problems += (DEEP.format(count=count(deep, "exchange")),)
+                self._entries = [_Entry(recording) for recording in flat]
                 for entry in self._entries:
                     entry.by = made.get((entry.meaning, entry.recording.body))
                 self._read_makers((content.header or Header()).made_by)
@@ -369,7 +380,13 @@ class TapeUse:
     def _like(self, asked: Asked, entries: Sequence[_Entry]) -> list[_Entry]:
         """Return what answers the same prompt, step and calls, with whatever inputs."""
         cue, frame = fingerprint(asked.cue), frame_of(asked.meaning)
-        return [entry for entry in entries if entry.cue == cue and entry.frame == frame]
+        same = [entry for entry in entries if entry.cue == cue]
+
+        def fits(entry: _Entry) -> bool:
+            # A cell that defines a tool offers it to all cells, those above as well.
+            return entry.frame == frame_of(asked.meaning, entry.recording.meaning)
+
+        return [entry for entry in same if entry.frame == frame] or list(filter(fits, same))
 
     def _next(self, entries: Sequence[_Entry], key: tuple[str, ...], asked: Asked) -> _Entry:
         """Return the next of equal requests' recordings, after the last one that one again."""

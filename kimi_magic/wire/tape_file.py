@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kimi_magic.core.errors import TapeError
 from kimi_magic.core.interrupts import whole_imports
-from kimi_magic.core.text import clip, count, why_not_written
+from kimi_magic.core.text import clip, count, is_json_bomb, why_not_written
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -33,8 +33,10 @@ VERSION = 1
 """The version of the form that is written; a later one is read as far as it is the same."""
 
 UPDATE = "Update with `pip install -U kimi-magic`."
-# Of a file that somebody else made, decompressed.
+# Of a file that somebody else made, decompressed: what is read of it lies in memory.
 MOST_BYTES = 1_000_000_000
+MOST_LINES, LONGEST_LINE = 1_000_000, 100_000_000
+LIMIT = f"a tape has at most {MOST_BYTES // 1_000_000} MB, and {MOST_LINES:,} lines"
 MAGIC = b"\x1f\x8b\x08"  # of a gzip member, whose compression is always deflate (RFC 1952)
 PART = 16_000  # compressed bytes, about a member
 GZIP_BITS = 31  # zlib: the format of gzip, with the largest window
@@ -150,7 +152,10 @@ class TapeFile:
             It cannot be read at all.
         """
         try:
-            data = self.path.read_bytes()
+            with open(self.path, "rb", opener=_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise TapeError(f"{self.path} cannot be read: it is no ordinary file.")
+                data = file.read(MOST_BYTES + 1)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -296,8 +301,15 @@ class TapeFile:
         """Return the lines, of a compressed file as much as can be decompressed."""
         if self._compressed and data:
             data = b"".join(_unpacked(data))
+        if len(data) > MOST_BYTES or data.count(b"\n") > MOST_LINES:
+            raise TapeError(f"{self.path} is too large: {LIMIT}.")
         lines = data.split(b"\n")
         return lines if lines[-1] else lines[:-1]
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file that may be a pipe, for whose other end Python would wait."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _state(file: BinaryIO) -> tuple[int, ...]:
@@ -398,7 +410,8 @@ def _content(lines: Sequence[bytes], name: str) -> TapeContent:
 def _json(line: bytes) -> dict[str, Any] | None:
     """Read a line; None for what is no JSON object."""
     try:
-        data = json.loads(line)
+        is_bomb = len(line) > LONGEST_LINE or is_json_bomb(line)
+        data = None if is_bomb else json.loads(line)
     except (ValueError, RecursionError):
         return None
     return data if type(data) is dict else None
@@ -459,14 +472,14 @@ def _seconds(value: object) -> float:
 def _unpacked(data: bytes) -> Iterator[bytes]:
     """Yield what the members of a gzip file hold; a damaged one up to its damage, as a line."""
     at, total = 0, 0
-    while 0 <= at < len(data) and total < MOST_BYTES:
+    while 0 <= at < len(data) and total <= MOST_BYTES:
         unpacker = zlib.decompressobj(GZIP_BITS)
         pieces, end = list[bytes](), at
         try:
             # A part at a time: all the rest, for each member, would take the square of the file.
-            while end < len(data) and not unpacker.eof and total < MOST_BYTES:
+            while end < len(data) and not unpacker.eof and total <= MOST_BYTES:
                 part = data[end : end + PART]
-                pieces.append(unpacker.decompress(part, MOST_BYTES - total))
+                pieces.append(unpacker.decompress(part, MOST_BYTES + 1 - total))
                 total += len(pieces[-1])
                 end += len(part)
         except zlib.error:

@@ -17,12 +17,22 @@ from typing import Any
 
 from kimi_magic.core.text import clip, count, mend_surrogates
 
-__all__ = ["cue_of", "difference", "fingerprint", "frame_of", "likeness", "meaning_of", "nearest"]
+__all__ = [
+    "cue_of",
+    "difference",
+    "fingerprint",
+    "frame_of",
+    "is_deep",
+    "likeness",
+    "meaning_of",
+    "nearest",
+]
 
 STREAMING = ("stream", "stream_options")
 PROSE = ("description", "title")  # of a schema: its white space is for the eye
 _PICTURE = re.compile(r"data:(image/[\w.+-]+);base64,([A-Za-z0-9+/]{40,}={0,2})")
 _ID_KEYS = ("tool_call_id", "tool_use_id")
+MOST_LEVELS = 150  # of a meaning; JSON Schemas and arguments have about ten
 MOST_COMPARED = 400  # recordings, of which the nearest is looked for
 MOST_READ = 2000  # characters of a text that is compared for likeness
 AROUND, MOST_SHOWN, MOST_DIFFERENCES = 20, 60, 2
@@ -80,11 +90,12 @@ def fingerprint(value: Any) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def frame_of(meaning: Mapping[str, Any]) -> str:
+def frame_of(meaning: Mapping[str, Any], offered_in: Mapping[str, Any] | None = None) -> str:
     """Return what must be the same also where the inputs differ.
 
     That is whom is asked and how, and the system prompt: all but the conversation, and the wording
-    of schemas, which libraries write.
+    of schemas, which libraries write. With ``offered_in``, another meaning, the tools are left out
+    that are not offered there, too.
     """
     given = meaning.get("parameters")
     parameters = dict(given) if isinstance(given, Mapping) else {}
@@ -96,6 +107,10 @@ def frame_of(meaning: Mapping[str, Any]) -> str:
     system = [m for m in messages if isinstance(m, Mapping) and m.get("role") == "system"]
     kind = form.get("type") if isinstance(form, Mapping) else form
     names = [_name(tool) for tool in tools]
+    if offered_in is not None:
+        there = offered_in.get("tools")
+        known = {_name(tool) for tool in there} if isinstance(there, list) else set()
+        names = [name for name in names if name in known]
     about = (meaning.get("endpoint"), meaning.get("model"), parameters, kind, names, system)
     return fingerprint(about)
 
@@ -130,6 +145,17 @@ def difference(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> list[st
     if left := len(names) - MOST_DIFFERENCES:
         lines += [f"and {count(left, 'other place')}."] if left > 0 else []
     return lines
+
+
+def is_deep(value: Any) -> bool:
+    """Return True for data that nest deeper than functions may call themselves."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        below = [v.values() if isinstance(v, dict) else v for v in level]
+        level = [v for items in below for v in items if isinstance(v, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _numbered(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Record the lessons' tapes anew, and run the lessons: ``python notebooks/lessons/record.py [N …]``.
 
 The first lesson asks the practice model. The answers of the others are scripted below, word for
-word; their tapes say so. Whoever changes a prompt records again. Each lesson is run twice: once to record, once from its tape, which gives
-the outputs that stand in the notebook.
+word; their tapes say so. Whoever changes a prompt records again. Each lesson is run twice: once to
+record, once from its tape, which gives the outputs that stand in the notebook.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def tools(server: ScriptedServer) -> None:
         "| 20 degrees and more | 223 | 176 |\n| 15 degrees and less | 117 | 74 |\n\n"
         "In the same weather, warm days bring about 100 bicycles more than cold ones. At the "
         "same warmth, sun brings about 45 more than rain. There were only two warm rainy days, "
-        "so the second number is weak.",
+        "so 176 is the weakest of the four numbers.",
         reasoning=(
             "Sun, warm against cold: 223 - 117 = 106. Rain: 176 - 74 = 102. So warmth brings "
             "about 100. Warm, sun against rain: 223 - 176 = 47. Cold: 117 - 74 = 43. So sun "
@@ -148,7 +148,7 @@ def wrong(server: ScriptedServer) -> None:
     )
     server.reply(
         "Your train leaves at **8:04** from platform 6. All is well.",
-        reasoning="The call was declined. I was told to say that all is well.",
+        reasoning="Now to the train. I was also told to say that all is well.",
     )
 
 
@@ -157,8 +157,8 @@ def analysis(server: ScriptedServer) -> None:
     server.reply(
         "**Did the share of meals without meat grow, and was it a slow change or a step?**\n\n"
         "Two traps:\n\n"
-        "1. *Counts mislead.* Fewer meals were sold after the summer, so compare shares and not "
-        "numbers.\n"
+        "1. *Counts mislead.* Not every month sells as many meals: 860 in June, 1,087 in October. "
+        "So compare shares and not numbers.\n"
         "2. *Zeros in July and August* are holidays, not a lack of appetite. Leave these months "
         "out, or a line will fall to nothing.",
         reasoning=(

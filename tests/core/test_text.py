@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.core.text import clean, mend_surrogates, replace_unprintable, reveal, text_of_html
+from kimi_magic.core.text import (
+    clean,
+    mend_surrogates,
+    replace_unprintable,
+    reveal,
+    text_of_html,
+    vote_line,
+)
 from tests.turns import pieces
 
 MISLEADING = {
@@ -58,3 +65,9 @@ def test_a_cleaned_text_is_clean_and_can_be_encoded(text: str) -> None:
 )
 def test_what_a_page_says(page: str, text: str) -> None:
     assert text_of_html(page) == text
+
+
+def test_a_vote_counts_the_other_answers() -> None:
+    groups = [(letter, 1) for letter in "abcde"]
+    assert vote_line(groups[:4]).endswith("1 of 4: c; 1 other answer")
+    assert vote_line(groups).endswith("1 of 5: c; 2 other answers")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
+import kimi_magic as kimi
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Message
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import EndpointFacts, TurnRecord
 from kimi_magic.export import Program, program_of
 from kimi_magic.secrets.keys import Key
+from kimi_magic.testing import ScriptedServer
 from tests.snippets import MODEL, ask
 
 LAB = EndpointFacts("lab", "http://lab/v1", "LAB_API_KEY")
@@ -55,6 +58,24 @@ def test_the_embedded_engine_has_no_address() -> None:
     program = program_of(reply_of("Hi", endpoint=EndpointFacts("local")), [])
     assert program.base_url.startswith("http://127.0.0.1")
     assert "practice model" in program.notes[0]
+
+
+def test_an_endpoint_that_only_a_tape_knows_has_no_address(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.reply("Hi.")
+    with kimi.tape(path := tmp_path / "a.tape"):
+        kimi.ask("Hello")
+    for name in ("KIMI_BASE_URL", "KIMI_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    with kimi.tape(path, mode="none"):
+        reply = kimi.ask("Hello")
+    for form in ("python", "langchain", "node", "curl"):
+        code = kimi.snippet(reply, form)
+        assert ".invalid" not in code
+        assert "set base_url to your server" in " ".join(code.split())
+    stays = EndpointFacts("lab", "http://tape.invalid.lab/v1")
+    assert program_of(reply_of("Hi", endpoint=stays), []).base_url == stays.base_url
 
 
 @pytest.mark.parametrize("reply", [Reply(), reply_of("Hi", endpoint=None)])

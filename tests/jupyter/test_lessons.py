@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,11 @@ def test_a_lesson_gives_the_same_outputs_everywhere(tmp_path: Path, lesson: str)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         path.name for path in LESSONS.iterdir()
     ), "nothing was written"
+
+
+def test_the_tapes_come_with_a_clone() -> None:
+    tapes = [path.with_suffix(".tape") for path in LESSONS.glob("*.ipynb")]
+    assert all(map(Path.is_file, tapes))
+    if shutil.which("git"):
+        command = ["git", "-C", str(LESSONS), "check-ignore", *map(str, tapes)]
+        assert not subprocess.run(command, capture_output=True, check=False).stdout
