@@ -53,8 +53,8 @@ def test_the_options_of_a_verb_are_in_its_help() -> None:
         ("%kimi explain 3-5", "--cells 3-5 attaches others"),
         ("%kimi explain 1, 2", "--cells 3-5 attaches others"),
         (
-            "%kimi explain In[99] briefly",
-            "No cell In[99] has run in this kernel. The latest is In[",
+            "%kimi explain In[9999] briefly",
+            "No cell In[9999] has run in this kernel. The latest is In[",
         ),
         ("%kimi --dry-run ask hi", "Options stand behind a verb: `%kimi ask --dry-run …`."),
         ("%kimi ASK it", "Did you mean `%kimi ask it`? To ask one line: `%kimi ask ASK it`."),
