@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.chats.chat import Chat, Place
@@ -147,7 +148,7 @@ class Outgoing:
             target.record,
             target.endpoint,
             asked=target.model,
-            tokens=estimate(send.messages, send.tools),
+            tokens=partial(estimate, send.messages, send.tools),
             limit=body.get(target.record.limit_field) or 0,
             budget=self.settings.most_spent,
         )

@@ -1,4 +1,4 @@
-"""What the requests of a session use, as they are sent and answered, and the budget for it.
+"""The use of a session: its requests as they are sent and answered, and the budget for them.
 
 A request is counted when it ends, also one that failed or was stopped, and where it belongs to a
 thread, a trajectory or a retry. One that is under way counts with what it is expected to use: so
@@ -8,18 +8,20 @@ requests that are sent at once pass a budget by no more than their answers turn 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from kimi_magic.core.budget import Budget
 from kimi_magic.core.errors import BudgetSpent
 from kimi_magic.core.messages import Completion, Usage
+from kimi_magic.core.sent import CHARS_PER_TOKEN
 from kimi_magic.core.text import count
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.models import Model
 
 __all__ = ["Account", "Meter", "Spending", "uncounted"]
 
-CHARS_PER_TOKEN = 4
 UNCOUNTED = (
     "The prices of {model} at {endpoint} are not known: the budget of {budget} does not count it. "
     'A budget in tokens does, such as "500k tokens".'
@@ -46,7 +48,7 @@ class Spending:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._used: dict[Account, Usage] = {}
-        self._under_way: dict[Meter, Usage] = {}
+        self._under_way: dict[Meter, int] = {}  # the tokens of the answers that are expected
 
     def accounts(self) -> dict[Account, Usage]:
         """Return what each account has used, in the order in which they began."""
@@ -74,10 +76,12 @@ class Spending:
             It would pass the budget.
         """
         with self._lock:
-            expected = meter.expected(self._answer_of(meter.account))
-            if budget and self._share(budget) + budget.share_of(expected) > budget.amount:
-                raise self._spent(budget, expected)
-            self._under_way[meter] = expected
+            answer = self._answer_of(meter.account)
+            if budget:
+                expected = meter.expected(answer)
+                if self._share(budget) + budget.share_of(expected) > budget.amount:
+                    raise self._spent(budget, expected)
+            self._under_way[meter] = answer
 
     def end(self, meter: Meter, used: Usage) -> None:
         """Count a request as over."""
@@ -86,7 +90,8 @@ class Spending:
                 self._used[meter.account] = self._used.get(meter.account, Usage()) + used
 
     def _share(self, budget: Budget) -> float:
-        return budget.share_of(sum([*self._used.values(), *self._under_way.values()], Usage()))
+        expected = (meter.expected(answer) for meter, answer in self._under_way.items())
+        return budget.share_of(sum([*self._used.values(), *expected], Usage()))
 
     def _answer_of(self, account: Account) -> int:
         """Return the tokens of the answers of this model in the mean; 0 where there is none."""
@@ -117,8 +122,8 @@ class Meter:
 
     Parameters
     ----------
-    tokens : int
-        Those of the prompt, about.
+    tokens : callable
+        Returns those of the prompt, about; it is called where they are needed.
     limit : int
         The most that the answer may have; 0 where that is not limited.
     """
@@ -131,7 +136,7 @@ class Meter:
         endpoint: Endpoint,
         *,
         asked: str,
-        tokens: int,
+        tokens: Callable[[], int],
         limit: int = 0,
         budget: Budget | None = None,
     ) -> None:
@@ -140,7 +145,7 @@ class Meter:
         self._spending = spending
         self._model = model
         self._endpoint = endpoint
-        self._tokens = tokens
+        self._estimate = tokens
         self._limit = limit
         self._budget = budget
 
@@ -157,6 +162,10 @@ class Meter:
     def end(self, completion: Completion | None = None) -> None:
         """Note what came; None for a request that was not sent."""
         self._spending.end(self, self._used(completion) if completion else Usage())
+
+    @cached_property
+    def _tokens(self) -> int:
+        return self._estimate()
 
     def expected(self, answer: int) -> Usage:
         """Return what it is expected to use, with an answer of so many tokens."""

@@ -43,14 +43,16 @@ def test_fifty_threads_begin_at_once(seed: int) -> None:
         luck = random.Random(seed * 100 + number)
         gate.wait(60)
         for turn in range(1000):
-            meter = Meter(spending, None, model, endpoint, asked="m", tokens=50, budget=budget)
+            meter = Meter(
+                spending, None, model, endpoint, asked="m", tokens=lambda: 50, budget=budget
+            )
             try:
                 meter.begin()
             except BudgetSpent:
                 return turn
             answer = luck.randrange(200)
             with spending._lock:  # as it was counted on
-                expected = spending._under_way[meter]
+                expected = meter.expected(spending._under_way[meter])
                 assert spending._share(budget) <= budget.amount + sum(longer)
             longer.append(max(50 + answer - expected.total_tokens, 0))
             usage = Usage(50, answer, requests=1)
@@ -64,7 +66,7 @@ def test_fifty_threads_begin_at_once(seed: int) -> None:
     assert whole.total_tokens >= budget.amount - 250, "it is used as far as it goes"
     assert not spending._under_way
     with pytest.raises(BudgetSpent):
-        Meter(spending, None, model, endpoint, asked="m", tokens=250, budget=budget).begin()
+        Meter(spending, None, model, endpoint, asked="m", tokens=lambda: 250, budget=budget).begin()
 
 
 def test_turns_in_threads(server: ScriptedServer, session: Session) -> None:

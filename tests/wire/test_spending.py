@@ -1,4 +1,4 @@
-"""What requests use, counted while they are sent from many threads, and the budget for it."""
+"""The use of requests, counted while they are sent from many threads, and the budget for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ MODEL = Model("m")
 
 def meter(spending: Spending, budget: str | None = None, **how: Any) -> Meter:
     endpoint = how.pop("endpoint", LAB)
-    how = {"asked": "m", "tokens": 10, **how}
+    tokens = how.pop("tokens", 10)
+    how = {"asked": "m", "tokens": lambda: tokens, **how}
     return Meter(spending, "main", MODEL.at(endpoint), endpoint, budget=Budget.of(budget), **how)
 
 
