@@ -28,6 +28,7 @@ from kimi_magic.jupyter.overview import overview
 __all__ = ["REGISTRY", "Verb", "help_text", "run_verb", "split_verb"]
 
 Run = Callable[[Notebook, str], Reply | None]
+Ask = Callable[[Notebook, dict[str, Any], str], Reply | None]
 HELP = Option(("-h", "--help"), "show the help of this verb")
 MAX_QUOTED = 80
 _ONE_CELL = re.compile(r"(?:In\s*\[(\d{1,9})\]|(\d{1,9}))(?=\s|$)", re.ASCII)
@@ -73,6 +74,24 @@ def verb(
         known = OPTIONS if prompt else options
         REGISTRY[name] = Verb(name, usage, summary, example_line, completes, known, run, prompt)
         return run
+
+    return register
+
+
+def prompt_verb(usage: str, summary: str, example: str, *, place: Prompt) -> Callable[[Ask], Ask]:
+    """Register the decorated function as a verb that gets its options and its prompt."""
+    name = usage.partition(" ")[0]
+
+    def register(ask: Ask) -> Ask:
+        @verb(usage, summary, example, prompt=place)
+        def run(notebook: Notebook, line: str) -> Reply | None:
+            options, prompt = parse_prompt(name, line, place=place)
+            if options["help"]:
+                print(help_text(name))
+                return None
+            return ask(notebook, options, prompt)
+
+        return ask
 
     return register
 
@@ -124,15 +143,6 @@ def _parse(name: str, line: str) -> tuple[dict[str, Any], list[str]]:
     return parse_verb(name, line, REGISTRY[name].options, len(REGISTRY[name].completes))
 
 
-def _parse_prompt(name: str, line: str) -> tuple[dict[str, Any], str] | None:
-    """Return the options of a verb with a prompt, and the prompt; None where help was asked for."""
-    options, prompt = parse_prompt(name, line, place=REGISTRY[name].prompt)
-    if options["help"]:
-        print(help_text(name))
-        return None
-    return options, prompt
-
-
 def help_text(name: str = "") -> str:
     """Return the help for one verb, or for all options and verbs."""
     if name:
@@ -143,58 +153,46 @@ def help_text(name: str = "") -> str:
     return overview(OPTIONS, REGISTRY)
 
 
-@verb(
+@prompt_verb(
     "ask [options] PROMPT",
     "ask one line; behind the options of %%kimi, all of it is the prompt",
     "ask What is 7 × 8?",
-    prompt="behind",
+    place="behind",
 )
-def _ask(notebook: Notebook, line: str) -> Reply | None:
+def _ask(notebook: Notebook, options: dict[str, Any], prompt: str) -> Reply | None:
     from kimi_magic.jupyter.cell_request import run_line
 
-    asked = _parse_prompt("ask", line)
-    if asked is None:
-        return None
-    options, prompt = asked
     if not prompt:
         raise MagicError("What do you want to ask? `%kimi ask Why is the sky blue?`")
     return run_line(notebook, options, prompt)
 
 
-@verb(
+@prompt_verb(
     "fix [options] [WORDS]",
     "explain the last error, and put the corrected cell below; WORDS say how to correct it",
     "fix use polars",
-    prompt="between",
+    place="between",
 )
-def _fix(notebook: Notebook, line: str) -> Reply | None:
+def _fix(notebook: Notebook, options: dict[str, Any], words: str) -> Reply | None:
     from kimi_magic.jupyter.cell_request import run_question
     from kimi_magic.jupyter.fix_explain import FIX, about
 
-    asked = _parse_prompt("fix", line)
-    if asked is None:
-        return None
-    options, words = asked
     failed = notebook.cell_errors.latest
     if failed is None:
         raise MagicError("No cell has failed since the extension was loaded.")
     return run_question(notebook, options, about(notebook, failed, FIX, words), puts_code=True)
 
 
-@verb(
+@prompt_verb(
     "explain [options] [N] [WORDS]",
     "explain the last cell, or In[N]; WORDS say how",
     "explain 3 in two sentences",
-    prompt="between",
+    place="between",
 )
-def _explain(notebook: Notebook, line: str) -> Reply | None:
+def _explain(notebook: Notebook, options: dict[str, Any], words: str) -> Reply | None:
     from kimi_magic.jupyter.cell_request import run_question
     from kimi_magic.jupyter.fix_explain import EXPLAIN, about
 
-    asked = _parse_prompt("explain", line)
-    if asked is None:
-        return None
-    options, words = asked
     latest = len(notebook.shell.history_manager.input_hist_raw) - 2  # the last one is this cell
     if named := _ONE_CELL.match(words):
         chosen, words = int(named[1] or named[2]), words[named.end() :].strip()
