@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import html
+import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 from unicodedata import east_asian_width
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "cut",
     "cut_middle",
     "cut_note",
+    "encodable_json",
     "escape_hidden",
     "is_json_bomb",
     "keep_ends",
@@ -264,6 +267,19 @@ def why_not_written(error: OSError) -> str:
 def is_json_bomb(data: bytes) -> bool:
     """Return True for JSON whose objects would take many times the room of its text."""
     return len(data) > LONG_JSON and data.count(b"{") + data.count(b"[") > MOST_CONTAINERS
+
+
+def encodable_json(value: Any, **options: Any) -> str:
+    """Write JSON that UTF-8 can encode: half a code point, which it cannot, is an escape.
+
+    ``options`` are those of ``json.dumps``.
+    """
+    text = json.dumps(value, ensure_ascii=False, **options)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, **options)
+    return text
 
 
 class Pieces(list[str]):

@@ -216,13 +216,6 @@ def _text(content: object) -> str:
     return "\n".join(parts)
 
 
-def _json(data: bytes | str) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _whole(recording: Recording) -> Iterator[str]:
     """Yield the lines that show an exchange."""
     from kimi_magic.wire.recorded_answer import answer_in
@@ -316,6 +309,7 @@ def _leaks(lines: Sequence[bytes]) -> Iterator[str]:
     from kimi_magic.secrets.redact import Redactor
     from kimi_magic.session import current
     from kimi_magic.wire.openai.chat_completions import ChatCompletions
+    from kimi_magic.wire.tape_file import read_line
     from kimi_magic.wire.tape_secrets import find_secret
 
     keys, wire = current().connector.known_keys(), ChatCompletions()
@@ -326,8 +320,8 @@ def _leaks(lines: Sequence[bytes]) -> Iterator[str]:
         return redactor.found
 
     for number, line in enumerate(lines, 1):
-        data = _json(line)
-        if not isinstance(data, dict):
+        data = read_line(line)
+        if data is None:
             yield from (
                 f"line {number}: {found}" for found in found_in(line.decode("utf-8", "replace"))
             )

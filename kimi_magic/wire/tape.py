@@ -245,7 +245,7 @@ def the_tape(path: str | os.PathLike[str]) -> Tape:
 
 
 class _Cursor:
-    """How far the recordings of one request were played."""
+    """The place up to which the recordings of one request were played."""
 
     def __init__(self) -> None:
         self._next = 0

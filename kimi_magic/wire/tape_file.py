@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kimi_magic.core.errors import TapeError
 from kimi_magic.core.interrupts import whole_imports
-from kimi_magic.core.text import clip, count, is_json_bomb, why_not_written
+from kimi_magic.core.text import clip, count, encodable_json, is_json_bomb, why_not_written
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["VERSION", "Header", "Recording", "TapeContent", "TapeFile", "line_of"]
+__all__ = ["VERSION", "Header", "Recording", "TapeContent", "TapeFile", "line_of", "read_line"]
 
 VERSION = 1
 """The version of the form that is written; a later one is read as far as it is the same."""
@@ -106,7 +106,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class TapeContent:
-    """What is whole in a tape's file, and one line for each thing that is not."""
+    """All that is whole in a tape's file, and one line for each thing that is not."""
 
     header: Header | None = None
     recordings: tuple[Recording, ...] = ()
@@ -280,7 +280,7 @@ class TapeFile:
         lines = self._lines(data)
         content = _content(lines, self.name)
         self._check(content)
-        is_whole = _json(lines[-1]) is not None
+        is_whole = read_line(lines[-1]) is not None
         if self._compressed and not is_whole:
             file.truncate(0)
             file.write(b"".join(self._packed(line + b"\n") for line in lines[:-1]))
@@ -344,11 +344,7 @@ def _header_line(header: Header) -> bytes:
 
 
 def _line(data: Mapping[str, Any]) -> bytes:
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-    try:
-        return f"{text}\n".encode()
-    except UnicodeEncodeError:  # half a code point, which only an escape can hold
-        return f"{json.dumps(data, allow_nan=False)}\n".encode()
+    return f"{encodable_json(data, allow_nan=False)}\n".encode()
 
 
 def _maker(made_by: Mapping[str, Any]) -> dict[str, Any]:
@@ -368,7 +364,7 @@ def _content(lines: Sequence[bytes], name: str) -> TapeContent:
     recordings, problems = list[Recording](), list[str]()
     later: set[int] = set()
     for number, line in enumerate(lines, 1):
-        data = _json(line)
+        data = read_line(line)
         where = f"{name}, line {number}"
         if data is None:
             last = number == len(lines)
@@ -407,7 +403,7 @@ def _content(lines: Sequence[bytes], name: str) -> TapeContent:
     return TapeContent(header, tuple(recordings), tuple(problems))
 
 
-def _json(line: bytes) -> dict[str, Any] | None:
+def read_line(line: bytes) -> dict[str, Any] | None:
     """Read a line; None for what is no JSON object."""
     try:
         is_bomb = len(line) > LONGEST_LINE or is_json_bomb(line)

@@ -1,4 +1,4 @@
-"""What a tape may hold of an answer: no key, nothing that looks like one, and no account.
+"""Answers without secrets, for tapes: no key, nothing that looks like one, and no account.
 
 Known keys are masked in the bytes, also where they are spread over several events or written as
 escapes or as numbers. What cannot be masked with certainty is found, and its place named.
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kimi_magic.core.messages import Completion, TokenLogprob
-from kimi_magic.core.text import clip, is_json_bomb
+from kimi_magic.core.text import clip, encodable_json, is_json_bomb
 from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import ACCOUNT, KEY, mask_accounts, mask_shapes
 from kimi_magic.wire.protocols import Wire
-from kimi_magic.wire.sse import SSEDecoder
+from kimi_magic.wire.recorded_answer import completion_of
 
 __all__ = ["Pieces", "find_secret", "masked"]
 
@@ -81,7 +81,9 @@ def masked(pieces: Pieces, keys: Sequence[Key], status: int = 200) -> Pieces:
 def find_secret(pieces: Pieces, keys: Sequence[Key], wire: Wire) -> str:
     """Return the place of a key, or of something that looks like one; "" for none."""
     text = _decoded(pieces)
-    completion = _completion(b"".join(data for _, data in pieces), wire)
+    completion = None
+    with suppress(Exception):  # of a body that may be anything: the bytes are searched as well
+        completion = completion_of(b"".join(data for _, data in pieces), wire)
     for place, said in _said(completion):
         if _is_secret(said, keys):
             return place
@@ -97,25 +99,6 @@ def _is_secret(text: str, keys: Sequence[Key]) -> bool:
     if any(key.spans(read) for key in keys):
         return True
     return any(mask_shapes(form)[0] != form for form in dict.fromkeys((text, read.text)))
-
-
-def _completion(body: bytes, wire: Wire) -> Completion | None:
-    """Decode an answer as an exchange would; None for what is none."""
-    fold, decoder = wire.fold(), SSEDecoder()
-    with suppress(Exception):  # of a body that may be anything: the bytes are searched as well
-        if body.lstrip()[:1] in (b"{", b"["):
-            events = [body]
-        else:
-            events = [*decoder.feed(body), *decoder.flush()]
-        for data in events:
-            if wire.is_end(data):
-                break
-            with suppress(ValueError):
-                chunk = json.loads(data.decode("utf-8", "replace"))
-                fold.add([chunk] if isinstance(chunk, dict) else [])
-        fold.finish()
-        return fold.completion()
-    return None
 
 
 def _said(completion: Completion | None) -> Iterator[tuple[str, str]]:
@@ -172,7 +155,9 @@ def _in_events(text: str, keys: Sequence[Key]) -> list[_Edit]:
             if _drop_logprobs(event.value):
                 event.changed = True
     return [
-        _Edit(event.start, event.stop, _dumped(event.value)) for event in events if event.changed
+        _Edit(event.start, event.stop, encodable_json(event.value, separators=(",", ":")))
+        for event in events
+        if event.changed
     ]
 
 
@@ -275,19 +260,6 @@ def _drop_logprobs(value: Any) -> bool:
     else:
         items = value if isinstance(value, list) else []
     return any([_drop_logprobs(item) for item in items]) or dropped  # noqa: C419 - each of them
-
-
-def _dumped(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text if _is_writable(text) else json.dumps(value, separators=(",", ":"))
-
-
-def _is_writable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _in_words(path: tuple[Any, ...]) -> str:
