@@ -1,4 +1,4 @@
-"""What playing a tape costs: ``python -m benchmarks.tape``.
+"""Cost of playing a tape: ``python -m benchmarks.tape``.
 
 An answer of many tokens is decoded from memory, and played from a tape with everything around it:
 the look-up by meaning, the transport, the inbox. The figure is the ratio of the two; the target is

@@ -1,4 +1,4 @@
-"""What a program leaves out of its turn unless it is asked for: earlier turns, and data."""
+"""Earlier turns and data, which a program leaves out unless they are asked for."""
 
 from __future__ import annotations
 

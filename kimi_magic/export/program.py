@@ -129,7 +129,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Heavy:
-    """How the attempts of a program are aggregated.
+    """The aggregation of a program's attempts.
 
     Attributes
     ----------

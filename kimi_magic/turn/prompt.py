@@ -111,7 +111,7 @@ def _variables(
 
 @dataclass(frozen=True, slots=True)
 class _Details:
-    """What is sent of values: of those in ``own`` by their names, and of all others."""
+    """The detail in which values are sent: those in ``own`` by their names, and all others."""
 
     values: str
     rows: int | None

@@ -40,7 +40,7 @@ REMARK = "\n\n[This same call with the same arguments was made "
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """What a request is, for the tape."""
+    """A request under way, as the tape will know it."""
 
     body: Mapping[str, Any]
     target: Target

@@ -1,4 +1,4 @@
-"""What a turn has sent, in a line: names and counts, and nothing else."""
+"""The line of a turn's first request: names and counts, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program leaves out of its turn: earlier turns, and data of the notebook."""
+"""Programs without earlier turns, and without data of the notebook."""
 
 from __future__ import annotations
 

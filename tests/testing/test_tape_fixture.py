@@ -137,7 +137,7 @@ def test_a_mark_names_another_tape(project: Project, scripted_server: ScriptedSe
 
 
 def test_the_plugin_is_declared_by_the_name_of_its_module() -> None:
-    """What loads it with ``-p`` as well, or in a conftest, gets one plugin and not two."""
+    """One plugin and not two, where ``-p`` or a conftest loads it as well."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     name = tape_of.__module__
     assert project["entry-points"]["pytest11"] == {name: name}

@@ -338,7 +338,7 @@ def test_a_storm_of_refusals(server: ScriptedServer) -> None:
 
 
 def test_a_storm_without_end(server: ScriptedServer, session: Session) -> None:
-    """What each trajectory was refused for is the error of the turn."""
+    """The error for which each trajectory was refused is that of the turn."""
     session.settings.retries = 1
     for _ in range(6):
         server.error(429, "Slow down.", headers={"Retry-After": "0.05"})

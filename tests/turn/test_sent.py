@@ -1,4 +1,4 @@
-"""What is sent is told: in the reply, the record, the journal's form, live and as plain text."""
+"""The reader is told of all that is sent: in the reply, the record, the journal, and each view."""
 
 from __future__ import annotations
 

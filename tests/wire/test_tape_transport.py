@@ -1,4 +1,4 @@
-"""What was recorded is played: the same events, whatever the split, at its own time."""
+"""A recording is played: the same events, whatever the split, at its own time."""
 
 from __future__ import annotations
 

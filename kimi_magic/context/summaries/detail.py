@@ -18,7 +18,7 @@ MOST_ROWS = 10  # of a table
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """What a summary may tell of a value.
+    """The detail that a summary may tell of a value.
 
     ``values`` is ``rows`` for all, ``figures`` for sums and counts of tables and arrays but no
     value of a text, ``schema`` for names, types and counts. ``rows`` is how many rows of a table
