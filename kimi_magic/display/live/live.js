@@ -6,6 +6,7 @@ const BLOCK = 2048; // characters in a block with a layout of its own
 const MAX_BLOCK = 4 * BLOCK; // a block is cut here even within a line
 const ROWS = 16; // rows of an argument that are seen without scrolling
 const SETTLE = 400; // ms for which a form that is new or has moved takes no clicks
+const PRINTED = 20000; // characters of what a call prints that are seen while it runs
 const LATEST = 120; // characters of a trajectory's latest line
 const UNSURE = 2000; // ms without a word from the kernel until the hint at its menu is shown
 const MOUNT = "application/vnd.jupyter.widget-view+json";
@@ -28,6 +29,7 @@ const CONTINUABLE = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
  * @property {string} state of a tool call
  * @property {{call: string, html: string, edited: boolean} | null} run
  * @property {{html: string, seconds: number, shows: boolean, recorded: boolean} | null} result
+ * @property {{text: string, line: string} | null} printed by a call that is under way
  * @property {string} cut note on text that is not kept
  */
 
@@ -47,6 +49,13 @@ const skip = (text, count) => {
   let i = 0;
   for (; count > 0 && i < text.length; count--) i += text.codePointAt(i) > 0xffff ? 2 : 1;
   return text.slice(i);
+};
+
+/** Keep the last lines of what was printed. */
+const lastLines = (text) => {
+  if (text.length <= 2 * PRINTED) return text;
+  const last = text.slice(-PRINTED);
+  return last.slice(last.indexOf("\n") + 1);
 };
 
 /** Estimate the tokens of a text: in most languages a token is about four bytes of UTF-8. */
@@ -175,10 +184,10 @@ class Turn {
 
   segment(op, text = "") {
     const { age = 0, to = 0, blocks = "", tokens = 0, state = "", seconds = null } = op;
-    const { run = null, result = null, form = null, open = null, cut = "" } = op;
+    const { run = null, result = null, form = null, open = null, cut = "", printed = null } = op;
     return {
       ...{ kind: op.kind, title: op.title, plain: op.plain, keep: op.keep, done: !!op.done },
-      ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, drawn: null },
+      ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, printed, drawn: null },
       began: this.now() - age,
       ...{ text: [text], length: codePoints(text), tail: skip(text, to) },
     };
@@ -314,9 +323,13 @@ const CHANGES = {
   form: (_, segment, op) => Object.assign(segment, { form: op }),
   run: (turn, segment, op) =>
     Object.assign(segment, { state: "running", began: turn.now(), run: op, form: null }),
+  print: (_, segment, op) => {
+    const before = op.clears ? "" : (segment.printed?.text ?? "");
+    segment.printed = { text: lastLines(before + op.text), line: op.line };
+  },
   result: (_, segment, op) => {
     const run = segment.run ?? op.given ?? null;
-    Object.assign(segment, { state: op.state, seconds: op.seconds, result: op, form: null, run });
+    Object.assign(segment, { state: op.state, seconds: op.seconds, result: op, form: null, run, printed: null });
   },
   tokens: (_, segment, op) => Object.assign(segment, { tokens: op.tokens }),
   done: (_, segment, op) =>
@@ -451,13 +464,14 @@ class Tool extends Folding {
     this.name = make("code", "", segment.title);
     this.state = make("span", "note");
     this.given = make("pre", "arguments");
-    this.gives = this.form = null;
+    this.gives = this.form = this.prints = null;
     this.summary.append(this.name, this.state);
     this.panel.append(this.given);
     this.growIn(this.given);
     this.element.open = segment.open ?? true;
     if (segment.run) this.run();
     if (segment.form) this.ask();
+    if (segment.printed) this.print(true);
     if (segment.result) this.finish();
     this.tick();
   }
@@ -469,8 +483,28 @@ class Tool extends Folding {
     super.draw(op);
     if (op.op === "run" || op.given) this.run();
     if (op.op === "form") this.ask();
+    if (op.op === "print") this.print(op.clears, op.text);
     if (op.op === "result") this.finish();
     if (op.op !== "append") this.tick();
+  }
+  /** Show what the call prints: finished lines, and the line under way. */
+  print(anew, text) {
+    const { printed } = this.segment;
+    if (!this.prints) {
+      this.prints = make("pre", "printed");
+      this.prints.tabIndex = 0; // or keys could not scroll it
+      this.lines = document.createTextNode("");
+      this.line = document.createTextNode("");
+      this.prints.append(this.lines, this.line);
+      this.panel.append(this.prints);
+      anew = true;
+    }
+    const { scrollHeight, scrollTop, clientHeight } = this.prints;
+    const follow = scrollHeight - scrollTop - clientHeight < 8;
+    if (anew || this.lines.length + text.length !== printed.text.length) this.lines.data = printed.text;
+    else this.lines.appendData(text);
+    this.line.data = printed.line;
+    if (follow) this.prints.scrollTop = this.prints.scrollHeight;
   }
   run() {
     this.name.textContent = this.segment.run.call;
@@ -494,6 +528,8 @@ class Tool extends Folding {
   }
   finish() {
     this.form?.remove();
+    this.prints?.remove();
+    this.prints = null;
     this.given.hidden = false;
     this.gives ??= make("div", "result");
     this.gives.replaceChildren(nodes(this.segment.result.html));
