@@ -171,7 +171,7 @@ def test_a_page_that_cannot_ask_is_sent_the_whole_now_and_then(stage: Stage) -> 
 
 def test_a_page_that_is_heard_gets_its_buttons_at_once_and_nothing_twice(stage: Stage) -> None:
     stage.hears(ready="page-1")
-    assert stage.sent == [[{"op": "clicks"}]]
+    assert stage.sent == [[{"op": "clicks", "cell": "cell-7"}]]
     stage.play(*OPENING, *(ContentDelta("word ") for _ in range(300)), gap=0.05)
     assert stage.shown("reset") == []
 
