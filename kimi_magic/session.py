@@ -126,7 +126,9 @@ class Session:
         last = _Last(self)
         with inside_turn(), holding_interrupts() as hold:
             try:
-                for _ in turn.run([last, *self.journal_sinks(request, view), view], asking(view)):
+                for _ in turn.run(
+                    [last, *self.journal_sinks(request, view), view], asking(view, self.redact)
+                ):
                     pass
             except KimiError:
                 if hold is not None and hold.pending:

@@ -12,7 +12,7 @@ from rich.segment import Segments
 from rich.status import Status
 from rich.text import Text
 
-from kimi_magic.core.text import clean, without_stacks
+from kimi_magic.core.text import clean, clip, without_stacks
 from kimi_magic.display.html.markdown import Blocks, parser
 from kimi_magic.display.plain import PlainView
 from kimi_magic.display.record import call_text, confidence_line
@@ -56,11 +56,16 @@ class TerminalView(PlainView):
             self._console.print(Text(op["text"], "dim"), end="\n\n", soft_wrap=True)
         if op["op"] == "vote":
             self._console.print(Text(op["text"], "bold"), soft_wrap=True)
-        if "segment" not in op:
-            return
+        elif "segment" in op:
+            self._take_of(op)
+
+    def _take_of(self, op: Op) -> None:
+        """Show the change of a segment."""
         segment = self._timeline.segments[op["segment"]]
         if op["op"] == "ask":
             self._flush()
+        elif self._take_call(op, op["segment"]):
+            pass
         elif op["op"] == "run":
             self._prepare(self._timeline.state)
         elif op["op"] == "segment":
@@ -96,6 +101,23 @@ class TerminalView(PlainView):
             self._console.print(Text(without_stacks(call_text(segment)), "cyan"), end="\n\n")
         else:
             self._console.print("" if segment.ends_line else "\n")
+
+    def _write_call(self, text: str, end: str = "\n") -> None:
+        if text:
+            text = without_stacks(text.removeprefix("\n"))
+            self._console.print(Text(text, "cyan"), end=end, soft_wrap=True)
+
+    def _print(self, finished: str, line: str) -> None:
+        # Whole lines: the status, which shows the one under way, is drawn below them.
+        self._write_call(self._transcript.grow(finished))
+        printed = self._timeline.segments[self._printing or 0].printed
+        if self._status is not None and printed is not None:
+            line = clip(printed.line.strip(), max(self._console.width // 2, 20))
+            self._status.update(Text(f"{self._timeline.state} {line}".rstrip()))
+
+    def _finish_call(self, rest: str) -> None:
+        self._write_call(rest, end="")
+        self._console.print("\n" if rest else "")
 
     def _flush(self) -> None:
         text, self._pending = without_stacks("".join(self._pending)), []

@@ -14,6 +14,9 @@ event yields small operations on it, so that a view sends or prints no more than
                                                                 without an index, on segments
     {"op": "ask", "segment": i}                                 a person is asked about a call
     {"op": "run", "segment": i}                                 a tool call is made
+    {"op": "print", "segment": i, "text": …, "line": …, "clears": …}
+                                                                lines that a call under way has
+                                                                printed, and the one it is at
     {"op": "result", "segment": i, "state": …, "recorded": …}   the call is done, or has failed
     {"op": "done", "segment": i}                                the segment is complete
     {"op": "tokens", "segment": i, "tokens": n}                 tokens of the reasoning
@@ -36,6 +39,7 @@ from kimi_magic.core.messages import ToolResult, Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clean, clip, cut_note, vote_line, without_blank_lines
+from kimi_magic.display.printed import Printed
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 from kimi_magic.display.size_budget import BoundedSegments
 
@@ -294,6 +298,15 @@ class Timeline:
         segment.defaults = self._bounded.cut_text(clean(clip(", ".join(defaults), MAX_NOTICE)))
         self._run(event.name, ops)
 
+    def _tool_printed(self, event: events.ToolPrinted, ops: list[Op]) -> None:
+        index = self._call_at(event.index)
+        if index is None or (segment := self.segments[index]).result is not None:
+            return
+        segment.printed = printed = segment.printed or Printed()
+        text = printed.feed(event.text, clears=event.clears)
+        seen = {"text": text, "line": printed.line, "clears": event.clears}
+        ops.append({"op": "print", "segment": index, **seen})
+
     def _tool_finished(self, event: events.ToolFinished, ops: list[Op]) -> None:
         index = self._call_at(event.index)
         if index is not None:
@@ -371,6 +384,7 @@ class Timeline:
     def _add_result(self, index: int, result: ToolResult, ops: list[Op]) -> None:
         segment = self.segments[index]
         segment.result = self._bounded.cut_result(result)
+        segment.printed = None  # the result has it
         segment.state = "failed" if result.error else "done"
         recorded = result.recorded
         ops.append({"op": "result", "segment": index, "state": segment.state, "recorded": recorded})
@@ -424,6 +438,7 @@ class Timeline:
         events.ToolStarted: _tool_started,
         events.ApprovalAsked: _approval_asked,
         events.ApprovalAnswered: _approval_answered,
+        events.ToolPrinted: _tool_printed,
         events.ToolFinished: _tool_finished,
         events.StepFinished: _step_finished,
         events.LanesStarted: _lanes_started,

@@ -23,6 +23,7 @@ from kimi_magic.schema.json_in_text import parse_arguments
 from kimi_magic.schema.problems import ArgumentsError
 from kimi_magic.tools.capture import capturing, open_figures, show_new_figures
 from kimi_magic.tools.invocation import run
+from kimi_magic.tools.printing import Printing
 from kimi_magic.tools.results import (
     as_outputs,
     compose,
@@ -62,8 +63,11 @@ def run_call(
     *,
     call_id: str = "",
     approve: Approve | None = None,
+    printing: Printing | None = None,
 ) -> ToolResult:
     """Make a call that the model asks for; failures are results too.
+
+    ``printing`` hears what it prints while it runs.
 
     Raises ToolInterrupted if a KeyboardInterrupt comes while the tool runs.
     """
@@ -82,8 +86,8 @@ def run_call(
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
         if isinstance(agreed, dict) and not is_same_call(agreed, arguments):
             bound = tool.bind(agreed, namespace)
-            return _edited(_run(tool, partial(tool.call, bound), call_id), agreed)
-        return _run(tool, partial(tool.call, bound), call_id)
+            return _edited(_run(tool, partial(tool.call, bound), call_id, printing), agreed)
+        return _run(tool, partial(tool.call, bound), call_id, printing)
     except ArgumentsError as error:
         return _refused(tool, call_id, error)
     except (KeyboardInterrupt, DeadlineReached):
@@ -114,9 +118,11 @@ def _edited(result: ToolResult, arguments: dict[str, Any]) -> ToolResult:
     return replace(result, content=content)
 
 
-def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
+def _run(
+    tool: Tool, call: Callable[[], Any], call_id: str, printing: Printing | None
+) -> ToolResult:
     with guarding() as guard:
-        value, error, observed = _observed(tool, call, guard)
+        value, error, observed = _observed(tool, call, guard, printing)
         if isinstance(error, KeyboardInterrupt):
             said = AGAIN if isinstance(error, Insisted) else ("interrupted", STOPPED)
             raise ToolInterrupted(_stopped(tool, call_id, said, observed))
@@ -130,12 +136,12 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
 
 
 def _observed(
-    tool: Tool, call: Callable[[], Any], guard: CallGuard
+    tool: Tool, call: Callable[[], Any], guard: CallGuard, printing: Printing | None
 ) -> tuple[Any, BaseException | None, dict[str, Any]]:
     """Make the call; return its value, its error, and the fields of a result that it gave."""
     value: Any = None
     error: BaseException | None = None
-    with capturing() as capture:
+    with capturing(printing) as capture:
         figures = open_figures()
         began = time.perf_counter()
         try:

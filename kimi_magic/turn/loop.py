@@ -209,6 +209,8 @@ class Loop:
         self._repetition = Repetition()
         self._calling: Completion | None = None  # the step whose tools are running
         self._begun: set[str] = set()
+        # Of the calls that are made, among those of the step.
+        self.places: Sequence[int] = ()
         self._results: dict[str, ToolResult] = {}
         self._partial: Completion | None = None
         self._discarded = Usage()
@@ -452,6 +454,7 @@ class Loop:
         refused = self._refused(completion)
         calls = self._calling.message.tool_calls
         places = [place for place in range(len(calls)) if place not in refused]
+        self.places = places
         event = (yield RunTools(tuple(calls[place] for place in places))) if places else None
         while event is not None:
             assert not isinstance(event, Completion), "RunTools is answered with events"

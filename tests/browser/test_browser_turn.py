@@ -201,3 +201,31 @@ def test_a_token_behind_50_000_others_costs_the_page_no_more(
     assert bench.page.evaluate("() => touched") < 5 * 480
     bench.turn.get_by_role("button", name="Stop").click()
     bench.wait_for_record()
+
+
+def test_what_a_tool_prints_shows_while_it_runs(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    go_on = bench.path.with_name("go-on")
+    go_on.unlink(missing_ok=True)
+    bench.python(
+        "import pathlib, time\n"
+        "def train(path: str):\n"
+        "    print('<b>epoch</b> 1')\n"
+        "    for i in range(3):\n"
+        "        print(f'\\r{i}0 % \\x1b[32mof it', end='')\n"
+        "    while not pathlib.Path(path).exists():\n"
+        "        time.sleep(0.05)\n"
+        "    print('\\rdone')\n"
+    )
+    scripted_server.reply(tool_calls=[{"name": "train", "arguments": {"path": str(go_on)}}])
+    scripted_server.reply("Trained.")
+    bench.run("%%kimi -T train\nGo.")
+    printed = bench.turn.locator(".kimi-printed")
+    printed.get_by_text("20 % of it").wait_for()
+    assert printed.inner_text() == "<b>epoch</b> 1\n20 % of it"
+    bench.shot("2-prints")
+    go_on.touch()
+    bench.wait_for_record()
+    bench.record.locator("summary").first.click()
+    assert "<b>epoch</b> 1\ndone" in bench.record.inner_text()

@@ -176,6 +176,8 @@ class Page:
             drawn |= {"blocks": "".join(answer.html), "to": answer.to}
         if index in self._called:
             drawn["run"] = _call(segment)
+        if (printed := segment.printed) is not None:
+            drawn["printed"] = {"text": printed.text, "line": printed.line}
         if segment.result is not None:
             drawn["result"] = _result(segment)
         return drawn
