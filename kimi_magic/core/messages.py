@@ -15,10 +15,16 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.core.text import clip, mend_surrogates
 
 __all__ = [
+    "DECLINED",
+    "INSISTED",
+    "INTERRUPTED",
+    "NOBODY",
+    "NOT_MADE",
     "Alternative",
     "Completion",
     "ImagePart",
     "Message",
+    "Outcome",
     "Output",
     "Part",
     "ReasoningPart",
@@ -36,6 +42,14 @@ __all__ = [
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
+Outcome = Literal["done", "failed", "declined", "stopped"]
+
+# Errors of calls that did not fail by themselves.
+DECLINED = "The user declined this call"
+NOBODY = "This tool needs the user's confirmation, and there was nobody to ask"
+NOT_MADE = "cancelled"
+INTERRUPTED = "interrupted"
+INSISTED = "interrupted: it had caught the first interrupt and gone on"
 
 _DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp|gif));base64,([A-Za-z0-9+/]+={0,2})")
 _INLINE = re.compile(r"<think>(.*?)</think>(.*)", re.DOTALL)
@@ -181,6 +195,15 @@ class ToolResult:
     seconds: float = 0.0
     pictures: tuple[ImagePart, ...] = field(default=(), repr=False)
     recorded: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the call ended."""
+        if not self.error:
+            return "done"
+        if self.error in (DECLINED, NOBODY):
+            return "declined"
+        return "stopped" if self.error in (NOT_MADE, INTERRUPTED, INSISTED) else "failed"
 
 
 @dataclass(frozen=True, slots=True)

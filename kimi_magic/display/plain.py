@@ -6,7 +6,8 @@ import sys
 
 from kimi_magic.core.events import ApprovalAsked, Envelope, Preparing, TurnFinished
 from kimi_magic.core.text import clean, without_stacks
-from kimi_magic.display.record import call_text, confidence_line, lane_line, tokens_line
+from kimi_magic.display.calls import call_text
+from kimi_magic.display.record import confidence_line, lane_line, tokens_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import Throttle, ViewOptions

@@ -13,9 +13,11 @@ from rich.status import Status
 from rich.text import Text
 
 from kimi_magic.core.text import clean, without_stacks
+from kimi_magic.display.calls import call_text
 from kimi_magic.display.html.markdown import Blocks, parser
+from kimi_magic.display.html.tool_results import OUTCOMES
 from kimi_magic.display.plain import PlainView
-from kimi_magic.display.record import call_text, confidence_line
+from kimi_magic.display.record import confidence_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op
 from kimi_magic.display.view import Throttle, ViewOptions
@@ -93,7 +95,10 @@ class TerminalView(PlainView):
         elif segment.kind == "notice":
             self._console.print(Text(without_stacks(segment.text), style="yellow"), end="\n\n")
         elif segment.kind == "tool":
-            self._console.print(Text(without_stacks(call_text(segment)), "cyan"), end="\n\n")
+            text = Text(without_stacks(call_text(segment)), "cyan")
+            if outcome := OUTCOMES.get(segment.state):
+                text.stylize(outcome.terminal, 0, len(text.plain.partition("\n")[0]))
+            self._console.print(text, end="\n\n")
         else:
             self._console.print("" if segment.ends_line else "\n")
 

@@ -14,7 +14,8 @@ event yields small operations on it, so that a view sends or prints no more than
                                                                 without an index, on segments
     {"op": "ask", "segment": i}                                 a person is asked about a call
     {"op": "run", "segment": i}                                 a tool call is made
-    {"op": "result", "segment": i, "state": …, "recorded": …}   the call is done, or has failed
+    {"op": "result", "segment": i, "state": …, "recorded": …}   the call is done, failed, declined,
+                                                                or stopped
     {"op": "done", "segment": i}                                the segment is complete
     {"op": "tokens", "segment": i, "tokens": n}                 tokens of the reasoning
     {"op": "usage", "steps": n, "in": …, "out": …}              tokens of the finished steps
@@ -370,7 +371,7 @@ class Timeline:
     def _add_result(self, index: int, result: ToolResult, ops: list[Op]) -> None:
         segment = self.segments[index]
         segment.result = self._bounded.cut_result(result)
-        segment.state = "failed" if result.error else "done"
+        segment.state = result.outcome
         recorded = result.recorded
         ops.append({"op": "result", "segment": index, "state": segment.state, "recorded": recorded})
 

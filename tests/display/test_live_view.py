@@ -349,7 +349,7 @@ def test_the_script_travels_with_the_widget(stage: Stage) -> None:
     state = stage.view._widget.get_state()
     assert "initialize" in state["_esm"]
     assert len(state["_esm"]) < 2000
-    assert len(state["script"]) < 12_000
+    assert len(state["script"]) < 16_000
     unpacked = json.loads(zlib.decompress(state["script"]))
     assert ".kimi-turn" in unpacked["style"]
     for script in (state["_esm"], unpacked["script"]):

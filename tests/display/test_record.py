@@ -181,7 +181,7 @@ def test_a_replayed_turn_looks_the_same_when_it_is_opened_again() -> None:
     text = lived.data["text/plain"]
     assert f"tape {LABEL}" in text
     assert "· recorded" in text
-    assert "Tool call (recorded result): forecast(" in text
+    assert "Tool call (✓ done, recorded result): forecast(" in text
     assert lived.metadata["kimi_magic"]["replayed"] == LABEL
 
 
@@ -335,7 +335,7 @@ def test_the_transcript_reads_without_html() -> None:
     assert record(*events, options=options).data["text/plain"] == (
         "[Retry 1 of 3: The server is busy (429).]\n\n"
         "Reasoning:\nI need a forecast.\n\n"
-        'Tool call: forecast({"month": "April"})\n\n'
+        'Tool call: forecast(month="April")\n\n'
         "Reasoning:\nNow I know.\n\n"
         "It rises\n\n"
         "[The answer was cut at max_tokens; raise it with --max-tokens. "

@@ -84,7 +84,7 @@ def test_a_turn_in_a_terminal() -> None:
         "The sum\n\n"
         " • one\n • $x_1$ and pic (https://a.b/c)\n\n"
         "tail\n\n"
-        'Tool call: add({"a": 1})\n\n'
+        "Tool call: add(a=1)\n\n"
         "kimi-k2-thinking · 1,234 tokens · 5.0 s"
     )
 

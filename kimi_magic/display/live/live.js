@@ -475,7 +475,7 @@ class Tool extends Folding {
   run() {
     this.name.textContent = this.segment.run.call;
     this.given.replaceChildren(nodes(this.segment.run.html));
-    this.given.hidden = false;
+    this.uncover();
     this.form?.remove();
     this.form = null;
   }
@@ -492,9 +492,13 @@ class Tool extends Folding {
     this.form.watch(this.drawing.body);
     this.element.open = true;
   }
+  /** Show the arguments, unless the summary has them all. */
+  uncover() {
+    this.given.hidden = !(this.segment.run?.html ?? true);
+  }
   finish() {
     this.form?.remove();
-    this.given.hidden = false;
+    this.uncover();
     this.gives ??= make("div", "result");
     this.gives.replaceChildren(nodes(this.segment.result.html));
     this.panel.append(this.gives);
@@ -505,13 +509,15 @@ class Tool extends Folding {
     const notes = {
       running: ` · running…${clock(this.drawing.turn.now() - began)}`,
       asked: " · waits for your answer",
-      done: ` · ${duration(seconds ?? 0)}`,
-      failed: ` · failed after ${duration(seconds ?? 0)}`,
+      done: ` · ✓ done in ${duration(seconds ?? 0)}`,
+      failed: ` · ✗ failed after ${duration(seconds ?? 0)}`,
+      declined: " · ⊘ declined",
+      stopped: ` · ■ stopped${seconds ? ` after ${duration(seconds)}` : ""}`,
     };
-    if (result?.recorded) {
-      Object.assign(notes, { done: " · recorded result", failed: " · failed · recorded result" });
-    }
-    const text = (run?.edited ? " · arguments changed" : "") + (notes[state] ?? "");
+    let note = notes[state] ?? "";
+    if (result?.recorded) note = `${note.replace(/ (?:in|after) .*/, "")} · recorded result`;
+    const text = (run?.edited ? " · arguments changed" : "") + note;
+    this.element.dataset.state = state;
     if (this.state.textContent !== text) this.state.textContent = text;
   }
 }

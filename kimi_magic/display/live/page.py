@@ -25,9 +25,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from kimi_magic.core.events import Envelope
+from kimi_magic.display.calls import arguments_html, call_line
 from kimi_magic.display.html.markdown import Blocks, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html
-from kimi_magic.display.record import arguments_html, call_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import Throttle, ViewOptions
