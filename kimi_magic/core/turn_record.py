@@ -16,7 +16,7 @@ from kimi_magic.core.text import clip
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["VERSION", "EndpointFacts", "Failure", "TurnRecord"]
+__all__ = ["VERSION", "EndpointFacts", "Failure", "Retry", "TurnRecord"]
 
 VERSION = 2
 NO_RECORD = "This is no record of a turn: {}."
@@ -42,6 +42,14 @@ class Failure:
 
     kind: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A request that failed and was sent again: the number of its step, from 1, and why."""
+
+    step: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,8 @@ class TurnRecord:
         differ``; "" where all were asked for.
     outline : Sent
         What the first request held: names and counts, and no value of the notebook.
+    retries : tuple of Retry
+        The requests that failed and were sent again, in order.
     """
 
     steps: tuple[Step, ...] = ()
@@ -113,6 +123,7 @@ class TurnRecord:
     agreement: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     replayed: str = ""
     outline: Sent = field(default_factory=Sent)
+    retries: tuple[Retry, ...] = ()
 
     @property
     def text(self) -> str:
@@ -149,7 +160,7 @@ class TurnRecord:
         """Return what is a trajectory's own: the prompt and all around it are the turn's."""
         names = (
             *("steps", "usage", "finish_reason", "model", "data", "failure", "started"),
-            "replayed",
+            *("replayed", "retries"),
         )
         return TurnRecord(**{name: getattr(self, name) for name in names})
 

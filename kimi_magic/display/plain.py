@@ -69,7 +69,7 @@ class PlainView:
         if op["op"] == "head":
             self._pending.append(f"[{op['text'].replace(' · ', ' — ')}]\n")
             return
-        if op["op"] in {"tape", "sent"}:
+        if op["op"] in {"tape", "sent", "retry"}:
             self._pending.append(f"[{op['text']}]\n")
         if op["op"] == "vote":
             self._pending.append(f"[{op['text']}]\n")

@@ -76,7 +76,7 @@ _RESULT = f"margin:.5em 0 0;padding:.5em 0 0;border-top:1px dashed rgba(127,127,
 _CUT = "opacity:.65;font-size:90%"
 _NOTICE = (
     f"{_BLOCK};padding:.1em 0 .1em .8em;border-left:2px solid #b58100;overflow-wrap:anywhere;"
-    f"{_CLIPPED}"
+    f"white-space:pre-line;{_CLIPPED}"
 )
 _FOOTER = f"opacity:.8;font-size:85%;overflow-wrap:anywhere;{_CLIPPED}"
 _BADGE = (
@@ -91,6 +91,7 @@ _BEFORE_BLANK = re.compile(r"\n([ \t]*)(?=\n)")
 _FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 MARKED_SHARE = 2  # of max_chars, the part that the marked tokens take with their HTML
 MIN_TURN = 2000  # characters of a turn in a chat
+NO_BREAK = "\N{NO-BREAK SPACE}"
 EMPTY = "The chat is empty."
 ASIDE = "Set aside by cells that were run again"
 
@@ -322,7 +323,7 @@ def _card(segment: Segment) -> str:
     if result is not None:
         inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
     shows = result is not None and has_image(result)
-    notes = "".join(f" · {note}" for note in call_notes(segment))
+    notes = "".join(f" · {note.replace(' ', NO_BREAK)}" for note in call_notes(segment))
     ink = f' style="{outcome.ink}"' if outcome else ""
     title = f'<code style="{_CALL}">{escape(call_line(segment))}</code><span{ink}>{notes}</span>'
     edge = outcome.colour if outcome else _FAINT

@@ -54,7 +54,7 @@ class TerminalView(PlainView):
         if op["op"] == "head":
             self._console.print(Rule(Text(op["text"]), align="left", style="dim"))
             return
-        if op["op"] in {"tape", "sent"}:
+        if op["op"] in {"tape", "sent", "retry"}:
             self._console.print(Text(op["text"], "dim"), end="\n\n", soft_wrap=True)
         if op["op"] == "vote":
             self._console.print(Text(op["text"], "bold"), soft_wrap=True)

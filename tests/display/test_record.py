@@ -333,7 +333,6 @@ def test_any_split_gives_the_same_record(text: str, cuts: list[int]) -> None:
 def test_the_transcript_reads_without_html() -> None:
     events, options = TURNS["steps"]
     assert record(*events, options=options).data["text/plain"] == (
-        "[Retry 1 of 3: The server is busy (429).]\n\n"
         "Reasoning:\nI need a forecast.\n\n"
         'Tool call: forecast(month="April")\n\n'
         "Reasoning:\nNow I know.\n\n"

@@ -509,10 +509,10 @@ class Tool extends Folding {
     const notes = {
       running: ` · running…${clock(this.drawing.turn.now() - began)}`,
       asked: " · waits for your answer",
-      done: ` · ✓ done in ${duration(seconds ?? 0)}`,
-      failed: ` · ✗ failed after ${duration(seconds ?? 0)}`,
-      declined: " · ⊘ declined",
-      stopped: ` · ■ stopped${seconds ? ` after ${duration(seconds)}` : ""}`,
+      done: ` · ✓\u00a0done in ${duration(seconds ?? 0)}`,
+      failed: ` · ✗\u00a0failed after ${duration(seconds ?? 0)}`,
+      declined: " · ⊘\u00a0declined",
+      stopped: ` · ■\u00a0stopped${seconds ? ` after ${duration(seconds)}` : ""}`,
     };
     let note = notes[state] ?? "";
     if (result?.recorded) note = `${note.replace(/ (?:in|after) .*/, "")} · recorded result`;
