@@ -146,7 +146,7 @@ def _without_padding(line: list[RichSegment]) -> list[RichSegment]:
 
 
 def _visible_tokens(tokens: list[Token]) -> list[Token]:
-    """Turn maths and images, which rich drops, into code and text."""
+    """Turn maths, footnotes and images, which rich drops, into code and text."""
     for token in tokens:
         if token.type == "math_block":
             token.type, token.info = "fence", "latex"
@@ -154,6 +154,8 @@ def _visible_tokens(tokens: list[Token]) -> list[Token]:
             if child.type.startswith("math_inline"):
                 dollars = "$$" if child.type.endswith("double") else "$"
                 child.type, child.content = "text", f"{dollars}{child.content}{dollars}"
+            elif child.type == "footnote":
+                child.type, child.content = "text", f"[{child.content}]"
             elif child.type == "image":
                 child.type, child.content = "text", f"{child.content} ({child.attrs['src']})"
             child.content = without_stacks(clean(child.content))  # entities have become characters

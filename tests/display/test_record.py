@@ -244,7 +244,7 @@ ATTACKS = [
 ]
 
 SAFE_TAGS = re.compile(
-    "a|blockquote|br|code|details|div|em|h[1-6]|hr|li|ol|p|pre|s|span|strong|summary|table|tbody"
+    "a|blockquote|br|code|details|div|em|h[1-6]|hr|li|ol|p|pre|s|span|strong|summary|sup|table|tbody"
     "|td|th|thead|tr|ul"
 )
 SAFE_STYLE = re.compile(

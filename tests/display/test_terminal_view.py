@@ -89,6 +89,13 @@ def test_a_turn_in_a_terminal() -> None:
     )
 
 
+def test_boxes_footnotes_and_numbers() -> None:
+    text = printed(*OPENING, ContentDelta("- [x] a[^1]\n\n| n |\n|---|\n| 1 |\n| 22 |\n\n[^1]: b"))
+    assert "☑ a[1]" in text
+    assert "\n  1\n" in text, "to the right"
+    assert "[1] b" in text
+
+
 def test_raw_html_is_shown_not_dropped() -> None:
     assert "<b>bold</b>" in printed(*OPENING, ContentDelta("<b>bold</b>"), STOP)
 
