@@ -62,6 +62,7 @@ _SCROLLED = "overflow:auto;contain:paint"
 _ANSWER = "overflow-x:auto;overflow-y:hidden;overflow-wrap:break-word;contain:paint"
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
 _PROSE = "font-family:inherit;font-size:inherit"
+_THOUGHT = f"opacity:.8;line-height:1.5;overflow-wrap:anywhere;{_CLIPPED}"
 _BLOCK = "margin:0 0 .8em"
 _SUMMARY = f"cursor:pointer;opacity:.8;font-size:90%;overflow-wrap:anywhere;{_CLIPPED}"
 _CALL = f"display:inline-block;max-width:95%;vertical-align:bottom;{_CLIPPED}"
@@ -278,7 +279,10 @@ def _segment_html(segment: Segment, options: ViewOptions) -> str:
     whole = _whole(segment) if segment.missing else segment.text
     if segment.kind == "reasoning":
         is_open = options.keep_reasoning if segment.open is None else segment.open
-        kept = _pre(escape(segment.text.rstrip())) + "".join(_end(segment, _pre_end))
+        if options.format in ("text", "json"):
+            kept = _pre(escape(segment.text.rstrip())) + "".join(_end(segment, _pre_end))
+        else:
+            kept = _thought(segment.text) + "".join(_end(segment, _thought_end))
         return _details("Reasoning", kept, is_open=is_open)
     if segment.kind == "tool":
         return _card(segment)
@@ -299,13 +303,26 @@ def _end(segment: Segment, shown: Callable[[str], str]) -> list[str]:
     return [*_cut(note), shown(segment.end)] if note else []
 
 
+def _thought(text: str) -> str:
+    """Show reasoning, which is as little trusted as an answer."""
+    return f'<div style="{_THOUGHT}">\n{to_html(text, light=True)}</div>'
+
+
+def _thought_end(text: str) -> str:
+    return _thought(_reopened(text))
+
+
 def _pre_end(text: str) -> str:
     return _pre(escape(text))
 
 
 def _end_html(text: str) -> str:
-    """Render the end of a Markdown text; an odd fence closes code that began before it."""
-    return to_html(f"```\n{text}" if len(_FENCES.findall(text)) % 2 else text)
+    return to_html(_reopened(text))
+
+
+def _reopened(text: str) -> str:
+    """Return the end of a Markdown text; an odd fence closes code that began before it."""
+    return f"```\n{text}" if len(_FENCES.findall(text)) % 2 else text
 
 
 def _cut(note: str) -> list[str]:
@@ -475,7 +492,7 @@ def _turn_html(turn: _Turn, limit: int) -> str:
     reply = turn.reply
     pieces = [f'<div style="{_PROMPT}">{plain_html(_cut_to(turn.prompt, limit // 4))}</div>']
     if reply.reasoning:
-        pieces.append(_details("Reasoning", _pre(escape(_cut_to(reply.reasoning, limit // 4)))))
+        pieces.append(_details("Reasoning", _thought(_cut_to(reply.reasoning, limit // 4))))
     pieces.append(f'<div style="{_ANSWER}">{to_html(_cut_to(reply.text, limit // 2))}</div>')
     return "\n".join([*pieces, f"<div>{_ending(reply)}</div>"])
 

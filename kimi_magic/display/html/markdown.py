@@ -39,6 +39,7 @@ _TAGS = set(
 )
 _VOID = {"<br>", "<hr>"}
 _ELEMENT_STEP = {"</": -1}
+_HEADING = re.compile(r"<(/?)h[1-6]>")
 _FENCE = re.compile(r" {0,3}(`{3,}+|~{3,}+)")
 _ALIGNED = re.compile(r"text-align: ?(?:left|right|center)")
 _SCROLLED = "overflow:auto"
@@ -60,23 +61,31 @@ MAX_NESTING, MAX_BRACKETS, MAX_FILLED_CELLS = 24, 1000, 1000
 MAX_HTML_DEPTH = 100
 
 
-def to_html(text: str) -> str:
-    """Render Markdown."""
+def to_html(text: str, *, light: bool = False) -> str:
+    """Render Markdown; ``light`` keeps line breaks, and headings as large as the text."""
     styled = {tag: {"style"} for tag in ("li", "span", "td", "th")}
     styled |= {tag: {"style", "tabindex"} for tag in ("div", "pre")}
-    return _sanitised(_rendered(text), _TAGS, styled | {"ol": {"start"}})
+    return _sanitised(_rendered(text, light=light), _TAGS, styled | {"ol": {"start"}})
 
 
-def _rendered(text: str) -> str:
+def _rendered(text: str, *, light: bool) -> str:
     """Render Markdown without sanitising it; text that is nested too deep stays as it is."""
+    from markdown_it.utils import OptionsDict
+
     md = parser()
     env: dict[str, Any] = {}
     with suppress(RecursionError):
         tokens = md.parse(text, env)
         # The parser drops what is deeper without a word.
         if all(token.level < MAX_NESTING - 1 for token in tokens):
-            return str(md.renderer.render(tokens, md.options, env))
+            options: Any = {**md.options, "breaks": light}
+            html = str(md.renderer.render(tokens, OptionsDict(options), env))
+            return _HEADING.sub(_as_strong, html) if light else html
     return f"<pre>{escape(text)}</pre>"
+
+
+def _as_strong(heading: re.Match[str]) -> str:
+    return "</strong></p>" if heading[1] else "<p><strong>"
 
 
 def foreign_html(html: str) -> str:

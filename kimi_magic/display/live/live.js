@@ -22,6 +22,7 @@ const CONTINUABLE = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
  * @property {number} to end of the text in them
  * @property {string} tail the text after that
  * @property {{html: string, to: number} | null} drawn the last drawing of the tail's beginning
+ * @property {string} thought HTML of finished reasoning
  * @property {boolean} plain an answer that is not Markdown
  * @property {boolean} keep stays unfolded when it ends
  * @property {boolean | null} open the reader's choice, null before there is one
@@ -175,10 +176,10 @@ class Turn {
 
   segment(op, text = "") {
     const { age = 0, to = 0, blocks = "", tokens = 0, state = "", seconds = null } = op;
-    const { run = null, result = null, form = null, open = null, cut = "" } = op;
+    const { run = null, result = null, form = null, open = null, cut = "", thought = "" } = op;
     return {
       ...{ kind: op.kind, title: op.title, plain: op.plain, keep: op.keep, done: !!op.done },
-      ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, drawn: null },
+      ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, thought, drawn: null },
       began: this.now() - age,
       ...{ text: [text], length: codePoints(text), tail: skip(text, to) },
     };
@@ -309,6 +310,7 @@ const CHANGES = {
   segment: (turn, _, op) => turn.begin(op),
   append: (turn, segment, op) => turn.append(segment, op),
   block: (turn, segment, op) => turn.finishBlock(segment, op),
+  thought: (_, segment, op) => Object.assign(segment, { thought: op.html }),
   open: (_, segment, op) => Object.assign(segment, { drawn: op }),
   ask: (_, segment) => Object.assign(segment, { state: "asked" }),
   form: (_, segment, op) => Object.assign(segment, { form: op }),
@@ -417,8 +419,19 @@ class Reasoning extends Folding {
     super(drawing, segment, index, "reasoning");
     this.panel.tabIndex = 0; // or keys could not scroll it
     this.growIn(this.panel);
+    this.render();
     this.fold(segment.keep || !segment.done);
     this.tick();
+  }
+  /** Put finished reasoning as HTML in the place of its text. */
+  render() {
+    if (!this.segment.thought) return;
+    const { panel } = this;
+    const read = panel.scrollTop / (panel.scrollHeight || 1);
+    const thought = make("div", "thought", nodes(this.segment.thought));
+    panel.replaceChildren(...[thought, this.more].filter(Boolean));
+    panel.scrollTop = read * panel.scrollHeight;
+    this.drawing.typeset(thought);
   }
   get atEnd() {
     const { scrollHeight, scrollTop, clientHeight } = this.panel;
@@ -431,6 +444,7 @@ class Reasoning extends Folding {
   }
   draw(op) {
     super.draw(op);
+    if (op.op === "thought") this.render();
     // A reader who has scrolled up is reading: leave it open.
     if (op.op === "done") this.fold(this.segment.keep || !this.atEnd);
     if (op.op !== "append") this.tick();
