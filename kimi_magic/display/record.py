@@ -341,8 +341,10 @@ def _card(segment: Segment) -> str:
         inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
     shows = result is not None and has_image(result)
     notes = "".join(f" · {note.replace(' ', NO_BREAK)}" for note in call_notes(segment))
-    ink = f' style="{outcome.ink}"' if outcome else ""
-    title = f'<code style="{_CALL}">{escape(call_line(segment))}</code><span{ink}>{notes}</span>'
+    if outcome:
+        mark = f'<span style="{outcome.ink}">{outcome.mark}</span>'
+        notes = notes.replace(outcome.mark, mark)
+    title = f'<code style="{_CALL}">{escape(call_line(segment))}</code>{notes}'
     edge = outcome.colour if outcome else _FAINT
     is_open = shows if segment.open is None else segment.open
     style = f"{_CARD};border-left:3px solid {edge}"

@@ -173,7 +173,10 @@ def test_calls_are_told_apart_by_word_colour_and_mark(outcome: str) -> None:
     record = make_record(timeline)
     html = record.data["text/html"]
     summary = html.partition("</summary>")[0]
-    assert f"{look.mark}\N{NO-BREAK SPACE}{look.word}" in summary, "also when it is folded"
+    assert (
+        f"{look.mark}\N{NO-BREAK SPACE}{look.word}"
+        in Checked(f"{summary}</summary></details></div>").text
+    ), "also when it is folded"
     assert f"border-left:3px solid {look.colour}" in summary
     assert f"color:{look.colour};" in summary
     assert f"Tool call ({look.mark} {look.word}): f(month=4)" in record.data["text/plain"]

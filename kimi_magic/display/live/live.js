@@ -532,7 +532,9 @@ class Tool extends Folding {
     if (result?.recorded) note = `${note.replace(/ (?:in|after) .*/, "")} · recorded result`;
     const text = (run?.edited ? " · arguments changed" : "") + note;
     this.element.dataset.state = state;
-    if (this.state.textContent !== text) this.state.textContent = text;
+    if (this.state.textContent === text) return;
+    const [before, mark = "", after = ""] = text.split(/([✓✗⊘■])/);
+    this.state.replaceChildren(before, make("span", "mark", mark), after);
   }
 }
 
