@@ -6,8 +6,9 @@ import sys
 
 from kimi_magic.core.events import ApprovalAsked, Envelope, Preparing, ToolPrinted, TurnFinished
 from kimi_magic.core.text import clean, without_stacks
+from kimi_magic.display.calls import call_text
 from kimi_magic.display.printed import Transcript
-from kimi_magic.display.record import call_text, confidence_line, lane_line, tokens_line
+from kimi_magic.display.record import confidence_line, lane_line, tokens_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import Throttle, ViewOptions
@@ -73,7 +74,7 @@ class PlainView:
         if op["op"] == "head":
             self._pending.append(f"[{op['text'].replace(' · ', ' — ')}]\n")
             return
-        if op["op"] in {"tape", "sent"}:
+        if op["op"] in {"tape", "sent", "retry"}:
             self._pending.append(f"[{op['text']}]\n")
         if op["op"] == "vote":
             self._pending.append(f"[{op['text']}]\n")

@@ -24,7 +24,7 @@ class Segment:
     title: str = ""  # name of the tool that is called
     done: bool = False
     length: int = 0
-    state: str = ""  # of a tool call: "", asked, running, done or failed
+    state: str = ""  # of a tool call: "", asked, running, or the outcome of its result
     edited: str = ""  # arguments that a person put in the model's place
     defaults: str = ""  # those that apply beside the arguments of a call that a person was asked
     printed: Printed | None = None  # by a call that is under way

@@ -13,9 +13,11 @@ from rich.status import Status
 from rich.text import Text
 
 from kimi_magic.core.text import clean, clip, without_stacks
+from kimi_magic.display.calls import call_text
 from kimi_magic.display.html.markdown import Blocks, parser
+from kimi_magic.display.html.tool_results import OUTCOMES
 from kimi_magic.display.plain import PlainView
-from kimi_magic.display.record import call_text, confidence_line
+from kimi_magic.display.record import confidence_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op
 from kimi_magic.display.view import Throttle, ViewOptions
@@ -52,7 +54,7 @@ class TerminalView(PlainView):
         if op["op"] == "head":
             self._console.print(Rule(Text(op["text"]), align="left", style="dim"))
             return
-        if op["op"] in {"tape", "sent"}:
+        if op["op"] in {"tape", "sent", "retry"}:
             self._console.print(Text(op["text"], "dim"), end="\n\n", soft_wrap=True)
         if op["op"] == "vote":
             self._console.print(Text(op["text"], "bold"), soft_wrap=True)
@@ -98,7 +100,10 @@ class TerminalView(PlainView):
         elif segment.kind == "notice":
             self._console.print(Text(without_stacks(segment.text), style="yellow"), end="\n\n")
         elif segment.kind == "tool":
-            self._console.print(Text(without_stacks(call_text(segment)), "cyan"), end="\n\n")
+            text = Text(without_stacks(call_text(segment)), "cyan")
+            if outcome := OUTCOMES.get(segment.state):
+                text.stylize(outcome.terminal, 0, len(text.plain.partition("\n")[0]))
+            self._console.print(text, end="\n\n")
         else:
             self._console.print("" if segment.ends_line else "\n")
 
@@ -163,7 +168,7 @@ def _without_padding(line: list[RichSegment]) -> list[RichSegment]:
 
 
 def _visible_tokens(tokens: list[Token]) -> list[Token]:
-    """Turn maths and images, which rich drops, into code and text."""
+    """Turn maths, footnotes and images, which rich drops, into code and text."""
     for token in tokens:
         if token.type == "math_block":
             token.type, token.info = "fence", "latex"
@@ -171,6 +176,8 @@ def _visible_tokens(tokens: list[Token]) -> list[Token]:
             if child.type.startswith("math_inline"):
                 dollars = "$$" if child.type.endswith("double") else "$"
                 child.type, child.content = "text", f"{dollars}{child.content}{dollars}"
+            elif child.type == "footnote":
+                child.type, child.content = "text", f"[{child.content}]"
             elif child.type == "image":
                 child.type, child.content = "text", f"{child.content} ({child.attrs['src']})"
             child.content = without_stacks(clean(child.content))  # entities have become characters

@@ -14,7 +14,15 @@ from kimi_magic.chats.history import CANCELLED
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import ToolInterrupted
 from kimi_magic.core.interrupts import Insisted, stoppable
-from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.core.messages import (
+    DECLINED,
+    INSISTED,
+    INTERRUPTED,
+    NOBODY,
+    NOT_MADE,
+    Output,
+    ToolResult,
+)
 from kimi_magic.core.processes import in_this_process
 from kimi_magic.core.text import cut
 from kimi_magic.core.time_limit import CallTimedOut, DeadlineReached, TimeLimit, call_within
@@ -47,13 +55,8 @@ MAX_PROBLEMS = 10
 MAX_EDITED = 1000
 STOPPED = "The user stopped this call before its end."
 STOPPED_SHOWING = "The call ended; the user stopped it while its value was made into text."
-AGAIN = (
-    "interrupted: it had caught the first interrupt and gone on",
-    "The user stopped this call, which had caught the first interrupt and gone on.",
-)
+AGAIN = "The user stopped this call, which had caught the first interrupt and gone on."
 UNSHOWN = "Done; what it returned cannot be shown"
-DECLINED = "The user declined this call"
-NOBODY = "This tool needs the user's confirmation, and there was nobody to ask"
 
 
 def run_call(
@@ -80,7 +83,7 @@ def run_call(
             try:
                 agreed = approve(tool, arguments) if approve else False
             except KeyboardInterrupt:
-                raise ToolInterrupted(_failed(tool, call_id, "cancelled", CANCELLED)) from None
+                raise ToolInterrupted(_failed(tool, call_id, NOT_MADE, CANCELLED)) from None
         if agreed is not True and not isinstance(agreed, dict):  # "no" is truthy
             refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
@@ -124,7 +127,8 @@ def _run(
     with guarding() as guard:
         value, error, observed = _observed(tool, call, guard, printing)
         if isinstance(error, KeyboardInterrupt):
-            said = AGAIN if isinstance(error, Insisted) else ("interrupted", STOPPED)
+            is_second = isinstance(error, Insisted)
+            said = (INSISTED, AGAIN) if is_second else (INTERRUPTED, STOPPED)
             raise ToolInterrupted(_stopped(tool, call_id, said, observed))
         # A repr may print, which is no output of the tool.
         with capturing():
@@ -203,7 +207,7 @@ def _ended_well(tool: Tool, call_id: str, value: Any, observed: dict[str, Any]) 
     except DeadlineReached:
         raise
     except KeyboardInterrupt:
-        said = ("interrupted", STOPPED_SHOWING)
+        said = (INTERRUPTED, STOPPED_SHOWING)
         raise ToolInterrupted(_stopped(tool, call_id, said, observed)) from None
     except CallTimedOut:
         text = f"{UNSHOWN}: showing it took longer than {tool.options.timeout:g} s."

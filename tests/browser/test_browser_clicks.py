@@ -67,7 +67,8 @@ def test_a_call_is_approved_with_other_arguments(
     bench.page.keyboard.press("Enter")
     bench.wait_for_record()
     summary = bench.record.locator("summary").nth(1)
-    assert summary.inner_text() == 'order(region="north", amount=50) · arguments changed'
+    said = summary.inner_text().replace("\xa0", " ")
+    assert said == 'order(region="north", amount=50) · arguments changed · ✓ done'
     sent = scripted_server.requests[1].body["messages"][-1]["content"]
     assert "50 ordered for north" in sent
     assert "changed the arguments" in sent

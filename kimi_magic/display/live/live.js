@@ -25,6 +25,7 @@ const CONTINUABLE = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
  * @property {number} to end of the text in them
  * @property {string} tail the text after that
  * @property {{html: string, to: number} | null} drawn the last drawing of the tail's beginning
+ * @property {string} thought HTML of finished reasoning
  * @property {boolean} plain an answer that is not Markdown
  * @property {boolean} keep stays unfolded when it ends
  * @property {boolean | null} open the reader's choice, null before there is one
@@ -196,9 +197,11 @@ class Turn {
   segment(op, text = "") {
     const { age = 0, to = 0, blocks = "", tokens = 0, state = "", seconds = null } = op;
     const { run = null, result = null, form = null, open = null, cut = "", printed = null } = op;
+    const { thought = "" } = op;
     return {
       ...{ kind: op.kind, title: op.title, plain: op.plain, keep: op.keep, done: !!op.done },
-      ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, printed, drawn: null },
+      ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, printed, thought },
+      drawn: null,
       began: this.now() - age,
       ...{ text: [text], length: codePoints(text), tail: skip(text, to) },
     };
@@ -329,6 +332,7 @@ const CHANGES = {
   segment: (turn, _, op) => turn.begin(op),
   append: (turn, segment, op) => turn.append(segment, op),
   block: (turn, segment, op) => turn.finishBlock(segment, op),
+  thought: (_, segment, op) => Object.assign(segment, { thought: op.html }),
   open: (_, segment, op) => Object.assign(segment, { drawn: op }),
   ask: (_, segment) => Object.assign(segment, { state: "asked" }),
   form: (_, segment, op) => Object.assign(segment, { form: op }),
@@ -441,8 +445,19 @@ class Reasoning extends Folding {
     super(drawing, segment, index, "reasoning");
     this.panel.tabIndex = 0; // or keys could not scroll it
     this.growIn(this.panel);
+    this.render();
     this.fold(segment.keep || !segment.done);
     this.tick();
+  }
+  /** Put finished reasoning as HTML in the place of its text. */
+  render() {
+    if (!this.segment.thought) return;
+    const { panel } = this;
+    const read = panel.scrollTop / (panel.scrollHeight || 1);
+    const thought = make("div", "thought", nodes(this.segment.thought));
+    panel.replaceChildren(...[thought, this.more].filter(Boolean));
+    panel.scrollTop = read * panel.scrollHeight;
+    this.drawing.typeset(thought);
   }
   get atEnd() {
     const { scrollHeight, scrollTop, clientHeight } = this.panel;
@@ -455,6 +470,7 @@ class Reasoning extends Folding {
   }
   draw(op) {
     super.draw(op);
+    if (op.op === "thought") this.render();
     // A reader who has scrolled up is reading: leave it open.
     if (op.op === "done") this.fold(this.segment.keep || !this.atEnd);
     if (op.op !== "append") this.tick();
@@ -520,7 +536,7 @@ class Tool extends Folding {
   run() {
     this.name.textContent = this.segment.run.call;
     this.given.replaceChildren(nodes(this.segment.run.html));
-    this.given.hidden = false;
+    this.uncover();
     this.form?.remove();
     this.form = null;
   }
@@ -537,11 +553,15 @@ class Tool extends Folding {
     this.form.watch(this.drawing.body);
     this.element.open = true;
   }
+  /** Show the arguments, unless the summary has them all. */
+  uncover() {
+    this.given.hidden = !(this.segment.run?.html ?? true);
+  }
   finish() {
     this.form?.remove();
     this.prints?.remove();
     this.prints = null;
-    this.given.hidden = false;
+    this.uncover();
     this.gives ??= make("div", "result");
     this.gives.replaceChildren(nodes(this.segment.result.html));
     this.panel.append(this.gives);
@@ -552,14 +572,18 @@ class Tool extends Folding {
     const notes = {
       running: ` · running…${clock(this.drawing.turn.now() - began)}`,
       asked: " · waits for your answer",
-      done: ` · ${duration(seconds ?? 0)}`,
-      failed: ` · failed after ${duration(seconds ?? 0)}`,
+      done: ` · ✓\u00a0done in ${duration(seconds ?? 0)}`,
+      failed: ` · ✗\u00a0failed after ${duration(seconds ?? 0)}`,
+      declined: " · ⊘\u00a0declined",
+      stopped: ` · ■\u00a0stopped${seconds ? ` after ${duration(seconds)}` : ""}`,
     };
-    if (result?.recorded) {
-      Object.assign(notes, { done: " · recorded result", failed: " · failed · recorded result" });
-    }
-    const text = (run?.edited ? " · arguments changed" : "") + (notes[state] ?? "");
-    if (this.state.textContent !== text) this.state.textContent = text;
+    let note = notes[state] ?? "";
+    if (result?.recorded) note = `${note.replace(/ (?:in|after) .*/, "")} · recorded result`;
+    const text = (run?.edited ? " · arguments changed" : "") + note;
+    this.element.dataset.state = state;
+    if (this.state.textContent === text) return;
+    const [before, mark = "", after = ""] = text.split(/([✓✗⊘■])/);
+    this.state.replaceChildren(before, make("span", "mark", mark), after);
   }
 }
 
