@@ -19,8 +19,10 @@ from kimi_magic.core.events import Envelope, Event, LaneEvent, Sink, TurnFinishe
 from kimi_magic.core.frontend import (
     can_answer,
     cell_number,
+    is_captured,
     notebook_path,
     running_cell,
+    running_shell,
     user_namespace,
 )
 from kimi_magic.core.interrupts import holding_interrupts, whole_imports
@@ -126,11 +128,15 @@ class Session:
         last = _Last(self)
         with inside_turn(), holding_interrupts() as hold:
             try:
-                for _ in turn.run([last, *self.journal_sinks(request, view), view], asking(view)):
+                for _ in turn.run(
+                    [last, *self.journal_sinks(request, view), view], asking(view, self.redact)
+                ):
                     pass
-            except KimiError:
-                if hold is not None and hold.pending:
+            except (KimiError, TurnInterrupted) as error:
+                if isinstance(error, KimiError) and hold is not None and hold.pending:
                     raise last.stopped() from None
+                if show and not is_captured(running_shell()):
+                    error.told_in = cell_number()
                 raise
             if hold is not None and hold.pending:
                 raise last.stopped()

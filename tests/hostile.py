@@ -111,6 +111,7 @@ _ATTRIBUTES = {
     "code": {"style"},
     "details": {"open", "style"},
     "div": {"style", "tabindex"},
+    "li": {"style"},
     "img": {"alt", "height", "src", "style", "width"},
     "ol": {"start"},
     "pre": {"style", "tabindex"},
@@ -121,7 +122,7 @@ _ATTRIBUTES = {
 }
 _PROPERTIES = set(
     "background-color border border-left border-radius border-top color contain cursor display"
-    " font-family font-size font-weight height line-height margin max-height max-width object-fit"
+    " font-family font-size font-weight height line-height list-style-type margin max-height max-width object-fit"
     " object-position opacity overflow overflow-wrap overflow-x overflow-y padding text-align"
     " vertical-align white-space word-break".split()
 )

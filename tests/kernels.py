@@ -80,6 +80,12 @@ class Ran:
         return self.displays[-1]
 
     @property
+    def told(self) -> str:
+        """The notices in the record, and the error as shown below it."""
+        shown = [data.get("text/plain", "") for data in self.displays[-1:]]
+        return "\n".join([*shown, self.error])
+
+    @property
     def error(self) -> str:
         """The error as shown in the cell."""
         return "\n".join("\n".join(c["traceback"]) for c in self.of("error"))

@@ -13,7 +13,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kimi_magic.core.messages import ImagePart, Message, Part, TextPart, ToolCall, ToolResult
+from kimi_magic.core.messages import (
+    INTERRUPTED,
+    NOT_MADE,
+    ImagePart,
+    Message,
+    Part,
+    TextPart,
+    ToolCall,
+    ToolResult,
+)
 
 __all__ = [
     "CUT_OFF",
@@ -129,7 +138,7 @@ def tool_messages(message: Message, results: Sequence[ToolResult]) -> list[Messa
 
 def cancelled(call: ToolCall, *, begun: bool) -> ToolResult:
     """Return a result for a call that gave none: without one the next request is refused."""
-    content, error = (STOPPED, "interrupted") if begun else (CANCELLED, "cancelled")
+    content, error = (STOPPED, INTERRUPTED) if begun else (CANCELLED, NOT_MADE)
     return ToolResult(call.name, content, error=error, call_id=call.id)
 
 

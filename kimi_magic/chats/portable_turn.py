@@ -187,6 +187,7 @@ def _with_last_step(record: TurnRecord) -> TurnRecord:
 
 _PARTS: dict[str, Callable[[TurnRecord], TurnRecord]] = {
     "trajectories": lambda record: replace(record, trajectories=()),
+    "retries": lambda record: replace(record, retries=()),
     "tools": lambda record: replace(
         record, parameters={k: v for k, v in record.parameters.items() if k != "tools"}
     ),

@@ -75,6 +75,8 @@ class CellErrors(dict[int, str]):
 
 
 def _as_shown(error: BaseException) -> str:
+    if isinstance(error, KimiError | TurnInterrupted):
+        return f"{type(error).__name__}: {error}"
     own = getattr(type(error), "_render_traceback_", None)
     return "\n".join(own(error)) if own is not None else traceback_text(error)
 

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kimi_magic.core.frontend import cell_number
 from kimi_magic.core.text import clip, replace_unprintable
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class _Readable:
     """Text and pickling of our exceptions."""
 
     args: tuple[object, ...]
+    told_in: int | None = None
+    """Number of the cell in which the view of the turn has told of the error, to its last word."""
 
     def __str__(self) -> str:
         # It may quote a server, and front ends and terminals obey unprintable characters.
@@ -111,10 +114,12 @@ class _Readable:
         # BaseException.__reduce__ calls the class with ``args``: that fails where ``__init__``
         # takes anything but the message.
         args = tuple(_redact(arg) if isinstance(arg, str) else arg for arg in self.args)
-        return restore, (type(self), args), vars(self)
+        return restore, (type(self), args), {k: v for k, v in vars(self).items() if k != "told_in"}
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython prints in place of a traceback."""
+        if self.told_in is not None and self.told_in == cell_number():
+            return [f"{type(self).__name__}: see above."]
         return [f"{type(self).__name__}: {clip(str(self), MAX_CHARS)}"]
 
 

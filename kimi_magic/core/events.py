@@ -36,6 +36,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolCallStarted",
     "ToolFinished",
+    "ToolPrinted",
     "ToolStarted",
     "TrajectoryEnded",
     "TurnFinished",
@@ -233,6 +234,21 @@ class ApprovalAnswered(Shown):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class ToolPrinted(Shown):
+    """A call that is under way has printed something.
+
+    ``text`` is as it came, with carriage returns and escape sequences; of a flood it is a part.
+    ``clears`` is true where what was printed before is to be forgotten. ``ToolFinished`` has the
+    whole. ``kimi.stream`` yields it for tools with ``parallel=True`` only: any other keeps the
+    thread busy that the events are taken in.
+    """
+
+    index: int
+    text: str
+    clears: bool = False
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class ToolFinished(Shown):
     """A call has given its result, or has failed."""
 
@@ -301,6 +317,7 @@ Event = (
     | ToolStarted
     | ApprovalAsked
     | ApprovalAnswered
+    | ToolPrinted
     | ToolFinished
     | StepFinished
     | LanesStarted

@@ -16,10 +16,16 @@ from kimi_magic.core.shown import Shown, Words, short_html, short_repr
 from kimi_magic.core.text import clip, count, mend_surrogates
 
 __all__ = [
+    "DECLINED",
+    "INSISTED",
+    "INTERRUPTED",
+    "NOBODY",
+    "NOT_MADE",
     "Alternative",
     "Completion",
     "ImagePart",
     "Message",
+    "Outcome",
     "Output",
     "Part",
     "ReasoningPart",
@@ -37,6 +43,14 @@ __all__ = [
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
+Outcome = Literal["done", "failed", "declined", "stopped"]
+
+# Errors of calls that did not fail by themselves.
+DECLINED = "The user declined this call"
+NOBODY = "This tool needs the user's confirmation, and there was nobody to ask"
+NOT_MADE = "cancelled"
+INTERRUPTED = "interrupted"
+INSISTED = "interrupted: it had caught the first interrupt and gone on"
 
 _DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp|gif));base64,([A-Za-z0-9+/]+={0,2})")
 _INLINE = re.compile(r"<think>(.*?)</think>(.*)", re.DOTALL)
@@ -211,6 +225,15 @@ class ToolResult(Shown):
         kinds = [Words(kind) for output in self.outputs for kind in output.data]
         if kinds := list(dict.fromkeys(kinds)):
             yield "outputs", kinds
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the call ended."""
+        if not self.error:
+            return "done"
+        if self.error in (DECLINED, NOBODY):
+            return "declined"
+        return "stopped" if self.error in (NOT_MADE, INTERRUPTED, INSISTED) else "failed"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -14,7 +14,7 @@ from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import Step, ToolCall, ToolResult, Usage
 from kimi_magic.core.sent import Sent
 from kimi_magic.core.shown import Shown, Words, short_html, short_repr
-from kimi_magic.core.turn_record import Failure, TurnRecord
+from kimi_magic.core.turn_record import Failure, Retry, TurnRecord
 
 __all__ = ["CodeBlock", "Reply"]
 
@@ -89,6 +89,9 @@ class Reply(Shown):
     sent : Sent
         What the first request held: variables, cells and images that went along, with the rows of
         tables, and the numbers of ``messages`` and, about, of ``tokens``.
+    retries : tuple of Retry
+        The requests that failed and were sent again: the ``step`` of each, from 1, and the
+        ``reason``. A turn that came to its end shows none of them.
     """
 
     record: TurnRecord = field(default_factory=TurnRecord)
@@ -152,6 +155,10 @@ class Reply(Shown):
     @property
     def replayed(self) -> str:
         return self.record.replayed
+
+    @property
+    def retries(self) -> tuple[Retry, ...]:
+        return self.record.retries
 
     @property
     def trajectories(self) -> tuple[Reply, ...]:

@@ -17,7 +17,7 @@ from kimi_magic.core.text import clip
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["VERSION", "EndpointFacts", "Failure", "TurnRecord"]
+__all__ = ["VERSION", "EndpointFacts", "Failure", "Retry", "TurnRecord"]
 
 VERSION = 2
 NO_RECORD = "This is no record of a turn: {}."
@@ -43,6 +43,14 @@ class Failure(Shown):
 
     kind: str
     message: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Retry(Shown):
+    """A request that failed and was sent again: the number of its step, from 1, and why."""
+
+    step: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -94,6 +102,8 @@ class TurnRecord(Shown):
         What the first request held: names and counts, and no value of the notebook.
     sweep : str
         The row of a ``kimi.sweep`` that asked, by which a later sweep finds it; "" elsewhere.
+    retries : tuple of Retry
+        The requests that failed and were sent again, in order.
     """
 
     steps: tuple[Step, ...] = ()
@@ -117,6 +127,7 @@ class TurnRecord(Shown):
     replayed: str = ""
     outline: Sent = field(default_factory=Sent)
     sweep: str = ""
+    retries: tuple[Retry, ...] = ()
 
     def _facts(self) -> Iterator[tuple[str, Any]]:
         yield "prompt", self.prompt
@@ -165,7 +176,7 @@ class TurnRecord(Shown):
         """Return what is a trajectory's own: the prompt and all around it are the turn's."""
         names = (
             *("steps", "usage", "finish_reason", "model", "data", "failure", "started"),
-            "replayed",
+            *("replayed", "retries"),
         )
         return TurnRecord(**{name: getattr(self, name) for name in names})
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from kimi_magic.core.events import ApprovalAsked, Envelope, Preparing, TurnFinished
+from kimi_magic.core.events import ApprovalAsked, Envelope, Preparing, ToolPrinted, TurnFinished
 from kimi_magic.core.text import clean, without_stacks
-from kimi_magic.display.record import call_text, confidence_line, lane_line, tokens_line
+from kimi_magic.display.calls import call_text
+from kimi_magic.display.printed import Transcript
+from kimi_magic.display.record import confidence_line, lane_line, tokens_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import Throttle, ViewOptions
@@ -25,13 +27,17 @@ class PlainView:
         self._throttle = throttle or Throttle()
         self._pending: list[str] = []
         self._stage = ""
+        self._told: set[int] = set()  # calls that are written to the end
+        self._printing: int | None = None  # the call that is written while it runs
+        self._transcript = Transcript("")
 
     def handle(self, envelope: Envelope) -> None:
         event = envelope.event
         if envelope.lane:
             self._handle_lane(envelope)
             return
-        self._prepare(clean(event.text) if isinstance(event, Preparing) else "")
+        if not isinstance(event, ToolPrinted):
+            self._prepare(clean(event.text) if isinstance(event, Preparing) else "")
         for op in self._timeline.apply(event):
             self._take(op)
         self.tick()
@@ -68,7 +74,7 @@ class PlainView:
         if op["op"] == "head":
             self._pending.append(f"[{op['text'].replace(' · ', ' — ')}]\n")
             return
-        if op["op"] in {"tape", "sent"}:
+        if op["op"] in {"tape", "sent", "retry"}:
             self._pending.append(f"[{op['text']}]\n")
         if op["op"] == "vote":
             self._pending.append(f"[{op['text']}]\n")
@@ -77,12 +83,51 @@ class PlainView:
         if "segment" not in op:
             return
         segment = self._timeline.segments[op["segment"]]
+        if self._take_call(op, op["segment"]):
+            return
         if op["op"] == "segment":
             self._pending.append(_OPENING[segment.kind])
         elif op["op"] == "done":
             self._pending.append(_closing(segment))
         elif op["op"] == "append" and segment.kind != "tool":  # calls may arrive interleaved
             self._pending.append(op["text"])
+
+    def _take_call(self, op: Op, index: int) -> bool:
+        """Write what a call prints while it runs; return True if nothing else is to be done.
+
+        Of several that run at once, the first one that prints is written.
+        """
+        segment = self._timeline.segments[index]
+        if op["op"] == "print":
+            if self._printing is None:
+                self._begin_call(index)
+            if self._printing == index:
+                moves = segment.printed is None or segment.printed.moves
+                self._print(op["text"], "" if moves else op["line"])
+            return True
+        if op["op"] == "result" and index == self._printing:
+            self._finish_call(self._transcript.rest(call_text(segment)))
+            self._told.add(index)
+            self._printing = None
+        return op["op"] == "done" and index in self._told
+
+    def _begin_call(self, index: int) -> None:
+        for before, segment in enumerate(self._timeline.segments[:index]):
+            if segment.kind == "tool" and segment.result is not None and not segment.done:
+                self._take({"op": "done", "segment": before})
+                self._told.add(before)
+        self._printing = index
+        self._transcript = Transcript(call_text(self._timeline.segments[index]))
+        self._write_call(f"\n{self._transcript.text}")
+
+    def _write_call(self, text: str) -> None:
+        self._pending.append(text)
+
+    def _print(self, finished: str, line: str) -> None:
+        self._write_call(self._transcript.grow(finished, line))
+
+    def _finish_call(self, rest: str) -> None:
+        self._write_call(f"{rest}\n")
 
     def _footer(self) -> None:
         reply = self._timeline.reply

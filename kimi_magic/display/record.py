@@ -8,13 +8,10 @@ into the metadata, and only where they are asked for.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict
 from html import escape
-from textwrap import indent
 from typing import Any, NamedTuple, Protocol
 
 from kimi_magic.core.events import Envelope, ToolFinished, ToolStarted
@@ -26,14 +23,14 @@ from kimi_magic.core.text import (
     cut_note,
     escape_hidden,
     keep_ends,
-    reveal,
     without_stacks,
 )
-from kimi_magic.display.html.code import MONOSPACE, code_html, highlight
+from kimi_magic.display.calls import arguments_html, call_line, call_notes, call_text
+from kimi_magic.display.html.code import MONOSPACE, code_html
 from kimi_magic.display.html.confidence import MOST_ROWS, confidence_html, confidence_text
 from kimi_magic.display.html.data import data_html, data_text
 from kimi_magic.display.html.markdown import plain_html, to_html
-from kimi_magic.display.html.tool_results import has_image, result_html, result_text
+from kimi_magic.display.html.tool_results import OUTCOMES, has_image, result_html
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import MAX_NAME, Timeline
 from kimi_magic.display.view import ViewOptions
@@ -41,9 +38,6 @@ from kimi_magic.display.view import ViewOptions
 __all__ = [
     "Bundle",
     "RecordView",
-    "arguments_html",
-    "call_line",
-    "call_text",
     "confidence_line",
     "is_record",
     "lane_line",
@@ -68,6 +62,7 @@ _SCROLLED = "overflow:auto;contain:paint"
 _ANSWER = "overflow-x:auto;overflow-y:hidden;overflow-wrap:break-word;contain:paint"
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;line-height:1.5"
 _PROSE = "font-family:inherit;font-size:inherit"
+_THOUGHT = f"opacity:.8;line-height:1.5;overflow-wrap:anywhere;{_CLIPPED}"
 _BLOCK = "margin:0 0 .8em"
 _SUMMARY = f"cursor:pointer;opacity:.8;font-size:90%;overflow-wrap:anywhere;{_CLIPPED}"
 _CALL = f"display:inline-block;max-width:95%;vertical-align:bottom;{_CLIPPED}"
@@ -75,13 +70,14 @@ _PANEL = (
     "margin:.3em 0 0 .3em;padding:0 0 0 .9em;border-left:2px solid rgba(127,127,127,.4);"
     f"max-height:24em;{_SCROLLED}"
 )
-_CARD = f"{_BLOCK};padding:.4em .8em;border:1px solid rgba(127,127,127,.35);border-radius:6px"
+_FAINT = "rgba(127,127,127,.35)"
+_CARD = f"{_BLOCK};padding:.4em .8em;border:1px solid {_FAINT};border-radius:6px"
 _INSIDE = "margin:.4em 0 0"
 _RESULT = f"margin:.5em 0 0;padding:.5em 0 0;border-top:1px dashed rgba(127,127,127,.4);{_SCROLLED}"
 _CUT = "opacity:.65;font-size:90%"
 _NOTICE = (
     f"{_BLOCK};padding:.1em 0 .1em .8em;border-left:2px solid #b58100;overflow-wrap:anywhere;"
-    f"{_CLIPPED}"
+    f"white-space:pre-line;{_CLIPPED}"
 )
 _FOOTER = f"opacity:.8;font-size:85%;overflow-wrap:anywhere;{_CLIPPED}"
 _BADGE = (
@@ -94,13 +90,12 @@ _PROMPT = (
 _ASIDE = "opacity:.65"
 _BEFORE_BLANK = re.compile(r"\n([ \t]*)(?=\n)")
 _FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
-CALL_WIDTH = 70
 # Of max_chars, the part that the marked tokens of an answer take with their HTML. Those of the
 # reasoning take half of that, and so do the answers of all trajectories, and their reasoning.
 MARKED_SHARE = 2
 ROWS_OF_LANE = 5
 MIN_TURN = 2000  # characters of a turn in a chat
-RECORDED_RESULT = "recorded result"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 EMPTY = "The chat is empty."
 ASIDE = "Set aside by cells that were run again"
 
@@ -318,7 +313,10 @@ def _segment_html(segment: Segment, options: ViewOptions) -> str:
     whole = _whole(segment) if segment.missing else segment.text
     if segment.kind == "reasoning":
         is_open = options.keep_reasoning if segment.open is None else segment.open
-        kept = _pre(escape(segment.text.rstrip())) + "".join(_end(segment, _pre_end))
+        if options.format in ("text", "json"):
+            kept = _pre(escape(segment.text.rstrip())) + "".join(_end(segment, _pre_end))
+        else:
+            kept = _thought(segment.text) + "".join(_end(segment, _thought_end))
         return _details("Reasoning", kept, is_open=is_open)
     if segment.kind == "tool":
         return _card(segment)
@@ -339,13 +337,26 @@ def _end(segment: Segment, shown: Callable[[str], str]) -> list[str]:
     return [*_cut(note), shown(segment.end)] if note else []
 
 
+def _thought(text: str) -> str:
+    """Show reasoning, which is as little trusted as an answer."""
+    return f'<div style="{_THOUGHT}">\n{to_html(text, light=True)}</div>'
+
+
+def _thought_end(text: str) -> str:
+    return _thought(_reopened(text))
+
+
 def _pre_end(text: str) -> str:
     return _pre(escape(text))
 
 
 def _end_html(text: str) -> str:
-    """Render the end of a Markdown text; an odd fence closes code that began before it."""
-    return to_html(f"```\n{text}" if len(_FENCES.findall(text)) % 2 else text)
+    return to_html(_reopened(text))
+
+
+def _reopened(text: str) -> str:
+    """Return the end of a Markdown text; an odd fence closes code that began before it."""
+    return f"```\n{text}" if len(_FENCES.findall(text)) % 2 else text
 
 
 def _cut(note: str) -> list[str]:
@@ -354,55 +365,24 @@ def _cut(note: str) -> list[str]:
 
 def _card(segment: Segment) -> str:
     """Show a tool call: its arguments, and its result below them."""
-    result = segment.result
-    inner = [_inside(_pre(arguments_html(segment), MONOSPACE))]
+    result, outcome = segment.result, OUTCOMES.get(segment.state)
+    inner = []
+    if arguments := arguments_html(segment):
+        inner.append(_inside(_pre(arguments, MONOSPACE)))
     if not segment.edited:
         inner += _end(segment, lambda end: _pre(escape(end), MONOSPACE))
     if result is not None:
         inner.append(f'<div style="{_RESULT}">{result_html(result)}</div>')
     shows = result is not None and has_image(result)
-    notes = [" · arguments changed"] if segment.edited else []
-    notes += [" · failed"] if segment.state == "failed" else []
-    notes += [f" · {RECORDED_RESULT}"] if result is not None and result.recorded else []
-    title = f'<code style="{_CALL}">{escape(call_line(segment))}</code>{"".join(notes)}'
+    notes = "".join(f" · {note.replace(' ', NO_BREAK)}" for note in call_notes(segment))
+    if outcome:
+        mark = f'<span style="{outcome.ink}">{outcome.mark}</span>'
+        notes = notes.replace(outcome.mark, mark)
+    title = f'<code style="{_CALL}">{escape(call_line(segment))}</code>{notes}'
+    edge = outcome.colour if outcome else _FAINT
     is_open = shows if segment.open is None else segment.open
-    return _folding(title, "\n".join(inner), _CARD, is_open=is_open)
-
-
-def call_line(segment: Segment) -> str:
-    """Return a tool call in one line: ``forecast(month="April")``."""
-    inside = segment.arguments
-    with suppress(ValueError, RecursionError):
-        arguments = json.loads(segment.arguments)
-        if isinstance(arguments, dict):
-            inside = ", ".join(
-                f"{reveal(name)}={reveal(json.dumps(value, ensure_ascii=False))}"
-                for name, value in arguments.items()
-            )
-    inside = " ".join(inside.split())
-    if len(inside) > CALL_WIDTH:
-        inside = f"{inside[: CALL_WIDTH - 1]}…"
-    return f"{segment.title}({inside})"
-
-
-def arguments_html(segment: Segment) -> str:
-    """Return a call's arguments for a ``<pre>``, code highlighted."""
-    code = _python_code(segment)
-    html = escape(segment.arguments.rstrip()) if code is None else highlight(code, "python")
-    return html + escape(_defaults(segment))
-
-
-def _defaults(segment: Segment) -> str:
-    return f"\nDefaults: {segment.defaults}" if segment.defaults else ""
-
-
-def _python_code(segment: Segment) -> str | None:
-    """Return the code that ``run_python`` is called with; None for other calls."""
-    try:
-        code = json.loads(segment.arguments)["code"] if segment.title == "run_python" else None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return escape_hidden(code)[0].rstrip() if isinstance(code, str) else None
+    style = f"{_CARD};border-left:3px solid {edge}"
+    return _folding(title, "\n".join(inner), style, is_open=is_open)
 
 
 def _pre(html: str, font: str = _PROSE) -> str:
@@ -460,19 +440,6 @@ def _whole(segment: Segment) -> str:
     """Return a segment's text, with a note where something is missing."""
     text = segment.text.rstrip()
     return f"{text}\n{cut_note(segment.missing)}\n{segment.end}" if segment.missing else text
-
-
-def call_text(segment: Segment) -> str:
-    """Return a tool call and its result as plain text."""
-    recorded = segment.result is not None and segment.result.recorded
-    said = f"Tool call ({RECORDED_RESULT})" if recorded else "Tool call"
-    lines = [f"{said}: {segment.title}({segment.edited.rstrip() or _whole(segment)})"]
-    if (code := _python_code(segment)) is not None:
-        lines = [f"{said}: {segment.title}", indent(code, "    ")]
-    lines[-1] += _defaults(segment)
-    if segment.result is not None:
-        lines.append(indent(result_text(segment.result), "  "))
-    return "\n".join(lines)
 
 
 def _facts(timeline: Timeline, options: ViewOptions) -> dict[str, Any]:
@@ -561,7 +528,7 @@ def _turn_html(turn: _Turn, limit: int) -> str:
     reply = turn.reply
     pieces = [f'<div style="{_PROMPT}">{plain_html(_cut_to(turn.prompt, limit // 4))}</div>']
     if reply.reasoning:
-        pieces.append(_details("Reasoning", _pre(escape(_cut_to(reply.reasoning, limit // 4)))))
+        pieces.append(_details("Reasoning", _thought(_cut_to(reply.reasoning, limit // 4))))
     pieces.append(f'<div style="{_ANSWER}">{to_html(_cut_to(reply.text, limit // 2))}</div>')
     return "\n".join([*pieces, f"<div>{_ending(reply)}</div>"])
 

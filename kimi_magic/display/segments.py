@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kimi_magic.core.messages import ToolResult
+from kimi_magic.display.printed import Printed
 
 __all__ = ["UNBOUNDED", "Kind", "Op", "Segment"]
 
@@ -23,9 +24,10 @@ class Segment:
     title: str = ""  # name of the tool that is called
     done: bool = False
     length: int = 0
-    state: str = ""  # of a tool call: "", asked, running, done or failed
+    state: str = ""  # of a tool call: "", asked, running, or the outcome of its result
     edited: str = ""  # arguments that a person put in the model's place
     defaults: str = ""  # those that apply beside the arguments of a call that a person was asked
+    printed: Printed | None = None  # by a call that is under way
     result: ToolResult | None = None
     tokens: int = 0  # of reasoning, if the server reported them
     open: bool | None = None  # the reader's choice; None before there was one

@@ -12,10 +12,12 @@ from rich.segment import Segments
 from rich.status import Status
 from rich.text import Text
 
-from kimi_magic.core.text import clean, without_stacks
+from kimi_magic.core.text import clean, clip, without_stacks
+from kimi_magic.display.calls import call_text
 from kimi_magic.display.html.markdown import Blocks, parser
+from kimi_magic.display.html.tool_results import OUTCOMES
 from kimi_magic.display.plain import PlainView
-from kimi_magic.display.record import call_text, confidence_line
+from kimi_magic.display.record import confidence_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op
 from kimi_magic.display.view import Throttle, ViewOptions
@@ -52,15 +54,20 @@ class TerminalView(PlainView):
         if op["op"] == "head":
             self._console.print(Rule(Text(op["text"]), align="left", style="dim"))
             return
-        if op["op"] in {"tape", "sent"}:
+        if op["op"] in {"tape", "sent", "retry"}:
             self._console.print(Text(op["text"], "dim"), end="\n\n", soft_wrap=True)
         if op["op"] == "vote":
             self._console.print(Text(op["text"], "bold"), soft_wrap=True)
-        if "segment" not in op:
-            return
+        elif "segment" in op:
+            self._take_of(op)
+
+    def _take_of(self, op: Op) -> None:
+        """Show the change of a segment."""
         segment = self._timeline.segments[op["segment"]]
         if op["op"] == "ask":
             self._flush()
+        elif self._take_call(op, op["segment"]):
+            pass
         elif op["op"] == "run":
             self._prepare(self._timeline.state)
         elif op["op"] == "segment":
@@ -93,9 +100,29 @@ class TerminalView(PlainView):
         elif segment.kind == "notice":
             self._console.print(Text(without_stacks(segment.text), style="yellow"), end="\n\n")
         elif segment.kind == "tool":
-            self._console.print(Text(without_stacks(call_text(segment)), "cyan"), end="\n\n")
+            text = Text(without_stacks(call_text(segment)), "cyan")
+            if outcome := OUTCOMES.get(segment.state):
+                text.stylize(outcome.terminal, 0, len(text.plain.partition("\n")[0]))
+            self._console.print(text, end="\n\n")
         else:
             self._console.print("" if segment.ends_line else "\n")
+
+    def _write_call(self, text: str, end: str = "\n") -> None:
+        if text:
+            text = without_stacks(text.removeprefix("\n"))
+            self._console.print(Text(text, "cyan"), end=end, soft_wrap=True)
+
+    def _print(self, finished: str, line: str) -> None:
+        # Whole lines: the status, which shows the one under way, is drawn below them.
+        self._write_call(self._transcript.grow(finished))
+        printed = self._timeline.segments[self._printing or 0].printed
+        if self._status is not None and printed is not None:
+            line = clip(printed.line.strip(), max(self._console.width // 2, 20))
+            self._status.update(Text(f"{self._timeline.state} {line}".rstrip()))
+
+    def _finish_call(self, rest: str) -> None:
+        self._write_call(rest, end="")
+        self._console.print("\n" if rest else "")
 
     def _flush(self) -> None:
         text, self._pending = without_stacks("".join(self._pending)), []
@@ -141,7 +168,7 @@ def _without_padding(line: list[RichSegment]) -> list[RichSegment]:
 
 
 def _visible_tokens(tokens: list[Token]) -> list[Token]:
-    """Turn maths and images, which rich drops, into code and text."""
+    """Turn maths, footnotes and images, which rich drops, into code and text."""
     for token in tokens:
         if token.type == "math_block":
             token.type, token.info = "fence", "latex"
@@ -149,6 +176,8 @@ def _visible_tokens(tokens: list[Token]) -> list[Token]:
             if child.type.startswith("math_inline"):
                 dollars = "$$" if child.type.endswith("double") else "$"
                 child.type, child.content = "text", f"{dollars}{child.content}{dollars}"
+            elif child.type == "footnote":
+                child.type, child.content = "text", f"[{child.content}]"
             elif child.type == "image":
                 child.type, child.content = "text", f"{child.content} ({child.attrs['src']})"
             child.content = without_stacks(clean(child.content))  # entities have become characters

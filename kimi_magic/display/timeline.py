@@ -8,13 +8,19 @@ event yields small operations on it, so that a view sends or prints no more than
                                                                 on its tokens
     {"op": "sent", "text": …, "details": […]}                   what the first request holds
     {"op": "state", "text": …}                                  the state line
+    {"op": "retry", "text": …}                                  a request goes out again; the record
+                                                                of a turn that ends well has no note
     {"op": "segment", "segment": i, "kind": …, "title": …}      a segment begins
     {"op": "append", "segment": i, "at": offset, "text": …}     more of its text
     {"op": "cut", "segment": i, "text": …}                      a note on text that is not kept;
                                                                 without an index, on segments
     {"op": "ask", "segment": i}                                 a person is asked about a call
     {"op": "run", "segment": i}                                 a tool call is made
-    {"op": "result", "segment": i, "state": …, "recorded": …}   the call is done, or has failed
+    {"op": "print", "segment": i, "text": …, "line": …, "clears": …}
+                                                                lines that a call under way has
+                                                                printed, and the one it is at
+    {"op": "result", "segment": i, "state": …, "recorded": …}   the call is done, failed, declined,
+                                                                or stopped
     {"op": "done", "segment": i}                                the segment is complete
     {"op": "tokens", "segment": i, "tokens": n}                 tokens of the reasoning
     {"op": "usage", "steps": n, "in": …, "out": …}              tokens of the finished steps
@@ -36,6 +42,7 @@ from kimi_magic.core.messages import ToolResult, Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clean, clip, cut_note, vote_line, without_blank_lines
+from kimi_magic.display.printed import Printed
 from kimi_magic.display.segments import UNBOUNDED, Kind, Op, Segment
 from kimi_magic.display.size_budget import BoundedSegments
 
@@ -46,10 +53,11 @@ RECORDED = "Played from a recording."
 WRITTEN = "Scripted: written for this tape, not the output of a model."
 PARTLY = "The rest of the turn was asked for."
 DIFFERENT = "It was recorded with other inputs."
+RUN_AGAIN = "Run the cell again"  # of messages
 NAMELESS = "a call without a name"
 # Characters of a name, of a notice, of a call that a person is asked about, of an error's first
-# line.
-MAX_NAME, MAX_NOTICE, MAX_ASKED, MAX_LINE = 200, 2000, 20_000, 300
+# line, of an error.
+MAX_NAME, MAX_NOTICE, MAX_ASKED, MAX_LINE, MAX_ERROR = 200, 2000, 20_000, 300, 1800
 
 
 class Timeline:
@@ -79,6 +87,7 @@ class Timeline:
         self._defaults: tuple[tuple[str, str], ...] = ()  # of the call that is asked about
         self._reasoning_of_step: list[int] = []
         self._step = 0
+        self._retried: list[str] = []  # reasons, of the present step
         self._replays: dict[events.Replayed, None] = {}  # distinct ones, in order
         # Blank text does not open a segment: it is held back until more of its kind comes.
         self._held_back: tuple[Kind, str] = ("answer", "")
@@ -203,13 +212,15 @@ class Timeline:
     def _request_started(self, event: events.RequestStarted, ops: list[Op]) -> None:
         if event.step != self._step:
             self._step = event.step
+            self._retried.clear()
             self._finish_all(ops)
         # The aggregation's request is one of our own, and that of a retry is the same.
         if event.sent and event.sent != self.sent and not self.agreement:
             self.sent = event.sent
             ops += filter(None, [self._sent_op()])
         if not self.lanes or self.agreement:
-            self._set_state(f"Waiting for {self.model}…", ops)
+            again = f"Try {len(self._retried) + 1}: waiting" if self._retried else "Waiting"
+            self._set_state(f"{again} for {self.model}…", ops)
 
     def _sent_op(self) -> Op | None:
         """Return the operation that shows what was sent, where that is more than the prompt."""
@@ -245,7 +256,8 @@ class Timeline:
     def _retrying(self, event: events.Retrying, ops: list[Op]) -> None:
         reason = clean(_first_line(event.reason))
         delay = f"{event.delay:.0f} s" if event.delay >= 1 else f"{event.delay:.1f} s"
-        self._add_notice(f"Retry {event.attempt} of {event.retries}: {reason}", ops)
+        self._retried.append(reason)
+        ops.append({"op": "retry", "text": f"Retry {event.attempt} of {event.retries}: {reason}"})
         self._set_state(f"Retrying in {delay}: {reason}", ops)
 
     def _call_started(self, event: events.ToolCallStarted, ops: list[Op]) -> None:
@@ -294,6 +306,15 @@ class Timeline:
         segment.defaults = self._bounded.cut_text(clean(clip(", ".join(defaults), MAX_NOTICE)))
         self._run(event.name, ops)
 
+    def _tool_printed(self, event: events.ToolPrinted, ops: list[Op]) -> None:
+        index = self._call_at(event.index)
+        if index is None or (segment := self.segments[index]).result is not None:
+            return
+        segment.printed = printed = segment.printed or Printed()
+        text = printed.feed(event.text, clears=event.clears)
+        seen = {"text": text, "line": printed.line, "clears": event.clears}
+        ops.append({"op": "print", "segment": index, **seen})
+
     def _tool_finished(self, event: events.ToolFinished, ops: list[Op]) -> None:
         index = self._call_at(event.index)
         if index is not None:
@@ -321,7 +342,8 @@ class Timeline:
                     self._add_result(index, result, ops)
         self._bounded.restore_last_answer(event.reply.text, ops)
         self._finish_all(ops)
-        notice, state = _ending(event.reply, _kinds(self), _kinds(*self.lanes.values()))
+        in_lanes = _kinds(*self.lanes.values())
+        notice, state = _ending(event.reply, _kinds(self), in_lanes, self._retried)
         if notice:
             self._add_notice(notice, ops, guaranteed=True)
         self._set_state(state, ops)
@@ -371,7 +393,8 @@ class Timeline:
     def _add_result(self, index: int, result: ToolResult, ops: list[Op]) -> None:
         segment = self.segments[index]
         segment.result = self._bounded.cut_result(result)
-        segment.state = "failed" if result.error else "done"
+        segment.printed = None  # the result has it
+        segment.state = result.outcome
         recorded = result.recorded
         ops.append({"op": "result", "segment": index, "state": segment.state, "recorded": recorded})
 
@@ -424,6 +447,7 @@ class Timeline:
         events.ToolStarted: _tool_started,
         events.ApprovalAsked: _approval_asked,
         events.ApprovalAnswered: _approval_answered,
+        events.ToolPrinted: _tool_printed,
         events.ToolFinished: _tool_finished,
         events.StepFinished: _step_finished,
         events.LanesStarted: _lanes_started,
@@ -444,6 +468,7 @@ def events_of(reply: Reply) -> Iterator[events.Event]:
     for number, step in enumerate(reply.steps, 1):
         sent = reply.record.outline if number == 1 else None
         yield events.RequestStarted(number, 1, sent)
+        yield from _retries_of(reply, number)
         for part in step.reasoning_parts:
             yield events.ReasoningDelta(part.text)
         yield events.ContentDelta(step.text)
@@ -452,7 +477,16 @@ def events_of(reply: Reply) -> Iterator[events.Event]:
         for index, result in enumerate(step.tool_results):
             yield events.ToolFinished(index, result)
         yield events.StepFinished(step)
+    if retries := list(_retries_of(reply, len(reply.steps) + 1)):
+        yield events.RequestStarted(len(reply.steps) + 1)
+        yield from retries
     yield events.TurnFinished(reply)
+
+
+def _retries_of(reply: Reply, step: int) -> Iterator[events.Retrying]:
+    reasons = [retry.reason for retry in reply.retries if retry.step == step]
+    for attempt, reason in enumerate(reasons, 1):
+        yield events.Retrying(reason, 0.0, attempt, len(reasons))
 
 
 def _names_in(arguments: str) -> set[str]:
@@ -469,7 +503,9 @@ def _kinds(*timelines: Timeline) -> set[Kind]:
     return kinds - {"notice"}
 
 
-def _ending(reply: Reply, kinds: set[Kind], in_lanes: set[Kind]) -> tuple[str, str]:
+def _ending(
+    reply: Reply, kinds: set[Kind], in_lanes: set[Kind], retried: Sequence[str]
+) -> tuple[str, str]:
     """Return the turn's last notice, "" for none, and its last state."""
     answered = "answer" in kinds
     arrived = bool(kinds or in_lanes)
@@ -478,10 +514,18 @@ def _ending(reply: Reply, kinds: set[Kind], in_lanes: set[Kind]) -> tuple[str, s
         kept = "what had arrived is kept" if arrived else "nothing had arrived"
         is_lost = isinstance(reply.error, TurnLost)
         line = _first_line(str(reply.error)) if is_lost else f"Stopped: {kept}."
+        line += f" It was tried again: {retried[-1]}" if retried else ""
         return f"{line}{advice}", "Stopped"
     if reply.error is not None:
-        name, line = type(reply.error).__name__, _first_line(str(reply.error))
-        return (f"{name}: {line}" if line else name) + advice, "Failed"
+        name, message = type(reply.error).__name__, clip(str(reply.error).strip(), MAX_ERROR)
+        first, *more = (f"{name}: {message}" if message else name).split("\n")
+        first += f" Tried {len(retried) + 1} times." if retried else ""
+        # One piece of advice: to go on where something arrived, else the message's own.
+        if advice and RUN_AGAIN in message:
+            more = [line.replace(RUN_AGAIN, f"Run `{_continue(reply)}`") for line in more]
+        elif advice:
+            more = [f"What had arrived is kept.{advice}"]
+        return "\n".join([first, *more]), "Failed"
     if reply.finish_reason == "length":
         cut = "The answer was cut" if answered else "Cut before an answer began, the limit reached"
         return f"{cut} at max_tokens; raise it with --max-tokens.{advice}", "Done"
@@ -496,8 +540,12 @@ def _ending(reply: Reply, kinds: set[Kind], in_lanes: set[Kind]) -> tuple[str, s
 def _how_to_continue(reply: Reply) -> str:
     if reply.chat is None:
         return ""
-    name = "" if reply.chat == "main" else f" {clean(_first_line(reply.chat))}"
-    return f" (%kimi continue{name} goes on.)"
+    return f" ({_continue(reply)} goes on.)"
+
+
+def _continue(reply: Reply) -> str:
+    chat = reply.chat or "main"
+    return "%kimi continue" if chat == "main" else f"%kimi continue {clean(_first_line(chat))}"
 
 
 def _first_line(text: str) -> str:

@@ -55,12 +55,13 @@ class AsksPerson(Protocol):
         *,
         defaults: Mapping[str, str],
         lasting: str,
+        about: Mapping[str, Any],
     ) -> Answer | None:
         """Ask if the announced tool call may be made; None if nothing can be clicked.
 
         The person may change the arguments: ``problem`` says what is wrong with them then, or "".
         ``defaults`` are the texts of those that apply, ``lasting`` is the label of the answer
-        ``chat``.
+        ``chat``. ``about`` is what else the form shows, by `approval_form.about_call`.
         """
 
 

@@ -14,7 +14,15 @@ from kimi_magic.chats.history import CANCELLED
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.core.errors import ToolInterrupted
 from kimi_magic.core.interrupts import Insisted, stoppable
-from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.core.messages import (
+    DECLINED,
+    INSISTED,
+    INTERRUPTED,
+    NOBODY,
+    NOT_MADE,
+    Output,
+    ToolResult,
+)
 from kimi_magic.core.processes import in_this_process
 from kimi_magic.core.text import cut
 from kimi_magic.core.time_limit import CallTimedOut, DeadlineReached, TimeLimit, call_within
@@ -23,6 +31,7 @@ from kimi_magic.schema.json_in_text import parse_arguments
 from kimi_magic.schema.problems import ArgumentsError
 from kimi_magic.tools.capture import capturing, open_figures, show_new_figures
 from kimi_magic.tools.invocation import run
+from kimi_magic.tools.printing import Printing
 from kimi_magic.tools.results import (
     as_outputs,
     compose,
@@ -46,13 +55,8 @@ MAX_PROBLEMS = 10
 MAX_EDITED = 1000
 STOPPED = "The user stopped this call before its end."
 STOPPED_SHOWING = "The call ended; the user stopped it while its value was made into text."
-AGAIN = (
-    "interrupted: it had caught the first interrupt and gone on",
-    "The user stopped this call, which had caught the first interrupt and gone on.",
-)
+AGAIN = "The user stopped this call, which had caught the first interrupt and gone on."
 UNSHOWN = "Done; what it returned cannot be shown"
-DECLINED = "The user declined this call"
-NOBODY = "This tool needs the user's confirmation, and there was nobody to ask"
 
 
 def run_call(
@@ -62,8 +66,11 @@ def run_call(
     *,
     call_id: str = "",
     approve: Approve | None = None,
+    printing: Printing | None = None,
 ) -> ToolResult:
     """Make a call that the model asks for; failures are results too.
+
+    ``printing`` hears what it prints while it runs.
 
     Raises ToolInterrupted if a KeyboardInterrupt comes while the tool runs.
     """
@@ -76,14 +83,14 @@ def run_call(
             try:
                 agreed = approve(tool, arguments) if approve else False
             except KeyboardInterrupt:
-                raise ToolInterrupted(_failed(tool, call_id, "cancelled", CANCELLED)) from None
+                raise ToolInterrupted(_failed(tool, call_id, NOT_MADE, CANCELLED)) from None
         if agreed is not True and not isinstance(agreed, dict):  # "no" is truthy
             refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
         if isinstance(agreed, dict) and not is_same_call(agreed, arguments):
             bound = tool.bind(agreed, namespace)
-            return _edited(_run(tool, partial(tool.call, bound), call_id), agreed)
-        return _run(tool, partial(tool.call, bound), call_id)
+            return _edited(_run(tool, partial(tool.call, bound), call_id, printing), agreed)
+        return _run(tool, partial(tool.call, bound), call_id, printing)
     except ArgumentsError as error:
         return _refused(tool, call_id, error)
     except (KeyboardInterrupt, DeadlineReached):
@@ -114,11 +121,14 @@ def _edited(result: ToolResult, arguments: dict[str, Any]) -> ToolResult:
     return replace(result, content=content)
 
 
-def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
+def _run(
+    tool: Tool, call: Callable[[], Any], call_id: str, printing: Printing | None
+) -> ToolResult:
     with guarding() as guard:
-        value, error, observed = _observed(tool, call, guard)
+        value, error, observed = _observed(tool, call, guard, printing)
         if isinstance(error, KeyboardInterrupt):
-            said = AGAIN if isinstance(error, Insisted) else ("interrupted", STOPPED)
+            is_second = isinstance(error, Insisted)
+            said = (INSISTED, AGAIN) if is_second else (INTERRUPTED, STOPPED)
             raise ToolInterrupted(_stopped(tool, call_id, said, observed))
         # A repr may print, which is no output of the tool.
         with capturing():
@@ -130,12 +140,12 @@ def _run(tool: Tool, call: Callable[[], Any], call_id: str) -> ToolResult:
 
 
 def _observed(
-    tool: Tool, call: Callable[[], Any], guard: CallGuard
+    tool: Tool, call: Callable[[], Any], guard: CallGuard, printing: Printing | None
 ) -> tuple[Any, BaseException | None, dict[str, Any]]:
     """Make the call; return its value, its error, and the fields of a result that it gave."""
     value: Any = None
     error: BaseException | None = None
-    with capturing() as capture:
+    with capturing(printing) as capture:
         figures = open_figures()
         began = time.perf_counter()
         try:
@@ -197,7 +207,7 @@ def _ended_well(tool: Tool, call_id: str, value: Any, observed: dict[str, Any]) 
     except DeadlineReached:
         raise
     except KeyboardInterrupt:
-        said = ("interrupted", STOPPED_SHOWING)
+        said = (INTERRUPTED, STOPPED_SHOWING)
         raise ToolInterrupted(_stopped(tool, call_id, said, observed)) from None
     except CallTimedOut:
         text = f"{UNSHOWN}: showing it took longer than {tool.options.timeout:g} s."

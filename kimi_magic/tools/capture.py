@@ -20,6 +20,7 @@ from kimi_magic.core.messages import Output
 from kimi_magic.core.nesting import depth
 from kimi_magic.core.stdout import redirected, redirections, replaced
 from kimi_magic.core.text import plain
+from kimi_magic.tools.printing import Printing
 from kimi_magic.tools.shell_state import inherited_by_threads, refusing_ends
 
 __all__ = ["Capture", "capturing", "open_figures", "show_new_figures"]
@@ -37,15 +38,21 @@ _INHERITED: tuple[ContextVar[Any], ...] = (*redirections, *inherited_by_threads,
 class Capture:
     """Keeps the first and last ``MAX_TEXT`` characters and the first ``MAX_OUTPUTS`` displays."""
 
-    def __init__(self) -> None:
+    def __init__(self, printing: Printing | None = None) -> None:
+        self._printing = printing
         self.closed = False  # a closed one takes no more displays
         self._lock = threading.Lock()
         self._displays: list[tuple[str | None, Output]] = []
         self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-        self.clear()
+        self._forget()
 
     def clear(self) -> None:
         """Forget what has arrived, as ``clear_output`` does."""
+        self._forget()
+        if self._printing is not None:
+            self._printing.clear()
+
+    def _forget(self) -> None:
         with self._lock:
             self._head = ""
             self._pieces: list[str] = []
@@ -58,6 +65,8 @@ class Capture:
             self._size += len(text)
             if self._size > 2 * MAX_TEXT:
                 self._trim()
+        if self._printing is not None:
+            self._printing.write(text)
         return len(text)
 
     def _trim(self) -> None:
@@ -103,9 +112,9 @@ class Capture:
 
 
 @contextmanager
-def capturing() -> Iterator[Capture]:
-    """Capture what this context prints and displays."""
-    capture = Capture()
+def capturing(printing: Printing | None = None) -> Iterator[Capture]:
+    """Capture what this context prints and displays; ``printing`` hears of it at once."""
+    capture = Capture(printing)
     shell = running_shell()
     with ExitStack() as stack:
         stack.enter_context(redirected("stdout", capture))

@@ -6,14 +6,16 @@ import contextvars
 import json
 import queue
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
-from kimi_magic.core.events import ToolFinished, ToolStarted
+from kimi_magic.core.events import ToolFinished, ToolPrinted, ToolStarted
 from kimi_magic.core.messages import ToolCall, ToolResult
 from kimi_magic.tools.call import Approve, told
+from kimi_magic.tools.printing import Printing, Watch, telling
 from kimi_magic.tools.shell_state import guarding
 from kimi_magic.tools.toolset import Toolset
 
@@ -22,19 +24,24 @@ __all__ = ["Made", "run_step_calls"]
 TICK = 0.05
 MAX_THREADS = 16
 
-CallEvent = ToolStarted | ToolFinished | None
+CallEvent = ToolStarted | ToolPrinted | ToolFinished | None
 Made = dict[Hashable, ToolResult]
 """The results of a turn's calls of tools with ``once=True``."""
 
 
 def run_step_calls(
-    toolset: Toolset, calls: Sequence[ToolCall], approve: Approve | None, made: Made
+    toolset: Toolset,
+    calls: Sequence[ToolCall],
+    approve: Approve | None,
+    made: Made,
+    watch: Watch | None = None,
 ) -> Iterator[CallEvent]:
     """Make the calls and yield their events, and None every `TICK` seconds while threads work.
 
     Consecutive calls of ``parallel=True`` tools run side by side in threads. Every other call runs
     in this thread, once those before it have ended. A ToolInterrupted leaves the threads behind.
-    A call of a tool with ``once=True`` that was ``made`` before is not made again.
+    A call of a tool with ``once=True`` that was ``made`` before is not made again. ``watch`` hears
+    what calls in this thread print; for those in other threads there are events.
     """
 
     def is_parallel(place: tuple[int, ToolCall]) -> bool:
@@ -47,7 +54,7 @@ def run_step_calls(
     for parallel, group in groupby(enumerate(calls), is_parallel):
         places = list(group)
         if parallel:
-            for event in _side_by_side(toolset, places):
+            for event in _side_by_side(toolset, places, watch):
                 if isinstance(event, ToolFinished):
                     _note(made, _same_call(toolset, calls[event.index]), event.result)
                 yield event
@@ -58,7 +65,14 @@ def run_step_calls(
             if same in made:
                 result = replace(made[same], call_id=call.id)
             else:
-                result = toolset.call(call.name, call.arguments, call_id=call.id, approve=approve)
+                with telling(index, watch) as printing:
+                    result = toolset.call(
+                        call.name,
+                        call.arguments,
+                        call_id=call.id,
+                        approve=approve,
+                        printing=printing,
+                    )
                 _note(made, same, result)
             yield ToolFinished(index, result)
 
@@ -78,19 +92,13 @@ def _note(made: Made, same: Hashable, result: ToolResult) -> None:
         made[same] = result
 
 
-def _side_by_side(toolset: Toolset, places: list[tuple[int, ToolCall]]) -> Iterator[CallEvent]:
+def _side_by_side(
+    toolset: Toolset, places: list[tuple[int, ToolCall]], watch: Watch | None
+) -> Iterator[CallEvent]:
+    printings = {index: Printing(watch.keys) for index, _ in places} if watch else {}
     todo: queue.SimpleQueue[tuple[int, ToolCall]] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, ToolResult | BaseException]] = queue.SimpleQueue()
-
-    def work() -> None:
-        with suppress(queue.Empty):
-            while True:
-                index, call = todo.get_nowait()
-                try:
-                    done.put((index, toolset.call(call.name, call.arguments, call_id=call.id)))
-                except BaseException as error:  # noqa: BLE001 - raised again in the turn's thread
-                    done.put((index, error))
-
+    work = partial(_work, toolset, todo, done, printings)
     last: ToolFinished | None = None
     with guarding() as guard:
         for index, call in places:
@@ -102,7 +110,10 @@ def _side_by_side(toolset: Toolset, places: list[tuple[int, ToolCall]]) -> Itera
         try:
             for left in range(len(places) - 1, -1, -1):
                 while (outcome := _next(done)) is None:
+                    yield from _prints(printings)
                     yield None
+                printings.pop(outcome.index, None)
+                yield from _prints(printings)
                 if left:
                     yield outcome
                 else:
@@ -114,6 +125,31 @@ def _side_by_side(toolset: Toolset, places: list[tuple[int, ToolCall]]) -> Itera
     assert last is not None, "there is a call"
     # Which of them changed something cannot be told.
     yield replace(last, result=told(last.result, guard.changes))
+
+
+def _work(
+    toolset: Toolset,
+    todo: queue.SimpleQueue[tuple[int, ToolCall]],
+    done: queue.SimpleQueue[tuple[int, ToolResult | BaseException]],
+    printings: Mapping[int, Printing],
+) -> None:
+    """Make calls as long as there are any; the work of a thread."""
+    with suppress(queue.Empty):
+        while True:
+            index, call = todo.get_nowait()
+            printing = printings.get(index)
+            try:
+                result = toolset.call(call.name, call.arguments, call_id=call.id, printing=printing)
+                done.put((index, result))
+            except BaseException as error:  # noqa: BLE001 - raised again in the turn's thread
+                done.put((index, error))
+
+
+def _prints(printings: Mapping[int, Printing]) -> Iterator[ToolPrinted]:
+    for index, printing in printings.items():
+        text, clears = printing.take()
+        if text or clears:
+            yield ToolPrinted(index, text, clears)
 
 
 def _next(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
@@ -18,6 +18,9 @@ from kimi_magic.tools.decorator import (
     spec_of,
 )
 from kimi_magic.tools.tool import MAX_NAME, Tool, ToolOptions, is_tool, proper_name
+
+if TYPE_CHECKING:
+    from kimi_magic.tools.printing import Printing
 
 __all__ = ["Toolset", "find"]
 
@@ -91,6 +94,7 @@ class Toolset:
         *,
         call_id: str = "",
         approve: Callable[[Tool, dict[str, Any]], bool | dict[str, Any]] | None = None,
+        printing: Printing | None = None,
     ) -> ToolResult:
         """Call a tool as the model asks for it.
 
@@ -105,6 +109,8 @@ class Toolset:
         approve : callable or None
             Called before a tool that needs confirmation runs, with the tool and its arguments;
             returns True, False, or arguments to use instead.
+        printing : Printing or None
+            Hears what the call prints while it runs.
 
         Returns
         -------
@@ -123,7 +129,14 @@ class Toolset:
             known = ", ".join(self._tools)
             error = f"unknown tool {name!r}; " + (f"known: {known}" if known else "there is none")
             return ToolResult(str(name), f"Error: {error}", error=error, call_id=call_id)
-        return run_call(tool, arguments_text, self.namespace, call_id=call_id, approve=approve)
+        return run_call(
+            tool,
+            arguments_text,
+            self.namespace,
+            call_id=call_id,
+            approve=approve,
+            printing=printing,
+        )
 
     def _add(self, tool: Tool) -> None:
         if any(_is_same(tool, known) for known in self._tools.values()):

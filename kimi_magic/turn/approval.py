@@ -13,7 +13,13 @@ from kimi_magic.core.events import ApprovalAnswered, ApprovalAsked
 from kimi_magic.core.frontend import has_kernel, running_shell
 from kimi_magic.core.interrupts import uninterrupted
 from kimi_magic.core.text import clip, reveal
-from kimi_magic.display.live.approval_form import ALWAYS, Problem, as_fields, problem_of_size
+from kimi_magic.display.live.approval_form import (
+    ALWAYS,
+    Problem,
+    about_call,
+    as_fields,
+    problem_of_size,
+)
 from kimi_magic.display.view import Answer, AsksPerson, View
 
 if TYPE_CHECKING:
@@ -32,6 +38,8 @@ __all__ = [
 
 DEFAULT_TOKENS = 200
 ALWAYS_THIS_CODE = "Run, and do not ask again for this same code in this chat"
+COVERS = "«Do not ask again» covers later calls of {} in this chat, whatever their arguments."
+COVERS_CODE = "«Do not ask again» covers this very code in this chat, and no other."
 
 Approved = set[tuple[Any, ...]]
 """The calls that a person approved for a chat, by `approval_key`."""
@@ -136,16 +144,23 @@ def with_approval(toolset: Toolset, approve: str) -> Toolset:
     return Toolset(tools, namespace=toolset.namespace)
 
 
-def asking(view: View) -> AskPerson:
-    """Return a function that asks in the view where it can, else at an ``input()`` prompt."""
+def asking(view: View, redact: Callable[[str], str] = str) -> AskPerson:
+    """Return a function that asks in the view where it can, else at an ``input()`` prompt.
+
+    ``redact`` keeps keys out of what is shown of the tool itself.
+    """
 
     def ask(
         tool: Tool, arguments: dict[str, Any], problem: Problem, defaults: Mapping[str, str]
     ) -> Answer:
         lasting = ALWAYS_THIS_CODE if tool.languages else ALWAYS
+        covers = COVERS_CODE if tool.languages else COVERS.format(reveal(tool.name))
+        parameters = tool.schema()["function"].get("parameters") or {}
+        about = about_call(arguments, parameters, tool.languages, redact(tool.description))
+        about["covers"] = covers
         with uninterrupted():  # the view lets them through where it waits
             answer = (
-                view.ask_person(arguments, problem, defaults=defaults, lasting=lasting)
+                view.ask_person(arguments, problem, defaults=defaults, lasting=lasting, about=about)
                 if isinstance(view, AsksPerson)
                 else None
             )

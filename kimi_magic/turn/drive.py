@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import EndpointError, ToolInterrupted
-from kimi_magic.core.events import Event, Notice, Replayed, ToolFinished, ToolStarted
+from kimi_magic.core.events import Event, Notice, Replayed, ToolFinished, ToolPrinted, ToolStarted
 from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.messages import ToolCall
 from kimi_magic.turn.lanes import Lane
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Opened", "ToolEvent", "drive"]
 
-ToolEvent = ToolStarted | ToolFinished
+ToolEvent = ToolStarted | ToolPrinted | ToolFinished
 
 
 def _nothing(_: EndpointError | None) -> Sequence[Notice]:
@@ -131,7 +131,8 @@ def _call(
             except ToolInterrupted as interrupt:
                 _stop(running, Stopped(result=interrupt.result))
                 raise
-            yield None if event is None else running.send(event)
+            told = event is None or isinstance(event, ToolPrinted)  # the loop keeps results alone
+            yield event if told else running.send(event)
     called: Event | Command = running.send(None)
     return called
 

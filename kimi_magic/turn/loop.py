@@ -50,7 +50,7 @@ from kimi_magic.core.messages import (
     join_parts,
 )
 from kimi_magic.core.sent import Sent
-from kimi_magic.core.turn_record import TurnRecord
+from kimi_magic.core.turn_record import Retry, TurnRecord
 from kimi_magic.turn.logprobs import LogprobsAsked
 from kimi_magic.turn.repetition import Repetition
 from kimi_magic.wire.models import Model
@@ -209,9 +209,12 @@ class Loop:
         self._repetition = Repetition()
         self._calling: Completion | None = None  # the step whose tools are running
         self._begun: set[str] = set()
+        # Of the calls that are made, among those of the step.
+        self.places: Sequence[int] = ()
         self._results: dict[str, ToolResult] = {}
         self._partial: Completion | None = None
         self._discarded = Usage()
+        self._retried: list[Retry] = []
         self._concluded: str | None = None
         self._model: str | None = None
 
@@ -299,6 +302,7 @@ class Loop:
             model=self._model or model,
             chat=chat,
             outline=self._outlined,
+            retries=tuple(self._retried),
         )
 
     def _messages_so_far(self) -> list[Message]:
@@ -353,6 +357,7 @@ class Loop:
                 if self._window:
                     self._window.learn(messages, tools, completion.usage)
                 return completion
+            self._retried.append(Retry(len(self._steps) + 1, reason))
             yield Retrying(reason, delay, attempt, self._retries)
             yield Pause(delay, refuses_all)
             attempt += 1
@@ -452,6 +457,7 @@ class Loop:
         refused = self._refused(completion)
         calls = self._calling.message.tool_calls
         places = [place for place in range(len(calls)) if place not in refused]
+        self.places = places
         event = (yield RunTools(tuple(calls[place] for place in places))) if places else None
         while event is not None:
             assert not isinstance(event, Completion), "RunTools is answered with events"

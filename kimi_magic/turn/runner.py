@@ -39,6 +39,7 @@ from kimi_magic.core.events import (
     Retrying,
     Sink,
     ToolFinished,
+    ToolPrinted,
     ToolStarted,
     TurnFinished,
     TurnPrepared,
@@ -470,6 +471,7 @@ class _Run:
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
+        from kimi_magic.tools.printing import Watch
         from kimi_magic.tools.step_calls import run_step_calls
 
         turn = self._turn
@@ -482,10 +484,13 @@ class _Run:
                 yield ToolFinished(place, self._redact(result))
             if frozen:
                 return
+        watch = Watch(self._announce_print, turn.connector.known_keys)
         try:
-            for event in run_step_calls(turn.toolset, calls, self._approve(), turn.made):
+            for event in run_step_calls(turn.toolset, calls, self._approve(), turn.made, watch):
                 if isinstance(event, ToolFinished):
                     yield replace(event, result=self._drawn(self._redact(event.result)))
+                elif isinstance(event, ToolPrinted):
+                    yield self._placed(event)
                 else:
                     yield event
         except ToolInterrupted as interrupt:
@@ -568,6 +573,18 @@ class _Run:
         """Tell of an event that happens deep inside a call; only the sinks hear of it."""
         with uninterrupted():
             self._tell(event)
+
+    def _announce_print(self, event: ToolPrinted | None) -> None:
+        """Tell of what a call prints in this turn's thread, from another one."""
+        if event is None:
+            self._sinks.tick()
+        else:
+            self._tell(self._placed(event))
+
+    def _placed(self, event: ToolPrinted) -> ToolPrinted:
+        """Count the calls of the step that are not made as well."""
+        places = self._loop.places if self._loop else ()
+        return replace(event, index=places[event.index]) if places else event
 
     def _redact(self, value: T) -> T:
         # With the keys that are known by now: a tool may have set one.

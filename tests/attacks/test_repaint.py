@@ -93,8 +93,10 @@ MOVE = """() => {
   const pad = answer.appendChild(document.createElement("div"));
   window.moving = setInterval(() => (pad.style.height = `${pad.offsetHeight + 1}px`), 40);
 }"""
-TYPESET = """() => [...document.querySelectorAll("mjx-container")].map((e) => e.closest(
-  ".kimi-answer, .jp-OutputArea-output > div > *")).map((e) => e?.className || e?.tagName)"""
+TYPESET = """() => [...new Set([...document.querySelectorAll("mjx-container")].map((e) => {
+  const at = e.closest(".kimi-answer, .kimi-thought, .jp-OutputArea-output > div > *");
+  return at?.className || at?.querySelector("summary")?.textContent || at?.tagName;
+}))].sort()"""
 
 
 def strangers(bench: Bench, *selectors: str) -> list[str]:
@@ -192,9 +194,9 @@ def test_the_form_is_moved_under_the_mouse(bench: Bench, scripted_server: Script
 def test_maths_is_written_where_no_maths_belongs(
     bench: Bench, scripted_server: ScriptedServer
 ) -> None:
-    """Input: formulas in reasoning, arguments, results, titles, table cells, notices, the status.
+    """Input: formulas in arguments, results, titles, table cells, notices, the status.
 
-    Holds: the front end typesets those of the answer alone, live and in the record.
+    Holds: the front end typesets those of answers and reasoning alone, live and in the record.
     """
     tex = r"$x^2$ $$x$$ \(x\) \[x\] \begin{align}x\end{align} \ref{x}"
     bench.python(
@@ -215,10 +217,10 @@ def test_maths_is_written_where_no_maths_belongs(
     bench.page.evaluate(UNFOLD)
     bench.page.wait_for_function("() => document.querySelector('mjx-container')")
     bench.page.wait_for_timeout(600)  # the form has moved
-    assert bench.page.evaluate(TYPESET) == ["kimi-answer"]
+    assert bench.page.evaluate(TYPESET) == ["kimi-answer", "kimi-thought"]
     bench.turn.get_by_role("button", name="Do not run").click()
     bench.wait_for_record()
     bench.page.wait_for_function("() => document.querySelector('mjx-container')")
     bench.page.wait_for_timeout(500)
-    assert bench.page.evaluate(TYPESET) == ["DIV"]
+    assert bench.page.evaluate(TYPESET) == ["DIV", "Reasoning"]
     assert "align" in bench.record.inner_text()

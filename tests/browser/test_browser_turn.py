@@ -52,7 +52,7 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
     scripted_server.reply(ANSWER, reasoning="Now I know.", stall_after=30)
     bench.strangers.clear()
     bench.run("%%kimi -T monthly,trend,broken\nWhich one is bigger, 9.11 or 9.9?")
-    panel = turn.locator(SHOWN).first
+    panel = turn.locator(".kimi-reasoning").first
     panel.get_by_text("Compare the").wait_for()
     assert "bigger one" not in panel.inner_text(), "it is seen growing"
     assert panel.get_attribute("open") is not None, "open while it grows"
@@ -60,7 +60,7 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
     bench.shot("1-reasoning")
     scripted_server.go_on()
 
-    card = turn.locator(SHOWN).nth(1)
+    card = turn.locator(".kimi-tool").first
     card.get_by_text(re.compile(r"running… \d s")).wait_for()
     assert card.locator("summary").inner_text().startswith('monthly(region="north", pause=3)')
     assert panel.get_attribute("open") is None, "folded by itself"
@@ -69,7 +69,9 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
 
     turn.locator("img").wait_for()  # visible: a figure is seen without a click
     assert card.get_attribute("open") is None
-    turn.locator(SHOWN).nth(3).get_by_text("failed after").wait_for()
+    turn.locator(".kimi-tool").nth(2).get_by_text(
+        "✗ failed after".replace(" ", "\xa0", 1)
+    ).wait_for()
     turn.locator("table").wait_for()
     page.evaluate(WATCH)
     assert turn.locator("strong").first.inner_text() == "9.9", "finished blocks are rendered"
@@ -91,7 +93,8 @@ def test_a_turn_from_its_first_word_to_its_record(bench: Bench, scripted_server:
 def test_what_the_reader_opens_stays_open(bench: Bench, scripted_server: ScriptedServer) -> None:
     scripted_server.reply(ANSWER, reasoning=THOUGHT, stall_after=25)
     bench.run("%%kimi\nWhich one?")
-    panel, summary = bench.turn.locator(SHOWN), bench.turn.locator(f"{SHOWN} summary")
+    panel = bench.turn.locator(".kimi-reasoning")
+    summary = panel.locator("summary")
     bench.turn.locator(".kimi-answer").get_by_text("is bigger").wait_for()
     assert panel.get_attribute("open") is None
     summary.focus()
@@ -104,13 +107,24 @@ def test_what_the_reader_opens_stays_open(bench: Bench, scripted_server: Scripte
 
 
 def test_a_setting_keeps_the_reasoning_open(bench: Bench, scripted_server: ScriptedServer) -> None:
-    scripted_server.reply(ANSWER, reasoning=THOUGHT, stall_after=40)
+    thought = (
+        f"## First\n**{THOUGHT}**\nAs $9.9 > 9.11$:\n\n```python\nprint(9.9)\n```\n\n- so\n- it is"
+    )
+    scripted_server.reply(ANSWER, reasoning=thought, stall_after=55)
     bench.python("kimi.settings.keep_reasoning_open = True")
     bench.run("%%kimi\nWhich one?")
-    bench.turn.locator("table").wait_for()
-    assert bench.turn.locator(SHOWN).get_attribute("open") is not None
+    bench.turn.locator(".kimi-answer table").wait_for()
+    assert bench.turn.locator(".kimi-reasoning").get_attribute("open") is not None
+    bench.turn.locator(".kimi-thought li").first.wait_for()
+    bench.turn.locator(".kimi-thought mjx-container").wait_for()
+    bench.page.evaluate(WATCH)
+    bench.shot("5-reasoning-open")
     scripted_server.go_on()
     bench.wait_for_record()
+    bench.page.wait_for_function(
+        "() => places(document.querySelector('.jp-OutputArea-output')).join() === lastFrame.join()"
+    )
+    bench.shot("6-record-open")
     assert bench.record.locator("details").get_attribute("open") is not None
 
 
@@ -201,3 +215,31 @@ def test_a_token_behind_50_000_others_costs_the_page_no_more(
     assert bench.page.evaluate("() => touched") < 5 * 480
     bench.turn.get_by_role("button", name="Stop").click()
     bench.wait_for_record()
+
+
+def test_what_a_tool_prints_shows_while_it_runs(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    go_on = bench.path.with_name("go-on")
+    go_on.unlink(missing_ok=True)
+    bench.python(
+        "import pathlib, time\n"
+        "def train(path: str):\n"
+        "    print('<b>epoch</b> 1')\n"
+        "    for i in range(3):\n"
+        "        print(f'\\r{i}0 % \\x1b[32mof it', end='')\n"
+        "    while not pathlib.Path(path).exists():\n"
+        "        time.sleep(0.05)\n"
+        "    print('\\rdone')\n"
+    )
+    scripted_server.reply(tool_calls=[{"name": "train", "arguments": {"path": str(go_on)}}])
+    scripted_server.reply("Trained.")
+    bench.run("%%kimi -T train\nGo.")
+    printed = bench.turn.locator(".kimi-printed")
+    printed.get_by_text("20 % of it").wait_for()
+    assert printed.inner_text() == "<b>epoch</b> 1\n20 % of it"
+    bench.shot("2-prints")
+    go_on.touch()
+    bench.wait_for_record()
+    bench.record.locator("summary").first.click()
+    assert "<b>epoch</b> 1\ndone" in bench.record.inner_text()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.display.live.approval_form import as_fields, read_answer
+from kimi_magic.display.live.approval_form import about_call, as_fields, read_answer
 
 ARGUMENTS = {"region": "north\nor south", "amount": 130, "options": {"fast": True}}
 
@@ -67,3 +68,50 @@ def test_no_message_from_the_page_breaks_it(
 ) -> None:
     answer, _ = read_answer({"say": say, "fields": fields}, arguments, fits)
     assert answer in ("once", "chat", "no") or isinstance(answer, dict)
+
+
+def test_the_kinds_of_fields_and_the_types() -> None:
+    properties = {
+        "fast": {"type": "boolean"},
+        "amount": {"type": "integer"},
+        "rate": {"type": "number"},
+        "either": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+        "regions": {"type": "array", "items": {"type": "string"}},
+        "size": {"enum": ["s", "m\n"]},
+        "point": {"$ref": "#/$defs/Point"},
+        "code": {"type": "string"},
+    }
+    values: tuple[Any, ...] = (True, 2, 0.5, True, ["n"], "s", {}, "x = 1")
+    arguments = dict(zip(properties, values, strict=True)) | {"unknown": 1}
+    about = about_call(arguments, {"properties": properties}, {"code": "python"}, " Order.\u202e ")
+    assert about["description"] == "Order.⟨U+202E⟩"
+    assert [(trait["kind"], trait["type"]) for trait in about["traits"]] == [
+        ("bool", "bool"),
+        ("int", "int"),
+        ("float", "float"),
+        ("", "bool | None"),
+        ("", "list[str]"),
+        ("", "'s' | 'm\\n'"),
+        ("", "Point"),
+        ("code", "str"),
+        ("", ""),
+    ]
+    html = about["traits"][7]["html"]
+    assert re.sub("<[^>]*>", "", html) == "x = 1"
+    assert "<span" in html
+
+
+@given(
+    st.recursive(
+        st.none() | st.text() | st.integers(),
+        lambda t: (
+            st.lists(t)
+            | st.dictionaries(
+                st.sampled_from(["type", "anyOf", "items", "enum", "$ref", "properties", "x"]), t
+            )
+        ),
+    )
+)
+def test_a_schema_of_any_shape(node: Any) -> None:
+    about = about_call({"x": 1}, {"properties": {"x": node}}, {}, "")
+    assert about["traits"][0]["kind"] in ("", "int", "float")

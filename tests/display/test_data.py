@@ -36,7 +36,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert tag in TAGS
-        assert {name for name, _ in attrs} <= {"style", "open"}
+        assert {name for name, _ in attrs} <= {"style", "open", "tabindex"}
         self.tags.append(tag)
         self._open.append(tag)
 
@@ -72,11 +72,13 @@ def test_records_are_a_table() -> None:
     html = data_html(records)
     assert [html.count(f"<{tag}") for tag in ("tr", "th ", "td")] == [3, 3, 6]
     assert "details" not in html
+    assert html.count('<td style="text-align:right') == 2, "numbers"
+    assert html.count('<th style="text-align:right') == 1
     assert data_text(records).splitlines() == [
-        "name | tags       | age",
+        "name | tags       |  age",
         "-----+------------+-----",
         'Ann  | ["x", "y"] | null',
-        "Bo B | null       | 3",
+        "Bo B | null       |    3",
     ]
 
 
@@ -85,7 +87,7 @@ def test_models_are_records() -> None:
         name: str
         size: int
 
-    assert data_text([City(name="Rome", size=3)]).splitlines()[-1] == "Rome | 3"
+    assert data_text([City(name="Rome", size=3)]).splitlines()[-1] == "Rome |    3"
     assert seen(City(name="Rome", size=3)).split() == '2 fields name: "Rome" size: 3'.split()
 
 

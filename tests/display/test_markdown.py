@@ -8,6 +8,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from kimi_magic.display.html.markdown import Blocks, parser, plain_html, to_html
 from tests.turns import pieces
@@ -57,6 +58,20 @@ tail"""
         ("`$x$`", "<p><code>$x$</code></p>"),
         ("```\n<x> $y$\n```", "&lt;x&gt; $y$"),
         ("```nonsense\n<x>\n```", "&lt;x&gt;"),
+        ("costs $180, write `$HOME`", "<p>costs <span>$</span>180, write <code>$HOME</code></p>"),
+        (r"\(a `b\) c`", "<p>(a <code>b\\) c</code></p>"),
+        ("$x$ and `$` $y$", "<p>$x$ and <code>$</code> $y$</p>"),
+        (r"$x\`$ and `y`", "<p>$x\\`$ and <code>y</code></p>"),
+        ("$a`b$", "<p>$a`b$</p>"),
+        ("- [ ] a\n- [x] b", '<ul>\n<li style="list-style-type:none">☐ a</li>\n<li style="list-'),
+        ("1. [x] a\n", "<li>[x] a</li>"),
+        ("So[^1][^note].", "<p>So<sup>[1]</sup><sup>[note]</sup>.</p>"),
+        (
+            "[^1]: A https://a.b\n[^2]: https://a.b",
+            "<p><sup>[1]</sup> A https://a.b<br>\n<sup>[2]</sup> https://a.b</p>",
+        ),
+        ("[^1](https://a.b) [^abc] `[^1]`", "<code>[^1]</code>"),
+        ("[^abc]", "<p>[^abc]</p>"),
         (
             "[a](https://example.org)",
             '<p><a href="https://example.org" rel="noopener noreferrer">a</a></p>',
@@ -65,6 +80,31 @@ tail"""
 )
 def test_markdown_becomes_html(source: str, html: str) -> None:
     assert html in to_html(source)
+
+
+@pytest.mark.parametrize(
+    ("cells", "sides"),
+    [
+        (["1", "1,000", "−2.5", ""], "right"),
+        (["5 %", "**12.5%**", "$9", "–"], "right"),
+        (["`1`", "2e-3", r"\$5"], "right"),
+        (["1", "two"], "left"),
+        (["2024-05-01", "2024-05-02"], "left"),
+        (["1.2.3"], "left"),
+        (["", "-"], "left"),
+    ],
+)
+def test_numbers_stand_on_the_right(cells: list[str], sides: str) -> None:
+    rows = "".join(f"| x | {cell} | {cell} |\n" for cell in cells)
+    html = to_html(f"| a | b | c |\n|---|---|:--|\n{rows}")
+    found = re.findall(r'<t[hd] style="text-align:(\w+)">', html)
+    assert found == ["left", sides, "left"] * (len(cells) + 1), "unless the table says otherwise"
+
+
+def test_a_wide_table_scrolls_in_its_own_box() -> None:
+    html = to_html("> | a |\n> |---|\n> | 1 |")
+    assert '<div tabindex="0" style="overflow:auto"><table>' in html
+    assert "</table></div>" in html
 
 
 def finished_blocks(text: str) -> tuple[list[str], str]:
@@ -128,7 +168,7 @@ def test_every_top_level_token_is_a_block() -> None:
     assert "```python\nx = 1\n\ny = 2\n```\n\n" in blocks
 
 
-MARKS = st.text(alphabet="ab1.-*#>`|$:[]() \n\t", max_size=80)
+MARKS = st.text(alphabet="ab1.-*#>`|$:[]()^x\\ \n\t", max_size=80)
 
 
 @given(st.one_of(MARKS, st.just(SAMPLE)), st.lists(st.integers(0, 300)))
@@ -156,6 +196,14 @@ def test_blocks_render_as_the_whole_does(text: str) -> None:
     assert apart == parser().render(text)
 
 
+@given(st.text(alphabet="a`$\\ ", max_size=40))
+def test_code_spans_go_before_maths(text: str) -> None:
+    plain = MarkdownIt("commonmark").renderInline(text)
+    ours = parser().renderInline(text)
+    found = iter(re.findall("<code>.*?</code>", ours))  # among formulas that are shown as code
+    assert all(span in found for span in re.findall("<code>.*?</code>", plain))
+
+
 @pytest.mark.parametrize(
     "piece",
     ["word word\n", "- item\n\n", "a\n\n", "| a | b |\n", "> q\n", "```\nx\n"],
@@ -173,7 +221,20 @@ def test_blocks_take_linear_time(piece: str) -> None:
     assert long < 16 * short + 0.3
 
 
-@pytest.mark.parametrize("text", [">" * 3000, "- " * 3000, "[" * 3000, "*_" * 3000, "$" * 3000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ">" * 3000,
+        "- " * 3000,
+        "[" * 3000,
+        "*_" * 3000,
+        "$" * 3000,
+        "$a `" * 2000,
+        "![$`$](u) $" * 900,
+        "[^1]:" * 3000,
+        "\\`" * 3000,
+    ],
+)
 def test_odd_markdown_does_no_harm(text: str) -> None:
     began = time.process_time()
     to_html(text)

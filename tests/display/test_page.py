@@ -24,6 +24,7 @@ from kimi_magic.core.events import (
 from kimi_magic.core.messages import Output, Step, ToolCall, ToolResult, Usage
 from kimi_magic.display.html.markdown import to_html
 from kimi_magic.display.live.page import MAX_OPEN, Page
+from kimi_magic.display.record import make_record
 from kimi_magic.display.view import ViewOptions
 from tests.turns import OPENING, STOP
 
@@ -58,6 +59,32 @@ def test_a_block_is_html_once_when_a_later_one_has_begun() -> None:
     assert page.draw() == []
     assert rest["html"] == to_html("two\n")
     assert rest["to"] == page.timeline.segments[0].length
+
+
+THOUGHT = "# So\n**a**\nb: $x_1$\n\n```python\nx = 1\n```\n<b>c</b>"
+
+
+def test_reasoning_is_html_once_when_it_has_ended() -> None:
+    page = Page(ViewOptions())
+    ops = played(page, *OPENING, *map(ReasoningDelta, THOUGHT))
+    assert of(ops, "thought") == []
+    assert "".join(op["text"] for op in of(ops, "append")) == THOUGHT, "one text while it grows"
+    ops = played(page, ContentDelta("yes"), STOP)
+    (thought,) = of(ops, "thought")
+    assert page.snapshot()["segments"][0]["thought"] == thought["html"]
+    record = make_record(page.timeline)
+    assert thought["html"] in record.data["text/html"], "the record has the same"
+    assert THOUGHT in record.data["text/plain"]
+    for html in ("<p><strong>So</strong></p>", "<br>", "$x_1$", '<pre tabindex="0"', "&lt;b&gt;c"):
+        assert html in thought["html"]
+
+
+def test_reasoning_beside_an_answer_that_is_text_is_text() -> None:
+    page = Page(ViewOptions(format="text"))
+    ops = played(page, *OPENING, ReasoningDelta(THOUGHT), ContentDelta("yes"), STOP)
+    assert of(ops, "thought") == []
+    record = make_record(page.timeline, ViewOptions(format="text")).data["text/html"]
+    assert "<strong>" not in record
 
 
 def test_the_open_block_is_drawn_anew_twice_a_second_while_it_is_small() -> None:

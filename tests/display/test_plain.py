@@ -71,7 +71,7 @@ def test_a_turn_as_text() -> None:
         "[one line]\n\n"
         "Reasoning:\na thought\n\n"
         "␛[31m**yes**\n\n"
-        'Tool call: add({"a": 1})\n\n'
+        "Tool call: add(a=1)\n\n"
         "[The answer was cut at max_tokens; raise it with --max-tokens.]\n\n"
         "[12 tokens in · 34 out · 1 request · 5.0 s]\n"
     )

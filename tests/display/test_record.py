@@ -181,7 +181,7 @@ def test_a_replayed_turn_looks_the_same_when_it_is_opened_again() -> None:
     text = lived.data["text/plain"]
     assert f"tape {LABEL}" in text
     assert "· recorded" in text
-    assert "Tool call (recorded result): forecast(" in text
+    assert "Tool call (✓ done, recorded result): forecast(" in text
     assert lived.metadata["kimi_magic"]["replayed"] == LABEL
 
 
@@ -244,7 +244,7 @@ ATTACKS = [
 ]
 
 SAFE_TAGS = re.compile(
-    "a|blockquote|br|code|details|div|em|h[1-6]|hr|li|ol|p|pre|s|span|strong|summary|table|tbody"
+    "a|blockquote|br|code|details|div|em|h[1-6]|hr|li|ol|p|pre|s|span|strong|summary|sup|table|tbody"
     "|td|th|thead|tr|ul"
 )
 SAFE_STYLE = re.compile(
@@ -333,9 +333,8 @@ def test_any_split_gives_the_same_record(text: str, cuts: list[int]) -> None:
 def test_the_transcript_reads_without_html() -> None:
     events, options = TURNS["steps"]
     assert record(*events, options=options).data["text/plain"] == (
-        "[Retry 1 of 3: The server is busy (429).]\n\n"
         "Reasoning:\nI need a forecast.\n\n"
-        'Tool call: forecast({"month": "April"})\n\n'
+        'Tool call: forecast(month="April")\n\n'
         "Reasoning:\nNow I know.\n\n"
         "It rises\n\n"
         "[The answer was cut at max_tokens; raise it with --max-tokens. "

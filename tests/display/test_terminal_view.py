@@ -84,9 +84,16 @@ def test_a_turn_in_a_terminal() -> None:
         "The sum\n\n"
         " • one\n • $x_1$ and pic (https://a.b/c)\n\n"
         "tail\n\n"
-        'Tool call: add({"a": 1})\n\n'
+        "Tool call: add(a=1)\n\n"
         "kimi-k2-thinking · 1,234 tokens · 5.0 s"
     )
+
+
+def test_boxes_footnotes_and_numbers() -> None:
+    text = printed(*OPENING, ContentDelta("- [x] a[^1]\n\n| n |\n|---|\n| 1 |\n| 22 |\n\n[^1]: b"))
+    assert "☑ a[1]" in text
+    assert "\n  1\n" in text, "to the right"
+    assert "[1] b" in text
 
 
 def test_raw_html_is_shown_not_dropped() -> None:

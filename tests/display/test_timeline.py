@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.core.errors import KeyRefused, TurnInterrupted
+from kimi_magic.core.errors import KeyRefused, ServerFailed, TurnInterrupted
 from kimi_magic.core.events import (
     ContentDelta,
     Event,
@@ -26,6 +26,7 @@ from kimi_magic.core.messages import Step
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.sent import Sent
 from kimi_magic.core.text import clean
+from kimi_magic.core.turn_record import Retry
 from kimi_magic.display.timeline import Timeline
 from tests.turns import OPENING, STOP, make_reply, pieces
 
@@ -69,7 +70,7 @@ def test_states_follow_the_turn() -> None:
         "Waiting for kimi-k2-thinking…",
         "Waiting for kimi-k2-thinking…",
         "Retrying in 2 s: busy",
-        "Waiting for kimi-k2-thinking…",
+        "Try 2: waiting for kimi-k2-thinking…",
         "Reasoning…",
         "Answering…",
         "Calling forecast…",
@@ -77,7 +78,7 @@ def test_states_follow_the_turn() -> None:
     ]
 
 
-def test_another_try_adds_one_notice_and_nothing_else() -> None:
+def test_another_try_leaves_no_note_in_a_turn_that_ends_well() -> None:
     timeline = fold(
         *OPENING,
         Retrying("busy", 0.5, 1, 3),
@@ -87,7 +88,6 @@ def test_another_try_adds_one_notice_and_nothing_else() -> None:
         STOP,
     )
     assert shown(timeline) == [
-        ("notice", "Retry 1 of 3: busy"),
         ("reasoning", "hm"),
         ("answer", "yes"),
     ]
@@ -160,7 +160,12 @@ def test_hidden_reasoning_leaves_its_state_only() -> None:
         (make_reply("", finish_reason="stop"), False, "empty", "Done"),
         (make_reply("x", error=TurnInterrupted("stop")), True, "kept", "Stopped"),
         (make_reply("", error=TurnInterrupted("stop")), False, "nothing had arrived", "Stopped"),
-        (make_reply("", error=KeyRefused("No.\nDo this.")), False, "KeyRefused: No.", "Failed"),
+        (
+            make_reply("", error=KeyRefused("No.\nDo this.")),
+            False,
+            "KeyRefused: No.\nDo this.",
+            "Failed",
+        ),
     ],
 )
 def test_the_end_says_what_is_amiss(reply: Reply, answered: bool, notice: str, state: str) -> None:
@@ -169,6 +174,28 @@ def test_the_end_says_what_is_amiss(reply: Reply, answered: bool, notice: str, s
     assert [segment.kind for segment in timeline.segments].count("notice") == 1
     assert notice in timeline.segments[-1].text
     assert all(segment.done for segment in timeline.segments)
+
+
+def test_a_turn_that_fails_tells_how_often_it_was_tried_and_gives_one_advice() -> None:
+    tries = (Retrying("busy", 0.5, 1, 2), RequestStarted(1, 2), Retrying("busy", 0.5, 2, 2))
+
+    def notice(error: BaseException) -> str:
+        events = (*OPENING, *tries, RequestStarted(1, 3), ContentDelta("x"))
+        reply = make_reply("x", error=error, chat="main", retries=(Retry(1, "busy"),) * 2)
+        lived = fold(*events, TurnFinished(reply)).segments[-1].text
+        assert Timeline.of(reply).segments[-1].text == lived, "also when it is opened again"
+        return lived
+
+    assert notice(ServerFailed("Busy.")) == (
+        "ServerFailed: Busy. Tried 3 times.\nWhat had arrived is kept. (%kimi continue goes on.)"
+    )
+    assert notice(ServerFailed("Busy.\nWait: `sleep`.")) == (
+        "ServerFailed: Busy. Tried 3 times.\nWhat had arrived is kept. (%kimi continue goes on.)"
+    )
+    alone = make_reply("", error=ServerFailed("Busy.\nWait: `sleep`."))
+    timeline = fold(*OPENING, *tries[:2], TurnFinished(alone))
+    assert timeline.segments[-1].text == "ServerFailed: Busy. Tried 2 times.\nWait: `sleep`."
+    assert "It was tried again: busy" in notice(TurnInterrupted("Stopped."))
 
 
 def test_a_turn_without_its_last_event_ends_stopped() -> None:

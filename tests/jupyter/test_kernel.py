@@ -207,7 +207,7 @@ def test_a_cell_is_sent_as_it_is(kernel: Kernel, asked: ScriptedServer) -> None:
 def test_mistakes_take_few_lines_and_no_traceback(kernel: Kernel, cell: str, words: str) -> None:
     ran = kernel.run(cell, ok=False)
     assert ran.status == "error"
-    assert words in ran.error
+    assert words in ran.told
     assert len(ran.error.splitlines()) <= 4
     assert "Traceback" not in ran.error
 
@@ -225,12 +225,12 @@ def test_a_failure_is_raised_after_the_record_and_the_chat_stays_valid(
     asked.reply("Better.")
     ran = kernel.run("%%kimi\nFirst", ok=False)
     assert ran.status == "error"
-    assert "Stream failed" in ran.error
+    assert "Stream failed" in ran.told
     assert len(ran.error.splitlines()) <= 4
     assert "I was about" in ran.record["text/html"]
     kernel.run("assert kimi.last.reasoning == 'I was about' and kimi.last.error is not None")
     refused = kernel.run("%%kimi\nSecond", ok=False)
-    assert "no such thing" in refused.error
+    assert "no such thing" in refused.told
     kernel.run("%%kimi\nThird")
     said = [(m["role"], m["content"]) for m in asked.requests[-1].body["messages"][1:]]
     assert said == [
@@ -362,7 +362,7 @@ def test_a_key_is_asked_for_and_shown_nowhere(kernel: Kernel) -> None:
             f"kimi.add_endpoint(name='lab', base_url={server.base_url!r}, key_env='LAB_KEY')"
         )
         refused = kernel.run("%%kimi -e lab\nHi", ok=False)
-        assert "LAB_KEY is not set" in refused.error
+        assert "LAB_KEY is not set" in refused.told
         assert len(refused.error.splitlines()) <= 4
         first = kernel.run("%%kimi -e lab\nHi", allow_stdin=True, answer=SECRET)
         second = kernel.run("%%kimi -e lab\nHi again")
@@ -379,7 +379,7 @@ def test_a_key_that_the_server_refuses(kernel: Kernel) -> None:
         kernel.run(f"%env KIMI_BASE_URL={server.base_url}")
         kernel.run("import os; os.environ['KIMI_API_KEY'] = 'fake-other-key-456'")
         ran = kernel.run("%%kimi\nHi", ok=False)
-        assert "the environment variable KIMI_API_KEY" in ran.error
+        assert "the environment variable KIMI_API_KEY" in ran.told
         assert "fake-other-key-456" not in str(ran.messages)
 
 
@@ -446,7 +446,7 @@ def test_nobody_to_ask(kernel: Kernel) -> None:
     )
     ran = kernel.run("%%kimi\nHi", ok=False)
     kernel.run("import kimi_magic.wire.local.process as l; l.available = _kept")
-    assert "NVIDIA_API_KEY" in ran.error
+    assert "NVIDIA_API_KEY" in ran.told
     assert 'pip install "kimi-magic[local]"' in ran.error
 
 
@@ -457,7 +457,7 @@ def test_a_typed_key_that_was_refused_is_asked_for_again(kernel: Kernel) -> None
             f"kimi.add_endpoint(name='den', base_url={server.base_url!r}, key_env='DEN_KEY')"
         )
         wrong = kernel.run("%%kimi -e den\nHi", allow_stdin=True, answer="fake-wrong-key", ok=False)
-        assert "type another" in wrong.error
+        assert "type another" in wrong.told
         right = kernel.run("kimi.ask('Hi', endpoint='den')", allow_stdin=True, answer=SECRET)
         assert "Welcome." in right.record["text/plain"]
 

@@ -49,7 +49,7 @@ def test_a_call_as_the_model_would_make_it(bench: Kernel) -> None:
     ran = bench.run('%kimi tool forecast {"days": "2"}')
     assert "looking ahead" in ran.stdout
     assert '{"city":"Rome","rain":[true,true]}' in ran.stdout
-    shown = """Tool call: forecast({"days": "2"})
+    shown = """Tool call (✓ done): forecast(days="2")
   looking ahead
   {'city': 'Rome', 'rain': [True, True]}"""
     assert ran.record["text/plain"] == shown, "as a turn shows it"

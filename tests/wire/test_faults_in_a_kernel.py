@@ -235,14 +235,18 @@ def test_a_fault(fault: Fault, kernel: Kernel) -> None:
         posts = [request for request in server.requests if request.method == "POST"]
         server._script.clear()  # what was scripted for a second time
     assert ran.status == "error"
-    for words in fault.says:
-        assert words in ran.error
-    assert 1 <= len(ran.error.splitlines()) <= 4
-    assert len(ran.error) <= 3000
-    assert "Traceback" not in ran.error
-    assert not {"\x1b", "\u202e"} & set(ran.error)
     record = ran.record["text/plain"]
-    assert ("Retry 1 of 1" in record) == fault.again
+    for words in fault.says:
+        assert words in record
+    name = ran.reply["ename"]
+    assert ran.error == f"{name}: see above.", "it is told in one place"
+    assert record.count(f"[{name}: ") == 1
+    notice = record.partition(f"[{name}: ")[2].partition("]\n")[0]
+    assert 1 <= len(notice.splitlines()) <= 4
+    assert len(notice) <= 2000
+    assert "Traceback" not in ran.error
+    assert not {"\x1b", "\u202e"} & set(record)
+    assert ("Tried 2 times." in record) == fault.again
     if posts:
         assert len(posts) == 1 + fault.again
     assert ("Half an ans" in record) == ("%kimi continue" in record) == fault.kept
@@ -262,8 +266,8 @@ def test_a_proxy_that_is_not_there(kernel: Kernel) -> None:
             ran = ask(kernel, "http://lab.invalid/v1", "Go", ok=False)
         finally:
             kernel.run("del os.environ['http_proxy']")
-    assert "http://lab.invalid/v1 could not be reached" in ran.error
-    assert "HTTP_PROXY puts a proxy in between" in ran.error
+    assert "http://lab.invalid/v1 could not be reached" in ran.told
+    assert "HTTP_PROXY puts a proxy in between" in ran.told
     assert "password" not in str(ran.messages)
     next_cell_works(kernel, kept=False)
 
@@ -279,7 +283,7 @@ def test_a_key_that_the_server_echoes_is_not_shown(shown: str, kernel: Kernel) -
     with answering(lambda _: left.pop()) as (url, requests):
         while left:
             ran = ask(kernel, url, "Go", ok=False)
-            assert "[key]" in ran.error
+            assert "[key]" in ran.told
             after = kernel.run("print(repr(kimi.last.error), kimi.last, vars(kimi.last.error))")
             told = str(ran.messages) + str(after.messages)
             assert not any(KEY[at : at + 12] in told for at in range(len(KEY) - 11))

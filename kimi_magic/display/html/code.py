@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-__all__ = ["CODE_STYLE", "INKS", "MONOSPACE", "code_html", "highlight"]
+__all__ = ["CODE_STYLE", "INKS", "MONOSPACE", "code_html", "highlight", "mixed"]
 
 # Untrusted notebooks drop declarations with var(): the first font stands then.
 MONOSPACE = "font-family:monospace;font-family:var(--jp-code-font-family,monospace)"
@@ -39,11 +39,14 @@ _INK = {
     "#2b77e1": "Name.Class Name.Decorator Name.Function Name.Tag",
     "#ce4f3b": "Generic.Deleted",
 }
-INKS = {
-    name: f"color:{ink};color:color-mix(in srgb,currentcolor 45%,{ink})"
-    for ink, names in _INK.items()
-    for name in names.split()
-}
+
+
+def mixed(ink: str) -> str:
+    """Return a colour mixed with the text's own, as a style."""
+    return f"color:{ink};color:color-mix(in srgb,currentcolor 45%,{ink})"
+
+
+INKS = {name: mixed(ink) for ink, names in _INK.items() for name in names.split()}
 
 
 def code_html(code: str, language: str) -> str:

@@ -79,24 +79,40 @@ def _word(value: Any) -> str:
 
 def _table_html(columns: list[str], rows: list[list[Any]]) -> str:
     shown = rows[: max(MAX_NODES // len(columns), 1)]
-    head = "".join(f'<th style="{_CELL}">{_safe(name)}</th>' for name in columns)
-    body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in shown)
+    styles = [_CELL.replace("left", "right") if n else _CELL for n in _are_numbers(rows)]
+    head = "".join(
+        f'<th style="{style}">{_safe(name)}</th>'
+        for style, name in zip(styles, columns, strict=True)
+    )
+    body = "\n".join(f"<tr>{''.join(map(_cell, row, styles))}</tr>" for row in shown)
     return (
-        '<div style="overflow:auto"><table>\n'
+        '<div tabindex="0" style="overflow:auto"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
         f"{_more(len(rows) - len(shown), 'row')}</div>"
     )
 
 
-def _cell(value: Any) -> str:
+def _are_numbers(rows: list[list[Any]]) -> list[bool]:
+    """Return of each column if all of its values are numbers."""
+    kinds = [
+        {type(cell) for cell in column if cell is not None} for column in zip(*rows, strict=True)
+    ]
+    return [bool(found) and found <= {int, float} for found in kinds]
+
+
+def _cell(value: Any, style: str) -> str:
     quiet = f";{_QUIET}" if value is None else ""
-    return f'<td style="{_CELL}{quiet}">{_safe(clip(_word(value), MAX_LEAF))}</td>'
+    return f'<td style="{style}{quiet}">{_safe(clip(_word(value), MAX_LEAF))}</td>'
 
 
 def _table_text(columns: list[str], rows: list[list[Any]]) -> str:
     lines = [[_flat(cell) for cell in row] for row in (columns, *rows[:TEXT_ROWS])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [" | ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    just = [str.rjust if numbers else str.ljust for numbers in _are_numbers(rows)]
+    text = [
+        " | ".join(to(cell, n) for to, cell, n in zip(just, line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
     text.insert(1, "-+-".join("-" * width for width in widths))
     if (more := len(rows) - TEXT_ROWS) > 0:
         text.append(f"… {count(more, 'more row')}")

@@ -1,13 +1,14 @@
 """Markdown from a model as HTML that is safe in a trusted notebook, where nothing is sanitised.
 
-Raw HTML becomes text, images become links, and links are http, https or mailto. Maths keeps its
-dollars for the front end's MathJax. Every other ``$`` and ``\\`` gets an element of its own, since
-MathJax looks for maths in unbroken runs of text.
+Raw HTML becomes text, images become links, and links are http, https or mailto. Code spans go
+before maths, which keeps its dollars for the front end's MathJax. Every other ``$`` and ``\\`` gets
+an element of its own, since MathJax looks for maths in unbroken runs of text.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -26,39 +27,64 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
+    _InlineRule = Callable[[StateInline, bool], bool]
+
 __all__ = ["Blocks", "foreign_html", "parser", "plain_html", "to_html"]
 
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _TAGS = set(
     "a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong"
-    " table tbody td th thead tr ul".split()
+    " sup table tbody td th thead tr ul".split()
 )
 _VOID = {"<br>", "<hr>"}
 _ELEMENT_STEP = {"</": -1}
+_HEADING = re.compile(r"<(/?)h[1-6]>")
 _FENCE = re.compile(r" {0,3}(`{3,}+|~{3,}+)")
 _ALIGNED = re.compile(r"text-align: ?(?:left|right|center)")
+_SCROLLED = "overflow:auto"
+_TASK, _TASK_MARKS = re.compile(r"\[([ xX])\](?=[ \t])"), {" ": "☐", "x": "☑", "X": "☑"}
+_NO_BULLET = "list-style-type:none"
+# Any other word in such brackets may be a regular expression's class: [^abc].
+_FOOTNOTE = re.compile(r"\[\^(\d{1,4}|[A-Za-z_]\w{3,29})\]")
+_NOTE_BEGINS = re.compile(rf" {{0,3}}{_FOOTNOTE.pattern}:")
+_BACKTICKS = re.compile("`+")
+_NUMBER = re.compile(
+    r"[+\-−±~≈<>≤≥]{0,2} ?[$€£¥]? ?(?:\d{1,3}(?:[,'’ \u202f]\d{3})+|\d+)?(?:[.,]\d+)?"
+    r"(?<=\d)(?:[eE][+\-−]?\d+)? ?[%‰$€£¥]?"
+)
+_DECORATION = str.maketrans("", "", "*_`~$\\")
+_NO_VALUE = {"", "-", "–", "—", "n/a", "N/A"}
 
 # Beyond these limits the parsers' time, or their output, is out of proportion to the text.
 MAX_NESTING, MAX_BRACKETS, MAX_FILLED_CELLS = 24, 1000, 1000
 MAX_HTML_DEPTH = 100
 
 
-def to_html(text: str) -> str:
-    """Render Markdown."""
-    styled = {tag: {"style"} for tag in ("span", "td", "th")} | {"pre": {"style", "tabindex"}}
-    return _sanitised(_rendered(text), _TAGS, styled | {"ol": {"start"}})
+def to_html(text: str, *, light: bool = False) -> str:
+    """Render Markdown; ``light`` keeps line breaks, and headings as large as the text."""
+    styled = {tag: {"style"} for tag in ("li", "span", "td", "th")}
+    styled |= {tag: {"style", "tabindex"} for tag in ("div", "pre")}
+    return _sanitised(_rendered(text, light=light), _TAGS, styled | {"ol": {"start"}})
 
 
-def _rendered(text: str) -> str:
+def _rendered(text: str, *, light: bool) -> str:
     """Render Markdown without sanitising it; text that is nested too deep stays as it is."""
+    from markdown_it.utils import OptionsDict
+
     md = parser()
     env: dict[str, Any] = {}
     with suppress(RecursionError):
         tokens = md.parse(text, env)
         # The parser drops what is deeper without a word.
         if all(token.level < MAX_NESTING - 1 for token in tokens):
-            return str(md.renderer.render(tokens, md.options, env))
+            options: Any = {**md.options, "breaks": light}
+            html = str(md.renderer.render(tokens, OptionsDict(options), env))
+            return _HEADING.sub(_as_strong, html) if light else html
     return f"<pre>{escape(text)}</pre>"
+
+
+def _as_strong(heading: re.Match[str]) -> str:
+    return "</strong></p>" if heading[1] else "<p><strong>"
 
 
 def foreign_html(html: str) -> str:
@@ -96,8 +122,8 @@ def _attribute(_tag: str, name: str, value: str) -> str | None:
     nh3 by itself keeps relative links, which could act on the Jupyter server, and title and lang.
     """
     if name == "style":
-        ours = value == CODE_STYLE or value in INKS.values() or _ALIGNED.fullmatch(value)
-        return value if ours else None
+        known = {CODE_STYLE, _SCROLLED, _NO_BULLET, *INKS.values()}
+        return value if value in known or _ALIGNED.fullmatch(value) else None
     if name == "href":
         # nh3 leaves brackets in: readers that look for the end of the tag would stop at them.
         return value.replace(">", "%3E").replace("<", "%3C") if _LINK.match(value) else None
@@ -108,14 +134,20 @@ def _attribute(_tag: str, name: str, value: str) -> str | None:
 def parser() -> MarkdownIt:
     """Return the parser for what models write: CommonMark, tables, ~~strike~~, and maths."""
     md = _grammar()
+    md.core.ruler.before("inline", "tasks", _mark_tasks)
+    md.core.ruler.before("inline", "numbers", _align_numbers)
     md.core.ruler.before("inline", "too_many_brackets", _leave_brackets)
-    md.inline.ruler.before("escape", "math_brackets", _math_brackets)
+    md.inline.ruler.before("escape", "math_brackets", _after_code(_math_brackets))
+    md.inline.ruler.before("link", "footnote", _footnote)
     md.validateLink = lambda url: _LINK.match(url) is not None  # type: ignore[method-assign]
     rules: dict[str, Callable[..., str]] = {
         "text": lambda _self, tokens, i, *_: plain_html(tokens[i].content),
         "image": _image,
         "fence": _fence,
         "code_block": _fence,
+        "footnote": lambda _self, tokens, i, *_: f"<sup>[{escape(tokens[i].content)}]</sup>",
+        "table_open": lambda *_: f'<div tabindex="0" style="{_SCROLLED}"><table>\n',
+        "table_close": lambda *_: "</table></div>\n",
         "math_inline": _math_rule("{}", "$"),
         "math_inline_double": _math_rule("{}", "$$"),
         "math_block": _math_rule("<p>{}</p>\n", "$$"),
@@ -130,6 +162,7 @@ def parser() -> MarkdownIt:
 def _grammar() -> MarkdownIt:
     from markdown_it import MarkdownIt
     from mdit_py_plugins.dollarmath import dollarmath_plugin
+    from mdit_py_plugins.dollarmath.index import math_inline_dollar
 
     md = MarkdownIt("commonmark", {"html": False, "maxNesting": MAX_NESTING})
     md.enable(["table", "strikethrough"])
@@ -142,7 +175,18 @@ def _grammar() -> MarkdownIt:
         allow_blank_lines=False,  # TeX allows none either
         double_inline=True,
     )
+    dollars = math_inline_dollar(allow_space=False, allow_digits=False, allow_double=True)
+    md.inline.ruler.at("math_inline", _after_code(dollars))
+    md.block.ruler.at("reference", _reference)
     return md
+
+
+def _reference(state: StateBlock, start: int, end: int, silent: bool) -> bool:  # noqa: FBT001 - so too
+    """Leave footnotes alone, which have the form of a link's definition."""
+    from markdown_it.rules_block import reference
+
+    is_note = _NOTE_BEGINS.match(state.src, state.bMarks[start])
+    return not is_note and reference(state, start, end, silent)
 
 
 def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:  # noqa: FBT001 - so too
@@ -168,6 +212,103 @@ def _leave_brackets(state: StateCore) -> None:
     for token in state.tokens:
         if token.type == "inline" and token.content.count("[") > MAX_BRACKETS:
             token.type = "text"
+
+
+def _mark_tasks(state: StateCore) -> None:
+    """Draw the boxes of task lists."""
+    for item, _, token in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        if item.type == "list_item_open" and token.type == "inline":
+            found = _TASK.match(token.content)
+            if found and item.markup in {"-", "*", "+"}:
+                token.content = _TASK_MARKS[found[1]] + token.content[found.end() :]
+                item.attrSet("style", _NO_BULLET)
+
+
+def _align_numbers(state: StateCore) -> None:
+    """Align columns of numbers to the right, unless the table says otherwise."""
+    columns: list[list[Token]] = []
+    numbers: list[set[bool]] = []
+    place = 0
+    for i, token in enumerate(state.tokens):
+        if token.type == "table_open":
+            columns, numbers = [], []
+        elif token.type == "tr_open":
+            place = 0
+        elif token.type == "th_open":
+            columns.append([token])
+            numbers.append(set())
+        elif token.type == "td_open":
+            columns[place].append(token)
+            text = state.tokens[i + 1].content.translate(_DECORATION).strip()
+            if text not in _NO_VALUE:
+                numbers[place].add(_NUMBER.fullmatch(text) is not None)
+            place += 1
+        elif token.type == "table_close":
+            for cells, found in zip(columns, numbers, strict=True):
+                for cell in cells if found == {True} else ():
+                    cell.attrs.setdefault("style", "text-align:right")
+
+
+def _footnote(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - the parser's form
+    """Read ``[^1]``, and ``[^1]:`` where a line begins.
+
+    Blocks are drawn one by one: a note is shown where it stands, whether it is referred to or not.
+    """
+    found = _FOOTNOTE.match(state.src, state.pos, state.posMax)
+    following = state.src[found.end() : found.end() + 1] if found else "("
+    if not found or following == "(":
+        return False
+    before = state.src[max(state.pos - 4, 0) : state.pos].rstrip(" ")
+    begins = following == ":" and (before.endswith("\n") or not (before or state.pos > 3))
+    if not silent:
+        if begins and not state.pending and state.tokens and state.tokens[-1].type == "softbreak":
+            state.tokens[-1].type = "hardbreak"  # each note begins a line
+        state.push("footnote", "sup", 0).content = found[1]
+    state.pos = found.end() + begins
+    return True
+
+
+def _after_code(rule: _InlineRule) -> _InlineRule:
+    """Return a rule that reads no formula in which a code span begins."""
+
+    def outside_code(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - the parser's form
+        start = state.pos
+        if not rule(state, True):  # noqa: FBT003 - without tokens
+            return False
+        end, state.pos = state.pos, start
+        spans = _code_spans(state)
+        place = bisect_left(spans, start)
+        if place < len(spans) and spans[place] < end:
+            return False
+        return rule(state, silent)
+
+    return outside_code
+
+
+def _code_spans(state: StateInline) -> list[int]:
+    """Return where the code spans of a text begin."""
+    known: list[int]
+    text, known = state.env.get("code_spans", (None, []))
+    if text is state.src:
+        return known
+    runs = [(run.start(), len(run[0])) for run in _BACKTICKS.finditer(state.src)]
+    places: dict[int, list[int]] = {}
+    for start, length in runs:
+        places.setdefault(length, []).append(start)
+    spans: list[int] = []
+    end = 0
+    for start, length in runs:
+        backslashes = 0
+        while backslashes < start and state.src[start - backslashes - 1] == "\\":
+            backslashes += 1
+        opening, size = start + backslashes % 2, length - backslashes % 2
+        same = places.get(size, [])
+        closing = bisect_left(same, opening + size)
+        if opening >= end and size and closing < len(same):
+            spans.append(opening)
+            end = same[closing] + size
+    state.env["code_spans"] = (state.src, spans)
+    return spans
 
 
 def _math_rule(form: str, dollars: str) -> Callable[..., str]:

@@ -10,13 +10,15 @@ import base64
 import re
 import struct
 from html import escape
+from textwrap import dedent
+from typing import NamedTuple
 
-from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.core.messages import INTERRUPTED, NOT_MADE, Output, ToolResult
 from kimi_magic.core.text import clean
-from kimi_magic.display.html.code import MONOSPACE
+from kimi_magic.display.html.code import MONOSPACE, mixed
 from kimi_magic.display.html.markdown import foreign_html, to_html
 
-__all__ = ["IMAGES", "has_image", "result_html", "result_text", "shown_as"]
+__all__ = ["IMAGES", "OUTCOMES", "has_image", "result_html", "result_text", "shown_as"]
 
 IMAGES = ("image/png", "image/jpeg")
 MAX_PIXELS = 100_000_000
@@ -24,31 +26,67 @@ _PRE = (
     "margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;"
     f"line-height:1.4;overflow:hidden;contain:paint;{MONOSPACE}"
 )
-_ERROR = f"{_PRE};padding:.1em 0 .1em .8em;border-left:2px solid #d0342c"
+_ERROR = f"{_PRE};padding:.1em 0 .1em .8em;border-left:2px solid "
 _IMAGE = (
     "max-width:100%;height:auto;max-height:2000px;object-fit:contain;object-position:0 0;"
     "background-color:#fff"
+)
+_FOLDED = "cursor:pointer;font-size:90%;opacity:.8"
+_IN_WORDS = {
+    NOT_MADE: "Not made: the turn was stopped before.",
+    INTERRUPTED: "Stopped before its end.",
+}
+_CHAINED = re.compile(r"^Traceback \(most recent call last\):\n", re.MULTILINE)
+_FRAME = re.compile(
+    r"^  (?:File \"(?P<file>[^\"\n]+)\"|Cell [^\n]+?), line \d+, in .*\n(?:    .*\n)*", re.MULTILINE
+)
+_OF_LIBRARY = re.compile(
+    r"<frozen |[\\/](?:site|dist)-packages[\\/]|[\\/]lib(?:64)?/python3\.\d+/|\\Lib\\"
 )
 _BASE64 = re.compile(r"[A-Za-z0-9+/\n]+={0,2}\n?")
 _PNG = struct.Struct(">8x4x4sII")  # signature, length, the chunk's name, width, height
 
 
+class _Look(NamedTuple):
+    """A mark, a word and a colour, each of which tells how a call ended."""
+
+    mark: str
+    word: str
+    colour: str
+    terminal: str  # the colour's name there
+
+    @property
+    def ink(self) -> str:
+        """The colour as a style of text, legible on light and on dark pages."""
+        return mixed(self.colour)
+
+
+# live.css has the same colours.
+OUTCOMES = {
+    "done": _Look("✓", "done", "#34893b", "green"),
+    "failed": _Look("✗", "failed", "#ce4f3b", "red"),
+    "declined": _Look("⊘", "declined", "#a96b00", "yellow"),
+    "stopped": _Look("■", "stopped", "#b847ca", "magenta"),
+}
+
+
 def result_html(result: ToolResult) -> str:
-    """Show a result as HTML: printed text, outputs, and the error."""
-    pieces = [_pre(result.stdout)] if result.stdout.strip() else []
+    """Show a result as HTML: the error, printed text, outputs, and the whole traceback."""
+    lead, rest = _failure(result)
+    pieces = [_pre(lead, f"{_ERROR}{OUTCOMES[result.outcome].colour}")] if lead else []
+    pieces += [_pre(result.stdout)] if result.stdout.strip() else []
     pieces += [_output_html(output) for output in result.outputs]
-    if result.error:
-        pieces.append(_pre(_error(result), _ERROR))
+    if rest:
+        title = f'<summary style="{_FOLDED}">Whole traceback</summary>'
+        pieces.append(f"<details>{title}\n{_pre(rest)}</details>")
     return "\n".join(pieces) or _pre(result.content)
 
 
 def result_text(result: ToolResult) -> str:
     """Show a result as plain text."""
-    pieces = [result.stdout.rstrip()] if result.stdout.strip() else []
-    pieces += [_output_text(output) for output in result.outputs]
-    if result.error:
-        pieces.append(_error(result))
-    return clean("\n".join(pieces) or result.content)
+    lead, rest = _failure(result)
+    pieces = [lead, result.stdout.rstrip(), *map(_output_text, result.outputs), rest]
+    return clean("\n".join(filter(None, pieces)) or result.content)
 
 
 def has_image(result: ToolResult) -> bool:
@@ -71,8 +109,19 @@ def _is_image(content: str) -> bool:
     return _BASE64.fullmatch(content) is not None and width * height <= MAX_PIXELS
 
 
-def _error(result: ToolResult) -> str:
-    return result.traceback.rstrip() or result.error or ""
+def _failure(result: ToolResult) -> tuple[str, str]:
+    """Return the innermost line of the user's code with the error, and the traceback if longer."""
+    error = (result.error or "").strip()
+    error = _IN_WORDS.get(error, error)
+    traceback = result.traceback.rstrip()
+    if not (error and traceback):
+        return error or traceback, ""
+    # Of chained exceptions the last is the one that was raised.
+    frames = list(_FRAME.finditer(_CHAINED.split(f"{traceback}\n")[-1]))
+    own = [frame[0] for frame in frames if not _OF_LIBRARY.search(frame["file"] or "")]
+    lead = f"{dedent(own[-1])}{error}" if own else error
+    is_whole = len(frames) == len(own) == 1 and len(_CHAINED.findall(traceback)) == 1
+    return lead, "" if is_whole or error == dedent(traceback) else traceback
 
 
 def _output_html(output: Output) -> str:

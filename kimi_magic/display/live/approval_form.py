@@ -10,14 +10,33 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kimi_magic.core.text import reveal
+from kimi_magic.core.text import clip, reveal
+from kimi_magic.display.html.code import highlight
 from kimi_magic.display.view import Answer
 
-__all__ = ["ALWAYS", "Problem", "as_fields", "is_same_call", "problem_of_size", "read_answer"]
+__all__ = [
+    "ALWAYS",
+    "Problem",
+    "about_call",
+    "as_fields",
+    "is_same_call",
+    "problem_of_size",
+    "read_answer",
+]
 
 Problem = Callable[[dict[str, Any]], str]
 MAX_FIELDS = 500
 MAX_CHARS = 200_000  # of all fields together
+MAX_DESCRIPTION, MAX_TYPE = 600, 60  # characters
+_NAMES = {
+    "string": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "null": "None",
+    "array": "list",
+    "object": "dict",
+}
 DEFAULT = "{} (default)"
 ALWAYS = "Run, and do not ask again in this chat"
 
@@ -50,6 +69,47 @@ def as_fields(
     return fields + [
         (DEFAULT.format(_in_a_line(name)), reveal(text), False) for name, text in others.items()
     ]
+
+
+def about_call(
+    arguments: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    languages: Mapping[str, str],
+    description: str,
+) -> dict[str, Any]:
+    """Return what the form shows beside the fields: of the tool, and of each argument in order.
+
+    A ``kind`` of field is only a convenience: the text that comes back is read by `read_answer`.
+    """
+    properties = parameters.get("properties")
+    nodes = properties if isinstance(properties, Mapping) else {}
+    traits = []
+    for name, value in arguments.items():
+        kind, html, known = "", "", type_name(nodes.get(name))
+        if isinstance(value, bool) and known == "bool":
+            kind = "bool"
+        elif type(value) in (int, float) and known in ("int", "float"):
+            kind = known
+        elif name in languages and isinstance(value, str):
+            kind, html = "code", highlight(reveal(value), languages[name])
+        traits.append({"kind": kind, "type": clip(_in_a_line(known), MAX_TYPE), "html": html})
+    return {"description": clip(reveal(description.strip()), MAX_DESCRIPTION), "traits": traits}
+
+
+def type_name(node: Any) -> str:
+    """Return the type that a JSON Schema means, as Python writes it; "" if it names none."""
+    if not isinstance(node, Mapping):
+        return ""
+    if isinstance(values := node.get("enum"), list):
+        return " | ".join(map(repr, values))
+    if isinstance(either := node.get("anyOf") or node.get("type"), list):
+        nodes = (each if isinstance(each, Mapping) else {"type": each} for each in either)
+        return " | ".join(dict.fromkeys(filter(None, map(type_name, nodes))))
+    if isinstance(reference := node.get("$ref"), str):
+        return reference.rpartition("/")[2]
+    name = _NAMES.get(str(either), "")
+    inside = type_name(node.get("items")) if name == "list" else ""
+    return f"{name}[{inside}]" if inside else name
 
 
 def _in_a_line(name: str) -> str:

@@ -6,11 +6,14 @@ const BLOCK = 2048; // characters in a block with a layout of its own
 const MAX_BLOCK = 4 * BLOCK; // a block is cut here even within a line
 const ROWS = 16; // rows of an argument that are seen without scrolling
 const SETTLE = 400; // ms for which a form that is new or has moved takes no clicks
+const PRINTED = 20000; // characters of what a call prints that are seen while it runs
 const LATEST = 120; // characters of a trajectory's latest line
 const UNSURE = 2000; // ms without a word from the kernel until the hint at its menu is shown
 const MOUNT = "application/vnd.jupyter.widget-view+json";
 const COPY_ANSWER = "Copy the answer";
 const COPY_CODE = "Copy the code";
+const NEW_CELL = "Put the code into a new cell";
+const TYPED_IN = "input, textarea, select, [contenteditable=true]";
 const CONTINUABLE = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
 
 /**
@@ -22,12 +25,14 @@ const CONTINUABLE = /^(?:OL|UL|LI|BLOCKQUOTE|P|PRE|H\d)$/;
  * @property {number} to end of the text in them
  * @property {string} tail the text after that
  * @property {{html: string, to: number} | null} drawn the last drawing of the tail's beginning
+ * @property {string} thought HTML of finished reasoning
  * @property {boolean} plain an answer that is not Markdown
  * @property {boolean} keep stays unfolded when it ends
  * @property {boolean | null} open the reader's choice, null before there is one
  * @property {string} state of a tool call
  * @property {{call: string, html: string, edited: boolean} | null} run
  * @property {{html: string, seconds: number, shows: boolean, recorded: boolean} | null} result
+ * @property {{text: string, line: string} | null} printed by a call that is under way
  * @property {string} cut note on text that is not kept
  */
 
@@ -47,6 +52,20 @@ const skip = (text, count) => {
   let i = 0;
   for (; count > 0 && i < text.length; count--) i += text.codePointAt(i) > 0xffff ? 2 : 1;
   return text.slice(i);
+};
+
+/** Keep the last lines of what was printed. */
+const lastLines = (text) => {
+  if (text.length <= 2 * PRINTED) return text;
+  const last = text.slice(-PRINTED);
+  return last.slice(last.indexOf("\n") + 1);
+};
+
+/** Return true if nothing covers the middle of an element. */
+const inSight = (element) => {
+  const { left, top, width, height } = element.getBoundingClientRect();
+  const there = document.elementFromPoint(left + width / 2, top + Math.min(height / 2, 20));
+  return !!there && (element.contains(there) || !!element.labels?.[0]?.contains(there));
 };
 
 /** Estimate the tokens of a text: in most languages a token is about four bytes of UTF-8. */
@@ -133,6 +152,7 @@ class Turn {
   waits = now(); // since the last change of state
   fresh = { tokens: 0, began: 0, last: 0 }; // estimate for the current step
   clicks = false; // they reach the kernel
+  cell = ""; // id of the cell that runs
   next = 0; // number of the next message
   lost = false; // a message did not arrive
   asked = false; // the whole was asked for
@@ -176,10 +196,12 @@ class Turn {
 
   segment(op, text = "") {
     const { age = 0, to = 0, blocks = "", tokens = 0, state = "", seconds = null } = op;
-    const { run = null, result = null, form = null, open = null, cut = "" } = op;
+    const { run = null, result = null, form = null, open = null, cut = "", printed = null } = op;
+    const { thought = "" } = op;
     return {
       ...{ kind: op.kind, title: op.title, plain: op.plain, keep: op.keep, done: !!op.done },
-      ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, drawn: null },
+      ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, printed, thought },
+      drawn: null,
       began: this.now() - age,
       ...{ text: [text], length: codePoints(text), tail: skip(text, to) },
     };
@@ -305,19 +327,24 @@ const CHANGES = {
   usage: (turn, _, op) => turn.endStep(op),
   lanes: (turn, _, op) => turn.beginLanes(op.count),
   vote: (turn, _, op) => Object.assign(turn, { vote: op }),
-  clicks: (turn) => Object.assign(turn, { clicks: true }),
+  clicks: (turn, _, op) => Object.assign(turn, { clicks: true, cell: op.cell ?? "" }),
   cut: (turn, segment, op) => Object.assign(segment ?? turn, { cut: op.text }),
   segment: (turn, _, op) => turn.begin(op),
   append: (turn, segment, op) => turn.append(segment, op),
   block: (turn, segment, op) => turn.finishBlock(segment, op),
+  thought: (_, segment, op) => Object.assign(segment, { thought: op.html }),
   open: (_, segment, op) => Object.assign(segment, { drawn: op }),
   ask: (_, segment) => Object.assign(segment, { state: "asked" }),
   form: (_, segment, op) => Object.assign(segment, { form: op }),
   run: (turn, segment, op) =>
     Object.assign(segment, { state: "running", began: turn.now(), run: op, form: null }),
+  print: (_, segment, op) => {
+    const before = op.clears ? "" : (segment.printed?.text ?? "");
+    segment.printed = { text: lastLines(before + op.text), line: op.line };
+  },
   result: (_, segment, op) => {
     const run = segment.run ?? op.given ?? null;
-    Object.assign(segment, { state: op.state, seconds: op.seconds, result: op, form: null, run });
+    Object.assign(segment, { state: op.state, seconds: op.seconds, result: op, form: null, run, printed: null });
   },
   tokens: (_, segment, op) => Object.assign(segment, { tokens: op.tokens }),
   done: (_, segment, op) =>
@@ -418,8 +445,19 @@ class Reasoning extends Folding {
     super(drawing, segment, index, "reasoning");
     this.panel.tabIndex = 0; // or keys could not scroll it
     this.growIn(this.panel);
+    this.render();
     this.fold(segment.keep || !segment.done);
     this.tick();
+  }
+  /** Put finished reasoning as HTML in the place of its text. */
+  render() {
+    if (!this.segment.thought) return;
+    const { panel } = this;
+    const read = panel.scrollTop / (panel.scrollHeight || 1);
+    const thought = make("div", "thought", nodes(this.segment.thought));
+    panel.replaceChildren(...[thought, this.more].filter(Boolean));
+    panel.scrollTop = read * panel.scrollHeight;
+    this.drawing.typeset(thought);
   }
   get atEnd() {
     const { scrollHeight, scrollTop, clientHeight } = this.panel;
@@ -432,6 +470,7 @@ class Reasoning extends Folding {
   }
   draw(op) {
     super.draw(op);
+    if (op.op === "thought") this.render();
     // A reader who has scrolled up is reading: leave it open.
     if (op.op === "done") this.fold(this.segment.keep || !this.atEnd);
     if (op.op !== "append") this.tick();
@@ -452,13 +491,14 @@ class Tool extends Folding {
     this.name = make("code", "", segment.title);
     this.state = make("span", "note");
     this.given = make("pre", "arguments");
-    this.gives = this.form = null;
+    this.gives = this.form = this.prints = null;
     this.summary.append(this.name, this.state);
     this.panel.append(this.given);
     this.growIn(this.given);
     this.element.open = segment.open ?? true;
     if (segment.run) this.run();
     if (segment.form) this.ask();
+    if (segment.printed) this.print(true);
     if (segment.result) this.finish();
     this.tick();
   }
@@ -470,13 +510,33 @@ class Tool extends Folding {
     super.draw(op);
     if (op.op === "run" || op.given) this.run();
     if (op.op === "form") this.ask();
+    if (op.op === "print") this.print(op.clears, op.text);
     if (op.op === "result") this.finish();
     if (op.op !== "append") this.tick();
+  }
+  /** Show what the call prints: finished lines, and the line under way. */
+  print(anew, text) {
+    const { printed } = this.segment;
+    if (!this.prints) {
+      this.prints = make("pre", "printed");
+      this.prints.tabIndex = 0; // or keys could not scroll it
+      this.lines = document.createTextNode("");
+      this.line = document.createTextNode("");
+      this.prints.append(this.lines, this.line);
+      this.panel.append(this.prints);
+      anew = true;
+    }
+    const { scrollHeight, scrollTop, clientHeight } = this.prints;
+    const follow = scrollHeight - scrollTop - clientHeight < 8;
+    if (anew || this.lines.length + text.length !== printed.text.length) this.lines.data = printed.text;
+    else this.lines.appendData(text);
+    this.line.data = printed.line;
+    if (follow) this.prints.scrollTop = this.prints.scrollHeight;
   }
   run() {
     this.name.textContent = this.segment.run.call;
     this.given.replaceChildren(nodes(this.segment.run.html));
-    this.given.hidden = false;
+    this.uncover();
     this.form?.remove();
     this.form = null;
   }
@@ -493,9 +553,15 @@ class Tool extends Folding {
     this.form.watch(this.drawing.body);
     this.element.open = true;
   }
+  /** Show the arguments, unless the summary has them all. */
+  uncover() {
+    this.given.hidden = !(this.segment.run?.html ?? true);
+  }
   finish() {
     this.form?.remove();
-    this.given.hidden = false;
+    this.prints?.remove();
+    this.prints = null;
+    this.uncover();
     this.gives ??= make("div", "result");
     this.gives.replaceChildren(nodes(this.segment.result.html));
     this.panel.append(this.gives);
@@ -506,14 +572,18 @@ class Tool extends Folding {
     const notes = {
       running: ` · running…${clock(this.drawing.turn.now() - began)}`,
       asked: " · waits for your answer",
-      done: ` · ${duration(seconds ?? 0)}`,
-      failed: ` · failed after ${duration(seconds ?? 0)}`,
+      done: ` · ✓\u00a0done in ${duration(seconds ?? 0)}`,
+      failed: ` · ✗\u00a0failed after ${duration(seconds ?? 0)}`,
+      declined: " · ⊘\u00a0declined",
+      stopped: ` · ■\u00a0stopped${seconds ? ` after ${duration(seconds)}` : ""}`,
     };
-    if (result?.recorded) {
-      Object.assign(notes, { done: " · recorded result", failed: " · failed · recorded result" });
-    }
-    const text = (run?.edited ? " · arguments changed" : "") + (notes[state] ?? "");
-    if (this.state.textContent !== text) this.state.textContent = text;
+    let note = notes[state] ?? "";
+    if (result?.recorded) note = `${note.replace(/ (?:in|after) .*/, "")} · recorded result`;
+    const text = (run?.edited ? " · arguments changed" : "") + note;
+    this.element.dataset.state = state;
+    if (this.state.textContent === text) return;
+    const [before, mark = "", after = ""] = text.split(/([✓✗⊘■])/);
+    this.state.replaceChildren(before, make("span", "mark", mark), after);
   }
 }
 
@@ -521,52 +591,117 @@ class Tool extends Folding {
 class Form {
   constructor({ title, form }, send) {
     this.number = form.number;
-    this.moved = 0;
+    this.moved = this.focused = 0;
     this.element = make("form", "form");
     this.element.setAttribute("data-lm-suppress-shortcuts", "true");
     this.element.setAttribute("aria-label", `May ${title} run?`);
     this.element.addEventListener("submit", (event) => event.preventDefault());
+    this.element.addEventListener("keydown", (event) => this.press(event));
     const asked = ["May ", make("code", "", form.name || title), " run with these values?"];
     this.element.append(make("div", "asked", asked));
-    this.fields = form.fields.map(([name, value, whole]) => {
-      const area = make("textarea", "input");
-      area.value = value;
-      area.readOnly = !whole;
-      area.rows = 1;
-      area.spellcheck = false;
-      area.addEventListener("input", () => (this.always.disabled = this.changed(form)));
-      const hint = make("span", "hint");
-      const title = make("span", "", [make("span", "", name), hint]);
-      this.element.append(make("label", "field", [title, area]));
-      // Once there is a width: a line may need several rows.
-      new ResizeObserver(() => this.fit(area, hint)).observe(area);
-      return area;
-    });
+    if (form.description) {
+      const told = make("div", "told", form.description);
+      told.tabIndex = 0; // or keys could not scroll it
+      this.element.append(told);
+    }
+    this.fields = form.fields.map((field, i) => this.field(form, field, form.traits?.[i] ?? {}));
     this.wrong = make("div", "wrong");
     this.wrong.setAttribute("role", "alert");
-    const answer = (say) => (event) => {
-      // A click, which keys make with no detail, was aimed at what stood here a moment ago.
-      if (event.detail && now() - this.moved < SETTLE / 1000) return;
+    this.answer = (say) => {
       this.enable(false);
       this.wrong.textContent = "";
-      const fields = this.fields.map((area) => area.value);
+      const fields = this.fields.map((field) => field.read());
       send({ answer: { number: this.number, say, fields } });
     };
-    this.always = button(form.lasting, answer("chat"));
-    this.buttons = [
-      button("Run", answer("once"), "button kimi-main"),
-      this.always,
-      button("Do not run", answer("no")),
-    ];
-    this.element.append(this.wrong, make("div", "row", this.buttons));
+    // A click, which keys make with no detail, was aimed at what stood here a moment ago.
+    const click = (say) => (event) => event.detail && this.isNew(this.moved) || this.answer(say);
+    this.always = button(form.lasting, click("chat"));
+    this.run = button("Run", click("once"), "button kimi-main");
+    this.buttons = [this.run, this.always, button("Do not run", click("no"))];
+    const several = this.fields.some((field) => field.several());
+    const keys = `Enter runs it${several ? " (Ctrl+Enter in a text of several lines)" : ""}, Escape does not.`;
+    const hints = make("div", "told", [form.covers ?? "", "\n", keys]);
+    this.element.append(this.wrong, make("div", "row", this.buttons), hints);
     this.enable(false); // a click may be on its way to what stood here before it
     setTimeout(() => this.say(form.wrong), SETTLE);
+  }
+  /** Add a field; code is highlighted until it is changed. */
+  field(form, [name, value, whole], { kind = "", type = "", html = "" }) {
+    const hint = make("span", "hint");
+    const title = make("span", "", [make("span", "", name), make("span", "hint", type && ` · ${type}`), hint]);
+    const input = this.input(kind, value);
+    input.readOnly = !whole;
+    input.addEventListener("input", () => (this.always.disabled = this.changed(form)));
+    const label = make("label", kind === "bool" ? "field kimi-check" : "field", [title, input]);
+    const field = { input, read: () => (kind === "bool" ? String(input.checked) : input.value) };
+    field.several = () => field.read().includes("\n");
+    // Once there is a width: a line may need several rows.
+    new ResizeObserver(() => this.fit(input, hint)).observe(input);
+    this.element.append(label);
+    if (kind !== "code") return field;
+    const code = make("pre", "code-shown", nodes(html));
+    if (code.textContent !== value) code.textContent = value; // what would run is what is shown
+    code.tabIndex = 0;
+    code.setAttribute("role", "region");
+    code.setAttribute("aria-label", name);
+    const edit = button("Edit", () => {
+      field.shown = null;
+      this.focused = 0; // by the person
+      code.replaceWith(label);
+      edit.remove();
+      input.focus();
+    });
+    label.replaceWith(code);
+    code.before(make("div", "field", make("span", "", [make("span", "", name), hint])));
+    new ResizeObserver(() => this.fit(code, hint)).observe(code);
+    this.element.append(make("div", "row", edit));
+    return Object.assign(field, { shown: code, edit, several: () => !field.shown && input.value.includes("\n") });
+  }
+  input(kind, value) {
+    if (kind === "bool" || kind === "int" || kind === "float") {
+      const input = make("input", kind === "bool" ? "" : "input");
+      input.type = kind === "bool" ? "checkbox" : "number";
+      input.step = kind === "int" ? "1" : "any";
+      input.checked = value === "true";
+      input.addEventListener("wheel", () => input.blur(), { passive: true }); // it would change it
+      if (kind !== "bool") input.value = value;
+      if (kind === "bool" || input.value === value) return input; // a browser has no NaN
+    }
+    const area = make("textarea", "input");
+    area.value = value;
+    area.rows = 1;
+    area.spellcheck = false;
+    return area;
+  }
+  isNew(since) {
+    return now() - since < SETTLE / 1000;
+  }
+  /** Enter approves and Escape declines, if all of the form can be seen and was there before. */
+  press(event) {
+    const { target, key } = event;
+    if ((key !== "Enter" && key !== "Escape") || event.isComposing) return;
+    if (key === "Enter") {
+      if (target.closest("button")) return; // it is the button's
+      const several = target.tagName === "TEXTAREA" && target.value.includes("\n");
+      if (event.shiftKey || (several && !event.ctrlKey && !event.metaKey)) {
+        if (target.tagName !== "TEXTAREA") return;
+        event.preventDefault(); // JupyterLab lets no line break into a text area of an output
+        target.setRangeText("\n", target.selectionStart, target.selectionEnd, "end");
+        target.dispatchEvent(new Event("input"));
+        return;
+      }
+    }
+    event.preventDefault();
+    if (event.repeat || this.isNew(Math.max(this.moved, this.focused)) || this.run.disabled) return;
+    if (key === "Escape") this.answer("no");
+    else if (inSight(this.run)) this.answer("once");
+    else this.run.scrollIntoView({ block: "nearest" });
   }
   /** Show all of a value, or say that there is more. */
   fit(area, hint) {
     const more = () => area.scrollHeight > area.clientHeight + 2;
     while (area.clientHeight && more() && area.rows < ROWS) area.rows++;
-    hint.textContent = more() ? " · scroll to see all" : "";
+    hint.textContent = area.clientHeight && more() ? " · scroll to see all" : "";
   }
   /** Note when what stands above the form grows or shrinks: formulas are typeset when they can. */
   watch(body) {
@@ -579,19 +714,34 @@ class Form {
     this.watcher.observe(body);
   }
   changed(form) {
-    return this.fields.some((area, i) => area.value !== form.fields[i][1]);
+    return this.fields.some((field, i) => field.read() !== form.fields[i][1]);
   }
   enable(on) {
-    for (const element of [...this.buttons, ...this.fields]) element.disabled = !on;
+    const edits = this.fields.map((field) => field.edit).filter(Boolean);
+    for (const element of [...this.buttons, ...edits]) element.disabled = !on;
+    for (const { input } of this.fields) input.disabled = !on;
   }
   say(wrong) {
     this.wrong.textContent = wrong ?? "";
     this.enable(true);
     this.always.disabled = !!wrong;
+    this.focus();
+  }
+  /** Focus the first field, but not away from where somebody types, nor out of sight. */
+  focus() {
+    const active = document.activeElement;
+    const first = this.fields.find((field) => !field.input.readOnly);
+    const place = first?.shown ?? first?.input ?? this.run;
+    if (this.element.contains(active) || active?.closest(TYPED_IN) || !inSight(place)) return;
+    this.before = active;
+    this.focused = now();
+    place.focus({ preventScroll: true });
   }
   remove() {
+    const had = this.element.contains(document.activeElement) || document.activeElement === document.body;
     this.watcher?.disconnect();
     this.element.remove();
+    if (had && this.before?.isConnected) this.before.focus({ preventScroll: true });
   }
 }
 
@@ -619,10 +769,22 @@ class Answer extends Shown {
   add(html) {
     if (!html) return;
     const added = nodes(html);
-    for (const code of added.querySelectorAll("pre")) withCopy(code);
+    for (const code of added.querySelectorAll("pre")) this.withButtons(code);
     const elements = [...added.children];
     this.open.before(added);
     for (const element of elements) this.drawing.typeset(element);
+  }
+  withButtons(code) {
+    const { model, turn } = this.drawing;
+    const frame = make("div", "code");
+    const text = code.textContent;
+    code.replaceWith(frame);
+    const press = button("Copy", () => copy(text, press, COPY_CODE));
+    label(press, "Copy", COPY_CODE);
+    const into = button("New cell", () => label(into, insert(model, turn.cell, text) ? "Inserted" : "No cell"));
+    label(into, "New cell", NEW_CELL);
+    const can = turn.cell && model.widget_manager?.context?.model?.sharedModel?.insertCell;
+    frame.append(code, make("span", "row kimi-copy", can ? [into, press] : [press]));
   }
   reopen() {
     const { drawn, tail, to } = this.segment;
@@ -658,15 +820,6 @@ class Plain extends Shown {
     this.growIn(this.element);
   }
 }
-
-const withCopy = (code) => {
-  const frame = make("div", "code");
-  const text = code.textContent;
-  code.replaceWith(frame);
-  const press = button("Copy", () => copy(text, press, COPY_CODE), "button kimi-copy");
-  label(press, "Copy", COPY_CODE);
-  frame.append(code, press);
-};
 
 const KINDS = { reasoning: Reasoning, tool: Tool, notice: Notice, answer: Answer };
 
@@ -1099,6 +1252,18 @@ class Controls {
     this.describe();
   }
 }
+
+/** Put code into a new cell below the one with this id; false if there is none. */
+const insert = (model, id, source) => {
+  const { cells, sharedModel } = model.widget_manager?.context?.model ?? {};
+  for (let i = 0; i < (cells?.length ?? 0); i++) {
+    if (cells.get(i).id !== id) continue;
+    const text = source.replace(/\n$/, "");
+    sharedModel.insertCell(i + 1, { cell_type: "code", source: text, metadata: {} });
+    return true;
+  }
+  return false;
+};
 
 /** The times at which this page first met its notebooks; the scripts of all kernels share it. */
 const known = (globalThis[Symbol.for("kimi_magic")] ??= new WeakMap());

@@ -158,6 +158,7 @@ class LiveView:
         *,
         defaults: Mapping[str, str] | None = None,
         lasting: str = ALWAYS,
+        about: Mapping[str, Any] | None = None,
     ) -> Answer | None:
         """Ask in the page, if it is heard."""
         while not self._is_heard:
@@ -169,7 +170,7 @@ class LiveView:
         form = {"op": "form", "segment": self._asking.timeline.running, "number": self._questions}
         form |= {"lane": self._asking_lane} if self._asking_lane else {}
         asked = {"name": self._asked_for, "fields": as_fields(arguments, defaults)}
-        self._form = form | asked | {"lasting": lasting}
+        self._form = form | asked | {"lasting": lasting} | dict(about or {})
         self._outbox.add(self._form)
         try:
             while True:
@@ -266,13 +267,13 @@ class LiveView:
 
     def _greet(self) -> None:
         """Answer a page that has come: it may show its buttons, or take the record."""
+        cell = (self._request.get("metadata") or {}).get("cellId")
         if self._record is not None:
             self._page.draw()  # nothing else draws any more
-            cell = (self._request.get("metadata") or {}).get("cellId")
             where = {"cell": cell, "mount": self._widget.model_id, "age": self._age}
             self._widget.send({"ops": [self._snapshot()], "record": self._record | where})
         elif self._stoppable:
-            self._widget.send({"ops": [{"op": "clicks"}]})
+            self._widget.send({"ops": [{"op": "clicks", "cell": cell}]})
 
     def _fold(self, index: int, is_open: bool, lane: int) -> None:  # noqa: FBT001 - the reader's
         whole = self._page.timeline

@@ -7,6 +7,7 @@ then while it is small::
     {"op": "segment", …, "keep": …, "plain": …}                it stays open when it ends;
                                                                the answer is not Markdown
     {"op": "block", "segment": i, "to": offset, "html": …}     the text up to there, finished
+    {"op": "thought", "segment": i, "html": …}                  finished reasoning, for its text
     {"op": "open", "segment": i, "to": offset, "html": …}      the text up to there, unfinished
     {"op": "run", …, "call": …, "html": …}                     the call in a line, its arguments
     {"op": "result", …, "html": …, "seconds": …, "shows": …, "given": …}
@@ -25,9 +26,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from kimi_magic.core.events import Envelope
+from kimi_magic.display.calls import arguments_html, call_line
 from kimi_magic.display.html.markdown import Blocks, to_html
 from kimi_magic.display.html.tool_results import has_image, result_html
-from kimi_magic.display.record import arguments_html, call_line
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import Op, Timeline
 from kimi_magic.display.view import Throttle, ViewOptions
@@ -87,6 +88,8 @@ class Page:
         self._redraw = Throttle(REDRAWS_PER_SECOND, clock)
         self._answers: dict[int, _Answer] = {}
         self._undrawn: dict[int, _Answer] = {}
+        self._thoughts: dict[int, str] = {}  # finished reasoning as HTML
+        self._undrawn_thoughts: list[int] = []
         self._called: set[int] = set()
         self._began: dict[int, float] = {}
         self._durations: dict[int, float] = {}
@@ -117,12 +120,21 @@ class Page:
     @property
     def wants_drawing(self) -> bool:
         """Return True if ``draw`` has something to return."""
-        own = any(answer.split() for answer in self._undrawn.values()) or self._open() is not None
+        own = (
+            bool(self._undrawn_thoughts)
+            or any(answer.split() for answer in self._undrawn.values())
+            or self._open() is not None
+        )
         return own or any(page.wants_drawing for page in self.lanes.values())
 
     def draw(self) -> list[Op]:
         """Draw the blocks that were finished since last time, and the open block if it is due."""
         ops: list[Op] = []
+        for index in self._undrawn_thoughts:
+            html = to_html(self.timeline.segments[index].text, light=True)
+            self._thoughts[index] = html
+            ops.append({"op": "thought", "segment": index, "html": html})
+        self._undrawn_thoughts.clear()
         for index, answer in self._undrawn.items():
             if answer.split():
                 html = answer.draw()
@@ -174,8 +186,12 @@ class Page:
             drawn["age"] = elapsed - began
         if (answer := self._answers.get(index)) is not None:
             drawn |= {"blocks": "".join(answer.html), "to": answer.to}
+        if index in self._thoughts:
+            drawn["thought"] = self._thoughts[index]
         if index in self._called:
             drawn["run"] = _call(segment)
+        if (printed := segment.printed) is not None:
+            drawn["printed"] = {"text": printed.text, "line": printed.line}
         if segment.result is not None:
             drawn["result"] = _result(segment)
         return drawn
@@ -219,6 +235,9 @@ class Page:
         if (answer := self._answers.get(index)) is not None:
             answer.ended = True
             self._undrawn[index] = answer
+        is_reasoning = self.timeline.segments[index].kind == "reasoning"
+        if is_reasoning and self._options.format not in ("text", "json"):
+            self._undrawn_thoughts.append(index)
         return {"seconds": self._durations.setdefault(index, self._seconds - self._began[index])}
 
     def _traits(self, kind: str) -> dict[str, bool]:
