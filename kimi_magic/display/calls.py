@@ -44,9 +44,9 @@ def arguments_html(segment: Segment) -> str:
     return "\n".join(lines)
 
 
-def call_text(segment: Segment) -> str:
-    """Return a tool call and its result as plain text."""
-    notes = call_notes(segment)
+def call_text(segment: Segment, *, end: bool = True) -> str:
+    """Return a tool call and its result as plain text, without a word on its ``end`` if False."""
+    notes = call_notes(segment) if end else []
     said = f"Tool call ({', '.join(notes)})" if notes else "Tool call"
     if (code := _code(segment)) is not None:
         lines = [f"{said}: {segment.title}", indent(code, "    ")]

@@ -106,7 +106,9 @@ class PlainView:
                 self._print(op["text"], "" if moves else op["line"])
             return True
         if op["op"] == "result" and index == self._printing:
-            self._finish_call(self._transcript.rest(call_text(segment)))
+            succeeded = segment.state == "done"
+            whole = call_text(segment, end=not succeeded)
+            self._finish_call(self._transcript.rest(whole))
             self._told.add(index)
             self._printing = None
         return op["op"] == "done" and index in self._told
@@ -117,7 +119,7 @@ class PlainView:
                 self._take({"op": "done", "segment": before})
                 self._told.add(before)
         self._printing = index
-        self._transcript = Transcript(call_text(self._timeline.segments[index]))
+        self._transcript = Transcript(call_text(self._timeline.segments[index], end=False))
         self._write_call(f"\n{self._transcript.text}")
 
     def _write_call(self, text: str) -> None:

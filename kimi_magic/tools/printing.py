@@ -70,12 +70,16 @@ class Printing:
         missing = max(len(text) - MOST_CHARS, 0)
         self._pieces.append((self._written + missing, text[missing:]))
         self._written += len(text)
-        if self._begin is not None:
-            begin, self._begin = self._begin, None
+        begin, self._begin = self._begin, None
+        if begin is not None:
             begin()
 
     def clear(self) -> None:
         self._pieces.append((self._written, None))
+
+    def end(self) -> None:
+        """Let go of what the first text begins: a call may never print."""
+        self._begin = None
 
     def take(self) -> tuple[str, bool]:
         """Return what is new, and True if what was printed before is to be forgotten."""
@@ -160,6 +164,7 @@ class _Helper:
 
     def end(self) -> None:
         self._over.set()
+        self.printing.end()
         with uninterrupted():
             if self._thread is not None:
                 self._thread.join()

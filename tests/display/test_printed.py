@@ -86,17 +86,23 @@ def turn(text: str, cuts: list[int], *, live: bool) -> tuple[str, str]:
     )
 
 
+def played(text: str) -> str:
+    """Return what the turn is at once, with the line of a call that was begun before its end."""
+    whole, _ = turn(text, [], live=False)
+    return whole.replace("Tool call (✓ done): work", "Tool call: work")
+
+
 @given(st.text(st.sampled_from(["a", "b", " ", "\n"])), CUTS)
 def test_plain_text_in_the_end_is_the_same(text: str, cuts: list[int]) -> None:
-    assert turn(text, cuts, live=True)[0] == turn(text, cuts, live=False)[0]
+    assert turn(text, cuts, live=True)[0] == played(text)
 
 
 def test_progress_bars_and_partial_lines() -> None:
     whole, before = turn("\r 1%\r 50%\r100%\nnow", [4, 9, 14], live=True)
-    assert whole == turn("100%\nnow", [], live=False)[0]
+    assert whole == played("100%\nnow")
     assert " 50%" not in whole
     assert before.endswith(
-        '\nTool call: other({})\n  3\n\nTool call: work({"n": 1})\n  100%\n  now'
+        "\nTool call (✓ done): other()\n  3\n\nTool call: work(n=1)\n  100%\n  now"
     )
     whole, _ = turn("half\rwhole\n", [4, 5], live=True)
     assert "  half\n  whole\n" in whole, "what was written cannot be taken back"
