@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import collections.abc
 import functools
 import inspect
@@ -82,7 +84,7 @@ _ARRAYS = re.compile(
     re.IGNORECASE,
 )
 # A text there picks a column: "label or list, or array-like".
-_KEYS = re.compile(r"\b(?:labels?|keys?|columns?)\b", re.IGNORECASE)
+_KEYS = re.compile(r"label|\b(?:keys?|columns?)\b", re.IGNORECASE)
 
 _PLAIN_HINTS = {"string": str, "integer": int, "number": int | float, "boolean": bool, "null": None}
 _LIMITS = {
@@ -111,6 +113,7 @@ class Parameter:
     fill: bool = False  # pass the default on when nothing was sent
     in_schema: bool = True  # let the model set the parameter
     alias: str = ""  # the name that the model sees; "" for its own
+    keyword: str = ""  # the name that the call takes; "" for its own
     named: Named | None = None  # the variables whose names stand for their values
     # No hint, or one that cannot be resolved, as it was written
     unread: str | None = None
@@ -155,7 +158,10 @@ def read_parameters(
         if name not in fixed:
             parameter = Parameter(name, raw.kind, hints[name], raw.default, unread=unread.get(name))
             found += _unpacked(parameter) if raw.kind is VAR_KEYWORD else [parameter]
-    return [_completed(parameter, notes) for parameter in found], notes
+    completed = [_completed(parameter, notes) for parameter in found]
+    if "raw_function" in getattr(fn, "__dict__", ()):  # pydantic's validate_call wants the aliases
+        completed = [replace(p, keyword=p.alias) for p in completed]
+    return completed, notes
 
 
 def with_documentation(parameter: Parameter, said: Documentation) -> Parameter:
@@ -285,10 +291,33 @@ def _hints(
         try:
             hints[name] = typing.get_type_hints(shim, localns=names, include_extras=True)[name]
         except Exception as error:  # noqa: BLE001 - as above
-            notes.append(f"{name}: its hint {hint!r} cannot be resolved ({error}), any value goes")
-            hints[name] = Any
-            unread[name] = f"{hint}"
+            hints[name] = _resolved_in_part(shim, names, home)
+            if hints[name] is Any:
+                unread[name] = f"{hint}"
+                why = f"cannot be resolved ({error}), any value goes"
+                notes.append(f"{name}: its hint {hint!r} {why}")
     return hints, unread, notes
+
+
+def _resolved_in_part(shim: Any, names: Mapping[str, Any], home: Any) -> Any:
+    """Resolve a hint with names that its module imports for type checkers only.
+
+    Its package often has them at its root, as pandas has Series; any other admits any value.
+    """
+    (hint,) = shim.__annotations__.values()
+    package = str(getattr(home, "__module__", None) or "").partition(".")[0]
+    root = vars(sys.modules.get(package, types))
+    try:
+        used = {n.id for n in ast.walk(ast.parse(hint)) if isinstance(n, ast.Name)}
+        known = names.keys() | vars(builtins).keys()
+        lacking = {name: root.get(name, Any) for name in used - known}
+        if any(not isinstance(found, type) and found is not Any for found in lacking.values()):
+            return Any
+        scope = ChainMap(lacking, dict(names))
+        (resolved,) = typing.get_type_hints(shim, localns=scope, include_extras=True).values()
+    except Exception:  # noqa: BLE001 - as above
+        return Any
+    return Any if is_union(resolved) and Any in get_args(resolved) else resolved
 
 
 def _scopes(home: Any) -> Iterator[dict[str, Any]]:

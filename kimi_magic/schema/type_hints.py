@@ -104,7 +104,7 @@ class _Filling:
     def root(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         known = schema.get("$defs", {})
         shared = {r.hint: name for r in self._references if (name := self._shared(r, known))}
-        filled: dict[str, Any] = self._filled(schema, shared)
+        filled = dict(self._filled(schema, shared))
         defs = {**filled.pop("$defs", {}), **self._defs}
         return {**filled, "$defs": defs} if defs else filled
 
@@ -157,8 +157,8 @@ class _Filling:
         if not isinstance(reference.hint, Named):
             own = str(node.get("description", "")).rstrip(". ")
             text = listed["description"]
-            return node | listed | {"description": f"{own}. {text}" if own else text}
-        rest = {key: value for key, value in node.items() if key != "type"}
+            return {**node, **listed, "description": f"{own}. {text}" if own else text}
+        rest = {key: value for key, value in node.items() if key not in ("type", "anyOf")}
         if rest.get("default", ...) is None:
             del rest["default"]
         if "enum" not in listed:
@@ -293,7 +293,7 @@ class HintTranslator:
     def _add(self, hint: Any, *, keeps: bool = False) -> Any:
         reference = Reference(hint, len(self.references), keeps)
         self.references.append(reference)
-        mark = {"type": "string", _REFERENCE: reference.index}
+        mark = {"type": list(_KINDS) if keeps else "string", _REFERENCE: reference.index}
         return Annotated[Any, BeforeValidator(reference.look_up), WithJsonSchema(mark)]
 
 

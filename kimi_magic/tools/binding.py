@@ -14,6 +14,7 @@ from kimi_magic.schema.problems import (
     Places,
     is_optional,
     problems_from_pydantic,
+    problems_with_schema,
     stray_booleans,
     value_at,
 )
@@ -34,8 +35,14 @@ __all__ = ["Binding"]
 class Binding:
     """The parameters of a callable as a pydantic model."""
 
-    def __init__(self, parameters: list[Parameter], translator: HintTranslator) -> None:
+    def __init__(
+        self,
+        parameters: list[Parameter],
+        translator: HintTranslator,
+        alternatives: Mapping[str, Any] | None = None,
+    ) -> None:
         self.parameters = parameters
+        self._alternatives = alternatives  # a schema that the arguments must fit as well
         self.references = translator.references
         self.names = _names({p.name: p.alias or p.name for p in parameters if p.in_schema})
         aliases = {p.alias for p in parameters}
@@ -66,6 +73,8 @@ class Binding:
                 for i, p in enumerate(self.parameters)
                 if f"p{i}" in read.model_fields_set
             }
+            if self._alternatives and not places:
+                places |= problems_with_schema(sent, self._alternatives)
             arranged = _arranged(self.parameters, values)
         except ValidationError as error:
             places = problems_from_pydantic(error, sent, self.schema) | places
@@ -102,7 +111,7 @@ class Binding:
         """Use the names of the schema, and gather further keywords under their parameter."""
         names = {old: new for old, new in self.names.items() if new not in arguments}
         sent = {names.get(key, key): value for key, value in arguments.items()}
-        further = next((p for p in self.parameters if p.kind is VAR_KEYWORD), None)
+        further = next((p for p in self.parameters if p.kind is VAR_KEYWORD and p.in_schema), None)
         if further is None:
             return sent, {}
         given = sent.get(further.name, {})
@@ -198,5 +207,5 @@ def _arranged(
             args += [*skipped, values[p.name]]
             skipped = []
         else:
-            keywords[p.name] = values[p.name]
+            keywords[p.keyword or p.name] = values[p.name]
     return tuple(args), keywords

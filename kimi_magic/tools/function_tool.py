@@ -34,17 +34,24 @@ from kimi_magic.schema.signature import (
     read_parameters,
     with_documentation,
 )
-from kimi_magic.schema.strict import handwritten_schema, tool_schema
+from kimi_magic.schema.strict import handwritten_schema, one_object, tool_schema
 from kimi_magic.schema.type_hints import HintTranslator, with_names
 from kimi_magic.tools.binding import Binding
 from kimi_magic.tools.decorator import asks_first
-from kimi_magic.tools.tool import DEFAULT_OPTIONS, ToolOptions, name_of, proper_name, read_params
+from kimi_magic.tools.tool import (
+    DEFAULT_OPTIONS,
+    ToolOptions,
+    name_of,
+    proper_name,
+    read_params,
+    unfit,
+)
 
 __all__ = ["FunctionTool", "make_tool"]
 
 MAX_DESCRIPTION = 4000
 MAX_DEFAULT = 300
-MAX_REASON = 200
+MAX_NAMED = 200
 
 _LACKING = "{0} needs {1}, which params leaves out: add it"
 
@@ -66,6 +73,7 @@ class FunctionTool:
     languages: Mapping[str, str] = field(default_factory=dict)
     refs: Refs = NO_REFS
     only: tuple[str, ...] | None = None  # the parameters that are offered; None for all
+    path: str = ""  # by which the user offered it; "" if unknown
     _binding: Binding = field(kw_only=True, repr=False, compare=False)
     # The parameters before variables are listed in them, and the variables that are
     _template: Mapping[str, Any] = field(kw_only=True, repr=False, compare=False)
@@ -137,13 +145,14 @@ def make_tool(
     namespace: Mapping[str, Any] | None = None,
     refs: Any = None,
     params: Iterable[str] | None = None,
+    path: str = "",
 ) -> FunctionTool:
     """Make a tool of a callable.
 
     A handwritten schema describes the parameters, or the whole tool as the API takes it. Names in
     hints are looked up in the namespace, whose variables the model may name for a parameter that
     JSON cannot carry; ``refs`` names more, as `read_refs` takes them. With ``params`` only these
-    parameters are offered.
+    parameters are offered. ``path`` is the name by which the user offered it.
 
     Raises
     ------
@@ -157,22 +166,12 @@ def make_tool(
     try:
         label = name or name_of(fn, namespace)
         made = _Maker(fn, namespace, options, languages or {})
-        return made.tool(name, description, schema, read_refs(refs), read_params(params))
+        only = read_params(params)
+        return replace(made.tool(name, description, schema, read_refs(refs), only), path=path)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - to look at a function may run any code
-        raise KimiError(_reason(label, error)) from None
-
-
-def _reason(label: str, error: BaseException) -> str:
-    """Return in one line why a callable cannot be a tool."""
-    text = clip(" ".join(str(error).split()), MAX_REASON)
-    if isinstance(error, KimiError):
-        # Most reasons name the tool, under a name that servers accept.
-        named = label in text or proper_name(label) in text
-        return str(error) if named else f"{label} cannot be offered: {error}"
-    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return f"{label} cannot be offered: {reason}"
+        raise unfit(label, error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,13 +208,12 @@ class _Maker:
         if schema is None:
             binding, template = self._read(said, only, translator, notes)
         else:
-            template = _handwritten(schema, proper)
+            template, alternatives = _handwritten(schema, proper)
             if only is not None:
                 template = _part_of(template, only, proper)
             parameters, _ = read_parameters(fn, namespace)
-            binding = Binding(
-                parameters_from_schema(template, parameters, translator, proper), translator
-            )
+            parameters = parameters_from_schema(template, parameters, translator, proper)
+            binding = Binding(parameters, translator, alternatives)
         notes += translator.notes
         if refs != NO_REFS and not translator.references:
             notes.append("refs: no parameter takes an object by its name")
@@ -251,7 +249,7 @@ class _Maker:
             parameters = _chosen(parameters, only, name_of(self.function, self.namespace))
             aside = [p.name for p in parameters if not p.in_schema]
             guessed = [note for note in guessed if note.partition(":")[0] not in aside]
-            notes += [f"not offered: {', '.join(aside)}"] if aside else []
+            notes += [f"not offered: {clip(', '.join(aside), MAX_NAMED)}"] if aside else []
         translator.notes += guessed
         binding = Binding(parameters, translator)
         by_name = [p.name for p in parameters if p.in_schema and p.named]
@@ -288,7 +286,7 @@ def _check_chosen(
     if unknown:
         near = get_close_matches(unknown[0], names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(names) or 'none'}"
-        raise KimiError(f"{tool} has no parameter {', '.join(unknown)}: {clip(hint, MAX_REASON)}")
+        raise KimiError(f"{tool} has no parameter {', '.join(unknown)}: {clip(hint, MAX_NAMED)}")
 
 
 def _variables(fn: Any, namespace: Mapping[str, Any], refs: Refs) -> Variables:
@@ -347,14 +345,20 @@ def _taken_apart(
     return name or whole["name"], description, whole.get("parameters") or {}
 
 
-def _handwritten(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _handwritten(
+    schema: Mapping[str, Any], name: str
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return a schema of one object, and the one with its alternatives where it has some."""
     try:
         tidy = handwritten_schema(schema)
     except (TypeError, ValueError, AttributeError) as error:
         raise KimiError(f"the schema of {name} is no JSON Schema: {error}") from None
+    alternatives = None
+    if "anyOf" in tidy:
+        tidy, alternatives = one_object(tidy), tidy
     if tidy.get("type") != "object" or not isinstance(tidy.get("properties"), dict):
         raise KimiError(f'the schema of {name} must have "type": "object" at its root')
-    return tidy
+    return tidy, alternatives
 
 
 class _Same:

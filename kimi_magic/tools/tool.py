@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.text import clip
 
 __all__ = [
     "DEFAULT_OPTIONS",
@@ -25,9 +26,11 @@ __all__ = [
     "proper_name",
     "read_params",
     "split_params",
+    "unfit",
 ]
 
 MAX_NAME = 64
+MAX_REASON = 200
 
 _METHODS = ("schema", "bind", "call", "identity", "variant", "at_moment")
 
@@ -155,6 +158,16 @@ def proper_name(name: str) -> str:
     if not plain.strip("_-"):
         plain = "tool"
     return (plain if re.match(r"[a-zA-Z_]", plain) else f"_{plain}")[:MAX_NAME]
+
+
+def unfit(label: str, error: BaseException) -> KimiError:
+    """Return an error that says in one line why something cannot be a tool."""
+    if isinstance(error, KimiError):
+        # Most reasons name the tool, under a name that servers accept.
+        named = label in str(error) or proper_name(label) in str(error)
+        return error if named else KimiError(f"{label} cannot be offered: {error}")
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return KimiError(f"{label} cannot be offered: {clip(' '.join(text.split()), MAX_REASON)}")
 
 
 def read_params(given: Any) -> tuple[str, ...] | None:
