@@ -286,4 +286,5 @@ def _cleaned(message: str) -> str:
     message = message.partition(", unable to parse")[0].partition(", got a number")[0]
     for start in ("Input should be ", "Input must be "):
         message = message.removeprefix(start)
-    return message.replace("a valid ", "a ").replace("a integer", "an integer")
+    message = message.replace("a valid ", "a ")
+    return re.sub(r"\ba (?=integer|array|object)", "an ", message)

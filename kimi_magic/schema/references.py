@@ -175,7 +175,7 @@ class Variables:
     def find(self, name: str, reference: Reference) -> Any:
         """Return the object that a name stands for, or `_MISSING` if it may not be named."""
         if (named := self._named(name)) is not _MISSING:
-            return named if reference.admits(named) else _MISSING
+            return named if reference.admits_chosen(named) else _MISSING
         value = self.namespace.get(name, _MISSING) if _is_public(name) else _MISSING
         return value if self._offers(name, value, reference) else _MISSING
 
@@ -187,7 +187,7 @@ class Variables:
         named = [
             name
             for name in dict.fromkeys((*self.refs.objects, *self.refs.paths))
-            if reference.admits(self._named(name))
+            if reference.admits_chosen(self._named(name))
         ]
         others = [
             name
@@ -307,6 +307,10 @@ class Reference:
             return True
         is_called = self._class is abc.Callable
         return _is_callable(value) if is_called else _is_registered(type(value), kind)
+
+    def admits_chosen(self, value: Any) -> bool:
+        """Return True for what the user named with ``refs``, which may be no data."""
+        return self.admits(value) or (self.hint is DATA and value is not _MISSING)
 
     def schema(self, listing: Listing) -> dict[str, Any]:
         """Return what the schema of the parameter says beyond its type."""

@@ -132,8 +132,8 @@ def _modern(node: Any) -> Any:
             made[key] = inner if key in _LITERAL else _modern(inner)
     if isinstance(made.get("items"), list):
         made["prefixItems"] = made.pop("items")
-        if isinstance(made.get("additionalItems"), dict):
-            made["items"] = made.pop("additionalItems")
+        further = made.pop("additionalItems", None)
+        made |= {"items": further} if isinstance(further, dict) else {}
     for limit, exclusive in _FLAGS.items():
         if isinstance(made.get(exclusive), bool) and made.pop(exclusive) and limit in made:
             made[exclusive] = made.pop(limit)

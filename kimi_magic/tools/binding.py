@@ -50,13 +50,13 @@ class Binding:
             why = "its alias" if new in aliases else "for servers refuse the name"
             translator.notes += [f"{old}: sent as {new}, {why}"] if old != new else []
         fields: dict[str, Any] = {}
-        self._by_name: set[str] = set()  # of the parameters that take names, as they are sent
+        self._by_name: dict[str, range] = {}  # the references of each parameter, as it is sent
         for i, p in enumerate(parameters):
             if p.in_schema:
                 known, sent = len(self.references), self.names[p.name]
                 hint = _hint(p, translator)
                 fields[f"p{i}"] = (hint, Field(... if p.required else None, alias=sent))
-                self._by_name |= {sent} if len(self.references) > known else set()
+                self._by_name[sent] = range(known, len(self.references))
         self._model: type[BaseModel] = create_model("Arguments", __config__=CONFIG, **fields)
         self.schema = self._model.model_json_schema(schema_generator=QuietJsonSchema)
 
@@ -90,12 +90,14 @@ class Binding:
     ) -> list[str]:
         """Return words on each text that was passed as it is, though a variable is called so."""
         sent, _ = self._renamed(arguments)
-        names = {name for names in listing.names for name in names}
-        return [
-            f"{name} got the text {value!r}, not the variable of this name."
-            for name, value in sent.items()
-            if is_variable(value, namespace) and not (name in self._by_name and value in names)
-        ]
+        told: list[str] = []
+        for name, value in sent.items():
+            taken = {each for i in self._by_name.get(name, ()) for each in listing.names[i]}
+            if is_variable(value, namespace) and value not in taken:
+                names = ", ".join(sorted(taken))
+                why = f"the variables it takes are {names}" if names else "it takes no variables"
+                told.append(f"{name} got the text {value!r}, not the variable of this name: {why}.")
+        return told
 
     def defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the defaults of the parameters that a call leaves out."""
@@ -164,7 +166,7 @@ def _names(own: Mapping[str, str]) -> dict[str, str]:
     for name, wanted in own.items():
         sent = wanted
         if wanted in names.values() or (wanted != name and wanted in own):
-            raise KimiError(f"two parameters are called {wanted}: change the alias of {name}")
+            raise KimiError(f"{name} has the name of another parameter as its alias, {wanted}")
         while sent in RESERVED or (sent != wanted and sent in own.values()):
             sent += "_"
         names[name] = sent

@@ -164,8 +164,9 @@ def unfit(label: str, error: BaseException) -> KimiError:
     """Return an error that says in one line why something cannot be a tool."""
     if isinstance(error, KimiError):
         # Most reasons name the tool, under a name that servers accept.
-        named = label in str(error) or proper_name(label) in str(error)
-        return error if named else KimiError(f"{label} cannot be offered: {error}")
+        labels = "|".join(map(re.escape, (label, proper_name(label))))
+        is_named = re.search(rf"(?<!\w)(?:{labels})(?!\w)", str(error))
+        return error if is_named else KimiError(f"{label} cannot be offered: {error}")
     text = f"{type(error).__name__}: {error}".removesuffix(": ")
     return KimiError(f"{label} cannot be offered: {clip(' '.join(text.split()), MAX_REASON)}")
 
