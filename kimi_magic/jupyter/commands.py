@@ -33,7 +33,7 @@ HELP = Option(("-h", "--help"), "show the help of this verb")
 MAX_QUOTED = 80
 _ONE_CELL = re.compile(r"(?:In\s*\[(\d{1,9})\]|(\d{1,9}))(?=\s|$)", re.ASCII)
 _SEVERAL_CELLS = re.compile(r"\d[\d\s,-]*[,-][\d\s,-]*$", re.ASCII)
-_TOOL = re.compile(r"""(["']?[^\s("']+(?:\s*\([^)]*\))?["']?)\s*(.*)""", re.DOTALL)
+_TOOL = re.compile(r"""(["']?[^\s("'{]+(?:\s*\([^)]*\)?)?["']?)\s*(.*)""", re.DOTALL)
 _ENDS_OPTIONS = re.compile(r"^--\s+")
 
 
