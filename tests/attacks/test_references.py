@@ -340,14 +340,18 @@ def test_a_parameter_without_a_hint_reaches_data_alone(notebook: dict[str, Any])
 
 
 def test_data_is_told_without_running_its_code() -> None:
-    """Input: objects with code in every special method. Holds: none runs, and none is offered."""
+    """Input: objects with code in every special method. Holds: none of it runs."""
     RAN.clear()
     evil = object.__new__(Evil)
     namespace = {"evil": evil, "Evil": Evil, "claims": Claims()}
-    tools = Toolset([give, np.mean], namespace=namespace)
+
+    def ignore(thing, other=None):  # type: ignore[no-untyped-def]  # noqa: ANN
+        return "ignored"
+
+    tools = Toolset([ignore, np.mean], namespace=namespace)
     listed = str(tools.schemas())
-    for name in ("evil", "Evil", "evil.frame"):
-        tools.call("mean", f'{{"a": "{name}", "axis": "evil"}}')
+    for name in ("evil", "Evil", "claims", "evil.frame", "nothing"):
+        assert tools.call("ignore", f'{{"thing": "{name}", "other": "evil"}}').value == "ignored"
     assert RAN == []
     assert "'Evil'" not in listed
 
