@@ -213,7 +213,8 @@ class _Parser:
                 return None
             attached = self._value(words)
         while option.listed and words and not words[-1].is_flag:
-            if not (attached.endswith(",") or words[-1].text.startswith(",")):
+            goes_on = attached.endswith(",") or words[-1].text.startswith(",")
+            if not goes_on and attached.count("(") <= attached.count(")"):
                 break
             attached += self._value(words)
         return attached

@@ -202,6 +202,7 @@ class PreparedTurn:
             check_images(self.request, target.record)
         else:  # the server's list will tell
             notices = [LIST_COMES_FIRST.format(self.endpoint.name, target.model)]
+        notices += self.toolset.remarks.values() if self.toolset else ()
         draft, *_ = outgoing.drafts(target)
         for happening in outgoing.new_loop(target, draft).run():
             if isinstance(happening, Notice):
@@ -438,6 +439,8 @@ class _Run:
             yield PRACTICE
         while self._turn.news:
             yield self._turn.news.popleft()
+        if self._turn.toolset:
+            yield from connector.not_told(self._turn.toolset.remarks)
         if self._turn.prompt.masked:
             yield MASKED.format(", ".join(self._turn.prompt.masked))
 
