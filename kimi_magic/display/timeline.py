@@ -334,6 +334,8 @@ class Timeline:
 
     def _turn_finished(self, event: events.TurnFinished, ops: list[Op]) -> None:
         self.reply = event.reply
+        if event.reply.record.failure and event.reply.record.outline is None:
+            self.sent = None  # it was refused before it went out
         self._show_tape(event.reply.replayed, ops)
         if self._tools and event.reply.steps:  # stopped while tools ran
             for place, result in enumerate(event.reply.steps[-1].tool_results):

@@ -21,12 +21,14 @@ from kimi_magic.chats.context_window import Calibration
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import (
     BadRequest,
+    BudgetSpent,
     ConfigError,
     ConnectionFailed,
     EndpointError,
     KeyRefused,
     KimiError,
     NotFound,
+    TapeError,
     ToolInterrupted,
     TurnInterrupted,
 )
@@ -551,6 +553,8 @@ class _Run:
             with suppress(Exception):  # a serializer of the user's: the answer's text says the same
                 data = json.loads(to_json(self._data, by_alias=False, fallback=str))
                 record = replace(record, data=data)
+        if isinstance(error, BudgetSpent | TapeError) and not record.steps:
+            record = replace(record, outline=None)  # nothing was sent
         endpoint, request = turn.endpoint, turn.request
         masks = Redactor(turn.keys, shapes=not request.allow_secrets)
         return replace(
