@@ -334,7 +334,7 @@ class Timeline:
 
     def _turn_finished(self, event: events.TurnFinished, ops: list[Op]) -> None:
         self.reply = event.reply
-        if event.reply.record.failure and event.reply.record.outline is None:
+        if event.reply.record.failure and event.reply.record.outline == Sent():
             self.sent = None  # it was refused before it went out
         self._show_tape(event.reply.replayed, ops)
         if self._tools and event.reply.steps:  # stopped while tools ran

@@ -51,6 +51,7 @@ from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.interrupts import interruptible, uninterrupted
 from kimi_magic.core.messages import Message, ToolCall, ToolResult, as_content
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.turn_record import Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input, with_approval
@@ -554,7 +555,7 @@ class _Run:
                 data = json.loads(to_json(self._data, by_alias=False, fallback=str))
                 record = replace(record, data=data)
         if isinstance(error, BudgetSpent | TapeError) and not record.steps:
-            record = replace(record, outline=None)  # nothing was sent
+            record = replace(record, outline=Sent())
         endpoint, request = turn.endpoint, turn.request
         masks = Redactor(turn.keys, shapes=not request.allow_secrets)
         return replace(
