@@ -315,7 +315,7 @@ def test_in_a_notebook(kernel: Kernel, asked: ScriptedServer) -> None:
     assert asked.requests[2].body["tools"] == [schema], "the prompt's cache stays"
 
 
-def give(thing):  # type: ignore[no-untyped-def]  # noqa: ANN
+def give(thing):  # type: ignore[no-untyped-def]
     """Give back what it gets, with a parameter that has no hint."""
     return thing
 
@@ -345,7 +345,7 @@ def test_data_is_told_without_running_its_code() -> None:
     evil = object.__new__(Evil)
     namespace = {"evil": evil, "Evil": Evil, "claims": Claims()}
 
-    def ignore(thing, other=None):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def ignore(thing, other=None):  # type: ignore[no-untyped-def]
         return "ignored"
 
     tools = Toolset([ignore, np.mean], namespace=namespace)

@@ -333,7 +333,7 @@ def test_a_hint_holds_for_what_is_no_name() -> None:
 
 
 def test_several_parameters_share_one_list_of_names() -> None:
-    def f(a, b=None, *rest, **others):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def f(a, b=None, *rest, **others):  # type: ignore[no-untyped-def]
         return a, b, rest, others
 
     tool = checked(f, namespace=SPACE)
@@ -349,7 +349,7 @@ def test_several_parameters_share_one_list_of_names() -> None:
 
 
 def test_parameters_may_have_the_names_of_keywords() -> None:
-    def f(items, properties, enum, default=None):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def f(items, properties, enum, default=None):  # type: ignore[no-untyped-def]
         return items, properties, enum, default
 
     for space in ({}, SPACE):

@@ -470,7 +470,7 @@ def test_only_large_tools_are_remarked_on() -> None:
 
 
 def test_a_failed_call_says_which_text_names_a_variable() -> None:
-    def top(rows, word: str = "a"):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def top(rows, word: str = "a"):  # type: ignore[no-untyped-def]
         return rows[0].missing, word
 
     namespace = {"rows": [1], "n": 3}
