@@ -263,13 +263,13 @@ def write_python(program: Program) -> str:
     if program.tools:
         sources.imports.add("json")
     opening = comment("#", _opening(program, sources))
-    blocks = sources.blocks.values()
-    return join_parts([opening, sources.imports.text(), *blocks, *definitions, *main])
+    gathered = [*sources.placeholders.values(), *sources.blocks.values()]
+    return join_parts([opening, sources.imports.text(), *gathered, *definitions, *main])
 
 
 def _free_names(sources: Sources) -> dict[str, str]:
     """Choose names for our own variables and functions that the notebook's code does not use."""
-    taken = {*sources.blocks, *sources.imports.names()}
+    taken = {*sources.blocks, *sources.placeholders, *sources.imports.names()}
     return {
         name: next(n for n in (name, f"kimi_{name}", f"_kimi_{name}") if n not in taken)
         for name in NAMES
