@@ -42,13 +42,18 @@ _OF_MODULES = frozenset(
     "__annotations__ __builtins__ __cached__ __debug__ __doc__ __file__ __loader__ __name__ "
     "__package__ __spec__".split()
 )
-# IPython hides these built-ins behind its own: `open` refuses its three streams.
-_HIDDEN = frozenset({"open", "exit", "quit"})
+# IPython and its kernel put their own in the place of these built-ins: `open` refuses the three
+# standard streams.
+_HIDDEN = frozenset({"open", "exit", "quit", "input"})
 # The last three values and inputs, those by number, and the lists of all (displayhook.py and
 # history.py of IPython).
 _HISTORY = re.compile(r"In|Out|_[iod]h|_{1,3}|_i{1,3}|_i?\d+")
-# Of ipykernel, which puts them in the place of Python's.
-_ASKS = {"raw_input": ("builtins", "input"), "getpass": ("getpass", "getpass")}
+# Methods of a kernel and its shell, and of what they take the place.
+_OF_SHELL = {
+    "raw_input": ("builtins", "input"),
+    "getpass": ("getpass", "getpass"),
+    "get_ipython": ("IPython", "get_ipython"),
+}
 NO_HISTORY = "it is IPython's history"
 NO_SHELL = "it returns None outside of IPython: run the program with ipython"
 
@@ -131,13 +136,13 @@ class _Gatherer:
     def _import(self, name: str, value: Any, paths: Iterable[str]) -> bool:
         """Import a value; return False if no import can provide it."""
         imports = self.sources.imports
-        if inspect.ismethod(value) and value.__module__.startswith("ipykernel."):
-            if place := _ASKS.get(value.__name__):
-                imports.add(*place, name)
-            return place is not None
-        if _is_of_shell(value) and getattr(value, "__name__", "") == "get_ipython":
+        place = _OF_SHELL.get(value.__name__) if _is_method_of_shell(value) else None
+        if place is None:
+            return imports.add_value(name, value, paths)
+        imports.add(*place, name)
+        if place[0] == "IPython":
             self.sources.missing.setdefault(name, NO_SHELL)
-        return imports.add_value(name, value, paths)
+        return True
 
     def _text(self, name: str, value: Any, scope: Mapping[str, Any]) -> str:
         if all(type(leaf) in _SCALARS for _, leaf in _leaves(value)):
@@ -201,7 +206,11 @@ class _Gatherer:
         why = f"{reason} (used by {user})"
         sources = self.sources
         sources.missing.setdefault(name, why)
-        if name in sources.blocks or name in sources.placeholders or name in sources.imports.names():
+        if (
+            name in sources.blocks
+            or name in sources.placeholders
+            or name in sources.imports.names()
+        ):
             return
         if isinstance(reason, _Undefined):
             sources.blocks[name] = f"{name} = {FROM_NOTEBOOK.format(name)}"
@@ -229,8 +238,14 @@ def _is_own(name: str, value: Any) -> bool:
 
 
 def _is_of_shell(value: Any) -> bool:
-    homes = (getattr(value, "__module__", ""), type(value).__module__)
+    homes = [getattr(value, "__module__", ""), type(value).__module__]
+    if isinstance(value, FunctionType):  # IPython's `open` says that it is of `_io`
+        homes.append(value.__globals__.get("__name__"))
     return any(str(home).startswith(("IPython.", "ipykernel.")) for home in homes)
+
+
+def _is_method_of_shell(value: Any) -> bool:
+    return inspect.ismethod(value) and _is_of_shell(value)
 
 
 def _is_history(name: str, value: Any) -> bool:
