@@ -28,6 +28,7 @@ from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["Sources", "gather"]
 
+NO_NAMES: Mapping[str, Mapping[str, Iterable[str]]] = {}
 MAX_CONSTANT = 4000
 MAX_DEPTH = 20
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -79,11 +80,20 @@ class Sources:
         return not set(self.hints.get(name, ())) & set(self.missing)
 
 
-def gather(functions: Mapping[str, Callable[..., Any]]) -> Sources:
-    """Gather the source of functions, by tool name, and of all that they use."""
+def gather(
+    functions: Mapping[str, Callable[..., Any]],
+    named: Mapping[str, Mapping[str, Iterable[str]]] = NO_NAMES,
+) -> Sources:
+    """Gather the source of functions, by tool name, and of all that they use.
+
+    ``named`` are variables that their calls name, such as ``np.mean``, by tool and parameter.
+    """
     gatherer = _Gatherer()
     for tool, function in functions.items():
         gatherer.add_tool(tool, function)
+        if tool in gatherer.sources.functions:
+            for paths in named.get(tool, {}).values():
+                gatherer.add_values(paths, tool, function)
     return gatherer.sources
 
 
@@ -113,6 +123,12 @@ class _Gatherer:
             self.sources.missing[tool] = str(reason)
         else:
             self.sources.functions[tool] = name
+
+    def add_values(self, paths: Iterable[str], tool: str, function: Callable[..., Any]) -> None:
+        """Add the variables that a tool's calls name."""
+        scope = getattr(_unwrap(function), "__globals__", {})
+        for path in paths:
+            self._add_used(path.partition(".")[0], tool, scope, [path])
 
     def _add(
         self, name: str, value: Any, scope: Mapping[str, Any], paths: Iterable[str] = ()
@@ -193,11 +209,17 @@ class _Gatherer:
         self.sources.hints[name] = _names_in_hints(source, scope)
         hinted = [hint for hint in self.sources.hints[name] if hint in scope]
         for needed in dict.fromkeys([*used, *hinted]):
-            try:
-                self._add(needed, _look_up(needed, scope), scope, paths)
-            except _LeftBehind as reason:
-                self._leave_behind(needed, name, scope, reason)
+            self._add_used(needed, name, scope, paths)
         return source
+
+    def _add_used(
+        self, name: str, user: str, scope: Mapping[str, Any], paths: Iterable[str]
+    ) -> None:
+        """Add a name that something uses, or put a statement in its place."""
+        try:
+            self._add(name, _look_up(name, scope), scope, paths)
+        except _LeftBehind as reason:
+            self._leave_behind(name, user, scope, reason)
 
     def _leave_behind(
         self, name: str, user: str, scope: Mapping[str, Any], reason: _LeftBehind
