@@ -39,8 +39,8 @@ def test_figures_are_kept_by_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shown_figures, "MAX_FIGURES", 3)
     monkeypatch.setattr(shown_figures, "MAX_CELLS", 2)
     for number in range(4):
-        for value in range(9):
-            formatter.format([value])
+        for each in range(9):
+            formatter.format([each])
         figures.record(ended(number))
     assert {number: len(shown) for number, shown in figures.items()} == {2: 3, 3: 3}
     figures.detach(formatter)
