@@ -229,8 +229,12 @@ class HintTranslator:
 
     def _annotated(self, base: Any, extras: tuple[Any, ...]) -> Any:
         whole = reduce(lambda made, extra: Annotated[made, extra], extras, base)
+        if _is_readable(whole):
+            return whole
         # Constraints such as Field(gt=0) cannot hold for the name of a variable.
-        return whole if _is_readable(whole) else base
+        for extra in extras:
+            base = made if _is_readable(made := Annotated[base, extra]) else base
+        return base
 
     def _union(self, members: tuple[Any, ...]) -> Any:
         translated = [self.translate(member) for member in members]

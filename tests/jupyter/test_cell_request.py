@@ -100,7 +100,7 @@ def test_a_large_tool_is_told_once_and_a_part_of_it_is_sent(
         ("", "-T f()", "f needs x, which params leaves out: add it"),
         ("f = Broken()", "-T f", "f cannot be offered: OSError: no way"),
         ("f.__annotations__ = {'x': Broken()}", "-T f", "f cannot be offered: OSError: no way"),
-        ("kimi.tool(Broken())", "", "Broken cannot be offered: OSError: no way"),
+        ("f = kimi.tool(Broken())", "", "Broken cannot be offered: OSError: no way"),
     ],
 )
 def test_what_cannot_be_offered_ends_the_cell_in_one_line(

@@ -19,6 +19,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel, Field, validate_call
 from kimi_magic.schema.problems import ArgumentsError
 from kimi_magic.testing import check_request
 from kimi_magic.tools.function_tool import FunctionTool, make_tool
+from kimi_magic.tools.toolset import Toolset
 from kimi_magic.turn.approval import shown_defaults
 
 INT = {"type": "integer"}
@@ -417,3 +418,19 @@ def test_a_part_of_a_schema_by_hand() -> None:
     tool = checked(part, schema=schema, params=["a", "c"])
     assert list(tool.parameters["properties"]) == ["a", "c"]
     assert received(tool, {"a": 1, "c": 5}, {}) == (1, 2, (), 5, {})
+
+
+def test_a_list_that_was_encoded_twice_is_decoded_where_names_may_stand() -> None:
+    tools = Toolset([documented("floats", "array-like")], namespace=SPACE)
+    assert tools.call("floats", '{"x": "[1, 2]"}').value == [1.0, 2.0]
+    assert tools.call("floats", '{"x": "arr"}').value is ARRAY
+
+
+def test_one_constraint_that_pydantic_does_not_read_spoils_no_other() -> None:
+    unread = at.Timezone(tz=None)
+
+    def f(x: Annotated[int, at.Gt(2), unread, Field(lt=5)]) -> Any:
+        return x
+
+    said = checked(f).parameters["properties"]["x"]
+    assert said == {**INT, "exclusiveMinimum": 2, "exclusiveMaximum": 5}
