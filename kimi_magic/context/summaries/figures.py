@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kimi_magic.context.summaries.arrays import distribution
-from kimi_magic.context.summaries.tables import cell
+from kimi_magic.context.summaries.tables import cell, positions_at_random
 from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import clip, count
 
@@ -91,9 +91,9 @@ def _drawn(axes: Any) -> Iterator[str]:
 
 def _points(x: Sequence[Any], y: Sequence[Any]) -> str:
     """Describe points by their number, their range, and some of them."""
-    places = range(len(x))
+    places: Iterable[int] = range(len(x))
     if len(x) > FEW:
-        places = range(0, len(x), max(len(x) // POINTS, 1))
+        places = positions_at_random(0, len(x), POINTS)
     shown = ", ".join(f"({_plain(x[at])}, {_plain(y[at])})" for at in places)
     if len(x) <= FEW:
         return shown
