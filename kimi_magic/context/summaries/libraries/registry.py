@@ -21,10 +21,22 @@ _HERE = __name__.rpartition(".")[0]
 # `describe(value: Any, limit: int, detail: Detail) -> str | Summary | None`.
 # `type(value).__module__` says where: pandas 3 shows its classes in `pandas.api.typing`.
 KNOWN: dict[str, str] = {
+    "pandas.api.extensions.ExtensionArray": "pandas_columns",
     "pandas.api.typing.DataFrameGroupBy": "grouped_frames",
+    "pandas.api.typing.Resampler": "grouped_frames",
     "pandas.api.typing.SeriesGroupBy": "grouped_frames",
+    "pandas.core.arrays.base.ExtensionArray": "pandas_columns",
     "pandas.core.groupby.generic.DataFrameGroupBy": "grouped_frames",
     "pandas.core.groupby.generic.SeriesGroupBy": "grouped_frames",
+    "pandas.core.indexes.base.Index": "pandas_columns",
+    "pandas.core.resample.Resampler": "grouped_frames",
+    "pandas.core.window.rolling.BaseWindow": "grouped_frames",
+    "pandas.Index": "pandas_columns",
+    "pandas.io.formats.style.Styler": "styled_frames",
+    "polars.dataframe.group_by.DynamicGroupBy": "grouped_frames",
+    "polars.dataframe.group_by.GroupBy": "grouped_frames",
+    "polars.dataframe.group_by.RollingGroupBy": "grouped_frames",
+    "polars.lazyframe.group_by.LazyGroupBy": "grouped_frames",
 }
 
 
