@@ -20,6 +20,8 @@ from kimi_magic.context.summaries.personal import SAMPLE, kind_of
 from kimi_magic.context.summaries.reprs import label
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
+from kimi_magic.secrets.fields import is_secret_field, names_secret
+from kimi_magic.secrets.patterns import MASKED
 
 __all__ = [
     "Columns",
@@ -98,6 +100,7 @@ def describe_table(table: Table, limit: int) -> str:
 def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
     """Describe a table in this detail, and tell how many rows are shown."""
     values = detail.values == "rows"
+    table = _without_secrets(table)
     hides_labels = not values and has_values_for_labels(table)
     if not values:
         table = _without_values(table, labels=hides_labels)
@@ -175,6 +178,28 @@ def has_values_for_labels(table: Table) -> bool:
         issubclass(type(part), str | int) or hasattr(type(part), "__index__") for part in parts
     )
     return bool(table.labels_of) or not named or bool(_kind_of_labels(table))
+
+
+def _without_secrets(table: Table) -> Table:
+    """Return the table with what columns hold that are named as secrets are masked."""
+    named = {at for at, (name, _) in enumerate(table.columns[:MANY]) if names_secret(name)}
+    if not named:
+        return table
+
+    def take(positions: Sequence[int], width: int) -> Rows:
+        rows = table.take(positions, width)
+        columns = list(rows.columns)
+        for at in named & set(range(len(columns))):
+            name = table.columns[at][0]
+            columns[at] = [
+                MASKED if is_secret_field(name, value) else value for value in columns[at]
+            ]
+        return Rows(rows.labels, columns)
+
+    def remark(at: int, quotes: bool) -> str:  # noqa: FBT001 - as in the table
+        return table.remark(at, quotes and at not in named) if table.remark else ""
+
+    return replace(table, take=take, remark=remark)
 
 
 def _without_values(table: Table, *, labels: bool) -> Table:
