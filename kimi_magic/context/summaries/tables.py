@@ -5,7 +5,6 @@ Of a large table a sample is read, and the figures say so.
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -18,6 +17,7 @@ from kimi_magic.context.summaries.column_figures import MAX_CELL, cell, figures_
 from kimi_magic.context.summaries.detail import ROWS, Detail, Summary
 from kimi_magic.context.summaries.personal import SAMPLE, kind_of
 from kimi_magic.context.summaries.reprs import label
+from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
 from kimi_magic.secrets.fields import is_secret_field, names_secret
@@ -32,11 +32,9 @@ __all__ = [
     "dtype_name",
     "has_values_for_labels",
     "heading",
-    "positions_at_random",
     "table_summary",
 ]
 
-SEED = 0
 SAMPLED_CELLS = 100_000
 LEAST_SAMPLE, LARGEST_SAMPLE = 1000, 20_000
 SHOWN_COLUMNS = 30
@@ -111,7 +109,7 @@ def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
         lines.append(f"the labels of the columns are values{of} and not shown")
     room = limit - sum(len(line) + 1 for line in lines)
     counts = table.rows > detail.rows if values else detail.values == "figures"
-    personal = _personal(table)
+    personal = () if detail.values == "schema" else _personal(table)
     counts = counts and not table.alike
     if table.columns and counts and limit >= NARROW and table.rows >= FEWEST:
         hidden = {name for name, _ in personal}
@@ -277,14 +275,6 @@ def _columns_with_figures(table: Table, room: int, hidden: Container[str] | None
     if described < len(table.columns):
         lines.append(_column_names(table, described, max(room, 100)))
     return "\n".join(lines)
-
-
-def positions_at_random(start: int, end: int, wanted: int) -> list[int]:
-    """Sample positions in ascending order, the same in each run."""
-    everything = range(start, end)
-    if len(everything) <= wanted:
-        return list(everything)
-    return sorted(random.Random(SEED).sample(everything, wanted))  # noqa: S311 - no secret
 
 
 def _some_rows(table: Table, room: int, most: int) -> tuple[list[str], int]:
