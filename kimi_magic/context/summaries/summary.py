@@ -157,6 +157,8 @@ def _brief(value: Any, limit: int) -> str | None:
     text = text.text if isinstance(text, Summary) else text or lazy_heading(value)
     if text is None and (table := as_table(value)) is not None:
         text = heading(table)
-    if text is None and hasattr(type(value), "__dlpack__") and prod(value.shape) > SMALL_ARRAY:
-        text = describe_array(value)
+    if text is None and hasattr(type(value), "__dlpack__"):
+        has_fields = getattr(value.dtype, "names", None) is not None
+        if has_fields or prod(value.shape) > SMALL_ARRAY:
+            text = describe_array(value)
     return f"<{text.splitlines()[0]}>" if text else None
