@@ -20,7 +20,7 @@ from kimi_magic.context.summaries.frames import (
     lazy_heading,
     load_reader,
 )
-from kimi_magic.context.summaries.libraries.registry import describe_known
+from kimi_magic.context.summaries.libraries.registry import describe_known, load_families
 from kimi_magic.context.summaries.own_words import own_words, summarizer
 from kimi_magic.context.summaries.reprs import Repr, describe_members
 from kimi_magic.context.summaries.source_code import describe_code, describe_module
@@ -70,6 +70,7 @@ def summary_of(value: object, *, tokens: int = 1500, detail: Detail = ROWS) -> S
     """Describe a value as `summarize` does, in this detail."""
     limit = max(int(tokens), 1) * CHARS_PER_TOKEN
     load_reader()
+    load_families(value)
     with silenced(), unwarned():
         try:
             found: Summary | None = call_within(
