@@ -23,6 +23,7 @@ from typing import Any
 from uuid import UUID
 
 from kimi_magic.context.cell_errors import name_cells, trimmed
+from kimi_magic.context.summaries.own_words import has_own_words
 from kimi_magic.context.summaries.reprs import bounded_repr
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.context.walker import (
@@ -146,7 +147,7 @@ class _Json(Walker):
 
     def open(self, value: Any, room: int) -> Members | None:
         kind = type(value)
-        if issubclass(kind, (*_BYTES, Enum)) or hasattr(kind, "_repr_llm_"):
+        if issubclass(kind, (*_BYTES, Enum)) or has_own_words(kind):
             return None
         inner = value if issubclass(kind, Mapping) else _record(value)
         if inner is not None:
@@ -223,7 +224,7 @@ def _named(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
 def _scalar(value: Any) -> Any:
     """Return a value's JSON scalar, or ``_UNKNOWN``."""
     try:
-        return _UNKNOWN if hasattr(type(value), "_repr_llm_") else _to_scalar(value)
+        return _UNKNOWN if has_own_words(type(value)) else _to_scalar(value)
     except USER_ERRORS:
         return _UNKNOWN
 
