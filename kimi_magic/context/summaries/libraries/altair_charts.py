@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -34,6 +35,7 @@ MOST_CHARTS = 12
 MAX_DEPTH = 4
 MAX_MEMBERS = 12
 MAX_CHANNEL, MAX_TRANSFORM = 160, 120
+_MADE = re.compile(r"(?:param|view)_?\w*")  # a name that Altair makes up
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -61,9 +63,13 @@ def _chart(chart: Any, name: str, detail: Detail, data: list[object], depth: int
         charts = parts.get(part)
         if isinstance(charts, list):
             word = "layer" if part == "layer" else "chart"
+            before: list[str] = []
             for at, one in enumerate(charts[:MOST_CHARTS], 1):
-                yield from _chart(one, f"{word} {at}", detail, data, depth + 1)
-            if (left := charts[MOST_CHARTS:]) and detail:
+                first, *rest = _chart(one, f"{word} {at}", detail, data, depth + 1)
+                yield f"{first}: as the one before" if rest and rest == before else first
+                yield from () if rest == before else rest
+                before = rest
+            if left := charts[MOST_CHARTS:]:
                 marks = Counter(_mark(one) or type_name(one) for one in left)
                 of = ", ".join(f"{n:,} {mark}" for mark, n in marks.most_common(4))
                 yield f"{indent}  … {count(len(left), f'more {word}')}: {of}"
@@ -96,7 +102,7 @@ def _heading(chart: Any, detail: Detail) -> Iterator[str]:
     sides = [parts.get("width"), parts.get("height")]
     if all(isinstance(side, int | float) for side in sides):
         yield "{} × {} pixels".format(*sides)
-    if parts.get("params") and detail:
+    if parts.get("params"):
         found = [_parameter(one) for one in parts["params"][:4]]
         yield f"parameters: {listed(found, len(parts['params']))}"
     resolved = _set(parts.get("resolve"))
@@ -114,8 +120,9 @@ def _parameter(one: Any) -> str:
     select = own.get("select")
     kind = select if isinstance(select, str) else _set(select).get("type")
     bound = " bound to scales" if own.get("bind") == "scales" else ""
-    name = attribute(own.get("name"), "name") or own.get("name")
-    return f"{name}{f' ({kind}{bound})' if isinstance(kind, str) else ''}"
+    name = _plain(own.get("name"), 0)
+    named = f"{name} " if isinstance(name, str) and not _MADE.fullmatch(name) else ""
+    return f"{named}{kind if isinstance(kind, str) else 'value'}{bound}"
 
 
 def _mark(chart: Any) -> str:
@@ -168,10 +175,10 @@ def _data(data: Any, detail: Detail) -> str:
     if table is not None:
         return heading(table)
     if isinstance(data, str):
-        return f"at {clip(data, 120)}" if detail.values == "rows" else "at a URL"
+        return f"at {_url(data)}" if detail.values == "rows" else "at a URL"
     own = _set(data)
     if (url := own.get("url")) is not None:
-        return f"at {clip(str(url), 120)}" if detail.values == "rows" else "at a URL"
+        return f"at {_url(str(url))}" if detail.values == "rows" else "at a URL"
     values = own.get("values")
     if isinstance(values, list):
         fields = list(values[0]) if values and isinstance(values[0], dict) else []
@@ -182,6 +189,12 @@ def _data(data: Any, detail: Detail) -> str:
     if isinstance(name := own.get("name"), str):
         return f"named {name}"
     return type_name(data)
+
+
+def _url(url: str) -> str:
+    """Write an address without its query, in which there may be a key."""
+    place, mark, _ = url.partition("?")
+    return clip(f"{place}{'?…' if mark else ''}", 120)
 
 
 def _json(schema: Any) -> str:
@@ -197,11 +210,14 @@ def _plain(one: Any, depth: int) -> Any:
     if isinstance(one, list | tuple):
         some = [_plain(each, depth + 1) for each in one[:MAX_MEMBERS]]
         return [*some, f"… {len(one) - len(some):,} more"] if len(one) > len(some) else some
+    if ".expr" in type(one).__module__:
+        return clip(repr(one), 100)
+    if arguments := attribute(one, "_args"):  # of a schema that is one value
+        return _plain(arguments[0], depth + 1)
     own = _set(one)
-    if own:
+    if own or isinstance(one, dict):
         names = islice(own.items(), MAX_MEMBERS)
         return {str(name): _plain(each, depth + 1) for name, each in names if name != "data"}
     if type_name(one) in ("Parameter", "ParameterExpression", "GetAttrExpression"):
         return str(attribute(one, "name") or type_name(one))
-    text = repr(one) if "expr" in type(one).__module__ else type_name(one)
-    return clip(text, 100)
+    return type_name(one)

@@ -12,6 +12,7 @@ from kimi_magic.context.summaries.libraries.wording import (
     fitted_lines,
     hide_literals,
     listed,
+    phrase,
 )
 from kimi_magic.context.summaries.reprs import label
 from kimi_magic.context.summaries.tables import dtype_name
@@ -63,9 +64,10 @@ def _connection(cursor: Any, detail: Detail) -> Iterator[str]:
         key: [(row[3], row[4]) for row in rows]
         for key, rows in groupby(cursor.execute(_COLUMNS).fetchall(), lambda row: row[:3])
     }
-    yield f"duckdb connection to {listed(wheres)}, {count(len(tables), 'table or view')}".replace(
-        "table or views", "tables and views"
-    )
+    views = sum(table[4] for table in tables)
+    counts = [count(len(tables) - views, "table"), *([count(views, "view")] if views else [])]
+    # A cursor is a connection of its own; a registered frame is a temporary view.
+    yield f"duckdb connection to {phrase(listed(wheres), *counts)} (temporary ones are not seen)"
     several = len({table[:2] for table in tables}) > 1
     for database, schema, name, rows, is_view in tables[:MOST_TABLES]:
         path = f"{database}.{schema}.{name}" if several else name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from kimi_magic.context.summaries.libraries.wording import (
     fitted_lines,
     kinds,
     listed,
+    named,
     number,
     phrase,
     quoted,
@@ -27,7 +29,7 @@ from kimi_magic.core.text import count
 
 __all__ = ["describe"]
 
-COUNTED = 1_000_000  # nodes whose loops are counted, pairs whose parallel edges are
+COUNTED = 100_000  # nodes whose loops are counted, pairs whose parallel edges are
 SAMPLE = 1000
 SMALL = 50_000  # nodes and edges of a graph that is searched for components
 SHOWN_EDGES = 12
@@ -48,9 +50,9 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
     title = quoted(value.name) if detail.values == "rows" else ""
     lines = [
         phrase(
-            f"networkx {type_name(value)}{title and f' {title}'}",
+            f"{named(value, 'networkx')}{title and f' {title}'}",
             count(len(nodes), "node"),
-            f"{'' if exact else 'at least '}{count(edges, 'edge')}",
+            f"{'' if exact else 'about '}{count(edges, 'edge')}",
             "directed" if directed else "undirected",
             "parallel edges allowed" if multi else None,
             count(loops, "self-loop") if loops else None,
@@ -61,7 +63,7 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
         lines[0] += f"; {phrase(*_structure(value, detail, directed=directed))}"
     chosen = [nodes[at] for at in at_random(len(nodes), SAMPLE)]
     if nodes:
-        such = f", such as {listed(chosen, most=6, room=120)}" if detail.values == "rows" else ""
+        such = f", such as {listed(chosen, len(nodes), most=6, room=120)}" if detail.values == "rows" else ""
         lines.append(f"- nodes: {kinds(chosen)}{such}")
     of_nodes = [value.nodes[node] for node in chosen]
     of_edges = list(islice(_attributes_of_edges(adjacency, chosen, multi=multi), SAMPLE))
@@ -69,9 +71,10 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
     lines += _attributes("edge", of_edges, detail)
     if of_edges and not any("weight" in attributes for attributes in of_edges):
         lines[0] += ", no weights"
-    if value.graph and detail.values == "rows":
-        own = [f"{label(key)}={label(one)}" for key, one in islice(value.graph.items(), 8)]
-        lines.append(f"- graph attributes: {listed(own, len(value.graph))}")
+    own = {key: one for key, one in islice(value.graph.items(), 20) if key != "name"}
+    if own and detail.values == "rows":
+        said = [f"{label(key)}={label(one)}" for key, one in own.items()]
+        lines.append(f"- graph attributes: {listed(said)}")
     if edges and detail.values != "schema":
         incoming = value.pred if directed else None
         lines.append(_degrees(nodes, degrees, incoming, detail))
@@ -90,14 +93,15 @@ def _edges(
 ) -> tuple[int, int, bool]:
     """Count edges and self-loops, and return whether that is exact."""
     pairs = sum(degrees)
-    exact = len(degrees) <= COUNTED and not (multi and pairs > COUNTED)
+    exact = directed and not multi or max(len(degrees), pairs) <= 5 * COUNTED
     loops = 0
     if exact:
         if multi:
             pairs = sum(len(keys) for near in adjacency.values() for keys in near.values())
             loops = sum(len(near[node]) for node, near in adjacency.items() if node in near)
         else:
-            loops = sum(node in near for node, near in adjacency.items())
+            loops = sum(map(operator.contains, adjacency.values(), adjacency))
+    # Without the loops a graph's edges are still counted right where it has none.
     return (pairs if directed else (pairs + loops) // 2), loops, exact
 
 
@@ -166,7 +170,9 @@ def _spread(nodes: list[Any], degrees: list[int], detail: Detail) -> str:
     text = f"{low:,} to {high:,}, mean {number(sum(degrees) / len(degrees), 3)}"
     if lonely := degrees.count(0):
         text += f", {lonely:,} have none"
-    if detail.values == "rows":
+    if detail.values == "rows" and len(nodes) > COUNTED:
+        text += f"; most: {_name(nodes[degrees.index(high)])}"
+    elif detail.values == "rows":
         fullest = nlargest(FULLEST, range(len(nodes)), key=degrees.__getitem__)
         text += f"; most: {', '.join(f'{_name(nodes[at])} ({degrees[at]:,})' for at in fullest)}"
     return text

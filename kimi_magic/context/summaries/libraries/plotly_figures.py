@@ -29,8 +29,8 @@ MAX_BYTES = 8_000_000  # of values that are stored in base64
 # Data of all kinds of traces, in the order in which a reader wants them.
 DATA = (
     "x", "y", "z", "lat", "lon", "r", "theta", "a", "b", "c", "values", "labels", "parents",
-    "locations", "open", "high", "low", "close", "value", "header", "cells", "dimensions", "node",
-    "link",
+    "locations", "open", "high", "low", "close", "value", "header.values", "cells.values",
+    "node.label", "link.value", "dimensions",
 )  # fmt: skip
 STYLES = ("mode", "orientation", "histfunc", "nbinsx", "nbinsy", "stackgroup", "fill", "xaxis")
 LAYOUT = ("barmode", "hovermode", "width", "height")
@@ -71,7 +71,7 @@ def _settings(layout: Any) -> Iterator[str]:
 
 def _axes(layout: Any, detail: Detail) -> Iterator[str]:
     """Tell the titles, kinds and ranges of the axes that were set."""
-    names = [name for name in layout if name.startswith(("xaxis", "yaxis"))]
+    names = sorted(name for name in layout if name.startswith(("xaxis", "yaxis")))
     for name in names[:6]:
         axis = attribute(layout, name)
         title = quoted(attribute(axis, "title.text"))
@@ -83,7 +83,7 @@ def _axes(layout: Any, detail: Detail) -> Iterator[str]:
         if text:
             yield f"- {name.replace('axis', ' axis ').strip()}: {text}"
     scenes = [name for name in layout if name.startswith(("scene", "polar", "geo", "map"))]
-    if found := [name for name in scenes if attribute(layout, name) is not None][:4]:
+    if found := [name for name in scenes if layout[name].to_plotly_json()][:4]:
         yield f"- {', '.join(found)}"
 
 
@@ -109,9 +109,8 @@ def _trace(trace: Any, detail: Detail) -> str:
         if not size:
             parts.append(key)
             continue
-        # A tuple of lists is a table or a matrix.
         text = span(data, texts=shown) if detail.values != "schema" else ""
-        parts.append(f"{key} {size} {'value' if size == '1' else 'values'}{text and f' {text}'}")
+        parts.append(f"{key.partition('.')[0]} ({size}){text and f' {text}'}")
     return clip(", ".join(parts), 300)
 
 

@@ -12,6 +12,7 @@ from kimi_magic.context.summaries.libraries.wording import (
     attribute,
     fitted_lines,
     listed,
+    named,
     phrase,
     quoted,
     shape_of,
@@ -29,17 +30,17 @@ MAX_LAYERS = 10
 
 def describe(value: Any, limit: int, detail: Detail) -> str | None:
     """Describe a grid by its facets and then its figure, a plot by what it will draw."""
-    name = f"seaborn {type_name(value)}"
+    name = named(value, "seaborn")
     if type_name(value) == "Plot" and "_layers" in vars(value):
         return fitted_lines(list(_plot(value, f"seaborn.objects {type_name(value)}", detail)), limit)
     lines = [phrase(name, *_facets(value, detail))]
-    data = attribute(value, "data") if attribute(value, "data") is not None else None
+    data = attribute(value, "data")
     if (table := as_table(data) if data is not None else None) is not None:
         lines.append(f"data: {heading(table)}")
     figure = attribute(value, "figure")
     if detail.values == "rows" and figure is not None:
         room = min(limit, MAX_FIGURE)
-        lines += (describe_figure(figure) or "").splitlines()
+        lines += (describe_figure(figure, samples=False) or "").splitlines()
         return fitted_lines(lines, room)
     return fitted_lines(lines, limit)
 
@@ -49,7 +50,7 @@ def _facets(grid: Any, detail: Detail) -> Iterator[str]:
     if "ax_joint" in own:
         for side in ("x", "y"):
             if (name := attribute(own.get(side), "name")) is not None:
-                yield f"{side} {label(name)}"
+                yield f"{side}={label(name)}"
     axes = own.get("axes", own.get("_axes"))
     if axes is not None and "ax_joint" not in own:
         yield f"{shape_of(axes)} plots"
@@ -101,7 +102,7 @@ def _variables(found: Any, detail: Detail) -> str:
     said = []
     for role, by in list(found.items())[:MAX_LAYERS]:
         if isinstance(by, str):
-            said.append(f"{role} {label(by)}")
+            said.append(f"{role}={label(by)}")
         elif by is not None:
             said.append(f"{role} given as {type_name(by)} {shape_of(by)}".strip())
     return f": {', '.join(said)}" if said else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +28,7 @@ MAX_FORMULA = 300
 WORK = 100_000_000  # multiplications for the eigenvalues, about 50 ms
 DIAGNOSED = 500_000  # residuals
 SMALL_EIGENVALUE, LARGE_CONDITION = 1e-10, 1000  # where summary() warns
+_LONG = ("llf", "aic", "bic")  # whose differences count
 _PARTS = ("observed", "trend", "seasonal", "resid")
 
 _FIT = (
@@ -71,7 +73,7 @@ def describe(value: Any, limit: int, detail: Detail) -> str | None:
 
 
 def _model(model: Any, limit: int, detail: Detail) -> str:
-    lines = [phrase(f"statsmodels {type_name(model)} model, not a fit", *_kind(model, model))]
+    lines = [phrase(f"statsmodels {type_name(model)} model, without results", *_kind(model, model))]
     if formula := _formula(model, detail):
         lines.append(formula)
     names = attribute(model, "exog_names") or []
@@ -107,7 +109,9 @@ def _formula(model: Any, detail: Detail) -> str:
     formula = attribute(model, "formula")
     if not isinstance(formula, str):
         explained = attribute(model, "endog_names")
-        return f"of {clip(explained, 80)}" if isinstance(explained, str) else ""
+        # «y» is what statsmodels calls an array without a name.
+        of = isinstance(explained, str) and explained != "y"
+        return f"of {clip(explained, 80)}" if of else ""
     formula = " ".join(formula.split())
     return clip(formula if detail.values == "rows" else hide_literals(formula), MAX_FORMULA)
 
@@ -133,30 +137,35 @@ def _terms(names: list[str], detail: Detail) -> str:
 
 
 def _figures(value: Any) -> Iterator[str]:
-    if is_number(rows := attribute(value, "nobs")):
+    if _is_known(rows := attribute(value, "nobs")):
         yield f"n = {number(rows)}"
-    if is_number(freedom := attribute(value, "df_resid")):
-        yield f"{number(freedom)} degrees of freedom of the residuals"
-    has_r2 = is_number(attribute(value, "rsquared"))
+    if _is_known(freedom := attribute(value, "df_resid")):
+        yield f"{number(freedom)} degrees of freedom"
+    has_r2 = _is_known(attribute(value, "rsquared"))
     for name, words in _FIT:
         # Of least squares these say nothing beside R² and F.
         if has_r2 and name in ("scale", "deviance", "pearson_chi2", "sse"):
             continue
-        if is_number(figure := attribute(value, name)) and not (name == "scale" and figure == 1):
-            yield f"{words} {number(figure)}"
+        if _is_known(figure := attribute(value, name)) and not (name == "scale" and figure == 1):
+            digits = 3 if words.startswith("p of") else 6 if name in _LONG else 4
+            yield f"{words} {number(figure, digits)}"
     kind = attribute(value, "cov_type")
     if isinstance(kind, str) and kind:
         yield f"covariance {kind}"
 
 
+def _is_known(figure: Any) -> bool:
+    return is_number(figure) and math.isfinite(figure)
+
+
 def _coefficients(value: Any, model: Any, detail: Detail) -> Iterator[str]:
     params = attribute(value, "params")
     if isinstance(params, dict):
-        shown = [f"{name} {number(one)}" for name, one in params.items() if is_number(one)]
+        shown = [f"{name} {number(one)}" for name, one in params.items() if _is_known(one)]
         yield f"parameters: {listed(shown)}"
         return
     if getattr(params, "ndim", 1) != 1:
-        yield f"coefficients of shape {tuple(params.shape)}: {listed(_names(value, model))}"
+        yield from _matrix(params, _names(value, model), detail)
         return
     if params is None:
         return
@@ -168,14 +177,24 @@ def _coefficients(value: Any, model: Any, detail: Detail) -> Iterator[str]:
     statistic = "t" if attribute(value, "use_t") else "z"
     yield f"coefficients, with standard errors and p of {statistic}:"
     rows = list(zip(names, *columns, strict=False))
-    hidden = set()
     for name, estimate, error, p in rows[:MOST_COEFFICIENTS]:
         if detail.values != "rows":
             name = hide_literals(name)
-        hidden.add(name)
         about = phrase(_known("se", error), _known("p", p))
         yield f"- {clip(name, 60)}: {number(estimate)}{f' ({about})' if about else ''}"
     if (left := len(rows) - MOST_COEFFICIENTS) > 0:
+        yield f"- … {left:,} more"
+
+
+def _matrix(params: Any, names: list[str], detail: Detail) -> Iterator[str]:
+    """Describe coefficients of several equations, those of one term in a line."""
+    rows, equations = params.shape
+    yield f"coefficients of {count(equations, 'equation')}, by term:"
+    values = params.to_numpy() if hasattr(params, "to_numpy") else params
+    for name, row in list(zip(names, values.tolist(), strict=False))[:MOST_COEFFICIENTS]:
+        name = name if detail.values == "rows" else hide_literals(name)
+        yield f"- {clip(name, 60)}: {listed(map(number, row), equations, most=8)}"
+    if (left := rows - MOST_COEFFICIENTS) > 0:
         yield f"- … {left:,} more"
 
 
@@ -195,7 +214,7 @@ def _notes(value: Any, model: Any) -> Iterator[str]:
         converged = retvals.get("converged") if isinstance(retvals, dict) else None
     if converged is not None and not converged:
         yield "warning: the fit did not converge"
-    if not is_number(attribute(value, "rsquared")):
+    if not _is_known(attribute(value, "rsquared")):
         return
     residuals = attribute(value, "wresid")
     if residuals is not None and 7 < len(residuals) <= DIAGNOSED:
@@ -227,7 +246,7 @@ def _notes(value: Any, model: Any) -> Iterator[str]:
 
 
 def _decomposed(value: Any, detail: Detail) -> str:
-    lines = [f"statsmodels DecomposeResult of {attribute(value, 'nobs', ('?',))[0]:,} values"]
+    lines = [f"statsmodels DecomposeResult of {len(value.observed):,} values"]
     for name in _PARTS:
         part = attribute(value, name)
         if part is not None:

@@ -11,7 +11,6 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any
 
-from kimi_magic.context.summaries.arrays import distribution
 from kimi_magic.context.summaries.reprs import bounded_repr, label
 from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import clip
@@ -25,6 +24,7 @@ __all__ = [
     "is_number",
     "kinds",
     "listed",
+    "named",
     "number",
     "phrase",
     "quoted",
@@ -36,8 +36,10 @@ MOST = 1600  # characters of a summary that shows no rows of data
 MAX_TITLE = 100
 MAX_VALUE = 80
 SEED = 0
+EXACT, SAMPLED = 5_000_000, 100_000
 
 _LITERAL = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
+_MIDNIGHT = re.compile(r"T00:00:00(\.0+)?$|\.0+$")
 _LEVEL = re.compile(r"\[(T\.|S\.|H\.|D\.)?[^\[\]]*\]")
 
 
@@ -47,6 +49,16 @@ def attribute(value: object, path: str, default: Any = None) -> Any:
         return attrgetter(path)(value)
     except USER_ERRORS:
         return default
+
+
+def named(value: object, library: str) -> str:
+    """Name a value by its class, one of a user's class by the library's class as well."""
+    bases = type(value).__mro__
+    own = type_name(value)
+    if bases[0].__module__.lstrip("_").partition(".")[0] == library:
+        return f"{library} {own}"
+    of = [kind for kind in bases if kind.__module__.lstrip("_").partition(".")[0] == library]
+    return f"{own}, a {library} {of[0].__name__}" if of else own
 
 
 def listed(
@@ -69,7 +81,7 @@ def listed(
 
 def fitted_lines(lines: Sequence[str], limit: int, most: int = MOST) -> str:
     """Join as many lines as fit into a summary."""
-    room = min(limit, most) - len("- … 1,000 more lines")
+    room = min(limit, most) - len("\n… 1,000 more lines")
     kept: list[str] = []
     for line in lines:
         room -= len(line) + 1
@@ -94,7 +106,7 @@ def is_number(value: object) -> bool:
     """Return True for a number of Python or numpy, not for a truth value."""
     kind = type(value)
     numpy_number = getattr(sys.modules.get("numpy"), "number", ())
-    return kind is not bool and issubclass(kind, int | float) or issubclass(kind, numpy_number)
+    return (kind is not bool and issubclass(kind, int | float)) or issubclass(kind, numpy_number)
 
 
 def phrase(*parts: str | None) -> str:
@@ -130,33 +142,43 @@ def at_random(total: int, wanted: int) -> Sequence[int]:
     return sorted(random.Random(SEED).sample(range(total), wanted))  # noqa: S311 - no secret
 
 
-def span(values: Any, *, texts: bool = True, most: int = 100_000) -> str:
+def span(values: Any, *, texts: bool = True, mean: bool = False) -> str:
     """Describe the range of a column of data; of a long one a sample is read.
 
-    Without ``texts`` no value of a text is told.
+    Without ``texts`` no value of a text is told. With ``mean`` that of numbers is told as well.
     """
     numpy: Any = sys.modules.get("numpy")
     if numpy is not None and hasattr(type(values), "__array__"):
         array = numpy.asarray(values).reshape(-1)
+        total = len(array)
+        most = EXACT if array.dtype.kind in "biufmM" else SAMPLED
+        if len(array) > most:
+            array = array[numpy.random.default_rng(SEED).integers(0, len(array), most)]
     elif isinstance(values, list | tuple | range):
-        array = values
+        total, most = len(values), SAMPLED
+        array = [values[at] for at in at_random(len(values), most)]
     else:
         return ""
-    sampled = len(array) > most
-    if sampled:
-        positions = list(at_random(len(array), most))
-        array = array[positions] if hasattr(array, "dtype") else [array[at] for at in positions]
     text = _range_of(array, numpy, texts=texts)
-    return f"{text} (of {most:,} at random)" if sampled and text else text
+    if mean and text and attribute(array, "dtype.kind") in ("i", "u", "f"):
+        known = array[numpy.isfinite(array)]
+        text += f", mean {number(known.mean(dtype=float))}" if len(known) > 1 else ""
+    return f"{text} (of {most:,} at random)" if total > most and text else text
 
 
 def _range_of(array: Any, numpy: Any, *, texts: bool) -> str:
-    if hasattr(array, "dtype") and array.dtype.kind in "biufmM":
-        return distribution(array, numpy)
-    known = [item for item in array if item is not None and item == item]  # noqa: PLR0124 - NaN
+    if hasattr(array, "dtype") and array.dtype.kind == "b":
+        return f"{100 * array.mean():.3g} % true" if len(array) else ""
+    if hasattr(array, "dtype") and array.dtype.kind in "iufmM":
+        lost = numpy.isnat(array) if array.dtype.kind in "mM" else ~numpy.isfinite(array)
+        known = array[~lost]
+        missing = len(array) - len(known)
+        text = _ends(known.min(), known.max()) if len(known) else ""
+        return phrase(text, f"{missing:,} not finite" if missing else None)
+    items = array.tolist() if hasattr(array, "tolist") else array
+    known = [item for item in items if item is not None and item == item]  # noqa: PLR0124 - NaN
     if known and all(map(is_number, known)):
-        low, high = min(known), max(known)
-        return f"from {number(low)} to {number(high)}" if low != high else f"always {number(low)}"
+        return _ends(min(known), max(known))
     if not known or not texts:
         return ""
     try:
@@ -164,6 +186,19 @@ def _range_of(array: Any, numpy: Any, *, texts: bool) -> str:
     except TypeError:  # values without a hash
         return f"of {kinds(known)}"
     return listed(distinct, most=6, room=150)
+
+
+def _ends(low: Any, high: Any) -> str:
+    if low == high:
+        return f"always {_end(low)}"
+    return f"from {_end(low)} to {_end(high)}"
+
+
+def _end(value: Any) -> str:
+    if is_number(value) and attribute(value, "dtype.kind", "f") not in ("m", "M"):
+        return number(value)
+    text = str(value)
+    return _MIDNIGHT.sub("", text)
 
 
 def hide_literals(text: str) -> str:
