@@ -49,7 +49,7 @@ SAID_OF_COLUMNS = """\
 - note (object): 119 missing, always a remark
 - shop (category): 2 distinct: a 50 %, b 50 %
 - version (int64): always 2
-- parts (object): of list
+- parts (object): lists of 1 item (int)
 """
 
 

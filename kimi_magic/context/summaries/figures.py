@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kimi_magic.context.summaries.arrays import distribution
-from kimi_magic.context.summaries.tables import cell
+from kimi_magic.context.summaries.tables import cell, positions_at_random
 from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import clip, count
 
@@ -69,8 +68,9 @@ def _axis(axes: Any, side: str) -> str:
 
 def _drawn(axes: Any, *, samples: bool) -> Iterator[str]:
     for line in axes.get_lines():
-        if len(x := line.get_xdata()):  # a line without points is there for the legend
-            yield f"line{_label(line)}: {_points(x, line.get_ydata(), samples=samples)}"
+        x, label = line.get_xdata(), _label(line)
+        if len(x) or not label:  # a line without points is there for the legend
+            yield f"line{label}: {_points(x, line.get_ydata(), samples=samples)}"
     in_containers: set[int] = set()
     for container in axes.containers:
         if bars := list(getattr(container, "patches", None) or ()):
@@ -115,24 +115,20 @@ def _cells(image: Any) -> str:
     array = image.get_array()
     if array is None or not array.size:
         return ""
-    shape = " × ".join(map(str, array.shape))
     low, high = image.get_clim()
     span = _span(array.ravel())
-    colours = "" if low is None or high is None else f", colours from {_figure(low)} to {_figure(high)}"
-    same = colours.removeprefix(", colours ") in span
-    return f" of {shape} values, {span}{'' if same else colours}"
-
-
-def _figure(value: Any) -> str:
-    return f"{float(value):.6g}"
+    text = f" of shape {array.shape}, {span}"
+    if low is None or high is None:
+        return text
+    ends = f"from {float(low):.6g} to {float(high):.6g}"
+    return text if ends in span else f"{text}, colours {ends}"
 
 
 def _points(x: Sequence[Any], y: Sequence[Any], *, samples: bool) -> str:
     """Describe points by their number, their range, and some of them."""
-    places: Sequence[int] = range(len(x))
+    places: Iterable[int] = range(len(x))
     if len(x) > FEW:
-        # Every so many would show one phase of what is periodic.
-        places = sorted(random.Random(0).sample(places, POINTS))  # noqa: S311 - no secret
+        places = positions_at_random(0, len(x), POINTS)
     shown = ", ".join(f"({_plain(x[at])}, {_plain(y[at])})" for at in places)
     if len(x) <= FEW and samples:
         return shown

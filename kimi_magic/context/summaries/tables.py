@@ -5,23 +5,19 @@ Of a large table a sample is read, and the figures say so.
 
 from __future__ import annotations
 
-import json
-import math
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date, time, timedelta
-from decimal import Decimal
 from itertools import accumulate
 from typing import Any
 
+from kimi_magic.context.summaries.column_figures import MAX_CELL, cell, figures_of, quoted
 from kimi_magic.context.summaries.detail import ROWS, Detail, Summary
 from kimi_magic.context.summaries.personal import SAMPLE, kind_of
-from kimi_magic.context.summaries.reprs import bounded_repr, label
-from kimi_magic.context.walker import type_name
+from kimi_magic.context.summaries.reprs import label
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
 
@@ -33,6 +29,7 @@ __all__ = [
     "describe_table",
     "dtype_name",
     "heading",
+    "positions_at_random",
     "table_summary",
 ]
 
@@ -41,9 +38,7 @@ SAMPLED_CELLS = 100_000
 LEAST_SAMPLE, LARGEST_SAMPLE = 1000, 20_000
 SHOWN_COLUMNS = 30
 FEWEST = 5  # rows below which figures would be as good as the values
-MAX_CELL = 60
 MAX_DTYPE = 40
-MAX_FIGURES = 200
 NARROW = 800  # characters; below, there is no room for figures
 FEW = 5
 MANY = 60
@@ -83,6 +78,11 @@ class Table:
     single: bool = False  # a column on its own
     name: str = ""  # of a column on its own, which is a value where it is a row of a frame
     labels_of: str = ""  # the name of what the columns' labels are values of, as in a pivot table
+    facts: tuple[str, ...] = ()  # further lines of names, types and counts
+    # Counts what is missing in all rows of the first so many columns; None where that takes long.
+    missing: Callable[[int], Sequence[int | None]] | None = None
+    # Adds to the figures of a column by its number; texts are quoted only with True.
+    remark: Callable[[int, bool], str] | None = None
 
 
 def describe_table(table: Table, limit: int) -> str:
@@ -97,7 +97,7 @@ def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
     if not values:
         table = _without_values(table, labels=hides_labels)
     names = [f"index: {table.index}"] if table.index else []
-    lines = [heading(table), *(table.notes if values else names)]
+    lines = [heading(table), *(table.notes if values else names), *table.facts]
     if hides_labels:
         of = f" of {table.labels_of}" if table.labels_of else ""
         lines.append(f"the labels of the columns are values{of} and not shown")
@@ -129,7 +129,7 @@ def _personal(table: Table) -> tuple[tuple[str, str], ...]:
         return ()
     found = []
     with suppress(*USER_ERRORS):
-        rows = table.take(_at_random(0, table.rows, SAMPLE), width)
+        rows = table.take(positions_at_random(0, table.rows, SAMPLE), width)
         named = [*_index_levels(table, rows.labels)]
         named += zip([name for name, _ in table.columns], rows.columns, strict=False)
         for name, values in named:
@@ -221,16 +221,20 @@ def _columns_with_figures(table: Table, room: int, hidden: Container[str] | None
     width = min(len(table.columns), max(room // 40, 1))
     wanted = min(max(SAMPLED_CELLS // width, LEAST_SAMPLE), LARGEST_SAMPLE)
     sampled = wanted < table.rows
-    rows = table.take(_at_random(0, table.rows, wanted), width)
+    rows = table.take(positions_at_random(0, table.rows, wanted), width)
     title = "figures" if table.single else "columns, with figures"
     if sampled:
         title += f" from {wanted:,} of {table.rows:,} rows, taken at random"
     lines = [f"{title}:"]
     room -= len(lines[0])
-    for (name, dtype), values in zip(table.columns, rows.columns, strict=False):
-        quotes = hidden is None
+    missing = table.missing(width) if sampled and table.missing else ()
+    quotes = hidden is None
+    for at, ((name, dtype), values) in enumerate(zip(table.columns, rows.columns, strict=False)):
         counts = hidden is not None and clip(label(name), MAX_CELL) in hidden
-        figures = _figures(values, sampled=sampled, quotes=quotes, counts=counts)
+        lost = missing[at] if at < len(missing) else None
+        figures = figures_of(values, sampled=sampled, missing=lost, quotes=quotes, counts=counts)
+        if table.remark and (more := table.remark(at, quotes)):
+            figures = ", ".join(filter(None, [figures, more]))
         lines.append(
             figures if table.single else f"- {label(name)} ({dtype_name(dtype)}): {figures}"
         )
@@ -244,7 +248,7 @@ def _columns_with_figures(table: Table, room: int, hidden: Container[str] | None
     return "\n".join(lines)
 
 
-def _at_random(start: int, end: int, wanted: int) -> list[int]:
+def positions_at_random(start: int, end: int, wanted: int) -> list[int]:
     """Sample positions in ascending order, the same in each run."""
     everything = range(start, end)
     if len(everything) <= wanted:
@@ -252,95 +256,11 @@ def _at_random(start: int, end: int, wanted: int) -> list[int]:
     return sorted(random.Random(SEED).sample(everything, wanted))  # noqa: S311 - no secret
 
 
-def _figures(
-    values: Sequence[Any], *, sampled: bool, quotes: bool = True, counts: bool = False
-) -> str:
-    """Describe values by their figures; texts are quoted among them with ``quotes``.
-
-    With ``counts`` the figures are counts alone.
-    """
-    known = [value for value in values if not _is_missing(value)]
-    figures = []
-    if missing := len(values) - len(known):
-        part = f"{100 * missing / len(values):.1f} %" if sampled else f"{missing:,}"
-        figures.append(f"{part} missing")
-    with suppress(*USER_ERRORS):  # a value's own hash may fail, and a number may be too large
-        if known and counts:
-            figures += [_distinct(known)]
-        else:
-            figures += _figures_of_kind(known, quotes=quotes) if known else []
-    return clip(", ".join(figures), MAX_FIGURES)
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _distinct(known: list[Any]) -> str:
-    distinct = len(set(known))
-    return "all distinct" if distinct == len(known) else f"{distinct:,} distinct"
-
-
-def _figures_of_kind(known: list[Any], *, quotes: bool) -> list[str]:
-    kinds = set(map(type, known))
-    if kinds == {bool}:
-        return [f"{100 * sum(known) / len(known):.3g} % true"]
-    if all(issubclass(kind, int | float | Decimal) for kind in kinds) and bool not in kinds:
-        few = quotes and kinds == {int} and len(set(known)) <= FEW
-        return _shares(known) if few else _quantities(known)
-    if all(issubclass(kind, date | time | timedelta) for kind in kinds):
-        return [f"{cell(min(known))} to {cell(max(known))}"]
-    try:
-        return _shares(known) if quotes else [_distinct(known)]
-    except TypeError:  # values without a hash, such as lists
-        return [f"of {' | '.join(sorted({type_name(value) for value in known}))}"]
-
-
-def _quantities(known: Sequence[Any]) -> list[str]:
-    numbers = sorted(float(number) for number in known)
-    finite = [number for number in numbers if math.isfinite(number)]
-    parts = [f"{len(numbers) - len(finite):,} infinite"] if len(finite) < len(numbers) else []
-    if not finite:
-        return parts
-    if finite[0] == finite[-1]:
-        return [*parts, f"always {_number(finite[0])}"]
-    last = len(finite) - 1
-    quartiles = " / ".join(_number(finite[last * quarter // 4]) for quarter in (1, 2, 3))
-    parts += [f"{_number(finite[0])} to {_number(finite[-1])}", f"quartiles {quartiles}"]
-    with suppress(OverflowError):
-        mean = math.fsum(finite) / len(finite)
-        squares = math.fsum((number - mean) * (number - mean) for number in finite)
-        parts += [f"mean {mean:.4g}", f"std {math.sqrt(squares / last):.4g}"]
-    return parts
-
-
-def _number(number: float) -> str:
-    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:.5g}"
-
-
-def _shares(known: list[Any]) -> list[str]:
-    """List the most frequent values with their shares."""
-    counted = Counter(known)
-    if len(counted) == 1:
-        return [f"always {cell(known[0])}"]
-    parts = ["all distinct"]
-    if len(counted) < len(known):
-        shares = (
-            f"{cell(value)} {100 * times / len(known):.3g} %"
-            for value, times in counted.most_common(FEW if len(counted) <= FEW else 3)
-        )
-        parts = [f"{len(counted):,} distinct: {', '.join(shares)}"]
-    if all(type(value) is str for value in known):
-        length = sum(map(len, known)) / len(known)
-        parts += [f"{length:.0f} characters on average"] if length > MAX_CELL / 2 else []
-    return parts
-
-
 def _some_rows(table: Table, room: int, most: int) -> tuple[list[str], int]:
     """Write the first rows, and a sample of the others; return how many there are as well."""
     head = table.rows if table.rows <= most else (most + 1) // 2
     first = list(range(head))
-    others = _at_random(head, table.rows, most - head) if head < table.rows else []
+    others = positions_at_random(head, table.rows, most - head) if head < table.rows else []
     rows = table.take(first + others, min(len(table.columns), SHOWN_COLUMNS))
     width = len(rows.columns)
     while width > 1 and sum(map(len, list(_lines(table, rows, width))[:3])) > room - 30:
@@ -366,30 +286,10 @@ def _lines(table: Table, rows: Rows, width: int) -> Iterator[str]:
     """Write rows as comma-separated values, after a line with the names."""
     more = ["…"] if width < len(table.columns) else []
     if not table.single or table.index:
-        names = [_quoted(label(name)) for name, _ in table.columns[:width]]
-        yield ",".join([_quoted(table.index), *names, *more])
+        names = [quoted(label(name)) for name, _ in table.columns[:width]]
+        yield ",".join([quoted(table.index), *names, *more])
     else:
         yield ""
     for number, name in enumerate(rows.labels):
         cells = [cell(column[number]) for column in rows.columns[:width]]
         yield ",".join([cell(name), *cells, *more])
-
-
-def cell(value: object) -> str:
-    """Write a value of a row; a missing one is empty."""
-    if _is_missing(value):
-        return ""
-    if type(value) is str:
-        return _quoted(clip(value, MAX_CELL)) or '""'
-    if type(value) is float:
-        return f"{value:.6g}"
-    if isinstance(value, date | time | timedelta | Decimal):
-        return str(value).removesuffix(" 00:00:00")
-    return _quoted(bounded_repr(value, MAX_CELL))
-
-
-def _quoted(text: str) -> str:
-    """Quote a text that would break the line or count as several cells."""
-    if any(character in text for character in ',"\n\r'):
-        return json.dumps(text, ensure_ascii=False)
-    return text
