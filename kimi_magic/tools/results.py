@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-import site
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,7 +14,6 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from functools import cache
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -38,6 +35,7 @@ from kimi_magic.context.walker import (
 )
 from kimi_magic.core import interrupts, time_limit
 from kimi_magic.core.frontend import running_shell
+from kimi_magic.core.installed import library_paths
 from kimi_magic.core.messages import Output
 from kimi_magic.core.text import clip, cut
 from kimi_magic.core.time_limit import USER_ERRORS
@@ -357,14 +355,8 @@ def _message(error: BaseException, limit: int) -> str:
 
 def _place(frames: list[traceback.FrameSummary]) -> str:
     """Name the innermost line that is not a library's, or else the outermost line."""
-    own = [frame for frame in frames if not frame.filename.startswith(_libraries())]
+    own = [frame for frame in frames if not frame.filename.startswith(library_paths())]
     for frame in own[-1:] or frames[:1]:
         code = f": {frame.line.strip()}" if frame.line else ""
         return f"in {frame.name}, line {frame.lineno}{cut(code, 300)}"
     return ""
-
-
-@cache
-def _libraries() -> tuple[str, ...]:
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return ("<frozen ", *filter(None, paths | {site.getusersitepackages()}))

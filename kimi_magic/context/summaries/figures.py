@@ -79,6 +79,16 @@ def _drawn(axes: Any, *, samples: bool) -> Iterator[str]:
             sizes = [bar.get_width() if across else bar.get_height() for bar in bars]
             shown = ", ".join(map(_plain, sizes)) if len(sizes) <= FEW else _span(sizes)
             yield f"{count(len(bars), 'bar')}{_label(container)}: {shown}"
+    yield from _collections(axes, samples=samples)
+    for image in axes.get_images():
+        yield f"image{_label(image)}{_cells(image)}"
+    for patch in axes.patches:
+        if id(patch) not in in_containers:
+            yield f"{type_name(patch)}{_label(patch)}"
+    yield from _texts(axes)
+
+
+def _collections(axes: Any, *, samples: bool) -> Iterator[str]:
     for collection in axes.collections:
         if type_name(collection) == "QuadMesh":
             yield f"heatmap{_label(collection)}{_cells(collection)}"
@@ -89,11 +99,9 @@ def _drawn(axes: Any, *, samples: bool) -> Iterator[str]:
         if len(offsets) > 1:
             points = f": {_points(offsets[:, 0], offsets[:, 1], samples=samples)}"
         yield f"{kind}{_label(collection)}{points}"
-    for image in axes.get_images():
-        yield f"image{_label(image)}{_cells(image)}"
-    for patch in axes.patches:
-        if id(patch) not in in_containers:
-            yield f"{type_name(patch)}{_label(patch)}"
+
+
+def _texts(axes: Any) -> Iterator[str]:
     written = [text.get_text() for text in axes.texts]
     written = [text for text in written if text]
     if len(written) > MAX_TEXTS and all(map(_is_figure, written)):

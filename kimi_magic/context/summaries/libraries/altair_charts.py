@@ -1,4 +1,4 @@
-"""Describe charts of Altair: marks, encodings, transforms and how they are composed, without data."""
+"""Describe charts of Altair: marks, encodings, transforms, composition; never the data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def describe(value: Any, limit: int, detail: Detail) -> str | None:
 
 def _chart(chart: Any, name: str, detail: Detail, data: list[object], depth: int) -> Iterator[str]:
     indent = "  " * depth
-    yield f"{indent}{phrase(name, *_heading(chart, detail))}"
+    yield f"{indent}{phrase(name, *_heading(chart))}"
     own = _set(chart).get("data")
     if own is not None and not any(own is one for one in data):
         data.append(own)
@@ -63,18 +63,31 @@ def _chart(chart: Any, name: str, detail: Detail, data: list[object], depth: int
         charts = parts.get(part)
         if isinstance(charts, list):
             word = "layer" if part == "layer" else "chart"
-            before: list[str] = []
-            for at, one in enumerate(charts[:MOST_CHARTS], 1):
-                first, *rest = _chart(one, f"{word} {at}", detail, data, depth + 1)
-                yield f"{first}: as the one before" if rest and rest == before else first
-                yield from () if rest == before else rest
-                before = rest
+            yield from _members(charts[:MOST_CHARTS], word, detail, data, depth + 1)
             if left := charts[MOST_CHARTS:]:
                 marks = Counter(_mark(one) or type_name(one) for one in left)
                 of = ", ".join(f"{n:,} {mark}" for mark, n in marks.most_common(4))
                 yield f"{indent}  … {count(len(left), f'more {word}')}: {of}"
     if (spec := parts.get("spec")) is not None:
         yield from _chart(spec, "each", detail, data, depth + 1)
+
+
+def _members(
+    charts: list[Any], word: str, detail: Detail, data: list[object], depth: int
+) -> Iterator[str]:
+    """Describe charts that are composed, those alike once."""
+    described = [list(_chart(one, "", detail, data, depth)) for one in charts]
+    at = 0
+    while at < len(charts):
+        end = at + 1
+        while end < len(charts) and described[end] == described[at] != []:
+            end += 1
+        first, *rest = described[at]
+        numbers = f"{word} {at + 1}" if end == at + 1 else f"{word}s {at + 1} to {end}, alike"
+        indent = "  " * depth
+        yield f"{indent}{phrase(numbers, first.strip())}"
+        yield from rest
+        at = end
 
 
 def _set(schema: Any) -> dict[str, Any]:
@@ -85,7 +98,7 @@ def _set(schema: Any) -> dict[str, Any]:
     return {key: one for key, one in own.items() if type_name(one) != "UndefinedType"}
 
 
-def _heading(chart: Any, detail: Detail) -> Iterator[str]:
+def _heading(chart: Any) -> Iterator[str]:
     parts = _set(chart)
     for part, noun in PARTS.items():
         if isinstance(charts := parts.get(part), list):
@@ -174,21 +187,17 @@ def _data(data: Any, detail: Detail) -> str:
     table = as_table(data)
     if table is not None:
         return heading(table)
-    if isinstance(data, str):
-        return f"at {_url(data)}" if detail.values == "rows" else "at a URL"
     own = _set(data)
-    if (url := own.get("url")) is not None:
+    url = data if isinstance(data, str) else own.get("url")
+    if url is not None:
         return f"at {_url(str(url))}" if detail.values == "rows" else "at a URL"
     values = own.get("values")
     if isinstance(values, list):
         fields = list(values[0]) if values and isinstance(values[0], dict) else []
         text = count(len(values), "inline row")
         return f"{text} with {listed(fields)}" if fields else f"{text} of {kinds(values[:100])}"
-    if isinstance(values, str | dict):
-        return "inline values"
-    if isinstance(name := own.get("name"), str):
-        return f"named {name}"
-    return type_name(data)
+    name = own.get("name")
+    return f"named {name}" if isinstance(name, str) else type_name(data)
 
 
 def _url(url: str) -> str:
@@ -207,11 +216,15 @@ def _plain(one: Any, depth: int) -> Any:
         return clip(one, 100) if isinstance(one, str) else one
     if depth > MAX_DEPTH:
         return "…"
+    if ".expr" in type(one).__module__:
+        return clip(repr(one), 100)
     if isinstance(one, list | tuple):
         some = [_plain(each, depth + 1) for each in one[:MAX_MEMBERS]]
         return [*some, f"… {len(one) - len(some):,} more"] if len(one) > len(some) else some
-    if ".expr" in type(one).__module__:
-        return clip(repr(one), 100)
+    return _plain_schema(one, depth)
+
+
+def _plain_schema(one: Any, depth: int) -> Any:
     if arguments := attribute(one, "_args"):  # of a schema that is one value
         return _plain(arguments[0], depth + 1)
     own = _set(one)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +39,7 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
         if kind.__module__.startswith(("xgboost", "lightgbm")):
             library = kind.__module__.partition(".")[0]
             break
-    if hasattr(type(value), "get_params"):
+    if hasattr(type(value), "get_params") and hasattr(type(value), "fit"):
         return fitted_lines(list(_estimator(value, library, detail)), limit)
     if type_name(value) == "Booster":
         return fitted_lines(list(_booster(value, library, detail)), limit)
@@ -45,8 +47,7 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
 
 
 def _estimator(value: Any, library: str, detail: Detail) -> Iterator[str]:
-    # Both take any further parameter and give None for what the library itself decides.
-    parameters = [text for text in changed_parameters(value, detail) if not text.endswith("=None")]
+    parameters = list(changed_parameters(value, detail))
     call = clip(f"{type_name(value)}({', '.join(parameters)})", MAX_CALL)
     booster = attribute(value, "booster_") or _of_xgboost(value)
     if booster is None:
@@ -114,7 +115,9 @@ def _booster(value: Any, library: str, detail: Detail) -> Iterator[str]:
         f"objective {found}" if (found := _objective(value)) else None,
     )
     params = attribute(value, "params")
-    if isinstance(params, dict) and params:
+    if isinstance(params, dict):
+        params = {name: one for name, one in params.items() if not _is_default(library, name, one)}
+    if params:
         shown = detail.values == "rows"
         said = [f"{key}={bounded_repr(one, 40)}" if shown else key for key, one in params.items()]
         yield f"parameters: {listed(said)}"
@@ -129,6 +132,17 @@ def _booster(value: Any, library: str, detail: Detail) -> Iterator[str]:
             yield from _importances(list(weights), list(weights.values()), "gain")
     elif (ask := attribute(value, "feature_importance")) is not None and isinstance(names, list):
         yield from _importances(names, ask(), "splits")
+
+
+def _is_default(library: str, name: str, given: Any) -> bool:
+    """Return True for what the estimators of LightGBM pass to their booster anyway."""
+    model = attribute(sys.modules.get(library), "LGBMModel")
+    if name in ("verbose", "verbosity", "num_threads") or given is None:
+        return True
+    if model is None:
+        return False
+    known = inspect.signature(model.__init__).parameters.get(name)
+    return known is not None and bool(known.default == given)
 
 
 def _objective(value: Any) -> str:
@@ -156,6 +170,5 @@ def _data(value: Any, library: str) -> str:
     if attribute(value, "_handle") is None:
         data = attribute(value, "data")
         return f"{name}, not built yet, of {type_name(data)} {shape_of(data)}".rstrip()
-    return (
-        f"{name}, {count(int(value.num_data()), 'row')} × {count(int(value.num_feature()), 'feature')}"
-    )
+    rows, features = int(value.num_data()), int(value.num_feature())
+    return f"{name}, {count(rows, 'row')} × {count(features, 'feature')}"

@@ -43,25 +43,25 @@ def describe(value: Any, limit: int, detail: Detail) -> str | None:
     return fitted_lines(lines, limit)
 
 
-def _names(group: Any) -> list[str]:
-    if len(group) <= MANY:
-        return list(islice(group, MOST_MEMBERS))
-    names = (group.id.get_objname_by_idx(at) for at in range(MOST_MEMBERS))
+def _names(parent: Any) -> list[str]:
+    if len(parent) <= MANY:
+        return list(islice(parent, MOST_MEMBERS))
+    names = (parent.id.get_objname_by_idx(at) for at in range(MOST_MEMBERS))
     return [name.decode("utf-8", "replace") for name in names]
 
 
-def _members(group: Any, detail: Detail, depth: int) -> Iterator[str]:
+def _members(parent: Any, detail: Detail, depth: int) -> Iterator[str]:
     indent = "  " * depth
-    names = _names(group)
+    names = _names(parent)
     for name in names:
         # Another file's members would be opened with it.
-        link = group.get(name, getlink=True)
+        link = parent.get(name, getlink=True)
         if type_name(link) != "HardLink":
             path = attribute(link, "path", "") if detail.values == "rows" else ""
             yield f"{indent}- {label(name)}: {type_name(link)} {clip(str(path), 80)}".rstrip()
             continue
         try:
-            member = group[name]
+            member = parent[name]
         except USER_ERRORS as error:
             yield f"{indent}- {label(name)}: cannot be read ({type_name(error)})"
             continue
@@ -76,7 +76,7 @@ def _members(group: Any, detail: Detail, depth: int) -> Iterator[str]:
                 yield f"{indent}  … {count(len(member), 'member')}"
         else:
             yield f"{indent}- {label(name)}: {type_name(member)}"
-    if (left := len(group) - len(names)) > 0:
+    if (left := len(parent) - len(names)) > 0:
         yield f"{indent}- … {left:,} more"
 
 

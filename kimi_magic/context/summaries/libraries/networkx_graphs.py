@@ -60,10 +60,14 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
     ]
     small = len(nodes) + edges <= SMALL
     if nodes and small:
-        lines[0] += f"; {phrase(*_structure(value, detail, directed=directed))}"
+        lines[0] += f"; {phrase(*_structure(value, directed=directed))}"
     chosen = [nodes[at] for at in at_random(len(nodes), SAMPLE)]
     if nodes:
-        such = f", such as {listed(chosen, len(nodes), most=6, room=120)}" if detail.values == "rows" else ""
+        such = (
+            f", such as {listed(chosen, len(nodes), most=6, room=120)}"
+            if detail.values == "rows"
+            else ""
+        )
         lines.append(f"- nodes: {kinds(chosen)}{such}")
     of_nodes = [value.nodes[node] for node in chosen]
     of_edges = list(islice(_attributes_of_edges(adjacency, chosen, multi=multi), SAMPLE))
@@ -93,7 +97,7 @@ def _edges(
 ) -> tuple[int, int, bool]:
     """Count edges and self-loops, and return whether that is exact."""
     pairs = sum(degrees)
-    exact = directed and not multi or max(len(degrees), pairs) <= 5 * COUNTED
+    exact = (directed and not multi) or max(len(degrees), pairs) <= 5 * COUNTED
     loops = 0
     if exact:
         if multi:
@@ -105,7 +109,7 @@ def _edges(
     return (pairs if directed else (pairs + loops) // 2), loops, exact
 
 
-def _structure(graph: Any, detail: Detail, *, directed: bool) -> Iterator[str]:
+def _structure(graph: Any, *, directed: bool) -> Iterator[str]:
     networkx: Any = sys.modules["networkx"]
     find = networkx.weakly_connected_components if directed else networkx.connected_components
     sizes = sorted(map(len, find(graph)), reverse=True)

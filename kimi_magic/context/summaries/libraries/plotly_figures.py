@@ -51,8 +51,7 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
         *_settings(layout),
     )
     lines = [heading, *_axes(layout, detail)]
-    for trace in traces[:MOST_TRACES]:
-        lines.append(f"- {_trace(trace, detail)}")
+    lines += [f"- {_trace(trace, detail)}" for trace in traces[:MOST_TRACES]]
     if (left := len(traces) - MOST_TRACES) > 0:
         lines.append(f"- … {count(left, 'more trace')}")
     marks = [f"{len(found)} {what}" for what in ("annotations", "shapes", "sliders", "updatemenus")

@@ -32,7 +32,9 @@ def describe(value: Any, limit: int, detail: Detail) -> str | None:
     """Describe a grid by its facets and then its figure, a plot by what it will draw."""
     name = named(value, "seaborn")
     if type_name(value) == "Plot" and "_layers" in vars(value):
-        return fitted_lines(list(_plot(value, f"seaborn.objects {type_name(value)}", detail)), limit)
+        return fitted_lines(
+            list(_plot(value, f"seaborn.objects {type_name(value)}", detail)), limit
+        )
     lines = [phrase(name, *_facets(value, detail))]
     data = attribute(value, "data")
     if (table := as_table(data) if data is not None else None) is not None:
@@ -70,7 +72,7 @@ def _facets(grid: Any, detail: Detail) -> Iterator[str]:
 def _plot(plot: Any, name: str, detail: Detail) -> Iterator[str]:
     own = vars(plot)
     source = own.get("_data")
-    yield f"{name}, drawn when it is shown{_variables(attribute(source, 'source_vars'), detail)}"
+    yield f"{name}, drawn when it is shown{_variables(attribute(source, 'source_vars'))}"
     data = attribute(source, "source_data")
     if (table := as_table(data) if data is not None else None) is not None:
         yield f"data: {heading(table)}"
@@ -78,7 +80,7 @@ def _plot(plot: Any, name: str, detail: Detail) -> Iterator[str]:
     for layer in layers[:MAX_LAYERS]:
         steps = [layer.get("mark"), layer.get("stat"), *(layer.get("move") or ())]
         words = " + ".join(type_name(step) for step in steps if step is not None)
-        yield f"- layer {words}{_variables(layer.get('vars'), detail)}"
+        yield f"- layer {words}{_variables(layer.get('vars'))}"
     if len(layers) > MAX_LAYERS:
         yield f"- … {len(layers) - MAX_LAYERS:,} more layers"
     if not layers:
@@ -86,7 +88,7 @@ def _plot(plot: Any, name: str, detail: Detail) -> Iterator[str]:
     for key, words in (("_facet_spec", "facets"), ("_pair_spec", "pairs")):
         spec = own.get(key) or {}
         if isinstance(variables := spec.get("variables"), dict) and variables:
-            yield f"- {words}{_variables(variables, detail)}"
+            yield f"- {words}{_variables(variables)}"
     if scales := own.get("_scales"):
         named = [f"{side} {_scale(scale)}" for side, scale in list(scales.items())[:MAX_LAYERS]]
         yield f"- scales: {listed(named, len(scales))}"
@@ -95,7 +97,7 @@ def _plot(plot: Any, name: str, detail: Detail) -> Iterator[str]:
         yield f"- labels: {listed(said)}"
 
 
-def _variables(found: Any, detail: Detail) -> str:
+def _variables(found: Any) -> str:
     """Write what is drawn by which column; given vectors by their shape."""
     if not isinstance(found, dict) or not found:
         return ""
@@ -111,4 +113,6 @@ def _variables(found: Any, detail: Detail) -> str:
 def _scale(scale: Any) -> str:
     if isinstance(scale, str):
         return scale
-    return clip(bounded_repr(scale, 60) if isinstance(scale, list | tuple) else type_name(scale), 60)
+    return clip(
+        bounded_repr(scale, 60) if isinstance(scale, list | tuple) else type_name(scale), 60
+    )

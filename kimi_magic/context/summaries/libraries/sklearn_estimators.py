@@ -1,4 +1,4 @@
-"""Describe estimators of scikit-learn: steps, set parameters, what was learned, the best of a search."""
+"""Describe estimators of scikit-learn: steps, set parameters, what was learned, searches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import sys
 import types
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from kimi_magic.context.summaries.detail import Detail
@@ -32,21 +33,31 @@ MOST_IMPORTANT = 8
 MAX_PARAMETER, MAX_CALL = 80, 300
 MAX_TREES = 500  # of a forest whose importances are the mean of its trees'
 FEW_CLASSES = 10
+# Parameters that are said elsewhere, or change nothing that is learned
+_QUIET = {
+    "steps", "transformers", "transformer_list", "estimators", "param_grid", "param_distributions",
+    "n_jobs", "nthread", "verbose", "verbosity", "silent",
+}  # fmt: skip
+_PARTS = ("steps", "transformers", "transformer_list", "estimators")
+_SEARCHED = ("param_grid", "param_distributions")
 _SAID = {
     "n_features_in_", "feature_names_in_", "classes_", "n_classes_", "coef_", "intercept_",
     "feature_importances_", "best_estimator_", "best_params_", "best_score_", "best_index_",
     "cv_results_", "scorer_", "n_splits_", "refit_time_", "multimetric_", "n_outputs_",
     "estimators_", "estimator_", "transformers_", "steps_", "named_transformers_", "tree_",
-    "sparse_output_", "output_indices_", "feature_name_", "best_iteration_", "best_score_",
-    "evals_result_", "booster_", "objective_", "n_features_", "fitted_", "n_estimators_",
+    "sparse_output_", "output_indices_", "feature_name_", "best_iteration_", "evals_result_", "le_",
+    "drop_idx_", "named_estimators_", "stack_method_", "fit_status_", "shape_fit_", "class_weight_",
+    "support_", "dual_coef_", "fixed_vocabulary_", "categories_", "is_fitted_", "booster_",
+    "objective_", "n_features_", "fitted_", "n_estimators_",
 }  # fmt: skip
 
 
 def describe(value: Any, limit: int, detail: Detail) -> str:
     """Describe an estimator, a pipeline or a search."""
     library = type(value).__module__.partition(".")[0]
-    of = "" if library == "__main__" else f"{library} "
-    lines = [phrase(f"{of}{_call(value, detail)}", *_state(value, detail))]
+    own = library == "__main__"
+    heading = _call(value, detail) if own else f"{library} {_call(value, detail)}"
+    lines = [phrase(heading, "an sklearn estimator" if own else None, *_state(value, detail))]
     lines += _parts(value, detail, 0)
     lines += _search(value, detail)
     if detail.values != "schema":
@@ -57,10 +68,16 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
 
 def changed_parameters(value: Any, detail: Detail) -> Iterator[str]:
     """Name the parameters that differ from their defaults; estimators among them in short."""
-    defaults = inspect.signature(type(value).__init__).parameters
+    defaults: dict[str, Any] = {}
+    # XGBoost's classes pass on what their base class takes.
+    for kind in reversed(type(value).__mro__):
+        if "__init__" in vars(kind) and kind is not object:
+            parameters = inspect.signature(vars(kind)["__init__"]).parameters
+            defaults |= {name: one.default for name, one in parameters.items()}
+    searches = any(hasattr(value, name) for name in _SEARCHED)
     for name, given in value.get_params(deep=False).items():
-        default = getattr(defaults.get(name), "default", inspect.Parameter.empty)
-        if _same(given, default) or name in ("steps", "transformers", "transformer_list"):
+        default = defaults.get(name, inspect.Parameter.empty)
+        if _same(given, default) or name in _QUIET or (name == "estimator" and searches):
             continue
         if detail.values == "schema" or (detail.values != "rows" and not _is_plain(given)):
             yield name
@@ -100,6 +117,8 @@ def _call(value: Any, detail: Detail) -> str:
         parameters = list(changed_parameters(value, detail))
     except USER_ERRORS:
         parameters = ["…"]
+    if not parameters and any(hasattr(value, name) for name in _PARTS):
+        return type_name(value)
     return clip(f"{type_name(value)}({', '.join(parameters)})", MAX_CALL)
 
 
@@ -108,17 +127,21 @@ def _state(value: Any, detail: Detail) -> Iterator[str]:
         yield "not fitted"
         return
     names = attribute(value, "feature_names_in_")
+    text = "fitted"
     if is_number(features := attribute(value, "n_features_in_")):
-        yield f"fitted on {count(int(features), 'feature')}"
-    else:
-        yield "fitted"
+        text += f" on {count(int(features), 'feature')}"
     if names is not None and len(names):
-        yield listed((label(name, 40) for name in names), len(names), most=10, room=200)
+        text += f" ({listed(map(_named, names), len(names), most=10, room=200)})"
+    yield text
     classes = attribute(value, "classes_")
     if classes is not None and hasattr(type(classes), "__len__"):
         some = len(classes) <= FEW_CLASSES and detail.values == "rows"
         of = f": {listed(_items(classes))}" if some else ""
         yield f"{len(classes)} classes{of}"
+
+
+def _named(name: Any) -> str:
+    return clip(str(name), 40)  # numpy's texts have a repr of their own
 
 
 def _items(values: Any) -> list[Any]:
@@ -140,7 +163,7 @@ def _parts(value: Any, detail: Detail, depth: int) -> Iterator[str]:
     if depth >= MOST_DEPTH:
         return
     indent = "  " * depth
-    parts = list(_members(value, detail))
+    parts = list(_members(value))
     for at, (name, part, of) in enumerate(parts):
         # The last step is the model.
         if len(parts) > MOST_STEPS and MOST_STEPS - 2 < at < len(parts) - 1:
@@ -153,9 +176,14 @@ def _parts(value: Any, detail: Detail, depth: int) -> Iterator[str]:
             yield from _parts(part, detail, depth + 1)
 
 
-def _members(value: Any, detail: Detail) -> Iterator[tuple[str, Any, str]]:
+def _members(value: Any) -> Iterator[tuple[str, Any, str]]:
     fitted = attribute(value, "transformers_")
-    for name in ("steps", "transformers", "transformer_list", "estimators"):
+    for name in ("best_estimator_", "estimator", "base_estimator"):
+        inner = attribute(value, name)
+        if hasattr(type(inner), "get_params") and any(map(partial(hasattr, value), _SEARCHED)):
+            yield "best estimator" if name.startswith("best") else name, inner, ""
+            return
+    for name in _PARTS:
         found = attribute(value, name)
         if name == "transformers" and isinstance(fitted, list):
             found = fitted
@@ -164,14 +192,14 @@ def _members(value: Any, detail: Detail) -> Iterator[tuple[str, Any, str]]:
         for part in found:
             if not isinstance(part, list | tuple) or len(part) < 2:
                 continue
-            of = f" ({_columns(part[2], detail)})" if len(part) > 2 else ""
+            of = f" ({_columns(part[2])})" if len(part) > 2 else ""
             if of == " (0 columns)" and part[0] == "remainder":
                 continue
             yield str(part[0]), "passthrough" if part[1] is None else part[1], of
         return
 
 
-def _columns(columns: Any, detail: Detail) -> str:
+def _columns(columns: Any) -> str:
     if isinstance(columns, str | int):
         return label(columns)
     if isinstance(columns, slice) or callable(columns):
@@ -203,8 +231,8 @@ def _search(value: Any, detail: Detail) -> Iterator[str]:
             f"of {_candidates(value)}: {listed(chosen)}"
         )
         yield from _spread_of_scores(value)
-    elif isinstance(grid, dict | list) and detail.values == "rows":
-        yield f"tries {Repr().of(grid, MAX_CALL)}"
+    if isinstance(grid, dict | list) and detail.values == "rows":
+        yield f"{'tried' if isinstance(best, dict) else 'tries'} {Repr().of(grid, MAX_CALL)}"
 
 
 def _candidates(value: Any) -> str:
@@ -241,6 +269,8 @@ def important(value: Any, detail: Detail) -> Iterator[str]:
         names = attribute(model, "feature_names_in_")
         if names is None:
             names = _names_before(value)
+            if names is not None and detail.values != "rows":
+                names = _without_categories(value, names)
     weights, words = _weights(model)
     if weights is None:
         return
@@ -252,12 +282,13 @@ def important(value: Any, detail: Detail) -> Iterator[str]:
     order = abs(flat).argsort()[::-1][:MOST_IMPORTANT].tolist()
     if names is None or len(names) != len(flat):
         names = [f"x{at}" for at in range(len(flat))]
-    told = [f"{label(names[at], 40)} {number(flat[at], 3)}" for at in order]
-    yield f"{words}{' (largest)' if len(flat) > len(told) else ''}: {listed(told, len(flat))}"
-    intercept = attribute(model, "intercept_")
+    told = [f"{_named(names[at])} {number(flat[at], 3)}" for at in order]
+    text = f"{words}{' (largest)' if len(flat) > len(told) else ''}: {listed(told, len(flat))}"
+    intercept: Any = attribute(model, "intercept_") if words.startswith("coef") else None
     if is_number(intercept) or attribute(intercept, "size") == 1:
         one = intercept if is_number(intercept) else intercept.ravel()[0]
-        yield f"intercept {number(one)}"
+        text += f"; intercept {number(one)}"
+    yield text
 
 
 def _names_before(pipeline: Any) -> Any:
@@ -277,6 +308,17 @@ def _names_before(pipeline: Any) -> Any:
     return names
 
 
+def _without_categories(pipeline: Any, names: Any) -> list[str]:
+    """Put an ellipsis for the category in the name of a feature that an encoder made of it."""
+    own = [str(name) for name in attribute(pipeline, "feature_names_in_", ())]
+    hidden = []
+    for name in map(str, names):
+        step, mark, feature = name.rpartition("__")
+        of = max((one for one in own if feature.startswith(one)), key=len, default="")
+        hidden.append(name if feature in own else f"{step}{mark}{of}…")
+    return hidden
+
+
 def _weights(model: Any) -> tuple[Any, str]:
     numpy: Any = sys.modules.get("numpy")
     trees = attribute(model, "estimators_", ())
@@ -294,9 +336,9 @@ def _learned(value: Any, detail: Detail) -> Iterator[str]:
     """Tell further fitted attributes, whose names end in an underscore by convention."""
     found = [name for name in vars(value)
              if name.endswith("_") and not name.startswith("_") and name not in _SAID]  # fmt: skip
-    said = []
-    for name in found[:MOST_LEARNED]:
-        said.append(f"{name} {_about(vars(value)[name], detail)}".strip())
+    if (categories := attribute(value, "categories_")) and isinstance(categories, list):
+        yield f"categories: {_categories(value, categories, detail)}"
+    said = [f"{name} {_about(vars(value)[name], detail)}".strip() for name in found[:MOST_LEARNED]]
     if said:
         yield f"learned: {listed(said, len(found), most=MOST_LEARNED, room=500)}"
     model = attribute(value, "tree_")
@@ -304,6 +346,16 @@ def _learned(value: Any, detail: Detail) -> Iterator[str]:
         yield f"tree of {count(int(model.node_count), 'node')}, depth {model.max_depth}"
     if (trees := attribute(value, "estimators_")) is not None and hasattr(trees, "__len__"):
         yield f"{len(trees):,} fitted estimators"
+
+
+def _categories(value: Any, categories: list[Any], detail: Detail) -> str:
+    names = attribute(value, "feature_names_in_")
+    said = []
+    for at, found in enumerate(categories[:MOST_LEARNED]):
+        name = _named(names[at]) if names is not None and at < len(names) else f"x{at}"
+        some = f": {listed(map(_named, found), len(found), most=6, room=80)}"
+        said.append(f"{name} ({len(found)}{some if detail.values == 'rows' else ''})")
+    return listed(said, len(categories), room=600)
 
 
 def _about(one: Any, detail: Detail) -> str:

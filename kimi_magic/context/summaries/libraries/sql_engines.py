@@ -19,7 +19,6 @@ from kimi_magic.context.summaries.libraries.wording import (
 from kimi_magic.context.summaries.reprs import label
 from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import clip, count
-from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = ["describe"]
 
@@ -132,7 +131,10 @@ def _of_sqlite(connection: sqlite3.Connection) -> Iterator[str]:
     for name, kind in tables[:MOST_TABLES]:
         escaped = str(name).replace('"', '""')
         columns = cursor.execute(f'PRAGMA table_info("{escaped}")').fetchall()
-        keys = {row[3]: f" → {row[2]}" for row in cursor.execute(f'PRAGMA foreign_key_list("{escaped}")')}
+        keys = {
+            row[3]: f" → {row[2]}"
+            for row in cursor.execute(f'PRAGMA foreign_key_list("{escaped}")')
+        }
         said = (
             f"{column[1]} {column[2]}".strip() + (" key" if column[5] else "")
             + keys.get(column[1], "")

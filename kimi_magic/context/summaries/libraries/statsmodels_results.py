@@ -178,10 +178,9 @@ def _coefficients(value: Any, model: Any, detail: Detail) -> Iterator[str]:
     yield f"coefficients, with standard errors and p of {statistic}:"
     rows = list(zip(names, *columns, strict=False))
     for name, estimate, error, p in rows[:MOST_COEFFICIENTS]:
-        if detail.values != "rows":
-            name = hide_literals(name)
+        told = name if detail.values == "rows" else hide_literals(name)
         about = phrase(_known("se", error), _known("p", p))
-        yield f"- {clip(name, 60)}: {number(estimate)}{f' ({about})' if about else ''}"
+        yield f"- {clip(told, 60)}: {number(estimate)}{f' ({about})' if about else ''}"
     if (left := len(rows) - MOST_COEFFICIENTS) > 0:
         yield f"- … {left:,} more"
 
@@ -192,8 +191,8 @@ def _matrix(params: Any, names: list[str], detail: Detail) -> Iterator[str]:
     yield f"coefficients of {count(equations, 'equation')}, by term:"
     values = params.to_numpy() if hasattr(params, "to_numpy") else params
     for name, row in list(zip(names, values.tolist(), strict=False))[:MOST_COEFFICIENTS]:
-        name = name if detail.values == "rows" else hide_literals(name)
-        yield f"- {clip(name, 60)}: {listed(map(number, row), equations, most=8)}"
+        shown = name if detail.values == "rows" else hide_literals(name)
+        yield f"- {clip(shown, 60)}: {listed(map(number, row), equations, most=8)}"
     if (left := rows - MOST_COEFFICIENTS) > 0:
         yield f"- … {left:,} more"
 
@@ -201,7 +200,7 @@ def _matrix(params: Any, names: list[str], detail: Detail) -> Iterator[str]:
 def _known(name: str, figure: Any) -> str:
     if figure is None:
         return ""
-    if name == "p" and figure < 0.001:  # noqa: PLR2004 - as papers write it
+    if name == "p" and figure < 0.001:
         return "p < 0.001"
     return f"{name} {number(figure, 3)}"
 

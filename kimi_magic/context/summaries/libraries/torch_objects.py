@@ -39,7 +39,9 @@ def _tensor(value: Any, detail: Detail) -> str:
         "requires grad" if value.requires_grad else None,
         f"made by {type_name(graph)}" if graph is not None else None,
     )
-    heading = phrase(f"torch {kind}, shape {tuple(value.shape)}, dtype {_short(value.dtype)}", facts)
+    heading = phrase(
+        f"torch {kind}, shape {tuple(value.shape)}, dtype {_short(value.dtype)}", facts
+    )
     if detail.values == "schema" or "strided" not in str(value.layout):
         return heading
     try:
@@ -60,7 +62,9 @@ def _short(name: object) -> str:
 
 
 def _module(value: Any) -> Iterator[str]:
-    sizes = [(name, _size(one), one) for name, one in islice(value.named_parameters(), MOST_MODULES)]
+    sizes = [
+        (name, _size(one), one) for name, one in islice(value.named_parameters(), MOST_MODULES)
+    ]
     total = sum(size for _, size, _ in sizes)
     frozen = sum(size for _, size, one in sizes if not one.requires_grad)
     yield phrase(

@@ -1,4 +1,4 @@
-"""Words that the summaries of libraries' objects share: lists that end, numbers, kinds of values."""
+"""Words that the summaries of libraries' objects share: lists that end, numbers, ranges."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ __all__ = [
     "quoted",
     "shape_of",
     "span",
+    "written",
 ]
 
 MOST = 1600  # characters of a summary that shows no rows of data
@@ -151,9 +152,9 @@ def span(values: Any, *, texts: bool = True, mean: bool = False) -> str:
     if numpy is not None and hasattr(type(values), "__array__"):
         array = numpy.asarray(values).reshape(-1)
         total = len(array)
-        most = EXACT if array.dtype.kind in "biufmM" else SAMPLED
-        if len(array) > most:
-            array = array[numpy.random.default_rng(SEED).integers(0, len(array), most)]
+        most = total if total <= EXACT and array.dtype.kind in "biufmM" else SAMPLED
+        if total > most:
+            array = array[numpy.random.default_rng(SEED).integers(0, total, most)]
     elif isinstance(values, list | tuple | range):
         total, most = len(values), SAMPLED
         array = [values[at] for at in at_random(len(values), most)]
@@ -190,11 +191,12 @@ def _range_of(array: Any, numpy: Any, *, texts: bool) -> str:
 
 def _ends(low: Any, high: Any) -> str:
     if low == high:
-        return f"always {_end(low)}"
-    return f"from {_end(low)} to {_end(high)}"
+        return f"always {written(low)}"
+    return f"from {written(low)} to {written(high)}"
 
 
-def _end(value: Any) -> str:
+def written(value: Any) -> str:
+    """Write a value of the data, a date without a time of zero."""
     if is_number(value) and attribute(value, "dtype.kind", "f") not in ("m", "M"):
         return number(value)
     text = str(value)
@@ -204,4 +206,3 @@ def _end(value: Any) -> str:
 def hide_literals(text: str) -> str:
     """Put an ellipsis for the literals and levels of a formula: they are values of the data."""
     return _LEVEL.sub(r"[\1…]", _LITERAL.sub("…", text))
-

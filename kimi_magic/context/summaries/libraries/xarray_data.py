@@ -11,9 +11,9 @@ from kimi_magic.context.summaries.libraries.wording import (
     attribute,
     fitted_lines,
     listed,
-    number,
     phrase,
     span,
+    written,
 )
 from kimi_magic.context.summaries.reprs import bounded_repr, label
 from kimi_magic.context.walker import type_name
@@ -79,9 +79,9 @@ def _figures(one: Any, detail: Detail) -> str:
     if data is None or not one.size:
         return ""
     if one.size <= FEW and detail.values == "rows":
-        items = data.ravel().tolist() if data.dtype.kind in "biufUSO" else map(str, data.ravel())
-        return listed((label(item) if isinstance(item, str) else number(item) for item in items),
-                      one.size)  # fmt: skip
+        # `tolist` makes integers of times.
+        items = data.ravel().tolist() if data.dtype.kind in "biufUSO" else data.ravel()
+        return listed((label(written(item), 30) for item in items), one.size)
     return span(data, texts=detail.values == "rows", mean=True)
 
 
