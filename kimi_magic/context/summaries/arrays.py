@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
+from kimi_magic.context.summaries.column_figures import quoted
 from kimi_magic.context.summaries.reprs import bounded_repr
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
@@ -53,7 +54,8 @@ def describe_array(value: Any, values: str = "rows") -> str | None:
         heading += _figures(value, shape, numpy, quotes=values == "rows")
     if values != "rows":
         return heading
-    corner = value if size <= WHOLE else _corner(value, shape)
+    fields = len(getattr(value.dtype, "names", None) or [None])
+    corner = value if size * fields <= WHOLE else _corner(value, shape)
     if numpy is None:
         return f"{heading}\n{corner.tolist()}"
     shown = _as_numpy(corner, numpy)
@@ -156,7 +158,7 @@ def _classes(sample: Any, shape: tuple[int, ...], numpy: Any, *, exact: bool, qu
 
 
 def _label(name: object) -> str:
-    return clip(name, MAX_LABEL) if type(name) is str else bounded_repr(name, MAX_LABEL)
+    return quoted(clip(name, MAX_LABEL) if type(name) is str else bounded_repr(name, MAX_LABEL))
 
 
 def distribution(array: Any, numpy: Any) -> str:

@@ -17,6 +17,7 @@ from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = [
     "density",
+    "is_sparse",
     "labels_at",
     "level_counts",
     "missing_in",
@@ -41,8 +42,10 @@ def shown_dtype(dtype: Any) -> object:
     if _has_categories(dtype):
         ordered = ", ordered" if getattr(dtype, "ordered", _is_enum(dtype)) else ""
         return f"{_name(dtype)} of {len(dtype.categories):,}{ordered}"
-    if _is_sparse(dtype):
+    if is_sparse(dtype):
         return f"Sparse[{dtype.subtype}]"
+    if _library(dtype) == "pyarrow" and hasattr(dtype, "index_type"):
+        return f"dictionary<{dtype.value_type}{', ordered' if dtype.ordered else ''}>"
     return dtype
 
 
@@ -65,7 +68,7 @@ def _has_categories(dtype: Any) -> bool:
     )
 
 
-def _is_sparse(dtype: object) -> bool:
+def is_sparse(dtype: object) -> bool:
     return _library(dtype) == "pandas" and type(dtype).__name__ == "SparseDtype"
 
 
@@ -131,7 +134,7 @@ def labels_at(index: Any, positions: Sequence[int]) -> list[Any]:
 
 def density(native: Any, dtypes: Sequence[Any]) -> str:
     """Say once how much of sparse columns is stored, and what the rest is taken to be."""
-    sparse = [at for at, dtype in enumerate(dtypes) if _is_sparse(dtype)]
+    sparse = [at for at, dtype in enumerate(dtypes) if is_sparse(dtype)]
     if not sparse:
         return ""
     columns = [native] if native.ndim == 1 else [native.iloc[:, at] for at in sparse[:MOST_SPARSE]]

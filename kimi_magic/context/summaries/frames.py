@@ -16,6 +16,7 @@ from typing import Any
 
 from kimi_magic.context.summaries.dtypes import (
     density,
+    is_sparse,
     labels_at,
     level_counts,
     missing_in,
@@ -29,6 +30,7 @@ from kimi_magic.core.time_limit import USER_ERRORS
 __all__ = ["as_table", "describe_lazy", "lazy_heading", "load_reader"]
 
 MAX_COLUMNS = 60
+MOST_SPARSE = 10  # columns with figures for each
 
 # Every frame and column that narwhals reads has one of these, and few other objects do.
 _PROTOCOLS = (
@@ -175,6 +177,7 @@ def _table(
         tuple(filter(None, facts)),
         lambda width: missing_in(map(column, range(width)), dtypes, len(data)),
         lambda at, quotes: remark_on(column(at).to_native(), dtypes[at], quotes=quotes),
+        alike=len(columns) > MOST_SPARSE and all(map(is_sparse, dtypes)),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
 from contextlib import suppress
@@ -23,6 +24,7 @@ __all__ = ["describe_code", "describe_module"]
 MAX_NAMES = 100
 MOST = 800  # characters of what belongs to a library, 200 tokens
 LEAST_NAMES = 60
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def describe_code(value: Any, limit: int) -> str | None:
@@ -103,7 +105,7 @@ def _source_in_cells(value: type) -> str:
 
 def _signature(value: Any) -> str:
     try:
-        return str(inspect.signature(value))
+        return _ADDRESS.sub("", str(inspect.signature(value)))
     except USER_ERRORS:  # some built-in functions have none
         return "(…)"
 

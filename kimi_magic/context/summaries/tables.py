@@ -28,6 +28,7 @@ __all__ = [
     "cell",
     "describe_table",
     "dtype_name",
+    "has_values_for_labels",
     "heading",
     "positions_at_random",
     "table_summary",
@@ -49,6 +50,9 @@ INDEX, LABELS = "index", "labels of the columns"
 _ENUM = re.compile(
     r"""\b(enum\d*)\((?:[^()'"]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")*\)""", re.IGNORECASE
 )
+
+# polars' Datetime(time_unit='us', time_zone=None)
+_UNIT = re.compile(r"time_unit='(\w+)'(?:, time_zone=None)?")
 
 Columns = Sequence[tuple[object, object]]  # names and dtypes
 
@@ -83,6 +87,7 @@ class Table:
     missing: Callable[[int], Sequence[int | None]] | None = None
     # Adds to the figures of a column by its number; texts are quoted only with True.
     remark: Callable[[int, bool], str] | None = None
+    alike: bool = False  # the columns say so little on their own that their names will do
 
 
 def describe_table(table: Table, limit: int) -> str:
@@ -93,7 +98,7 @@ def describe_table(table: Table, limit: int) -> str:
 def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
     """Describe a table in this detail, and tell how many rows are shown."""
     values = detail.values == "rows"
-    hides_labels = not values and _has_values_for_labels(table)
+    hides_labels = not values and has_values_for_labels(table)
     if not values:
         table = _without_values(table, labels=hides_labels)
     names = [f"index: {table.index}"] if table.index else []
@@ -104,6 +109,7 @@ def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
     room = limit - sum(len(line) + 1 for line in lines)
     counts = table.rows > detail.rows if values else detail.values == "figures"
     personal = _personal(table)
+    counts = counts and not table.alike
     if table.columns and counts and limit >= NARROW and table.rows >= FEWEST:
         hidden = {name for name, _ in personal}
         share = room * 3 // 5 if values else room
@@ -158,7 +164,7 @@ def _kind_of_labels(table: Table) -> str:
     return kind_of("", labels) if len(labels) >= FEW else ""
 
 
-def _has_values_for_labels(table: Table) -> bool:
+def has_values_for_labels(table: Table) -> bool:
     """Return True where the labels of the columns are data, as far as one can tell."""
     if table.single:
         return False
@@ -190,7 +196,7 @@ def heading(table: Table) -> str:
 
 def dtype_name(dtype: object) -> str:
     """Write a type, without the categories that may stand in it."""
-    return clip(_ENUM.sub(r"\1", str(dtype)), MAX_DTYPE)
+    return clip(_UNIT.sub(r"\1", _ENUM.sub(r"\1", str(dtype))), MAX_DTYPE)
 
 
 def _column_names(table: Table, start: int, room: int) -> str:

@@ -48,8 +48,8 @@ def sqlite() -> Any:
 
 def postgres() -> Any:
     sa: Any = pytest.importorskip("sqlalchemy", "2.0")
-    driver = SimpleNamespace(paramstyle="pyformat", __version__="2.9.9")
-    url = "postgresql+psycopg2://ann:Hidden1@db.example.org:5432/shop?options=Hidden2"
+    driver = SimpleNamespace(paramstyle="pyformat", __version__="1.31.0")
+    url = "postgresql+pg8000://ann:Hidden1@db.example.org:5432/shop?options=Hidden2"
     return sa.create_engine(url, module=driver)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -50,7 +50,7 @@ def searched() -> Any:
 
     X = data()
     search = GridSearchCV(pipeline(), {"model__alpha": [0.01, 1000.0]}, cv=3, n_jobs=1)
-    return search.fit(X, 3 * X.age - X.fare)
+    return search.fit(X, 3 * X.age - X.fare + [n * n % 7 * 5 for n in range(120)])
 
 
 def classes() -> Any:
@@ -89,7 +89,7 @@ def lightgbm(*, booster: bool = False) -> Any:
 class Booster:
     """As XGBoost has it."""
 
-    feature_names = ("age", "fare")
+    feature_names: ClassVar = ["age", "fare"]
     best_iteration = 7
 
     def num_boosted_rounds(self) -> int:

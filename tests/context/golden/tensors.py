@@ -44,7 +44,8 @@ class Tensor:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
         return self.data
 
-    requires_grad = False
+    # PyTorch's class has all of them as descriptors.
+    requires_grad: Any = False
     dtype: Any = None
 
 

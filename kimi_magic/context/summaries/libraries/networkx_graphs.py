@@ -73,7 +73,7 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
     of_edges = list(islice(_attributes_of_edges(adjacency, chosen, multi=multi), SAMPLE))
     lines += _attributes("node", of_nodes, detail)
     lines += _attributes("edge", of_edges, detail)
-    if of_edges and not any("weight" in attributes for attributes in of_edges):
+    if of_edges and not any(of_edges):
         lines[0] += ", no weights"
     own = {key: one for key, one in islice(value.graph.items(), 20) if key != "name"}
     if own and detail.values == "rows":
@@ -173,7 +173,7 @@ def _spread(nodes: list[Any], degrees: list[int], detail: Detail) -> str:
         return f"always {low:,}"
     text = f"{low:,} to {high:,}, mean {number(sum(degrees) / len(degrees), 3)}"
     if lonely := degrees.count(0):
-        text += f", {lonely:,} have none"
+        text += f", {lonely:,} at 0"
     if detail.values == "rows" and len(nodes) > COUNTED:
         text += f"; most: {_name(nodes[degrees.index(high)])}"
     elif detail.values == "rows":

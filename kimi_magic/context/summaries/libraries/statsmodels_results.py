@@ -86,7 +86,9 @@ def _model(model: Any, limit: int, detail: Detail) -> str:
 
 def _kind(value: Any, model: Any) -> Iterator[str]:
     """Tell what the class of the model leaves open: family, order, method."""
-    if (family := attribute(model, "family")) is not None:
+    # Logit and its kin have one as well, which says nothing new.
+    family = attribute(model, "family") if type_name(model)[:2] in ("GL", "GE") else None
+    if family is not None:
         link = attribute(family, "link")
         yield f"family {type_name(family)}" + (f" with link {type_name(link)}" if link else "")
     order, seasonal = attribute(model, "order"), attribute(model, "seasonal_order")

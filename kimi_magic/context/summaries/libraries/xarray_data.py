@@ -69,9 +69,9 @@ def _lazy(one: Any) -> str:
     """Tell how a variable is lazy; "" for one in memory."""
     if one.chunks is not None:
         chunks = " × ".join(f"{max(sides):,}" for sides in one.chunks)
-        return f"lazy (dask, chunks of {chunks}): it was not computed"
+        return f"not computed, dask chunks of {chunks}"
     in_memory = attribute(one, "variable._in_memory", attribute(one, "_in_memory", default=True))
-    return "" if in_memory else "lazy: not read from its file yet"
+    return "" if in_memory else "not read from its file yet"
 
 
 def _figures(one: Any, detail: Detail) -> str:
