@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from kimi_magic.context.cell_errors import name_cells, trimmed
+from kimi_magic.context.summaries.libraries.registry import is_known
 from kimi_magic.context.summaries.own_words import has_own_words
 from kimi_magic.context.summaries.reprs import bounded_repr
 from kimi_magic.context.summaries.summary import summarize
@@ -145,7 +146,8 @@ class _Json(Walker):
 
     def open(self, value: Any, room: int) -> Members | None:
         kind = type(value)
-        if issubclass(kind, (*_BYTES, Enum)) or has_own_words(kind):
+        # A library's object may be a mapping as well, such as a file of HDF5: that reads all of it.
+        if issubclass(kind, (*_BYTES, Enum)) or has_own_words(kind) or is_known(kind):
             return None
         inner = value if issubclass(kind, Mapping) else _record(value)
         if inner is not None:

@@ -97,9 +97,7 @@ CASES = {
     ),
     "plotly": Case(plotly, "Kiel Bern Mo"),
     "plotly-many-traces": Case(plotly_of_many, "Run"),
-    "seaborn-facets": Case(
-        lambda: seaborn("relplot", x="hour", y="load", col="site"), "Kiel Bern"
-    ),
+    "seaborn-facets": Case(lambda: seaborn("relplot", x="hour", y="load", col="site"), "Kiel Bern"),
     "seaborn-joint": Case(lambda: seaborn("jointplot", x="hour", y="load")),
     "seaborn-objects": Case(seaborn_objects, "Kiel Bern"),
     "matplotlib-heatmaps": Case(heatmap, "Kiel Q1"),

@@ -53,9 +53,7 @@ CASES = {
     "poisson": Case(
         lambda: (
             formula()
-            .glm(
-                "n ~ x", data(), family=pytest.importorskip("statsmodels.api").families.Poisson()
-            )
+            .glm("n ~ x", data(), family=pytest.importorskip("statsmodels.api").families.Poisson())
             .fit()
         )
     ),

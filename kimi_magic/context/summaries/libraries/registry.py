@@ -12,7 +12,7 @@ from typing import Any
 
 from kimi_magic.context.summaries.detail import Detail, Summary
 
-__all__ = ["KNOWN", "describe_known"]
+__all__ = ["KNOWN", "describe_known", "is_known"]
 
 _HERE = __name__.rpartition(".")[0]
 
@@ -93,6 +93,11 @@ def describe_known(value: Any, limit: int, detail: Detail) -> str | Summary | No
             if (found := describe(value, limit, detail)) is not None:
                 return found
     return None
+
+
+def is_known(kind: type) -> bool:
+    """Return True for a class whose objects are described here."""
+    return any(name in KNOWN for name in _names(kind))
 
 
 def _names(kind: type) -> list[str]:
