@@ -61,6 +61,9 @@ def test_of_the_code_of_libraries_signature_and_first_paragraph_are_told() -> No
     assert "\nof textwrap\nObject for wrapping/filling text." in text
     assert "\nnames: fill" in text
     assert "Merge DataFrame or named Series" in summarize(pd.DataFrame().merge)
+    text = summarize(pd.DataFrame.to_csv)  # a long signature loses its hints
+    assert "(self, path_or_buf=None, " in text
+    assert ":" not in text
     for value in (pd.DataFrame, pd.read_csv, np.linalg.svd, re.sub, importlib.import_module):
         assert len(summarize(value)) <= 800
 

@@ -14,6 +14,7 @@ from kimi_magic.core.text import clip, count
 __all__ = ["describe_figure"]
 
 MAX_TEXT = 100
+MAX_PLOTS = 20
 MAX_DRAWN = 20
 FEW = 12
 POINTS = 6
@@ -31,8 +32,10 @@ def describe_figure(value: Any, *, samples: bool = True) -> str | None:
     lines = [f"matplotlib {type_name(value)} with {count(len(value.axes), 'plot')}"]
     if title := value.get_suptitle():
         lines[0] += f", title {_quoted(title)}"
-    for number, one in enumerate(value.axes, 1):
+    for number, one in enumerate(value.axes[:MAX_PLOTS], 1):
         lines += _axes(one, f"plot {number}", samples=samples)
+    if left := value.axes[MAX_PLOTS:]:
+        lines.append(f"… {count(len(left), 'more plot')}")
     return "\n".join(lines)
 
 

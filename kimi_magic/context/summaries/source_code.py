@@ -34,6 +34,8 @@ def describe_code(value: Any, limit: int) -> str | None:
     stay, and the middle of the source is left out. What belongs to a library is described by its
     signature and the first paragraph of its docstring.
     """
+    if type(value).__name__ == "ufunc" and type(value).__module__ == "numpy":
+        return _ufunc(value)
     is_class = issubclass(type(value), type)
     if not (is_class or _is_routine(type(value))):
         return None
@@ -50,6 +52,13 @@ def describe_code(value: Any, limit: int) -> str | None:
     return f"{text}\n\n{cut_middle(source, limit - len(text) - 2)}" if source else text
 
 
+def _ufunc(value: Any) -> str:
+    """Describe a universal function of numpy, whose docstring begins with its signature."""
+    signature, _, rest = (value.__doc__ or "").partition("\n\n")
+    paragraph = rest.partition("\n\n")[0]
+    return clip("\n".join(filter(None, [f"numpy ufunc {signature}", paragraph])), MOST)
+
+
 def _is_of_library(value: Any) -> bool:
     module = sys.modules.get(getattr(value, "__module__", None) or "")
     if module is None or module.__name__ == "__main__":
@@ -61,7 +70,10 @@ def _is_of_library(value: Any) -> bool:
 def _in_short(value: Any, limit: int, *, is_class: bool) -> str:
     """Describe a function or class of a library in a few lines."""
     word = "class" if is_class else "def"
-    heading = clip(f"{word} {value.__qualname__}{_signature(value)}", limit // 2)
+    signature = _signature(value)
+    if len(signature) > limit // 2:
+        signature = _signature(value, hints=False)
+    heading = clip(f"{word} {value.__qualname__}{signature}", limit // 2)
     module = value.__module__
     if module and module != "builtins":
         heading += f"\nof {module}"
@@ -103,11 +115,15 @@ def _source_in_cells(value: type) -> str:
     return ""
 
 
-def _signature(value: Any) -> str:
+def _signature(value: Any, *, hints: bool = True) -> str:
     try:
-        return _ADDRESS.sub("", str(inspect.signature(value)))
+        signature = inspect.signature(value)
     except USER_ERRORS:  # some built-in functions have none
         return "(…)"
+    if not hints:
+        bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+        signature = signature.replace(parameters=bare, return_annotation=signature.empty)
+    return _ADDRESS.sub("", str(signature))
 
 
 def describe_module(value: Any) -> str | None:

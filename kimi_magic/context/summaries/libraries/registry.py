@@ -25,6 +25,7 @@ KNOWN: dict[str, str] = {
     "dask.array.core.Array": "dask_collections",
     "dask.base.DaskMethodsMixin": "dask_collections",
     "dask.dataframe.dask_expr._groupby.GroupBy": "dask_collections",
+    "dask_expr._groupby.GroupBy": "dask_collections",  # before 2025.1
     "duckdb._relation.DuckDBPyRelation": "duckdb_tables",
     "duckdb.duckdb.DuckDBPyConnection": "duckdb_tables",  # before 1.4
     "duckdb.duckdb.DuckDBPyRelation": "duckdb_tables",
