@@ -23,6 +23,7 @@ from kimi_magic.core.frontend import cell_sources, lines_of
 from kimi_magic.core.text import escape_hidden
 from kimi_magic.export.formatting import PYTHON
 from kimi_magic.export.imports import Imports
+from kimi_magic.secrets.fields import may_be_secret
 from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["Sources", "gather"]
@@ -33,9 +34,6 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _SCALARS = (str, bytes, int, float, bool, type(None))
 # Immutable, so the assignment in the notebook still says what the value is.
 _IMMUTABLE = (re.Pattern, PurePath, Decimal, date, time, timedelta, UnionType, GenericAlias)
-_SECRET_NAME = re.compile(
-    r"(?i)((api|access|private|secret)[_-]?key|token|secret|password|passwd|authorization)$"
-)
 # Run as the notebook's next cell, the program finds there what was left behind.
 _FROM_NOTEBOOK = 'globals().get("{}")'
 
@@ -188,7 +186,7 @@ def _leaves(value: Any, key: Any = "", depth: int = MAX_DEPTH) -> Iterator[tuple
 def _is_secret(name: Any, value: Any) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return bool(isinstance(name, str) and _SECRET_NAME.search(name)) or holds_key(value)
+    return (isinstance(name, str) and may_be_secret(name)) or holds_key(value)
 
 
 def _source_of(name: str, value: Any) -> str:

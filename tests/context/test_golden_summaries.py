@@ -7,10 +7,8 @@ The objects are in `tests/context/golden/`.
 from __future__ import annotations
 
 import os
-import pkgutil
 import re
 import warnings
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,16 +16,10 @@ import pytest
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
 from kimi_magic.context.summaries.detail import Detail, Summary
 from kimi_magic.context.summaries.summary import summary_of
-from tests.context import golden
-from tests.context.golden import Case
+from tests.context.golden import all_cases
 
 FILES = Path(__file__).parent.parent / "summaries"
-FAMILIES = [module.name for module in pkgutil.iter_modules(golden.__path__)]
-CASES: dict[str, Case] = {
-    f"{family}-{name}": case
-    for family in FAMILIES
-    for name, case in import_module(f"{golden.__name__}.{family}").CASES.items()
-}
+CASES = all_cases()
 DETAILS = [Detail(values) for values in ("rows", "figures", "schema")]
 MOST_TOKENS = 400  # for what shows no rows of data
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -11,17 +10,17 @@ from typing import Any
 
 from kimi_magic.context.summaries.column_figures import quoted
 from kimi_magic.context.summaries.reprs import bounded_repr
+from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = ["describe_array", "distribution", "some_of"]
 
-SEED = 0
 WHOLE = 100
 EXACT_BYTES = 40_000_000  # of numpy's memory; this much is read in less than 50 ms
 EXACT_OF_A_FILE = 2_000_000
 EXACT_ELSEWHERE = 20_000  # values of another library, which become Python's
-SAMPLED = 20_000
+SAMPLED = 10_000
 SAMPLED_OF_A_FILE = 200  # each may be a page to read
 SIDES = (0, 16, 5, 3)
 SIDE = 2
@@ -112,8 +111,7 @@ def some_of(value: Any, shape: tuple[int, ...], numpy: Any) -> Any:
     size = math.prod(shape)
     is_file = isinstance(value, numpy.memmap)
     wanted = min(SAMPLED_OF_A_FILE if is_file else SAMPLED, size)
-    at = sorted(random.Random(SEED).sample(range(size), wanted))  # noqa: S311 - no secret
-    places = numpy.unravel_index(at, shape)
+    places = numpy.unravel_index(positions_at_random(0, size, wanted), shape)
     try:
         return value[places]
     except USER_ERRORS:  # jax takes arrays alone, others take lists alone

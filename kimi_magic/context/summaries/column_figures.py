@@ -19,6 +19,7 @@ from kimi_magic.context.summaries.reprs import bounded_repr, label
 from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
+from kimi_magic.secrets.fields import mask_before_cut
 
 __all__ = ["MAX_CELL", "cell", "figures_of", "quoted"]
 
@@ -179,7 +180,7 @@ def cell(value: object) -> str:
         return ""
     kind = type(value)
     if issubclass(kind, str):
-        return quoted(clip(str.__str__(value), MAX_CELL)) or '""'
+        return quoted(clip(mask_before_cut(str.__str__(value), MAX_CELL), MAX_CELL)) or '""'
     if issubclass(kind, float):
         return f"{float.__float__(value):.6g}"  # type: ignore[arg-type]
     if isinstance(value, date | time | timedelta | Decimal) or _of_pandas(value):

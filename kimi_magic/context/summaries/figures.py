@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kimi_magic.context.summaries.arrays import distribution
-from kimi_magic.context.summaries.tables import cell, positions_at_random
+from kimi_magic.context.summaries.tables import cell
 from kimi_magic.context.walker import type_name
+from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import clip, count
 
 __all__ = ["describe_figure"]

@@ -31,6 +31,7 @@ from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import cut
 from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
 from kimi_magic.core.unwarned import unwarned
+from kimi_magic.secrets.fields import mask_fields
 
 __all__ = ["summarize", "summarizer", "summary_of"]
 
@@ -90,10 +91,11 @@ def _describe(value: Any, limit: int, detail: Detail) -> Summary | None:
             found = describe(value, limit, detail)
         except USER_ERRORS:
             continue
-        if isinstance(found, Summary):
-            return found
         if issubclass(type(found), str):
-            return Summary(str.__str__(found))
+            found = Summary(str.__str__(found))
+        if isinstance(found, Summary):
+            as_it_is = describe in (_text, _code)
+            return found if as_it_is else replace(found, text=mask_fields(found.text))
     return None
 
 
@@ -103,6 +105,10 @@ def _own_words(value: Any, limit: int, _detail: Detail = ROWS) -> object:
 
 def _text(value: object, _limit: int, _detail: Detail) -> object:
     return value if issubclass(type(value), str) else None
+
+
+def _code(value: object, limit: int, _detail: Detail) -> object:
+    return describe_code(value, limit)
 
 
 def _table(value: object, limit: int, detail: Detail) -> Summary | None:
@@ -124,7 +130,7 @@ _DESCRIBERS: tuple[_Describer, ...] = (
     _own_words,
     _text,
     *_WITHOUT_VALUES[:-1],
-    lambda value, limit, _: describe_code(value, limit),
+    _code,
     lambda value, _, __: describe_module(value),
     lambda value, _, __: describe_estimator(value, _brief),
     lambda value, _, __: describe_figure(value),

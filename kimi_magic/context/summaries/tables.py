@@ -5,7 +5,6 @@ Of a large table a sample is read, and the figures say so.
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -18,8 +17,11 @@ from kimi_magic.context.summaries.column_figures import MAX_CELL, cell, figures_
 from kimi_magic.context.summaries.detail import ROWS, Detail, Summary
 from kimi_magic.context.summaries.personal import SAMPLE, kind_of
 from kimi_magic.context.summaries.reprs import label
+from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
+from kimi_magic.secrets.fields import is_secret_field, names_secret
+from kimi_magic.secrets.patterns import MASKED
 
 __all__ = [
     "Columns",
@@ -30,11 +32,9 @@ __all__ = [
     "dtype_name",
     "has_values_for_labels",
     "heading",
-    "positions_at_random",
     "table_summary",
 ]
 
-SEED = 0
 SAMPLED_CELLS = 100_000
 LEAST_SAMPLE, LARGEST_SAMPLE = 1000, 20_000
 SHOWN_COLUMNS = 30
@@ -98,6 +98,7 @@ def describe_table(table: Table, limit: int) -> str:
 def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
     """Describe a table in this detail, and tell how many rows are shown."""
     values = detail.values == "rows"
+    table = _without_secrets(table)
     hides_labels = not values and has_values_for_labels(table)
     if not values:
         table = _without_values(table, labels=hides_labels)
@@ -108,7 +109,7 @@ def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
         lines.append(f"the labels of the columns are values{of} and not shown")
     room = limit - sum(len(line) + 1 for line in lines)
     counts = table.rows > detail.rows if values else detail.values == "figures"
-    personal = _personal(table)
+    personal = () if detail.values == "schema" else _personal(table)
     counts = counts and not table.alike
     if table.columns and counts and limit >= NARROW and table.rows >= FEWEST:
         hidden = {name for name, _ in personal}
@@ -175,6 +176,28 @@ def has_values_for_labels(table: Table) -> bool:
         issubclass(type(part), str | int) or hasattr(type(part), "__index__") for part in parts
     )
     return bool(table.labels_of) or not named or bool(_kind_of_labels(table))
+
+
+def _without_secrets(table: Table) -> Table:
+    """Return the table with what columns hold that are named as secrets are masked."""
+    named = {at for at, (name, _) in enumerate(table.columns[:MANY]) if names_secret(name)}
+    if not named:
+        return table
+
+    def take(positions: Sequence[int], width: int) -> Rows:
+        rows = table.take(positions, width)
+        columns = list(rows.columns)
+        for at in named & set(range(len(columns))):
+            name = table.columns[at][0]
+            columns[at] = [
+                MASKED if is_secret_field(name, value) else value for value in columns[at]
+            ]
+        return Rows(rows.labels, columns)
+
+    def remark(at: int, quotes: bool) -> str:  # noqa: FBT001 - as in the table
+        return table.remark(at, quotes and at not in named) if table.remark else ""
+
+    return replace(table, take=take, remark=remark)
 
 
 def _without_values(table: Table, *, labels: bool) -> Table:
@@ -252,14 +275,6 @@ def _columns_with_figures(table: Table, room: int, hidden: Container[str] | None
     if described < len(table.columns):
         lines.append(_column_names(table, described, max(room, 100)))
     return "\n".join(lines)
-
-
-def positions_at_random(start: int, end: int, wanted: int) -> list[int]:
-    """Sample positions in ascending order, the same in each run."""
-    everything = range(start, end)
-    if len(everything) <= wanted:
-        return list(everything)
-    return sorted(random.Random(SEED).sample(everything, wanted))  # noqa: S311 - no secret
 
 
 def _some_rows(table: Table, room: int, most: int) -> tuple[list[str], int]:

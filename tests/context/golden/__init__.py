@@ -7,10 +7,12 @@ makes the same object each time.
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
+from importlib import import_module
 from typing import NamedTuple
 
-__all__ = ["Case"]
+__all__ = ["Case", "all_cases"]
 
 
 class Case(NamedTuple):
@@ -22,3 +24,12 @@ class Case(NamedTuple):
 
     make: Callable[[], object]
     values: str = ""
+
+
+def all_cases() -> dict[str, Case]:
+    """Return the cases of all modules here by the names of their files, such as `arrays-days`."""
+    return {
+        f"{family.name}-{name}": case
+        for family in pkgutil.iter_modules(__path__)
+        for name, case in import_module(f"{__name__}.{family.name}").CASES.items()
+    }

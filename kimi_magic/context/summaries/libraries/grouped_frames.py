@@ -17,17 +17,17 @@ from kimi_magic.context.summaries.tables import (
     cell,
     has_values_for_labels,
     heading,
-    positions_at_random,
     table_summary,
 )
 from kimi_magic.context.walker import type_name
+from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = ["describe"]
 
 EXACT = 500_000  # rows that are grouped whole; pandas keeps their groups for what comes next
-SAMPLED = 20_000
+SAMPLED = 5_000
 SHOWN = 8
 MAX_KEYS, MAX_FRAME = 200, 400
 _OPTIONS = ("period", "every", "offset", "closed", "maintain_order")
