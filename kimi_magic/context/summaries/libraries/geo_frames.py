@@ -7,9 +7,10 @@ from typing import Any
 
 from kimi_magic.context.summaries.detail import Detail, Summary
 from kimi_magic.context.summaries.frames import as_table
-from kimi_magic.context.summaries.libraries.wording import at_random, attribute, number, phrase
+from kimi_magic.context.summaries.libraries.wording import attribute, number, phrase
 from kimi_magic.context.summaries.tables import heading, table_summary
 from kimi_magic.context.walker import type_name
+from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import clip, count
 
 __all__ = ["describe"]
@@ -37,7 +38,7 @@ def _about(geometry: Any, detail: Detail) -> str:
     name = attribute(geometry, "name")
     crs = attribute(geometry, "crs")
     sampled = len(geometry) > SAMPLE
-    some = geometry.iloc[list(at_random(len(geometry), SAMPLE))] if sampled else geometry
+    some = geometry.iloc[positions_at_random(0, len(geometry), SAMPLE)] if sampled else geometry
     kinds = some.geom_type.value_counts(dropna=True)
     missing = int(some.isna().sum())
     empty = int(some.is_empty.sum())

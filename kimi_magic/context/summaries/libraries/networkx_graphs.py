@@ -12,7 +12,6 @@ from typing import Any
 
 from kimi_magic.context.summaries.detail import Detail
 from kimi_magic.context.summaries.libraries.wording import (
-    at_random,
     attribute,
     fitted_lines,
     kinds,
@@ -25,6 +24,7 @@ from kimi_magic.context.summaries.libraries.wording import (
 )
 from kimi_magic.context.summaries.reprs import label
 from kimi_magic.context.walker import type_name
+from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import count
 
 __all__ = ["describe"]
@@ -61,7 +61,7 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
     small = len(nodes) + edges <= SMALL
     if nodes and small:
         lines[0] += f"; {phrase(*_structure(value, directed=directed))}"
-    chosen = [nodes[at] for at in at_random(len(nodes), SAMPLE)]
+    chosen = [nodes[at] for at in positions_at_random(0, len(nodes), SAMPLE)]
     if nodes:
         such = (
             f", such as {listed(chosen, len(nodes), most=6, room=120)}"

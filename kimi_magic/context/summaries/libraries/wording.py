@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,11 +12,11 @@ from typing import Any
 
 from kimi_magic.context.summaries.reprs import bounded_repr, label
 from kimi_magic.context.walker import type_name
+from kimi_magic.core.sampling import SEED, positions_at_random
 from kimi_magic.core.text import clip
 from kimi_magic.core.time_limit import USER_ERRORS
 
 __all__ = [
-    "at_random",
     "attribute",
     "fitted_lines",
     "hide_literals",
@@ -36,7 +35,6 @@ __all__ = [
 MOST = 1600  # characters of a summary that shows no rows of data
 MAX_TITLE = 100
 MAX_VALUE = 80
-SEED = 0
 EXACT, SAMPLED = 5_000_000, 100_000
 
 _LITERAL = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
@@ -136,13 +134,6 @@ def shape_of(value: object) -> str:
     return f"{len(value):,}" if hasattr(type(value), "__len__") else ""  # type: ignore[arg-type]
 
 
-def at_random(total: int, wanted: int) -> Sequence[int]:
-    """Sample positions in ascending order, the same in each run."""
-    if total <= wanted:
-        return range(total)
-    return sorted(random.Random(SEED).sample(range(total), wanted))  # noqa: S311 - no secret
-
-
 def span(values: Any, *, texts: bool = True, mean: bool = False) -> str:
     """Describe the range of a column of data; of a long one a sample is read.
 
@@ -157,7 +148,7 @@ def span(values: Any, *, texts: bool = True, mean: bool = False) -> str:
             array = array[numpy.random.default_rng(SEED).integers(0, total, most)]
     elif isinstance(values, list | tuple | range):
         total, most = len(values), SAMPLED
-        array = [values[at] for at in at_random(len(values), most)]
+        array = [values[at] for at in positions_at_random(0, len(values), most)]
     else:
         return ""
     text = _range_of(array, numpy, texts=texts)
