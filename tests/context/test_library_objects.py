@@ -102,6 +102,41 @@ def test_nothing_lazy_is_computed() -> None:
                 assert text.startswith(("dask ", "xarray ")), text
 
 
+def test_an_object_is_as_it_was() -> None:
+    alt: Any = pytest.importorskip("altair")
+    go: Any = pytest.importorskip("plotly.graph_objects")
+    pytest.importorskip("sklearn")
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    chart = alt.Chart("cars.json").mark_bar().encode(x="a:Q") | alt.Chart("b.json").mark_point()
+    figure = go.Figure(go.Bar(x=[1, 2], y=[3, 4]), layout={"title": {"text": "Cars"}})
+    model = make_pipeline(StandardScaler(), LinearRegression()).fit([[1.0], [2.0]], [1.0, 2.0])
+    state = (chart.to_json(), figure.to_json(), model.__getstate__(), vars(model[1]).copy())
+    for value in (chart, figure, model, model[1]):
+        for values in ("rows", "figures", "schema"):
+            summary_of(value, detail=Detail(values))
+    assert state == (chart.to_json(), figure.to_json(), model.__getstate__(), vars(model[1]))
+
+
+def test_what_is_nested_without_end_is_cut() -> None:
+    alt: Any = pytest.importorskip("altair")
+    pytest.importorskip("sklearn")
+    from sklearn.pipeline import FeatureUnion
+    from sklearn.preprocessing import StandardScaler
+
+    chart: Any = alt.Chart("cars.json").mark_bar().encode(x="a:Q")
+    union: Any = StandardScaler()
+    for _ in range(2):
+        chart = alt.vconcat(*[chart] * 20)
+        union = FeatureUnion([(f"s{n}", union) for n in range(20)])
+    for value in (chart, union):
+        text = summarize(value)
+        assert text.startswith(("altair VConcatChart, 20 charts", "sklearn FeatureUnion"))
+        assert len(text) <= 1600
+
+
 def test_links_to_other_files_are_not_followed(tmp_path: Path) -> None:
     h5py: Any = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "other.h5", "w") as other:

@@ -63,8 +63,9 @@ def _chart(chart: Any, name: str, detail: Detail, data: list[object], depth: int
         charts = parts.get(part)
         if isinstance(charts, list):
             word = "layer" if part == "layer" else "chart"
-            yield from _members(charts[:MOST_CHARTS], word, detail, data, depth + 1)
-            if left := charts[MOST_CHARTS:]:
+            most = max(MOST_CHARTS >> depth, 2)
+            yield from _members(charts[:most], word, detail, data, depth + 1)
+            if left := charts[most:]:
                 marks = Counter(_mark(one) or type_name(one) for one in left)
                 of = ", ".join(f"{n:,} {mark}" for mark, n in marks.most_common(4))
                 yield f"{indent}  … {count(len(left), f'more {word}')}: {of}"

@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from kimi_magic.context.summaries.detail import Detail
@@ -27,6 +28,7 @@ from kimi_magic.core.time_limit import USER_ERRORS
 __all__ = ["changed_parameters", "describe", "important"]
 
 MOST_STEPS = 10
+MOST_LINES = 40
 MOST_DEPTH = 4
 MOST_LEARNED = 12
 MOST_IMPORTANT = 8
@@ -58,7 +60,7 @@ def describe(value: Any, limit: int, detail: Detail) -> str:
     own = library == "__main__"
     heading = _call(value, detail) if own else f"{library} {_call(value, detail)}"
     lines = [phrase(heading, "an sklearn estimator" if own else None, *_state(value, detail))]
-    lines += _parts(value, detail, 0)
+    lines += islice(_parts(value, detail, 0), MOST_LINES)
     lines += _search(value, detail)
     if detail.values != "schema":
         lines += important(value, detail)

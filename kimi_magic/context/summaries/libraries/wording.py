@@ -35,7 +35,7 @@ __all__ = [
 MOST = 1600  # characters of a summary that shows no rows of data
 MAX_TITLE = 100
 MAX_VALUE = 80
-EXACT, SAMPLED = 5_000_000, 100_000
+EXACT, SAMPLED = 1_000_000, 100_000
 
 _LITERAL = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 _MIDNIGHT = re.compile(r"T00:00:00(\.0+)?$|\.0+$")
