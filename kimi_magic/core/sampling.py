@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["positions_at_random"]
+__all__ = ["SEED", "positions_at_random"]
 
 SEED = 0
 

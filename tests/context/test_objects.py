@@ -49,10 +49,23 @@ def test_functions_and_classes_are_their_source() -> None:
 
 
 def test_of_long_code_signature_and_docstring_stay() -> None:
-    text = summarize(textwrap.TextWrapper, tokens=300)
-    assert text.startswith("class TextWrapper(width=70, initial_indent='', ")
-    assert "\nObject for wrapping/filling text." in text
+    text = summarize(Kernel, tokens=300)
+    assert text.startswith("class Kernel()")
+    assert "\nA kernel that runs cells" in text
     assert "characters are missing]" in text
+
+
+def test_of_the_code_of_libraries_signature_and_first_paragraph_are_told() -> None:
+    text = summarize(textwrap.TextWrapper)
+    assert text.startswith("class TextWrapper(width=70, initial_indent='', ")
+    assert "\nof textwrap\nObject for wrapping/filling text." in text
+    assert "\nnames: fill" in text
+    assert "Merge DataFrame or named Series" in summarize(pd.DataFrame().merge)
+    text = summarize(pd.DataFrame.to_csv)  # a long signature loses its hints
+    assert "(self, path_or_buf=None, " in text
+    assert ":" not in text
+    for value in (pd.DataFrame, pd.read_csv, np.linalg.svd, re.sub, importlib.import_module):
+        assert len(summarize(value)) <= 800
 
 
 def test_code_without_source() -> None:
