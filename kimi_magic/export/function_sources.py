@@ -24,6 +24,7 @@ from kimi_magic.core.text import escape_hidden
 from kimi_magic.export.formatting import PYTHON
 from kimi_magic.export.imports import Imports
 from kimi_magic.export.placeholders import FROM_NOTEBOOK, placeholder
+from kimi_magic.secrets.fields import may_be_secret
 from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["Sources", "gather"]
@@ -35,9 +36,6 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _SCALARS = (str, bytes, int, float, bool, type(None))
 # Immutable, so the assignment in the notebook still says what the value is.
 _IMMUTABLE = (re.Pattern, PurePath, Decimal, date, time, timedelta, UnionType, GenericAlias)
-_SECRET_NAME = re.compile(
-    r"(?i)((api|access|private|secret)[_-]?key|token|secret|password|passwd|authorization)$"
-)
 # What the interpreter gives to each module.
 _OF_MODULES = frozenset(
     "__annotations__ __builtins__ __cached__ __debug__ __doc__ __file__ __loader__ __name__ "
@@ -291,7 +289,7 @@ def _leaves(value: Any, key: Any = "", depth: int = MAX_DEPTH) -> Iterator[tuple
 def _is_secret(name: Any, value: Any) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return bool(isinstance(name, str) and _SECRET_NAME.search(name)) or holds_key(value)
+    return (isinstance(name, str) and may_be_secret(name)) or holds_key(value)
 
 
 def _source_of(name: str, value: Any) -> str:
