@@ -13,6 +13,7 @@ from kimi_magic.context.summaries.reprs import bounded_repr
 from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
+from kimi_magic.secrets.fields import names_secret
 
 __all__ = ["describe_array", "distribution", "some_of"]
 
@@ -51,10 +52,10 @@ def describe_array(value: Any, values: str = "rows") -> str | None:
         return heading
     if size and numpy is not None:
         heading += _figures(value, shape, numpy, quotes=values == "rows")
-    if values != "rows":
+    fields = getattr(value.dtype, "names", None) or ()
+    if values != "rows" or any(map(names_secret, fields)):
         return heading
-    fields = len(getattr(value.dtype, "names", None) or [None])
-    corner = value if size * fields <= WHOLE else _corner(value, shape)
+    corner = value if size * max(len(fields), 1) <= WHOLE else _corner(value, shape)
     if numpy is None:
         return f"{heading}\n{corner.tolist()}"
     shown = _as_numpy(corner, numpy)

@@ -20,7 +20,7 @@ from kimi_magic.context.summaries.frames import (
     lazy_heading,
     load_reader,
 )
-from kimi_magic.context.summaries.libraries.registry import describe_known
+from kimi_magic.context.summaries.libraries.registry import describe_known, load_families
 from kimi_magic.context.summaries.own_words import own_words, summarizer
 from kimi_magic.context.summaries.reprs import Repr, describe_members
 from kimi_magic.context.summaries.source_code import describe_code, describe_module
@@ -70,6 +70,7 @@ def summary_of(value: object, *, tokens: int = 1500, detail: Detail = ROWS) -> S
     """Describe a value as `summarize` does, in this detail."""
     limit = max(int(tokens), 1) * CHARS_PER_TOKEN
     load_reader()
+    load_families(value)
     with silenced(), unwarned():
         try:
             found: Summary | None = call_within(
@@ -157,6 +158,8 @@ def _brief(value: Any, limit: int) -> str | None:
     text = text.text if isinstance(text, Summary) else text or lazy_heading(value)
     if text is None and (table := as_table(value)) is not None:
         text = heading(table)
-    if text is None and hasattr(type(value), "__dlpack__") and prod(value.shape) > SMALL_ARRAY:
-        text = describe_array(value)
+    if text is None and hasattr(type(value), "__dlpack__"):
+        has_fields = getattr(value.dtype, "names", None) is not None
+        if has_fields or prod(value.shape) > SMALL_ARRAY:
+            text = describe_array(value)
     return f"<{text.splitlines()[0]}>" if text else None

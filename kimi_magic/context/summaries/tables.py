@@ -181,7 +181,8 @@ def has_values_for_labels(table: Table) -> bool:
 def _without_secrets(table: Table) -> Table:
     """Return the table with what columns hold that are named as secrets are masked."""
     named = {at for at, (name, _) in enumerate(table.columns[:MANY]) if names_secret(name)}
-    if not named:
+    labels = any(map(names_secret, table.index.split(", ")))
+    if not named and not labels:
         return table
 
     def take(positions: Sequence[int], width: int) -> Rows:
@@ -192,12 +193,13 @@ def _without_secrets(table: Table) -> Table:
             columns[at] = [
                 MASKED if is_secret_field(name, value) else value for value in columns[at]
             ]
-        return Rows(rows.labels, columns)
+        return Rows([MASKED] * len(rows.labels) if labels else rows.labels, columns)
 
     def remark(at: int, quotes: bool) -> str:  # noqa: FBT001 - as in the table
         return table.remark(at, quotes and at not in named) if table.remark else ""
 
-    return replace(table, take=take, remark=remark)
+    notes = (f"index: {table.index}",) if labels else table.notes
+    return replace(table, take=take, remark=remark, notes=notes)
 
 
 def _without_values(table: Table, *, labels: bool) -> Table:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from kimi_magic.context.summaries.detail import Detail
+from kimi_magic.context.summaries.detail import Detail, Summary
 from kimi_magic.context.summaries.frames import as_table
+from kimi_magic.context.summaries.personal import SAMPLE, kind_of
 from kimi_magic.context.summaries.reprs import bounded_repr, label
 from kimi_magic.context.summaries.tables import (
     Table,
@@ -23,6 +24,7 @@ from kimi_magic.context.walker import type_name
 from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
+from kimi_magic.secrets.fields import names_secret
 
 __all__ = ["describe"]
 
@@ -33,7 +35,7 @@ MAX_KEYS, MAX_FRAME = 200, 400
 _OPTIONS = ("period", "every", "offset", "closed", "maintain_order")
 
 
-def describe(value: Any, limit: int, detail: Detail) -> str | None:
+def describe(value: Any, limit: int, detail: Detail) -> Summary | None:
     kind = type(value)
     if kind.__module__.startswith("polars."):
         return _of_polars(value, detail)
@@ -99,10 +101,10 @@ def _known(name: Any) -> Any:
     return None
 
 
-def _of_polars(value: Any, detail: Detail) -> str | None:
+def _of_polars(value: Any, detail: Detail) -> Summary | None:
     kind = type_name(value)
     if not hasattr(value, "df"):
-        return f"polars {kind}, lazy: it was not computed"
+        return Summary(f"polars {kind}, lazy: it was not computed")
     table = as_table(value.df)
     if table is None:
         return None
@@ -141,21 +143,31 @@ def _polars_key(key: Any, *, whole: bool) -> str:
     return str(key if whole and not _is_column(key) else key.meta.output_name())
 
 
-def _written(name: str, groups: _Groups | None, table: Table, detail: Detail) -> str:
+def _written(name: str, groups: _Groups | None, table: Table, detail: Detail) -> Summary:
     quotes = detail.values == "rows"
     lines = [name]
+    personal: tuple[tuple[str, str], ...] = ()
     if groups is not None:
         hides = not quotes and has_values_for_labels(table)
         keys = ", ".join("(no name)" if key is None else label(key) for key in groups.keys)
         by = count(len(groups.keys), "key") if hides else clip(keys, MAX_KEYS)
         joint = " of " if " by " in name else " by "
         lines[0] += f"{joint}{by}" + _sizes(groups, table.rows)
-        if quotes and groups.sizes:
+        if quotes and groups.sizes and not any(map(names_secret, groups.keys)):
+            personal = _personal(groups)
             lines.append(_largest(groups, in_time=" by " in name))
     frame = table_summary(table, MAX_FRAME, Detail("schema")).text
     if quotes:
         frame = "\n".join([heading(table), *frame.splitlines()[1:]])
-    return "\n".join([*lines, f"of a {frame}"])
+    return Summary("\n".join([*lines, f"of a {frame}"]), personal=personal)
+
+
+def _personal(groups: _Groups) -> tuple[tuple[str, str], ...]:
+    """Name the keys whose values look personal."""
+    rows = [name if type(name) is tuple else (name,) for name in groups.names[:SAMPLED]]
+    levels = zip(groups.keys, zip(*rows, strict=False), strict=False)
+    kinds = ((label(key), kind_of(key, values[:SAMPLE])) for key, values in levels)
+    return tuple((key, kind) for key, kind in kinds if kind)
 
 
 def _sizes(groups: _Groups, rows: int) -> str:

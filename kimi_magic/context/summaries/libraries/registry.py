@@ -12,7 +12,7 @@ from typing import Any
 
 from kimi_magic.context.summaries.detail import Detail, Summary
 
-__all__ = ["KNOWN", "describe_known", "is_known"]
+__all__ = ["KNOWN", "describe_known", "is_known", "load_families"]
 
 _HERE = __name__.rpartition(".")[0]
 
@@ -85,12 +85,18 @@ KNOWN: dict[str, str] = {
 }
 
 
+def load_families(value: Any) -> None:
+    """Import what describes a value; slow machines need longer than a time limit."""
+    for name in _names(type(value)):
+        if name in KNOWN:
+            _family(name)
+
+
 def describe_known(value: Any, limit: int, detail: Detail) -> str | Summary | None:
     """Describe an object of a class that is known here, in about ``limit`` characters."""
     for name in _names(type(value)):
         if name in KNOWN:
-            describe: Callable[[Any, int, Detail], str | Summary | None]
-            describe = import_module(f"{_HERE}.{KNOWN[name]}").describe
+            describe: Callable[[Any, int, Detail], str | Summary | None] = _family(name).describe
             if (found := describe(value, limit, detail)) is not None:
                 return found
     return None
@@ -99,6 +105,10 @@ def describe_known(value: Any, limit: int, detail: Detail) -> str | Summary | No
 def is_known(kind: type) -> bool:
     """Return True for a class whose objects are described here."""
     return any(name in KNOWN for name in _names(kind))
+
+
+def _family(name: str) -> Any:
+    return import_module(f"{_HERE}.{KNOWN[name]}")
 
 
 def _names(kind: type) -> list[str]:
