@@ -40,7 +40,7 @@ _PROTOCOLS = (
     "__narwhals_dataframe__",
     "__narwhals_series__",
 )
-_LIBRARIES = {"pandas", "polars", "pyarrow", "modin", "cudf"}
+_LIBRARIES = {"pandas", "geopandas", "polars", "pyarrow", "modin", "cudf"}
 
 # A class with one of the first and one of the second is lazy. Reading its columns computes
 # nothing; its repr and its length may.

@@ -57,10 +57,12 @@ def summarize(value: object, *, tokens: int = 1500) -> str:
     str
         A table as its shape, its columns with figures, its head and some random rows; an array as
         its shape, dtype, range, mean and a corner; a container as its shape and samples; a
-        function or class as its source; an estimator as its parameters; a figure as what is drawn
-        on it; an exception as its traceback; a path as an excerpt of the file; a str unchanged;
-        everything else as its repr. Large data is read in part, lazy data is not computed. Never
-        raises an error of the value's own code, and gives up on code that takes too long.
+        function or class as its source, one of a library as its signature and the beginning of
+        its docstring; a model, chart, graph or database of a known library as an expert would
+        describe it; a figure as what is drawn on it; an exception as its traceback; a path as an
+        excerpt of the file; a str unchanged; everything else as its repr. Large data is
+        read in part, lazy data is not computed. Never raises an error of the value's own code,
+        and gives up on code that takes too long.
     """
     return summary_of(value, tokens=tokens).text
 

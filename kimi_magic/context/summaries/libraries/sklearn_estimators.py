@@ -153,7 +153,10 @@ def _items(values: Any) -> list[Any]:
 def is_fitted(value: Any) -> bool:
     """Return True for an estimator that has learned; the last step tells it of a pipeline."""
     if hasattr(type(value), "__sklearn_is_fitted__"):
-        return bool(attribute(value, "__sklearn_is_fitted__", lambda: False)())
+        try:
+            return bool(value.__sklearn_is_fitted__())
+        except USER_ERRORS:  # a FeatureUnion raises what its first unfitted part raises
+            return False
     steps = attribute(value, "steps")
     if isinstance(steps, list) and steps:
         return any(is_fitted(step[1]) for step in steps if hasattr(step[1], "get_params"))

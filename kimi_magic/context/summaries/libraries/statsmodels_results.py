@@ -26,7 +26,7 @@ __all__ = ["describe"]
 MOST_COEFFICIENTS = 20
 MAX_FORMULA = 300
 WORK = 100_000_000  # multiplications for the eigenvalues, about 50 ms
-DIAGNOSED = 500_000  # residuals
+FEWEST, DIAGNOSED = 8, 500_000  # residuals
 SMALL_EIGENVALUE, LARGE_CONDITION = 1e-10, 1000  # where summary() warns
 _LONG = ("llf", "aic", "bic")  # whose differences count
 _PARTS = ("observed", "trend", "seasonal", "resid")
@@ -218,15 +218,8 @@ def _notes(value: Any, model: Any) -> Iterator[str]:
     if not _is_known(attribute(value, "rsquared")):
         return
     residuals = attribute(value, "wresid")
-    if residuals is not None and 7 < len(residuals) <= DIAGNOSED:
-        tools: Any = sys.modules.get("statsmodels.stats.stattools")
-        if tools is not None:
-            jarque = tools.jarque_bera(residuals)
-            yield (
-                f"residuals: Durbin-Watson {number(tools.durbin_watson(residuals), 3)}, "
-                f"Jarque-Bera p {number(jarque[1], 3)}, skew {number(jarque[2], 3)}, "
-                f"kurtosis {number(jarque[3], 3)}"
-            )
+    if residuals is not None and FEWEST <= len(residuals) <= DIAGNOSED:
+        yield _residuals(sys.modules["numpy"].asarray(residuals))
     rows, terms = attribute(model, "wexog.shape", (0, 0))[:2]
     if not rows or rows * terms * terms > WORK:
         return
@@ -244,6 +237,22 @@ def _notes(value: Any, model: Any) -> Iterator[str]:
             f"warning: the condition number is large, {number(condition, 3)}; there might be "
             "strong multicollinearity or other numerical problems"
         )
+
+
+def _residuals(residuals: Any) -> str:
+    """Test residuals as summary() does, whose tests are imported by it alone."""
+    square = (residuals**2).sum()
+    watson = ((residuals[1:] - residuals[:-1]) ** 2).sum() / square
+    centred = residuals - residuals.mean()
+    variance = (centred**2).mean()
+    skew = (centred**3).mean() / variance**1.5
+    kurtosis = (centred**4).mean() / variance**2
+    jarque_bera = len(residuals) / 6 * (skew**2 + (kurtosis - 3) ** 2 / 4)
+    return (
+        f"residuals: Durbin-Watson {number(watson, 3)}, "
+        f"Jarque-Bera p {number(math.exp(-jarque_bera / 2), 3)}, "  # of χ² with 2 degrees
+        f"skew {number(skew, 3)}, kurtosis {number(kurtosis, 3)}"
+    )
 
 
 def _decomposed(value: Any, detail: Detail) -> str:
