@@ -139,7 +139,7 @@ def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Recor
     return record
 
 
-def record_of(reply: Reply, options: ViewOptions | None = None) -> Bundle:
+def record_of(reply: Reply, options: ViewOptions | None = None) -> Record:
     """Draw the record of a turn that is over, such as one that was stored."""
     options = options or ViewOptions()
     hide, most = options.hide_reasoning, options.max_chars
@@ -357,7 +357,11 @@ def _end(segment: Segment, shown: Callable[[str], str]) -> list[str]:
 
 def _thought(text: str) -> str:
     """Show reasoning, which is as little trusted as an answer."""
-    return f'<div style="{_THOUGHT}">\n{to_html(text, light=True)}</div>'
+    html = to_html(text, light=True)
+    before, found, last = html.rpartition("<p>")
+    if found and html.endswith("</p>\n"):  # its margin would be empty room in the panel
+        html = f'{before}<p style="margin-bottom:0">{last}'
+    return f'<div style="{_THOUGHT}">\n{html}</div>'
 
 
 def _thought_end(text: str) -> str:
@@ -424,22 +428,12 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> tuple[str, list[int
     """Return the turn as text, and where in it the last answer begins and ends."""
     sent = timeline.sent
     paragraphs = [f"[{clean(sent.line)}]"] if sent and sent.line else []
-    answer, at = _data_segment(timeline), None
+    at = None
     for place, segment in enumerate(timeline.segments):
         if timeline.lanes and place == timeline.lanes_at:
             paragraphs.append(_lanes_text(timeline))
-        text = _whole(segment)
-        if segment is answer and timeline.reply:
-            text = data_text(timeline.reply.data)
-        elif segment.kind == "reasoning":
-            text = f"Reasoning:\n{text}"
-        elif segment.kind == "tool":
-            text = call_text(segment)
-        elif segment.kind == "notice":
-            text = f"[{text}]"
-        if segment.kind == "answer":
-            at = len(paragraphs)
-        paragraphs.append(text)
+        at = len(paragraphs) if segment.kind == "answer" else at
+        paragraphs.append(_segment_text(segment, timeline))
     if timeline.lanes and timeline.lanes_at >= len(timeline.segments):
         paragraphs.append(_lanes_text(timeline))
     paragraphs += [f"[{line}]"] if (line := confidence_line(timeline)) else []
@@ -453,6 +447,19 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> tuple[str, list[int
     ends = ("\n\n".join([*paragraphs[:at], ""]), "\n\n".join(paragraphs[: at + 1]))
     whole = without_stacks("\n\n".join(paragraphs))
     return whole, [len(without_stacks(end)) for end in ends]
+
+
+def _segment_text(segment: Segment, timeline: Timeline) -> str:
+    text = _whole(segment)
+    if segment.kind == "reasoning":
+        return f"Reasoning:\n{text}"
+    if segment.kind == "tool":
+        return call_text(segment)
+    if segment.kind == "notice":
+        return f"[{text}]"
+    if timeline.reply is not None and segment is _data_segment(timeline):
+        return data_text(timeline.reply.data)
+    return text
 
 
 def _lanes_text(timeline: Timeline) -> str:

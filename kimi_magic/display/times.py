@@ -20,7 +20,7 @@ def times_of(timeline: Timeline) -> dict[str, Any]:
     folded = list(_folded(timeline))
     times: dict[str, Any] = {"folded": folded} if any(folded) else {}
     if timeline.seconds is not None:
-        times["seconds"] = round(timeline.seconds, 3)
+        times["seconds"] = _rounded(timeline.seconds)
     return times
 
 
@@ -40,7 +40,12 @@ def _folded(timeline: Timeline) -> Iterator[Any]:
 def _entry(segment: Segment) -> dict[str, Any] | None:
     entry: dict[str, Any] = {}
     if segment.seconds:
-        entry["seconds"] = round(segment.seconds, 3)
+        entry["seconds"] = _rounded(segment.seconds)
     if segment.tokens:
         entry["tokens"] = segment.tokens
     return entry or None
+
+
+def _rounded(seconds: float) -> float:
+    """Return whole milliseconds, and at least one: 0 stands for what is not known."""
+    return max(round(seconds, 3), 0.001)
