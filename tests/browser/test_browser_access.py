@@ -57,11 +57,13 @@ CONTRAST = """async (selector) => {
   const others = [...document.body.children].filter((e) => e.checkVisibility());
   for (const other of others) other.style.visibility = "hidden";
   document.body.style.height = "100vh"; // JupyterLab's has none
+  document.body.style.background = stage.style.background; // seen through a stage that is not full
   document.body.append(stage);
   try {
     return await axe.run({ include: [[stage]] }, { runOnly: ["color-contrast"] });
   } finally {
     stage.remove();
+    document.body.style.background = "";
     for (const other of others) other.style.visibility = "";
   }
 }"""
