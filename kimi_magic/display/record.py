@@ -90,6 +90,7 @@ _PROMPT = (
 )
 _ASIDE = "opacity:.65"
 _BEFORE_BLANK = re.compile(r"\n([ \t]*)(?=\n)")
+_FENCE = re.compile(r"^([ \t]*)([`~])(?=\2\2)", re.MULTILINE)
 _FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 # Of max_chars, the part that the marked tokens of an answer take with their HTML. Those of the
 # reasoning take half of that, and so do the answers of all trajectories, and their reasoning.
@@ -113,9 +114,11 @@ class Bundle(NamedTuple):
         """Bundle a text with a page of HTML that stays whole inside Markdown.
 
         Markdown ends a block of HTML at a blank line and reads on after it as its own (CommonMark
-        0.31, 4.6): nbconvert, code hosts and site builders put outputs into Markdown.
+        0.31, 4.6): nbconvert, code hosts and site builders put outputs into Markdown. Quarto puts
+        them into a fenced block (``{=html}``), which a fence of theirs would end.
         """
         whole = _BEFORE_BLANK.sub(r"&#10;\1", page)
+        whole = _FENCE.sub(lambda fence: f"{fence[1]}&#{ord(fence[2])};", whole)
         return cls({"text/plain": text, "text/html": whole}, metadata or {})
 
 
