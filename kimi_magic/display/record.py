@@ -361,10 +361,9 @@ def _end(segment: Segment, shown: Callable[[str], str]) -> list[str]:
 def _thought(text: str) -> str:
     """Show reasoning, which is as little trusted as an answer."""
     html = to_html(text, light=True)
-    before, found, last = html.rpartition("<p>")
-    if found and html.endswith("</p>\n"):  # its margin would be empty room in the panel
-        html = f'{before}<p style="margin-bottom:0">{last}'
-    return f'<div style="{_THOUGHT}">\n{html}</div>'
+    # The margin of a last paragraph would be empty room in the panel.
+    closer = ";margin-bottom:-.6em" if html.endswith("</p>\n") else ""
+    return f'<div style="{_THOUGHT}{closer}">\n{html}</div>'
 
 
 def _thought_end(text: str) -> str:
