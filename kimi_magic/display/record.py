@@ -360,10 +360,7 @@ def _end(segment: Segment, shown: Callable[[str], str]) -> list[str]:
 
 def _thought(text: str) -> str:
     """Show reasoning, which is as little trusted as an answer."""
-    html = to_html(text, light=True)
-    # The margin of a last paragraph would be empty room in the panel.
-    closer = ";margin-bottom:-.6em" if html.endswith("</p>\n") else ""
-    return f'<div style="{_THOUGHT}{closer}">\n{html}</div>'
+    return f'<div style="{_THOUGHT}">\n{to_html(text, light=True)}</div>'
 
 
 def _thought_end(text: str) -> str:
