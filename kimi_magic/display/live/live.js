@@ -197,11 +197,11 @@ class Turn {
   segment(op, text = "") {
     const { age = 0, to = 0, blocks = "", tokens = 0, state = "", seconds = null } = op;
     const { run = null, result = null, form = null, open = null, cut = "", printed = null } = op;
-    const { thought = "" } = op;
+    const { thought = "", drawn = null } = op;
     return {
       ...{ kind: op.kind, title: op.title, plain: op.plain, keep: op.keep, done: !!op.done },
       ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, printed, thought },
-      drawn: null,
+      drawn,
       began: this.now() - age,
       ...{ text: [text], length: codePoints(text), tail: skip(text, to) },
     };
