@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kimi_magic.testing import ScriptedServer
-from tests.frontends import Bench, in_a_browser
+from tests.frontends import HELPERS, Bench, in_a_browser, only_lab
 
 pytestmark = in_a_browser
 
@@ -108,3 +108,27 @@ def test_a_page_is_reloaded_while_a_tool_computes_and_another_turn_follows(
     first, second = bench.saved()["outputs"]
     assert "The first answer." in str(first)
     assert "The second answer." in str(second)
+
+
+@only_lab
+def test_a_second_window_shows_the_turn_as_well(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.reply(ANSWER, reasoning=THOUGHT, stall_after=24)
+    bench.run("%%kimi\nWhich month?", saved=True)
+    bench.turn.locator("strong", has_text="February").wait_for()
+    second = bench.page.context.browser.new_page()
+    second.add_init_script(HELPERS)
+    second.goto(bench.front_end.address("page.ipynb"))
+    try:
+        second.locator(".kimi-turn strong", has_text="February").wait_for()
+        assert bench.turn.locator("strong", has_text="February").count() == 1
+        scripted_server.go_on()
+        bench.wait_for_record()
+        for page in (bench.page, second):
+            output = page.locator(".jp-OutputArea-output")
+            output.get_by_text("word by word, to the end").wait_for()
+            assert output.count() == 1
+        assert second.locator(".kimi-turn").count() == 0
+    finally:
+        second.close()

@@ -25,12 +25,13 @@ from kimi_magic.display.live.widget import TurnWidget, mount, read
 __all__ = ["LatePages", "listen_on_control"]
 
 EVERY = 0.25  # seconds between two looks
-MOST_PAUSE = 5.0  # between two announcements
+MOST_PAUSE = 5.0  # between two announcements while a page may be waiting
+QUIET_PAUSE = 10.0  # otherwise: a browser that crashes says nothing, nor does a second window
 _MODULE = read("late_page.js")
 
 
 class LatePages:
-    """Announces a turn while a page may be waiting for it.
+    """Announces a turn now and then, and often while a page may be waiting for it.
 
     A thread does it: a tool may keep the turn's own busy for long. ``resend`` sends the whole turn,
     if a page has asked for it and got no answer.
@@ -62,14 +63,13 @@ class LatePages:
             self._comm.close(deleting=True)  # or it would be looked for in the kernel's list
 
     def _work(self) -> None:
-        announce_at = 0.0
+        announced_at = time.monotonic()
         unanswered = False
         while not self._over.wait(EVERY):
             awaited = self._clicks.awaited_for()
-            if awaited is None:
-                announce_at = 0.0
-            elif (now := time.monotonic()) >= announce_at:
-                announce_at = now + min(1 + awaited / 10, MOST_PAUSE)
+            pause = QUIET_PAUSE if awaited is None else min(1 + awaited / 10, MOST_PAUSE)
+            if (now := time.monotonic()) - announced_at >= pause:
+                announced_at = now
                 self._announce()
             if unanswered and self._clicks.resync:
                 self._resend()
