@@ -31,9 +31,10 @@ def test_a_turn_goes_on_in_a_page_that_is_reloaded(
     bench.turn.locator(".kimi-answer").wait_for()
     if saved:
         bench.command("docmanager:save")
-    reload(bench)
     turn = bench.turn
-    turn.locator("strong", has_text="February").wait_for()
+    for _ in range(1 if saved else 2):
+        reload(bench)
+        turn.locator("strong", has_text="February").wait_for()
     assert turn.locator(".kimi-tool summary").inner_text().startswith('monthly(region="north")')
     assert turn.locator(".kimi-reasoning").first.inner_text().startswith("Reasoned for ")
     turn.get_by_role("button", name="Stop").wait_for()
