@@ -147,7 +147,7 @@ class LiveView:
             self._asking = self._page.lanes[envelope.lane] if envelope.lane else self._page
         if isinstance(event, _URGENT):
             self._send()
-        self.tick()
+        self._tick()
 
     def tick(self) -> None:
         with self._lock:
