@@ -50,6 +50,7 @@ class _Answer:
     html: list[str] = field(default_factory=list)
     to: int = 0  # end of the text in html
     open_to: int = 0  # end of the text that the open block was drawn with
+    open_html: str = ""
 
     def split(self) -> list[str]:
         """Split the text so far, and return the finished blocks that were not drawn."""
@@ -142,7 +143,7 @@ class Page:
             self._redraw.due()
             answer, length = self._answers[opened], self.timeline.segments[opened].length
             answer.open_to = length
-            html = to_html(answer.blocks.tail)
+            html = answer.open_html = to_html(answer.blocks.tail)
             ops.append({"op": "open", "segment": opened, "to": length, "html": html})
         for number, page in self.lanes.items():
             ops += _in_lane(number, page.draw())
@@ -184,6 +185,8 @@ class Page:
             drawn["age"] = elapsed - segment.began
         if (answer := self._answers.get(index)) is not None:
             drawn |= {"blocks": "".join(answer.html), "to": answer.to}
+            if answer.open_to > answer.to:
+                drawn["drawn"] = {"html": answer.open_html, "to": answer.open_to}
         if index in self._thoughts:
             drawn["thought"] = self._thoughts[index]
         if index in self._called:
