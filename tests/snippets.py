@@ -84,7 +84,9 @@ def program(
     return Program(body, server.base_url, "LAB_API_KEY", own.pop("provider", "lab"), **own)
 
 
-def run(text: str, form: str, folder: Path, *, typed: str = "", **environment: str | None) -> str:
+def run(
+    text: str, form: str, folder: Path, typed: str | None = "", **environment: str | None
+) -> str:
     """Run a program as a user would, who types some lines, and return what it prints."""
     path = folder / f"program{FORMS[form].suffix}"
     path.write_bytes(text.encode())

@@ -57,10 +57,10 @@ class Program:
     provider: str = ""  # the endpoint's name
     # By tool name; None for a tool without a Python function.
     functions: Mapping[str, Callable[..., Any] | None] = field(default_factory=dict)
-    confirmed: frozenset[str] = frozenset()  # the tools that ask a person before each call
     notes: tuple[str, ...] = ()  # remarks for the opening comment
     headers: tuple[OwnHeader, ...] = ()
     heavy: Heavy | None = None  # where several attempts are aggregated
+    confirmed: frozenset[str] = frozenset()  # the tools that ask a person before each call
 
     def __post_init__(self) -> None:
         # Through JSON, so that the writers meet no type that JSON lacks.
