@@ -24,6 +24,12 @@ DETAILS = [Detail(values) for values in ("rows", "figures", "schema")]
 MOST_TOKENS = 400  # for what shows no rows of data
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take longer to import and to draw."""
+    monkeypatch.setattr("kimi_magic.context.summaries.summary.SECONDS", 60.0)
+
+
 def summaries(value: object) -> dict[str, Summary]:
     return {detail.values: summary_of(value, detail=detail) for detail in DETAILS}
 

@@ -21,6 +21,12 @@ from kimi_magic.tools.results import to_text
 FAMILIES = Path(summarize.__code__.co_filename).parent / "libraries"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take longer to import and to draw."""
+    monkeypatch.setattr("kimi_magic.context.summaries.summary.SECONDS", 60.0)
+
+
 def test_each_module_of_the_registry_is_there() -> None:
     assert {f"{name}.py" for name in KNOWN.values()} <= {path.name for path in FAMILIES.iterdir()}
 
