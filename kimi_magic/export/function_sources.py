@@ -24,7 +24,7 @@ from kimi_magic.core.text import escape_hidden
 from kimi_magic.export.formatting import PYTHON
 from kimi_magic.export.imports import Imports
 from kimi_magic.export.placeholders import FROM_NOTEBOOK, placeholder
-from kimi_magic.secrets.fields import may_be_secret
+from kimi_magic.secrets.fields import is_secret_field, may_be_secret
 from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["Sources", "gather"]
@@ -201,6 +201,8 @@ class _Gatherer:
         if _is_secret("", source):
             raise _LeftBehind("it may hold a secret")
         try:
+            if _spells_secret(source):
+                raise _LeftBehind("it may hold a secret")
             used, paths = _names_used(source), _dotted_paths(source)
         except SyntaxError:  # a nested function with a nonlocal statement
             raise _LeftBehind("it cannot stand alone") from None
@@ -289,7 +291,39 @@ def _leaves(value: Any, key: Any = "", depth: int = MAX_DEPTH) -> Iterator[tuple
 def _is_secret(name: Any, value: Any) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return (isinstance(name, str) and may_be_secret(name)) or holds_key(value)
+    named = isinstance(name, str) and (may_be_secret(name) or is_secret_field(name, value))
+    return named or holds_key(value)
+
+
+def _spells_secret(source: str) -> bool:
+    """Return True for a source in which a text has the name of a secret: ``password="…"``."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.keyword(arg=name, value=value):
+                pairs = [(name, value)]
+            case ast.Assign(targets=targets, value=value):
+                pairs = [(_last_name(target), value) for target in targets]
+            case ast.AnnAssign(target=target, value=value):
+                pairs = [(_last_name(target), value)]
+            case ast.Dict(keys=keys, values=values):
+                pairs = [(getattr(key, "value", None), value) for key, value in zip(keys, values, strict=True)]
+            case ast.arguments():
+                plain = [*node.posonlyargs, *node.args]
+                pairs = [(one.arg, value) for one, value in zip(reversed(plain), reversed(node.defaults), strict=False)]
+                pairs += [(one.arg, value) for one, value in zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+            case _:
+                continue
+        if any(isinstance(v, ast.Constant) and is_secret_field(n, v.value) for n, v in pairs):
+            return True
+    return False
+
+
+def _last_name(target: ast.expr) -> object:
+    """Return the name that a target assigns to: a variable, an attribute or a key."""
+    match target:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(name)):
+            return name
+    return None
 
 
 def _source_of(name: str, value: Any) -> str:

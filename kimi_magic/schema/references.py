@@ -27,6 +27,7 @@ from typing_extensions import get_protocol_members, is_protocol, is_typeddict
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.text import reveal
+from kimi_magic.secrets.fields import surely_names_secret
 
 __all__ = [
     "ARRAY",
@@ -50,7 +51,7 @@ _NO_REF = "refs has {!r:.60}: give names such as 'np.mean', or callables"
 
 _MISSING = object()
 _SHELL_NAMES = {"In", "Out", "exit", "quit", "get_ipython"}
-_NOT_DATA = {"IPython", "ipykernel", "kimi_magic", "_sitebuiltins"}
+_NOT_DATA = {"IPython", "ipykernel", "kimi_magic", "_sitebuiltins", "typing", "typing_extensions"}
 _CODE = (
     type,
     functools.partial,
@@ -220,6 +221,9 @@ class Variables:
         # IPython lists what it puts there itself; a variable of the user's may take the name over.
         hidden = getattr(running_shell(), "user_ns_hidden", {})
         if hidden.get(name, _MISSING) is value or _root(type(value)) in _NOT_DATA:
+            return False
+        # Nobody chose it for a parameter that takes any data, and a result may hold all of it.
+        if isinstance(reference.hint, Named) and surely_names_secret(name):
             return False
         if not reference.admits(value):
             return False

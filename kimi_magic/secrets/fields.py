@@ -20,6 +20,7 @@ __all__ = [
     "mask_fields",
     "may_be_secret",
     "names_secret",
+    "surely_names_secret",
 ]
 
 MAX_NAME = 60
@@ -35,7 +36,7 @@ _HINT = re.compile(r"(?i)pass|pwd|secret|credential|auth|cookie|key|token")
 # Of a name in lower case, with underscores between its words
 _CERTAIN = re.compile(
     r".*(?:password|passwd)(?:_?\d)?"
-    r"|(?:.*_)?(?:pwd|passphrase|passcode|secret|credentials?|authorization|(?:set_)?cookie"
+    r"|(?:.*_)?(?:pwd|passphrase|passcode|secrets?|creds?|credentials?|authorization|(?:set_)?cookie"
     r"|(?:db|database|smtp|mail|email|user|admin|ftp|ssh|pg|mysql|redis|mongo|proxy|login)_?pass"
     r"|(?:api|access|private|secret|secret_access|account|signing|encryption|subscription)_?key"
     r"|(?:api|auth|access|refresh|id|bearer|session|security|bot|github|gitlab|slack|hf)_?token)"
@@ -65,6 +66,11 @@ def names_secret(name: object) -> bool:
     So is a label of several levels of which one is.
     """
     return any(_kind_of(text) not in ("", "pair") for text in _texts_of(name))
+
+
+def surely_names_secret(name: str) -> bool:
+    """Return True for a name that is a secret's for certain."""
+    return _kind_of(name[:MAX_NAME]) in ("certain", "pwd")
 
 
 def is_secret_field(name: object, value: object) -> bool:

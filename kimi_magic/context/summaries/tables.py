@@ -241,7 +241,8 @@ def dtype_name(dtype: object) -> str:
 def _column_names(table: Table, start: int, room: int) -> str:
     """List the columns from one on, as many as fit."""
     rest = table.columns[start:]
-    kinds = Counter(dtype_name(dtype) for _, dtype in rest)
+    names = {id(dtype): dtype_name(dtype) for dtype in {id(d): d for _, d in rest}.values()}
+    kinds = Counter(names[id(dtype)] for _, dtype in rest)
     text = "columns" if not start else f"and {count(len(rest), 'more column')}"
     if alike := len(kinds) == 1:
         text += f" ({next(iter(kinds))})"
@@ -250,7 +251,7 @@ def _column_names(table: Table, start: int, room: int) -> str:
     text += ": "
     named: list[str] = []
     for index, (name, dtype) in enumerate(rest):
-        named.append(label(name) if alike else f"{label(name)} ({dtype_name(dtype)})")
+        named.append(label(name) if alike else f"{label(name)} ({names[id(dtype)]})")
         room -= len(named[-1]) + 2
         if room < len(text) + 20 and index + 1 < len(rest):
             named.append(f"… {len(rest) - index - 1:,} more")
