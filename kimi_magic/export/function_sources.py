@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from types import FunctionType, GenericAlias, ModuleType, UnionType
+from types import BuiltinMethodType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any
 
-from kimi_magic.core.frontend import cell_sources, lines_of, running_shell
+from kimi_magic.core.frontend import cell_sources, lines_of, running_shell, user_namespace
 from kimi_magic.core.text import escape_hidden
 from kimi_magic.export.formatting import PYTHON
 from kimi_magic.export.imports import Imports
@@ -115,6 +115,10 @@ class _Gatherer:
         name = getattr(function, "__name__", "")
         if not name.isidentifier():
             name = re.sub(r"\W", "_", tool)
+        if owner := _owner_of(function):
+            self._add_used(owner, tool, user_namespace(), [])
+            self.sources.functions[tool] = f"{owner}.{name}"
+            return
         try:
             self._add(name, function, {})
         except _LeftBehind as reason:
@@ -124,7 +128,8 @@ class _Gatherer:
 
     def add_values(self, paths: Iterable[str], tool: str, function: Callable[..., Any]) -> None:
         """Add the variables that a tool's calls name."""
-        scope = getattr(_unwrap(function), "__globals__", {})
+        # The names are the notebook's, also where the function is a library's.
+        scope = ChainMap(dict(user_namespace()), getattr(_unwrap(function), "__globals__", {}))
         for path in paths:
             self._add_used(path.partition(".")[0], tool, scope, [path])
 
@@ -244,6 +249,20 @@ class _Gatherer:
         sources.placeholders[name] = escape_hidden(text)[0]
 
 
+def _owner_of(function: Any) -> str:
+    """Return the variable whose method it is, of an object that lives in the notebook; or ""."""
+    if not isinstance(function, MethodType | BuiltinMethodType):
+        return ""
+    if isinstance(function.__self__, type | ModuleType | None):
+        return ""
+    if _is_of_shell(function) or _is_of_shell(function.__self__):
+        return ""
+    owner, name = function.__self__, function.__name__
+    names = (n for n, value in list(user_namespace().items()) if value is owner)
+    has_it = getattr(inspect.getattr_static(type(owner), name, None), "__name__", "") == name
+    return next((n for n in names if n.isidentifier() and n[0] != "_"), "") if has_it else ""
+
+
 def _look_up(name: str, scope: Mapping[str, Any]) -> Any:
     if name not in scope and not hasattr(builtins, name):
         raise _Undefined("it is not defined")
@@ -297,6 +316,7 @@ def _is_secret(name: Any, value: Any) -> bool:
 
 def _spells_secret(source: str) -> bool:
     """Return True for a source in which a text has the name of a secret: ``password="…"``."""
+    pairs: list[tuple[object, ast.expr | None]]
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.keyword(arg=name, value=value):
@@ -306,11 +326,20 @@ def _spells_secret(source: str) -> bool:
             case ast.AnnAssign(target=target, value=value):
                 pairs = [(_last_name(target), value)]
             case ast.Dict(keys=keys, values=values):
-                pairs = [(getattr(key, "value", None), value) for key, value in zip(keys, values, strict=True)]
+                pairs = [
+                    (getattr(key, "value", None), value)
+                    for key, value in zip(keys, values, strict=True)
+                ]
             case ast.arguments():
                 plain = [*node.posonlyargs, *node.args]
-                pairs = [(one.arg, value) for one, value in zip(reversed(plain), reversed(node.defaults), strict=False)]
-                pairs += [(one.arg, value) for one, value in zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+                pairs = [
+                    (one.arg, value)
+                    for one, value in zip(reversed(plain), reversed(node.defaults), strict=False)
+                ]
+                pairs += [
+                    (one.arg, value)
+                    for one, value in zip(node.kwonlyargs, node.kw_defaults, strict=True)
+                ]
             case _:
                 continue
         if any(isinstance(v, ast.Constant) and is_secret_field(n, v.value) for n, v in pairs):

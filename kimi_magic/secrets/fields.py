@@ -69,8 +69,8 @@ def names_secret(name: object) -> bool:
 
 
 def surely_names_secret(name: str) -> bool:
-    """Return True for a name that is a secret's for certain."""
-    return _kind_of(name[:MAX_NAME]) in ("certain", "pwd")
+    """Return True for a name that is a secret's for certain, or that of several."""
+    return any(_kind_of(one) in ("certain", "pwd") for one in (name, name.removesuffix("s")))
 
 
 def is_secret_field(name: object, value: object) -> bool:

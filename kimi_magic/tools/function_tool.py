@@ -36,7 +36,7 @@ from kimi_magic.schema.signature import (
 )
 from kimi_magic.schema.strict import handwritten_schema, one_object, tool_schema
 from kimi_magic.schema.type_hints import HintTranslator, with_names
-from kimi_magic.secrets.fields import is_secret_field
+from kimi_magic.secrets.fields import is_secret_field, surely_names_secret
 from kimi_magic.tools.binding import Binding
 from kimi_magic.tools.decorator import asks_first
 from kimi_magic.tools.tool import (
@@ -296,7 +296,7 @@ def _variables(fn: Any, namespace: Mapping[str, Any], refs: Refs) -> Variables:
     home = namespace.get("__name__")
     if type(home) is not str:
         home = getattr(home_of(fn), "__module__", None) or "__main__"
-    return Variables(namespace, refs, home, asks_first)
+    return Variables(namespace, refs, home, asks_first, surely_names_secret)
 
 
 def _described(binding: Binding, notes: list[str]) -> dict[str, Any]:

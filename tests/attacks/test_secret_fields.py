@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 
+from kimi_magic.context.cells import Cell, cell_blocks
 from kimi_magic.context.summaries.detail import Detail
 from kimi_magic.context.summaries.summary import summarize, summary_of
+from kimi_magic.context.variables import attach_variables
+from kimi_magic.core.messages import Message
+from kimi_magic.export import write
+from kimi_magic.export.function_sources import gather
+from kimi_magic.export.left_out import _Holes
 from kimi_magic.secrets.redact import Redactor
+from kimi_magic.testing import ScriptedServer
+from kimi_magic.tools.toolset import Toolset
+from tests.snippets import cell, program
 
 pd: Any = importlib.import_module("pandas")
 
@@ -19,7 +28,8 @@ SECRET = "hunter2xyz"
 
 
 def _jar() -> CookieJar:
-    jar, rest = CookieJar(), (".org", True, False, "/", True, True, None, False, None, None, {})
+    jar = CookieJar()
+    rest: tuple[Any, ...] = (".org", True, False, "/", True, True, None, False, None, None, {})
     jar.set_cookie(Cookie(0, "sid", SECRET, None, False, *rest))
     return jar
 
@@ -94,7 +104,71 @@ def test_labels_and_figures_stay() -> None:
     assert "[masked]" not in summarize(pd.DataFrame({("password", "count"): [1, 2]}))
 
 
-@pytest.mark.parametrize("part", ["host=h ", "pwd=abc ", "host=" + "h" * 90 + " ", "Server=s;", "host=" * 9, "a=b;user=", "%3Bpwd%3D"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "host=h ",
+        "pwd=abc ",
+        "host=" + "h" * 90 + " ",
+        "Server=s;",
+        "host=" * 9,
+        "a=b;user=",
+        "%3Bpwd%3D",
+    ],
+)
 def test_no_connection_string_takes_long(part: str) -> None:
     """Input: beginnings of connection strings without end. Holds: it ends soon."""
     Redactor(shapes=True).text(part * 5000)
+
+
+def test_a_tool_neither_shows_nor_reaches_secrets() -> None:
+    """Input: a default, and variables for a parameter of any data. Holds: the model has neither."""
+
+    def load(data, password="hunter2", options={"api_key": "hunter2", "n": 1}):  # type: ignore[no-untyped-def]  # noqa: B006
+        return data
+
+    namespace = {"sales": [1], "credentials": {"a": SECRET}, "db_passwords": [SECRET], "load": load}
+    bench = Toolset(["load"], namespace=namespace)
+    text = str(bench.schemas())
+    assert "hunter2" not in text
+    assert "['sales']" in text
+    for name in ("credentials", "db_passwords"):
+        assert SECRET not in bench.call("load", f'{{"data": "{name}"}}').content
+
+
+SOURCES = [
+    'def tool(q: str) -> str:\n    return connect(q, password="hunter2")\n',
+    'def tool(q: str, *, password: str = "hunter2") -> str:\n    return q\n',
+    'def tool(q: str) -> str:\n    headers = {"X-Api-Key": "hunter2"}\n    return q\n',
+    'def tool(q: str) -> str:\n    q.pwd = DSN["passwd"] = "hunter2"\n    return q\n',
+    'CONFIG = {"pwd": "hunter2"}\ndef tool(q: str) -> str:\n    return q + CONFIG["pwd"]\n',
+    'PGPASSWORD = "hunter2"\ndef tool(q: str) -> str:\n    return q + PGPASSWORD\n',
+]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_exported_program_has_no_secret(source: str) -> None:
+    """Input: secrets in a tool's source and in what it uses. Holds: none is in the program."""
+    notebook: dict[str, Any] = {}
+    cell(source, notebook)
+    with ScriptedServer() as server:
+        text = write(program(server, functions={"tool": notebook["tool"]}), "python")
+        harmless = source.replace("hunter2", "")
+        cell(harmless, notebook)
+        assert "hunter2" not in text
+        sources = gather({"tool": notebook["tool"]})
+    assert "tool" in sources.functions
+
+
+def test_data_of_which_less_is_sent_stays_out_of_programs() -> None:
+    """Input: a variable with its figures alone, a cell with its outline. Holds: both stay out."""
+    frame = pd.DataFrame({"a": [123456, 654321] * 9})
+    figures = attach_variables({"df": frame}, details={"df": Detail("figures")})[0]
+    cells = cell_blocks([Cell(3, "f()", ("out",), "error", (), "outline 123456")], values=False)
+    found: list[str] = []
+    for block in (figures, cells):
+        assert "123456" in block
+        found.append(_Holes(()).message(Message("user", f"{block}\n\nWhy?")).text)
+    assert "123456" not in str(found)
+    assert "[data left out: df]" in found[0]
+    assert "[data left out: output of cell 3]" in found[1]

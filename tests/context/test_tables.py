@@ -500,13 +500,15 @@ def test_any_table_is_described_within_the_budget(
 
 def test_columns_whose_values_have_no_order_or_are_no_floats_have_figures() -> None:
     day = dt.datetime(2020, 1, 1)  # noqa: DTZ001
-    times = [day, day.replace(tzinfo=dt.timezone.utc)] * 10
-    frame = pd.DataFrame({
-        "zones": pd.Series(times, dtype=object),
-        "days": pd.Series([day.date(), day] * 10, dtype=object),
-        "ids": [2**60 + n for n in range(20)],
-        "huge": [10**400 + n for n in range(20)],
-    })
+    times = [day, day.replace(tzinfo=dt.UTC)] * 10
+    frame = pd.DataFrame(
+        {
+            "zones": pd.Series(times, dtype=object),
+            "days": pd.Series([day.date(), day] * 10, dtype=object),
+            "ids": [2**60 + n for n in range(20)],
+            "huge": [10**400 + n for n in range(20)],
+        }
+    )
     text = summarize(frame)
     assert "- zones (object): of datetime, 50 % with a time zone, the others without\n" in text
     assert "- days (object): of date | datetime\n" in text
