@@ -74,11 +74,14 @@ def ask(*texts: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": text} for text in texts]
 
 
+_OWN = ("functions", "notes", "provider", "called")
+
+
 def program(
     server: ScriptedServer, messages: list[dict[str, Any]] | None = None, **how: Any
 ) -> Program:
     """Make a program that asks the server; keywords that `Program` lacks go into the body."""
-    own = {name: how.pop(name) for name in ("functions", "notes", "provider") if name in how}
+    own = {name: how.pop(name) for name in _OWN if name in how}
     body = {"model": MODEL, "messages": messages or ask("9.11 or 9.9?"), **OPTIONS, **how}
     body = {name: value for name, value in body.items() if value is not None}
     return Program(body, server.base_url, "LAB_API_KEY", own.pop("provider", "lab"), **own)

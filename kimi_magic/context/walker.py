@@ -22,7 +22,7 @@ from types import MemberDescriptorType, SimpleNamespace
 from typing import Any
 
 from kimi_magic.core.time_limit import USER_ERRORS, TimeBudget
-from kimi_magic.secrets.fields import is_secret_field
+from kimi_magic.secrets.fields import is_secret_field, is_secret_pair
 from kimi_magic.secrets.patterns import MASKED
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
 
 CYCLE, DEPTH, CHANGED = "contains itself", "nested deeper", "changed meanwhile"
 LEAST = 16
+PAIR = 2
 MAX_SORTED = 10_000
 # A Python integer of more digits than 4,300 refuses to become text (sys.set_int_max_str_digits).
 MAX_BITS = 10_000
@@ -126,7 +127,9 @@ class Walker(ABC):
         self._open.add(id(value))
         try:
             room -= len(members.opening) + len(members.closing)
-            return f"{members.opening}{self._inside(members, room, depth + 1)}{members.closing}"
+            pair = type(value) is tuple and members.total == PAIR
+            inside = self._inside(members, room, depth + 1, pair=pair)
+            return f"{members.opening}{inside}{members.closing}"
         except DoesNotFit:
             raise
         except USER_ERRORS:
@@ -134,8 +137,9 @@ class Walker(ABC):
         finally:
             self._open.discard(id(value))
 
-    def _inside(self, members: Members, room: int, depth: int) -> str:
+    def _inside(self, members: Members, room: int, depth: int, *, pair: bool) -> str:
         shown: list[str] = []
+        first: object = None
         pairs = iter(members.pairs)
         for index, (key, value) in enumerate(pairs):
             left, share = members.total - index, room
@@ -147,12 +151,14 @@ class Walker(ABC):
                     break
                 share = (room - reserved) // 2  # half of the room stays for the following members
             name = self.key(key, share, depth, members.keys) if members.keys else ""
-            if members.keys and is_secret_field(key, value):
+            secret = members.keys and is_secret_field(key, value)
+            if secret or (index and pair and is_secret_pair(first, value)):
                 text = name + self.leaf(MASKED, LEAST)
             else:
                 text = name + self.write(value, max(share - len(name), LEAST), depth)
             if self.whole and len(text) > room:
                 raise DoesNotFit
+            first = value
             room -= len(text) + len(self.separator)
             shown.append(text)
         return self.separator.join(shown)

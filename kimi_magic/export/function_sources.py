@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from types import FunctionType, GenericAlias, ModuleType, UnionType
+from types import BuiltinMethodType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any
 
-from kimi_magic.core.frontend import cell_sources, lines_of, running_shell
+from kimi_magic.core.frontend import cell_sources, lines_of, running_shell, user_namespace
 from kimi_magic.core.text import escape_hidden
 from kimi_magic.export.formatting import PYTHON
 from kimi_magic.export.imports import Imports
 from kimi_magic.export.placeholders import FROM_NOTEBOOK, placeholder
-from kimi_magic.secrets.fields import may_be_secret
+from kimi_magic.secrets.fields import is_secret_field, may_be_secret
 from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["Sources", "gather"]
@@ -115,6 +115,10 @@ class _Gatherer:
         name = getattr(function, "__name__", "")
         if not name.isidentifier():
             name = re.sub(r"\W", "_", tool)
+        if owner := _owner_of(function):
+            self._add_used(owner, tool, user_namespace(), [])
+            self.sources.functions[tool] = f"{owner}.{name}"
+            return
         try:
             self._add(name, function, {})
         except _LeftBehind as reason:
@@ -124,7 +128,8 @@ class _Gatherer:
 
     def add_values(self, paths: Iterable[str], tool: str, function: Callable[..., Any]) -> None:
         """Add the variables that a tool's calls name."""
-        scope = getattr(_unwrap(function), "__globals__", {})
+        # The names are the notebook's, also where the function is a library's.
+        scope = ChainMap(dict(user_namespace()), getattr(_unwrap(function), "__globals__", {}))
         for path in paths:
             self._add_used(path.partition(".")[0], tool, scope, [path])
 
@@ -201,6 +206,8 @@ class _Gatherer:
         if _is_secret("", source):
             raise _LeftBehind("it may hold a secret")
         try:
+            if _spells_secret(source):
+                raise _LeftBehind("it may hold a secret")
             used, paths = _names_used(source), _dotted_paths(source)
         except SyntaxError:  # a nested function with a nonlocal statement
             raise _LeftBehind("it cannot stand alone") from None
@@ -240,6 +247,20 @@ class _Gatherer:
             statement = ""
         text = placeholder(name, scope.get(name), why, statement)
         sources.placeholders[name] = escape_hidden(text)[0]
+
+
+def _owner_of(function: Any) -> str:
+    """Return the variable whose method it is, of an object that lives in the notebook; or ""."""
+    if not isinstance(function, MethodType | BuiltinMethodType):
+        return ""
+    if isinstance(function.__self__, type | ModuleType | None):
+        return ""
+    if _is_of_shell(function) or _is_of_shell(function.__self__):
+        return ""
+    owner, name = function.__self__, function.__name__
+    names = (n for n, value in list(user_namespace().items()) if value is owner)
+    has_it = getattr(inspect.getattr_static(type(owner), name, None), "__name__", "") == name
+    return next((n for n in names if n.isidentifier() and n[0] != "_"), "") if has_it else ""
 
 
 def _look_up(name: str, scope: Mapping[str, Any]) -> Any:
@@ -289,7 +310,49 @@ def _leaves(value: Any, key: Any = "", depth: int = MAX_DEPTH) -> Iterator[tuple
 def _is_secret(name: Any, value: Any) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return (isinstance(name, str) and may_be_secret(name)) or holds_key(value)
+    named = isinstance(name, str) and (may_be_secret(name) or is_secret_field(name, value))
+    return named or holds_key(value)
+
+
+def _spells_secret(source: str) -> bool:
+    """Return True for a source in which a text has the name of a secret: ``password="…"``."""
+    pairs: list[tuple[object, ast.expr | None]]
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.keyword(arg=name, value=value):
+                pairs = [(name, value)]
+            case ast.Assign(targets=targets, value=value):
+                pairs = [(_last_name(target), value) for target in targets]
+            case ast.AnnAssign(target=target, value=value):
+                pairs = [(_last_name(target), value)]
+            case ast.Dict(keys=keys, values=values):
+                pairs = [
+                    (getattr(key, "value", None), value)
+                    for key, value in zip(keys, values, strict=True)
+                ]
+            case ast.arguments():
+                plain = [*node.posonlyargs, *node.args]
+                pairs = [
+                    (one.arg, value)
+                    for one, value in zip(reversed(plain), reversed(node.defaults), strict=False)
+                ]
+                pairs += [
+                    (one.arg, value)
+                    for one, value in zip(node.kwonlyargs, node.kw_defaults, strict=True)
+                ]
+            case _:
+                continue
+        if any(isinstance(v, ast.Constant) and is_secret_field(n, v.value) for n, v in pairs):
+            return True
+    return False
+
+
+def _last_name(target: ast.expr) -> object:
+    """Return the name that a target assigns to: a variable, an attribute or a key."""
+    match target:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(name)):
+            return name
+    return None
 
 
 def _source_of(name: str, value: Any) -> str:

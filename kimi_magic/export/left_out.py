@@ -21,13 +21,14 @@ DATA = (
 PLACEHOLDER = "[data left out: {}]"
 # The blocks of `context.variables` and `context.cells`. Their fence is longer than any inside.
 _VARIABLE = re.compile(
-    r"(The variable `(?P<name>[^`\n]*)` of the notebook, as data and not as instructions:\n)"
+    r"(The variable `(?P<name>[^`\n]*)` of the notebook(?: \([^`\n]*\))?,"
+    r" as data and not as instructions:\n)"
     r"(?P<fence>`{3,})text\n.*?\n(?P=fence)(?=\n|\Z)",
     re.DOTALL,
 )
 _CELL = re.compile(
     r"(?P<cell>The cell In\[(?P<name>\d+)\] of the notebook, as data and not as instructions:\n"
-    r"(?P<code>`{3,})python\n.*?\n(?P=code)\nIts output:\n)"
+    r"(?P<code>`{3,})python\n.*?\n(?P=code)\n(?:It has [^`\n]*\n)?Its output:\n)"
     r"(?P<fence>`{3,})text\n.*?\n(?P=fence)(?=\n|\Z)",
     re.DOTALL,
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
+
+from kimi_magic.schema.references import OF_VARIABLE
 
 __all__ = ["NAMED", "names_by_parameter"]
 
@@ -30,28 +32,41 @@ def $named(function, *parameters):
 
 
 def names_by_parameter(
-    schema: Mapping[str, Any], function: Callable[..., Any]
+    schema: Mapping[str, Any], function: Callable[..., Any], called: Collection[str] = ()
 ) -> dict[str, list[str]]:
     """Return the names that a tool's schema lists for variables, by parameter.
 
-    They are choices that the parameter's type hint does not take as they are.
+    They are choices that the parameter's type hint does not take as they are, those of the calls
+    that were made, ``called``, first. A parameter that takes any data lists every variable: there
+    only those of the calls count.
     """
     found: dict[str, list[str]] = {}
     with suppress(Exception):  # evaluates type hints, which is user code
         known = inspect.signature(function, eval_str=True).parameters
         for name, part in (schema.get("properties") or {}).items():
-            listed = list(dict.fromkeys(_choices(part)))[:MAX_NAMES]
-            if listed and name in known and not _takes(known[name].annotation, listed[0]):
-                found[name] = listed
+            choices = dict(_choices(part, schema.get("$defs") or {}))
+            if name not in known or not choices:
+                continue
+            listed = sorted(choices, key=lambda choice: choice not in called)
+            if _takes(known[name].annotation, listed[0]):
+                listed = [choice for choice in listed if choices[choice] and choice in called]
+            if listed:
+                found[name] = listed[:MAX_NAMES]
     return found
 
 
-def _choices(part: Any) -> Iterator[str]:
+def _choices(part: Any, definitions: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Yield the names that may be chosen, each with True where it is said to be a variable's."""
     if isinstance(part, Mapping):
         if part.get("type") == "string":
-            yield from (n for n in part.get("enum") or () if _is_path(n))
+            of_variable = str(part.get("description", "")).startswith(OF_VARIABLE)
+            yield from ((n, of_variable) for n in part.get("enum") or () if _is_path(n))
+        named = str(part.get("$ref", "")).removeprefix("#/$defs/")
+        if named in definitions:  # of a name alone: a type may hold itself
+            inner = definitions[named]
+            yield from _choices(inner, {})
         for inner in (part.get("items"), *(part.get("anyOf") or ())):
-            yield from _choices(inner)
+            yield from _choices(inner, definitions)
 
 
 def _is_path(name: Any) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -61,6 +62,7 @@ class Program:
     headers: tuple[OwnHeader, ...] = ()
     heavy: Heavy | None = None  # where several attempts are aggregated
     confirmed: frozenset[str] = frozenset()  # the tools that ask a person before each call
+    called: frozenset[str] = frozenset()  # texts in the arguments of the turn's calls
 
     def __post_init__(self) -> None:
         # Through JSON, so that the writers meet no type that JSON lacks.
@@ -227,4 +229,20 @@ def _program_of(record: TurnRecord, reply: Reply, keys: Sequence[Key]) -> Progra
         dict(reply.functions),
         tuple(notes),
         headers,
+        called=frozenset(_texts_in_calls(record)),
     )
+
+
+def _texts_in_calls(record: TurnRecord) -> Iterator[str]:
+    for message in record.messages[record.sent :]:
+        for call in message.tool_calls:
+            with suppress(ValueError, RecursionError):
+                yield from _texts_in(json.loads(call.arguments or "null"))
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value.strip()
+    inner = value.values() if isinstance(value, dict) else value
+    for item in inner if isinstance(value, dict | list) else ():
+        yield from _texts_in(item)

@@ -237,9 +237,28 @@ def $in_thread(function):
     return call
 '''
 
+SPREAD = '''
+def $spread(function, *in_order, rest="", further=""):
+    """Call a function of which not all parameters can be given by name."""
+
+    def call(**given):
+        values = [given.pop(name) for name in in_order if name in given]
+        values += given.pop(rest, ())
+        return function(*values, **given.pop(further, {}), **given)
+
+    return call
+'''
+
+_KINDS = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+    inspect.Parameter.VAR_KEYWORD,
+)
+
 NAMES = (
     *("client", "messages", "message", "functions", "tools", "ask", "run", "in_thread"),
-    *("variables", "named"),
+    *("variables", "named", "spread"),
     *HEAVY_NAMES,
 )
 
@@ -252,7 +271,11 @@ def write_python(program: Program) -> str:
         name: found
         for tool in program.tools
         if (name := tool["function"]["name"]) in functions
-        and (found := names_by_parameter(tool["function"]["parameters"], functions[name]))
+        and (
+            found := names_by_parameter(
+                tool["function"]["parameters"], functions[name], program.called
+            )
+        )
     }
     sources = gather(functions, named)
     names = _free_names(sources)
@@ -408,6 +431,8 @@ def _tool_definitions(
         lines = "".join(f"{TAB}{PYTHON.flat(path)}: {path},\n" for path in paths)
         yield f"{names['variables']} = {{\n{lines}}}"
         yield Template(NAMED).substitute(names)
+    if any(f"{names['spread']}(" in entry for entry in entries):
+        yield Template(SPREAD).substitute(names)
     if any(f"{names['in_thread']}(" in entry for entry in entries):
         sources.imports.add("asyncio")
         sources.imports.add("concurrent.futures", "ThreadPoolExecutor")
@@ -434,6 +459,7 @@ def _entry(
         expression = f"validate_call({expression})"
     elif _has_hints(function):
         remark = f"{TAB}# Gets the arguments unchecked: its type hints are not for JSON.\n"
+    expression = _spread(expression, function, names["spread"])
     if by_name:
         expression = f"{names['named']}({', '.join([expression, *map(PYTHON.flat, by_name)])})"
     # The loop of the program is synchronous, and a result has to be JSON.
@@ -442,6 +468,24 @@ def _entry(
     elif inspect.isgeneratorfunction(function):
         expression = f"lambda **given: list({expression}(**given))"
     return f"{remark}{TAB}{key}: {expression},\n"
+
+
+def _spread(expression: str, function: Callable[..., Any], spread: str) -> str:
+    """Return an expression that takes all arguments by name, as the loop of the program has them.
+
+    Such are ``x, /``, ``*values`` and ``**further``, which a call has as a list and an object.
+    """
+    parameters: Sequence[inspect.Parameter] = ()
+    with suppress(TypeError, ValueError):
+        parameters = list(inspect.signature(function).parameters.values())
+    of = {kind: [each.name for each in parameters if each.kind is kind] for kind in _KINDS}
+    alone, plain, rest, further = of.values()
+    if not (alone or rest or further):
+        return expression
+    given = [expression, *map(PYTHON.flat, [*alone, *(plain if rest else ())])]
+    given += [f"rest={PYTHON.flat(name)}" for name in rest]
+    given += [f"further={PYTHON.flat(name)}" for name in further]
+    return f"{spread}({', '.join(given)})"
 
 
 def _can_validate(function: Callable[..., Any]) -> bool:

@@ -33,6 +33,7 @@ __all__ = [
     "DATA",
     "MAX_NAMES",
     "NO_REFS",
+    "OF_VARIABLE",
     "Listing",
     "Named",
     "Reference",
@@ -44,13 +45,14 @@ __all__ = [
 ]
 
 MAX_NAMES = 100
+OF_VARIABLE = "Name of a variable that holds"  # how the description of such names begins
 MAX_LENGTH = 100
 
 _NO_REF = "refs has {!r:.60}: give names such as 'np.mean', or callables"
 
 _MISSING = object()
 _SHELL_NAMES = {"In", "Out", "exit", "quit", "get_ipython"}
-_NOT_DATA = {"IPython", "ipykernel", "kimi_magic", "_sitebuiltins"}
+_NOT_DATA = {"IPython", "ipykernel", "kimi_magic", "_sitebuiltins", "typing", "typing_extensions"}
 _CODE = (
     type,
     functools.partial,
@@ -165,12 +167,15 @@ class Variables:
         The module whose callables count as the notebook's.
     barred : callable
         Returns True for a callable that may not be named: one that asks before it runs.
+    private : callable
+        Returns True for a name, such as ``passwords``, that a parameter for any data does not list.
     """
 
     namespace: Mapping[str, Any]
     refs: Refs = NO_REFS
     home: str = "__main__"
     barred: Callable[[Any], bool] = lambda _: False
+    private: Callable[[str], bool] = lambda _: False
 
     def find(self, name: str, reference: Reference) -> Any:
         """Return the object that a name stands for, or `_MISSING` if it may not be named."""
@@ -220,6 +225,9 @@ class Variables:
         # IPython lists what it puts there itself; a variable of the user's may take the name over.
         hidden = getattr(running_shell(), "user_ns_hidden", {})
         if hidden.get(name, _MISSING) is value or _root(type(value)) in _NOT_DATA:
+            return False
+        # Nobody chose it for a parameter that takes any data, and a result may hold all of it.
+        if isinstance(reference.hint, Named) and self.private(name):
             return False
         if not reference.admits(value):
             return False
@@ -315,7 +323,7 @@ class Reference:
     def schema(self, listing: Listing) -> dict[str, Any]:
         """Return what the schema of the parameter says beyond its type."""
         names, more = listing.names[self.index], listing.more[self.index]
-        text = f"Name of a variable that holds {self._noun}"
+        text = f"{OF_VARIABLE} {self._noun}"
         if not names:
             return {"description": f"{text} (none now)"}
         text += f" ({more} more cannot be named)" if more else ""

@@ -9,26 +9,40 @@ the value must look like one as well. Names of other things are left alone: ``ma
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from kimi_magic.secrets.patterns import MASKED, mask_shapes
 
-__all__ = ["is_secret_field", "mask_before_cut", "mask_fields", "may_be_secret", "names_secret"]
+__all__ = [
+    "is_secret_field",
+    "is_secret_pair",
+    "mask_before_cut",
+    "mask_fields",
+    "may_be_secret",
+    "names_secret",
+    "surely_names_secret",
+]
 
 MAX_NAME = 60
 LOOKED_AT = 200  # characters of a value
+MOST_LEVELS = 4  # of a label
+PAIRS = ((str, str), (bytes, bytes))  # auth=("me", "…"), as HTTP libraries take it
 SEEN = 4096  # beyond a cut, characters that may tell what stands before it
 
 _MAY_BE = re.compile(
     r"(?i)((api|access|private|secret)[_-]?key|token|secret|password|passwd|authorization)$"
 )
+_HINT = re.compile(r"(?i)pass|pwd|secret|credential|auth|cookie|key|token")
 # Of a name in lower case, with underscores between its words
 _CERTAIN = re.compile(
-    r"(?:.*_)?(?:password|passwd|pwd|passphrase|passcode|secret|credentials?|authorization"
+    r".*(?:password|passwd)(?:_?\d)?"
+    r"|(?:.*_)?(?:pwd|passphrase|passcode|secrets?|creds?|credentials?|authorization|(?:set_)?cookie"
+    r"|(?:db|database|smtp|mail|email|user|admin|ftp|ssh|pg|mysql|redis|mongo|proxy|login)_?pass"
     r"|(?:api|access|private|secret|secret_access|account|signing|encryption|subscription)_?key"
     r"|(?:api|auth|access|refresh|id|bearer|session|security|bot|github|gitlab|slack|hf)_?token)"
     r"(?:_?\d)?"
 )
+_PAIR = re.compile(r"(?:.*_)?auth")
 _PERHAPS = re.compile(r"(?:.*_)?token")
 # Values that are none: placeholders, types of a column
 _NO_SECRET = re.compile(
@@ -47,19 +61,50 @@ def may_be_secret(name: str) -> bool:
 
 
 def names_secret(name: object) -> bool:
-    """Return True for a name that is a secret's for certain, or perhaps."""
-    return type(name) is str and bool(_kind_of(name[:MAX_NAME]))
+    """Return True for a name that is a secret's for certain, or perhaps.
+
+    So is a label of several levels of which one is.
+    """
+    return any(_kind_of(text) not in ("", "pair") for text in _texts_of(name))
+
+
+def surely_names_secret(name: str) -> bool:
+    """Return True for a name that is a secret's for certain, or that of several."""
+    return any(_kind_of(one) in ("certain", "pwd") for one in (name, name.removesuffix("s")))
 
 
 def is_secret_field(name: object, value: object) -> bool:
     """Return True for a field that holds a secret: a text, by its name and perhaps its looks."""
-    if type(name) is not str or type(value) not in (str, bytes):
+    kinds = [kind for text in _texts_of(name) if (kind := _kind_of(text))]
+    if not kinds:
         return False
-    kind = _kind_of(name[:MAX_NAME])
-    if not kind:
+    if type(value) is tuple:
+        return kinds == ["pair"] and tuple(map(type, value)) in PAIRS
+    if type(value) not in (str, bytes):
         return False
-    part = value[:LOOKED_AT]  # type: ignore[index]
-    return _is_secret(kind, part.decode("latin-1") if type(part) is bytes else part)
+    part = _text_of(value[:LOOKED_AT])  # type: ignore[index]
+    return any(_is_secret(kind, part) for kind in kinds)
+
+
+def is_secret_pair(name: object, value: object) -> bool:
+    """Return True for a name and a secret in a tuple, as the headers of a request stand in lists.
+
+    Two words may as well be a label of two levels: ``("password", "count")``.
+    """
+    if not is_secret_field(name, value):
+        return False
+    text = _text_of(value[:LOOKED_AT])  # type: ignore[index]
+    return not (text.isalpha() and text.islower())
+
+
+def _texts_of(name: object) -> list[str]:
+    """Return a name, or the levels of a label, as texts."""
+    parts = name[:MOST_LEVELS] if type(name) is tuple else (name,)
+    return [_text_of(part[:MAX_NAME]) for part in parts if type(part) in (str, bytes)]
+
+
+def _text_of(text: str | bytes) -> str:
+    return text.decode("latin-1") if type(text) is bytes else str(text)
 
 
 def mask_fields(text: str) -> str:
@@ -97,9 +142,13 @@ def mask_before_cut(text: str, limit: int, *, fields: bool = False) -> str:
     return part + rest
 
 
-@cache
+@lru_cache(4096)
 def _kind_of(name: str) -> str:
+    if _HINT.search(name) is None:  # a quick look: most names are of something else
+        return ""
     words = _WORDS.sub("_", name).lower()
+    if _PAIR.fullmatch(words):
+        return "pair"
     if _CERTAIN.fullmatch(words):
         return "pwd" if words.endswith("pwd") else "certain"
     return "perhaps" if _PERHAPS.fullmatch(words) else ""
@@ -107,6 +156,8 @@ def _kind_of(name: str) -> str:
 
 def _is_secret(kind: str, value: str) -> bool:
     if _NO_SECRET.fullmatch(value.strip()) or (kind == "pwd" and _PATH.fullmatch(value)):
+        return False
+    if kind == "pair":
         return False
     return kind != "perhaps" or _LIKE_A_SECRET.fullmatch(value) is not None
 

@@ -68,6 +68,12 @@ _SHAPES = {
 }
 # What stands for a secret: {password}, $PASSWORD, <password>, ***
 _PLACEHOLDER = r"(?!(?:\{[\w.]+\}|\$\{?[A-Z_]+\}?|<[\w -]+>|\*+)(?:[@&;\s'\"]|\Z))"
+# As libpq and ODBC have them; Azure's. Parts in quotes or with commas between them are code.
+_OF_A_CONNECTION = (
+    r"(?:host|hostaddr|port|dbname|user|sslmode|server|data source|driver|uid|user id|database"
+    r"|initial catalog|accountname|endpoint)"
+)
+_KEY_OF_ONE = "password|pwd|accountkey|sharedaccesskey|sharedaccesssignature"
 # The group is the secret, what surrounds it tells that it is one.
 _IN_CONTEXT = {
     # To its end; where that is cut off, as far as there is base64.
@@ -80,6 +86,25 @@ _IN_CONTEXT = {
         r"[?&;](?i:password|passwd|pwd|(?:access_|auth_)?token|api_?key|(?:client_)?secret"
         rf"|sig|signature|x-amz-signature)={_PLACEHOLDER}"
         r"([^\s&;'\"#<>]{4,})"
+    ),
+    "a secret in a connection string": (
+        rf"(?i:\b{_OF_A_CONNECTION}=[^'\"(){{}}\n,&]{{1,300}}?(?<=[\s;])(?:{_KEY_OF_ONE})=)"
+        rf"{_PLACEHOLDER}([^\s;'\"(){{}},&]{{3,}})"
+    ),
+    "the password before a connection string": (
+        rf"(?i:\b(?:{_KEY_OF_ONE})=){_PLACEHOLDER}([^\s;'\"(){{}},&]{{3,100}})"
+        rf"(?i:(?=[\s;]\s?{_OF_A_CONNECTION}=))"
+    ),
+    "a secret in an encoded URL": (
+        r"(?i:%3B|%26|%3F)(?i:password|pwd|accountkey)(?i:%3D)((?:(?!%3B|%26)[\w.~%+-]){3,})"
+    ),
+    "a credential of HTTP": (
+        r"(?i:authorization)['\"]?\s*[:=,]\s*b?['\"]?(?:Basic|Token|Digest|ApiKey)\s+"
+        rf"{_PLACEHOLDER}([\w.~+/:-]{{6,}}=*)"
+    ),
+    "a cookie": (
+        r"(?:<Cookie [\w.-]{1,100}=|<SimpleCookie: [\w.-]{1,100}='"
+        r"|\bCookie\(version=\w{1,6}, name='[^']{1,100}', value=')([^\s'<>]{6,4096})"
     ),
     "a bearer token": r"Bearer\s+([\w.~+/-]{20,}=*)",
     "an AWS secret key": (

@@ -36,6 +36,7 @@ from kimi_magic.schema.signature import (
 )
 from kimi_magic.schema.strict import handwritten_schema, one_object, tool_schema
 from kimi_magic.schema.type_hints import HintTranslator, with_names
+from kimi_magic.secrets.fields import is_secret_field, surely_names_secret
 from kimi_magic.tools.binding import Binding
 from kimi_magic.tools.decorator import asks_first
 from kimi_magic.tools.tool import (
@@ -295,7 +296,7 @@ def _variables(fn: Any, namespace: Mapping[str, Any], refs: Refs) -> Variables:
     home = namespace.get("__name__")
     if type(home) is not str:
         home = getattr(home_of(fn), "__module__", None) or "__main__"
-    return Variables(namespace, refs, home, asks_first)
+    return Variables(namespace, refs, home, asks_first, surely_names_secret)
 
 
 def _described(binding: Binding, notes: list[str]) -> dict[str, Any]:
@@ -309,7 +310,8 @@ def _described(binding: Binding, notes: list[str]) -> dict[str, Any]:
         described = p.description or node.get("description") or _REST.get(p.kind)
         if described:
             node["description"] = described
-        if p.kind not in _REST and _is_json(p.default):
+        secret = is_secret_field(p.name, p.default)
+        if p.kind not in _REST and not secret and _is_json(p.default):
             node["default"] = p.default
     missing = [p.name for p in offered if not p.description]
     if missing:
@@ -318,7 +320,10 @@ def _described(binding: Binding, notes: list[str]) -> dict[str, Any]:
 
 
 def _is_json(value: Any) -> bool:
-    """Return True if a default survives JSON unchanged; a tuple, for one, does not."""
+    """Return True if a default survives JSON unchanged; a tuple, for one, does not.
+
+    One that holds a secret is not for the model either.
+    """
     if type(value) is float:
         return math.isfinite(value)
     if type(value) in (list, dict):
@@ -326,6 +331,7 @@ def _is_json(value: Any) -> bool:
         inner = value.values() if isinstance(value, dict) else value
         try:
             fits = all(type(k) is str for k in keys) and all(map(_is_json, inner))
+            fits = fits and not any(is_secret_field(k, value[k]) for k in keys)
             return fits and len(json.dumps(value)) <= MAX_DEFAULT
         except RecursionError:
             return False

@@ -9,6 +9,7 @@ import textwrap
 import types
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -82,8 +83,8 @@ def test_modules() -> None:
     vars(module).update(__version__="1.2", load=double, _private=1)
     assert summarize(module) == "module helpers 1.2\nHelps.\nnames: load"
     assert summarize(np).startswith(f"module numpy {np.__version__}\n")
-    module.__all__ = ["load", "lazily_made"]  # type: ignore[attr-defined]
-    assert summarize(module).endswith("names: load, lazily_made")
+    module.__all__ = ["lazily_made", "load"]  # type: ignore[attr-defined]
+    assert summarize(module).endswith("names: lazily_made, load")
 
 
 class Regression:
@@ -281,3 +282,13 @@ def test_classes_of_the_notebook_have_their_source(kernel: Kernel) -> None:
     assert kernel.run("print(summarize([Point(), Plain()]))").stdout == (
         "[Point(x=3), Plain(size=3)]\n"
     )
+
+
+def test_a_mock_reads_the_same_in_every_run() -> None:
+    assert summarize([Mock(name="model")]) == "[<Mock name='model'>]"
+
+
+def test_the_names_of_a_module_have_an_order() -> None:
+    module = types.ModuleType("shapes")
+    vars(module)["__all__"] = list({"square", "circle", "_hidden", "triangle"})
+    assert summarize(module).endswith("names: circle, square, triangle")

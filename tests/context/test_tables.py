@@ -153,7 +153,7 @@ def test_cells_that_cannot_be_shown_are_no_crash() -> None:
             raise RuntimeError
 
     text = summarize(pd.DataFrame({"a": [Broken()] * 50, "b": 1}))
-    assert "- a (object): \n" in text
+    assert "- a (object): of Broken\n" in text
     assert "<Broken object; its repr raises SystemExit>" in text
 
 
@@ -496,3 +496,27 @@ def test_any_table_is_described_within_the_budget(
     assert len(text) <= tokens * 4
     assert text.startswith("DataFrame, "[: tokens * 4 - 1])
     assert as_table(frame) is not None
+
+
+def test_columns_whose_values_have_no_order_or_are_no_floats_have_figures() -> None:
+    day = dt.datetime(2020, 1, 1)  # noqa: DTZ001
+    times = [day, day.replace(tzinfo=dt.UTC)] * 10
+    frame = pd.DataFrame(
+        {
+            "zones": pd.Series(times, dtype=object),
+            "days": pd.Series([day.date(), day] * 10, dtype=object),
+            "ids": [2**60 + n for n in range(20)],
+            "huge": [10**400 + n for n in range(20)],
+        }
+    )
+    text = summarize(frame)
+    assert "- zones (object): of datetime, 50 % with a time zone, the others without\n" in text
+    assert "- days (object): of date | datetime\n" in text
+    assert f"- ids (int64): all distinct, {2**60} to {2**60 + 19}\n" in text
+    assert "- huge (object): all distinct, 1000" in text
+
+
+def test_a_million_categories_do_not_take_the_time_limit() -> None:
+    names = [f"c{n}" for n in range(1_000_000)]
+    used = pd.Series(pd.Categorical(names[3:], categories=names))
+    assert "unused: c0, c1, c2" in summarize(used)

@@ -74,3 +74,55 @@ def test_a_call_gets_the_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         check_layout(text, tmp_path)
         run(text, "python", tmp_path)
     assert results(server.requests[1]) == ["12.0"]
+
+
+def of_any_type(value, other=None):  # type: ignore[no-untyped-def]
+    return sum(value)
+
+
+def test_of_a_parameter_for_any_data_the_names_that_were_called_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"rows": [1, 2], "people": ["Ann"], "of_any_type": of_any_type}.items():
+        monkeypatch.setitem(vars(__import__("__main__")), name, value)
+    call = {"name": "of_any_type", "arguments": {"value": "rows"}}
+    with ScriptedServer() as server:
+        server.reply(tool_calls=[call])
+        server.reply("Done.")
+        made = with_tools(server, of_any_type, called=frozenset({"rows"}))
+        text = write(made, "python")
+        run(text, "python", tmp_path)
+    assert results(server.requests[1]) == ["3"]
+    assert "Ann" not in text
+
+
+KINDS = """
+def kinds(a: int, /, b: int, *c: int, d: int = 1, **e: int) -> list:
+    return [a, b, c, d, e]
+
+def s(x: int, /, **e: int):
+    yield x
+    yield e
+
+text = "hello"
+"""
+
+
+def test_calls_of_every_kind_of_parameter_and_of_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook: dict[str, Any] = {}
+    cell(KINDS, notebook)
+    monkeypatch.setitem(vars(__import__("__main__")), "text", notebook["text"])
+    with ScriptedServer() as server:
+        arguments = {"a": 1, "b": 2, "c": [3], "e": {"z": 5}}
+        calls = [{"name": "kinds", "arguments": arguments}]
+        calls += [{"name": "s", "arguments": {"x": 1, "e": {"z": 5}}}]
+        calls += [{"name": "upper", "arguments": {}}]
+        server.reply(tool_calls=calls)
+        server.reply("Done.")
+        tools = (notebook["kinds"], notebook["s"], notebook["text"].upper)
+        text = write(with_tools(server, *tools), "python")
+        check_layout(text, tmp_path)
+        run(text, "python", tmp_path)
+    assert results(server.requests[1]) == ['[1, 2, [3], 1, {"z": 5}]', '[1, {"z": 5}]', "HELLO"]

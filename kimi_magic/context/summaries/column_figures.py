@@ -27,6 +27,7 @@ MAX_CELL = 60
 MAX_FIGURES = 200
 FEW = 5
 MOST_KEYS = 12
+EXACT = 2**53  # beyond, not every integer is a float
 PANDAS_SCALARS = ("Period", "Interval")
 
 
@@ -51,11 +52,13 @@ def figures_of(
     elif lost and missing is None:
         part = f"{100 * lost / len(values):.1f} %" if sampled else f"{lost:,}"
         figures.append(f"{part} missing")
-    with suppress(*USER_ERRORS):  # a value's own hash may fail, and a number may be too large
+    try:
         if known and counts:
             figures += [_distinct(known)]
         else:
             figures += _figures_of_kind(known, quotes=quotes) if known else []
+    except USER_ERRORS:  # a value's own hash may fail
+        figures.append(f"of {_kinds(known)}")
     return clip(", ".join(figures), MAX_FIGURES)
 
 
@@ -72,7 +75,7 @@ def _figures_of_kind(known: list[Any], *, quotes: bool) -> list[str]:
         few = quotes and kinds == {int} and len(set(known)) <= FEW
         return _shares(known) if few else _quantities(known)
     if all(issubclass(kind, date | time | timedelta) for kind in kinds):
-        return [f"{cell(min(known))} to {cell(max(known))}"]
+        return _times(known)
     if len(kinds) == 1 and (pandas_kind := _of_pandas(known[0])):
         parts = [_distinct(known)] if pandas_kind == "Interval" else []
         return [*parts, f"{cell(min(known))} to {cell(max(known))}"]
@@ -88,7 +91,26 @@ def _figures_of_others(known: list[Any], kinds: set[type], *, quotes: bool) -> l
         return [_lists(known)]
 
 
+def _times(known: Sequence[Any]) -> list[str]:
+    try:
+        return [f"{cell(min(known))} to {cell(max(known))}"]
+    except TypeError:  # dates among times, or times of a zone among others: they have no order
+        zoned = sum(getattr(value, "tzinfo", None) is not None for value in known)
+        parts = [f"of {_kinds(known)}"]
+        if 0 < zoned < len(known):
+            parts.append(f"{_percent(zoned, known)} with a time zone, the others without")
+        return parts
+
+
+def _kinds(known: Sequence[object]) -> str:
+    return " | ".join(sorted(set(map(type_name, known))))
+
+
 def _quantities(known: Sequence[Any]) -> list[str]:
+    if all(issubclass(type(number), int) for number in known):
+        ends = min(known), max(known)
+        if max(map(abs, ends)) > EXACT:  # identifiers, mostly
+            return [_distinct(list(known)), f"{cell(ends[0])} to {cell(ends[1])}"]
     numbers = [float(number) for number in known]
     finite = sorted(number for number in numbers if math.isfinite(number))
     nans = sum(map(math.isnan, numbers))
@@ -157,7 +179,7 @@ def _lists(known: Sequence[Any]) -> str:
     """Describe containers by their types, their sizes and the types of their members."""
     kinds = sorted({type_name(value) for value in known})
     if not all(issubclass(type(value), list | tuple) for value in known):
-        return f"of {' | '.join(kinds)}"
+        return f"of {_kinds(known)}"
     sizes = [len(value) for value in known]
     members = Counter(type_name(member) for value in known for member in value[:FEW])
     size = count(sizes[0], "item")

@@ -80,29 +80,33 @@ def remark_on(native: Any, dtype: Any, *, quotes: bool) -> str:
     """Tell of a column of categories their order and which are not used."""
     if not _has_categories(dtype):
         return ""
-    categories = list(dtype.categories)
+    categories = dtype.categories
+    first = list(categories[:MAX_SHOWN])
     parts = []
-    texts = all(type(name) is str for name in categories[:MAX_SHOWN])  # others show their order
+    texts = all(type(name) is str for name in first)  # others show their order
     if quotes and texts and getattr(dtype, "ordered", _is_enum(dtype)):
         more = " < …" if len(categories) > MAX_SHOWN else ""
-        parts.append(f"ordered {' < '.join(map(cell, categories[:MAX_SHOWN]))}{more}")
+        parts.append(f"ordered {' < '.join(map(cell, first))}{more}")
     with suppress(*USER_ERRORS):
         unused = _unused(native, categories) if len(native) <= COUNTED else []
         if unused and quotes:
             more = ", …" if len(unused) > MAX_SHOWN else ""
-            parts.append(f"unused: {', '.join(map(cell, unused[:MAX_SHOWN]))}{more}")
+            named = [cell(categories[code]) for code in unused[:MAX_SHOWN]]
+            parts.append(f"unused: {', '.join(named)}{more}")
         elif unused:
             parts.append(f"{len(unused):,} unused")
     return clip(", ".join(parts), MAX_REMARK)
 
 
-def _unused(native: Any, categories: Sequence[Any]) -> list[Any]:
+def _unused(native: Any, categories: Sequence[Any]) -> list[int]:
+    """Return the codes of the categories that no value has."""
     if hasattr(native, "array"):  # pandas
         numpy = sys.modules["numpy"]
-        used = set(numpy.unique(native.array.codes).tolist())
-        return [name for code, name in enumerate(categories) if code not in used]
-    found = set(native.unique().to_list())
-    return [name for name in categories if name not in found]
+        codes = native.array.codes
+        times = numpy.bincount(codes[codes >= 0], minlength=len(categories))
+        return numpy.flatnonzero(times == 0).tolist()  # type: ignore[no-any-return]
+    used = set(native.to_physical().unique().to_list())
+    return [code for code in range(len(categories)) if code not in used]
 
 
 def level_counts(index: Any, words: str) -> str:

@@ -159,6 +159,7 @@ def _table(
 
     dtypes = [dtype for _, dtype in columns]
     native = data.to_native()
+    shown = {id(dtype): shown_dtype(dtype) for dtype in {id(one): one for one in dtypes}.values()}
     facts = [
         level_counts(index, "index levels"),
         level_counts(getattr(native, "columns", None), "levels of the columns"),
@@ -167,7 +168,7 @@ def _table(
     return Table(
         title,
         len(data),
-        [(name, shown_dtype(dtype)) for name, dtype in columns],
+        [(name, shown[id(dtype)]) for name, dtype in columns],
         take,
         named,
         notes,

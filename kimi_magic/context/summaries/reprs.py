@@ -35,7 +35,7 @@ ROOMY = 200  # below, a note on what is missing would take too much of it
 MAX_KINDS = 3
 MAX_KINDS_OF = 100
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| id='\d{6,}'(?=>)")  # a mock's, by its id
 
 
 def bounded_repr(value: object, limit: int) -> str:

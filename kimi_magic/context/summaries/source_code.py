@@ -139,7 +139,8 @@ def describe_module(value: Any) -> str | None:
 def _public(value: Any) -> str:
     """List the public names of a module or class, without reading its attributes."""
     listed = vars(value).get("__all__")
-    names = list(listed) if isinstance(listed, list | tuple) else sorted(vars(value))
-    names = [name for name in names if isinstance(name, str) and not name.startswith("_")]
+    names = list(listed if isinstance(listed, list | tuple) else vars(value))
+    # numpy makes its list of a set, whose order differs between processes.
+    names = sorted(name for name in names if isinstance(name, str) and not name.startswith("_"))
     more = f", … {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
     return f"names: {', '.join(names[:MAX_NAMES])}{more}" if names else ""

@@ -43,6 +43,8 @@ MAX_DTYPE = 40
 NARROW = 800  # characters; below, there is no room for figures
 FEW = 5
 MANY = 60
+NAMES = ("name", "key", "variable", "setting", "option", "parameter", "header", "field", "env")
+VALUES = ("value", "val", "setting_value", "content")
 INDEX, LABELS = "index", "labels of the columns"
 
 # Types with their categories: polars has Enum(categories=['a']), DuckDB ENUM('a'). They may be
@@ -180,26 +182,38 @@ def has_values_for_labels(table: Table) -> bool:
 
 def _without_secrets(table: Table) -> Table:
     """Return the table with what columns hold that are named as secrets are masked."""
-    named = {at for at, (name, _) in enumerate(table.columns[:MANY]) if names_secret(name)}
+    names = [name for name, _ in table.columns]
+    named = {at for at, name in enumerate(names) if names_secret(name)}
     labels = any(map(names_secret, table.index.split(", ")))
-    if not named and not labels:
-        return table
+    of_names = [at for at, name in enumerate(names[:MANY]) if name in NAMES]
+    of_values = [at for at, name in enumerate(names[:MANY]) if name in VALUES]
 
     def take(positions: Sequence[int], width: int) -> Rows:
         rows = table.take(positions, width)
         columns = list(rows.columns)
         for at in named & set(range(len(columns))):
-            name = table.columns[at][0]
-            columns[at] = [
-                MASKED if is_secret_field(name, value) else value for value in columns[at]
-            ]
+            columns[at] = _masked([names[at]] * len(rows.labels), columns[at])
+        # A row may be a field too: a Series of settings, a table of names and values.
+        if any(map(names_secret, rows.labels)):
+            columns = [_masked(rows.labels, column) for column in columns]
+        for key in of_names if of_values and max(*of_names, *of_values) < len(columns) else ():
+            for at in of_values:
+                columns[at] = _masked(columns[key], columns[at])
         return Rows([MASKED] * len(rows.labels) if labels else rows.labels, columns)
 
     def remark(at: int, quotes: bool) -> str:  # noqa: FBT001 - as in the table
         return table.remark(at, quotes and at not in named) if table.remark else ""
 
+    if not named and not labels:
+        return replace(table, take=take)
+
     notes = (f"index: {table.index}",) if labels else table.notes
     return replace(table, take=take, remark=remark, notes=notes)
+
+
+def _masked(names: Sequence[object], values: Sequence[object]) -> list[object]:
+    pairs = zip(names, values, strict=True)
+    return [MASKED if is_secret_field(name, value) else value for name, value in pairs]
 
 
 def _without_values(table: Table, *, labels: bool) -> Table:
@@ -227,7 +241,8 @@ def dtype_name(dtype: object) -> str:
 def _column_names(table: Table, start: int, room: int) -> str:
     """List the columns from one on, as many as fit."""
     rest = table.columns[start:]
-    kinds = Counter(dtype_name(dtype) for _, dtype in rest)
+    names = {id(dtype): dtype_name(dtype) for dtype in {id(d): d for _, d in rest}.values()}
+    kinds = Counter(names[id(dtype)] for _, dtype in rest)
     text = "columns" if not start else f"and {count(len(rest), 'more column')}"
     if alike := len(kinds) == 1:
         text += f" ({next(iter(kinds))})"
@@ -236,7 +251,7 @@ def _column_names(table: Table, start: int, room: int) -> str:
     text += ": "
     named: list[str] = []
     for index, (name, dtype) in enumerate(rest):
-        named.append(label(name) if alike else f"{label(name)} ({dtype_name(dtype)})")
+        named.append(label(name) if alike else f"{label(name)} ({names[id(dtype)]})")
         room -= len(named[-1]) + 2
         if room < len(text) + 20 and index + 1 < len(rest):
             named.append(f"… {len(rest) - index - 1:,} more")

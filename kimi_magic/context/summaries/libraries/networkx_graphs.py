@@ -26,6 +26,7 @@ from kimi_magic.context.summaries.reprs import label
 from kimi_magic.context.walker import type_name
 from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import count
+from kimi_magic.secrets.fields import names_secret
 
 __all__ = ["describe"]
 
@@ -146,7 +147,8 @@ def _attributes(of: str, rows: list[Mapping[Any, Any]], detail: Detail) -> Itera
     for name, times in having.most_common(MAX_ATTRIBUTES):
         values = [row[name] for row in rows if name in row]
         text = f"{label(name)} ({kinds(values)})"
-        if detail.values != "schema" and (about := span(values, texts=detail.values == "rows")):
+        texts = detail.values == "rows" and not names_secret(name)
+        if detail.values != "schema" and (about := span(values, texts=texts)):
             text += f" {about}"
         if times < len(rows):
             text += f", on {100 * times / len(rows):.2g} % of them"

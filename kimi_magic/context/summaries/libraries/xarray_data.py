@@ -18,6 +18,7 @@ from kimi_magic.context.summaries.libraries.wording import (
 from kimi_magic.context.summaries.reprs import bounded_repr, label
 from kimi_magic.context.walker import type_name
 from kimi_magic.core.text import count
+from kimi_magic.secrets.fields import names_secret
 
 __all__ = ["describe"]
 
@@ -78,11 +79,12 @@ def _figures(one: Any, detail: Detail) -> str:
     data = attribute(one, "variable.data")
     if data is None or not one.size:
         return ""
-    if one.size <= FEW and detail.values == "rows":
+    quotes = detail.values == "rows" and not names_secret(one.name)
+    if one.size <= FEW and quotes:
         # `tolist` makes integers of times.
         items = data.ravel().tolist() if data.dtype.kind in "biufUSO" else data.ravel()
         return listed((label(written(item), 30) for item in items), one.size)
-    return span(data, texts=detail.values == "rows", mean=True)
+    return span(data, texts=quotes, mean=True)
 
 
 def _unit(one: Any, detail: Detail) -> str:
