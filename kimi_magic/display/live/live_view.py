@@ -270,7 +270,8 @@ class LiveView:
 
     def _freeze(self) -> None:
         bundle = make_record(self._page.timeline, self._options)
-        self._record = {"data": bundle.data, "metadata": bundle.metadata}
+        self._record = {"data": bundle.data, "metadata": bundle.metadata, "times": bundle.times}
+        detached.note_record(self._request, self._record | self._place)
         publish(bundle, self._display_id, update=True)
         if self._clicks.late:  # a page that came late has no output to update
             self._widget.send({"record": self._record | self._place, "late": True})
@@ -301,14 +302,19 @@ class LiveView:
         if self._record is not None:
             self._page.draw()  # nothing else draws any more
             self._widget.send({"ops": [self._snapshot()], "record": self._record | self._place})
-        elif self._stoppable:
+            return
+        if self._clicks.late:  # the widgets of the cell's earlier turns may have been saved
+            for earlier in detached.records_of(self._request):
+                self._widget.send({"earlier": earlier})
+        if self._stoppable:
             self._widget.send({"ops": [{"op": "clicks", "cell": self._place["cell"]}]})
 
     @property
     def _place(self) -> dict[str, Any]:
         """The place of the record in a notebook, and the age of those that were open before."""
         cell = (self._request.get("metadata") or {}).get("cellId")
-        return {"cell": cell, "mount": self._widget.model_id, "age": self._age}
+        run = detached.run_of(self._request)
+        return {"cell": cell, "run": run, "mount": self._widget.model_id, "age": self._age}
 
     def _fold(self, index: int, is_open: bool, lane: int) -> None:  # noqa: FBT001 - the reader's
         whole = self._page.timeline
