@@ -135,6 +135,8 @@ def test_each_turn_of_a_cell_keeps_its_place_in_a_page_that_is_reloaded(
     bench.wait_for_record()
     assert len(bench.saved()["outputs"]) == 3
     bench.page.evaluate("() => { kimi.command('notebook:run-cell') }")
+    bench.record.get_by_text("Yes, it is.").wait_for()
+    bench.page.locator(".kimi-record-end").nth(1).wait_for()
     bench.turn.get_by_text("Yes,").wait_for()
     if saved:
         bench.command("docmanager:save")
@@ -148,6 +150,26 @@ def test_each_turn_of_a_cell_keeps_its_place_in_a_page_that_is_reloaded(
     assert len(outputs) == (3 if saved else 1)
     assert all("Yes, it is." in str(output["data"]["text/html"]) for output in outputs)
     assert "transient" not in outputs[-1]
+
+
+def test_a_turn_that_begins_after_the_page_was_reloaded_is_shown(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    """The page hears of its widget, and of no output."""
+    go_on = bench.path.with_name("begin")
+    go_on.unlink(missing_ok=True)
+    bench.python(TRAIN)
+    scripted_server.reply("The answer.", stall_after=1)
+    bench.run(f"train({str(go_on)!r})\nanswer = kimi.ask('Which?')", saved=True)
+    bench.page.wait_for_function("() => kimi.kernel.status === 'busy'")
+    reload(bench)
+    bench.page.wait_for_timeout(1000)  # until it listens
+    go_on.touch()
+    bench.turn.get_by_text("The").wait_for()
+    scripted_server.go_on()
+    bench.wait_for_record()
+    (output,) = bench.saved()["outputs"]
+    assert "The answer." in str(output["data"]["text/html"])
 
 
 def test_a_cell_that_is_run_again_does_not_get_what_the_earlier_run_shows(

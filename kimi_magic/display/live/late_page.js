@@ -44,11 +44,13 @@ export default {
     const manager = model.widget_manager;
     const { kernel, context } = manager ?? {};
     const missing = model.get("missing");
-    const { id, run, data, state } = missing;
+    const { id, run, data, state, asked } = missing;
+    // It hears of the widget of a turn that begins now, and is not told where that stands.
+    const isLate = runs.has(run) || performance.timeOrigin > Date.parse(asked);
     const isOpen = manager?.has_model?.(id);
     const before = kernel?.sendControlMessage && find(context?.model?.cells, missing);
     // A page that was there from the beginning shows it.
-    if (!before || before.again || (isOpen && (!runs.has(run) || before.mount >= 0))) return;
+    if (!before || before.again || (isOpen && (!isLate || before.mount >= 0))) return;
     if (isOpen) {
       const known = await manager.get_model(id);
       redirect(known.comm, kernel, id);
