@@ -152,6 +152,28 @@ def test_each_turn_of_a_cell_keeps_its_place_in_a_page_that_is_reloaded(
     assert "transient" not in outputs[-1]
 
 
+@only_lab
+def test_turns_that_end_while_the_page_is_away_keep_their_order(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.reply("One here.", stall_after=1)
+    scripted_server.reply("Two here.")
+    scripted_server.reply("Three here.", stall_after=1)
+    bench.run(THRICE, saved=True)
+    bench.turn.get_by_text("One").wait_for()
+    bench.page.on("dialog", lambda dialog: dialog.accept())
+    bench.page.goto(bench.front_end.address("page.ipynb"), wait_until="commit")
+    scripted_server.go_on()
+    bench.turn.get_by_text("Three").wait_for()
+    scripted_server.go_on()
+    bench.page.locator(".kimi-record-end").nth(2).wait_for()
+    bench.wait_for_record()
+    texts = ["".join(output["data"]["text/plain"]) for output in bench.saved()["outputs"]]
+    assert [text.split()[0] for text in texts] == ["One", "Two", "Three"]
+    ends = bench.page.locator(".kimi-record-end").all_inner_texts()
+    assert all(re.search(r"\d\sm?s", end) for end in ends)
+
+
 def test_a_turn_that_begins_after_the_page_was_reloaded_is_shown(
     bench: Bench, scripted_server: ScriptedServer
 ) -> None:

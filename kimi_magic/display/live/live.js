@@ -1271,9 +1271,30 @@ const known = (globalThis[Symbol.for("kimi_magic")] ??= new WeakMap());
 /** The runs of cells that this page has not seen from the beginning; late_page.js notes them too. */
 const runs = (globalThis[Symbol.for("kimi_magic.late")] ??= new Set());
 
-/** What this page has put into cells: the records' outputs, and the widgets that they stand for. */
+/** What this page has put into cells: the outputs with their records, and the widgets' ids. */
 const placed = (globalThis[Symbol.for("kimi_magic.placed")] ??= new WeakMap());
 const isPlaced = new Set();
+
+const asOutput = ({ data, metadata, times }) => {
+  const transient = { kimi_magic: times ?? {} }; // not saved; records.js shows them
+  return { output_type: "display_data", data, metadata, transient };
+};
+
+const setRecord = (outputs, at, record) => {
+  outputs.set(at, asOutput(record));
+  placed.set(outputs.get(at), record);
+};
+
+/** Add a record above those of later turns of its run. */
+const addRecord = (outputs, record) => {
+  let at = outputs.add(asOutput(record)) - 1;
+  for (; at > 0; at--) {
+    const above = placed.get(outputs.get(at - 1));
+    if (above?.run !== record.run || above.nth < record.nth) break;
+    setRecord(outputs, at, above);
+  }
+  setRecord(outputs, at, record);
+};
 
 /**
  * Put the record of a turn that ended while no page listened into its cell; false if none.
@@ -1281,13 +1302,11 @@ const isPlaced = new Set();
  * One of an earlier turn of the cell has a place only where its widget was saved.
  */
 const place = (model, record, isEarlier = false) => {
-  const { cell, run, mount, age, data, metadata, times } = record;
+  const { cell, run, mount, age, data } = record;
   const notebook = model.widget_manager?.context;
   const late = model.get("late"); // late_page.js has put the widget into the cell
   if (!late && now() - known.get(notebook) > age) return true; // it was open, and got the record
   const cells = notebook?.model?.cells;
-  const transient = { kimi_magic: times ?? {} }; // not saved; records.js shows them
-  const output = { output_type: "display_data", data, metadata, transient };
   for (let i = 0; cell && i < (cells?.length ?? 0); i++) {
     const { id, outputs, executionCount, executionState = "idle" } = cells.get(i);
     if (id !== cell || !outputs) continue;
@@ -1304,9 +1323,8 @@ const place = (model, record, isEarlier = false) => {
     if (at < 0 && executionCount !== null && !runs.has(run)) outputs.clear();
     runs.add(run);
     isPlaced.add(mount);
-    if (at < 0) at = outputs.add(output) - 1;
-    else outputs.set(at, output);
-    placed.set(outputs.get(at), mount);
+    if (at < 0) addRecord(outputs, record);
+    else setRecord(outputs, at, record);
     return true;
   }
   return false;
