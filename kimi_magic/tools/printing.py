@@ -60,6 +60,7 @@ class Printing:
         # Each with its place in the whole; None where everything before is to be forgotten.
         self._pieces: deque[tuple[int, str | None]] = deque(maxlen=MOST_PIECES)
         self._written = self._taken = 0
+        self._line_at = 0  # in the whole, the beginning of the line under way
         self._allowed, self._allowed_at = float(MOST_CHARS), clock()
         self._redactor: StreamRedactor | None = None
         self._known: tuple[Key, ...] = ()
@@ -67,6 +68,8 @@ class Printing:
     def write(self, text: str) -> None:
         if os.getpid() != self._process:  # a forked child has no reader
             return
+        if "\n" in text:
+            self._line_at = self._written + text.rindex("\n") + 1
         missing = max(len(text) - MOST_CHARS, 0)
         self._pieces.append((self._written + missing, text[missing:]))
         self._written += len(text)
@@ -85,6 +88,7 @@ class Printing:
         """Return what is new, and True if what was printed before is to be forgotten."""
         pieces: list[str] = []
         gap = clears = False
+        before = self._taken
         for _ in range(len(self._pieces)):  # not those that come meanwhile
             at, piece = self._pieces.popleft()
             if piece is None:
@@ -102,7 +106,11 @@ class Printing:
         self._allowed -= len(text)
         if gap:
             # Neither half of a key whose other half is missing is shown.
-            self._redactor, text = None, GAP + _after_a_space(text)
+            self._redactor = None
+            _, again, line = text.partition("\r")
+            # A progress bar draws its line again and again: no line is missing.
+            is_bar = again and self._line_at <= before
+            text = again + line if is_bar else GAP + _after_a_space(text)
         return self._redact(text), clears
 
     def _allowance(self) -> int:

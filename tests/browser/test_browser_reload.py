@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from kimi_magic.testing import ScriptedServer
@@ -15,8 +18,13 @@ ANSWER = "It is **February**.\n\n```python\nx = 1\n```\n\nAnd so on, word by wor
 
 def reload(bench: Bench) -> None:
     """Load the page again; the kernel stays busy."""
-    bench.page.once("dialog", lambda dialog: dialog.accept())
+
+    def accept(dialog: Any) -> None:  # there is none where nothing is unsaved
+        dialog.accept()
+
+    bench.page.on("dialog", accept)
     bench.page.goto(bench.front_end.address("page.ipynb"))
+    bench.page.remove_listener("dialog", accept)
     bench.page.wait_for_function("() => kimi.panel?.sessionContext?.session?.kernel")
 
 
@@ -109,6 +117,100 @@ def test_a_page_is_reloaded_while_a_tool_computes_and_another_turn_follows(
     first, second = bench.saved()["outputs"]
     assert "The first answer." in str(first)
     assert "The second answer." in str(second)
+
+
+THRICE = "import kimi_magic as kimi\nfor _ in range(3): kimi.ask('Is it?')"
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["saved in mid-stream", "not saved"])
+def test_each_turn_of_a_cell_keeps_its_place_in_a_page_that_is_reloaded(
+    bench: Bench, scripted_server: ScriptedServer, saved: bool
+) -> None:
+    """Turns may have the same record; outputs of an earlier run go, as they do when a cell runs."""
+    for text in ("Before.", "Before.", "Before.", "Yes, it is.", "Yes, it is."):
+        scripted_server.reply(text)
+    scripted_server.reply("Yes, it is.", stall_after=1)
+    bench.run(THRICE)
+    bench.page.locator(".kimi-record-end").nth(2).wait_for()
+    bench.wait_for_record()
+    assert len(bench.saved()["outputs"]) == 3
+    bench.page.evaluate("() => { kimi.command('notebook:run-cell') }")
+    bench.record.get_by_text("Yes, it is.").wait_for()
+    bench.page.locator(".kimi-record-end").nth(1).wait_for()
+    bench.turn.get_by_text("Yes,").wait_for()
+    if saved:
+        bench.command("docmanager:save")
+    reload(bench)
+    bench.turn.get_by_text("Yes,").wait_for()
+    scripted_server.go_on()
+    bench.wait_for_record()
+    end = bench.page.locator(".kimi-record-end").last.inner_text()
+    assert re.search(r"\d\sm?s", end), "its time, as a page that was there shows it"
+    outputs = bench.saved()["outputs"]
+    assert len(outputs) == (3 if saved else 1)
+    assert all("Yes, it is." in str(output["data"]["text/html"]) for output in outputs)
+    assert "transient" not in outputs[-1]
+
+
+@only_lab
+def test_turns_that_end_while_the_page_is_away_keep_their_order(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.reply("One here.", stall_after=1)
+    scripted_server.reply("Two here.")
+    scripted_server.reply("Three here.", stall_after=1)
+    bench.run(THRICE, saved=True)
+    bench.turn.get_by_text("One").wait_for()
+    bench.page.on("dialog", lambda dialog: dialog.accept())
+    bench.page.goto(bench.front_end.address("page.ipynb"), wait_until="commit")
+    scripted_server.go_on()
+    bench.turn.get_by_text("Three").wait_for()
+    scripted_server.go_on()
+    bench.page.locator(".kimi-record-end").nth(2).wait_for()
+    bench.wait_for_record()
+    texts = ["".join(output["data"]["text/plain"]) for output in bench.saved()["outputs"]]
+    assert [text.split()[0] for text in texts] == ["One", "Two", "Three"]
+    ends = bench.page.locator(".kimi-record-end").all_inner_texts()
+    assert all(re.search(r"\d\sm?s", end) for end in ends)
+
+
+def test_a_turn_that_begins_after_the_page_was_reloaded_is_shown(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    """The page hears of its widget, and of no output."""
+    go_on = bench.path.with_name("begin")
+    go_on.unlink(missing_ok=True)
+    bench.python(TRAIN)
+    scripted_server.reply("The answer.", stall_after=1)
+    bench.run(f"train({str(go_on)!r})\nanswer = kimi.ask('Which?')", saved=True)
+    bench.page.wait_for_function("() => kimi.kernel.status === 'busy'")
+    reload(bench)
+    bench.page.wait_for_timeout(1000)  # until it listens
+    go_on.touch()
+    bench.turn.get_by_text("The").wait_for()
+    scripted_server.go_on()
+    bench.wait_for_record()
+    (output,) = bench.saved()["outputs"]
+    assert "The answer." in str(output["data"]["text/html"])
+
+
+def test_a_cell_that_is_run_again_does_not_get_what_the_earlier_run_shows(
+    bench: Bench, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.reply("The first answer.", stall_after=2)
+    scripted_server.reply("The second answer.")
+    bench.run("%%kimi --fresh\nWhich?", saved=True)
+    bench.turn.get_by_text("The first").wait_for()
+    reload(bench)
+    bench.turn.get_by_text("The first").wait_for()
+    bench.page.evaluate("() => { kimi.command('notebook:run-cell') }")
+    bench.turn.wait_for(state="detached")
+    bench.page.wait_for_timeout(2000)  # it is announced again meanwhile
+    scripted_server.go_on()
+    bench.record.get_by_text("The second answer.").wait_for()
+    bench.wait_for_record()
+    (output,) = [output for output in bench.saved()["outputs"] if "data" in output]
+    assert "The second answer." in str(output)
 
 
 @only_lab

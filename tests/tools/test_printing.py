@@ -165,6 +165,25 @@ def test_a_flood_is_thinned_out() -> None:
     assert sum(len(piece or "") for _, piece in out._pieces) <= 100_000
 
 
+@pytest.mark.parametrize("in_one", [True, False])
+def test_a_progress_bar_that_floods_stays_one_line(*, in_one: bool) -> None:
+    now = 0.0
+    printing = Printing(clock=lambda: now)
+    printing.write("Training:\n")
+    assert printing.take()[0] == "Training:\n"
+    for _ in range(3):
+        drawn = [f"\r{n} of 5000" for n in range(1, 5001)]
+        for text in ["".join(drawn)] if in_one else drawn:
+            printing.write(text)
+        now += 0.1
+        text, _ = printing.take()
+        assert text.startswith("\r")
+        assert text.endswith("\r5000 of 5000")
+        assert GAP not in text
+    printing.write("\nDone.\n" + "".join(drawn))
+    assert printing.take()[0].startswith(GAP), "a line is missing"
+
+
 def test_what_was_cleared_is_not_handed_on() -> None:
     out, _ = printing()
     out.write("old")

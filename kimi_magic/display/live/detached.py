@@ -10,13 +10,25 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-__all__ = ["forget", "forget_all", "has_late", "keep", "note_heard", "note_late", "was_heard"]
+__all__ = [
+    "forget",
+    "forget_all",
+    "has_late",
+    "keep",
+    "note_heard",
+    "note_late",
+    "note_record",
+    "records_of",
+    "run_of",
+    "was_heard",
+]
 
 MAX_WIDGETS = 20
 
 _widgets: deque[Any] = deque()
 _heard: set[str] = set()
 _late: deque[str] = deque(maxlen=MAX_WIDGETS)  # the runs of cells that a page has come late to
+_records: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_WIDGETS)  # of the latest run
 
 
 def note_heard(request: dict[str, Any]) -> None:
@@ -30,11 +42,25 @@ def was_heard(request: dict[str, Any]) -> bool:
 
 def note_late(request: dict[str, Any]) -> None:
     """Note that a page was loaded while the cell runs: it misses what the cell shows later."""
-    _late.append(_run(request))
+    _late.append(run_of(request))
 
 
 def has_late(request: dict[str, Any]) -> bool:
-    return _run(request) in _late
+    return run_of(request) in _late
+
+
+def note_record(request: dict[str, Any], record: dict[str, Any]) -> None:
+    """Note the record of a turn: a page may be loaded again while its cell goes on."""
+    run = run_of(request)
+    if _records and _records[-1][0] != run:
+        _records.clear()
+    _records.append((run, record))
+
+
+def records_of(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the latest records of the run of a cell that is under way."""
+    run = run_of(request)
+    return [record for of, record in list(_records) if run and of == run]
 
 
 def keep(widget: Any) -> None:
@@ -56,6 +82,7 @@ def forget_all() -> None:
         _close(_widgets.popleft())
     _heard.clear()
     _late.clear()
+    _records.clear()
 
 
 def _client(request: dict[str, Any]) -> str:
@@ -63,7 +90,8 @@ def _client(request: dict[str, Any]) -> str:
     return str((request.get("header") or {}).get("session", ""))
 
 
-def _run(request: dict[str, Any]) -> str:
+def run_of(request: dict[str, Any]) -> str:
+    """Return the id of the request that runs a cell."""
     return str((request.get("header") or {}).get("msg_id", ""))
 
 

@@ -6,18 +6,21 @@ const MOUNT = "application/vnd.jupyter.widget-view+json";
 /** The runs of cells that this page has not seen from the beginning. */
 const runs = (globalThis[Symbol.for("kimi_magic.late")] ??= new Set());
 
-/** Find the cell, and in it the output that shows the widget or else the latest record. */
+/**
+ * Find the cell, and in it the output that shows the widget.
+ *
+ * A cell that was saved while it ran has no number. One that has shows an earlier run, and one that
+ * this page runs again no longer shows the run that the kernel is at.
+ */
 const find = (cells, { cell, id }) => {
   let found = null;
   for (let i = 0; i < (cells?.length ?? 0); i++) {
-    const { id: its, outputs } = cells.get(i);
-    let record = -1;
+    const { id: its, outputs, executionCount, executionState = "idle" } = cells.get(i);
+    const facts = { outputs, stale: executionCount !== null, again: executionState !== "idle" };
     for (let j = 0; j < (outputs?.length ?? 0); j++) {
-      const { data, metadata } = outputs.get(j);
-      if (data?.[MOUNT]?.model_id === id) return { outputs, mount: j, record };
-      if (metadata?.kimi_magic) record = j;
+      if (outputs.get(j).data?.[MOUNT]?.model_id === id) return { ...facts, mount: j };
     }
-    if (outputs && cell && its === cell) found = { outputs, mount: -1, record };
+    if (outputs && cell && its === cell) found = { ...facts, mount: -1 };
   }
   return found;
 };
@@ -41,11 +44,13 @@ export default {
     const manager = model.widget_manager;
     const { kernel, context } = manager ?? {};
     const missing = model.get("missing");
-    const { id, run, data, state } = missing;
+    const { id, run, data, state, asked } = missing;
+    // It hears of the widget of a turn that begins now, and is not told where that stands.
+    const isLate = runs.has(run) || performance.timeOrigin > Date.parse(asked);
     const isOpen = manager?.has_model?.(id);
     const before = kernel?.sendControlMessage && find(context?.model?.cells, missing);
     // A page that was there from the beginning shows it.
-    if (!before || (isOpen && (!runs.has(run) || before.mount >= 0))) return;
+    if (!before || before.again || (isOpen && (!isLate || before.mount >= 0))) return;
     if (isOpen) {
       const known = await manager.get_model(id);
       redirect(known.comm, kernel, id);
@@ -57,15 +62,15 @@ export default {
       const options = { ...names, model_module_version: state._model_module_version };
       await manager.new_model({ ...options, model_id: id, comm }, { ...state, late: true });
     }
-    const { outputs, mount, record } = find(context.model.cells, missing);
-    const at = mount >= 0 || runs.has(run) ? mount : record; // the record is of an earlier run
+    const { outputs, mount, stale } = find(context.model.cells, missing);
+    if (stale && !runs.has(run)) outputs.clear(); // as the run has done
     runs.add(run);
     const output = (data) => ({ output_type: "display_data", data, metadata: {} });
-    if (at < 0) outputs.add(output(data));
+    if (mount < 0 || !outputs.length) outputs.add(output(data));
     else {
       // The renderer that says "Loading widget…" must go: used again, it cannot be removed later.
-      outputs.set(at, output({ "text/plain": "" }));
-      outputs.set(at, output(data));
+      outputs.set(mount, output({ "text/plain": "" }));
+      outputs.set(mount, output(data));
     }
   },
 };

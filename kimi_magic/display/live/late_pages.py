@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import comm
@@ -79,10 +80,12 @@ class LatePages:
         state = self._widget.get_state()
         # What is referred to does not exist in the page; the script is asked for.
         state = {name: value for name, value in state.items() if name not in ("layout", "script")}
+        header = self._asked.get("header") or {}
         missing = {
             "id": self._widget.model_id,
             "cell": (self._asked.get("metadata") or {}).get("cellId"),
-            "run": (self._asked.get("header") or {}).get("msg_id"),
+            "run": header.get("msg_id"),
+            "asked": _as_text(header.get("date")),
             "data": mount(self._widget).data,
             "state": state,
         }
@@ -96,6 +99,11 @@ class LatePages:
             target_name="jupyter.widget",
             target_module=None,
         )
+
+
+def _as_text(date: Any) -> str:
+    """Return a date of a message, by the clock of the page that sent it."""
+    return date.isoformat() if isinstance(date, datetime) else str(date or "")
 
 
 def listen_on_control() -> bool:

@@ -1268,25 +1268,63 @@ const insert = (model, id, source) => {
 /** The times at which this page first met its notebooks; the scripts of all kernels share it. */
 const known = (globalThis[Symbol.for("kimi_magic")] ??= new WeakMap());
 
-/** Put the record of a turn that ended while no page listened into its cell; false if none. */
-const place = (model, { cell, mount, age, data, metadata }) => {
+/** The runs of cells that this page has not seen from the beginning; late_page.js notes them too. */
+const runs = (globalThis[Symbol.for("kimi_magic.late")] ??= new Set());
+
+/** What this page has put into cells: the outputs with their records, and the widgets' ids. */
+const placed = (globalThis[Symbol.for("kimi_magic.placed")] ??= new WeakMap());
+const isPlaced = new Set();
+
+const asOutput = ({ data, metadata, times }) => {
+  const transient = { kimi_magic: times ?? {} }; // not saved; records.js shows them
+  return { output_type: "display_data", data, metadata, transient };
+};
+
+const setRecord = (outputs, at, record) => {
+  outputs.set(at, asOutput(record));
+  placed.set(outputs.get(at), record);
+};
+
+/** Add a record above those of later turns of its run. */
+const addRecord = (outputs, record) => {
+  let at = outputs.add(asOutput(record)) - 1;
+  for (; at > 0; at--) {
+    const above = placed.get(outputs.get(at - 1));
+    if (above?.run !== record.run || above.nth < record.nth) break;
+    setRecord(outputs, at, above);
+  }
+  setRecord(outputs, at, record);
+};
+
+/**
+ * Put the record of a turn that ended while no page listened into its cell; false if none.
+ *
+ * One of an earlier turn of the cell has a place only where its widget was saved.
+ */
+const place = (model, record, isEarlier = false) => {
+  const { cell, run, mount, age, data } = record;
   const notebook = model.widget_manager?.context;
   const late = model.get("late"); // late_page.js has put the widget into the cell
   if (!late && now() - known.get(notebook) > age) return true; // it was open, and got the record
   const cells = notebook?.model?.cells;
-  const output = { output_type: "display_data", data, metadata };
   for (let i = 0; cell && i < (cells?.length ?? 0); i++) {
-    const { id, outputs } = cells.get(i);
+    const { id, outputs, executionCount, executionState = "idle" } = cells.get(i);
     if (id !== cell || !outputs) continue;
-    let at = -1;
+    if (isPlaced.has(mount) || executionState !== "idle") return true; // it runs again
+    let [at, saved] = [-1, false];
     for (let j = 0; j < outputs.length; j++) {
-      const saved = outputs.get(j);
-      if (saved.data?.["text/html"] === data["text/html"]) return true;
-      // The widget as it was saved in mid-stream, or the record of an earlier run.
-      if (saved.data?.[MOUNT]?.model_id === mount || (!late && saved.metadata?.kimi_magic)) at = j;
+      const shown = outputs.get(j);
+      if (shown.data?.[MOUNT]?.model_id === mount) at = j; // saved in mid-stream
+      // Turns of a cell may have the same record.
+      saved ||= shown.data?.["text/html"] === data["text/html"] && !placed.has(shown);
     }
-    if (at < 0) outputs.add(output);
-    else outputs.set(at, output);
+    if (at < 0 && (saved || isEarlier)) return true;
+    // The outputs of an earlier run, which this one has cleared: a cell that runs has no number.
+    if (at < 0 && executionCount !== null && !runs.has(run)) outputs.clear();
+    runs.add(run);
+    isPlaced.add(mount);
+    if (at < 0) addRecord(outputs, record);
+    else setRecord(outputs, at, record);
     return true;
   }
   return false;
@@ -1332,6 +1370,7 @@ export default () => {
     const following = [...drawings].filter((drawing) => drawing.endInSight);
     const isFor = message.record && (!message.late || model.get("late"));
     if (isFor && place(model, message.record)) model.send({ placed: true });
+    if (message.earlier && model.get("late")) place(model, message.earlier, true);
     if (message.replay && !turn.replay) {
       turn.replay = new Replay(turn, message.replay, drawings);
       turn.mount = message.mount;

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -37,6 +38,7 @@ GONE_AFTER = 30.0  # a page that is reloaded comes back
 RESEND_AT = (0.5, 2.0, 8.0)
 # No tick comes before the tool has ended, or the person has answered.
 _URGENT = (ToolStarted, ApprovalAsked)
+_numbers = count()  # turns of a cell keep their order
 NOBODY = "The page was closed before the call was approved: it was not made."
 
 
@@ -114,6 +116,7 @@ class LiveView:
         self._asking_lane = 0
         self._form: Op | None = None
         self._record: dict[str, Any] | None = None
+        self._nth = next(_numbers)
         self._orphaned = False
         self._stoppable = threading.current_thread() is threading.main_thread()
         self._request = request()
@@ -270,7 +273,8 @@ class LiveView:
 
     def _freeze(self) -> None:
         bundle = make_record(self._page.timeline, self._options)
-        self._record = {"data": bundle.data, "metadata": bundle.metadata}
+        self._record = {"data": bundle.data, "metadata": bundle.metadata, "times": bundle.times}
+        detached.note_record(self._request, self._record | self._place)
         publish(bundle, self._display_id, update=True)
         if self._clicks.late:  # a page that came late has no output to update
             self._widget.send({"record": self._record | self._place, "late": True})
@@ -301,14 +305,20 @@ class LiveView:
         if self._record is not None:
             self._page.draw()  # nothing else draws any more
             self._widget.send({"ops": [self._snapshot()], "record": self._record | self._place})
-        elif self._stoppable:
+            return
+        if self._clicks.late:  # the widgets of the cell's earlier turns may have been saved
+            for earlier in detached.records_of(self._request):
+                self._widget.send({"earlier": earlier})
+        if self._stoppable:
             self._widget.send({"ops": [{"op": "clicks", "cell": self._place["cell"]}]})
 
     @property
     def _place(self) -> dict[str, Any]:
         """The place of the record in a notebook, and the age of those that were open before."""
         cell = (self._request.get("metadata") or {}).get("cellId")
-        return {"cell": cell, "mount": self._widget.model_id, "age": self._age}
+        run = detached.run_of(self._request)
+        place = {"cell": cell, "run": run, "nth": self._nth}
+        return place | {"mount": self._widget.model_id, "age": self._age}
 
     def _fold(self, index: int, is_open: bool, lane: int) -> None:  # noqa: FBT001 - the reader's
         whole = self._page.timeline

@@ -204,8 +204,14 @@ export const plugin = async (shared) => {
     const createRenderer = (options) => {
       const renderer = factory.createRenderer(options);
       const render = renderer.renderModel.bind(renderer);
+      let latest, completed;
       renderer.renderModel = async (model) => {
+        latest = model;
         await render(model);
+        const root = renderer.node.firstElementChild;
+        // Renderings overlap where an output is replaced at once.
+        if (latest !== model || completed === root) return;
+        completed = root;
         try {
           complete(renderer.node, model, tracker);
         } catch (error) {
