@@ -28,11 +28,16 @@ __all__ = ["run_cell", "run_line", "run_question"]
 REQUEST_FIELDS = frozenset(field.name for field in fields(TurnRequest))
 
 
-def run_cell(notebook: Notebook, options: Mapping[str, Any], body: str) -> Reply | None:
-    """Ask what a cell asks, with the options of its line."""
+def run_cell(notebook: Notebook, options: Mapping[str, Any], body: str) -> Any:
+    """Ask what a cell asks, with the options of its line; return a reply, or a frame."""
     if not body.strip():
         raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
     with _taped(notebook, options):
+        if options["map"]:
+            from kimi_magic.jupyter.map_commands import run_map
+
+            tools = None if options["no_tools"] else _tools(notebook, options["tool"])
+            return run_map(notebook, options, body.strip("\n"), tools)
         return _ask_or_show(notebook, options, _filled(notebook, options, body.strip("\n")))
 
 

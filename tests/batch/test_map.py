@@ -47,7 +47,12 @@ def test_one_row_never_fails_the_others(server: ScriptedServer, session: Session
     server.reply("C")
     frame = kimi.map(["a", "b", "", "c"], "{{ value }}", concurrency=1)
     assert list(frame.text.fillna("-")) == ["A", "-", "-", "C"]
-    assert [str(e).partition(":")[0] for e in frame.error] == ["nan", "BadRequest", "KimiError", "nan"]
+    assert [str(e).partition(":")[0] for e in frame.error] == [
+        "nan",
+        "BadRequest",
+        "KimiError",
+        "nan",
+    ]
 
 
 def test_goes_on_where_it_stopped(server: ScriptedServer, session: Session, tmp_path: Path) -> None:
