@@ -8,21 +8,30 @@ showing as much of the same value.
 - a dict of a million keys, over ``reprlib.repr``
 - an array of 100 million numbers, over ``str(array)``
 - a prompt of a megabyte, searched for secrets, over a copy of it in lower case
+- each object of `tests/context/golden/` whose library is installed: milliseconds (target 50 ms) and
+  tokens, beside those of its repr
+
+``python -m benchmarks.summaries NAME`` measures the objects whose names begin so, and no others.
 """
 
 from __future__ import annotations
 
 import json
 import reprlib
+import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from kimi_magic.chats.context_window import CHARS_PER_TOKEN
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.redact import Redactor
+from tests.context.golden import all_cases
 
 ROUNDS = 5
 ROWS = 10_000_000
@@ -59,13 +68,38 @@ def beside(ours: Callable[[], object], floor: Callable[[], object]) -> str:
     return f"{mine * 1000:.2f} ms, {mine / least:.3g} × ({least * 1000:.2f} ms)"
 
 
-def main() -> None:
+def tokens(text: str) -> int:
+    return -(-len(text) // CHARS_PER_TOKEN)
+
+
+def objects(start: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of each golden object with its cost: at first, at best, and of its repr.
+
+    The first summary of an object may cost more: what it computes, some libraries keep.
+    """
+    for name, case in all_cases().items():
+        if not name.startswith(start):
+            continue
+        try:
+            value = case.make()
+        except pytest.skip.Exception:
+            yield name, "its library is not installed"
+            continue
+        began = time.perf_counter()
+        text = summarize(value)
+        first = time.perf_counter() - began
+        ours, floor = fastest(lambda: summarize(value)), fastest(lambda: repr(value))  # noqa: B023
+        cost = f"{tokens(text)} tokens in {ours * 1000:.2f} ms (at first {first * 1000:.2f} ms)"
+        yield name, f"{cost}; its repr: {tokens(repr(value)):,} in {floor * 1000:.2f} ms"
+
+
+def large() -> dict[str, str]:
     frame, wide = tall(), pd.DataFrame(np.ones((1000, COLUMNS)))
     keys = {f"key {number}": number for number in range(KEYS)}
     array = np.ones(100_000_000, dtype="i1")
     prompt = "Lorem ipsum dolor sit amet, 12345; " * 30_000
     redactor = Redactor([Key("fake-key-0123456789abcdef" * 3, "A_KEY")], shapes=True)
-    figures = {
+    return {
         f"{ROWS:,} rows, over head().to_string() (target 1 s)": beside(
             lambda: summarize(frame), lambda: frame.head().to_string()
         ),
@@ -83,8 +117,13 @@ def main() -> None:
             lambda: redactor.text(prompt), prompt.lower
         ),
     }
-    print(json.dumps(figures, indent=2, ensure_ascii=False))
+
+
+def main(start: str = "") -> None:
+    warnings.simplefilter("ignore")
+    figures = {} if start else large()
+    print(json.dumps(figures | dict(objects(start)), indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -161,6 +161,7 @@ def load_ipython_extension(shell: Any) -> None:
         for hooks, ours in _hooks(shell):
             if ours not in hooks:
                 hooks.append(ours)
+        magics.notebook.figures.attach(shell.display_formatter)
         if shell.last_execution_result is not None:
             magics.cell_errors.record(shell.last_execution_result)  # for `%kimi fix` after it
         magics.offer_chats()
@@ -168,11 +169,14 @@ def load_ipython_extension(shell: Any) -> None:
 
 def unload_ipython_extension(shell: Any) -> None:
     """Remove the magics, for ``%unload_ext kimi_magic``; chats and settings stay."""
+    from kimi_magic.jupyter.magics import KimiMagics
+
     for magics in shell.magics_manager.magics.values():
         magics.pop("kimi", None)
     for hooks, ours in _hooks(shell):
         if ours in hooks:
             hooks.remove(ours)
+    KimiMagics.of(shell).notebook.figures.detach(shell.display_formatter)
 
 
 def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
@@ -185,9 +189,12 @@ def _hooks(shell: Any) -> list[tuple[list[Any], Any]]:
     )
     from kimi_magic.jupyter.magics import KimiMagics
 
-    manager = shell.input_transformer_manager
+    manager, events = shell.input_transformer_manager, shell.events.callbacks
+    magics = KimiMagics.of(shell)
     return [
-        (shell.events.callbacks["post_run_cell"], KimiMagics.of(shell).cell_errors.record),
+        (events["pre_run_cell"], magics.cell_errors.begin),
+        (events["post_run_cell"], magics.cell_errors.record),
+        (events["post_run_cell"], magics.notebook.figures.record),
         (manager.cleanup_transforms, cell_below_comments),
         (manager.cleanup_transforms, cell_without_body),
         (manager.token_transformers, QuestionLine),

@@ -110,6 +110,24 @@ def run(text: str, form: str, folder: Path, **environment: str | None) -> str:
     return ran.stdout.decode()
 
 
+def stopped(text: str, folder: Path) -> str:
+    """Run a Python program that must stop by itself, and return the one line that it says why."""
+    (folder / "stops.py").write_text(text, "utf-8")
+    environment = os.environ | {"PYTHONUTF8": "1", "PYTHONWARNINGS": "error", "LAB_API_KEY": KEY}
+    ran = subprocess.run(
+        [sys.executable, "stops.py"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        timeout=100,
+        check=False,
+        encoding="utf-8",
+    )
+    assert ran.returncode == 1, ran.stderr
+    (line,) = ran.stderr.splitlines()
+    return line
+
+
 def find_node_package() -> Path:
     """Return a folder in which Node finds the ``openai`` package; it is installed once.
 

@@ -16,6 +16,7 @@ FILES = {
     "static/remoteEntry.js",
     "static/highlighting.js",
     "static/commands.js",
+    "static/records.js",
 }
 
 

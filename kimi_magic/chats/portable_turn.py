@@ -100,6 +100,7 @@ def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
         run="",
         started=record.started if times else 0.0,
         sweep="",  # found in the journal alone
+        retries=record.retries if times else (),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
+from kimi_magic.context.cell_errors import without_home
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.context.variables import fenced
 from kimi_magic.core.errors import PromptError
@@ -17,6 +18,7 @@ from kimi_magic.core.text import clip, count, cut_middle, plain
 __all__ = ["Cell", "attached_cell", "cell_blocks", "parse_numbers", "read_cell"]
 
 MAX_CELLS = 100
+NO_FIGURES: Mapping[int, Iterable[tuple[str, str]]] = {}
 _RANGE = re.compile(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", re.ASCII)
 # A terminal's IPython prints tracebacks, so that they are outputs as well.
 _PRINTED_ERROR = re.compile(
@@ -53,7 +55,12 @@ def parse_numbers(text: str) -> list[int]:
     return list(numbers)
 
 
-def read_cell(number: int, shell: Any, errors: Mapping[int, str]) -> Cell:
+def read_cell(
+    number: int,
+    shell: Any,
+    errors: Mapping[int, str],
+    figures: Mapping[int, Iterable[tuple[str, str]]] = NO_FIGURES,
+) -> Cell:
     """Find a cell in the shell's history.
 
     Raises
@@ -76,6 +83,13 @@ def read_cell(number: int, shell: Any, errors: Mapping[int, str]) -> Cell:
     error = errors.get(number, "")
     if error and outputs:
         outputs[-1] = _PRINTED_ERROR.sub("", outputs[-1]).strip("\n")
+    for name, summary in figures.get(number, ()):
+        told = f"A figure is shown: {summary}"
+        # A kernel records the value of a cell's last expression alone.
+        if name in outputs:
+            outputs[outputs.index(name)] = told
+        else:
+            outputs.append(told)
     images = [
         output.bundle[kind]
         for output in recorded or ()
@@ -89,7 +103,8 @@ def read_cell(number: int, shell: Any, errors: Mapping[int, str]) -> Cell:
 
 def _text(bundle: Mapping[str, Any]) -> str:
     """Return an output's plain text: what was printed, or IPython's name of an image."""
-    return plain("".join(bundle.get("stream") or bundle.get("text/plain", ""))).strip("\n")
+    text = plain("".join(bundle.get("stream") or bundle.get("text/plain", "")))
+    return without_home(text).strip("\n")
 
 
 def attached_cell(cell: Cell, *, values: bool = True) -> Attached:

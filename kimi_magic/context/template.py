@@ -21,6 +21,7 @@ from uuid import UUID
 
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
 from kimi_magic.context.summaries.detail import ROWS, Detail, Summary
+from kimi_magic.context.summaries.own_words import has_own_words
 from kimi_magic.context.summaries.summary import summary_of
 from kimi_magic.core.errors import PromptError
 from kimi_magic.core.messages import ImagePart, Message, Part, join_parts
@@ -214,7 +215,7 @@ def message_of(error: BaseException) -> str:
 def _plain(value: object, tokens: int) -> str | None:
     """Write a text or a number as part of a sentence; None for what gets a summary."""
     kind: Any = type(value)
-    if issubclass(kind, str) and not hasattr(kind, "_repr_llm_"):
+    if issubclass(kind, str) and not has_own_words(kind):
         return str.__str__(value)
     if issubclass(kind, _SCALARS):
         with suppress(*USER_ERRORS):  # an integer of too many digits

@@ -22,6 +22,8 @@ from types import MemberDescriptorType, SimpleNamespace
 from typing import Any
 
 from kimi_magic.core.time_limit import USER_ERRORS, TimeBudget
+from kimi_magic.secrets.fields import is_secret_field
+from kimi_magic.secrets.patterns import MASKED
 
 __all__ = [
     "BRACKETS",
@@ -145,7 +147,10 @@ class Walker(ABC):
                     break
                 share = (room - reserved) // 2  # half of the room stays for the following members
             name = self.key(key, share, depth, members.keys) if members.keys else ""
-            text = name + self.write(value, max(share - len(name), LEAST), depth)
+            if members.keys and is_secret_field(key, value):
+                text = name + self.leaf(MASKED, LEAST)
+            else:
+                text = name + self.write(value, max(share - len(name), LEAST), depth)
             if self.whole and len(text) > room:
                 raise DoesNotFit
             room -= len(text) + len(self.separator)

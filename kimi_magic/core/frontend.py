@@ -7,8 +7,10 @@ import linecache
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path, PurePath
 from typing import Any
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "is_captured",
     "lines_of",
     "notebook_path",
+    "prints_only",
     "request",
     "running_cell",
     "running_shell",
@@ -108,6 +111,36 @@ def is_captured(shell: Any) -> bool:
 def takes_questions() -> bool:
     """Return True if the front end takes questions; nbclient and nbval say that they don't."""
     return bool((request().get("content") or {}).get("allow_stdin"))
+
+
+def prints_only() -> bool:
+    """Return True if the front end prints what a cell displays, and never changes it afterwards.
+
+    No message says so. A client in Python writes its process id into the ids of its messages.
+    """
+    _, pid, number = f"__{running_cell()[1]}".rsplit("_", 2)
+    return pid.isdecimal() and number.isdecimal() and _is_console(_command(int(pid)))
+
+
+# They handle no `update_display_data`: ptshell.py of jupyter_console, jupyter_widget.py of
+# qtconsole, `_output_hook_default` of jupyter_client.
+_CONSOLES = {"jupyter-console", "jupyter-qtconsole", "qtconsole", "jupyter-run"}
+
+
+def _is_console(command: Sequence[str]) -> bool:
+    """Return True for the command line of one of Jupyter's consoles."""
+    # The interpreter, -m, and the module or the script.
+    return any(PurePath(word).stem.replace("_", "-") in _CONSOLES for word in command[:3])
+
+
+@lru_cache(maxsize=16)
+def _command(pid: int) -> Sequence[str]:
+    """Return the command line of a process on this machine; empty where it is not to be had."""
+    with suppress(Exception):  # no psutil, which ipykernel brings; no such process, or another's
+        import psutil
+
+        return tuple(psutil.Process(pid).cmdline())
+    return ()
 
 
 def user_namespace() -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ def call_text(segment: Segment, *, end: bool = True) -> str:
             inside = ", ".join(f"{name}={value}" for name, value in pairs)
         elif segment.missing and not segment.edited:
             inside = f"{inside}\n{cut_note(segment.missing)}\n{segment.end}"
-        lines = [f"{said}: {segment.title}({inside})"]
+        lines = [f"{said}: {segment.title}({escape_hidden(inside)[0]})"]
     lines += [f"Defaults: {segment.defaults}"] if segment.defaults else []
     if segment.result is not None:
         lines.append(indent(result_text(segment.result), "  "))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from html import escape
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from kimi_magic.core.events import Envelope, ToolFinished, ToolStarted
 from kimi_magic.core.messages import ImagePart, TokenLogprob, ToolCall, ToolResult, Usage
@@ -33,6 +33,7 @@ from kimi_magic.display.html.markdown import plain_html, to_html
 from kimi_magic.display.html.tool_results import OUTCOMES, has_image, result_html
 from kimi_magic.display.segments import Segment
 from kimi_magic.display.timeline import MAX_NAME, Timeline
+from kimi_magic.display.times import times_of
 from kimi_magic.display.view import ViewOptions
 
 __all__ = [
@@ -89,12 +90,14 @@ _PROMPT = (
 )
 _ASIDE = "opacity:.65"
 _BEFORE_BLANK = re.compile(r"\n([ \t]*)(?=\n)")
+_FENCE = re.compile(r"^([ \t]*)([`~])(?=\2\2)", re.MULTILINE)
 _FENCES = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 # Of max_chars, the part that the marked tokens of an answer take with their HTML. Those of the
 # reasoning take half of that, and so do the answers of all trajectories, and their reasoning.
 MARKED_SHARE = 2
 ROWS_OF_LANE = 5
 MIN_TURN = 2000  # characters of a turn in a chat
+KEY = "kimi_magic"  # of what is ours in an output's metadata and transient data
 NO_BREAK = "\N{NO-BREAK SPACE}"
 EMPTY = "The chat is empty."
 ASIDE = "Set aside by cells that were run again"
@@ -107,24 +110,39 @@ class Bundle(NamedTuple):
     metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, text: str, page: str, metadata: dict[str, Any] | None = None) -> Bundle:
+    def of(cls, text: str, page: str, metadata: dict[str, Any] | None = None) -> Self:
         """Bundle a text with a page of HTML that stays whole inside Markdown.
 
         Markdown ends a block of HTML at a blank line and reads on after it as its own (CommonMark
-        0.31, 4.6): nbconvert, code hosts and site builders put outputs into Markdown.
+        0.31, 4.6): nbconvert, code hosts and site builders put outputs into Markdown. Quarto puts
+        them into a fenced block (``{=html}``), which a fence of theirs would end.
         """
         whole = _BEFORE_BLANK.sub(r"&#10;\1", page)
+        whole = _FENCE.sub(lambda fence: f"{fence[1]}&#{ord(fence[2])};", whole)
         return cls({"text/plain": text, "text/html": whole}, metadata or {})
 
 
-def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Bundle:
+class Record(Bundle):
+    """A frozen turn, and its times, which the page alone is told.
+
+    They are *transient*: front ends keep them with the output and out of the file (Jupyter
+    messaging protocol, *display_data*).
+    """
+
+    times: dict[str, Any]
+
+
+def make_record(timeline: Timeline, options: ViewOptions | None = None) -> Record:
     """Freeze a turn in its present state: as HTML, as a transcript, and its facts as metadata."""
     options = options or ViewOptions()
-    text = without_stacks(_transcript(timeline, options))
-    return Bundle.of(text, _html(timeline, options), {"kimi_magic": _facts(timeline, options)})
+    text, answer = _transcript(timeline, options)
+    facts = _facts(timeline, options) | ({"answer": answer} if answer else {})
+    record = Record.of(text, _html(timeline, options), {KEY: facts})
+    record.times = times_of(timeline)
+    return record
 
 
-def record_of(reply: Reply, options: ViewOptions | None = None) -> Bundle:
+def record_of(reply: Reply, options: ViewOptions | None = None) -> Record:
     """Draw the record of a turn that is over, such as one that was stored."""
     options = options or ViewOptions()
     hide, most = options.hide_reasoning, options.max_chars
@@ -153,7 +171,8 @@ class RecordView:
 
     def handle(self, envelope: Envelope) -> None:
         whole = self._timeline
-        (whole.lanes[envelope.lane] if envelope.lane else whole).apply(envelope.event)
+        timeline = whole.lanes[envelope.lane] if envelope.lane else whole
+        timeline.apply(envelope.event, envelope.seconds)
 
     def tick(self) -> None: ...
 
@@ -178,8 +197,10 @@ def publish(bundle: Bundle, display_id: str | None = None, *, update: bool = Fal
         print(bundle.data["text/plain"])
         return
     send: Any = publish_display_data  # IPython's own annotations leave it untyped
-    transient = {"display_id": display_id} if display_id else None
-    send(bundle.data, bundle.metadata, transient=transient, update=update)
+    transient: dict[str, Any] = {"display_id": display_id} if display_id else {}
+    if isinstance(bundle, Record) and bundle.times:
+        transient[KEY] = bundle.times
+    send(bundle.data, bundle.metadata, transient=transient or None, update=update)
 
 
 def _html(timeline: Timeline, options: ViewOptions) -> str:
@@ -402,23 +423,16 @@ def _folding(title: str, html: str, style: str, *, is_open: bool) -> str:
     )
 
 
-def _transcript(timeline: Timeline, options: ViewOptions) -> str:
+def _transcript(timeline: Timeline, options: ViewOptions) -> tuple[str, list[int] | None]:
+    """Return the turn as text, and where in it the last answer begins and ends."""
     sent = timeline.sent
     paragraphs = [f"[{clean(sent.line)}]"] if sent and sent.line else []
-    answer = _data_segment(timeline)
+    at = None
     for place, segment in enumerate(timeline.segments):
         if timeline.lanes and place == timeline.lanes_at:
             paragraphs.append(_lanes_text(timeline))
-        text = _whole(segment)
-        if segment is answer and timeline.reply:
-            text = data_text(timeline.reply.data)
-        elif segment.kind == "reasoning":
-            text = f"Reasoning:\n{text}"
-        elif segment.kind == "tool":
-            text = call_text(segment)
-        elif segment.kind == "notice":
-            text = f"[{text}]"
-        paragraphs.append(text)
+        at = len(paragraphs) if segment.kind == "answer" else at
+        paragraphs.append(_segment_text(segment, timeline))
     if timeline.lanes and timeline.lanes_at >= len(timeline.segments):
         paragraphs.append(_lanes_text(timeline))
     paragraphs += [f"[{line}]"] if (line := confidence_line(timeline)) else []
@@ -427,7 +441,24 @@ def _transcript(timeline: Timeline, options: ViewOptions) -> str:
     if options.usage and timeline.reply is not None:
         paragraphs[-1] += f" · {tokens_line(timeline.reply.usage, timeline.usage_mark)}"
     paragraphs[-1] += f" · {timeline.tape}" if timeline.tape else ""
-    return "\n\n".join(paragraphs)
+    if at is None:
+        return without_stacks("\n\n".join(paragraphs)), None
+    ends = ("\n\n".join([*paragraphs[:at], ""]), "\n\n".join(paragraphs[: at + 1]))
+    whole = without_stacks("\n\n".join(paragraphs))
+    return whole, [len(without_stacks(end)) for end in ends]
+
+
+def _segment_text(segment: Segment, timeline: Timeline) -> str:
+    text = _whole(segment)
+    if segment.kind == "reasoning":
+        return f"Reasoning:\n{text}"
+    if segment.kind == "tool":
+        return call_text(segment)
+    if segment.kind == "notice":
+        return f"[{text}]"
+    if timeline.reply is not None and segment is _data_segment(timeline):
+        return data_text(timeline.reply.data)
+    return text
 
 
 def _lanes_text(timeline: Timeline) -> str:
@@ -454,6 +485,7 @@ def _facts(timeline: Timeline, options: ViewOptions) -> dict[str, Any]:
             "steps": len(reply.steps),
             "usage": _counts(reply, times=options.times),
         }
+        facts |= {"times": times_of(timeline)} if options.times else {}
     facts |= {"replayed": timeline.replayed} if timeline.replayed else {}
     facts = options.mask(facts)
     if reply is not None and options.portable is not None:

@@ -30,6 +30,8 @@ class Segment:
     printed: Printed | None = None  # by a call that is under way
     result: ToolResult | None = None
     tokens: int = 0  # of reasoning, if the server reported them
+    began: float = 0.0  # seconds of the turn; of a call that is made, when it was
+    seconds: float | None = None  # that it took; None before its end, and where it is not known
     open: bool | None = None  # the reader's choice; None before there was one
     limit: int = UNBOUNDED  # characters of the beginning that are kept at most
     end_limit: int = 0  # characters of the end that are kept of what does not fit

@@ -33,7 +33,7 @@ Offsets and lengths count code points.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from kimi_magic.core import events
@@ -72,6 +72,7 @@ class Timeline:
         self.sent: Sent | None = None  # the first request in outline
         self.reply: Reply | None = None  # once the turn has ended
         self.steps, self.usage = 0, Usage()  # of the finished steps
+        self.seconds: float | None = None  # of the turn so far; None where events have no times
         self.running = 0  # segment of the latest tool call that was made or asked about
         self.lanes: dict[int, Timeline] = {}  # of the trajectories, by their numbers
         self.lanes_at = 0  # how many segments come before them
@@ -143,11 +144,16 @@ class Timeline:
         title = f"{self.about_tape} Made by: {made_by}." if made_by else self.about_tape
         return {"op": "tape", "text": self.tape, "title": title, "usage": self.usage_mark}
 
-    def apply(self, event: events.Event) -> list[Op]:
-        """Return the operations that an event makes; one of an unknown type makes none."""
+    def apply(self, event: events.Event, seconds: float | None = None) -> list[Op]:
+        """Return the operations that an event makes, ``seconds`` after the turn began.
+
+        An event of an unknown type makes none.
+        """
         ops: list[Op] = []
+        self.seconds = self.seconds if seconds is None else seconds
         if handler := self._handlers.get(type(event)):
             handler(self, event, ops)
+        self._keep_times(ops)
         return ops
 
     @property
@@ -178,6 +184,7 @@ class Timeline:
         text = "Stopped before the end of the turn; what had arrived is kept."
         self._add_notice(text, ops, guaranteed=True)
         self._set_state("Stopped", ops)
+        self._keep_times(ops)
         return ops
 
     def answer(self) -> str:
@@ -200,6 +207,18 @@ class Timeline:
         reset["tape"] = self.tape_op() if self.tape else None
         reset["sent"] = self._sent_op()
         return reset | {"cut": self.left_out, "usage": self._usage_op()}
+
+    def _keep_times(self, ops: Iterable[Op]) -> None:
+        for op in ops:
+            if (index := op.get("segment")) is None:
+                continue
+            segment = self.segments[index]
+            if op["op"] in ("segment", "run"):
+                segment.began = self.seconds or 0.0
+            elif op["op"] == "result" and segment.result is not None:
+                segment.seconds = segment.result.seconds
+            elif op["op"] == "done" and segment.seconds is None and self.seconds is not None:
+                segment.seconds = self.seconds - segment.began
 
     def _turn_started(self, event: events.TurnStarted, ops: list[Op]) -> None:
         self.model = clean(event.model)[:MAX_NAME]
@@ -334,6 +353,8 @@ class Timeline:
 
     def _turn_finished(self, event: events.TurnFinished, ops: list[Op]) -> None:
         self.reply = event.reply
+        if event.reply.record.failure and event.reply.record.outline == Sent():
+            self.sent = None  # it was refused before it went out
         self._show_tape(event.reply.replayed, ops)
         if self._tools and event.reply.steps:  # stopped while tools ran
             for place, result in enumerate(event.reply.steps[-1].tool_results):

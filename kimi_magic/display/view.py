@@ -145,4 +145,6 @@ def suitable_kind(shell: Any) -> str:
     """Return the kind of view that fits what the front end can do."""
     if not frontend.has_kernel(shell):
         return "terminal" if sys.stdout is not None and sys.stdout.isatty() else "plain"
-    return "record" if frontend.is_captured(shell) or not frontend.takes_questions() else "live"
+    if frontend.is_captured(shell) or not frontend.takes_questions():
+        return "record"
+    return "plain" if frontend.prints_only() else "live"

@@ -19,25 +19,42 @@ from pathlib import PurePath
 from types import FunctionType, GenericAlias, ModuleType, UnionType
 from typing import Any
 
-from kimi_magic.core.frontend import cell_sources, lines_of
+from kimi_magic.core.frontend import cell_sources, lines_of, running_shell
 from kimi_magic.core.text import escape_hidden
 from kimi_magic.export.formatting import PYTHON
 from kimi_magic.export.imports import Imports
+from kimi_magic.export.placeholders import FROM_NOTEBOOK, placeholder
+from kimi_magic.secrets.fields import may_be_secret
 from kimi_magic.secrets.patterns import holds_key
 
 __all__ = ["Sources", "gather"]
 
+NO_NAMES: Mapping[str, Mapping[str, Iterable[str]]] = {}
 MAX_CONSTANT = 4000
 MAX_DEPTH = 20
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _SCALARS = (str, bytes, int, float, bool, type(None))
 # Immutable, so the assignment in the notebook still says what the value is.
 _IMMUTABLE = (re.Pattern, PurePath, Decimal, date, time, timedelta, UnionType, GenericAlias)
-_SECRET_NAME = re.compile(
-    r"(?i)((api|access|private|secret)[_-]?key|token|secret|password|passwd|authorization)$"
+# What the interpreter gives to each module.
+_OF_MODULES = frozenset(
+    "__annotations__ __builtins__ __cached__ __debug__ __doc__ __file__ __loader__ __name__ "
+    "__package__ __spec__".split()
 )
-# Run as the notebook's next cell, the program finds there what was left behind.
-_FROM_NOTEBOOK = 'globals().get("{}")'
+# IPython and its kernel put their own in the place of these built-ins: `open` refuses the three
+# standard streams.
+_HIDDEN = frozenset({"open", "exit", "quit", "input"})
+# The last three values and inputs, those by number, and the lists of all (displayhook.py and
+# history.py of IPython).
+_HISTORY = re.compile(r"In|Out|_[iod]h|_{1,3}|_i{1,3}|_i?\d+")
+# Methods of a kernel and its shell, and of what they take the place.
+_OF_SHELL = {
+    "raw_input": ("builtins", "input"),
+    "getpass": ("getpass", "getpass"),
+    "get_ipython": ("IPython", "get_ipython"),
+}
+NO_HISTORY = "it is IPython's history"
+NO_SHELL = "it returns None outside of IPython: run the program with ipython"
 
 
 @dataclass(slots=True)
@@ -47,6 +64,10 @@ class Sources:
     imports: Imports = field(default_factory=Imports)
     # Definitions by the name that they bind, in an order in which they run.
     blocks: dict[str, str] = field(default_factory=dict)
+    # Statements that stop the program where a live object is missing, by its name.
+    placeholders: dict[str, str] = field(default_factory=dict)
+    # The names in the type hints of definitions.
+    hints: dict[str, list[str]] = field(default_factory=dict)
     # The name of each tool's function in the program, by tool name.
     functions: dict[str, str] = field(default_factory=dict)
     # Reasons why something was left behind, by name.
@@ -54,19 +75,32 @@ class Sources:
 
     def has_hints_of(self, name: str) -> bool:
         """Return True if the program has every name in the type hints of a definition."""
-        return not set(_names_in_hints(self.blocks.get(name, ""))) & set(self.missing)
+        return not set(self.hints.get(name, ())) & set(self.missing)
 
 
-def gather(functions: Mapping[str, Callable[..., Any]]) -> Sources:
-    """Gather the source of functions, by tool name, and of all that they use."""
+def gather(
+    functions: Mapping[str, Callable[..., Any]],
+    named: Mapping[str, Mapping[str, Iterable[str]]] = NO_NAMES,
+) -> Sources:
+    """Gather the source of functions, by tool name, and of all that they use.
+
+    ``named`` are variables that their calls name, such as ``np.mean``, by tool and parameter.
+    """
     gatherer = _Gatherer()
     for tool, function in functions.items():
         gatherer.add_tool(tool, function)
+        if tool in gatherer.sources.functions:
+            for paths in named.get(tool, {}).values():
+                gatherer.add_values(paths, tool, function)
     return gatherer.sources
 
 
 class _LeftBehind(Exception):
     """Raised with the reason why something cannot be part of the program."""
+
+
+class _Undefined(_LeftBehind):
+    """Raised for a name that the notebook does not have either."""
 
 
 class _Gatherer:
@@ -88,6 +122,12 @@ class _Gatherer:
         else:
             self.sources.functions[tool] = name
 
+    def add_values(self, paths: Iterable[str], tool: str, function: Callable[..., Any]) -> None:
+        """Add the variables that a tool's calls name."""
+        scope = getattr(_unwrap(function), "__globals__", {})
+        for path in paths:
+            self._add_used(path.partition(".")[0], tool, scope, [path])
+
     def _add(
         self, name: str, value: Any, scope: Mapping[str, Any], paths: Iterable[str] = ()
     ) -> None:
@@ -98,10 +138,25 @@ class _Gatherer:
             if not isinstance(value, ModuleType):  # whose other submodules may be used as well
                 return
         self._values[name] = value
-        if not _is_builtin(name, value) and not self.sources.imports.add_value(name, value, paths):
+        if _is_own(name, value):
+            return
+        if _is_history(name, value):
+            raise _LeftBehind(NO_HISTORY)
+        if not self._import(name, value, paths):
             # Its dependencies must enter the blocks first, so the text comes before the key.
             text = self._text(name, value, scope)
             self.sources.blocks[name] = escape_hidden(text.rstrip())[0]
+
+    def _import(self, name: str, value: Any, paths: Iterable[str]) -> bool:
+        """Import a value; return False if no import can provide it."""
+        imports = self.sources.imports
+        place = _OF_SHELL.get(value.__name__) if _is_method_of_shell(value) else None
+        if place is None:
+            return imports.add_value(name, value, paths)
+        imports.add(*place, name)
+        if place[0] == "IPython":
+            self.sources.missing.setdefault(name, NO_SHELL)
+        return True
 
     def _text(self, name: str, value: Any, scope: Mapping[str, Any]) -> str:
         if all(type(leaf) in _SCALARS for _, leaf in _leaves(value)):
@@ -122,7 +177,7 @@ class _Gatherer:
                 raise _LeftBehind("it may hold a secret")
             self.sources.imports.add("os")
             self.sources.missing[name] = "it may be a secret, and is read from the environment"
-            return f'{name} = {_FROM_NOTEBOOK.format(name)} or os.environ["{name}"]'
+            return f'{name} = {FROM_NOTEBOOK.format(name)} or os.environ["{name}"]'
         text = PYTHON.assign(name, value)
         if len(text) > MAX_CONSTANT:
             raise _LeftBehind(f"it is long ({len(text):,} characters)")
@@ -149,27 +204,73 @@ class _Gatherer:
             used, paths = _names_used(source), _dotted_paths(source)
         except SyntaxError:  # a nested function with a nonlocal statement
             raise _LeftBehind("it cannot stand alone") from None
-        hinted = [hint for hint in _names_in_hints(source) if hint in scope]
+        self.sources.hints[name] = _names_in_hints(source, scope)
+        hinted = [hint for hint in self.sources.hints[name] if hint in scope]
         for needed in dict.fromkeys([*used, *hinted]):
-            try:
-                self._add(needed, _look_up(needed, scope), scope, paths)
-            except _LeftBehind as reason:
-                self.sources.missing.setdefault(needed, f"{reason} (used by {name})")
-                block = f"{needed} = {_FROM_NOTEBOOK.format(needed)}"
-                self.sources.blocks.setdefault(needed, block)
+            self._add_used(needed, name, scope, paths)
         return source
+
+    def _add_used(
+        self, name: str, user: str, scope: Mapping[str, Any], paths: Iterable[str]
+    ) -> None:
+        """Add a name that something uses, or put a statement in its place."""
+        try:
+            self._add(name, _look_up(name, scope), scope, paths)
+        except _LeftBehind as reason:
+            self._leave_behind(name, user, scope, reason)
+
+    def _leave_behind(
+        self, name: str, user: str, scope: Mapping[str, Any], reason: _LeftBehind
+    ) -> None:
+        """Note what is missing, and put a statement in its place."""
+        why = f"{reason} (used by {user})"
+        sources = self.sources
+        sources.missing.setdefault(name, why)
+        if (
+            name in sources.blocks
+            or name in sources.placeholders
+            or name in sources.imports.names()
+        ):
+            return
+        if isinstance(reason, _Undefined):
+            sources.blocks[name] = f"{name} = {FROM_NOTEBOOK.format(name)}"
+            return
+        statement = _statement_of(name)
+        if _is_secret("", statement):
+            statement = ""
+        text = placeholder(name, scope.get(name), why, statement)
+        sources.placeholders[name] = escape_hidden(text)[0]
 
 
 def _look_up(name: str, scope: Mapping[str, Any]) -> Any:
     if name not in scope and not hasattr(builtins, name):
-        raise _LeftBehind("it is not defined")
+        raise _Undefined("it is not defined")
     return scope[name] if name in scope else getattr(builtins, name)
 
 
-def _is_builtin(name: str, value: Any) -> bool:
-    # IPython adds display and get_ipython to the builtins.
-    from_ipython = str(getattr(value, "__module__", "")).startswith("IPython")
-    return not from_ipython and getattr(builtins, name, _is_builtin) is value
+def _is_own(name: str, value: Any) -> bool:
+    """Return True for what every program has: the interpreter's own."""
+    if name in _OF_MODULES:
+        return True
+    if _is_of_shell(value):  # it adds display and get_ipython to the built-ins
+        return name in _HIDDEN
+    return getattr(builtins, name, _is_own) is value
+
+
+def _is_of_shell(value: Any) -> bool:
+    homes = [getattr(value, "__module__", ""), type(value).__module__]
+    if isinstance(value, FunctionType):  # IPython's `open` says that it is of `_io`
+        homes.append(value.__globals__.get("__name__"))
+    return any(str(home).startswith(("IPython.", "ipykernel.")) for home in homes)
+
+
+def _is_method_of_shell(value: Any) -> bool:
+    return inspect.ismethod(value) and _is_of_shell(value)
+
+
+def _is_history(name: str, value: Any) -> bool:
+    """Return True for the names under which IPython keeps inputs and values."""
+    return running_shell() is not None and bool(_HISTORY.fullmatch(name)) and not callable(value)
 
 
 def _leaves(value: Any, key: Any = "", depth: int = MAX_DEPTH) -> Iterator[tuple[Any, Any]]:
@@ -188,7 +289,7 @@ def _leaves(value: Any, key: Any = "", depth: int = MAX_DEPTH) -> Iterator[tuple
 def _is_secret(name: Any, value: Any) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return bool(isinstance(name, str) and _SECRET_NAME.search(name)) or holds_key(value)
+    return (isinstance(name, str) and may_be_secret(name)) or holds_key(value)
 
 
 def _source_of(name: str, value: Any) -> str:
@@ -302,16 +403,35 @@ def _dotted_paths(source: str) -> list[str]:
     return sorted({ast.unparse(node) for node in attributes})
 
 
-def _names_in_hints(source: str) -> list[str]:
+def _names_in_hints(source: str, scope: Mapping[str, Any]) -> list[str]:
     """Return the names in type hints, quoted hints included."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
-        hints = [getattr(node, "annotation", None), getattr(node, "returns", None)]
-        for part in (part for hint in hints if hint for part in ast.walk(hint)):
-            if isinstance(part, ast.Name):
-                names.add(part.id)
-            elif isinstance(part, ast.Constant) and isinstance(part.value, str):
-                with suppress(SyntaxError):  # a string of Literal or Annotated, and no hint
-                    quoted = ast.walk(ast.parse(part.value, mode="eval"))
-                    names |= {n.id for n in quoted if isinstance(n, ast.Name)}
+        for hint in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            names.update(_names_in(hint, scope) if hint else ())
     return sorted(names)
+
+
+def _names_in(hint: ast.AST, scope: Mapping[str, Any], *, quoted: bool = True) -> Iterator[str]:
+    """Yield the names in a type hint; strings are hints as well if it is ``quoted``."""
+    if isinstance(hint, ast.Name):
+        yield hint.id
+    elif isinstance(hint, ast.Constant) and isinstance(hint.value, str) and quoted:
+        with suppress(SyntaxError):
+            yield from _names_in(ast.parse(hint.value, mode="eval").body, scope)
+    elif isinstance(hint, ast.Subscript):
+        yield from _names_in(hint.value, scope)
+        form = _special_form(hint.value, scope)
+        parts = hint.slice.elts if isinstance(hint.slice, ast.Tuple) else [hint.slice]
+        for place, part in enumerate(parts):
+            is_type = form != "Literal" and not (form == "Annotated" and place)
+            yield from _names_in(part, scope, quoted=is_type)
+    else:
+        for child in ast.iter_child_nodes(hint):
+            yield from _names_in(child, scope, quoted=quoted)
+
+
+def _special_form(node: ast.expr, scope: Mapping[str, Any]) -> str:
+    """Return the name of what a hint subscripts, where ``typing`` has it under another one, too."""
+    name = ast.unparse(node).rpartition(".")[2]
+    return str(getattr(scope.get(name), "_name", None) or name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from string import Template
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from kimi_magic.export.attempts import HEAVY_NAMES, aggregating, template_of
 from kimi_magic.export.formatting import PYTHON, comment, join_parts
 from kimi_magic.export.function_sources import Sources, gather
+from kimi_magic.export.named_values import NAMED, names_by_parameter
 from kimi_magic.export.program import Heavy, Program
 
 __all__ = ["write_python"]
@@ -231,6 +232,7 @@ def $in_thread(function):
 
 NAMES = (
     *("client", "messages", "message", "functions", "tools", "ask", "run", "in_thread"),
+    *("variables", "named"),
     *HEAVY_NAMES,
 )
 
@@ -239,7 +241,13 @@ def write_python(program: Program) -> str:
     """Return the source of the program."""
     offered = [tool["function"]["name"] for tool in program.tools]
     functions = {name: f for name in offered if (f := program.functions.get(name)) is not None}
-    sources = gather(functions)
+    named = {
+        name: found
+        for tool in program.tools
+        if (name := tool["function"]["name"]) in functions
+        and (found := names_by_parameter(tool["function"]["parameters"], functions[name]))
+    }
+    sources = gather(functions, named)
     names = _free_names(sources)
     if program.heavy:
         main = list(_heavy_parts(program, program.heavy, names, sources))
@@ -255,7 +263,7 @@ def write_python(program: Program) -> str:
             "purpose": "Ask, print the answer, and return it for the history.",
         }
         main = [Template(part).substitute(names, **values, **SHOW) for part in parts]
-    definitions = list(_tool_definitions(program, functions, sources, names))
+    definitions = list(_tool_definitions(program, functions, sources, names, named))
     sources.imports.add("openai", "OpenAI")
     asked = (program, program.heavy.judge) if program.heavy else (program,)
     if any(each.key_env or each.headers for each in asked):
@@ -263,13 +271,13 @@ def write_python(program: Program) -> str:
     if program.tools:
         sources.imports.add("json")
     opening = comment("#", _opening(program, sources))
-    blocks = sources.blocks.values()
-    return join_parts([opening, sources.imports.text(), *blocks, *definitions, *main])
+    gathered = [*sources.placeholders.values(), *sources.blocks.values()]
+    return join_parts([opening, sources.imports.text(), *gathered, *definitions, *main])
 
 
 def _free_names(sources: Sources) -> dict[str, str]:
     """Choose names for our own variables and functions that the notebook's code does not use."""
-    taken = {*sources.blocks, *sources.imports.names()}
+    taken = {*sources.blocks, *sources.placeholders, *sources.imports.names()}
     return {
         name: next(n for n in (name, f"kimi_{name}", f"_kimi_{name}") if n not in taken)
         for name in NAMES
@@ -363,13 +371,23 @@ def _request(program: Program, names: Mapping[str, str], *, heavy: bool = False)
 
 
 def _tool_definitions(
-    program: Program, functions: Functions, sources: Sources, names: Mapping[str, str]
+    program: Program,
+    functions: Functions,
+    sources: Sources,
+    names: Mapping[str, str],
+    named: Mapping[str, Mapping[str, Sequence[str]]],
 ) -> Iterator[str]:
     """Yield the dict of functions to run, and the schemas to send."""
     if not program.tools:
         return
     offered = (tool["function"]["name"] for tool in program.tools)
-    entries = [_entry(tool, functions, sources, names) for tool in offered]
+    entries = [_entry(tool, functions, sources, names, named.get(tool, ())) for tool in offered]
+    if any(f"{names['named']}(" in entry for entry in entries):
+        listed = (paths for tool in sources.functions for paths in named.get(tool, {}).values())
+        paths = sorted({path for group in listed for path in group})
+        lines = "".join(f"{TAB}{PYTHON.flat(path)}: {path},\n" for path in paths)
+        yield f"{names['variables']} = {{\n{lines}}}"
+        yield Template(NAMED).substitute(names)
     if any(f"{names['in_thread']}(" in entry for entry in entries):
         sources.imports.add("asyncio")
         sources.imports.add("concurrent.futures", "ThreadPoolExecutor")
@@ -378,8 +396,14 @@ def _tool_definitions(
     yield PYTHON.assign(names["tools"], program.tools)
 
 
-def _entry(tool: str, functions: Functions, sources: Sources, names: Mapping[str, str]) -> str:
-    """Return one line of the dict of functions."""
+def _entry(
+    tool: str,
+    functions: Functions,
+    sources: Sources,
+    names: Mapping[str, str],
+    by_name: Iterable[str],
+) -> str:
+    """Return one line of the dict of functions; ``by_name`` are parameters that name variables."""
     key = PYTHON.flat(tool)
     if tool not in sources.functions:
         return f"{TAB}# {key} stays in the notebook: add a function of your own here.\n"
@@ -390,6 +414,8 @@ def _entry(tool: str, functions: Functions, sources: Sources, names: Mapping[str
         expression = f"validate_call({expression})"
     elif _has_hints(function):
         remark = f"{TAB}# Gets the arguments unchecked: its type hints are not for JSON.\n"
+    if by_name:
+        expression = f"{names['named']}({', '.join([expression, *map(PYTHON.flat, by_name)])})"
     # The loop of the program is synchronous, and a result has to be JSON.
     if inspect.iscoroutinefunction(function):
         expression = f"{names['in_thread']}({expression})"

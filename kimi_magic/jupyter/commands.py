@@ -33,6 +33,7 @@ HELP = Option(("-h", "--help"), "show the help of this verb")
 MAX_QUOTED = 80
 _ONE_CELL = re.compile(r"(?:In\s*\[(\d{1,9})\]|(\d{1,9}))(?=\s|$)", re.ASCII)
 _SEVERAL_CELLS = re.compile(r"\d[\d\s,-]*[,-][\d\s,-]*$", re.ASCII)
+_TOOL = re.compile(r"""(["']?[^\s("'{]+(?:\s*\([^)]*\)?)?["']?)\s*(.*)""", re.DOTALL)
 _ENDS_OPTIONS = re.compile(r"^--\s+")
 
 
@@ -343,9 +344,11 @@ def _tool(notebook: Notebook, line: str) -> None:
 
     if not line:
         raise MagicError("Which function? `%kimi tool NAME` shows it, `%kimi tools` lists.")
-    name, *arguments = line.split(None, 1)
+    found = _TOOL.match(line)  # spaces may stand between parameters in parentheses
+    name, arguments = found.groups() if found else (line, "")
+    name = name.strip("\"'")
     if arguments:
-        call_tool(notebook, name, arguments[0])
+        call_tool(notebook, name, arguments)
     else:
         notebook.say(describe_tool(name, notebook.variables))
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import escape, glob
-from types import GetSetDescriptorType, MemberDescriptorType
+from types import (
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
@@ -18,8 +24,10 @@ from kimi_magic.jupyter.input_transforms import begins_cell
 from kimi_magic.jupyter.options import OPTIONS, Option
 from kimi_magic.session import current
 
-__all__ = ["Names", "callables", "complete_kimi", "completions"]
+__all__ = ["Names", "callables", "complete_kimi", "completions", "parameters"]
 
+# A callable whose parameters are being listed: `pd.read_csv(path, se`
+_CALL = re.compile(r"([\w.]+)\(((?:[^(),]*,)*)\s*(\w*)$")
 _LINE = re.compile(r"\s*(?:[^\W\d]\w*\s*=\s*)?(%{1,2})kimi\s(.*)", re.DOTALL)
 
 Names = Mapping[str, Callable[[str], Iterable[str]]]
@@ -38,7 +46,9 @@ def complete_kimi(context: CompletionContext) -> dict[str, Any]:
     if found is None:
         return {"completions": []}
     # IPython replaces its token, which begins after the last delimiter, such as the dot of a path.
-    typed = re.split(r"[\s,]", line)[-1]
+    typed = re.split(r"[\s,]", line)[-1].lstrip("\"'")
+    if "parameter" in found.values():
+        typed = typed.rpartition("(")[2]
     before = len(typed) - len(context.token)
     # JupyterLab and the terminal show the type beside the text.
     texts = [SimpleCompletion(name[max(before, 0) :], type=said) for name, said in found.items()]
@@ -69,9 +79,12 @@ def described(line: str, names: Names) -> dict[str, str] | None:
         found = REGISTRY
     elif verb := REGISTRY.get(words[0]):
         found = _fitting(verb.options, verb.completes, words[1:], typed)
+    call = _CALL.search(match[2]) if found == "callables" else None
+    if call is not None:
+        return _parameters(call, names)
     if isinstance(found, str):
         kind = found.removesuffix("s")
-        typed = typed.rpartition(",")[2]
+        typed = typed.rpartition(",")[2].lstrip("\"'")
         found = sorted(names[found](typed))
     if found is None:
         return None
@@ -81,14 +94,24 @@ def described(line: str, names: Names) -> dict[str, str] | None:
     }
 
 
+def _parameters(call: re.Match[str], names: Names) -> dict[str, str]:
+    """Return the parameters of a callable that are not listed yet."""
+    path, listed, typed = call.groups()
+    given = {name.strip() for name in listed.split(",")}
+    own = names["parameters"](path) if "parameters" in names else ()
+    return {each: "parameter" for each in own if each.startswith(typed) and each not in given}
+
+
 def _fitting(
     options: Sequence[Option], kinds: Sequence[str], words: list[str], typed: str
 ) -> Iterable[str] | str | None:
     """Return the words that fit after others, or the kind of names, or None for free text."""
     flags = {flag: option for option in options for flag in option.flags}
-    place, option = 0, None
+    place, option, opened = 0, None, 0
     for word in words:
-        if option is not None and word.endswith(","):  # a list goes on: `-T mean, med`
+        opened += word.count("(") - word.count(")")
+        # A list goes on: `-T mean, med`, `-T mean(numbers, dig`
+        if option is not None and (word.endswith(",") or opened > 0):
             continue
         takes_word = option is None and word not in flags
         option = flags[word] if word in flags and flags[word].value else None
@@ -124,6 +147,7 @@ def _names() -> Names:
         "files": _files,
         "tapes": lambda typed: ["off", *_files(typed)],
         "callables": lambda typed: callables(own, typed),
+        "parameters": lambda path: parameters(own, path),
     }
 
 
@@ -144,17 +168,47 @@ def callables(space: Mapping[str, Any], typed: str) -> list[str]:
     path, dot, _ = typed.rpartition(".")
     if not dot:
         return [name for name, value in space.items() if callable(value)] + ["run_python"]
-    members = space
-    for part in path.split("."):
-        if part not in members or _defines(type(members[part]), "__get__"):
-            return []
-        members = _members(members[part])
+    members = _members_of(space, path)
     return [
         f"{path}.{name}"
         for name, value in members.items()
         # On the class itself, a class method is an object that cannot be called.
         if not name.startswith("_") and (callable(value) or issubclass(type(value), classmethod))
     ]
+
+
+def parameters(space: Mapping[str, Any], path: str) -> list[str]:
+    """Return the names of the parameters of a function, a method or a class."""
+    owner, _, name = path.rpartition(".")
+    found: Any = (_members_of(space, owner) if owner else space).get(name)
+    is_bound = bool(owner) and not issubclass(type(_last(space, owner)), ModuleType)
+    if issubclass(type(found), type):
+        is_bound, found = True, _members(found).get("__init__")
+    if type(found) in (classmethod, staticmethod, MethodType):
+        is_bound, found = type(found) is not staticmethod, found.__func__
+    while type(found) is FunctionType and "__wrapped__" in vars(found):
+        found = vars(found)["__wrapped__"]
+    if type(found) is not FunctionType:
+        return []
+    code = found.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return list(names[1:] if is_bound else names)
+
+
+def _members_of(space: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Return the attributes of what a dotted path leads to, none where that takes code."""
+    return _members(found) if (found := _last(space, path)) is not None else {}
+
+
+def _last(space: Mapping[str, Any], path: str) -> Any:
+    """Return what a dotted path leads to; None where that is nothing, or takes code."""
+    members, found = space, None
+    for part in path.split("."):
+        found = members.get(part)
+        if found is None or _defines(type(found), "__get__"):
+            return None
+        members = _members(found)
+    return found
 
 
 # ``getattr`` and ``dir`` run properties, ``__getattr__``, ``__dir__`` and the loading of lazy

@@ -41,6 +41,7 @@ class _Word(NamedTuple):
     is_flag: bool
     start: int
     end: int
+    typed: str  # with its quotes
 
 
 Prompt = Literal["", "behind", "between"]
@@ -114,7 +115,7 @@ class _Parser:
         words.reverse()  # a stack: the next word is the last item
         while words:
             word = words.pop()
-            if line[word.start : word.end] == "--":
+            if word.typed == "--":
                 rest += _remaining(line, words) if self._place else [w.text for w in words[::-1]]
                 break
             if not word.is_flag:
@@ -122,7 +123,7 @@ class _Parser:
                     self._refuse_dry_run_behind(words)
                     rest += _remaining(line, [*words, word])
                     break
-                rest.append(line[word.start : word.end] if self._place else word.text)
+                rest.append(word.typed if self._place else word.text)
                 continue
             self._read_option(word, words, found)
         return found, rest
@@ -170,6 +171,9 @@ class _Parser:
             return
         flag, option, attached = known
         if option.value:
+            if attached is not None and self._is_none(attached, word):
+                self._note_missing(flag, option, attached)
+                return
             text = self._take_value(flag, option, attached, words)
             if text is not None:
                 self._store(flag, option, text, found)
@@ -204,19 +208,32 @@ class _Parser:
     ) -> str | None:
         """Take an option's value off the stack; a list ends at the next flag."""
         if attached is None:
-            missing = not words or words[-1].is_flag
+            missing = not words or words[-1].is_flag or words[-1].typed == "--"
             if option.default and (missing or not words[-1].text.isdecimal()):
                 return option.default
             if missing:
-                quote = "; quote one that begins with a dash" if words else ""
-                self.note(f"{flag} takes a value ({option.value}){quote}.")
+                self._note_missing(flag, option, words[-1].typed if words else "")
                 return None
             attached = self._value(words)
         while option.listed and words and not words[-1].is_flag:
-            if not (attached.endswith(",") or words[-1].text.startswith(",")):
+            goes_on = attached.endswith(",") or words[-1].text.startswith(",")
+            if not goes_on and attached.count("(") <= attached.count(")"):
                 break
             attached += self._value(words)
         return attached
+
+    def _is_none(self, attached: str, word: _Word) -> bool:
+        """Return True if what is attached to a flag is no value: nothing, or another option."""
+        if '"' in word.typed or "'" in word.typed:
+            return False
+        return not attached or attached.partition("=")[0] in self._flags
+
+    def _note_missing(self, flag: str, option: Option, instead: str) -> None:
+        """Note that an option lacks its value, and what stands in its place."""
+        other = instead.partition("=")[0]
+        why = f", and {other} is an option" if other in self._flags else ""
+        quote = "; quote one that begins with a dash" if instead else ""
+        self.note(f"{flag} takes a value ({option.value}){why}{quote}.")
 
     def _value(self, words: list[_Word]) -> str:
         _refuse_keys(words[-1:])
@@ -270,5 +287,5 @@ def _split(line: str, *, comments: bool = True) -> list[_Word]:
         if comments and token.startswith("#"):
             break
         text = _QUOTED.sub(lambda quoted: quoted[1] or quoted[2] or "", token)
-        words.append(_Word(text, bool(_FLAG.match(token)), *found.span()))
+        words.append(_Word(text, bool(_FLAG.match(token)), *found.span(), token))
     return words

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
+from kimi_magic.context.shown_figures import ShownFigures
 from kimi_magic.core.errors import KimiError, MagicError
 from kimi_magic.core.frontend import has_kernel, notebook_path, running_cell, takes_questions
 from kimi_magic.core.reply import Reply
@@ -31,6 +32,7 @@ class Notebook:
     shell: Any
     session: Session
     cell_errors: CellErrors
+    figures: ShownFigures = field(default_factory=ShownFigures)
     told: set[str] = field(default_factory=set)  # what is told once a kernel
 
     @property
@@ -104,7 +106,8 @@ class Notebook:
         """Return earlier cells with their outputs and errors."""
         from kimi_magic.context.cells import read_cell
 
-        return tuple(read_cell(number, self.shell, self.cell_errors) for number in numbers)
+        kept = self.cell_errors, self.figures
+        return tuple(read_cell(number, self.shell, *kept) for number in numbers)
 
     def put_in_next_cell(self, code: str) -> None:
         """Write code into the next cell, in front ends that support it.

@@ -54,7 +54,8 @@ OPTIONS = (
     ),
     Option(
         ("-T", "--tool"),
-        "offer these functions of the notebook (repeat, or commas); `run_python` is built in",
+        "offer these functions of the notebook (repeat, or commas), `f(a, b)` with a part of its "
+        "parameters; `run_python` is built in",
         "NAMES",
         repeat=True,
         listed=True,

@@ -12,7 +12,8 @@ from kimi_magic.core.interrupts import holding_interrupts, interruptible
 from kimi_magic.core.messages import ToolCall, ToolResult
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.tools.decorator import offered
-from kimi_magic.tools.toolset import Toolset, find
+from kimi_magic.tools.tool import split_params
+from kimi_magic.tools.toolset import Toolset, find, remark_on_size
 
 __all__ = ["call_tool", "change_offer", "describe_tool", "list_offered"]
 
@@ -21,7 +22,9 @@ def describe_tool(name: str, namespace: Mapping[str, Any]) -> str:
     """Return a tool's schema as it is sent, and notes on what was guessed, renamed or dropped."""
     (tool,) = _find_tool(name, namespace).tools
     schema = json.dumps(tool.schema(), indent=2, ensure_ascii=False)
-    return "\n".join([schema, *(f"- {note}" for note in tool.notes)])
+    remark = remark_on_size(tool)
+    notes = [*tool.notes, remark] if remark else tool.notes
+    return "\n".join([schema, *(f"- {note}" for note in notes)])
 
 
 def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
@@ -62,7 +65,11 @@ def change_offer(change: str, namespace: Mapping[str, Any]) -> str:
             return f"{name} is no longer offered."
         case ["add", name]:
             try:
-                return f"{offered.add(find(name, namespace))} is offered to every cell."
+                path, params = split_params(name)
+                function = find(path, namespace)
+                if params is not None:  # a mistake in them shows at once
+                    Toolset([name], namespace=namespace)
+                return f"{offered.add(function, params=params)} is offered to every cell."
             except KimiError as error:
                 raise MagicError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
     raise MagicError("`%kimi tools` lists; `%kimi tools add NAME` and `remove NAME` change it.")

@@ -152,7 +152,9 @@ def _decoded(value: Any, schema: Any, root: Mapping[str, Any]) -> Any:
 
 
 def _decoded_text(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
-    types = [types_of(node) for node in branches(schema, root)]
+    # A choice of texts, such as names of variables, is none for another text.
+    nodes = [n for n in branches(schema, root) if text in n.get("enum", (text,))]
+    types = [types_of(node) for node in nodes]
     wanted = {kind for kinds in types for kind in kinds} & {"string", "array", "object", "null"}
     if not all(types) or "string" in wanted or not wanted & {"array", "object"}:
         return text

@@ -22,11 +22,13 @@ __all__ = [
     "Places",
     "abridge",
     "got",
+    "is_optional",
     "limit_in_words",
     "object_in_words",
     "problems_from_pydantic",
     "problems_with_schema",
     "stray_booleans",
+    "value_at",
 ]
 
 Place = tuple[int | str, ...]
@@ -142,6 +144,26 @@ def stray_booleans(
         for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
             field = subschema(schema, step, root)
             yield from stray_booleans(inner, field, root, (*place, step))
+
+
+def value_at(value: Any, place: Place) -> Any:
+    """Return the value at a place; None where there is none."""
+    for step in place:
+        try:
+            value = value[step]
+        except (LookupError, TypeError):
+            return None
+    return value
+
+
+def is_optional(place: Place, schema: Mapping[str, Any]) -> bool:
+    """Return True for a field of an object that may be left out of it."""
+    *way, name = place
+    node: Any = schema
+    for step in way:
+        node = subschema(node, step, schema)
+    holders = [each for each in branches(node, schema) if name in each.get("properties", ())]
+    return bool(holders) and all(name not in each.get("required", ()) for each in holders)
 
 
 def got(value: Any) -> str:
@@ -264,4 +286,5 @@ def _cleaned(message: str) -> str:
     message = message.partition(", unable to parse")[0].partition(", got a number")[0]
     for start in ("Input should be ", "Input must be "):
         message = message.removeprefix(start)
-    return message.replace("a valid ", "a ").replace("a integer", "an integer")
+    message = message.replace("a valid ", "a ")
+    return re.sub(r"\ba (?=integer|array|object)", "an ", message)

@@ -17,7 +17,7 @@ import typing
 import unicodedata
 from abc import ABCMeta
 from collections import abc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin
 
@@ -29,14 +29,17 @@ from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.text import reveal
 
 __all__ = [
+    "ARRAY",
+    "DATA",
     "MAX_NAMES",
     "NO_REFS",
     "Listing",
+    "Named",
     "Reference",
     "Refs",
     "Variables",
+    "is_variable",
     "isinstance_of",
-    "marked",
     "read_refs",
 ]
 
@@ -64,6 +67,8 @@ _CODE = (
     types.CodeType,
     types.FrameType,
 )
+# JSON has them, or a text for them: a call holds the value itself.
+_PLAIN = (str, bytes, bytearray, bool, int, float, complex, type(None))
 # Their attributes are stored with the object, and reading one runs no code of anybody's.
 _STORED = (types.MemberDescriptorType, types.GetSetDescriptorType)
 # A metaclass may say otherwise.
@@ -71,6 +76,34 @@ _mro, _members, _module_of = (
     type.__dict__[n].__get__ for n in ("__mro__", "__dict__", "__module__")
 )
 _IO = {typing.IO: io.IOBase, typing.TextIO: io.TextIOBase}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Data whose name may stand for it where a value may be sent as well.
+
+    Attributes
+    ----------
+    label : str
+        As in «a variable that holds …».
+    members : tuple of str
+        Methods of which its class has one; none for any data.
+    """
+
+    label: str
+    members: tuple[str, ...] = ()
+
+    def admits(self, value: Any) -> bool:
+        """Return True for such data; code is none, and whatever can be called."""
+        if isinstance_of(value, *_PLAIN, *_CODE, types.ModuleType) or _is_callable(value):
+            return False
+        return not self.members or any(
+            member in _members(base) for base in _mro(type(value)) for member in self.members
+        )
+
+
+DATA = Named("data")
+ARRAY = Named("array-like data", ("__len__", "__dataframe__"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +175,7 @@ class Variables:
     def find(self, name: str, reference: Reference) -> Any:
         """Return the object that a name stands for, or `_MISSING` if it may not be named."""
         if (named := self._named(name)) is not _MISSING:
-            return named if reference.admits(named) else _MISSING
+            return named if reference.admits_chosen(named) else _MISSING
         value = self.namespace.get(name, _MISSING) if _is_public(name) else _MISSING
         return value if self._offers(name, value, reference) else _MISSING
 
@@ -154,7 +187,7 @@ class Variables:
         named = [
             name
             for name in dict.fromkeys((*self.refs.objects, *self.refs.paths))
-            if reference.admits(self._named(name))
+            if reference.admits_chosen(self._named(name))
         ]
         others = [
             name
@@ -228,13 +261,19 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A parameter that is passed by the name of a variable."""
+    """A parameter that is passed by the name of a variable, or may be.
+
+    Its hint is `Named` where a value may be sent in the place of a name.
+    """
 
     hint: Any
     index: int = 0  # its place among the references of its tool
+    keeps: bool = False  # any value that is no name is passed as it is
 
     @property
     def label(self) -> str:
+        if isinstance(self.hint, Named):
+            return self.hint.label
         if self._class is abc.Callable:
             return "function"
         return getattr(self._class, "__name__", None) or str(self.hint)
@@ -253,6 +292,8 @@ class Reference:
 
     def admits(self, value: Any) -> bool:
         """Return True if `value` is of the type, as far as its class tells."""
+        if isinstance(self.hint, Named):
+            return value is not _MISSING and self.hint.admits(value)
         kind = _IO.get(self._class, self._class)
         kind = dict if is_typeddict(kind) else kind
         if value is _MISSING or not isinstance(kind, type):
@@ -267,29 +308,43 @@ class Reference:
         is_called = self._class is abc.Callable
         return _is_callable(value) if is_called else _is_registered(type(value), kind)
 
+    def admits_chosen(self, value: Any) -> bool:
+        """Return True for what the user named with ``refs``, which may be no data."""
+        return self.admits(value) or (self.hint is DATA and value is not _MISSING)
+
     def schema(self, listing: Listing) -> dict[str, Any]:
         """Return what the schema of the parameter says beyond its type."""
         names, more = listing.names[self.index], listing.more[self.index]
-        text = f"Name of a variable that holds {_a(self.label)}"
+        text = f"Name of a variable that holds {self._noun}"
         if not names:
             return {"description": f"{text} (none now)"}
         text += f" ({more} more cannot be named)" if more else ""
         return {"enum": list(names), "description": text}
 
     def look_up(self, value: Any, info: ValidationInfo) -> Any:
-        """Return the object that the model named."""
+        """Return the object that the model named, or the value that needs no name.
+
+        A text is refused that would be taken for a variable, had the schema listed it.
+        """
         context = info.context or {}
         variables: Variables = context.get("variables") or Variables({})
         listing: Listing | None = context.get("listing")
         listed = listing.names[self.index] if listing is not None else ()
         name = value.strip() if isinstance(value, str) else ""
-        found = variables.find(name, self) if name in listed else _MISSING
-        if found is not _MISSING:
+        found = variables.find(name, self) if name in listed or self.keeps else _MISSING
+        if found is _MISSING and self.keeps and name not in listed:
+            return value
+        if found is not _MISSING and name in listed:
             return found
         usable = [each for each in listed if variables.find(each, self) is not _MISSING]
         changed = f" ({name} holds none any more)" if name in listed else ""
+        changed = changed or (f" ({name} was not listed)" if found is not _MISSING else "")
         names = f"{', '.join(usable) or 'there is none now'}{changed}"
-        raise ValueError(f"the name of a variable that holds {_a(self.label)}: {names}")
+        raise ValueError(f"the name of a variable that holds {self._noun}: {names}")
+
+    @property
+    def _noun(self) -> str:
+        return self.label if isinstance(self.hint, Named) else _a(self.label)
 
 
 def isinstance_of(value: Any, *kinds: type) -> bool:
@@ -298,6 +353,13 @@ def isinstance_of(value: Any, *kinds: type) -> bool:
     Unlike ``isinstance``, it asks neither ``value.__class__`` nor a metaclass.
     """
     return any(base is kind for base in _mro(type(value)) for kind in kinds)
+
+
+def is_variable(text: object, namespace: Mapping[str, Any]) -> bool:
+    """Return True for the public name of a variable that holds no module."""
+    if not _is_public(text) or text not in namespace:
+        return False
+    return not isinstance_of(namespace[str(text)], types.ModuleType)
 
 
 def _is_registered(own: type, kind: type) -> bool:
@@ -367,14 +429,3 @@ def _root(kind: type) -> str:
 
 def _a(noun: str) -> str:
     return f"an {noun}" if noun[:1] in "AEIOUaeiou" else f"a {noun}"
-
-
-def marked(node: Any, mark: str) -> Iterator[dict[str, Any]]:
-    """Yield the subschemas that have a mark."""
-    if isinstance(node, dict):
-        if mark in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, list):
-        for inner in node:
-            yield from marked(inner, mark)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import collections.abc
 import functools
 import inspect
@@ -13,14 +15,17 @@ import typing
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.schema.field_info import FieldFacts, MadeAnew, facts_of
+from kimi_magic.schema.references import ARRAY, DATA, Named
 from kimi_magic.schema.strict import types_of
 from kimi_magic.schema.type_hints import (
     HintTranslator,
@@ -37,6 +42,7 @@ __all__ = [
     "EMPTY",
     "VAR_KEYWORD",
     "VAR_POSITIONAL",
+    "Documentation",
     "Parameter",
     "documentation_of",
     "fixed_by_partial",
@@ -44,6 +50,7 @@ __all__ = [
     "parameters_from_schema",
     "read_docstring",
     "read_parameters",
+    "with_documentation",
 ]
 
 EMPTY = inspect.Parameter.empty
@@ -69,6 +76,15 @@ _STYLES = {
     "sphinx": re.compile(r"^[ \t]*:(?:param|parameter|arg|argument|key|keyword)\b", re.MULTILINE),
 }
 _PARAMETERS = ("parameters", "other parameters", "keyword arguments")
+
+# Types as docstrings name them: "{array-like, sparse matrix} of shape (n_samples, n_features)".
+_ARRAYS = re.compile(
+    r"array[-_ ]?like|\b(?:nd|\dd)?arrays?\b|data ?frame|\bseries\b|sparse matri|\btensors?\b"
+    r"|\bindexables?\b",
+    re.IGNORECASE,
+)
+# A text there picks a column: "label or list, or array-like".
+_KEYS = re.compile(r"label|\b(?:keys?|columns?)\b", re.IGNORECASE)
 
 _PLAIN_HINTS = {"string": str, "integer": int, "number": int | float, "boolean": bool, "null": None}
 _LIMITS = {
@@ -96,10 +112,30 @@ class Parameter:
     description: str = ""
     fill: bool = False  # pass the default on when nothing was sent
     in_schema: bool = True  # let the model set the parameter
+    alias: str = ""  # the name that the model sees; "" for its own
+    keyword: str = ""  # the name that the call takes; "" for its own
+    named: Named | None = None  # the variables whose names stand for their values
+    # No hint, or one that cannot be resolved, as it was written
+    unread: str | None = None
 
     @property
     def required(self) -> bool:
         return self.default is EMPTY and self.kind not in (VAR_POSITIONAL, VAR_KEYWORD)
+
+    def value(self, before: dict[str, Any]) -> Any:
+        """Return the default of a call; it may be made of the values of the parameters before."""
+        if isinstance(self.default, MadeAnew):
+            return self.default.make(before)
+        is_mutable = isinstance(self.default, list | dict | set)
+        return deepcopy(self.default) if is_mutable else self.default  # as pydantic does
+
+
+class Documentation(NamedTuple):
+    """What a docstring says: the purpose, and of each parameter its description and type."""
+
+    purpose: str = ""
+    described: dict[str, str] = {}  # noqa: RUF012 - never changed
+    types: dict[str, str] = {}  # noqa: RUF012 - never changed
 
 
 def read_parameters(
@@ -110,8 +146,8 @@ def read_parameters(
         signature = _signature(fn)
     except (TypeError, ValueError):
         note = "has no signature: takes a list of positional values, args"
-        return [Parameter("args", VAR_POSITIONAL, Any)], [note]
-    hints, notes = _hints(fn, signature, namespace)
+        return [Parameter("args", VAR_POSITIONAL, Any, unread="")], [note]
+    hints, unread, notes = _hints(fn, signature, namespace)
     fixed: dict[str, Any] = {}
     while isinstance(fn, functools.partial):
         fixed |= fn.keywords
@@ -120,9 +156,53 @@ def read_parameters(
     found: list[Parameter] = []
     for name, raw in signature.parameters.items():
         if name not in fixed:
-            parameter = Parameter(name, raw.kind, hints[name], raw.default)
+            parameter = Parameter(name, raw.kind, hints[name], raw.default, unread=unread.get(name))
             found += _unpacked(parameter) if raw.kind is VAR_KEYWORD else [parameter]
-    return [_completed(parameter, notes) for parameter in found], notes
+    completed = [_completed(parameter, notes) for parameter in found]
+    if "raw_function" in getattr(fn, "__dict__", ()):  # pydantic's validate_call wants the aliases
+        completed = [replace(p, keyword=p.alias) for p in completed]
+    return completed, notes
+
+
+def with_documentation(parameter: Parameter, said: Documentation) -> Parameter:
+    """Add what the docstring says: the description, and what kind of data may be named.
+
+    A name is taken for data by a parameter without a hint, unless it is documented as something
+    else, and by one that is documented as array-like. Where a text picks a column, it is a text.
+    """
+    name, kind = parameter.name, said.types.get(parameter.name, "")
+    written = parameter.unread or ""
+    text = f"{kind} {written}".strip()
+    named: Named | None = None
+    if _KEYS.search(text) or _reads_text(parameter.hint):
+        pass
+    elif _ARRAYS.search(text) or _is_numpys(parameter.hint):
+        named = ARRAY
+    elif parameter.unread == "" and not text and _is_open(parameter.hint):
+        named = DATA
+    description = parameter.description or said.described.get(name, "")
+    # Numpy's union of protocols and scalars is read as what it stands for.
+    hint = Any if _is_numpys(parameter.hint) else parameter.hint
+    return replace(parameter, hint=hint, description=description, named=named)
+
+
+def _reads_text(hint: Any) -> bool:
+    if get_origin(hint) is Annotated:
+        return _reads_text(get_args(hint)[0])
+    if _is_numpys(hint):
+        return False
+    return hint is str or (is_union(hint) and any(map(_reads_text, get_args(hint))))
+
+
+def _is_open(hint: Any) -> bool:
+    """Return True if any value goes, or a container."""
+    return hint in (Any, list, dict)
+
+
+def _is_numpys(hint: Any) -> bool:
+    """Return True for ``numpy.typing.ArrayLike``, or a union with it."""
+    names = (getattr(get_origin(each) or each, "__name__", "") for each in get_args(hint))
+    return is_union(hint) and "_SupportsArray" in names
 
 
 def fixed_by_partial(fn: Any) -> dict[str, Any]:
@@ -186,8 +266,11 @@ def _accepts(own: inspect.Signature, promised: inspect.Signature) -> bool:
 
 def _hints(
     fn: Callable[..., Any], signature: inspect.Signature, namespace: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """Resolve the hints one by one, so that one bad hint does not spoil the others."""
+) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Resolve the hints one by one, so that one bad hint does not spoil the others.
+
+    Those that are missing, or cannot be resolved, are returned as they were written, too.
+    """
     home = home_of(fn)
     *scopes, typing_names = _scopes(home)
     names = ChainMap(*scopes, dict(namespace), typing_names)
@@ -198,6 +281,7 @@ def _hints(
     except Exception:  # noqa: BLE001 - hints are evaluated, which may run any code
         resolved, own = {}, {}
     hints: dict[str, Any] = {}
+    unread = {name: "" for name, hint in raw.items() if hint is EMPTY}
     notes: list[str] = []
     for name, hint in raw.items():
         if hint is EMPTY or (name in resolved and own.get(name) is hint):
@@ -207,9 +291,33 @@ def _hints(
         try:
             hints[name] = typing.get_type_hints(shim, localns=names, include_extras=True)[name]
         except Exception as error:  # noqa: BLE001 - as above
-            notes.append(f"{name}: its hint {hint!r} cannot be resolved ({error}), any value goes")
-            hints[name] = Any
-    return hints, notes
+            hints[name] = _resolved_in_part(shim, names, home)
+            if hints[name] is Any:
+                unread[name] = f"{hint}"
+                why = f"cannot be resolved ({error}), any value goes"
+                notes.append(f"{name}: its hint {hint!r} {why}")
+    return hints, unread, notes
+
+
+def _resolved_in_part(shim: Any, names: Mapping[str, Any], home: Any) -> Any:
+    """Resolve a hint with names that its module imports for type checkers only.
+
+    Its package often has them at its root, as pandas has Series; any other admits any value.
+    """
+    (hint,) = shim.__annotations__.values()
+    package = str(getattr(home, "__module__", None) or "").partition(".")[0]
+    root = vars(sys.modules.get(package, types))
+    try:
+        used = {n.id for n in ast.walk(ast.parse(hint)) if isinstance(n, ast.Name)}
+        known = names.keys() | vars(builtins).keys()
+        lacking = {name: root.get(name, Any) for name in used - known}
+        if any(not isinstance(found, type) and found is not Any for found in lacking.values()):
+            return Any
+        scope = ChainMap(lacking, dict(names))
+        (resolved,) = typing.get_type_hints(shim, localns=scope, include_extras=True).values()
+    except Exception:  # noqa: BLE001 - as above
+        return Any
+    return Any if is_union(resolved) and Any in get_args(resolved) else resolved
 
 
 def _scopes(home: Any) -> Iterator[dict[str, Any]]:
@@ -235,11 +343,10 @@ def _unpacked(parameter: Parameter) -> list[Parameter]:
 def _completed(parameter: Parameter, notes: list[str]) -> Parameter:
     """Add a hint where there is none, and the description that the hint carries."""
     name, hint, default = parameter.name, parameter.hint, parameter.default
-    if isinstance(default, FieldInfo):  # f(x: int = Field(3, description="…"))
+    if isinstance(default, FieldInfo) or get_origin(hint) is Annotated:
         known = Any if hint is EMPTY else hint
-        inner = EMPTY if default.is_required() else default.get_default(call_default_factory=True)
-        parameter = replace(parameter, default=inner, fill=inner is not EMPTY)
-        hint = Annotated[known, default]
+        hint, facts = facts_of(known, default)
+        parameter = _with_facts(parameter, facts, notes)
     elif hint is EMPTY and type(default) in _HINT_OF_DEFAULT:
         hint = _HINT_OF_DEFAULT[type(default)]
         kind = "number" if isinstance(default, int | float) else type(default).__name__
@@ -249,6 +356,17 @@ def _completed(parameter: Parameter, notes: list[str]) -> Parameter:
         hint = Any
         notes.append(f"{name}: no hint, any value goes")
     return replace(parameter, hint=hint, description=_description(hint))
+
+
+def _with_facts(parameter: Parameter, facts: FieldFacts, notes: list[str]) -> Parameter:
+    """Take over the default and the alias that `pydantic.Field` gives to a parameter."""
+    if facts.note:
+        notes.append(f"{parameter.name}: {facts.note}")
+    given = parameter.default
+    if facts.is_filled:  # what the function itself does not know
+        return replace(parameter, default=facts.default, fill=True, alias=facts.alias)
+    default = EMPTY if isinstance(given, FieldInfo) else given
+    return replace(parameter, default=default, alias=facts.alias)
 
 
 def _description(hint: Any) -> str:
@@ -266,8 +384,8 @@ def _description(hint: Any) -> str:
     return _description(base)
 
 
-def documentation_of(fn: Any) -> tuple[str, dict[str, str]]:
-    """Return the purpose of a callable, and its parameters' descriptions by name.
+def documentation_of(fn: Any) -> Documentation:
+    """Read the docstrings of a callable.
 
     A class may describe its parameters in the docstring of ``__init__``.
     """
@@ -279,25 +397,39 @@ def documentation_of(fn: Any) -> tuple[str, dict[str, str]]:
     texts = [getattr(thing, "__doc__", None) for thing in (own, home)]
     if own is type(inner):  # for an object, __call__ says more than the class
         texts.reverse()
-    read = [read_docstring(text) for text in texts if isinstance(text, str)]
-    purpose = next((prose for prose, _ in read if prose), "")
+    read = [_read(text) for text in texts if isinstance(text, str)]
+    purpose = next((said.purpose for said in read if said.purpose), "")
     described: dict[str, str] = {}
-    for _, parameters in reversed(read):
-        described |= parameters
-    return purpose, described
+    types: dict[str, str] = {}
+    for said in reversed(read):
+        described |= said.described
+        types |= said.types
+    return Documentation(purpose, described, types)
 
 
 def read_docstring(text: str | None) -> tuple[str, dict[str, str]]:
-    """Read a docstring in Google, NumPy, Sphinx or no style, as `documentation_of` returns it."""
+    """Read a docstring in Google, NumPy, Sphinx or no style.
+
+    Returns the purpose, and the descriptions of the parameters by name.
+    """
+    said = _read(text)
+    return said.purpose, said.described
+
+
+def _read(text: str | None) -> Documentation:
     text = inspect.cleandoc(text or "").strip()
-    purpose, described = text, dict[str, str]()
+    said = Documentation(text)
     for style, mark in _STYLES.items():
         if mark.search(text):
             # griffe recognizes a section only after a blank line.
             spaced = text if style == "sphinx" else mark.sub(r"\n\g<0>", _indented(text))
-            prose, found = _parse(spaced, style)
-            purpose, described = min(purpose, prose, key=len), found | described
-    return purpose, described
+            found = _parse(spaced, style)
+            said = Documentation(
+                min(said.purpose, found.purpose, key=len),
+                found.described | said.described,
+                found.types | said.types,
+            )
+    return said
 
 
 def _indented(text: str) -> str:
@@ -308,12 +440,13 @@ def _indented(text: str) -> str:
     return f"{first}\n{rest}"
 
 
-def _parse(text: str, style: Any) -> tuple[str, dict[str, str]]:
+def _parse(text: str, style: Any) -> Documentation:
     import griffe
 
     options: dict[str, Any] = {"warnings": False}
     prose: list[str] = []
     described: dict[str, str] = {}
+    types: dict[str, str] = {}
     for section in griffe.Docstring(text).parse(style, **options):
         if section.kind.value == "text":
             prose.append(section.value.strip())
@@ -322,7 +455,9 @@ def _parse(text: str, style: Any) -> tuple[str, dict[str, str]]:
                 words = " ".join(parameter.description.split())
                 for name in parameter.name.split(","):
                     described[name.strip().lstrip("*\\")] = words
-    return "\n\n".join(prose).strip(), {name: words for name, words in described.items() if words}
+                    types[name.strip().lstrip("*\\")] = str(parameter.annotation or "")
+    given = {name: words for name, words in described.items() if words}
+    return Documentation("\n\n".join(prose).strip(), given, {n: t for n, t in types.items() if t})
 
 
 def parameters_from_schema(

@@ -22,6 +22,7 @@ __all__ = [
     "branches",
     "handwritten_schema",
     "json_type",
+    "one_object",
     "resolve",
     "strict_schema",
     "subschema",
@@ -57,6 +58,8 @@ _CONCERNS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("minProperties", "maxProperties"), ("object",)),
     "not": (*_ANY, "integer"),
 }
+_LITERAL = ("default", "enum", "const", "examples")  # keywords whose values are no schemas
+_FLAGS = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}
 _RULES = {*_CONCERNS, "type", "enum", "const"}
 _STRUCTURE = {"$ref", "anyOf", "oneOf", "allOf", "$defs", "definitions", "discriminator"}
 _STRICT_LIMITS = {
@@ -81,7 +84,64 @@ def tool_schema(raw: Mapping[str, Any]) -> Node:
 def handwritten_schema(raw: Mapping[str, Any]) -> Node:
     """Normalize a user's schema of a tool's parameters, changing only what servers refuse."""
     root = {"type": "object", "properties": {}} | json.loads(json.dumps(raw))
-    return _Normalizer(root, verbatim=True).root()
+    return _Normalizer(_modern(root), verbatim=True).root()
+
+
+def one_object(root: Mapping[str, Any]) -> Node:
+    """Return a normalized schema whose alternatives at the root are joined in one object.
+
+    Servers want an object there. The result admits whatever an alternative does, and more; its
+    description lists what they require. Alternatives that are no objects are dropped.
+    """
+    found = [node for node in branches(root, root) if node.get("type") == "object"]
+    if not found:
+        return dict(root)
+    gathered: dict[str, list[Node]] = {}
+    for node in found:
+        for name, inner in node.get("properties", {}).items():
+            gathered.setdefault(name, []).append(inner)
+    properties = {name: _any_of(nodes) for name, nodes in gathered.items()}
+    required = [tuple(n for n in node.get("required", ()) if n in properties) for node in found]
+    common = [name for name in required[0] if all(name in names for names in required)]
+    joined: Node = {"type": "object", "properties": properties}
+    joined |= {"required": common} if common else {}
+    if all(node.get("additionalProperties") is False for node in found):
+        joined["additionalProperties"] = False
+    texts = [str(root.get("description", "")).rstrip(". "), *_choices_in_words(required, common)]
+    joined |= {"description": ". ".join(filter(None, texts))} if any(texts) else {}
+    return joined | {key: value for key, value in root.items() if key in ("title", "$defs")}
+
+
+def _choices_in_words(required: list[tuple[str, ...]], common: list[str]) -> list[str]:
+    sets = [", ".join(n for n in names if n not in common) for names in dict.fromkeys(required)]
+    return [f"Give either {'; or '.join(sets)}"] if len(sets) > 1 and all(sets) else []
+
+
+def _modern(node: Any) -> Any:
+    """Rewrite what older drafts and OpenAPI write otherwise: lists of items, flags for limits."""
+    if isinstance(node, list):
+        return [_modern(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    made: Node = {}
+    for key, inner in node.items():
+        if key in ("properties", "$defs", "definitions", "patternProperties"):
+            is_named = isinstance(inner, dict)
+            made[key] = {n: _modern(each) for n, each in inner.items()} if is_named else inner
+        else:
+            made[key] = inner if key in _LITERAL else _modern(inner)
+    if isinstance(made.get("items"), list):
+        made["prefixItems"] = made.pop("items")
+        further = made.pop("additionalItems", None)
+        made |= {"items": further} if isinstance(further, dict) else {}
+    for limit, exclusive in _FLAGS.items():
+        if isinstance(made.get(exclusive), bool) and made.pop(exclusive) and limit in made:
+            made[exclusive] = made.pop(limit)
+    if made.get("nullable") is True and "type" in made:
+        del made["nullable"]
+        made["type"] = list(dict.fromkeys([*types_of(made), "null"]))
+        made |= {"enum": [*made["enum"], None]} if "enum" in made else {}
+    return made
 
 
 def strict_schema(raw: Mapping[str, Any]) -> tuple[Node, str, bool]:
@@ -193,7 +253,7 @@ class _Normalizer:
         beside = {key: value for key, value in self._raw.items() if key != "$ref"}
         target = self._target(str(self._raw["$ref"])) if "$ref" in self._raw else {}
         root = self.node({**beside, **target})
-        return root | ({"$defs": self._defs} if self._defs else {})
+        return _described_once(root | ({"$defs": self._defs} if self._defs else {}))
 
     def node(self, raw: Any) -> Node:
         raw = raw if isinstance(raw, Mapping) else {}  # true admits anything
@@ -359,6 +419,31 @@ class _StrictNormalizer(_Normalizer):
         # OpenAI refuses any keyword beside $ref.
         is_described = raw.get("description") and "$ref" not in node
         return {**node, "description": str(raw["description"])} if is_described else node
+
+
+def _described_once(root: Node) -> Node:
+    """Leave a description beside a reference or in its definition, never in both."""
+    sites: dict[str, list[Node]] = {}
+    _gather(root, sites)
+    for reference, nodes in sites.items():
+        target = resolve(reference, root)
+        is_described = any("description" in node for node in nodes)
+        if is_described and isinstance(target, dict) and "description" in target:
+            text = target.pop("description")
+            for node in nodes:
+                node.setdefault("description", text)
+    return root
+
+
+def _gather(node: Any, sites: dict[str, list[Node]]) -> None:
+    """Gather the references in a schema, each with the nodes that make it."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            sites.setdefault(node["$ref"], []).append(node)
+        node = [inner for key, inner in node.items() if key not in _LITERAL]
+    if isinstance(node, list):
+        for inner in node:
+            _gather(inner, sites)
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> Node:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import enum
 import numbers
+import re
 import types
 import typing
 from collections import abc
 from collections.abc import Container, Iterable, Mapping
-from copy import deepcopy
 from datetime import date, datetime, timedelta
 from functools import reduce
 from types import GenericAlias
@@ -41,7 +41,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict, is_typeddict
 
-from kimi_magic.schema.references import Listing, Reference, marked
+from kimi_magic.schema.references import Listing, Named, Reference
 
 __all__ = [
     "CONFIG",
@@ -65,6 +65,10 @@ CONFIG = ConfigDict(
 )
 
 _REFERENCE = "x-holds"  # marks a reference in the schema until its description is written
+_LITERAL = ("default", "enum", "const", "examples")  # keywords whose values are no schemas
+_KINDS = ["string", "number", "boolean", "object", "array", "null"]
+_ANYTHING: dict[str, Any] = {"type": _KINDS}
+_EACH: dict[str, Any] = {"anyOf": [{"type": kind} for kind in _KINDS]}  # for rules beside
 _PLAIN = (bool, int, float, str, bytes, Any, None, type(None), object)
 _BASES = (int, float, str, bytes, datetime, date, timedelta, list, dict, set, frozenset)
 _VALUES = ("default", "expected", "metadata")  # of the user's, in a schema of pydantic's core
@@ -86,13 +90,83 @@ def with_names(
     schema: Mapping[str, Any], references: list[Reference], listing: Listing
 ) -> dict[str, Any]:
     """Write the names that were listed into a copy of a schema with references."""
-    filled = deepcopy(dict(schema))
-    for node in marked(filled, _REFERENCE):
-        listed = references[node.pop(_REFERENCE)].schema(listing)
-        own = str(node.get("description", "")).rstrip(". ")
-        text = listed["description"]
-        node.update(listed | {"description": f"{own}. {text}" if own else text})
-    return filled
+    return _Filling(references, listing).root(schema)
+
+
+class _Filling:
+    """Writes names into a schema; names that several parameters share become a definition."""
+
+    def __init__(self, references: list[Reference], listing: Listing) -> None:
+        self._references = references
+        self._listed = [reference.schema(listing) for reference in references]
+        self._defs: dict[str, Any] = {}
+
+    def root(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        known = schema.get("$defs", {})
+        shared = {r.hint: name for r in self._references if (name := self._shared(r, known))}
+        filled = dict(self._filled(schema, shared))
+        defs = {**filled.pop("$defs", {}), **self._defs}
+        return {**filled, "$defs": defs} if defs else filled
+
+    def _shared(self, reference: Reference, known: Container[str]) -> str:
+        """Return the name of the definition for a kind of data that several parameters name."""
+        hint = reference.hint
+        if not isinstance(hint, Named) or not self._listed[reference.index].get("enum"):
+            return ""
+        if sum(other.hint is hint for other in self._references) < 2:
+            return ""
+        name = "_".join(re.findall(r"\w+", hint.label))
+        while name in known:
+            name += "_"
+        return name
+
+    def _filled(self, node: Any, shared: Mapping[Named, str]) -> Any:
+        if isinstance(node, list):
+            return [self._filled(inner, shared) for inner in node]
+        if not isinstance(node, Mapping):
+            return node
+        if _REFERENCE in node:
+            return self._reference(dict(node), shared)
+        filled = dict(node)
+        for key, inner in node.items():
+            if key in ("properties", "$defs"):
+                filled[key] = {name: self._filled(each, shared) for name, each in inner.items()}
+            elif key not in ("items", "additionalProperties"):
+                filled[key] = inner if key in _LITERAL else self._filled(inner, shared)
+            elif self._is_unnamed(inner):  # without names, a value that may be any says nothing
+                del filled[key]
+            else:
+                filled[key] = self._filled(inner, shared)
+        branches = [each for each in node.get("anyOf", ()) if not self._is_unnamed(each)]
+        if 0 < len(branches) < len(node.get("anyOf", ())):
+            filled["anyOf"] = self._filled(branches, shared)
+            if len(branches) == 1:
+                filled = filled.pop("anyOf")[0] | filled
+        return filled
+
+    def _is_unnamed(self, node: Any) -> bool:
+        """Return True where data may be named beside a value, and there is none."""
+        index = node.get(_REFERENCE) if isinstance(node, Mapping) else None
+        if index is None or not isinstance(self._references[index].hint, Named):
+            return False
+        return "enum" not in self._listed[index]
+
+    def _reference(self, node: dict[str, Any], shared: Mapping[Named, str]) -> dict[str, Any]:
+        reference = self._references[node.pop(_REFERENCE)]
+        listed = self._listed[reference.index]
+        if not isinstance(reference.hint, Named):
+            own = str(node.get("description", "")).rstrip(". ")
+            text = listed["description"]
+            return {**node, **listed, "description": f"{own}. {text}" if own else text}
+        rest = {key: value for key, value in node.items() if key not in ("type", "anyOf")}
+        if rest.get("default", ...) is None:
+            del rest["default"]
+        if "enum" not in listed:
+            return (_EACH if rest.keys() - {"description"} else _ANYTHING) | rest
+        by_name = {"type": "string", **listed}
+        if name := shared.get(reference.hint, ""):
+            self._defs[name], by_name = by_name, {"$ref": f"#/$defs/{name}"}
+        return {"anyOf": [by_name, _ANYTHING], **rest} if reference.keeps else by_name
 
 
 class HintTranslator:
@@ -121,6 +195,21 @@ class HintTranslator:
         self.notes.append(f"{name}: its hint {hint!r:.60} fits no JSON, any value goes")
         return Any
 
+    def also_by_name(self, hint: Any, named: Named, name: str) -> Any:
+        """Translate the hint of a parameter that takes the name of a variable as well.
+
+        A hint that admits objects by their names already stays as it is.
+        """
+        known, notes = len(self.references), [*self.notes]
+        if hint is not Any and hint is not object:
+            translated = self.parameter(hint, name)
+            if len(self.references) > known or translated is Any:
+                return translated
+            self.notes = notes
+            union = either([self._add(named), translated])
+            return Annotated[union, Field(union_mode="left_to_right")]
+        return self._add(named, keeps=True)
+
     def translate(self, hint: Any) -> Any:
         """Translate a hint, or raise whatever a hint raises that cannot be translated."""
         if hint in _PLAIN:
@@ -140,8 +229,12 @@ class HintTranslator:
 
     def _annotated(self, base: Any, extras: tuple[Any, ...]) -> Any:
         whole = reduce(lambda made, extra: Annotated[made, extra], extras, base)
+        if _is_readable(whole):
+            return whole
         # Constraints such as Field(gt=0) cannot hold for the name of a variable.
-        return whole if _is_readable(whole) else base
+        for extra in extras:
+            base = made if _is_readable(made := Annotated[base, extra]) else base
+        return base
 
     def _union(self, members: tuple[Any, ...]) -> Any:
         translated = [self.translate(member) for member in members]
@@ -199,9 +292,12 @@ class HintTranslator:
     def _reference(self, hint: Any) -> Any:
         if not self._by_reference:
             raise TypeError(hint)
-        reference = Reference(hint, len(self.references))
+        return self._add(hint)
+
+    def _add(self, hint: Any, *, keeps: bool = False) -> Any:
+        reference = Reference(hint, len(self.references), keeps)
         self.references.append(reference)
-        mark = {"type": "string", _REFERENCE: reference.index}
+        mark = {"type": list(_KINDS) if keeps else "string", _REFERENCE: reference.index}
         return Annotated[Any, BeforeValidator(reference.look_up), WithJsonSchema(mark)]
 
 

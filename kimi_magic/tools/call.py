@@ -42,7 +42,7 @@ from kimi_magic.tools.results import (
     to_text,
 )
 from kimi_magic.tools.shell_state import CallGuard, guarding
-from kimi_magic.tools.tool import Tool
+from kimi_magic.tools.tool import KnowsNames, Tool
 
 __all__ = ["Approve", "run_call", "told"]
 
@@ -89,8 +89,10 @@ def run_call(
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
         if isinstance(agreed, dict) and not is_same_call(agreed, arguments):
             bound = tool.bind(agreed, namespace)
-            return _edited(_run(tool, partial(tool.call, bound), call_id, printing), agreed)
-        return _run(tool, partial(tool.call, bound), call_id, printing)
+            result = _run(tool, partial(tool.call, bound), call_id, printing)
+            return _edited(_misnamed(result, tool, agreed, namespace), agreed)
+        result = _run(tool, partial(tool.call, bound), call_id, printing)
+        return _misnamed(result, tool, arguments, namespace)
     except ArgumentsError as error:
         return _refused(tool, call_id, error)
     except (KeyboardInterrupt, DeadlineReached):
@@ -112,6 +114,16 @@ def _refused(tool: Tool, call_id: str, error: ArgumentsError) -> ToolResult:
         problems.append(f"- … and {len(error.problems) - MAX_PROBLEMS:,} more")
     head = f"Nothing was run: the arguments do not fit. Mend them and call {tool.name} again."
     return _failed(tool, call_id, str(error), "\n".join([head, *problems]))
+
+
+def _misnamed(
+    result: ToolResult, tool: Tool, arguments: Mapping[str, Any], namespace: Mapping[str, Any]
+) -> ToolResult:
+    """Tell the model of a failed call which texts it may have meant as variables."""
+    if not (result.error and isinstance(tool, KnowsNames)):
+        return result
+    words = tool.misnamed(arguments, namespace)[:MAX_PROBLEMS]
+    return replace(result, content="\n".join([result.content, *map(encodable, words)]))
 
 
 def _edited(result: ToolResult, arguments: dict[str, Any]) -> ToolResult:

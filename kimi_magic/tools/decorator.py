@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
-from kimi_magic.tools.tool import DEFAULT_OPTIONS, ToolOptions, name_of, proper_name
+from kimi_magic.tools.tool import (
+    DEFAULT_OPTIONS,
+    ToolOptions,
+    name_of,
+    proper_name,
+    read_params,
+    split_params,
+)
 
 if TYPE_CHECKING:
     from kimi_magic.schema.references import Refs
@@ -46,6 +53,7 @@ class ToolSpec:
     options: ToolOptions = DEFAULT_OPTIONS
     languages: Mapping[str, str] | None = None
     refs: Refs | None = None
+    params: tuple[str, ...] | None = None  # the parameters to offer; None for all
 
 
 class ToolRegistry:
@@ -54,11 +62,20 @@ class ToolRegistry:
     def __init__(self) -> None:
         self._specs: dict[str, ToolSpec] = {}
 
-    def add(self, fn: Callable[..., Any], name: str | None = None) -> str:
-        """Add a callable with the options it was decorated with, and return its name."""
+    def add(
+        self,
+        fn: Callable[..., Any],
+        name: str | None = None,
+        params: tuple[str, ...] | None = None,
+    ) -> str:
+        """Add a callable with the options it was decorated with, and return its name.
+
+        ``params`` are the parameters to offer, in place of those of the decorator.
+        """
         if not callable(fn):
             raise KimiError(f"{fn!r:.60} cannot be called: offer a function, a method or a class")
         spec = spec_of(fn)
+        spec = spec if params is None else replace(spec, params=params)
         known = proper_name(name or spec.name or name_of(fn, user_namespace()))
         for old in [n for n, s in self._specs.items() if _redefines(fn, s.function)]:
             del self._specs[old]
@@ -79,13 +96,17 @@ class ToolRegistry:
             del self._specs[name]
 
     def resolve(self, name: str, namespace: Mapping[str, Any]) -> ToolSpec | str:
-        """Return what a name stands for, as `Toolset` takes it.
+        """Return what a name stands for, as `Toolset` takes it; ``name(a, b)`` names parameters.
 
         The callable in the namespace comes before the registered one. The name of the built-in
         tool cannot be taken over, because that tool asks before each call.
         """
-        now = name == RUN_PYTHON or callable(namespace.get(name))
-        return name if now else self._specs.get(name, name)
+        path, params = split_params(name)
+        now = path == RUN_PYTHON or callable(namespace.get(path))
+        spec = None if now else self._specs.get(path)
+        if spec is None:
+            return name
+        return spec if params is None else replace(spec, params=params)
 
     def clear(self) -> None:
         self._specs.clear()
@@ -124,6 +145,7 @@ def tool(
     parallel: bool = False,
     once: bool = False,
     refs: Any = None,
+    params: Iterable[str] | None = None,
 ) -> Callable[[F], F]: ...
 @overload
 def tool(
@@ -138,6 +160,7 @@ def tool(
     parallel: bool = False,
     once: bool = False,
     refs: Any = None,
+    params: Iterable[str] | None = None,
 ) -> F: ...
 def tool(
     fn: Any = None,
@@ -151,6 +174,7 @@ def tool(
     parallel: bool = False,
     once: bool = False,
     refs: Any = None,
+    params: Iterable[str] | None = None,
 ) -> Any:
     """Offer a function to the model in every cell that names no tools of its own.
 
@@ -177,6 +201,8 @@ def tool(
         What the model may name for parameters that take an object by its name, beside the
         notebook's data and own functions: names and dotted paths such as ``"np.mean"``,
         callables, objects by name.
+    params : iterable of str, optional
+        The parameters to offer; the function's defaults hold for all others.
 
     Examples
     --------
@@ -195,13 +221,19 @@ def tool(
             from kimi_magic.schema.references import read_refs
 
             read = read_refs(refs)
-        if schema is not None:  # a mistake in it shows at once
+        only = read_params(params)
+        if schema is not None or only is not None:  # a mistake in them shows at once
             from kimi_magic.tools.function_tool import make_tool
 
             make_tool(
-                fn, name=name, description=description, schema=schema, namespace=user_namespace()
+                fn,
+                name=name,
+                description=description,
+                schema=schema,
+                namespace=user_namespace(),
+                params=only,
             )
-        spec = ToolSpec(fn, name, description, schema, options, refs=read)
+        spec = ToolSpec(fn, name, description, schema, options, refs=read, params=only)
         try:
             setattr(fn, _ATTRIBUTE, spec)
         except (AttributeError, TypeError):

@@ -5,20 +5,14 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import partial
-from typing import Any, Optional, get_args, get_origin
-
-from pydantic import BaseModel, Field, ValidationError, create_model
+from typing import Any, get_args, get_origin
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.schema.problems import (
-    ArgumentsError,
-    Places,
-    problems_from_pydantic,
-    stray_booleans,
-)
+from kimi_magic.core.text import clip
 from kimi_magic.schema.references import (
     NO_REFS,
     Listing,
@@ -31,29 +25,35 @@ from kimi_magic.schema.signature import (
     EMPTY,
     VAR_KEYWORD,
     VAR_POSITIONAL,
+    Documentation,
     Parameter,
     documentation_of,
     fixed_by_partial,
     home_of,
     parameters_from_schema,
     read_parameters,
+    with_documentation,
 )
-from kimi_magic.schema.strict import RESERVED, handwritten_schema, tool_schema
-from kimi_magic.schema.type_hints import (
-    CONFIG,
-    HintTranslator,
-    QuietJsonSchema,
-    dict_of,
-    list_of,
-    with_names,
-)
+from kimi_magic.schema.strict import handwritten_schema, one_object, tool_schema
+from kimi_magic.schema.type_hints import HintTranslator, with_names
+from kimi_magic.tools.binding import Binding
 from kimi_magic.tools.decorator import asks_first
-from kimi_magic.tools.tool import DEFAULT_OPTIONS, ToolOptions, name_of, proper_name
+from kimi_magic.tools.tool import (
+    DEFAULT_OPTIONS,
+    ToolOptions,
+    name_of,
+    proper_name,
+    read_params,
+    unfit,
+)
 
 __all__ = ["FunctionTool", "make_tool"]
 
 MAX_DESCRIPTION = 4000
 MAX_DEFAULT = 300
+MAX_NAMED = 200
+
+_LACKING = "{0} needs {1}, which params leaves out: add it"
 
 _REST = {VAR_KEYWORD: "Further arguments by name", VAR_POSITIONAL: "Further values, in order"}
 _CALLS = (types.MethodType, types.BuiltinFunctionType, partial)
@@ -72,7 +72,9 @@ class FunctionTool:
     notes: tuple[str, ...] = ()
     languages: Mapping[str, str] = field(default_factory=dict)
     refs: Refs = NO_REFS
-    _binding: _Binding = field(kw_only=True, repr=False, compare=False)
+    only: tuple[str, ...] | None = None  # the parameters that are offered; None for all
+    path: str = ""  # by which the user offered it; "" if unknown
+    _binding: Binding = field(kw_only=True, repr=False, compare=False)
     # The parameters before variables are listed in them, and the variables that are
     _template: Mapping[str, Any] = field(kw_only=True, repr=False, compare=False)
     _listing: Listing = field(kw_only=True, repr=False, compare=False)
@@ -104,11 +106,16 @@ class FunctionTool:
         seen: list[Any] = []
         functions = (self.function, home_of(self.function))
         named = tuple(sorted(self.refs.objects.items()))
-        return tuple(_identity(each, seen) for each in (*functions, self.refs.paths, named))
+        told = (self.refs.paths, named, self.only)
+        return tuple(_identity(each, seen) for each in (*functions, *told))
 
     def defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the defaults that apply beside the arguments, and what a partial fixes."""
         return self._binding.defaults(arguments) | fixed_by_partial(self.function)
+
+    def misnamed(self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]) -> list[str]:
+        """Return words on the arguments that are texts, and the names of variables as well."""
+        return self._binding.misnamed(arguments, namespace, self._listing)
 
     def variant(
         self, *, name: str | None = None, options: ToolOptions | None = None
@@ -137,62 +144,149 @@ def make_tool(
     languages: Mapping[str, str] | None = None,
     namespace: Mapping[str, Any] | None = None,
     refs: Any = None,
+    params: Iterable[str] | None = None,
+    path: str = "",
 ) -> FunctionTool:
     """Make a tool of a callable.
 
     A handwritten schema describes the parameters, or the whole tool as the API takes it. Names in
     hints are looked up in the namespace, whose variables the model may name for a parameter that
-    JSON cannot carry; ``refs`` names more, as `read_refs` takes them.
+    JSON cannot carry; ``refs`` names more, as `read_refs` takes them. With ``params`` only these
+    parameters are offered. ``path`` is the name by which the user offered it.
+
+    Raises
+    ------
+    KimiError
+        It names the callable, and the reason why it cannot be a tool.
     """
     if not callable(fn):
         raise KimiError(f"{fn!r:.60} cannot be called: offer a function, a method or a class")
     namespace = {} if namespace is None else namespace
-    if schema is not None:
-        name, description, schema = _taken_apart(schema, name, description)
-    wanted = name or name_of(fn, namespace)
-    proper = proper_name(wanted)
-    notes = [f"renamed from {wanted}"] if proper != wanted else []
-    purpose, described = documentation_of(fn)
-    purpose = purpose if description is None else description
-    if not purpose:
-        notes.append("no description: write a docstring")
-    if len(purpose) > MAX_DESCRIPTION:
-        notes.append(f"the description is cut after {MAX_DESCRIPTION:,} characters")
-        purpose = purpose[: MAX_DESCRIPTION - 1] + "…"
-    parameters, guessed = read_parameters(fn, namespace)
-    translator = HintTranslator()
-    if schema is None:
-        translator.notes += guessed
-        parameters = [
-            replace(p, description=p.description or described.get(p.name, "")) for p in parameters
-        ]
-        binding = _Binding(parameters, translator)
-        template = _described(binding, notes)
-    else:
-        template = _handwritten(schema, proper)
-        binding = _Binding(
-            parameters_from_schema(template, parameters, translator, proper), translator
+    label = name or "the tool"
+    try:
+        label = name or name_of(fn, namespace)
+        made = _Maker(fn, namespace, options, languages or {})
+        only = read_params(params)
+        return replace(made.tool(name, description, schema, read_refs(refs), only), path=path)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - to look at a function may run any code
+        raise unfit(label, error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes the tool of a callable."""
+
+    function: Callable[..., Any]
+    namespace: Mapping[str, Any]
+    options: ToolOptions
+    languages: Mapping[str, str]
+
+    def tool(
+        self,
+        name: str | None,
+        description: str | None,
+        schema: Mapping[str, Any] | None,
+        refs: Refs,
+        only: tuple[str, ...] | None,
+    ) -> FunctionTool:
+        fn, namespace = self.function, self.namespace
+        if schema is not None:
+            name, description, schema = _taken_apart(schema, name, description)
+        wanted = name or name_of(fn, namespace)
+        proper = proper_name(wanted)
+        notes = [f"renamed from {wanted}"] if proper != wanted else []
+        said = documentation_of(fn)
+        purpose = said.purpose if description is None else description
+        if not purpose:
+            notes.append("no description: write a docstring")
+        if len(purpose) > MAX_DESCRIPTION:
+            notes.append(f"the description is cut after {MAX_DESCRIPTION:,} characters")
+            purpose = purpose[: MAX_DESCRIPTION - 1] + "…"
+        translator = HintTranslator()
+        if schema is None:
+            binding, template = self._read(said, only, translator, notes)
+        else:
+            template, alternatives = _handwritten(schema, proper)
+            if only is not None:
+                template = _part_of(template, only, proper)
+            parameters, _ = read_parameters(fn, namespace)
+            parameters = parameters_from_schema(template, parameters, translator, proper)
+            binding = Binding(parameters, translator, alternatives)
+        notes += translator.notes
+        if refs != NO_REFS and not translator.references:
+            notes.append("refs: no parameter takes an object by its name")
+        lacking = _variables(fn, namespace, refs).lacking()
+        notes += [f"refs: there is no {path} now, or it is computed" for path in lacking]
+        made = FunctionTool(
+            proper,
+            purpose,
+            template,
+            fn,
+            self.options,
+            tuple(notes),
+            self.languages,
+            refs,
+            only,
+            _binding=binding,
+            _template=template,
+            _listing=Listing(),
         )
-    refs = read_refs(refs)
-    notes += translator.notes
-    if refs != NO_REFS and not translator.references:
-        notes.append("refs: no parameter takes an object by its name")
-    lacking = _variables(fn, namespace, refs).lacking()
-    notes += [f"refs: there is no {path} now, or it is computed" for path in lacking]
-    made = FunctionTool(
-        proper,
-        purpose,
-        template,
-        fn,
-        options,
-        tuple(notes),
-        languages or {},
-        refs,
-        _binding=binding,
-        _template=template,
-        _listing=Listing(),
-    )
-    return made.at_moment(namespace)
+        return made.at_moment(namespace)
+
+    def _read(
+        self,
+        said: Documentation,
+        only: tuple[str, ...] | None,
+        translator: HintTranslator,
+        notes: list[str],
+    ) -> tuple[Binding, dict[str, Any]]:
+        """Read the parameters from the signature and the docstring."""
+        parameters, guessed = read_parameters(self.function, self.namespace)
+        parameters = [with_documentation(p, said) for p in parameters]
+        if only is not None:
+            parameters = _chosen(parameters, only, name_of(self.function, self.namespace))
+            aside = [p.name for p in parameters if not p.in_schema]
+            guessed = [note for note in guessed if note.partition(":")[0] not in aside]
+            notes += [f"not offered: {clip(', '.join(aside), MAX_NAMED)}"] if aside else []
+        translator.notes += guessed
+        binding = Binding(parameters, translator)
+        by_name = [p.name for p in parameters if p.in_schema and p.named]
+        if by_name:
+            notes.append(f"{', '.join(by_name)}: the name of a variable stands for its value")
+        return binding, _described(binding, notes)
+
+
+def _chosen(parameters: list[Parameter], only: tuple[str, ...], name: str) -> list[Parameter]:
+    """Take the other parameters out of the schema."""
+    by_name = {each: p.name for p in parameters for each in (p.alias, p.name) if each}
+    _check_chosen(only, by_name, [p.alias or p.name for p in parameters], name)
+    offered = {by_name[each] for each in only}
+    lacking = [p.name for p in parameters if p.required and p.name not in offered]
+    if lacking:
+        raise KimiError(_LACKING.format(name, ", ".join(lacking)))
+    return [replace(p, in_schema=p.in_schema and p.name in offered) for p in parameters]
+
+
+def _part_of(template: dict[str, Any], only: tuple[str, ...], name: str) -> dict[str, Any]:
+    """Return a part of a handwritten schema."""
+    properties = template["properties"]
+    _check_chosen(only, properties, list(properties), name)
+    if lacking := [each for each in template.get("required", ()) if each not in only]:
+        raise KimiError(_LACKING.format(name, ", ".join(lacking)))
+    part = {each: node for each, node in properties.items() if each in only}
+    return {**template, "properties": part, "additionalProperties": False}
+
+
+def _check_chosen(
+    only: tuple[str, ...], known: Container[str], names: list[str], tool: str
+) -> None:
+    unknown = [each for each in only if each not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(names) or 'none'}"
+        raise KimiError(f"{tool} has no parameter {', '.join(unknown)}: {clip(hint, MAX_NAMED)}")
 
 
 def _variables(fn: Any, namespace: Mapping[str, Any], refs: Refs) -> Variables:
@@ -204,11 +298,12 @@ def _variables(fn: Any, namespace: Mapping[str, Any], refs: Refs) -> Variables:
     return Variables(namespace, refs, home, asks_first)
 
 
-def _described(binding: _Binding, notes: list[str]) -> dict[str, Any]:
+def _described(binding: Binding, notes: list[str]) -> dict[str, Any]:
     """Return the binding's schema with descriptions and with the defaults that JSON can express."""
     raw = binding.schema
     raw.setdefault("properties", {})
-    for p in binding.parameters:
+    offered = [p for p in binding.parameters if p.in_schema]
+    for p in offered:
         node = raw["properties"][binding.names[p.name]]
         node.pop("default", None)
         described = p.description or node.get("description") or _REST.get(p.kind)
@@ -216,7 +311,7 @@ def _described(binding: _Binding, notes: list[str]) -> dict[str, Any]:
             node["description"] = described
         if p.kind not in _REST and _is_json(p.default):
             node["default"] = p.default
-    missing = [p.name for p in binding.parameters if not p.description]
+    missing = [p.name for p in offered if not p.description]
     if missing:
         notes.append(f"no description of {', '.join(missing)}")
     return tool_schema(raw)
@@ -250,150 +345,20 @@ def _taken_apart(
     return name or whole["name"], description, whole.get("parameters") or {}
 
 
-def _handwritten(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _handwritten(
+    schema: Mapping[str, Any], name: str
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return a schema of one object, and the one with its alternatives where it has some."""
     try:
         tidy = handwritten_schema(schema)
     except (TypeError, ValueError, AttributeError) as error:
         raise KimiError(f"the schema of {name} is no JSON Schema: {error}") from None
+    alternatives = None
+    if "anyOf" in tidy:
+        tidy, alternatives = one_object(tidy), tidy
     if tidy.get("type") != "object" or not isinstance(tidy.get("properties"), dict):
         raise KimiError(f'the schema of {name} must have "type": "object" at its root')
-    return tidy
-
-
-class _Binding:
-    """The parameters of a callable as a pydantic model."""
-
-    def __init__(self, parameters: list[Parameter], translator: HintTranslator) -> None:
-        self.parameters = parameters
-        self.references = translator.references
-        self.names = _names([p.name for p in parameters if p.in_schema])
-        translator.notes += [
-            f"{old}: sent as {new}, for servers refuse the name"
-            for old, new in self.names.items()
-            if old != new
-        ]
-        fields: dict[str, Any] = {
-            f"p{i}": (
-                _hint(p, translator),
-                Field(... if p.required else None, alias=self.names[p.name]),
-            )
-            for i, p in enumerate(parameters)
-            if p.in_schema
-        }
-        self._model: type[BaseModel] = create_model("Arguments", __config__=CONFIG, **fields)
-        self.schema = self._model.model_json_schema(schema_generator=QuietJsonSchema)
-
-    def __call__(
-        self, arguments: Mapping[str, Any], context: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        sent, places = self._renamed(arguments)
-        values: dict[str, Any] = {}
-        try:
-            places |= dict(stray_booleans(sent, self.schema, self.schema))
-            read = self._read(sent, context)
-            values = {
-                p.name: getattr(read, f"p{i}")
-                for i, p in enumerate(self.parameters)
-                if f"p{i}" in read.model_fields_set
-            }
-        except ValidationError as error:
-            places = problems_from_pydantic(error, sent, self.schema) | places
-        except Exception as error:  # noqa: BLE001 - validators may raise anything
-            places[()] = f"{type(error).__name__}: {error}"
-        if places:
-            raise ArgumentsError(places)
-        return _arranged(self.parameters, values)
-
-    def defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the defaults of the parameters that a call leaves out."""
-        sent, _ = self._renamed(arguments)
-        own = {self.names.get(p.name, p.name): p.default for p in self.parameters}
-        return {
-            name: value
-            for name, value in own.items()
-            if name not in sent and value is not EMPTY and value is not ...
-        }
-
-    def _renamed(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Places]:
-        """Use the names of the schema, and gather further keywords under their parameter."""
-        names = {old: new for old, new in self.names.items() if new not in arguments}
-        sent = {names.get(key, key): value for key, value in arguments.items()}
-        further = next((p for p in self.parameters if p.kind is VAR_KEYWORD), None)
-        if further is None:
-            return sent, {}
-        given = sent.get(further.name, {})
-        unknown = [key for key in sent if key not in self.names.values()]
-        if isinstance(given, dict) and (unknown or given):
-            given = {**given, **{key: sent.pop(key) for key in unknown}}
-            sent[further.name] = given
-        taken = [
-            p.name
-            for p in self.parameters
-            if p.kind is not p.kind.POSITIONAL_ONLY and p is not further
-        ]
-        return sent, {
-            (further.name, key): f"is a field of its own; leave it out of {further.name}"
-            for key in taken
-            if isinstance(given, dict) and key in given
-        }
-
-    def _read(self, sent: dict[str, Any], context: dict[str, Any]) -> BaseModel:
-        # Validated as JSON text if possible: in this mode even strict models read sets and dates.
-        try:
-            return self._model.model_validate_json(json.dumps(sent), context=context)
-        except ValidationError as error:
-            if error.errors(include_url=False)[0]["type"] != "json_invalid":
-                raise
-        except (ValueError, RecursionError):
-            pass
-        return self._model.model_validate(sent, context=context)
-
-
-def _names(own: list[str]) -> dict[str, str]:
-    """Return the name of each parameter in the schema."""
-    names: dict[str, str] = {}
-    for name in own:
-        sent = name
-        while sent in RESERVED or (sent != name and sent in own):
-            sent += "_"
-        names[name] = sent
-    return names
-
-
-def _hint(parameter: Parameter, translator: HintTranslator) -> Any:
-    hint = translator.parameter(parameter.hint, parameter.name)
-    if parameter.kind is VAR_POSITIONAL:
-        return list_of(hint)
-    if parameter.kind is VAR_KEYWORD:
-        return dict_of(hint)
-    return Optional[hint] if parameter.default is None and hint is not Any else hint  # noqa: UP045
-
-
-def _arranged(
-    parameters: list[Parameter], values: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and keyword arguments; defaults fill only gaps between positions."""
-    args: list[Any] = []
-    skipped: list[Any] = []
-    keywords: dict[str, Any] = {}
-    rest = [v for p in parameters if p.kind is VAR_POSITIONAL for v in values.get(p.name, ())]
-    for p in parameters:
-        in_place = p.kind is p.kind.POSITIONAL_ONLY
-        in_place = in_place or (bool(rest) and p.kind is p.kind.POSITIONAL_OR_KEYWORD)
-        if p.fill:
-            values.setdefault(p.name, p.default)
-        if p.kind is VAR_POSITIONAL:
-            args += [*skipped, *rest] if rest else []
-        elif p.kind is VAR_KEYWORD:
-            keywords |= values.get(p.name, {})
-        elif p.name not in values:
-            skipped += [p.default] if in_place else []
-        elif in_place:
-            args += [*skipped, values[p.name]]
-            skipped = []
-        else:
-            keywords[p.name] = values[p.name]
-    return tuple(args), keywords
+    return tidy, alternatives
 
 
 class _Same:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-import site
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,13 +14,14 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from functools import cache
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
 from kimi_magic.context.cell_errors import name_cells, trimmed
+from kimi_magic.context.summaries.libraries.registry import is_known
+from kimi_magic.context.summaries.own_words import has_own_words
 from kimi_magic.context.summaries.reprs import bounded_repr
 from kimi_magic.context.summaries.summary import summarize
 from kimi_magic.context.walker import (
@@ -37,6 +36,7 @@ from kimi_magic.context.walker import (
 )
 from kimi_magic.core import interrupts, time_limit
 from kimi_magic.core.frontend import running_shell
+from kimi_magic.core.installed import library_paths
 from kimi_magic.core.messages import Output
 from kimi_magic.core.text import clip, cut
 from kimi_magic.core.time_limit import USER_ERRORS
@@ -146,7 +146,8 @@ class _Json(Walker):
 
     def open(self, value: Any, room: int) -> Members | None:
         kind = type(value)
-        if issubclass(kind, (*_BYTES, Enum)) or hasattr(kind, "_repr_llm_"):
+        # A library's object may be a mapping as well, such as a file of HDF5: that reads all of it.
+        if issubclass(kind, (*_BYTES, Enum)) or has_own_words(kind) or is_known(kind):
             return None
         inner = value if issubclass(kind, Mapping) else _record(value)
         if inner is not None:
@@ -223,7 +224,7 @@ def _named(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
 def _scalar(value: Any) -> Any:
     """Return a value's JSON scalar, or ``_UNKNOWN``."""
     try:
-        return _UNKNOWN if hasattr(type(value), "_repr_llm_") else _to_scalar(value)
+        return _UNKNOWN if has_own_words(type(value)) else _to_scalar(value)
     except USER_ERRORS:
         return _UNKNOWN
 
@@ -356,14 +357,8 @@ def _message(error: BaseException, limit: int) -> str:
 
 def _place(frames: list[traceback.FrameSummary]) -> str:
     """Name the innermost line that is not a library's, or else the outermost line."""
-    own = [frame for frame in frames if not frame.filename.startswith(_libraries())]
+    own = [frame for frame in frames if not frame.filename.startswith(library_paths())]
     for frame in own[-1:] or frames[:1]:
         code = f": {frame.line.strip()}" if frame.line else ""
         return f"in {frame.name}, line {frame.lineno}{cut(code, 300)}"
     return ""
-
-
-@cache
-def _libraries() -> tuple[str, ...]:
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return ("<frozen ", *filter(None, paths | {site.getusersitepackages()}))

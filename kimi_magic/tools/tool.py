@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.text import clip
 
 __all__ = [
     "DEFAULT_OPTIONS",
     "MAX_NAME",
+    "KnowsNames",
     "TellsDefaults",
     "Tool",
     "ToolOptions",
@@ -22,9 +24,13 @@ __all__ = [
     "is_tool",
     "name_of",
     "proper_name",
+    "read_params",
+    "split_params",
+    "unfit",
 ]
 
 MAX_NAME = 64
+MAX_REASON = 200
 
 _METHODS = ("schema", "bind", "call", "identity", "variant", "at_moment")
 
@@ -109,6 +115,14 @@ class TellsDefaults(Protocol):
         """Return what a call with these arguments takes for the parameters that they lack."""
 
 
+@runtime_checkable
+class KnowsNames(Protocol):
+    """A tool that tells where a text may have been meant as the name of a variable."""
+
+    def misnamed(self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each such argument."""
+
+
 def defaults_of(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults that apply in a call, by the names of the parameters."""
     if isinstance(tool, TellsDefaults):
@@ -144,3 +158,40 @@ def proper_name(name: str) -> str:
     if not plain.strip("_-"):
         plain = "tool"
     return (plain if re.match(r"[a-zA-Z_]", plain) else f"_{plain}")[:MAX_NAME]
+
+
+def unfit(label: str, error: BaseException) -> KimiError:
+    """Return an error that says in one line why something cannot be a tool."""
+    if isinstance(error, KimiError):
+        # Most reasons name the tool, under a name that servers accept.
+        labels = "|".join(map(re.escape, (label, proper_name(label))))
+        is_named = re.search(rf"(?<!\w)(?:{labels})(?!\w)", str(error))
+        return error if is_named else KimiError(f"{label} cannot be offered: {error}")
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return KimiError(f"{label} cannot be offered: {clip(' '.join(text.split()), MAX_REASON)}")
+
+
+def read_params(given: Any) -> tuple[str, ...] | None:
+    """Read the names of the parameters to offer: several, or a text with commas; None for all."""
+    if given is None:
+        return None
+    names = given.split(",") if isinstance(given, str) else given
+    if not isinstance(names, Iterable) or isinstance(names, Mapping):
+        raise KimiError(f"params is {given!r:.60}: give names of parameters")
+    read = [name.strip() if isinstance(name, str) else name for name in names]
+    if wrong := [name for name in read if not (isinstance(name, str) and name.isidentifier())]:
+        if read == [""]:
+            return ()
+        raise KimiError(f"params has {wrong[0]!r:.60}: give names of parameters")
+    return tuple(dict.fromkeys(read))
+
+
+def split_params(text: str) -> tuple[str, tuple[str, ...] | None]:
+    """Split ``read_csv(path, sep)`` into the name of a callable and the parameters to offer."""
+    path, opened, rest = text.partition("(")
+    if not opened:
+        return text.strip(), None
+    inside, closed, behind = rest.rpartition(")")
+    if not closed or behind.strip() or not path.strip():
+        raise KimiError(f"{text:.60} is no function: write NAME, or NAME(parameter, parameter)")
+    return path.strip(), read_params(inside)

@@ -9,6 +9,7 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.messages import ToolResult
+from kimi_magic.core.sent import about_tokens, estimate
 from kimi_magic.tools.decorator import (
     MAX_TOOLS,
     RUN_PYTHON,
@@ -17,12 +18,26 @@ from kimi_magic.tools.decorator import (
     is_same_callable,
     spec_of,
 )
-from kimi_magic.tools.tool import MAX_NAME, Tool, ToolOptions, is_tool, proper_name
+from kimi_magic.tools.tool import (
+    MAX_NAME,
+    Tool,
+    ToolOptions,
+    is_tool,
+    proper_name,
+    split_params,
+    unfit,
+)
 
 if TYPE_CHECKING:
     from kimi_magic.tools.printing import Printing
 
-__all__ = ["Toolset", "find"]
+__all__ = ["Toolset", "find", "remark_on_size"]
+
+LARGE = 500  # tokens of a tool that are worth a remark
+LARGE_TOOL = "{} takes {} of every request. {} takes less."
+PART = 'A part of its parameters, as in `-T "{}({})"` or `@kimi.tool(params=[{}])`,'
+SHORTER = "A shorter docstring"
+MOST_SUGGESTED = 2
 
 
 class Toolset:
@@ -31,8 +46,9 @@ class Toolset:
     Parameters
     ----------
     tools : iterable, mapping or callable
-        Callables, tools, names of callables (also dotted: ``model.predict``), schemas as the API
-        takes them, and maps of names to callables. A schema applies to the callable of its name
+        Callables, tools, names of callables (also dotted: ``model.predict``; with the parameters
+        to offer: ``read_csv(path, sep)``), schemas as the API takes them, and maps of names to
+        callables. A schema applies to the callable of its name
         in a map, or else in `namespace`. ``"run_python"`` is the built-in tool of that name.
     namespace : mapping or None
         The variables that names and references stand for; by default those of ``__main__``, which
@@ -74,6 +90,11 @@ class Toolset:
         """
         self._tools = dict(zip(self._tools, self.tools, strict=True))
         return [tool.schema() for tool in self._tools.values()]
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """A remark on each tool that takes many tokens, by its name."""
+        return {tool.name: text for tool in self.tools if (text := remark_on_size(tool))}
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
@@ -152,6 +173,22 @@ class Toolset:
         self._tools[name] = tool
 
 
+def remark_on_size(tool: Tool) -> str:
+    """Return a sentence for a tool whose description takes many tokens; "" for others."""
+    schema = tool.schema()
+    tokens = estimate((), [schema])
+    if tokens <= LARGE:
+        return ""
+    parameters = schema["function"].get("parameters") or {}
+    names = list(parameters.get("properties") or ())
+    some = list(parameters.get("required") or ())
+    some += [name for name in names if name not in some][: max(MOST_SUGGESTED - len(some), 0)]
+    quoted = ", ".join(f'"{name}"' for name in some)
+    way = PART.format(getattr(tool, "path", "") or tool.name, ", ".join(some), quoted)
+    way = way if len(some) < len(names) else SHORTER
+    return LARGE_TOOL.format(tool.name, about_tokens(tokens), way)
+
+
 def find(path: str, namespace: Mapping[str, Any]) -> Any:
     """Return the callable or tool that a name or a dotted path stands for."""
     first, *rest = path.split(".")
@@ -164,6 +201,8 @@ def find(path: str, namespace: Mapping[str, Any]) -> Any:
         except AttributeError:
             owner = ".".join([first, *rest[:i]])
             raise KimiError(f"{owner} has no {part}: mend the name {path}") from None
+        except Exception as error:  # noqa: BLE001 - a property may raise anything
+            raise unfit(path, error) from None
     if not callable(found) and not is_tool(found):
         raise KimiError(f"{path} is a {type(found).__name__}: a tool must be callable")
     return found
@@ -200,14 +239,19 @@ class _Reader:
         # Imported late, as it brings pydantic, which prompts without tools do not need.
         from kimi_magic.tools.function_tool import make_tool
 
-        path = item if isinstance(item, str) else ""
+        path, params = split_params(item) if isinstance(item, str) else ("", None)
         if path == RUN_PYTHON:  # even if the notebook has a variable of this name
             item = _run_python(self.namespace)
         elif path:
             item = find(path, self.namespace)
         if is_tool(item):
+            if params is not None:
+                raise KimiError(f"{path} is a tool already: write {path} alone")
             return item.variant(name=proper_name(name)) if name else item
-        spec = item if isinstance(item, ToolSpec) else spec_of(item)
+        try:
+            spec = item if isinstance(item, ToolSpec) else spec_of(item)
+        except Exception as error:  # noqa: BLE001 - to look at an object may run any code
+            raise unfit(name or path or type(item).__name__, error) from None
         return make_tool(
             spec.function,
             name=name or spec.name or path.rpartition(".")[2] or None,
@@ -217,6 +261,8 @@ class _Reader:
             languages=spec.languages,
             namespace=self.namespace,
             refs=spec.refs,
+            params=spec.params if params is None else params,
+            path=path,
         )
 
 
@@ -251,6 +297,10 @@ def _api_name(item: Mapping[str, Any]) -> str:
 
 
 def _is_same(one: Tool, other: Tool) -> bool:
-    """Return True for tools of one callable and name; equal identities may be two callables."""
+    """Return True for tools of one callable and name; equal identities may be two callables.
+
+    Of another part of the parameters it is another tool.
+    """
     same = one.function is not None and is_same_callable(one.function, other.function)
+    same = same and getattr(one, "only", None) == getattr(other, "only", None)
     return one.name == other.name and (same or one is other)

@@ -21,12 +21,14 @@ from kimi_magic.chats.context_window import Calibration
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import (
     BadRequest,
+    BudgetSpent,
     ConfigError,
     ConnectionFailed,
     EndpointError,
     KeyRefused,
     KimiError,
     NotFound,
+    TapeError,
     ToolInterrupted,
     TurnInterrupted,
 )
@@ -49,6 +51,7 @@ from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.interrupts import interruptible, uninterrupted
 from kimi_magic.core.messages import Message, ToolCall, ToolResult, as_content
 from kimi_magic.core.reply import Reply
+from kimi_magic.core.sent import Sent
 from kimi_magic.core.turn_record import Failure, TurnRecord
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import Approval, Approved, AskPerson, ask_with_input, with_approval
@@ -202,6 +205,7 @@ class PreparedTurn:
             check_images(self.request, target.record)
         else:  # the server's list will tell
             notices = [LIST_COMES_FIRST.format(self.endpoint.name, target.model)]
+        notices += self.toolset.remarks.values() if self.toolset else ()
         draft, *_ = outgoing.drafts(target)
         for happening in outgoing.new_loop(target, draft).run():
             if isinstance(happening, Notice):
@@ -438,6 +442,8 @@ class _Run:
             yield PRACTICE
         while self._turn.news:
             yield self._turn.news.popleft()
+        if self._turn.toolset:
+            yield from connector.not_told(self._turn.toolset.remarks)
         if self._turn.prompt.masked:
             yield MASKED.format(", ".join(self._turn.prompt.masked))
 
@@ -548,6 +554,8 @@ class _Run:
             with suppress(Exception):  # a serializer of the user's: the answer's text says the same
                 data = json.loads(to_json(self._data, by_alias=False, fallback=str))
                 record = replace(record, data=data)
+        if isinstance(error, BudgetSpent | TapeError) and not record.steps:
+            record = replace(record, outline=Sent())
         endpoint, request = turn.endpoint, turn.request
         masks = Redactor(turn.keys, shapes=not request.allow_secrets)
         return replace(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,6 +100,7 @@ class Connector:
     def __init__(self) -> None:
         self.spending = Spending()
         self.introduced = False  # True once the user was told that the practice model answers
+        self._told: set[str] = set()
         # The models that give no logprobs, each with the name and the address of its endpoint.
         self.without_logprobs: set[tuple[str, str, str]] = set()
         self.catalogue = Catalogue()
@@ -112,6 +113,13 @@ class Connector:
         self._clients: dict[str, Client] = {}
         self._engine: LocalEngine | None = None
         self._lock = threading.Lock()
+
+    def not_told(self, remarks: Mapping[str, str]) -> Iterator[str]:
+        """Yield the remarks on things, by their names, of which none was told in this session."""
+        for name, text in remarks.items():
+            if name not in self._told:
+                self._told.add(name)
+                yield text
 
     def choose(
         self, endpoint: str | Endpoint | None, settings: Settings, tape: TapeUse | None = None

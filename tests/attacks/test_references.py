@@ -313,3 +313,51 @@ def test_in_a_notebook(kernel: Kernel, asked: ScriptedServer) -> None:
     assert all("function: apply, double" in content for content in sent)
     assert asked.requests[2].body["messages"][-1]["content"] == "4"
     assert asked.requests[2].body["tools"] == [schema], "the prompt's cache stays"
+
+
+def give(thing):  # type: ignore[no-untyped-def]
+    """Give back what it gets, with a parameter that has no hint."""
+    return thing
+
+
+def test_a_parameter_without_a_hint_reaches_data_alone(notebook: dict[str, Any]) -> None:
+    """Input: names of code, modules, private and scalar variables, and names with dots.
+
+    Holds: the schema lists the public data, and any other text arrives as the text it is.
+    """
+    frame = pd.DataFrame({"a": [1]})
+    notebook |= {"frame": frame, "rows": [1], "secret": "sk-text", "number": 3, "box": Job}
+    notebook["torch_like"] = type("Net", (), {"__call__": lambda self: 1})()
+    tools = Toolset([give], namespace=notebook)
+    (schema,) = tools.schemas()
+    node = schema["function"]["parameters"]["properties"]["thing"]
+    assert node["anyOf"][0]["enum"] == ["frame", "rows"]
+    assert tools.call("give", '{"thing": "frame"}').value is frame
+    for name in [*REFUSED, "double", "Maker", "maker", "secret", "number", "box", "torch_like"]:
+        assert tools.call("give", f'{{"thing": {as_json(name)}}}').value == name
+    notebook["late"] = frame
+    assert "late was not listed" in tools.call("give", '{"thing": "late"}').content
+
+
+def test_data_is_told_without_running_its_code() -> None:
+    """Input: objects with code in every special method. Holds: none of it runs."""
+    RAN.clear()
+    evil = object.__new__(Evil)
+    namespace = {"evil": evil, "Evil": Evil, "claims": Claims()}
+
+    def ignore(thing, other=None):  # type: ignore[no-untyped-def]
+        return "ignored"
+
+    tools = Toolset([ignore, np.mean], namespace=namespace)
+    listed = str(tools.schemas())
+    for name in ("evil", "Evil", "claims", "evil.frame", "nothing"):
+        assert tools.call("ignore", f'{{"thing": "{name}", "other": "evil"}}').value == "ignored"
+    assert RAN == []
+    assert "'Evil'" not in listed
+
+
+def test_refs_widen_what_a_parameter_without_a_hint_takes(notebook: dict[str, Any]) -> None:
+    """Input: ``refs`` for such a parameter. Holds: what the user named is taken, no more."""
+    tools = Toolset([tool(lambda thing: thing, name="keep", refs=["np.mean"])], namespace=notebook)
+    assert tools.call("keep", '{"thing": "np.mean"}').value is np.mean
+    assert tools.call("keep", '{"thing": "np.median"}').value == "np.median"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kimi_magic.testing import ScriptedServer
+from tests.browser.test_browser_access import complaints
 from tests.frontends import Bench, as_notebook, in_a_browser
 
 pytestmark = in_a_browser
@@ -56,3 +59,77 @@ def test_a_notebook_opened_again_needs_nothing(
     assert bench.record.locator("img").is_visible()
     assert "Error displaying widget" not in bench.page.content()
     bench.shot(f"6-reopened-{'' if trusted else 'un'}trusted")
+
+
+CODE = "total = 0\nfor n in range(3):\n    total += n  # all"
+WRITTEN = f"It is **9.9**, *see*:\n\n```python\n{CODE}\n```\n\n- [x] checked\n"
+COPIED = (
+    "() => { window.copied = ''; navigator.clipboard.writeText = async (t) => { copied = t; } }"
+)
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_the_finished_cell_keeps_what_the_live_view_knew(
+    bench: Bench, scripted_server: ScriptedServer, times: bool
+) -> None:
+    """Times are shown while the output lives, and later where the metadata have them."""
+    page, record = bench.page, bench.record
+    bench.python(f"%config KimiMagics.record_times = {times}")
+    calls = [
+        {"name": "monthly", "arguments": {"region": "north", "pause": 0.1}},
+        {"name": "broken", "arguments": {"month": 13}},
+    ]
+    scripted_server.reply(reasoning="Look at it.", tool_calls=calls, rate=20)
+    scripted_server.reply(WRITTEN, reasoning="So it is.", rate=100)
+    bench.run("%%kimi -T monthly,broken\nWhich one?")
+    bench.wait_for_record()
+    record.get_by_role("button", name="Copy the answer").wait_for()
+    live = [_without_numbers(text) for text in record.locator("summary").all_inner_texts()]
+    assert live == [
+        "Reasoned for N",
+        'monthly(region="north", pause=0.1) · ✓ done in N',
+        "broken(month=13) · ✗ failed after N",
+        "Reasoned for N",
+    ]
+    ending = record.locator(".kimi-record-end")
+    kept = "kimi-k2-thinking · 2 steps · N tokens in · N tokens out"
+    assert _without_numbers(ending.locator("span").first.inner_text()) == f"{kept} · N"
+    assert complaints(page, ".jp-OutputArea-output.jp-RenderedHTMLCommon") == []
+    bench.shot(f"6-finished-{times}")
+
+    page.evaluate(COPIED)
+    record.get_by_role("button", name="Copy the answer").click()
+    page.wait_for_function("text => copied === text", arg=WRITTEN.strip())
+    record.get_by_role("button", name="Copied").wait_for()
+    record.get_by_role("button", name="Copy the code").press("Enter")
+    page.wait_for_function("text => copied.trimEnd() === text", arg=CODE)
+    record.get_by_role("button", name="Put the code into a new cell").press("Enter")
+    page.wait_for_function(
+        "code => kimi.notebook.model.cells.length === 2"
+        " && kimi.notebook.model.cells.get(1).sharedModel.source === code",
+        arg=CODE,
+    )
+    (output,) = [output for output in bench.saved()["outputs"] if "data" in output]
+    assert "kimi-record" not in str(output)
+    assert ("times" in output["metadata"]["kimi_magic"]) == times
+    assert "transient" not in output
+    assert "Reasoned for" not in str(output["data"])
+
+    page.evaluate("() => kimi.kernel.restart()")
+    bench.open()
+    record.get_by_role("button", name="Copy the answer").wait_for()
+    reopened = [_without_numbers(text) for text in record.locator("summary").all_inner_texts()]
+    steady = [line.split(" for ")[0].replace("Reasoned", "Reasoning") for line in live]
+    steady = [line.split(" in ")[0].split(" after ")[0] for line in steady]
+    assert reopened == (live if times else steady)
+    assert kept in _without_numbers(ending.inner_text())
+    page.evaluate(COPIED)
+    record.get_by_role("button", name="Copy the answer").click()
+    page.wait_for_function("text => copied === text", arg=WRITTEN.strip())
+
+
+def _without_numbers(text: str) -> str:
+    """Write N for figures of time and tokens."""
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\b[\d.]+ m?s\b", "N", text)
+    return re.sub(r"\b\d+(?= tokens)", "N", text)

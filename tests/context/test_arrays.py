@@ -54,7 +54,28 @@ def test_a_large_array_is_read_in_part_and_says_so() -> None:
     array = np.broadcast_to(np.arange(1000.0), (3, 10**6, 1000))
     text = summarize(array)
     assert text.startswith("ndarray, shape (3, 1000000, 1000), dtype float64, from 0 to ")
-    assert " values, evenly spaced)\ncorner (3, 3, 3):\n" in text
+    assert " (of 10,000 values at random)\ncorner (3, 3, 3):\n" in text
+
+
+@pytest.mark.parametrize("period", [2, 3, 5, 64, 100, 1000])
+def test_a_sample_has_no_period(period: int) -> None:
+    """One of each so many would see the same value of what repeats itself."""
+    text = summarize(np.tile(np.arange(float(period)), 10_000_000 // period))
+    low, high = (float(part.split(",")[0]) for part in text.split("from ")[1].split(" to ")[:2])
+    assert (low, high) == (0, period - 1)
+
+
+def test_values_under_a_mask_are_never_shown() -> None:
+    for dtype in (int, float, "U4", object, "M8[s]", [("a", int), ("b", "U4")]):
+        for size in (3, 30, 3000):
+            plain = np.full(size, 4711).astype("U4" if dtype == "U4" else int)
+            data = np.zeros(size, dtype) if isinstance(dtype, list) else plain.astype(dtype)
+            if isinstance(dtype, list):
+                data["a"], data["b"] = 4711, "4711"
+            masked = np.ma.array(data, mask=True)
+            for value in (masked, [masked], {"a": masked}):
+                assert "4711" not in summarize(value)
+                assert str(np.datetime64(4711, "s")) not in summarize(value)
 
 
 def test_arrays_in_containers() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +13,9 @@ import IPython
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 
-from kimi_magic.context.cell_errors import CellErrors
+from kimi_magic.context.cell_errors import CellErrors, versions_of, without_home
 from kimi_magic.context.cells import Cell, cell_blocks, parse_numbers, read_cell
 from kimi_magic.context.template import expand, in_namespace
 from kimi_magic.core.errors import KimiError, PromptError
@@ -170,3 +173,82 @@ shell.events.register("post_run_cell", errors.record)
     ).stdout
     assert "6 * 7|42|Traceback (most recent call last):\n" in told
     kernel.run("shell.events.unregister('post_run_cell', errors.record)")
+
+
+FAILURES_OF_DISPLAY = {
+    "a formatter": (
+        "class Chart:\n    def _repr_html_(self): raise ValueError('no axis')\nChart()",
+        ("in _repr_html_", "ValueError: no axis"),
+    ),
+    "display": (
+        "class Chart:\n    def _ipython_display_(self): raise ValueError('no axis')\n"
+        "display(Chart()); print('after')",
+        ("after\n", "ValueError: no axis"),
+    ),
+    "the drawing at the end of a cell": (
+        "import matplotlib.pyplot as plt\nplt.title(r'$\\frac{1$'); None",
+        ("Error in callback", "ValueError: \n", "Versions: matplotlib "),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES_OF_DISPLAY)
+def test_fix_knows_failures_of_display(case: str, kernel: Kernel) -> None:
+    source, parts = FAILURES_OF_DISPLAY[case]
+    kernel.run("1 / 0", ok=False)
+    kernel.run("%matplotlib inline")
+    kernel.run(source, ok=False)
+    kernel.run("'nothing wrong here'")
+    shown = kernel.run("%kimi fix --dry-run").stdout
+    assert source in shown
+    assert "The cell ran, and this was raised while something was displayed" in shown
+    for part in parts:
+        assert part in shown
+    assert "ZeroDivisionError" not in shown
+
+
+def test_packages_and_paths_of_a_traceback(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "ann"
+    (home / "work").mkdir(parents=True)
+    module = home / "work" / "loading.py"
+    module.write_text(
+        "import pandas\ndef load(): return pandas.DataFrame({'a': [1]})['b']\n", "utf-8"
+    )
+    kernel.run(f"import os, sys\nhome = os.environ['HOME']\nos.environ['HOME'] = {str(home)!r}")
+    try:
+        kernel.run(f"sys.path.insert(0, {str(module.parent)!r})\nimport loading")
+        kernel.run("loading.load()", ok=False)
+        first = kernel.run("%kimi fix --dry-run").stdout
+        kernel.run("open(os.path.join(os.environ['HOME'], 'x.csv'))", ok=False)
+        second = kernel.run("%kimi fix --dry-run").stdout
+    finally:
+        kernel.run("os.environ['HOME'] = home; del sys.path[0]")
+    assert 'File "~/work/loading.py", line 2, in load' in first
+    assert re.search(r"(?m)^Versions: pandas [\d.]+.*, Python 3\.\d+\.\d+$", first)
+    assert "No such file or directory: '~/x.csv'\nHere ~ stands for the home folder" in second
+    assert "Versions" not in second
+    assert "/ann" not in first + second
+
+
+def test_the_home_folder_is_no_part_of_another_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/root"))
+    same = "/data/root/x /rooted/x a/root/x ~/root/x https://x.example/root/y '/root'"
+    assert without_home(same) == same
+    assert without_home("'/root/x' (/root/y) File \"/root/z\"") == "'~/x' (~/y) File \"~/z\""
+    monkeypatch.setattr(Path, "home", lambda: Path("/"))
+    assert without_home("/x/y") == "/x/y"
+
+
+def test_versions_are_those_of_all_causes() -> None:
+    def fail() -> None:
+        try:
+            Version("?")
+        except ValueError as error:
+            raise KeyError("x") from error
+
+    with pytest.raises(KeyError) as caught:
+        fail()
+    assert re.search(r"^Versions: .*\bpackaging [\d.]+,", versions_of(caught.value))
+    assert versions_of(ValueError("no frames")) == ""

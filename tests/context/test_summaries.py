@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from kimi_magic.context.summaries.reprs import bounded_repr
 from kimi_magic.context.summaries.summary import summarize, summarizer
 from kimi_magic.core.text import count, cut, cut_middle, plain
+from kimi_magic.tools.results import to_text
 
 np: Any = importlib.import_module("numpy")
 pd: Any = importlib.import_module("pandas")
@@ -46,6 +48,21 @@ class FailsToSay:
 
     def __repr__(self) -> str:
         return "FailsToSay()"
+
+
+class SaysInTokens(SaysItself):
+    def __kimi_summary__(self, tokens: int) -> Any:
+        return f"in {tokens} tokens: " + "long " * 10_000
+
+
+class FailsInTokens(SaysItself):
+    def __kimi_summary__(self, tokens: int) -> Any:
+        raise SystemExit(tokens)
+
+
+class SaysNoText(SaysItself):
+    def __kimi_summary__(self, tokens: int) -> Any:
+        return {"tokens": tokens}
 
 
 class AnswersToAnything:
@@ -156,6 +173,8 @@ SUMMARIES = [
     ([SaysItself()], "[seventeen parts]"),
     (SaysNothing(), "SaysNothing()"),
     (FailsToSay(), "FailsToSay()"),
+    (FailsInTokens(), "seventeen parts"),
+    (SaysNoText(), "seventeen parts"),
     (AnswersToAnything(), "a proxy"),
     (Broken(), "<Broken object; its repr raises SystemExit>"),
     (NoText(), "<NoText object; its repr raises TypeError>"),
@@ -191,6 +210,16 @@ def test_summaries(value: object, text: str) -> None:
         pytest.fail(f"{found!r} is not {text!r}")  # an assertion would show the value's own repr
 
 
+def test_own_words_may_fill_the_room_that_they_are_told_of() -> None:
+    text = summarize(SaysInTokens(), tokens=60)
+    assert text.startswith("in 60 tokens: long long ")
+    assert len(text) <= 240
+    assert "[in 51 tokens: long" in summarize([SaysInTokens()], tokens=60)
+    # Looked up in the class: it describes objects, not itself.
+    assert summarize(SaysInTokens).startswith("class SaysInTokens")
+    assert to_text([SaysInTokens()], 1000).startswith('["in 100 tokens')
+
+
 def test_an_object_of_the_notebooks_own_class_shows_its_attributes() -> None:
     """Python's repr says nothing of it. Of other people's classes nothing is looked into."""
     names: dict[str, Any] = {"__name__": "__main__"}
@@ -204,6 +233,25 @@ def test_an_object_of_the_notebooks_own_class_shows_its_attributes() -> None:
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert summarize([Talkative()]) == "[Talkative()]"
     assert capsys.readouterr() == ("", "")
+
+
+class Warning_:
+    def __repr__(self) -> str:
+        warnings.warn("deprecated", stacklevel=1)
+        return "Warning_()"
+
+
+def test_nothing_is_warned_of_and_the_filters_stay() -> None:
+    filters = list(warnings.filters)
+    threads = [threading.Thread(target=summarize, args=([Warning_()],)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    assert summarize([Warning_()]) == "[Warning_()]"
+    for thread in threads:
+        thread.join(60)
+    assert list(warnings.filters) == filters
+    with pytest.warns(UserWarning, match="deprecated"):
+        repr(Warning_())
 
 
 @pytest.mark.parametrize("kind", [Endless, Waiting])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kimi_magic.context.summaries import summary as summary_module
 from kimi_magic.context.summaries.frames import as_table
 from kimi_magic.context.summaries.summary import summarize
-from kimi_magic.context.summaries.tables import Rows, Table, describe_table
+from kimi_magic.context.summaries.tables import Rows, Table, cell, describe_table
 
 np: Any = importlib.import_module("numpy")
 pd: Any = importlib.import_module("pandas")
@@ -49,7 +49,7 @@ SAID_OF_COLUMNS = """\
 - note (object): 119 missing, always a remark
 - shop (category): 2 distinct: a 50 %, b 50 %
 - version (int64): always 2
-- parts (object): of list
+- parts (object): lists of 1 item (int)
 """
 
 
@@ -256,6 +256,48 @@ def test_polars(polars: Any) -> None:
     assert summarize(polars.LazyFrame({"a": [1]})) == (
         "polars LazyFrame, lazy: it was not computed\ncolumns: a (Int64)"
     )
+
+
+def test_nan_is_missing_in_pandas_and_a_value_elsewhere(polars: Any, arrow: Any) -> None:
+    values = [1.5, float("nan"), None] * 20
+    frame = pd.DataFrame({"x": values}, index=[float("nan"), *range(59)])
+    text = summarize(frame)
+    assert "- x (float64): 40 missing, always 1.5" in text
+    assert "\n,1.5\n" in text
+    for other in (polars.DataFrame({"x": values}, strict=False), arrow.table({"x": values})):
+        text = summarize(other)
+        assert "): 20 missing, 20 NaN, always 1.5" in text
+        assert "\n1,nan\n2,\n" in text
+
+
+def test_a_rare_gap_in_many_rows_is_counted(polars: Any) -> None:
+    values = np.arange(300_000.0)
+    values[123_456] = np.nan
+    frame = pd.DataFrame({"x": values, "n": 1})
+    assert "- x (float64): 1 missing of all, " in summarize(frame)
+    assert "- x (Float64): 1 missing of all, " in summarize(polars.from_pandas(frame))
+    assert "- n (int64): always 1" in summarize(frame)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (dt.timedelta(days=1, hours=2), '"1 day, 2:00:00"'),
+        (b"a,b", "\"b'a,b'\""),
+        ({"a": 1, "b": 2}, "\"{'a': 1, 'b': 2}\""),
+        ([1, 2], '"[1, 2]"'),
+        ("a,b", '"a,b"'),
+        (" a", '" a"'),
+        (np.float64(0.1) * 3, "0.3"),
+        (np.str_("a"), "a"),
+        (pd.Period("2024-01", "M"), "2024-01"),
+        (pd.Interval(0, 5), '"(0, 5]"'),
+        (float("nan"), "nan"),
+        (None, ""),
+    ],
+)
+def test_what_holds_a_comma_is_quoted_in_rows(value: object, written: str) -> None:
+    assert cell(value) == written
 
 
 def test_pyarrow(arrow: Any) -> None:

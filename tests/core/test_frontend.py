@@ -1,7 +1,8 @@
-"""The running notebook's path."""
+"""The running notebook's path, and which front end it is."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,3 +66,36 @@ def test_a_notebook_has_one_path(
     (tmp_path / "link").symlink_to(tmp_path / "real")
     monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "link" / "a.ipynb"))
     assert notebook_path() == str(tmp_path.resolve() / "real" / "a.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("command", "prints"),
+    [
+        (["python", "-m", "jupyter_console"], True),
+        (["/usr/bin/python3", "/opt/bin/jupyter-console", "--existing"], True),
+        (["C:/Scripts/jupyter-qtconsole.exe"], True),
+        (["python", "-m", "qtconsole"], True),
+        (["python", "/opt/bin/jupyter-run", "script.ipy"], True),
+        (["python", "/opt/bin/jupyter-lab"], False),
+        (["python", "-m", "pytest", "tests/test_jupyter_console.py"], False),
+        (["python", "console.py"], False),
+        ([], False),
+    ],
+)
+def test_a_console_by_its_command(command: list[str], prints: bool) -> None:
+    assert frontend._is_console(command) is prints
+
+
+def test_a_client_in_python_tells_its_process(
+    shell: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontend, "_is_console", bool)
+    for message, prints in {
+        f"0a1b-2c_3d4e_{os.getpid()}_17": True,
+        f"0a1b-2c_3d4e_{2**31 - 1}_17": False,  # no such process
+        "0a1b2c3d-5e6f-4a7b-8c9d-0e1f2a3b4c5d": False,  # JupyterLab's
+        "": False,
+    }.items():
+        asked = {"header": {"msg_id": message}}
+        shell.kernel = SimpleNamespace(get_parent=lambda asked=asked: asked)
+        assert frontend.prints_only() is prints

@@ -72,6 +72,9 @@ def is_whole(bundle: Bundle) -> bool:
     tokens = MarkdownIt("commonmark").parse(f"before\n\n{page}\n\nafter")
     kinds = ["paragraph_open", "inline", "paragraph_close"]
     assert [token.type for token in tokens] == [*kinds, "html_block", *kinds]
+    fenced = MarkdownIt("commonmark").parse(f"```{{=html}}\n{page}\n```\n\nafter")
+    assert [token.type for token in fenced] == ["fence", *kinds]
+    assert fenced[0].content == tokens[3].content
     return tokens[3].content == f"{page}\n"
 
 

@@ -400,3 +400,26 @@ def test_messages_of_the_browser_come_in_while_the_cell_runs() -> None:
     assert comm._reply_subshell_for({}, "subshell-1") == "subshell-1"
     other = object()
     listen_at_once(other)  # an older kernel has nothing to mend
+
+
+def test_a_page_that_comes_late_gets_the_record_when_the_turn_ends(stage: Stage) -> None:
+    stage.hears(ready="page-1", late=True)
+    stage.is_there = True
+    stage.play(*OPENING, ContentDelta("yes"), STOP)
+    stage.view.close()
+    given = stage.messages[-1]
+    assert given["late"], "pages that were there have it as an update of their output"
+    assert given["record"]["mount"]
+    assert stage.view._widget.comm is None
+    assert detached.has_late(PARENT), "the next turn of the cell is announced to it"
+
+
+def test_the_record_waits_for_one_of_two_pages(stage: Stage) -> None:
+    detached.note_heard(PARENT)
+    for page in ("page-1", "page-2"):
+        stage.hears(ready=page)
+    stage.hears(leaving="page-2")
+    stage.is_there = True
+    stage.play(*OPENING, ContentDelta("yes"), STOP)
+    stage.view.close()
+    assert stage.view._widget.comm is not None

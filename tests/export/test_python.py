@@ -13,7 +13,16 @@ from kimi_magic.export import Program, write
 from kimi_magic.testing import DIALECTS, Request, ScriptedServer
 from kimi_magic.tools.toolset import Toolset
 from tests.kernels import Kernel
-from tests.snippets import MODEL, ask, cell, check_layout, export_and_run, program, run
+from tests.snippets import (
+    MODEL,
+    ask,
+    cell,
+    check_layout,
+    export_and_run,
+    program,
+    run,
+    stopped,
+)
 
 CELLS = '''
 import datetime as dt
@@ -295,11 +304,17 @@ text = write(Program(body, {scripted_server.base_url!r}, functions=functions))
     text = kernel.run("print(text, end='')").stdout
     check_layout(text, tmp_path)
     call = {"name": "book", "arguments": {"items": [{"name": "pen", "price": 2}, {"name": "ink"}]}}
+    assert stopped(text, tmp_path) == (
+        "Fill in ledger here: it is a live object, of type Ledger (used by book). "
+        "The notebook has: ledger = Ledger()"
+    )
+    assert not scripted_server.requests
     for _ in range(2):
         scripted_server.reply(tool_calls=[call])
         scripted_server.reply("Booked.")
-    assert "Booked." in run(text, "python", tmp_path)
+    filled = text.replace("if (ledger := ", "class ledger:\n    total = len\n\n\nif (ledger := ")
+    assert "Booked." in run(filled, "python", tmp_path)
     assert "Booked." in kernel.run(text).stdout
     (outside,), (inside,) = (results(scripted_server.requests[i]) for i in (1, 3))
-    assert outside == "Error: AttributeError: 'NoneType' object has no attribute 'total'"
+    assert outside == "3.0 on 5"
     assert inside == "3.0 on 15"

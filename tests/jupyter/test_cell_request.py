@@ -72,3 +72,51 @@ def test_options_of_a_request_need_no_code_of_their_own(
     kernel.run("assert answer.data == [1] and answer.chat is None")
     body = asked.requests[0].body
     assert (body["seed"], body["stop"]) == (3, ["END"])
+
+
+def test_a_large_tool_is_told_once_and_a_part_of_it_is_sent(
+    kernel: Kernel, asked: ScriptedServer
+) -> None:
+    kernel.run(f"def large(path: str, sep: str = ',', n: int = 1):\n    {'A text. ' * 400!r}")
+    for line in ("-T large", "-T large", '-T "large(path, sep)"'):
+        asked.reply("OK.")
+        ran = kernel.run(f"%%kimi {line} --no-history\nHi")
+        told = "large takes about 8" in ran.record["text/plain"]
+        assert told == (len(asked.requests) == 1), "once in a session"
+    names = [
+        list(r.body["tools"][0]["function"]["parameters"]["properties"]) for r in asked.requests
+    ]
+    assert names == [["path", "sep", "n"], ["path", "sep", "n"], ["path", "sep"]]
+    assert "large takes about 8" in kernel.run("%%kimi -T large --dry-run\nHi").stdout
+    program = kernel.run("print(kimi.snippet(kimi.last))").stdout
+    assert '"sep"' in program
+    assert '"n": {' not in program, "the program offers the same part"
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "reason"),
+    [
+        ("", "-T f(nothing)", "f has no parameter nothing: it takes x"),
+        ("", "-T f()", "f needs x, which params leaves out: add it"),
+        ("f = Broken()", "-T f", "f cannot be offered: OSError: no way"),
+        ("f.__annotations__ = {'x': Broken()}", "-T f", "f cannot be offered: OSError: no way"),
+        ("f = kimi.tool(Broken())", "", "Broken cannot be offered: OSError: no way"),
+    ],
+)
+def test_what_cannot_be_offered_ends_the_cell_in_one_line(
+    kernel: Kernel, asked: ScriptedServer, code: str, line: str, reason: str
+) -> None:
+    kernel.run(
+        "class Broken:\n"
+        "    @property\n"
+        "    def __signature__(self): raise OSError('no\\n  way')\n"
+        "    def __repr__(self): raise OSError('no way')\n"
+        "    def __call__(self, x): return x\n"
+        "def f(x): return x"
+    )
+    kernel.run(code)
+    ran = kernel.run(f"%%kimi {line}\nHi", ok=False)
+    kernel.run("import kimi_magic.tools.decorator as o; o.offered.clear()")
+    assert reason in ran.error
+    assert len(ran.error.splitlines()) == 1
+    assert asked.requests == []

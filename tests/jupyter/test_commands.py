@@ -135,7 +135,8 @@ def test_usage(kernel: Kernel, asked: ScriptedServer) -> None:
     assert row.split()[3:] == ["1", "1,200", "0", "34", "unknown"]
     assert "are not known" in unknown
     assert budget == "Budget: 2,000 tokens, 766 tokens left."
-    error = kernel.run("%%kimi -c review\n" + "x" * 4000, ok=False).error
-    assert error.startswith("BudgetSpent: The budget of 2,000 tokens would be passed, so nothing")
-    assert len(error.splitlines()) == 1
+    error = kernel.run("%%kimi -c review\n" + "x" * 4000, ok=False).told
+    assert error.startswith("[BudgetSpent: The budget of 2,000 tokens would be passed, so nothing")
+    assert "Sent" not in error
+    assert error.endswith("\nBudgetSpent: see above.")
     kernel.run("%config KimiMagics.budget = None")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kimi_magic.jupyter.completion import Names, callables, completions
+from kimi_magic.jupyter.completion import Names, callables, completions, parameters
 from tests.kernels import Kernel
 
 NAMES: Names = {
@@ -21,6 +21,7 @@ NAMES: Names = {
     "forms": lambda _: ["curl", "python"],
     "variables": lambda _: ["sales"],
     "callables": lambda typed: ["forecast", "plot", f"{typed}x"],
+    "parameters": lambda path: {"forecast": ["region", "months", "rate"]}.get(path, []),
 }
 
 
@@ -33,6 +34,15 @@ NAMES: Names = {
         ("%%kimi -c ", ["main", "review"]),
         ("%%kimi -T forecast,pl", ["plot", "plx"]),
         ("%%kimi -T forecast, pl", ["plot", "plx"]),
+        ('%%kimi -T "fore', ["forecast", "forex"]),
+        ("%%kimi -T forecast(", ["region", "months", "rate"]),
+        ("%%kimi -T mean, forecast(r", ["region", "rate"]),
+        ('%%kimi -T "forecast(months, r', ["region", "rate"]),
+        ("%%kimi -T forecast(region,months,r", ["rate"]),
+        ("%%kimi -T forecast(region, months),pl", ["plot", "plx"]),
+        ("%%kimi -T forecast(region, months) --ra", ["--raw"]),
+        ("%%kimi -T nothing(r", []),
+        ("%kimi tool forecast(mo", ["months"]),
         ("%%kimi -v a, b, s", ["sales"]),
         ("%%kimi -v a, b, -R --ra", ["--raw"]),
         ("%%kimi -f t", ["text"]),
@@ -76,6 +86,8 @@ def test_every_option_is_offered() -> None:
         ("%%kimi -T forec", ["forecast"]),
         ("%%kimi -T forecast,mod", ["model"]),
         ("%%kimi -T model.pre", ["model.predict"]),
+        ("%%kimi -T model.predict(", ["rows", "scale"]),
+        ("%%kimi -T model.predict(rows, sc", ["scale"]),
         ("%%kimi -e local -c ma", ["main"]),
         ("x = 1\n%kimi to", ["tools", "tool"]),
         ("%%kimi\n%kimi_to", []),
@@ -87,7 +99,7 @@ def test_in_a_kernel(kernel: Kernel, code: str, matches: list[str]) -> None:
         "def forecast(): pass\n"
         "class Model:\n"
         "    def __call__(self): pass\n"
-        "    def predict(self): pass\n"
+        "    def predict(self, rows, *, scale=1): pass\n"
         "model = Model()\n"
         "kimi.chat()"
     )
@@ -244,4 +256,32 @@ def test_completion_runs_no_code_of_the_notebook(typed: str, found: list[str]) -
     names = sorted(name.removeprefix(f"{path}.") for name in offered)
     assert names == found
     assert set(sys.modules) == before
+    assert parameters(space, typed) == []
+    assert RAN == []
     assert type(space["lazy"]).__name__ == "_LazyModule", "it was not loaded"
+
+
+def test_parameters_of_callables() -> None:
+    class Shop:
+        def __init__(self, tax: float, *taxes: float, rate: int = 1, **more: int) -> None: ...
+        def price(self, net: float) -> None: ...
+        @classmethod
+        def named(cls, name: str) -> None: ...
+        @staticmethod
+        def plain(n: int) -> None: ...
+
+    module = ModuleType("module")
+    vars(module).update(Shop=Shop, own=Shop.plain)
+    space = {"Shop": Shop, "shop": Shop(1.0), "module": module, "price": Shop(1.0).price, "n": 3}
+    own = {path: parameters(space, path) for path in
+           ("Shop", "shop.price", "shop.named", "shop.plain", "module.own", "module.Shop", "price",
+            "n", "shop", "nothing", "", "shop.nothing")}  # fmt: skip
+    assert {path: names for path, names in own.items() if names} == {
+        "Shop": ["tax", "rate"],
+        "shop.price": ["net"],
+        "shop.named": ["name"],
+        "shop.plain": ["n"],
+        "module.own": ["n"],
+        "module.Shop": ["tax", "rate"],
+        "price": ["net"],
+    }

@@ -54,12 +54,16 @@ def given_in(line: str) -> dict[str, Any]:
         ("-va,b -Tf", {"var": ["a", "b"], "tool": ["f"]}),
         ("--tool=f, g", {"tool": ["f", "g"]}),
         ('-T "f, g"', {"tool": ["f", "g"]}),
+        ("-T f(a, b), g, -m x", {"tool": ["f(a,b)", "g"], "model": "x"}),
+        ('-T "m.f(a, b)",g -m x', {"tool": ["m.f(a, b)", "g"], "model": "x"}),
+        ("-T f( a , b ) , g() -R", {"tool": ["f(a,b)", "g()"], "hide_reasoning": True}),
         ("-v m[0, 1], runs['a,b'].x", {"var": ["m[0,1]", "runs[a,b].x"]}),
         ("-Ru", {"hide_reasoning": True, "usage": True}),
         ("-Rm x", {"hide_reasoning": True, "model": "x"}),
         ("-mx -m=y", {"model": "y"}),
         ('--system="-x"', {"system": "-x"}),
         ("--stop --- --seed -7", {"stop": ["---"], "seed": -7}),
+        ("--stop '--' --stop=\"--raw\" --stop '-R'", {"stop": ["--", "--raw", "-R"]}),
     ],
 )
 def test_lines(line: str, expected: dict[str, Any]) -> None:
@@ -89,6 +93,11 @@ def test_an_empty_system_prompt_is_one() -> None:
         ("-m -R", "-m takes a value (ID)"),
         ("-s --dry-run", "quote one that begins with a dash"),
         ("-m --temprature 1", "-m takes a value"),
+        ("-v --cells 1-2", "-v takes a value (NAMES), and --cells is an option; quote one"),
+        ("-v=--cells 1-2", "-v takes a value (NAMES), and --cells is an option; quote one"),
+        ("--cells --seed=-1", "--cells takes a value (3-5), and --seed is an option; quote one"),
+        ("-o -- x", "-o takes a value (NAME); quote one"),
+        ("--cells= 1-2", "--cells takes a value (3-5)."),
         ("-v , -R", "-v takes names"),
         ("-v a b", "'b' is not an option"),
         ("--raw=yes", "--raw takes no value"),
@@ -226,7 +235,7 @@ MUST_HAVE = [option for option in OPTIONS if option.value and not option.default
 def test_no_value_is_the_next_option(one: Option, other: Option, data: st.DataObject) -> None:
     flag = data.draw(st.sampled_from(one.flags))
     follows = data.draw(written(other, data.draw(values(other))))
-    with pytest.raises(MagicError, match=f"^{flag} takes a value"):
+    with pytest.raises(MagicError, match=rf"^{flag} takes a value \(.*\), and -"):
         parse_line(f"{flag} {follows}")
 
 

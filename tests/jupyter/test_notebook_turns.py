@@ -128,6 +128,52 @@ def test_a_run_with_the_same_answers_changes_nothing(executed: Any) -> None:
     assert diff_notebooks(executed, again) == []
 
 
+RICH = """\
+**Two** months, by region:
+
+| month | orders |
+|:--|--:|
+| March | 284 |
+
+```python
+sales.groupby("month").sum()
+```
+"""
+COUNTING = """\
+%load_ext kimi_magic
+%config KimiMagics.record_times = {}
+def orders(month: str) -> int:
+    "Orders of a month."
+    print("reading", month)
+    return len(month)"""
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_the_same_turn_differs_in_nothing_but_metadata(times: bool) -> None:
+    """Twice, with other times: reasoning, calls that print, a request that is sent again."""
+    asks = "%%kimi -T orders\nWhich months?"
+    found = []
+    for run in range(2):
+        cells = [v4.new_code_cell(cell, id=cell[2:6]) for cell in (COUNTING.format(times), asks)]
+        with ScriptedServer("moonshot-k3", rate=200 if run else None) as server:
+            calls = [{"name": "orders", "arguments": {"month": m}} for m in ("March", "May")]
+            server.error(503, "Busy.", headers={"Retry-After": "0.01"})
+            server.reply("", reasoning="Look **first**.", tool_calls=calls, delay=run / 10)
+            server.reply(RICH, reasoning="Now I know.", delay=run / 5)
+            found.append(execute(v4.new_notebook(cells=cells), server))
+            assert len(server.requests) == 3
+    first, second = ([o for cell in each.cells for o in cell.outputs] for each in found)
+    (record,) = [o for o in first if "kimi_magic" in o.metadata]
+    for part in ("reading March", "groupby", "<td", "<strong>first</strong>"):
+        assert part in record.data["text/html"]
+    assert ([o.metadata for o in first] == [o.metadata for o in second]) == (not times)
+    for output in (*first, *second):
+        told = output.metadata.get("kimi_magic", {}).get("times", {})
+        assert len(told.get("folded", ())) == (4 if times else 0)
+        output.metadata = {}
+    assert nbformat.writes(found[0]) == nbformat.writes(found[1])
+
+
 def test_nbval_passes(lesson: Path) -> None:
     options = ["-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
     with answering(2) as server:

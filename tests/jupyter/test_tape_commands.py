@@ -44,8 +44,8 @@ def test_a_tape_for_the_notebook(kernel: Kernel, at: str, scripted_server: Scrip
     kernel.run("%kimi tape lesson.tape --mode none")
     kernel.run("%%kimi -e lab -o c\n1 + {{ n }}?", cell="a")
     assert kernel.run("print(c.replayed)").stdout == "lesson.tape, scripted, inputs differ\n"
-    error = kernel.run("%%kimi -e lab --strict\n1 + {{ n }}?", cell="a", ok=False).error
-    assert error.startswith("TapeError: lesson.tape holds no answer to this request")
+    error = kernel.run("%%kimi -e lab --strict\n1 + {{ n }}?", cell="a", ok=False).told
+    assert "[TapeError: lesson.tape holds no answer to this request" in error
     assert "  - 1 + 1?\n  + 1 + 2?" in error
     assert kernel.run("%kimi tape off").stdout == "lesson.tape is off.\n"
     assert len(scripted_server.requests) == 1

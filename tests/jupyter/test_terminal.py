@@ -86,6 +86,30 @@ def test_code_from_the_command_line(scripted_server: ScriptedServer) -> None:
     assert "Out[" not in shown
 
 
+def test_jupyter_console(scripted_server: ScriptedServer) -> None:
+    """It prints what is displayed and takes no updates: text as it comes, questions, no repr."""
+    pytest.importorskip("jupyter_console")
+    scripted_server.reply("It is **9.9**.", reasoning="Compare the tenths.")
+    scripted_server.reply(tool_calls=[{"name": "one"}])
+    scripted_server.reply("It is one.")
+    terminal = spawn(scripted_server, "-m", "jupyter_console", "--simple-prompt")
+    shown = typed(
+        terminal,
+        [
+            (r"In .1.: ", "%load_ext kimi_magic"),
+            (r"In .2.: ", "%kimi ask Which one is bigger?"),
+            (r"In .3.: ", "one = lambda: 1"),
+            (r"In .4.: ", "%kimi ask --approve ask -T one Which?"),
+            (r"\[y\]es.*: ", "y"),
+            (r"In .5.: ", "exit"),
+        ],
+    )
+    for once in ("Compare the tenths.", "It is **9.9**.", "It is one."):
+        assert shown.count(once) == 1
+    for never in ("A turn is running", "Reply(", "TurnWidget"):
+        assert never not in shown
+
+
 def test_python_without_ipython(scripted_server: ScriptedServer) -> None:
     for text in ("First.", "Second.", "Third.", "Fourth."):
         scripted_server.reply(text)

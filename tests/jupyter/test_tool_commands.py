@@ -97,6 +97,25 @@ def test_a_function_defined_anew_is_the_one_that_is_meant(bench: Kernel) -> None
     assert "posted hi" in bench.run('%kimi tool send {"text": "hi"}').stdout
 
 
+def test_a_part_of_the_parameters(bench: Kernel) -> None:
+    for line in ("%kimi tool forecast(days)", '%kimi tool "forecast( days )"'):
+        shown = bench.run(line).stdout
+        assert '"days"' in shown
+        assert '"city"' not in shown
+        assert "- not offered: city" in shown
+    ran = bench.run('%kimi tool forecast(days, city) {"days": 1, "city": "Oslo"}')
+    assert '{"city":"Oslo","rain":[true]}' in ran.stdout
+    bench.run("%kimi tools add forecast(days)")
+    assert '"city"' not in bench.run("%kimi tool forecast(days)").stdout
+    assert "unknown field" in bench.run('%kimi tool forecast(days) {"city": "Oslo"}').stdout
+
+
+def test_a_large_function_is_told(bench: Kernel) -> None:
+    bench.run(f"def large(a, b, c, d: int = 1):\n    {'A long text. ' * 200!r}")
+    assert "- large takes about " in bench.run("%kimi tool large").stdout
+    assert "takes about" not in bench.run("%kimi tool forecast").stdout
+
+
 def test_what_is_offered_can_be_changed(bench: Kernel) -> None:
     assert bench.run("%kimi tools").stdout == "send: Send a text.\n"
     bench.run("%kimi tools add forecast")
@@ -110,6 +129,9 @@ def test_what_is_offered_can_be_changed(bench: Kernel) -> None:
         ("%kimi tool", "Which function?"),
         ("%kimi tool nothing", "there is no nothing"),
         ("%kimi tools add nothing", "There is no nothing"),
+        ("%kimi tool forecast(dayz)", "forecast has no parameter dayz: did you mean days?"),
+        ("%kimi tools add forecast(city)", "Forecast needs days, which params leaves out"),
+        ("%kimi tool forecast(days", "forecast(days is no function"),
         ("%kimi tools remove nothing", "not offered"),
         ("%kimi tools forget send", "`%kimi tools` lists"),
     ],

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.schema.strict import handwritten_schema, strict_schema, tool_schema
+from kimi_magic.schema.strict import (
+    handwritten_schema,
+    one_object,
+    strict_schema,
+    tool_schema,
+)
 from kimi_magic.testing import check_request
 from tests.schema.test_output import schemas
 
@@ -109,6 +114,81 @@ def test_definitions_that_double_each_other_do_not_explode(normalize: Any) -> No
     made = normalize(with_field({"$ref": "#/$defs/d39"}, **{"$defs": defs}))
     assert len(json.dumps(made)) < 40_000
     assert accepted(made)
+
+
+# A schema with alternatives at its root · its properties · those required · what is said of it
+ALTERNATIVES: list[tuple[dict[str, Any], list[str], list[str], str]] = [
+    (
+        {"type": "object", "anyOf": [with_field(STRING), {"properties": {"b": INTEGER}}]},
+        ["it", "b"], [], "",
+    ),
+    (
+        {"properties": {"a": STRING, "b": STRING, "c": STRING}, "required": ["c"],
+         "oneOf": [{"required": ["a"]}, {"required": ["b"]}], "description": "It."},
+        ["a", "b", "c"], ["c"], "It. Give either a; or b",
+    ),
+    (
+        {"anyOf": [{"$ref": "#/definitions/a"}, NULL], "definitions": {"a": with_field(STRING)}},
+        ["it"], ["it"], "",
+    ),
+    ({"type": ["object", "null"], "properties": {"a": STRING}}, ["a"], [], ""),
+    (
+        {"allOf": [with_field(STRING), {"anyOf": [{"required": ["b"], "properties": {"b": STRING}},
+                                                 {"required": ["c"], "properties": {"c": NULL}}]}]},
+        ["it", "b", "c"], ["it"], "Give either b; or c",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("raw", "names", "required", "said"), ALTERNATIVES)
+def test_alternatives_at_the_root_become_one_object(
+    raw: dict[str, Any], names: list[str], required: list[str], said: str
+) -> None:
+    tidy = handwritten_schema(raw)
+    made = one_object(tidy) if "anyOf" in tidy else tidy
+    assert accepted(made)
+    assert sorted(made["properties"]) == sorted(names)
+    assert made.get("required", []) == required
+    assert made.get("description", "") == said
+
+
+def test_what_older_drafts_write_is_rewritten() -> None:
+    properties = {
+        "pair": {"type": "array", "items": [STRING, INTEGER], "additionalItems": False},
+        "limit": {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 5},
+        "maybe": {"type": "string", "nullable": True, "enum": ["a"]},
+        "items": {"type": "string", "default": {"items": [1]}},
+    }
+    made = handwritten_schema({"type": "object", "properties": properties})
+    assert accepted(made)
+    assert made["properties"] == {
+        "pair": {"type": "array", "prefixItems": [STRING, INTEGER]},
+        "limit": {"type": "number", "exclusiveMinimum": 0, "maximum": 5},
+        "maybe": {"anyOf": [{"type": "string", "enum": ["a"]}, NULL]},
+        "items": {"type": "string", "default": {"items": [1]}},
+    }
+
+
+@pytest.mark.parametrize("normalize", NORMALIZERS)
+def test_a_description_stands_in_one_place(normalize: Any) -> None:
+    """Beside the references, where one of them has its own; else in the definition."""
+
+    def node(beside: dict[str, Any]) -> dict[str, Any]:
+        reference = {"$ref": "#/$defs/a"}
+        inner = {"next": reference, "other": {**reference, **beside}}
+        own = {"type": "object", "description": "An a.", "properties": inner}
+        return with_field(reference, **{"$defs": {"a": own}})
+
+    for beside in ({}, {"description": "The other."}):
+        made = normalize(node(beside))
+        assert accepted(made)
+        target = made["$defs"]["a"]
+        other = target["properties"]["other"]
+        other = next((b for b in other.get("anyOf", ()) if "$ref" in b), other)
+        is_described = beside and normalize is not NORMALIZERS[2]  # OpenAI takes none beside $ref
+        assert target.get("description") == (None if is_described else "An a.")
+        assert other.get("description") == ("The other." if is_described else None)
+        assert field(made).get("description") == ("An a." if is_described else None)
 
 
 def test_titles_of_pydantic_are_dropped_and_those_of_users_stay() -> None:

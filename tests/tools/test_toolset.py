@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import pandas as pd
 import pytest
+from pydantic import Field
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import ToolResult
@@ -356,3 +358,129 @@ print(*{'pydantic', 'griffe', 'jsonschema'} & set(sys.modules))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == ""
+
+
+# What cannot be offered, and why.
+class Boom:
+    """A thing whose signature is computed, and fails."""
+
+    @property
+    def __signature__(self) -> Any:
+        raise ZeroDivisionError("no\n  way")
+
+    def __call__(self, x: int) -> int:
+        return x
+
+
+class Ghost:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"never {name}")
+
+    def __call__(self, x: int) -> int:
+        return x
+
+
+class Owner:
+    @property
+    def tool(self) -> Any:
+        raise KeyError("gone")
+
+
+def exiting() -> Any:
+    class Exits(type):
+        def __repr__(cls) -> str:
+            raise SystemExit(3)
+
+    class Kind(metaclass=Exits): ...
+
+    def f(x: Any) -> None: ...
+
+    f.__annotations__ = {"x": Kind()}
+    Kind.__repr__ = lambda _: (_ for _ in ()).throw(SystemExit(3))  # type: ignore[method-assign]
+    return f
+
+
+def same_alias(
+    x: Annotated[int, Field(alias="y")],
+    y: int,
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["boom"], r"boom cannot be offered: ZeroDivisionError: no way"),
+        ([Boom()], r"Boom cannot be offered: ZeroDivisionError: no way"),
+        ([Ghost()], r"Ghost cannot be offered: RuntimeError: never __kimi_tool__"),
+        (["owner.tool"], r"owner\.tool cannot be offered: KeyError: 'gone'"),
+        ([exiting()], r"f cannot be offered: SystemExit: 3"),
+        ([same_alias], r"same_alias cannot be offered: x has the name of another parameter .*, y"),
+        (["forecast(regoin)"], r"forecast has no parameter regoin: did you mean region\?"),
+        (["forecast(a, b)"], r"forecast has no parameter a, b: it takes region, months"),
+        (["forecast(months)"], r"forecast needs region, which params leaves out: add it"),
+        (["forecast(region"], r"forecast\(region is no function: write NAME, or NAME\(parameter"),
+        (["forecast(3)"], r"params has '3': give names of parameters"),
+        (["(region)"], r"\(region\) is no function"),
+    ],
+)
+def test_what_cannot_be_offered_is_named_in_one_line(given: Any, message: str) -> None:
+    namespace = {"forecast": forecast, "boom": Boom(), "owner": Owner()}
+    with pytest.raises(KimiError, match=f"^{message}") as caught:
+        Toolset([lambda: 1, *given], namespace=namespace)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_a_part_of_the_parameters_by_name() -> None:
+    namespace = {"forecast": forecast, "model": Model(5)}
+    names = ["forecast(region)", "forecast(region, months)", "model.predict( x )", "forecast"]
+    tools = Toolset(names, namespace=namespace)
+    assert tools.names == ["forecast", "forecast_2", "predict", "forecast_3"]
+    parts = [list(s["function"]["parameters"]["properties"]) for s in tools.schemas()]
+    assert parts == [["region"], ["region", "months"], ["x"], ["region", "months"]]
+    assert tools.call("forecast", '{"region": "N"}').value == "N:3"
+    assert "unknown field" in tools.call("forecast", '{"region": "N", "months": 9}').content
+
+
+def test_a_part_of_the_parameters_by_the_decorator() -> None:
+    tool(forecast, params=["region"])
+    for given in (forecast, list(offered), [offered.resolve("forecast", {})]):
+        (schema,) = Toolset(given, namespace={}).schemas()
+        assert list(schema["function"]["parameters"]["properties"]) == ["region"]
+    whole = offered.resolve("forecast(region, months)", {})
+    (schema,) = Toolset([whole], namespace={}).schemas()
+    assert len(schema["function"]["parameters"]["properties"]) == 2, "the line says more"
+    for wrong in (["nothing"], ["months"], [3], 3):
+        with pytest.raises(KimiError, match=r"forecast|params"):
+            tool(forecast, params=wrong)  # type: ignore[arg-type]
+
+
+def test_only_large_tools_are_remarked_on() -> None:
+    def large(a: int, b: int, c: int = 1) -> None: ...
+    def small(a: int) -> None: ...
+
+    large.__doc__ = "A long text. " * 200
+    tools = Toolset(
+        ["m.large", "small"], namespace={"m": SimpleNamespace(large=large), "small": small}
+    )
+    assert list(tools.remarks) == ["large"]
+    assert tools.remarks["large"].startswith("large takes about 7")
+    assert '`-T "m.large(a, b)"` or `@kimi.tool(params=["a", "b"])`' in tools.remarks["large"]
+
+
+def test_a_failed_call_says_which_text_names_a_variable() -> None:
+    def top(rows, word: str = "a"):  # type: ignore[no-untyped-def]
+        return rows[0].missing, word
+
+    namespace = {"rows": [1], "n": 3}
+    tools = Toolset([top], namespace=namespace)
+    failed = tools.call("top", '{"rows": "n", "word": "rows"}').content
+    assert (
+        "rows got the text 'n', not the variable of this name: the variables it takes are rows."
+        in failed
+    )
+    assert (
+        "word got the text 'rows', not the variable of this name: it takes no variables." in failed
+    )
+    assert "got the text" not in tools.call("top", '{"rows": "rows", "word": "b"}').content

@@ -14,6 +14,15 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from kimi_magic.context.summaries.dtypes import (
+    density,
+    is_sparse,
+    labels_at,
+    level_counts,
+    missing_in,
+    remark_on,
+    shown_dtype,
+)
 from kimi_magic.context.summaries.reprs import label
 from kimi_magic.context.summaries.tables import Rows, Table, cell, dtype_name
 from kimi_magic.core.time_limit import USER_ERRORS
@@ -21,6 +30,7 @@ from kimi_magic.core.time_limit import USER_ERRORS
 __all__ = ["as_table", "describe_lazy", "lazy_heading", "load_reader"]
 
 MAX_COLUMNS = 60
+MOST_SPARSE = 10  # columns with figures for each
 
 # Every frame and column that narwhals reads has one of these, and few other objects do.
 _PROTOCOLS = (
@@ -30,7 +40,7 @@ _PROTOCOLS = (
     "__narwhals_dataframe__",
     "__narwhals_series__",
 )
-_LIBRARIES = {"pandas", "polars", "pyarrow", "modin", "cudf"}
+_LIBRARIES = {"pandas", "geopandas", "polars", "pyarrow", "modin", "cudf"}
 
 # A class with one of the first and one of the second is lazy. Reading its columns computes
 # nothing; its repr and its length may.
@@ -100,13 +110,12 @@ def _of_library(frame: Any, name: str) -> str:
 
 def _frame(frame: Any, title: str, names: Sequence[object] | None = None) -> Table:
     native = frame.to_native()
-    dtypes = native.dtypes if hasattr(native, "dtypes") else native.schema.types
+    dtypes = list(native.dtypes if hasattr(native, "dtypes") else native.schema.types)
     # pandas names the axis of the columns where their labels come from the data: in a pivot table.
     axis = getattr(getattr(native, "columns", None), "names", ())
     of = ", ".join(label(name) for name in axis if name is not None)
-    return _table(
-        frame, title, list(zip(names or frame.columns, dtypes, strict=True)), labels_of=of
-    )
+    columns = list(zip(names or frame.columns, dtypes, strict=True))
+    return _table(frame, title, columns, labels_of=of)
 
 
 def _column(series: Any, name: str) -> Table:
@@ -133,11 +142,11 @@ def _table(
     notes: tuple[str, ...] = ()
     if names and len(index) and (named or type(index).__name__ != "RangeIndex"):
         heading = f"index: {named}, " if named else "index: "
-        notes = (f"{heading}from {cell(index[0])} to {cell(index[-1])}",)
+        notes = (f"{heading}from {cell(index[0])} to {cell(index[-1])}{_frequency(index)}",)
 
     def take(positions: Sequence[int], width: int) -> Rows:
         at = list(positions)
-        labels = at if index is None else index[at].tolist()
+        labels = at if index is None else labels_at(index, at)
         part = data if single else data[:, :width]
         try:
             part = part[at]
@@ -145,7 +154,36 @@ def _table(
             return Rows(labels, [[column[i] for i in at] for column in _columns(part)])
         return Rows(labels, [_values(column) for column in _columns(part)])
 
-    return Table(title, len(data), columns, take, named, notes, single, name, labels_of)
+    def column(at: int) -> Any:
+        return data if single else data[:, at]
+
+    dtypes = [dtype for _, dtype in columns]
+    native = data.to_native()
+    facts = [
+        level_counts(index, "index levels"),
+        level_counts(getattr(native, "columns", None), "levels of the columns"),
+        density(native, dtypes),
+    ]
+    return Table(
+        title,
+        len(data),
+        [(name, shown_dtype(dtype)) for name, dtype in columns],
+        take,
+        named,
+        notes,
+        single,
+        name,
+        labels_of,
+        tuple(filter(None, facts)),
+        lambda width: missing_in(map(column, range(width)), dtypes, len(data)),
+        lambda at, quotes: remark_on(column(at).to_native(), dtypes[at], quotes=quotes),
+        alike=len(columns) > MOST_SPARSE and all(map(is_sparse, dtypes)),
+    )
+
+
+def _frequency(index: Any) -> str:
+    frequency = getattr(index, "freqstr", None)
+    return f", frequency {frequency}" if frequency else ""
 
 
 def _columns(data: Any) -> Iterable[Any]:

@@ -23,6 +23,7 @@ from kimi_magic.context.walker import (
 from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import clip, count, cut
 from kimi_magic.core.time_limit import USER_ERRORS, CallTimedOut
+from kimi_magic.secrets.fields import mask_before_cut
 
 __all__ = ["Brief", "Repr", "bounded_repr", "describe_members", "label"]
 
@@ -115,7 +116,9 @@ def _kinds(values: Iterable[object]) -> str:
 
 def label(name: object, limit: int = MAX_KEY) -> str:
     """Write the name of a column, line or key: a text as it is."""
-    return clip(name, limit) if type(name) is str else bounded_repr(name, limit)
+    if type(name) is str:
+        return clip(mask_before_cut(name, limit), limit)
+    return bounded_repr(name, limit)
 
 
 def _members(value: Any) -> Members | None:
@@ -169,10 +172,13 @@ def _quoted(value: Any, room: int) -> str:
     if len(value) <= room:
         return repr(value)
     note = f"… ({len(value):,} long)"
+    if type(value) is str:
+        value = mask_before_cut(value, room)
     return f"{value[: max(room - len(note) - 3, LEAST)]!r}{note}"
 
 
 def _without_address(value: object, room: int) -> str:
     text = str.__str__(repr(value))
     seen = 2 * room + 100
-    return _ADDRESS.sub("", text[:seen]) + text[seen:]
+    text = _ADDRESS.sub("", text[:seen]) + text[seen:]
+    return mask_before_cut(text, room, fields=True)

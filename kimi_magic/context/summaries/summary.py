@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from functools import singledispatch
 from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
 from kimi_magic.chats.context_window import CHARS_PER_TOKEN
 from kimi_magic.context.cell_errors import describe_exception
@@ -22,6 +20,8 @@ from kimi_magic.context.summaries.frames import (
     lazy_heading,
     load_reader,
 )
+from kimi_magic.context.summaries.libraries.registry import describe_known, load_families
+from kimi_magic.context.summaries.own_words import own_words, summarizer
 from kimi_magic.context.summaries.reprs import Repr, describe_members
 from kimi_magic.context.summaries.source_code import describe_code, describe_module
 from kimi_magic.context.summaries.tables import heading, table_summary
@@ -30,14 +30,15 @@ from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.stdout import silenced
 from kimi_magic.core.text import cut
 from kimi_magic.core.time_limit import USER_ERRORS, TimeLimit, call_within
+from kimi_magic.core.unwarned import unwarned
+from kimi_magic.secrets.fields import mask_fields
 
 __all__ = ["summarize", "summarizer", "summary_of"]
 
 SECONDS = 1.5
 SMALL_ARRAY = 10
 SAMPLES = 100
-
-Function = TypeVar("Function", bound=Callable[..., object])
+ROOM_INSIDE = 400  # of a description of which only the first line is shown
 
 
 def summarize(value: object, *, tokens: int = 1500) -> str:
@@ -46,8 +47,8 @@ def summarize(value: object, *, tokens: int = 1500) -> str:
     Parameters
     ----------
     value : object
-        If its class has a method ``_repr_llm_`` that returns a str, that is the text. Functions
-        registered with ``summarizer`` come next.
+        If its class has a method ``__kimi_summary__(tokens)`` that returns a str, that is the
+        text. A method ``_repr_llm_()`` comes next, then functions registered with ``summarizer``.
     tokens : int
         The limit of the text; a token is counted as four characters.
 
@@ -56,10 +57,12 @@ def summarize(value: object, *, tokens: int = 1500) -> str:
     str
         A table as its shape, its columns with figures, its head and some random rows; an array as
         its shape, dtype, range, mean and a corner; a container as its shape and samples; a
-        function or class as its source; an estimator as its parameters; a figure as what is drawn
-        on it; an exception as its traceback; a path as an excerpt of the file; a str unchanged;
-        everything else as its repr. Large data is read in part, lazy data is not computed. Never
-        raises an error of the value's own code, and gives up on code that takes too long.
+        function or class as its source, one of a library as its signature and the beginning of
+        its docstring; a model, chart, graph or database of a known library as an expert would
+        describe it; a figure as what is drawn on it; an exception as its traceback; a path as an
+        excerpt of the file; a str unchanged; everything else as its repr. Large data is
+        read in part, lazy data is not computed. Never raises an error of the value's own code,
+        and gives up on code that takes too long.
     """
     return summary_of(value, tokens=tokens).text
 
@@ -69,7 +72,8 @@ def summary_of(value: object, *, tokens: int = 1500, detail: Detail = ROWS) -> S
     """Describe a value as `summarize` does, in this detail."""
     limit = max(int(tokens), 1) * CHARS_PER_TOKEN
     load_reader()
-    with silenced():
+    load_families(value)
+    with silenced(), unwarned():
         try:
             found: Summary | None = call_within(
                 lambda: _describe(value, limit, detail), TimeLimit(SECONDS)
@@ -83,46 +87,6 @@ def summary_of(value: object, *, tokens: int = 1500, detail: Detail = ROWS) -> S
         return replace(found, text=cut(found.text, limit))
 
 
-def summarizer(kind: type) -> Callable[[Function], Function]:
-    """Register a function that describes the values of a type and of its subclasses.
-
-    Parameters
-    ----------
-    kind : type
-        May be an abstract base class. Of several registered types the most specific wins.
-
-    Returns
-    -------
-    callable
-        The decorator; it returns the function unchanged. The function is called with the value,
-        and with ``tokens=`` if it has a parameter of that name; its text is cut to that. If it
-        fails or returns no str, the value is described as if it were not registered.
-
-    Examples
-    --------
-    >>> @kimi.summarizer(Graph)
-    ... def describe(graph, tokens):
-    ...     return f"{len(graph.nodes)} nodes, among them {graph.nodes[: tokens // 10]}"
-    """
-
-    def register(function: Function) -> Function:
-        takes_tokens = "tokens" in inspect.signature(function).parameters
-
-        def describe(value: object, tokens: int) -> object:
-            return function(value, tokens=tokens) if takes_tokens else function(value)
-
-        _registered.register(kind)(describe)
-        return function
-
-    return register
-
-
-@singledispatch
-def _registered(_value: object, _tokens: int) -> object:
-    """Call the registered function for a value; return None where there is none."""
-    return None
-
-
 def _describe(value: Any, limit: int, detail: Detail) -> Summary | None:
     describers = _DESCRIBERS if detail.values == "rows" else _WITHOUT_VALUES
     for describe in describers:
@@ -130,25 +94,24 @@ def _describe(value: Any, limit: int, detail: Detail) -> Summary | None:
             found = describe(value, limit, detail)
         except USER_ERRORS:
             continue
-        if isinstance(found, Summary):
-            return found
         if issubclass(type(found), str):
-            return Summary(str.__str__(found))
+            found = Summary(str.__str__(found))
+        if isinstance(found, Summary):
+            as_it_is = describe in (_text, _code)
+            return found if as_it_is else replace(found, text=mask_fields(found.text))
     return None
 
 
 def _own_words(value: Any, limit: int, _detail: Detail = ROWS) -> object:
-    # Looked up in the class: a mock or a proxy has an attribute of any name.
-    method: Callable[[Any], object] | None = getattr(type(value), "_repr_llm_", None)
-    text = method(value) if method is not None else None
-    if issubclass(type(text), str):
-        return text
-    # Called directly, singledispatch would ask `value.__class__`, which a proxy computes.
-    return _registered.dispatch(type(value))(value, limit // CHARS_PER_TOKEN)
+    return own_words(value, limit // CHARS_PER_TOKEN)
 
 
 def _text(value: object, _limit: int, _detail: Detail) -> object:
     return value if issubclass(type(value), str) else None
+
+
+def _code(value: object, limit: int, _detail: Detail) -> object:
+    return describe_code(value, limit)
 
 
 def _table(value: object, limit: int, detail: Detail) -> Summary | None:
@@ -156,10 +119,11 @@ def _table(value: object, limit: int, detail: Detail) -> Summary | None:
     return None if table is None else table_summary(table, limit, detail)
 
 
-# The first that returns a text describes the value. Lazy frames come before tables: a table's
-# length would compute them.
+# The first that returns a text describes the value. What is known of a library comes first. Lazy
+# frames come before tables: a table's length would compute them.
 _Describer = Callable[[Any, int, Detail], object]
 _WITHOUT_VALUES: tuple[_Describer, ...] = (
+    describe_known,
     lambda value, _, __: describe_lazy(value),
     _table,
     lambda value, _, detail: describe_array(value, detail.values),
@@ -169,7 +133,7 @@ _DESCRIBERS: tuple[_Describer, ...] = (
     _own_words,
     _text,
     *_WITHOUT_VALUES[:-1],
-    lambda value, limit, _: describe_code(value, limit),
+    _code,
     lambda value, _, __: describe_module(value),
     lambda value, _, __: describe_estimator(value, _brief),
     lambda value, _, __: describe_figure(value),
@@ -189,12 +153,15 @@ def _shown(value: object, limit: int) -> str:
 
 def _brief(value: Any, limit: int) -> str | None:
     """Return what stands for a value inside others; None: its repr."""
-    text: Any = _own_words(value, limit)
-    if issubclass(type(text), str):
-        return str.__str__(text)
-    text = lazy_heading(value)
+    words = own_words(value, max(limit // CHARS_PER_TOKEN, 1))
+    if words is not None:
+        return words
+    text: Any = describe_known(value, max(limit, ROOM_INSIDE), ROWS)
+    text = text.text if isinstance(text, Summary) else text or lazy_heading(value)
     if text is None and (table := as_table(value)) is not None:
         text = heading(table)
-    if text is None and hasattr(type(value), "__dlpack__") and prod(value.shape) > SMALL_ARRAY:
-        text = describe_array(value)
+    if text is None and hasattr(type(value), "__dlpack__"):
+        has_fields = getattr(value.dtype, "names", None) is not None
+        if has_fields or prod(value.shape) > SMALL_ARRAY:
+            text = describe_array(value)
     return f"<{text.splitlines()[0]}>" if text else None

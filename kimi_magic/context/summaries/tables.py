@@ -5,25 +5,23 @@ Of a large table a sample is read, and the figures say so.
 
 from __future__ import annotations
 
-import json
-import math
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date, time, timedelta
-from decimal import Decimal
 from itertools import accumulate
 from typing import Any
 
+from kimi_magic.context.summaries.column_figures import MAX_CELL, cell, figures_of, quoted
 from kimi_magic.context.summaries.detail import ROWS, Detail, Summary
 from kimi_magic.context.summaries.personal import SAMPLE, kind_of
-from kimi_magic.context.summaries.reprs import bounded_repr, label
-from kimi_magic.context.walker import type_name
+from kimi_magic.context.summaries.reprs import label
+from kimi_magic.core.sampling import positions_at_random
 from kimi_magic.core.text import clip, count
 from kimi_magic.core.time_limit import USER_ERRORS
+from kimi_magic.secrets.fields import is_secret_field, names_secret
+from kimi_magic.secrets.patterns import MASKED
 
 __all__ = [
     "Columns",
@@ -32,18 +30,16 @@ __all__ = [
     "cell",
     "describe_table",
     "dtype_name",
+    "has_values_for_labels",
     "heading",
     "table_summary",
 ]
 
-SEED = 0
 SAMPLED_CELLS = 100_000
 LEAST_SAMPLE, LARGEST_SAMPLE = 1000, 20_000
 SHOWN_COLUMNS = 30
 FEWEST = 5  # rows below which figures would be as good as the values
-MAX_CELL = 60
 MAX_DTYPE = 40
-MAX_FIGURES = 200
 NARROW = 800  # characters; below, there is no room for figures
 FEW = 5
 MANY = 60
@@ -54,6 +50,9 @@ INDEX, LABELS = "index", "labels of the columns"
 _ENUM = re.compile(
     r"""\b(enum\d*)\((?:[^()'"]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")*\)""", re.IGNORECASE
 )
+
+# polars' Datetime(time_unit='us', time_zone=None)
+_UNIT = re.compile(r"time_unit='(\w+)'(?:, time_zone=None)?")
 
 Columns = Sequence[tuple[object, object]]  # names and dtypes
 
@@ -83,6 +82,12 @@ class Table:
     single: bool = False  # a column on its own
     name: str = ""  # of a column on its own, which is a value where it is a row of a frame
     labels_of: str = ""  # the name of what the columns' labels are values of, as in a pivot table
+    facts: tuple[str, ...] = ()  # further lines of names, types and counts
+    # Counts what is missing in all rows of the first so many columns; None where that takes long.
+    missing: Callable[[int], Sequence[int | None]] | None = None
+    # Adds to the figures of a column by its number; texts are quoted only with True.
+    remark: Callable[[int, bool], str] | None = None
+    alike: bool = False  # the columns say so little on their own that their names will do
 
 
 def describe_table(table: Table, limit: int) -> str:
@@ -93,17 +98,19 @@ def describe_table(table: Table, limit: int) -> str:
 def table_summary(table: Table, limit: int, detail: Detail = ROWS) -> Summary:
     """Describe a table in this detail, and tell how many rows are shown."""
     values = detail.values == "rows"
-    hides_labels = not values and _has_values_for_labels(table)
+    table = _without_secrets(table)
+    hides_labels = not values and has_values_for_labels(table)
     if not values:
         table = _without_values(table, labels=hides_labels)
     names = [f"index: {table.index}"] if table.index else []
-    lines = [heading(table), *(table.notes if values else names)]
+    lines = [heading(table), *(table.notes if values else names), *table.facts]
     if hides_labels:
         of = f" of {table.labels_of}" if table.labels_of else ""
         lines.append(f"the labels of the columns are values{of} and not shown")
     room = limit - sum(len(line) + 1 for line in lines)
     counts = table.rows > detail.rows if values else detail.values == "figures"
-    personal = _personal(table)
+    personal = () if detail.values == "schema" else _personal(table)
+    counts = counts and not table.alike
     if table.columns and counts and limit >= NARROW and table.rows >= FEWEST:
         hidden = {name for name, _ in personal}
         share = room * 3 // 5 if values else room
@@ -129,7 +136,7 @@ def _personal(table: Table) -> tuple[tuple[str, str], ...]:
         return ()
     found = []
     with suppress(*USER_ERRORS):
-        rows = table.take(_at_random(0, table.rows, SAMPLE), width)
+        rows = table.take(positions_at_random(0, table.rows, SAMPLE), width)
         named = [*_index_levels(table, rows.labels)]
         named += zip([name for name, _ in table.columns], rows.columns, strict=False)
         for name, values in named:
@@ -158,7 +165,7 @@ def _kind_of_labels(table: Table) -> str:
     return kind_of("", labels) if len(labels) >= FEW else ""
 
 
-def _has_values_for_labels(table: Table) -> bool:
+def has_values_for_labels(table: Table) -> bool:
     """Return True where the labels of the columns are data, as far as one can tell."""
     if table.single:
         return False
@@ -169,6 +176,30 @@ def _has_values_for_labels(table: Table) -> bool:
         issubclass(type(part), str | int) or hasattr(type(part), "__index__") for part in parts
     )
     return bool(table.labels_of) or not named or bool(_kind_of_labels(table))
+
+
+def _without_secrets(table: Table) -> Table:
+    """Return the table with what columns hold that are named as secrets are masked."""
+    named = {at for at, (name, _) in enumerate(table.columns[:MANY]) if names_secret(name)}
+    labels = any(map(names_secret, table.index.split(", ")))
+    if not named and not labels:
+        return table
+
+    def take(positions: Sequence[int], width: int) -> Rows:
+        rows = table.take(positions, width)
+        columns = list(rows.columns)
+        for at in named & set(range(len(columns))):
+            name = table.columns[at][0]
+            columns[at] = [
+                MASKED if is_secret_field(name, value) else value for value in columns[at]
+            ]
+        return Rows([MASKED] * len(rows.labels) if labels else rows.labels, columns)
+
+    def remark(at: int, quotes: bool) -> str:  # noqa: FBT001 - as in the table
+        return table.remark(at, quotes and at not in named) if table.remark else ""
+
+    notes = (f"index: {table.index}",) if labels else table.notes
+    return replace(table, take=take, remark=remark, notes=notes)
 
 
 def _without_values(table: Table, *, labels: bool) -> Table:
@@ -190,7 +221,7 @@ def heading(table: Table) -> str:
 
 def dtype_name(dtype: object) -> str:
     """Write a type, without the categories that may stand in it."""
-    return clip(_ENUM.sub(r"\1", str(dtype)), MAX_DTYPE)
+    return clip(_UNIT.sub(r"\1", _ENUM.sub(r"\1", str(dtype))), MAX_DTYPE)
 
 
 def _column_names(table: Table, start: int, room: int) -> str:
@@ -221,16 +252,20 @@ def _columns_with_figures(table: Table, room: int, hidden: Container[str] | None
     width = min(len(table.columns), max(room // 40, 1))
     wanted = min(max(SAMPLED_CELLS // width, LEAST_SAMPLE), LARGEST_SAMPLE)
     sampled = wanted < table.rows
-    rows = table.take(_at_random(0, table.rows, wanted), width)
+    rows = table.take(positions_at_random(0, table.rows, wanted), width)
     title = "figures" if table.single else "columns, with figures"
     if sampled:
         title += f" from {wanted:,} of {table.rows:,} rows, taken at random"
     lines = [f"{title}:"]
     room -= len(lines[0])
-    for (name, dtype), values in zip(table.columns, rows.columns, strict=False):
-        quotes = hidden is None
+    missing = table.missing(width) if sampled and table.missing else ()
+    quotes = hidden is None
+    for at, ((name, dtype), values) in enumerate(zip(table.columns, rows.columns, strict=False)):
         counts = hidden is not None and clip(label(name), MAX_CELL) in hidden
-        figures = _figures(values, sampled=sampled, quotes=quotes, counts=counts)
+        lost = missing[at] if at < len(missing) else None
+        figures = figures_of(values, sampled=sampled, missing=lost, quotes=quotes, counts=counts)
+        if table.remark and (more := table.remark(at, quotes)):
+            figures = ", ".join(filter(None, [figures, more]))
         lines.append(
             figures if table.single else f"- {label(name)} ({dtype_name(dtype)}): {figures}"
         )
@@ -244,103 +279,11 @@ def _columns_with_figures(table: Table, room: int, hidden: Container[str] | None
     return "\n".join(lines)
 
 
-def _at_random(start: int, end: int, wanted: int) -> list[int]:
-    """Sample positions in ascending order, the same in each run."""
-    everything = range(start, end)
-    if len(everything) <= wanted:
-        return list(everything)
-    return sorted(random.Random(SEED).sample(everything, wanted))  # noqa: S311 - no secret
-
-
-def _figures(
-    values: Sequence[Any], *, sampled: bool, quotes: bool = True, counts: bool = False
-) -> str:
-    """Describe values by their figures; texts are quoted among them with ``quotes``.
-
-    With ``counts`` the figures are counts alone.
-    """
-    known = [value for value in values if not _is_missing(value)]
-    figures = []
-    if missing := len(values) - len(known):
-        part = f"{100 * missing / len(values):.1f} %" if sampled else f"{missing:,}"
-        figures.append(f"{part} missing")
-    with suppress(*USER_ERRORS):  # a value's own hash may fail, and a number may be too large
-        if known and counts:
-            figures += [_distinct(known)]
-        else:
-            figures += _figures_of_kind(known, quotes=quotes) if known else []
-    return clip(", ".join(figures), MAX_FIGURES)
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _distinct(known: list[Any]) -> str:
-    distinct = len(set(known))
-    return "all distinct" if distinct == len(known) else f"{distinct:,} distinct"
-
-
-def _figures_of_kind(known: list[Any], *, quotes: bool) -> list[str]:
-    kinds = set(map(type, known))
-    if kinds == {bool}:
-        return [f"{100 * sum(known) / len(known):.3g} % true"]
-    if all(issubclass(kind, int | float | Decimal) for kind in kinds) and bool not in kinds:
-        few = quotes and kinds == {int} and len(set(known)) <= FEW
-        return _shares(known) if few else _quantities(known)
-    if all(issubclass(kind, date | time | timedelta) for kind in kinds):
-        return [f"{cell(min(known))} to {cell(max(known))}"]
-    try:
-        return _shares(known) if quotes else [_distinct(known)]
-    except TypeError:  # values without a hash, such as lists
-        return [f"of {' | '.join(sorted({type_name(value) for value in known}))}"]
-
-
-def _quantities(known: Sequence[Any]) -> list[str]:
-    numbers = sorted(float(number) for number in known)
-    finite = [number for number in numbers if math.isfinite(number)]
-    parts = [f"{len(numbers) - len(finite):,} infinite"] if len(finite) < len(numbers) else []
-    if not finite:
-        return parts
-    if finite[0] == finite[-1]:
-        return [*parts, f"always {_number(finite[0])}"]
-    last = len(finite) - 1
-    quartiles = " / ".join(_number(finite[last * quarter // 4]) for quarter in (1, 2, 3))
-    parts += [f"{_number(finite[0])} to {_number(finite[-1])}", f"quartiles {quartiles}"]
-    with suppress(OverflowError):
-        mean = math.fsum(finite) / len(finite)
-        squares = math.fsum((number - mean) * (number - mean) for number in finite)
-        parts += [f"mean {mean:.4g}", f"std {math.sqrt(squares / last):.4g}"]
-    return parts
-
-
-def _number(number: float) -> str:
-    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:.5g}"
-
-
-def _shares(known: list[Any]) -> list[str]:
-    """List the most frequent values with their shares."""
-    counted = Counter(known)
-    if len(counted) == 1:
-        return [f"always {cell(known[0])}"]
-    parts = ["all distinct"]
-    if len(counted) < len(known):
-        shares = (
-            f"{cell(value)} {100 * times / len(known):.3g} %"
-            for value, times in counted.most_common(FEW if len(counted) <= FEW else 3)
-        )
-        parts = [f"{len(counted):,} distinct: {', '.join(shares)}"]
-    if all(type(value) is str for value in known):
-        length = sum(map(len, known)) / len(known)
-        parts += [f"{length:.0f} characters on average"] if length > MAX_CELL / 2 else []
-    return parts
-
-
 def _some_rows(table: Table, room: int, most: int) -> tuple[list[str], int]:
     """Write the first rows, and a sample of the others; return how many there are as well."""
     head = table.rows if table.rows <= most else (most + 1) // 2
     first = list(range(head))
-    others = _at_random(head, table.rows, most - head) if head < table.rows else []
+    others = positions_at_random(head, table.rows, most - head) if head < table.rows else []
     rows = table.take(first + others, min(len(table.columns), SHOWN_COLUMNS))
     width = len(rows.columns)
     while width > 1 and sum(map(len, list(_lines(table, rows, width))[:3])) > room - 30:
@@ -366,30 +309,10 @@ def _lines(table: Table, rows: Rows, width: int) -> Iterator[str]:
     """Write rows as comma-separated values, after a line with the names."""
     more = ["…"] if width < len(table.columns) else []
     if not table.single or table.index:
-        names = [_quoted(label(name)) for name, _ in table.columns[:width]]
-        yield ",".join([_quoted(table.index), *names, *more])
+        names = [quoted(label(name)) for name, _ in table.columns[:width]]
+        yield ",".join([quoted(table.index), *names, *more])
     else:
         yield ""
     for number, name in enumerate(rows.labels):
         cells = [cell(column[number]) for column in rows.columns[:width]]
         yield ",".join([cell(name), *cells, *more])
-
-
-def cell(value: object) -> str:
-    """Write a value of a row; a missing one is empty."""
-    if _is_missing(value):
-        return ""
-    if type(value) is str:
-        return _quoted(clip(value, MAX_CELL)) or '""'
-    if type(value) is float:
-        return f"{value:.6g}"
-    if isinstance(value, date | time | timedelta | Decimal):
-        return str(value).removesuffix(" 00:00:00")
-    return _quoted(bounded_repr(value, MAX_CELL))
-
-
-def _quoted(text: str) -> str:
-    """Quote a text that would break the line or count as several cells."""
-    if any(character in text for character in ',"\n\r'):
-        return json.dumps(text, ensure_ascii=False)
-    return text

@@ -14,27 +14,38 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Clicks"]
+__all__ = ["READY_WITHIN", "Clicks"]
+
+READY_WITHIN = 2.0
+"""Seconds until a page is heard, if it is heard at all: ipykernel 6 takes no messages in a cell."""
 
 
 class Clicks:
     """Receives the messages of the pages that show a turn.
 
     ``on_ready`` is called when a page has come, ``on_open`` with the index of a segment that the
-    reader unfolds or folds, the state, and the lane.
+    reader unfolds or folds, the state, and the lane. ``awaits_late`` is True if a page waits for
+    the turn that was loaded after the cell began.
     """
 
     def __init__(
-        self, *, on_ready: Callable[[], None], on_open: Callable[[int, bool, int], None]
+        self,
+        *,
+        on_ready: Callable[[], None],
+        on_open: Callable[[int, bool, int], None],
+        awaits_late: bool = False,
     ) -> None:
         # Set when a page was heard while the cell ran: its clicks reach the turn.
         self.ready = threading.Event()
         self.here = threading.Event()  # a page has come, or has answered that it is still there
         self.resync = False  # a page has missed something
+        self.late = False  # a page has come that was loaded after the cell began
         self._on_ready = on_ready
         self._on_open = on_open
         self._pages: set[str] = set()
         self._left_at: float | None = None
+        self._opened = time.monotonic()
+        self._awaited_since = self._opened if awaits_late else None
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._over = False
@@ -44,13 +55,17 @@ class Clicks:
         match content:
             case {"ready": str(page)}:
                 self._pages.add(page)
+                if content.get("late"):
+                    self.late = True
+                    self._awaited_since = None
                 self._left_at = None
                 self.ready.set()
                 self.here.set()
                 self._on_ready()
             case {"leaving": str(page)}:
                 self._pages.discard(page)
-                self._left_at = None if self._pages else time.monotonic()
+                self._awaited_since = time.monotonic()
+                self._left_at = None if self._pages else self._awaited_since
             case {"here": _}:
                 self.here.set()
             case {"resync": _}:
@@ -75,6 +90,16 @@ class Clicks:
         """Return True if the last page was closed that long ago."""
         left_at = self._left_at
         return left_at is not None and time.monotonic() - left_at > seconds
+
+    def awaited_for(self) -> float | None:
+        """Return since when a page may be waiting for the turn, in seconds; None if none is.
+
+        One that has left may have been reloaded. Where none is heard, nobody says that it leaves.
+        """
+        since = self._awaited_since
+        if since is None and not self.ready.is_set():
+            since = self._opened + READY_WITHIN
+        return None if since is None or since > (now := time.monotonic()) else now - since
 
     def end(self) -> None:
         """Ignore Stop from now on: the turn is over."""

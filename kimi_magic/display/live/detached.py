@@ -1,8 +1,8 @@
 """Widgets whose record no page has taken.
 
-A page that is reloaded while the kernel works hears nothing until the kernel is idle, and forgets
-which outputs it had. Then it asks for the widgets that are still open, and ours gives it the
-record, to be put into the cell that ran.
+A page that is reloaded while the kernel works forgets which outputs it had. If the turn ends before
+the page is back, the widget stays open: the page asks for those when the kernel is idle, and ours
+gives it the record, to be put into the cell that ran.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-__all__ = ["forget", "forget_all", "keep", "note_heard", "was_heard"]
+__all__ = ["forget", "forget_all", "has_late", "keep", "note_heard", "note_late", "was_heard"]
 
 MAX_WIDGETS = 20
 
 _widgets: deque[Any] = deque()
 _heard: set[str] = set()
+_late: deque[str] = deque(maxlen=MAX_WIDGETS)  # the runs of cells that a page has come late to
 
 
 def note_heard(request: dict[str, Any]) -> None:
@@ -25,6 +26,15 @@ def note_heard(request: dict[str, Any]) -> None:
 
 def was_heard(request: dict[str, Any]) -> bool:
     return _client(request) in _heard
+
+
+def note_late(request: dict[str, Any]) -> None:
+    """Note that a page was loaded while the cell runs: it misses what the cell shows later."""
+    _late.append(_run(request))
+
+
+def has_late(request: dict[str, Any]) -> bool:
+    return _run(request) in _late
 
 
 def keep(widget: Any) -> None:
@@ -45,11 +55,16 @@ def forget_all() -> None:
     while _widgets:
         _close(_widgets.popleft())
     _heard.clear()
+    _late.clear()
 
 
 def _client(request: dict[str, Any]) -> str:
     # Another one after a page was reloaded.
     return str((request.get("header") or {}).get("session", ""))
+
+
+def _run(request: dict[str, Any]) -> str:
+    return str((request.get("header") or {}).get("msg_id", ""))
 
 
 def _close(widget: Any) -> None:

@@ -197,11 +197,11 @@ class Turn {
   segment(op, text = "") {
     const { age = 0, to = 0, blocks = "", tokens = 0, state = "", seconds = null } = op;
     const { run = null, result = null, form = null, open = null, cut = "", printed = null } = op;
-    const { thought = "" } = op;
+    const { thought = "", drawn = null } = op;
     return {
       ...{ kind: op.kind, title: op.title, plain: op.plain, keep: op.keep, done: !!op.done },
       ...{ tokens, state, seconds, run, result, form, open, blocks, to, cut, printed, thought },
-      drawn: null,
+      drawn,
       began: this.now() - age,
       ...{ text: [text], length: codePoints(text), tail: skip(text, to) },
     };
@@ -1271,7 +1271,8 @@ const known = (globalThis[Symbol.for("kimi_magic")] ??= new WeakMap());
 /** Put the record of a turn that ended while no page listened into its cell; false if none. */
 const place = (model, { cell, mount, age, data, metadata }) => {
   const notebook = model.widget_manager?.context;
-  if (now() - known.get(notebook) > age) return true; // it was open then, and got the record
+  const late = model.get("late"); // late_page.js has put the widget into the cell
+  if (!late && now() - known.get(notebook) > age) return true; // it was open, and got the record
   const cells = notebook?.model?.cells;
   const output = { output_type: "display_data", data, metadata };
   for (let i = 0; cell && i < (cells?.length ?? 0); i++) {
@@ -1282,7 +1283,7 @@ const place = (model, { cell, mount, age, data, metadata }) => {
       const saved = outputs.get(j);
       if (saved.data?.["text/html"] === data["text/html"]) return true;
       // The widget as it was saved in mid-stream, or the record of an earlier run.
-      if (saved.data?.[MOUNT]?.model_id === mount || saved.metadata?.kimi_magic) at = j;
+      if (saved.data?.[MOUNT]?.model_id === mount || (!late && saved.metadata?.kimi_magic)) at = j;
     }
     if (at < 0) outputs.add(output);
     else outputs.set(at, output);
@@ -1324,11 +1325,13 @@ export default () => {
   const turn = new Turn();
   const page = Math.random().toString(36).slice(2);
   const over = new AbortController();
+  let begun = true;
   /** @type {Set<Drawing>} */ const drawings = new Set();
 
   const hear = (model, message) => {
     const following = [...drawings].filter((drawing) => drawing.endInSight);
-    if (message.record && place(model, message.record)) model.send({ placed: true });
+    const isFor = message.record && (!message.late || model.get("late"));
+    if (isFor && place(model, message.record)) model.send({ placed: true });
     if (message.replay && !turn.replay) {
       turn.replay = new Replay(turn, message.replay, drawings);
       turn.mount = message.mount;
@@ -1348,6 +1351,8 @@ export default () => {
     if (message.number !== undefined) turn.next = message.number + 1;
     for (const op of message.ops ?? []) {
       if (op.op === "reset" && !turn.lost && turn.segments.length) continue; // nothing was missed
+      if (op.op === "reset") begun = true;
+      if (!begun && op.op !== "clicks") continue; // the whole is on its way
       const known = turn.apply(op);
       if (known) for (const drawing of drawings) drawing.draw(known);
     }
@@ -1361,6 +1366,8 @@ export default () => {
   return {
     // render() is too late for a listener: messages that come before it are lost.
     initialize({ model, early }) {
+      begun = !model.get("late"); // or the page was loaded after the turn had begun
+      turn.lost = !begun;
       model.on("msg:custom", (message) => hear(model, message));
       for (const message of early) hear(model, message);
       const notebook = model.widget_manager?.context;
@@ -1368,10 +1375,11 @@ export default () => {
       // The channel may not be open yet, and a message into it is lost: repeat until the answer.
       const ready = (pause) => {
         if (turn.clicks || pause > 8000 || over.signal.aborted) return;
-        model.send({ ready: page });
+        model.send({ ready: page, late: !!model.get("late") });
         setTimeout(ready, pause, 2 * pause);
       };
       ready(250);
+      model.on("change:late", () => ready(250)); // now there is a way
       const leave = () => model.send({ leaving: page });
       addEventListener("pagehide", leave, { signal: over.signal });
     },

@@ -20,20 +20,19 @@ from kimi_magic.core.interrupts import waiting
 from kimi_magic.core.text import reveal
 from kimi_magic.display.live import detached
 from kimi_magic.display.live.approval_form import ALWAYS, Problem, as_fields, read_answer
-from kimi_magic.display.live.clicks import Clicks
+from kimi_magic.display.live.clicks import READY_WITHIN, Clicks
+from kimi_magic.display.live.late_pages import LatePages
 from kimi_magic.display.live.page import Page
 from kimi_magic.display.live.widget import SCRIPT, TurnWidget, listen_at_once, mount
 from kimi_magic.display.record import make_record, publish
 from kimi_magic.display.timeline import Op
 from kimi_magic.display.view import Answer, Throttle, ViewOptions
 
-__all__ = ["LiveView", "Outbox"]
+__all__ = ["READY_WITHIN", "LiveView", "Outbox"]
 
 TICK = 0.05
-READY_WITHIN = 2.0
-"""Seconds until a page is heard, if it is heard at all: ipykernel 6 takes no messages in a cell."""
 HERE_WITHIN = 0.5
-GONE_AFTER = 3.0
+GONE_AFTER = 30.0  # a page that is reloaded comes back
 # Ages of the view at which a page that is not heard gets the whole: it may have come late.
 RESEND_AT = (0.5, 2.0, 8.0)
 # No tick comes before the tool has ended, or the person has answered.
@@ -119,13 +118,23 @@ class LiveView:
         self._stoppable = threading.current_thread() is threading.main_thread()
         self._request = request()
         self._display_id = uuid4().hex
-        self._clicks = Clicks(on_ready=self._greet, on_open=self._fold)
+        self._clicks = Clicks(
+            on_ready=self._greet,
+            on_open=self._fold,
+            awaits_late=detached.has_late(self._request),
+        )
         self._widget = TurnWidget(script=b"" if detached.was_heard(self._request) else SCRIPT)
         self._widget.on_msg(self._receive)
         listen_at_once(self._widget.comm)
         publish(mount(self._widget), self._display_id)
+        self._lock = threading.RLock()  # the whole is sent by another thread while a call computes
+        self._late_pages = LatePages(self._widget, self._request, self._clicks, self._resend)
 
     def handle(self, envelope: Envelope) -> None:
+        with self._lock:
+            self._handle(envelope)
+
+    def _handle(self, envelope: Envelope) -> None:
         event = envelope.event
         if isinstance(event, TurnFinished) and not envelope.lane:
             self._clicks.end()
@@ -138,9 +147,13 @@ class LiveView:
             self._asking = self._page.lanes[envelope.lane] if envelope.lane else self._page
         if isinstance(event, _URGENT):
             self._send()
-        self.tick()
+        self._tick()
 
     def tick(self) -> None:
+        with self._lock:
+            self._tick()
+
+    def _tick(self) -> None:
         if not self._throttle.ready:
             return
         if self._resend_at and self._age > self._resend_at[0] and not self._is_heard:
@@ -170,8 +183,8 @@ class LiveView:
         form = {"op": "form", "segment": self._asking.timeline.running, "number": self._questions}
         form |= {"lane": self._asking_lane} if self._asking_lane else {}
         asked = {"name": self._asked_for, "fields": as_fields(arguments, defaults)}
-        self._form = form | asked | {"lasting": lasting} | dict(about or {})
-        self._outbox.add(self._form)
+        form |= asked | {"lasting": lasting} | dict(about or {})
+        self._show(form)
         try:
             while True:
                 self.tick()
@@ -180,13 +193,17 @@ class LiveView:
                     answer, wrong = read_answer(given, arguments, problem)
                     if not wrong:
                         return answer
-                    self._form = self._form | {"wrong": wrong}
-                    self._outbox.add(self._form)
+                    self._show(form | {"wrong": wrong})
                 elif self._clicks.nobody_for(GONE_AFTER):
                     self.handle(Envelope(self._page.elapsed, Notice(NOBODY)))
                     return "no"
         finally:
             self._form = None
+
+    def _show(self, form: Op) -> None:
+        with self._lock:
+            self._form = form
+            self._outbox.add(form)
 
     def _wait_for_answer(self) -> dict[str, Any] | None:
         """Wait a tick: the one place in a view where an interrupt may land."""
@@ -195,10 +212,11 @@ class LiveView:
 
     def close(self) -> None:
         self._clicks.end()
-        for op in self._page.end():
-            self._outbox.add(op)
         taken = True
         try:
+            self._late_pages.end()
+            for op in self._page.end():
+                self._outbox.add(op)
             self._clicks.here.clear()
             # Although the record follows: what reads operations alone needs the last words.
             self._send(here=True)
@@ -227,6 +245,12 @@ class LiveView:
         """A page listens, or there is a kernel that will not tell."""
         return self._is_heard or self._age > READY_WITHIN
 
+    def _resend(self) -> None:
+        """Send the whole to a page that has asked for it, in another thread than the turn's."""
+        with self._lock:
+            if self._clicks.resync:
+                self._send()
+
     def _send(self, **more: Any) -> None:
         drawn = self._page.draw() if self._draws else ()
         ops = self._outbox.take(drawn, draws=self._is_heard)
@@ -248,18 +272,25 @@ class LiveView:
         bundle = make_record(self._page.timeline, self._options)
         self._record = {"data": bundle.data, "metadata": bundle.metadata}
         publish(bundle, self._display_id, update=True)
+        if self._clicks.late:  # a page that came late has no output to update
+            self._widget.send({"record": self._record | self._place, "late": True})
 
     def _is_taken(self) -> bool:
         """Return True if a page is there to take the record, as far as that can be known."""
         if self._is_heard:
             detached.note_heard(self._request)
-        return not detached.was_heard(self._request) or self._clicks.here.wait(HERE_WITHIN)
+        if self._clicks.late:
+            detached.note_late(self._request)
+        if not detached.was_heard(self._request):
+            return True
+        return self._clicks.here.wait(HERE_WITHIN) and self._clicks.awaited_for() is None
 
     def _receive(self, _widget: TurnWidget, content: object, _buffers: object) -> None:
         if isinstance(content, dict):
             self._clicks.hear(content)
             if "script" in content:
                 self._widget.script = SCRIPT
+                self._widget.send_state("script")  # a trait that has its value already is not sent
             if "copy" in content:
                 self._widget.send({"copied": self._page.timeline.answer()})
             if self._orphaned and ("placed" in content or "here" in content):
@@ -267,13 +298,17 @@ class LiveView:
 
     def _greet(self) -> None:
         """Answer a page that has come: it may show its buttons, or take the record."""
-        cell = (self._request.get("metadata") or {}).get("cellId")
         if self._record is not None:
             self._page.draw()  # nothing else draws any more
-            where = {"cell": cell, "mount": self._widget.model_id, "age": self._age}
-            self._widget.send({"ops": [self._snapshot()], "record": self._record | where})
+            self._widget.send({"ops": [self._snapshot()], "record": self._record | self._place})
         elif self._stoppable:
-            self._widget.send({"ops": [{"op": "clicks", "cell": cell}]})
+            self._widget.send({"ops": [{"op": "clicks", "cell": self._place["cell"]}]})
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        """The place of the record in a notebook, and the age of those that were open before."""
+        cell = (self._request.get("metadata") or {}).get("cellId")
+        return {"cell": cell, "mount": self._widget.model_id, "age": self._age}
 
     def _fold(self, index: int, is_open: bool, lane: int) -> None:  # noqa: FBT001 - the reader's
         whole = self._page.timeline

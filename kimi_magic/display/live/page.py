@@ -50,6 +50,7 @@ class _Answer:
     html: list[str] = field(default_factory=list)
     to: int = 0  # end of the text in html
     open_to: int = 0  # end of the text that the open block was drawn with
+    open_html: str = ""
 
     def split(self) -> list[str]:
         """Split the text so far, and return the finished blocks that were not drawn."""
@@ -91,8 +92,6 @@ class Page:
         self._thoughts: dict[int, str] = {}  # finished reasoning as HTML
         self._undrawn_thoughts: list[int] = []
         self._called: set[int] = set()
-        self._began: dict[int, float] = {}
-        self._durations: dict[int, float] = {}
         self._state_began = 0.0
         self._seconds = 0.0
         self._received_at = clock()
@@ -108,7 +107,7 @@ class Page:
             return _in_lane(envelope.lane, ops)
         self._seconds = envelope.seconds
         self._received_at = self._clock()
-        ops = [self._complete(op) for op in self.timeline.apply(envelope.event)]
+        ops = [self._complete(op) for op in self.timeline.apply(envelope.event, envelope.seconds)]
         for number, timeline in self.timeline.lanes.items():
             if number not in self.lanes:
                 self.lanes[number] = Page(self._options, self._clock, timeline)
@@ -144,7 +143,7 @@ class Page:
             self._redraw.due()
             answer, length = self._answers[opened], self.timeline.segments[opened].length
             answer.open_to = length
-            html = to_html(answer.blocks.tail)
+            html = answer.open_html = to_html(answer.blocks.tail)
             ops.append({"op": "open", "segment": opened, "to": length, "html": html})
         for number, page in self.lanes.items():
             ops += _in_lane(number, page.draw())
@@ -180,12 +179,14 @@ class Page:
 
     def _snapshot_of(self, index: int, segment: Segment, elapsed: float) -> Op:
         drawn: Op = {"open": segment.open, **self._traits(segment.kind)}
-        if (seconds := self._durations.get(index)) is not None:
-            drawn["seconds"] = seconds
-        elif (began := self._began.get(index)) is not None:
-            drawn["age"] = elapsed - began
+        if segment.seconds is not None:
+            drawn["seconds"] = segment.seconds
+        else:
+            drawn["age"] = elapsed - segment.began
         if (answer := self._answers.get(index)) is not None:
             drawn |= {"blocks": "".join(answer.html), "to": answer.to}
+            if answer.open_to > answer.to:
+                drawn["drawn"] = {"html": answer.open_html, "to": answer.open_to}
         if index in self._thoughts:
             drawn["thought"] = self._thoughts[index]
         if index in self._called:
@@ -205,7 +206,6 @@ class Page:
         return op
 
     def _begin(self, _op: Op, index: int) -> Op:
-        self._began[index] = self._seconds
         traits = self._traits(self.timeline.segments[index].kind)
         if self.timeline.segments[index].kind == "answer" and not traits["plain"]:
             self._answers[index] = _Answer()
@@ -218,14 +218,12 @@ class Page:
         return {}
 
     def _run(self, _op: Op, index: int) -> Op:
-        self._began[index] = self._seconds
         self._called.add(index)
         return _call(self.timeline.segments[index])
 
     def _finish_call(self, _op: Op, index: int) -> Op:
         segment = self.timeline.segments[index]
         drawn = _result(segment)
-        self._durations[index] = drawn["seconds"]
         if index not in self._called:  # given up before it ran
             self._called.add(index)
             drawn["given"] = _call(segment)
@@ -238,7 +236,7 @@ class Page:
         is_reasoning = self.timeline.segments[index].kind == "reasoning"
         if is_reasoning and self._options.format not in ("text", "json"):
             self._undrawn_thoughts.append(index)
-        return {"seconds": self._durations.setdefault(index, self._seconds - self._began[index])}
+        return {"seconds": self.timeline.segments[index].seconds}
 
     def _traits(self, kind: str) -> dict[str, bool]:
         return {

@@ -18,7 +18,7 @@ import traitlets
 
 from kimi_magic.display.record import Bundle
 
-__all__ = ["SCRIPT", "TurnWidget", "listen_at_once", "mount"]
+__all__ = ["SCRIPT", "TurnWidget", "listen_at_once", "mount", "read"]
 
 _HERE = Path(__file__).parent
 WITHOUT_WIDGETS = (
@@ -34,16 +34,16 @@ _COMMENTS = re.compile(
 )
 
 
-def _read(name: str) -> str:
+def read(name: str) -> str:
     """Return a file without its comments and its indentation."""
     return _COMMENTS.sub("", (_HERE / name).read_text("utf-8"))
 
 
 SCRIPT = zlib.compress(
-    json.dumps({"script": _read("live.js"), "style": _read("live.css")}).encode(), level=9
+    json.dumps({"script": read("live.js"), "style": read("live.css")}).encode(), level=9
 )
 """``live.js`` and ``live.css``; browsers inflate this with ``DecompressionStream``."""
-_LOADER = _read("loader.js")
+_LOADER = read("loader.js")
 
 
 class TurnWidget(anywidget.AnyWidget):

@@ -37,7 +37,11 @@
       scope = shareScope;
     },
     async get() {
-      const modules = [import("./highlighting.js"), import("./commands.js")];
+      const modules = [
+        import("./highlighting.js"),
+        import("./commands.js"),
+        import("./records.js"),
+      ];
       const plugins = (await Promise.all(modules.map(make))).flat();
       return () => ({ __esModule: true, default: plugins });
     },
