@@ -32,9 +32,6 @@ class Bar:
         self._bar.set_postfix_str(", ".join(said), refresh=False)
         self._bar.update(1)
 
-    def tick(self) -> None:
-        """Draw the time that passes."""
-
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()

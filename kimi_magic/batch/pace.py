@@ -27,7 +27,8 @@ class Pace(Lanes):
     per_minute : int, optional
         Requests that may begin within a minute.
     tokens_per_minute : int, optional
-        Tokens that may be used within a minute: those that answers counted.
+        Tokens that may be used within a minute. A request that is under way counts with the mean
+        of those that were answered.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Pace(Lanes):
         super().__init__(most_bytes, most_requests)
         self._clock = clock
         self._window = float(most_requests)  # requests at once
-        self._halved_at = -MINUTE
+        self._refused_together = 0  # requests that were sent before the latest halving
         self._per_minute = per_minute
         self._tokens_per_minute = tokens_per_minute
         self._begun: deque[float] = deque()
         self._used: deque[tuple[float, int]] = deque()
-        self._tokens = 0
+        self._tokens = 0  # of the latest minute
+        self._expected = 0.0
+        self._answered = 0
 
     @property
     def at_once(self) -> int:
@@ -70,26 +73,37 @@ class Pace(Lanes):
             self._tokens -= self._used.popleft()[1]
         if self._per_minute and len(self._begun) >= self._per_minute:
             return True
-        return bool(self._tokens_per_minute) and self._tokens >= (self._tokens_per_minute or 0)
+        if not self._tokens_per_minute or not (self._under_way or self._used):
+            return False  # one that is larger than the limit goes out alone
+        expected = self._tokens + (self._under_way + 1) * self._expected
+        return expected > self._tokens_per_minute
 
     def sent(self) -> None:
         super().sent()
-        if self._clock() >= self._not_before:
+        if self._refused_together:
+            self._refused_together -= 1
+        elif self._clock() >= self._not_before:
             self._window = min(self._window + 1 / self._window, float(self._most_requests))
+
+    def expect(self, tokens: int) -> None:
+        """Take the prompt of a request for all of it, until the first has been answered."""
+        if not self._answered:
+            self._expected = max(self._expected, float(tokens))
 
     def used(self, tokens: int) -> None:
         """Count the tokens of an answer."""
         if self._tokens_per_minute:
             self._used.append((self._clock(), tokens))
             self._tokens += tokens
+            self._answered += 1
+            self._expected += (tokens - self._expected) / self._answered
 
     def slow_down(self, until: float) -> None:
         """Send nothing before a moment, and half as many at once after it.
 
         Those that were sent together are refused together: they count once.
         """
-        now = self._clock()
-        if now >= self._not_before and now > self._halved_at:
-            self._window = max(min(self._window, self._under_way) / 2, LEAST)
-            self._halved_at = now
+        if not self._refused_together:
+            self._window = max(min(self._window, self._under_way + 1) / 2, LEAST)
+            self._refused_together = self._under_way + 1
         self._not_before = max(self._not_before, until)

@@ -25,7 +25,8 @@ def row_prompt(prompt: Any, *, tokens: int) -> RowPrompt:
         It is no text and no function, or a template in which nothing is to be filled in.
     """
     if callable(prompt):
-        return lambda row: prompt(row)
+        function: RowPrompt = prompt
+        return function
     if not isinstance(prompt, str):
         kind = type(prompt).__name__
         raise KimiError(
@@ -43,7 +44,7 @@ def _evaluate(row: Mapping[str, Any]) -> Evaluate:
     def evaluate(source: str) -> object:
         if source in row:  # a name alone is by far the most frequent
             return row[source]
-        names = {name: value for name, value in row.items() if isinstance(name, str)}
+        names = {str(name): value for name, value in row.items()}
         return in_namespace({**user_namespace(), ROW: row, **names})(source)
 
     return evaluate

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
+from types import CodeType
 from typing import Any
 
 from kimi_magic.batch.prompts import RowPrompt
@@ -18,7 +19,10 @@ from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.prompt import compose
 from kimi_magic.turn.runner import PreparedTurn
 
-__all__ = ["Questions", "row_key"]
+__all__ = ["WHOLE", "Questions", "row_key"]
+
+WHOLE = "data"
+"""The column of answers that are no objects."""
 
 RowKey = Callable[[Mapping[str, Any]], Any]
 # What a request names, else a setting: an answer holds for the same of each.
@@ -35,12 +39,18 @@ def row_key(key: Any) -> RowKey | None:
     KimiError
         It is no function, no name and no list of names.
     """
-    if key is None or callable(key):
-        return key
+    if key is None:
+        return None
+    if callable(key):
+        return partial(_called, key)
     names = [key] if isinstance(key, str) else key
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
         raise KimiError(f"key= takes a column, several, or a function of a row; got {key!r:.60}.")
     return partial(_columns, list(names))
+
+
+def _called(function: RowKey, row: Mapping[str, Any]) -> Any:
+    return function(row)
 
 
 def _columns(names: list[str], row: Mapping[str, Any]) -> list[Any]:
@@ -65,8 +75,7 @@ class Questions:
         self._fill = fill
         self._key = key
         self._common = json.dumps(_facts(turn), sort_keys=True, default=repr)
-        named = prompt if isinstance(prompt, str) else getattr(prompt, "__qualname__", "")
-        self.mark = _hash(self._common, named)
+        self.mark = _hash(self._common, prompt if isinstance(prompt, str) else _source(prompt))
 
     @property
     def one(self) -> PreparedTurn:
@@ -75,12 +84,12 @@ class Questions:
 
     @property
     def fields(self) -> list[str]:
-        """The columns of the schema; ``data`` where it is no object, none where there is none."""
+        """The fields of the schema; ``data`` where it is no object, none where there is none."""
         schema = self.one.schema
         if schema is None:
             return []
         names = list(schema.json_schema.get("properties", ()))
-        return ["data"] if schema.wraps or not names else names
+        return [WHOLE] if schema.wraps or not names else names
 
     def prompt(self, row: Mapping[str, Any]) -> Any:
         with interruptible():  # expressions and functions are the user's
@@ -131,6 +140,22 @@ def _facts(turn: PreparedTurn | HeavyTurn) -> dict[str, Any]:
         "schema": one.schema and [one.schema.name, one.schema.json_schema],
         "tools": one.toolset and one.toolset.schemas(),
     }
+
+
+def _source(prompt: Any) -> str:
+    """Tell functions apart by their code, in another kernel too."""
+    function = prompt
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return name + _code(code) if code else name
+
+
+def _code(code: CodeType) -> str:
+    # The representation of a code object holds its address.
+    constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _first(*values: Any) -> Any:

@@ -35,30 +35,15 @@ class Rows:
 
     def __init__(self, data: Any) -> None:
         self._data = data
-        self._frame = self._series = None
-        self._list: Sequence[Any] = ()
         if isinstance(data, str | bytes | Mapping):
             raise KimiError(f"{WANTED}; got a {type(data).__name__}.")
-        if sys.modules.keys() & {"pandas", "polars", "pyarrow", "modin", "cudf"}:
-            self._read_frame(data)
+        self._frame, self._series = _with_narwhals(data)
+        self._list: Sequence[Any] = ()
         if self._frame is None and self._series is None:
             if not isinstance(data, Iterable):
                 raise KimiError(f"{WANTED}; got a {type(data).__name__}.")
+            to_frame({})  # a frame can be made of the answers
             self._list = data if isinstance(data, list | tuple) else list(data)
-
-    def _read_frame(self, data: Any) -> None:
-        import narwhals as nw
-
-        try:
-            found: Any = nw.from_native(data, pass_through=True, allow_series=True)
-        except nw.exceptions.DuplicateError as error:
-            raise KimiError(f"A frame in which a name occurs twice has no rows: {error}") from None
-        if isinstance(found, nw.LazyFrame):
-            raise KimiError("kimi.map takes frames that hold their rows: .collect() it first.")
-        if isinstance(found, nw.DataFrame):
-            self._frame = found
-        elif isinstance(found, nw.Series):
-            self._series = found
 
     def __len__(self) -> int:
         for held in (self._frame, self._series):
@@ -90,17 +75,51 @@ class Rows:
             return to_frame(columns, texts=texts)
         library = held.implementation
         if library.is_polars():
-            import polars as pl
-
-            return pl.DataFrame(
-                {n: list(c) for n, c in columns.items()},
-                schema_overrides=dict.fromkeys(texts, pl.String),
-                strict=False,
-            )
+            return _in_polars(columns, texts)
+        if library.is_pyarrow():
+            return _in_pyarrow(columns, texts)
         if library.is_pandas():
             import pandas as pd
 
-            # Object columns: a Series of dicts or of None is not to be guessed at.
-            made = {n: pd.Series(list(c), index=self._data.index) for n, c in columns.items()}
-            return pd.DataFrame(made, index=self._data.index)
+            index = self._data.index
+            # Of objects: dicts and None are not to be guessed at.
+            made = {n: pd.Series(list(c), index=index) for n, c in columns.items()}
+            return pd.DataFrame(made, index=index)
         return to_frame(columns, texts=texts)
+
+
+def _with_narwhals(data: Any) -> tuple[Any, Any]:
+    """Return the data as a frame, or as a column, of narwhals, if it is one."""
+    if not sys.modules.keys() & {"pandas", "polars", "pyarrow", "modin", "cudf"}:
+        return None, None
+    import narwhals as nw
+
+    try:
+        found: Any = nw.from_native(data, pass_through=True, allow_series=True)
+    except nw.exceptions.DuplicateError as error:
+        raise KimiError(f"A frame in which a name occurs twice has no rows: {error}") from None
+    if isinstance(found, nw.LazyFrame):
+        raise KimiError("kimi.map takes frames that hold their rows: .collect() it first.")
+    is_frame, is_series = isinstance(found, nw.DataFrame), isinstance(found, nw.Series)
+    return found if is_frame else None, found if is_series else None
+
+
+def _in_polars(columns: Mapping[str, Sequence[Any]], texts: Iterable[str]) -> Any:
+    import polars as pl
+
+    return pl.DataFrame(
+        [
+            pl.Series(name, list(column), dtype=pl.String if name in texts else None, strict=False)
+            for name, column in columns.items()
+        ]
+    )
+
+
+def _in_pyarrow(columns: Mapping[str, Sequence[Any]], texts: Iterable[str]) -> Any:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    arrays = {
+        name: pa.array(list(column), type=pa.string() if name in texts else None)
+        for name, column in columns.items()
+    }
+    return pa.table(arrays)

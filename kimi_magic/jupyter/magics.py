@@ -56,7 +56,7 @@ class KimiMagics(Settings, Magics):
 
     @no_var_expand
     @line_cell_magic
-    def kimi(self, line: str, cell: str | None = None) -> Reply | None:
+    def kimi(self, line: str, cell: str | None = None) -> Any:
         """Ask a reasoning model: `%%kimi` asks the cell, `%kimi help` lists the verbs."""
         with whole_imports():
             if cell is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from kimi_magic.core.errors import MagicError
@@ -54,17 +55,18 @@ def run_map(notebook: Notebook, options: Mapping[str, Any], body: str, tools: An
 
 def list_maps(notebook: Notebook) -> None:
     """List the maps whose answers are kept, the latest first."""
-    from kimi_magic.batch.checkpoint import headers
+    from kimi_magic.batch.checkpoint import kept_maps
 
     journal = notebook.settings.journal_path
     if journal is None:
         raise MagicError("No answers of maps are kept here: the setting journal is off.")
-    found = list(headers(journal.parent / "maps"))
+    found = list(islice(kept_maps(journal.parent / "maps"), MOST_LISTED))
     if not found:
         notebook.say("No map has been asked yet: `%%kimi --map df` asks one.")
-    for path, header, done, failed in found[:MOST_LISTED]:
+    for kept in found:
+        header = kept.header
         began = datetime.fromtimestamp(header.began).strftime("%Y-%m-%d %H:%M")  # noqa: DTZ006
-        rows = f"{done:,} of {count(header.rows, 'row')}"
-        failures = f", {failed:,} failed" if failed else ""
+        rows = f"{kept.answered:,} of {count(header.rows, 'row')}"
+        failed = f", {kept.failed:,} failed" if kept.failed else ""
         prompt = clip(" ".join(reveal(header.prompt).split()), 60)
-        notebook.say(f"{began}  {rows}{failures}  {header.model or 'default'}  {prompt}\n  {path}")
+        notebook.say(f"{began}  {rows}{failed}  {reveal(header.model)}  {prompt}\n  {kept.path}")

@@ -90,25 +90,30 @@ class Redactor:
             }
         if isinstance(value, list | tuple):
             return self._items(value)
-        if isinstance(value, ToolResult):
-            for_the_model = Redactor(self._keys, shapes=True)
-            content = for_the_model.text(value.content)
-            self._found |= for_the_model._found
-            # Not the call's id: it ties the result to its call.
-            names = ("error", "stdout", "outputs", "traceback")
-            shown = {name: getattr(value, name) for name in names}
-            return replace(value, content=content, **self._value(shown))
+        return self._result(value) if isinstance(value, ToolResult) else self._record(value)
+
+    def _result(self, value: ToolResult) -> ToolResult:
+        for_the_model = Redactor(self._keys, shapes=True)
+        content = for_the_model.text(value.content)
+        self._found |= for_the_model._found
+        # Not the call's id: it ties the result to its call.
+        names = ("error", "stdout", "outputs", "traceback")
+        shown = {name: getattr(value, name) for name in names}
+        return replace(value, content=content, **self._value(shown))
+
+    def _record(self, value: Any) -> Any:
+        """Redact a record of ours; one in which nothing changes stays as it is."""
         kind = type(value)
-        if kind.__module__ in _OURS and is_dataclass(kind):
-            changed = {}
-            for name in _fields_with_texts(kind):
-                item = getattr(value, name)
-                is_token = name in _LOGPROBS and isinstance(item, list | tuple)
-                made = self._tokens(item) if is_token else self._value(item)
-                if made is not item:
-                    changed[name] = made
-            return replace(value, **changed) if changed else value
-        return value
+        if kind.__module__ not in _OURS or not is_dataclass(kind):
+            return value
+        changed = {}
+        for name in _fields_with_texts(kind):
+            item = getattr(value, name)
+            is_token = name in _LOGPROBS and isinstance(item, list | tuple)
+            made = self._tokens(item) if is_token else self._value(item)
+            if made is not item:
+                changed[name] = made
+        return replace(value, **changed) if changed else value
 
     def _items(self, value: list[Any] | tuple[Any, ...]) -> Sequence[Any]:
         if value and isinstance(value[0], TokenLogprob):
