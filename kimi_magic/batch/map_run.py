@@ -50,6 +50,8 @@ ALIKE = 20  # failures in a row, all for one reason, after which nothing more is
 MOST_ROUNDS = 10
 NOT_ASKED = "not asked"
 INTERRUPTED = "Interrupted: the answer was under way."
+EMPTY = "The answer is empty."
+EMPTY_AT_LIMIT = "The answer is empty: the limit of tokens came before it. max_tokens= raises it."
 LONG_ENOUGH = 0.2  # seconds for rows that need no request, while the lanes of others wait
 _PARTICULARS = re.compile(r"\b(?=\w*\d)[\w-]+")  # numbers, ids: what differs from row to row
 
@@ -286,12 +288,11 @@ def _attempts(reply: Reply) -> int:
 
 
 def _answer(reply: Reply, error: BaseException | None) -> Answer:
-    return Answer(
-        reply.text,
-        reply.reasoning,
-        None if reply.data is None else to_json(reply.data),
-        _told(error) if error else None,
-    )
+    said = _told(error) if error else None
+    if said is None and not reply.text.strip():
+        said = EMPTY_AT_LIMIT if reply.finish_reason == "length" else EMPTY
+    data = None if reply.data is None else to_json(reply.data)
+    return Answer(reply.text, reply.reasoning, data, said)
 
 
 def _told(error: BaseException) -> str:
