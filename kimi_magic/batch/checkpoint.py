@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIX", "VERSION", "Answer", "Checkpoint", "Header", "KeptMap", "kept_maps"]
 
 VERSION = 1
+BEGIN = b'{"map": '
 SUFFIX = ".map.jsonl"
 IN_USE = "Another kernel runs this map now: it writes {path}."
 FOREIGN = "{path} is no file of kimi.map: name another with into=, or move it away."
@@ -116,7 +117,7 @@ class Checkpoint:
                 self._file.seek(-1, os.SEEK_END)
                 if self._file.read(1) != b"\n":  # the kernel was killed within a line
                     self._write(b"\n")
-            self._write_line(asdict(self._header))
+            self._write_line({"map": VERSION, **asdict(self._header)})
         except OSError as error:
             self.close()
             raise KimiError(f"{self.path} {why_not_written(error)}") from None
@@ -189,14 +190,12 @@ class Checkpoint:
 
 
 def _check_first(path: Path, line: bytes) -> None:
-    """Refuse a file that does not begin with a header, unless it is empty or was cut in it."""
-    if not line.endswith(b"\n") and (not line or line.startswith(b'{"prompt": ')):
-        return
-    header = _object(line)
-    version = header.get("map")
-    if type(version) is not int:
+    """Refuse a file that does not begin with a header, which may have been cut."""
+    begun = line.removesuffix(b"\n")
+    if not (begun.startswith(BEGIN) or BEGIN.startswith(begun)):
         raise KimiError(FOREIGN.format(path=path))
-    if version > VERSION:
+    version = _object(line).get("map", VERSION)
+    if type(version) is not int or version > VERSION:
         raise KimiError(LATER.format(path=path))
 
 

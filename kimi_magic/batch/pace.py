@@ -104,6 +104,6 @@ class Pace(Lanes):
         Those that were sent together are refused together: they count once.
         """
         if not self._refused_together:
-            self._window = max(min(self._window, self._under_way + 1) / 2, LEAST)
+            self._window = max(self._window / 2, LEAST)
             self._refused_together = self._under_way + 1
         self._not_before = max(self._not_before, until)

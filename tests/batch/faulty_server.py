@@ -138,9 +138,8 @@ class FaultyServer:
                 return response
             if fault == "silent" and place == 1:
                 await asyncio.sleep(3600)
-            if fault == "no sse":
-                event = "<html>"
-            await response.write(f"data: {event}\n\n".encode())
+            written = f"data: {event}\n\n" if fault != "no sse" else "<html>"
+            await response.write(written.encode())
         return response
 
 

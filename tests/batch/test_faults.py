@@ -63,7 +63,12 @@ def test_killed_and_resumed(
         monkeypatch.setenv("KIMI_MODEL", "kimi-k2-thinking")
         command = [sys.executable, "-c", MAP, str(ROWS), str(into)]
         child = subprocess.Popen(command, env={**os.environ, "KIMI_JOURNAL": "off"})
-        server.on_request = lambda count: count == ROWS // 2 and child.kill()
+
+        def kill(count: int) -> None:
+            if count == ROWS // 2:
+                child.kill()
+
+        server.on_request = kill
         assert child.wait() == -signal.SIGKILL
         server.on_request = lambda _: None
         kept = set(checkpointed(into))
