@@ -298,6 +298,7 @@ class Session:
             No such form, or nothing was sent.
         """
         from kimi_magic.export import leave_out, program_of, write
+        from kimi_magic.tools.decorator import asks_first
         from kimi_magic.turn.request import CONTINUE, ELSEWHERE
 
         earlier = self.chats.peek(reply.chat).turns if reply.chat else ()
@@ -315,7 +316,8 @@ class Session:
             how["prompt"] = self.settings.heavy_prompt or PROMPT
             how["chars"] = room_for_attempts(judge.record.context_window)
         program = program_of(reply, self.connector.known_keys(), **how)
-        program = replace(program, notes=(*program.notes, *notes))
+        confirmed = frozenset(name for name, f in reply.functions.items() if asks_first(f))
+        program = replace(program, notes=(*program.notes, *notes), confirmed=confirmed)
         return self.redact(write(program, form))
 
     @whole_imports()

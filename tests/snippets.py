@@ -84,8 +84,10 @@ def program(
     return Program(body, server.base_url, "LAB_API_KEY", own.pop("provider", "lab"), **own)
 
 
-def run(text: str, form: str, folder: Path, **environment: str | None) -> str:
-    """Run a program as a user would, and return what it prints."""
+def run(
+    text: str, form: str, folder: Path, typed: str | None = "", **environment: str | None
+) -> str:
+    """Run a program as a user would, who types some lines, and return what it prints."""
     path = folder / f"program{FORMS[form].suffix}"
     path.write_bytes(text.encode())
     command = {"node": "node", "curl": "sh"}.get(form, sys.executable)
@@ -101,6 +103,7 @@ def run(text: str, form: str, folder: Path, **environment: str | None) -> str:
         [command, path],
         cwd=folder,
         env={name: value for name, value in variables.items() if value is not None},
+        input=(typed or "").encode(),
         capture_output=True,
         timeout=100,
         check=False,

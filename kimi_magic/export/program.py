@@ -60,6 +60,7 @@ class Program:
     notes: tuple[str, ...] = ()  # remarks for the opening comment
     headers: tuple[OwnHeader, ...] = ()
     heavy: Heavy | None = None  # where several attempts are aggregated
+    confirmed: frozenset[str] = frozenset()  # the tools that ask a person before each call
 
     def __post_init__(self) -> None:
         # Through JSON, so that the writers meet no type that JSON lacks.

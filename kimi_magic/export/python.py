@@ -131,7 +131,7 @@ def $run(call):
     name = function["name"]
     try:
         given = json.loads(function["arguments"] or "{}")
-        content = $functions[name](**given)
+$confirm        content = $functions[name](**given)
         if not isinstance(content, str):
             content = json.dumps(content, ensure_ascii=False, default=str)
     except Exception as error:  # noqa: BLE001 - the model is told of any failure
@@ -146,6 +146,13 @@ def $run(call):
         "content": content,
     }
 '''
+
+# As in the notebook, a person says yes to each of these calls.
+CONFIRM = """\
+        question = f"Run {name}({function['arguments']})? [y/N] "
+        if name in $confirmed and input(question).strip().lower() != "y":
+            raise PermissionError("the user declined this call")
+"""
 
 LOOP = """
 $message = $ask()
@@ -250,7 +257,7 @@ def write_python(program: Program) -> str:
     sources = gather(functions, named)
     names = _free_names(sources)
     if program.heavy:
-        main = list(_heavy_parts(program, program.heavy, names, sources))
+        main = list(_heavy_parts(program, program.heavy, names, sources, functions))
     else:
         parts = [CLIENT, READ_STREAM if program.streams else READ_WHOLE]
         if program.tools:
@@ -261,6 +268,7 @@ def write_python(program: Program) -> str:
             "request": _request(program, names),
             "given": "",
             "purpose": "Ask, print the answer, and return it for the history.",
+            "confirm": _confirm(program, functions),
         }
         main = [Template(part).substitute(names, **values, **SHOW) for part in parts]
     definitions = list(_tool_definitions(program, functions, sources, names, named))
@@ -308,7 +316,11 @@ def _access(program: Program) -> str:
 
 
 def _heavy_parts(
-    program: Program, heavy: Heavy, names: Mapping[str, str], sources: Sources
+    program: Program,
+    heavy: Heavy,
+    names: Mapping[str, str],
+    sources: Sources,
+    functions: Functions,
 ) -> Iterator[str]:
     """Yield the parts of a program of several attempts, from its clients to its last answer."""
     sources.imports.add("openai", "OpenAIError")
@@ -332,7 +344,7 @@ def _heavy_parts(
         yield f"{names['lock']} = Lock()"
         ask = ASK_STREAM if program.streams else ASK_WHOLE
         yield Template(ask).substitute(names, request=request, **values)
-        yield Template(RUN).substitute(names)
+        yield Template(RUN).substitute(names, confirm=_confirm(program, functions))
         take = Template(TAKE_STEPS).substitute(names)
     else:
         take = Template(TAKE_STREAM if program.streams else TAKE_WHOLE).substitute(
@@ -368,6 +380,14 @@ def _request(program: Program, names: Mapping[str, str], *, heavy: bool = False)
         PYTHON.keywords({"extra_body": extra}, indent) if extra else "",
     ]
     return "".join(parts)
+
+
+def _confirm(program: Program, functions: Functions) -> str:
+    """Return the lines that ask a person before the calls of some tools."""
+    asking = sorted(program.confirmed & functions.keys())
+    if not asking:
+        return ""
+    return Template(CONFIRM).substitute(confirmed=f"({', '.join(map(PYTHON.flat, asking))},)")
 
 
 def _tool_definitions(

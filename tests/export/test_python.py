@@ -151,6 +151,22 @@ def test_what_goes_wrong_is_told_to_the_model(notebook: dict[str, Any], tmp_path
     assert "total" in nowhere
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [("y\n", "waited 0.0 s"), ("no\n", "PermissionError: the user declined"), ("", "EOFError")],
+)
+def test_a_person_says_yes_to_a_call_as_in_the_notebook(
+    notebook: dict[str, Any], tmp_path: Path, typed: str, told: str
+) -> None:
+    with ScriptedServer() as server:
+        server.reply(tool_calls=[{"name": "wait", "arguments": {"seconds": 0.0}}])
+        server.reply("I see.")
+        asking = replace(with_tools(server, notebook["wait"]), confirmed=frozenset({"wait"}))
+        printed = run(write(asking, "python"), "python", tmp_path, typed=typed)
+    assert 'Run wait({"seconds": 0.0})? [y/N] ' in printed
+    assert told in results(server.requests[1])[0]
+
+
 def test_calls_that_were_cut_off_are_not_run(notebook: dict[str, Any], tmp_path: Path) -> None:
     with ScriptedServer() as server:
         server.reply(tool_calls=[{"name": "fail"}], finish_reason="length")

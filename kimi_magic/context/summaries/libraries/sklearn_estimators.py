@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -313,11 +313,11 @@ def _names_before(pipeline: Any) -> Any:
     return names
 
 
-def _without_categories(pipeline: Any, names: Any) -> list[str]:
+def _without_categories(pipeline: Any, features: Iterable[Any]) -> list[str]:
     """Put an ellipsis for the category in the name of a feature that an encoder made of it."""
     own = [str(name) for name in attribute(pipeline, "feature_names_in_", ())]
     hidden = []
-    for name in map(str, names):
+    for name in map(str, features):
         step, mark, feature = name.rpartition("__")
         of = max((one for one in own if feature.startswith(one)), key=len, default="")
         hidden.append(name if feature in own else f"{step}{mark}{of}…")
