@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from kimi_magic.batch.bar import Bar
@@ -53,6 +53,7 @@ INTERRUPTED = "Interrupted: the answer was under way."
 EMPTY = "The answer is empty."
 EMPTY_AT_LIMIT = "The answer is empty: the limit of tokens came before it. max_tokens= raises it."
 LONG_ENOUGH = 0.2  # seconds for rows that need no request, while the lanes of others wait
+_COUNTS = tuple(field.name for field in fields(Usage))
 _PARTICULARS = re.compile(r"\b(?=\w*\d)[\w-]+")  # numbers, ids: what differs from row to row
 
 
@@ -211,7 +212,7 @@ class MapRun:
             self._used += kept.reply.usage
             if not isinstance(error, RateLimited) or rounds == MOST_ROUNDS or self.why:
                 answer = _answer(kept.reply, error)
-                self._keep(key, replace(answer, attempts=attempts, usage=asdict(used)), error)
+                self._keep(key, replace(answer, attempts=attempts, usage=_counts(used)), error)
                 return
 
     def _silently(
@@ -227,7 +228,7 @@ class MapRun:
         if reply is not None:
             attempts, used = attempts + _attempts(reply), used + reply.usage
             self._used += reply.usage
-        return Answer(error=INTERRUPTED, usage=asdict(used), attempts=attempts)
+        return Answer(error=INTERRUPTED, usage=_counts(used), attempts=attempts)
 
     def _keep(self, key: str, answer: Answer, error: BaseException | None) -> None:
         self.answers[key] = answer
@@ -281,6 +282,10 @@ class _Kept:
 def _prompt_tokens(turn: PreparedTurn | HeavyTurn) -> int:
     one = turn.turn if isinstance(turn, HeavyTurn) else turn
     return len(one.prompt.message.text) // CHARS_PER_TOKEN
+
+
+def _counts(usage: Usage) -> dict[str, Any]:
+    return {name: getattr(usage, name) for name in _COUNTS}  # `asdict` is ten times as slow
 
 
 def _attempts(reply: Reply) -> int:
