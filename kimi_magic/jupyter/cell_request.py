@@ -25,6 +25,7 @@ from kimi_magic.turn.request import TurnRequest
 
 __all__ = ["run_cell", "run_line", "run_question"]
 
+MAP_IN_CELLS = "--map stands in a cell, `%%kimi --map df`: the prompt below is asked for each row."
 REQUEST_FIELDS = frozenset(field.name for field in fields(TurnRequest))
 
 
@@ -87,6 +88,8 @@ def _ask_or_show(
     notebook: Notebook, options: Mapping[str, Any], prompt: _Prompt, *, puts_code: bool = False
 ) -> Reply | None:
     """Ask; None after ``--dry-run``, which shows the request, and where ``--out`` takes it."""
+    if options["map"]:
+        raise MagicError(MAP_IN_CELLS)
     request = _request(notebook, options, prompt)
     if options["dry_run"]:
         _show(notebook, notebook.session.dry_run(request))

@@ -57,6 +57,7 @@ def list_maps(notebook: Notebook) -> None:
     """List the maps whose answers are kept, the latest first."""
     from kimi_magic.batch.checkpoint import kept_maps
 
+    notebook.settings.read_environment()
     journal = notebook.settings.journal_path
     if journal is None:
         raise MagicError("No answers of maps are kept here: the setting journal is off.")
