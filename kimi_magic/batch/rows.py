@@ -82,7 +82,7 @@ class Rows:
             import pandas as pd
 
             index = self._data.index
-            # Of objects: dicts and None are not to be guessed at.
+            # A dict in the place of a column would be aligned with the index.
             made = {n: pd.Series(list(c), index=index) for n, c in columns.items()}
             return pd.DataFrame(made, index=index)
         return to_frame(columns, texts=texts)
