@@ -34,7 +34,9 @@ def test_a_cell_for_each_row(kernel: Kernel, lab: FaultyServer) -> None:
     assert lab.asked == []
     ran = kernel.run("%%kimi --map df -e lab -o out\n{{ place }} {{ n }}?")
     assert "kimi.map:" in str(ran.displays)
-    told = kernel.run("print(list(out.index), list(out.text.fillna('-')), list(out.error.notna()))").stdout
+    told = kernel.run(
+        "print(list(out.index), list(out.text.fillna('-')), list(out.error.notna()))"
+    ).stdout
     assert told == "[5, 6, 7] ['BERN 1?', '-', 'ROME 3?'] [False, True, False]\n"
     shown = kernel.run("%%kimi --map df[df.n>1] -e lab\n{{ place }} {{ n }}?")
     assert "ROME 3?" in str(shown.of("execute_result"))
