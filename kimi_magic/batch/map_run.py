@@ -49,7 +49,7 @@ ALIKE = 20  # failures in a row, all for one reason, after which nothing more is
 # with as many retries as the settings allow.
 MOST_ROUNDS = 10
 NOT_ASKED = "not asked"
-INTERRUPTED = "Interrupted: the answer was under way."
+INTERRUPTED = "Stopped while the answer was under way."
 EMPTY = "The answer is empty."
 EMPTY_AT_LIMIT = "The answer is empty: the limit of tokens came before it. max_tokens= raises it."
 LONG_ENOUGH = 0.2  # seconds for rows that need no request, while the lanes of others wait

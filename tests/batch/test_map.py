@@ -210,7 +210,7 @@ def test_an_interrupt_returns_what_has_come(
     rows = ["a", "b", "c", "silent", "silent too", *map(str, range(600, 700))]
     into = tmp_path / "labels.jsonl"
     frame = kimi.map(rows, "{{ value }}", concurrency=1, into=into, show=True)
-    assert kinds(frame)[:5] == ["", "", "", "Interrupted", "not asked"]
+    assert kinds(frame)[:5] == ["", "", "", "Stopped while the answer was under way.", "not asked"]
     assert "Stopped: Interrupted.\n3 of 105 rows came; run it again" in capsys.readouterr().out
     assert len(pd.read_json(into, lines=True)) == len(rows)
 
