@@ -119,6 +119,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _NAMES = {
+    "batch.map": "map",
     "api": "add_endpoint add_model ask chat load resume save snippet stream tape",
     "context.summaries.summary": "summarize summarizer",
     "core.reply": "Reply",

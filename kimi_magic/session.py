@@ -172,8 +172,12 @@ class Session:
                         raise
 
     @whole_imports()
-    def prepare(self, request: TurnRequest) -> PreparedTurn | HeavyTurn:
+    def prepare(
+        self, request: TurnRequest, *, ask_for_key: bool = True
+    ) -> PreparedTurn | HeavyTurn:
         """Make a turn ready that the caller runs, such as beside others in lanes.
+
+        Nobody is asked for a key where none is needed, as for a look at what would be sent.
 
         Raises
         ------
@@ -181,7 +185,7 @@ class Session:
             The request would be refused.
         """
         self._check_limits()
-        return self._prepare(request)
+        return self._prepare(request, ask_for_key=ask_for_key)
 
     @whole_imports()
     def dry_run(self, request: TurnRequest) -> DryRun:

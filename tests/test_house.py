@@ -28,7 +28,7 @@ STOREYS = (
     {"tools"},
     {"turn"},
     {"session"},
-    {"lab"},
+    {"lab", "batch"},
     {"jupyter", "api"},
     {"kimi_magic"},
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from kimi_magic.core.errors import KimiError
@@ -262,8 +262,15 @@ class Usage(Shown):
         return Usage(self.prompt_tokens, self.completion_tokens, self.reasoning_tokens)
 
     def __add__(self, other: Usage) -> Usage:
-        names = [f.name for f in fields(Usage)]
-        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in names})
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.requests + other.requests,
+            self.seconds + other.seconds,
+            self.cost + other.cost,
+        )
 
     def __str__(self) -> str:
         details = [f"{self.prompt_tokens:,} tokens in"]

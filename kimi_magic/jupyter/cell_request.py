@@ -25,14 +25,20 @@ from kimi_magic.turn.request import TurnRequest
 
 __all__ = ["run_cell", "run_line", "run_question"]
 
+MAP_IN_CELLS = "--map stands in a cell, `%%kimi --map df`: the prompt below is asked for each row."
 REQUEST_FIELDS = frozenset(field.name for field in fields(TurnRequest))
 
 
-def run_cell(notebook: Notebook, options: Mapping[str, Any], body: str) -> Reply | None:
-    """Ask what a cell asks, with the options of its line."""
+def run_cell(notebook: Notebook, options: Mapping[str, Any], body: str) -> Any:
+    """Ask what a cell asks, with the options of its line; return a reply, or a frame."""
     if not body.strip():
         raise MagicError("The cell is empty: write the prompt below the %%kimi line.")
     with _taped(notebook, options):
+        if options["map"]:
+            from kimi_magic.jupyter.map_commands import run_map
+
+            tools = None if options["no_tools"] else _tools(notebook, options["tool"])
+            return run_map(notebook, options, body.strip("\n"), tools)
         return _ask_or_show(notebook, options, _filled(notebook, options, body.strip("\n")))
 
 
@@ -82,6 +88,8 @@ def _ask_or_show(
     notebook: Notebook, options: Mapping[str, Any], prompt: _Prompt, *, puts_code: bool = False
 ) -> Reply | None:
     """Ask; None after ``--dry-run``, which shows the request, and where ``--out`` takes it."""
+    if options["map"]:
+        raise MagicError(MAP_IN_CELLS)
     request = _request(notebook, options, prompt)
     if options["dry_run"]:
         _show(notebook, notebook.session.dry_run(request))

@@ -224,6 +224,15 @@ def _chats(notebook: Notebook, _: str) -> None:
     notebook.say(columns(rows) if rows[1:] else "There is no chat yet: a %%kimi cell begins one.")
 
 
+@verb("map [status]", "list the maps over frames whose answers are kept", completes=("status",))
+def _map(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.map_commands import list_maps
+
+    if line.strip() not in ("", "status"):
+        raise MagicError("`%%kimi --map df` asks a prompt for each row; `%kimi map status` lists.")
+    list_maps(notebook)
+
+
 @verb("usage", "list what this session used: tokens and cost, by chat and model")
 def _usage(notebook: Notebook, _: str) -> None:
     from kimi_magic.jupyter.usage_list import describe_usage

@@ -231,8 +231,8 @@ class _Parser:
     def _note_missing(self, flag: str, option: Option, instead: str) -> None:
         """Note that an option lacks its value, and what stands in its place."""
         other = instead.partition("=")[0]
-        if other not in self._flags and not other.startswith("--"):
-            other = other[:2]  # a short one, with its value
+        if other not in self._flags:
+            other = other[:2]  # a short one, with its value attached: -mID
         why = f", and {other} is an option" if other in self._flags else ""
         quote = "; quote one that begins with a dash" if instead else ""
         self.note(f"{flag} takes a value ({option.value}){why}{quote}.")

@@ -10,7 +10,6 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 from kimi_magic.config import Settings
 from kimi_magic.context.cell_errors import CellErrors
 from kimi_magic.core.interrupts import whole_imports
-from kimi_magic.core.reply import Reply
 from kimi_magic.jupyter.commands import help_text, run_verb
 from kimi_magic.jupyter.line_parser import parse_line
 from kimi_magic.jupyter.notebook import Notebook
@@ -56,7 +55,7 @@ class KimiMagics(Settings, Magics):
 
     @no_var_expand
     @line_cell_magic
-    def kimi(self, line: str, cell: str | None = None) -> Reply | None:
+    def kimi(self, line: str, cell: str | None = None) -> Any:
         """Ask a reasoning model: `%%kimi` asks the cell, `%kimi help` lists the verbs."""
         with whole_imports():
             if cell is None:

@@ -105,6 +105,12 @@ OPTIONS = (
         int,
         default="8",
     ),
+    Option(
+        ("--map",),
+        "ask the prompt for each row of this frame, in which `{{ column }}` is the row's value",
+        "NAME",
+        completes="variables",
+    ),
     Option(("--judge",), "aggregate with this model", "MODEL[@ENDPOINT]", completes="models"),
     Option(("--until-agree",), "stop when so many came to the same answer", "K", int),
     Option(

@@ -75,6 +75,11 @@ class OutputSchema:
     _check: Callable[[Any], Any] = field(default=lambda value: value, repr=False)
 
     @property
+    def wraps(self) -> bool:
+        """True where the object is a wrapper of ours, of a value that is none itself."""
+        return bool(self._key)
+
+    @property
     def instruction(self) -> str:
         """The sentence for the prompt, needed in every mode: models do not see the grammar."""
         form = f", in this form: {_form_of(self.json_schema)}" if self.json_schema else "."

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from itertools import zip_longest
+from operator import is_
 from typing import Any, TypeVar, cast
 
 from kimi_magic.core.events import ContentDelta
@@ -49,6 +51,8 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Redact a text."""
+        if not (self._keys or self._shapes):
+            return text
         read = Unescaped(text)
         for key in self._keys:
             if spans := key.spans(read):
@@ -75,6 +79,8 @@ class Redactor:
     def _value(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
+        if value is None or isinstance(value, int | float):
+            return value
         if isinstance(value, dict):
             return {
                 self._value(name): self._tokens(item)
@@ -84,26 +90,37 @@ class Redactor:
             }
         if isinstance(value, list | tuple):
             return self._items(value)
-        if isinstance(value, ToolResult):
-            for_the_model = Redactor(self._keys, shapes=True)
-            content = for_the_model.text(value.content)
-            self._found |= for_the_model._found
-            # Not the call's id: it ties the result to its call.
-            names = ("error", "stdout", "outputs", "traceback")
-            shown = {name: getattr(value, name) for name in names}
-            return replace(value, content=content, **self._value(shown))
-        if is_dataclass(value) and type(value).__module__ in _OURS:
-            # In a picture's base64 the search for shapes would hit by chance.
-            opaque = {*_OUR_WORDS, "data"} if isinstance(value, ImagePart) else _OUR_WORDS
-            theirs = [field.name for field in fields(value) if field.name not in opaque]
-            inside = {name: getattr(value, name) for name in theirs}
-            return replace(value, **self._value(inside))  # type: ignore[type-var]
-        return value
+        return self._result(value) if isinstance(value, ToolResult) else self._record(value)
+
+    def _result(self, value: ToolResult) -> ToolResult:
+        for_the_model = Redactor(self._keys, shapes=True)
+        content = for_the_model.text(value.content)
+        self._found |= for_the_model._found
+        # Not the call's id: it ties the result to its call.
+        names = ("error", "stdout", "outputs", "traceback")
+        shown = {name: getattr(value, name) for name in names}
+        return replace(value, content=content, **self._value(shown))
+
+    def _record(self, value: Any) -> Any:
+        """Redact a record of ours; one in which nothing changes stays as it is."""
+        kind = type(value)
+        if kind.__module__ not in _OURS or not is_dataclass(kind):
+            return value
+        changed = {}
+        for name in _fields_with_texts(kind):
+            item = getattr(value, name)
+            is_token = name in _LOGPROBS and isinstance(item, list | tuple)
+            made = self._tokens(item) if is_token else self._value(item)
+            if made is not item:
+                changed[name] = made
+        return replace(value, **changed) if changed else value
 
     def _items(self, value: list[Any] | tuple[Any, ...]) -> Sequence[Any]:
         if value and isinstance(value[0], TokenLogprob):
             return self._tokens(value)
         items = [self._value(item) for item in value]
+        if isinstance(value, tuple) and all(map(is_, items, value)):
+            return value
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
     def _tokens(self, tokens: Sequence[Any]) -> Sequence[Any]:
@@ -117,6 +134,14 @@ class Redactor:
                 if self.text(text) != text:
                     return type(tokens)()
         return tokens
+
+
+@cache
+def _fields_with_texts(kind: type[Any]) -> tuple[str, ...]:
+    """Return the fields of a class of ours in which somebody else's text may be."""
+    # In a picture's base64 the search for shapes would hit by chance.
+    opaque = {*_OUR_WORDS, "data"} if issubclass(kind, ImagePart) else _OUR_WORDS
+    return tuple(field.name for field in fields(kind) if field.name not in opaque)
 
 
 def _texts_of(token: Any) -> list[str]:

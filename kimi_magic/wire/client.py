@@ -193,6 +193,7 @@ class Exchange:
         self._most_held = client.settings.max_turn_bytes // held.sharers
         self.finished = False
         self.held_up = 0.0  # when its reader last had to wait for room; infinite while it does
+        self._last: Completion | None = None  # the answer, once it is left
         self.left = False  # nobody takes what still comes
         self._driver = 0  # the thread that takes from the inbox
         self._client = client
@@ -258,7 +259,7 @@ class Exchange:
         meter, self._meter = self._meter, None
         if meter:
             # What a server refused is not paid; an empty answer that it counted is.
-            completion = self.completion()
+            self._last = completion = self.completion()  # nothing is received after this
             meter.end(completion if completion or completion.usage.total_tokens else None)
 
     def deliver(self, arrival: Arrival) -> None:
@@ -322,6 +323,8 @@ class Exchange:
 
     def completion(self) -> Completion:
         """Return what has arrived so far."""
+        if self._last is not None:
+            return self._last
         end = time.monotonic() if self._ended is None else self._ended
         seconds, timings = end - self._began, self._timings
         if self._recorded and self._ended is not None:

@@ -76,6 +76,8 @@ class Endpoint(Shown):
         neither the endpoint nor the user names one.
     max_concurrency : int, optional
         Requests that the server takes at once; None where that is not known.
+    requests_per_minute, tokens_per_minute : int, optional
+        The server's limits, which ``kimi.map`` keeps; None where they are not known.
     like : str
         The built-in endpoint whose rules the server follows, for a gateway or a proxy.
     headers : mapping of str to str
@@ -101,6 +103,8 @@ class Endpoint(Shown):
     partial_mode: bool = False
     lists_models: bool = True
     max_concurrency: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
     like: str = ""
     headers: Mapping[str, str] = field(default_factory=EndpointHeaders)
 
@@ -119,6 +123,10 @@ class Endpoint(Shown):
             raise ConfigError(
                 "An endpoint has a key_env or an Authorization header of its own, not both."
             )
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            limit = getattr(self, name)
+            if limit is not None and (type(limit) is not int or limit < 1):
+                raise ConfigError(f"{name} is a whole number from 1 on; got {limit!r:.60}.")
         if self.prices is not None:
             object.__setattr__(self, "prices", check_prices(self.prices))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kimi_magic.core.events import ContentDelta
 from kimi_magic.core.messages import (
     Alternative,
     Completion,
+    ImagePart,
     Message,
     Output,
     Step,
@@ -87,6 +92,68 @@ def test_the_structure_of_containers_stays() -> None:
         "other": 2.5,
     }
     assert type(redacted["output"]) is Output
+
+
+TEXTS = st.sampled_from(["", "plain", KEY, f"a {KEY} b", f"{LOOKS}!", "assistant", "[key]"])
+
+
+def messages(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    calls = st.lists(st.builds(ToolCall, texts, texts, texts), max_size=2).map(tuple)
+    parts = st.lists(st.builds(TextPart, texts) | images(), max_size=2).map(tuple)
+    made = st.builds(
+        Message,
+        st.just("assistant"),
+        texts | parts,
+        reasoning=texts.map(as_reasoning) | st.none(),
+        tool_calls=calls,
+        name=st.none() | texts,
+    )
+    return made | st.builds(Completion, made) | st.builds(Step, text=texts, tool_calls=calls)
+
+
+def images() -> st.SearchStrategy[ImagePart]:
+    return st.builds(ImagePart, st.just(LOOKS), st.just("image/png"))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
+    | messages(TEXTS) | st.builds(ContentDelta, TEXTS),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.lists(inner, max_size=3).map(tuple)
+    | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+def spelled_out(redactor: Redactor, value: Any) -> Any:
+    """Redact each text by itself, and make each container and record anew."""
+    if isinstance(value, str):
+        return redactor.text(value)
+    if isinstance(value, dict):
+        return {redactor.text(k): spelled_out(redactor, v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(spelled_out(redactor, item) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        kept = {"role", "reasoning_key"} | ({"data"} if isinstance(value, ImagePart) else set())
+        names = [field.name for field in fields(value) if field.name not in kept]
+        return replace(value, **{n: spelled_out(redactor, getattr(value, n)) for n in names})
+    return value
+
+
+@given(VALUES, st.booleans(), st.booleans())
+def test_what_holds_no_key_is_left_and_all_else_is_redacted(
+    value: Any, known: bool, shapes: bool
+) -> None:
+    """Records in which nothing changes are not made anew: what comes out is the same as if."""
+    keys = [Key(KEY, "x")] if known else []
+    redactor, other = Redactor(keys, shapes=shapes), Redactor(keys, shapes=shapes)
+    before = repr(value)
+    redacted = redactor.value(value)
+    assert redacted == spelled_out(other, value)
+    assert redactor.found == other.found
+    assert repr(value) == before
+    if known:
+        assert KEY not in repr(redacted)
 
 
 def test_of_a_tools_result_the_model_reads_less_than_the_reader() -> None:

@@ -1,0 +1,92 @@
+"""The frame that a map returns: a column for the answers, and for what they took."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from kimi_magic.batch.checkpoint import Answer
+from kimi_magic.batch.map_run import MapRun
+from kimi_magic.batch.questions import WHOLE
+from kimi_magic.batch.rows import Rows
+from kimi_magic.core.errors import KimiError
+
+__all__ = ["OWN", "WRITERS", "make_frame", "write_frame"]
+
+OWN = ("reasoning", "error", "usage", "attempts")
+"""The columns beside the answers."""
+WRITERS = {
+    ".parquet": ("to_parquet", "write_parquet"),
+    ".csv": ("to_csv", "write_csv"),
+    ".jsonl": ("to_json", "write_ndjson"),
+}
+
+
+def make_frame(run: MapRun, rows: Rows, fields: list[str]) -> Any:
+    """Make the frame of a run's answers, like that of the rows."""
+    answers = [run.answer(place) for place in range(len(rows))]
+    columns: dict[str, list[Any]] = {}
+    if not fields:
+        columns["text"] = [a.text if a.text or not a.error else None for a in answers]
+    elif fields == [WHOLE]:
+        columns[WHOLE] = [a.data for a in answers]
+    else:
+        for name in _names(fields, answers):
+            columns[name] = [
+                a.data.get(name) if isinstance(a.data, Mapping) else None for a in answers
+            ]
+    columns["reasoning"] = [a.reasoning or None for a in answers]
+    columns["error"] = [a.error for a in answers]
+    # Of equal rows, the first has what they took.
+    own = [run.owners.get(key, place) == place for place, key in enumerate(run.keys)]
+    seen: set[str] = set()
+    for place, key in enumerate(run.keys):
+        if key and key not in run.owners:  # kept by an earlier run
+            own[place] = key not in seen
+            seen.add(key)
+    columns["usage"] = [
+        (a.usage or None) if mine else None for a, mine in zip(answers, own, strict=True)
+    ]
+    columns["attempts"] = [a.attempts if mine else 0 for a, mine in zip(answers, own, strict=True)]
+    return rows.like(columns, texts=[*([] if fields else ["text"]), "reasoning", "error"])
+
+
+def _names(fields: list[str], answers: Iterable[Answer]) -> list[str]:
+    """Return the fields as the answers name them: JSON Schema has the aliases of a model."""
+    found = {name: None for a in answers if isinstance(a.data, Mapping) for name in a.data}
+    return fields if found.keys() <= set(fields) else list(found)
+
+
+def write_frame(frame: Any, file: Path) -> None:
+    """Write a frame, with the index of pandas where the format has room for it.
+
+    A file that is there is replaced when the new one is whole.
+
+    Raises
+    ------
+    KimiError
+        It cannot be written.
+    """
+    new = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        _write(frame, new, file.suffix)
+        new.replace(file)
+    except Exception as error:  # noqa: BLE001 - pyarrow, pandas and polars raise all kinds
+        said = str(error).partition("\n")[0]
+        raise KimiError(f"{file} could not be written: {said}\nThe answers are kept.") from None
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def _write(frame: Any, file: Path, suffix: str) -> None:
+    of_pandas, of_polars = WRITERS[suffix]
+    if hasattr(frame, of_polars):
+        getattr(frame, of_polars)(file)
+    elif suffix == ".jsonl":
+        frame.to_json(file, orient="records", lines=True)
+    else:
+        getattr(frame, of_pandas)(file)

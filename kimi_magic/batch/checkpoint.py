@@ -1,0 +1,261 @@
+"""The answers of a map in a file, one line each as they come.
+
+Each run begins with a header, a line that says what is asked; the other lines are answers with the
+keys of their rows. A line is written at once, so that a killed kernel loses the rows that were
+under way and no others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from kimi_magic.core.errors import KimiError
+from kimi_magic.core.text import encodable_json, why_not_written
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+    from kimi_magic.secrets.redact import Redactor
+
+__all__ = ["SUFFIX", "VERSION", "Answer", "Checkpoint", "Header", "KeptMap", "kept_maps"]
+
+VERSION = 1
+BEGIN = b'{"map": '
+SUFFIX = ".map.jsonl"
+IN_USE = "Another kernel runs this map now: it writes {path}."
+FOREIGN = "{path} is no file of kimi.map: name another with into=, or move it away."
+LATER = "{path} was written by a later version of kimi-magic: upgrade it, or name another file."
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came for a row.
+
+    Attributes
+    ----------
+    text, reasoning : str
+    data : any
+        The fields of a schema, as JSON.
+    error : str or None
+        What failed; the other fields hold what had come by then.
+    usage : mapping
+        Tokens, seconds and cost, as in ``Usage``.
+    attempts : int
+        The requests that it took, retries included.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    data: Any = None
+    error: str | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a run asked: for `%kimi map status`."""
+
+    prompt: str
+    model: str
+    rows: int
+    notebook: str = ""
+    began: float = field(default_factory=time.time)
+    map: int = VERSION
+
+
+class Checkpoint:
+    """An open file, or none: without a path, answers are kept nowhere.
+
+    Parameters
+    ----------
+    path : Path or None
+    header : Header
+    redactor : Redactor
+        Masks keys in what is written.
+
+    Attributes
+    ----------
+    found : dict
+        The answers that were there, by the keys of their rows; failures are none.
+    """
+
+    def __init__(self, path: Path | None, header: Header, redactor: Redactor) -> None:
+        self.path = path
+        self.found: dict[str, Answer] = {}
+        self._header = header
+        self._redactor = redactor
+        self._file: BinaryIO | None = None
+        self._lock: BaseFileLock | None = None
+
+    def open(self) -> None:
+        """Read what is there, and keep other kernels out.
+
+        Raises
+        ------
+        KimiError
+            The file cannot be read or written, is something else, or another kernel writes it.
+        """
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._acquire(self.path)
+            self.read()
+            # Only its owner reads answers. On Windows, text mode would be the default.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+            self._file = os.fdopen(os.open(self.path, flags, 0o600), "r+b", buffering=0)
+            if self._file.seek(0, os.SEEK_END):
+                self._file.seek(-1, os.SEEK_END)
+                if self._file.read(1) != b"\n":  # the kernel was killed within a line
+                    self._write(b"\n")
+            self._write_line({"map": VERSION, **asdict(self._header)})
+        except OSError as error:
+            self.close()
+            raise KimiError(f"{self.path} {why_not_written(error)}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self) -> None:
+        """Read what is there, without a lock; a dry run looks and leaves no trace.
+
+        Raises
+        ------
+        KimiError
+            It is a file of something else, or of a later version.
+        """
+        if self.path is None or not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            _check_first(self.path, file.readline())
+            self.found = {key: answer for key, answer in _answers(file) if answer.error is None}
+
+    def _acquire(self, path: Path) -> None:
+        from filelock import FileLock, Timeout
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("kimi-magic", appauthor=False) / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+        lock = FileLock(folder / f"{name}.lock", timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise KimiError(IN_USE.format(path=path)) from None
+        self._lock = lock
+
+    def keep(self, key: str, answer: Answer) -> None:
+        """Write an answer down, or a failure, which is only counted.
+
+        Raises
+        ------
+        KimiError
+            It cannot be written, for example because the disk is full; later answers are not
+            written either.
+        """
+        if self._file is None:
+            return
+        try:
+            masked = self._redactor.value(asdict(answer))
+            self._write_line({"key": key, **masked})
+        except OSError as error:
+            file, self._file = self._file, None  # the next line would continue the cut one
+            file.close()
+            raise KimiError(f"{self.path} {why_not_written(error)}") from None
+
+    def _write_line(self, line: Mapping[str, Any]) -> None:
+        self._write(encodable_json(line).encode() + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        assert self._file is not None, "it is open"
+        while data:  # where the disk is nearly full, a part is written
+            data = data[self._file.write(data) :]
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+
+def _check_first(path: Path, line: bytes) -> None:
+    """Refuse a file that does not begin with a header, which may have been cut."""
+    begun = line.removesuffix(b"\n")
+    if not (begun.startswith(BEGIN) or BEGIN.startswith(begun)):
+        raise KimiError(FOREIGN.format(path=path))
+    version = _object(line).get("map", VERSION)
+    if type(version) is not int or version > VERSION:
+        raise KimiError(LATER.format(path=path))
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """Read a line; one that was cut, or that is no object, is empty."""
+    with suppress(ValueError, RecursionError):
+        found = json.loads(line)
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _answers(lines: Iterable[bytes]) -> Iterator[tuple[str, Answer]]:
+    for line in lines:
+        facts = _object(line)
+        with suppress(KeyError, TypeError):  # a header, or a line that was cut
+            yield str(facts.pop("key")), Answer(**facts)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMap:
+    """A map whose answers are kept.
+
+    Attributes
+    ----------
+    answered, failed : int
+        Rows, equal ones counted once; those of all runs with this file.
+    """
+
+    path: Path
+    header: Header
+    answered: int
+    failed: int
+
+
+def kept_maps(folder: Path) -> Iterator[KeptMap]:
+    """Yield the maps of a folder, the latest first."""
+    files = []
+    for path in folder.glob(f"*{SUFFIX}"):
+        with suppress(OSError):
+            files.append((path.stat().st_mtime, path))
+    for _, path in sorted(files, reverse=True):
+        with suppress(OSError, KimiError):
+            if (found := _kept_map(path)) is not None:
+                yield found
+
+
+def _kept_map(path: Path) -> KeptMap | None:
+    header: Header | None = None
+    states: dict[str, bool] = {}
+    with path.open("rb") as file:
+        _check_first(path, file.readline())
+        file.seek(0)
+        for line in file:
+            facts = _object(line)
+            if "map" in facts:  # another run, which asks again for what has failed
+                states = {key: True for key, answered in states.items() if answered}
+                with suppress(TypeError):
+                    header = Header(**facts)
+            elif "key" in facts:
+                states[facts["key"]] = facts.get("error") is None
+    answered = sum(states.values())
+    return KeptMap(path, header, answered, len(states) - answered) if header else None

@@ -1,0 +1,216 @@
+"""Maps: one prompt for each row of a frame, asked side by side, and kept as the answers come."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kimi_magic.batch.answer_frame import OWN, WRITERS, make_frame, write_frame
+from kimi_magic.batch.checkpoint import SUFFIX, Checkpoint, Header
+from kimi_magic.batch.map_plan import plan
+from kimi_magic.batch.map_run import Limits, MapRun
+from kimi_magic.batch.prompts import row_prompt
+from kimi_magic.batch.questions import Questions, row_key
+from kimi_magic.batch.rows import Rows
+from kimi_magic.core.errors import KimiError
+from kimi_magic.core.frontend import notebook_path
+from kimi_magic.core.interrupts import whole_imports
+from kimi_magic.core.nesting import depth
+from kimi_magic.core.text import count
+from kimi_magic.secrets.redact import Redactor
+from kimi_magic.session import Session, current
+from kimi_magic.turn.request import make_request
+
+__all__ = ["map"]
+
+KEYWORDS = (
+    "model endpoint system effort temperature top_p max_tokens seed stop max_steps approve judge "
+    "until_agree equal"
+).split()
+ON_ERROR = ("keep", "raise")
+ENGINES = ("threads",)
+STOPPED = "Stopped: {why}\n{done} of {rows} came{hint}."
+HINT = "; run it again to ask for the rest"
+TAKEN = "The schema's {} would hide the column of that name: give it another one."
+UNPRICED = (
+    "max_cost= counts nothing here: the prices of {model} at {endpoint} are not known.\n"
+    "Give them with kimi.add_endpoint(prices=…), or use max_tokens_total=."
+)
+
+
+@whole_imports()
+def map(  # noqa: A001 - Python's own word for it
+    data: Any,
+    prompt: Any,
+    *,
+    schema: Any = None,
+    tools: Any = None,
+    into: str | os.PathLike[str] | None = None,
+    key: Any = None,
+    concurrency: int = 32,
+    max_cost: float | None = None,
+    max_tokens_total: int | None = None,
+    heavy: int | None = None,
+    on_error: str = "keep",
+    engine: Any = "threads",
+    dry_run: bool = False,
+    show: bool | None = None,
+    **keywords: Any,
+) -> Any:
+    """Ask a prompt for each row, many at once, and return the answers as a frame.
+
+    Each answer is kept as it comes. Called again with the same prompt, model, schema, tools and
+    parameters, also after the kernel was killed, a map takes the answers that are there and asks
+    for the others. Rows with the same prompt are asked once.
+
+    A row that fails has its ``error``, and the others go on; it is asked anew by the next call.
+    What would befall every row (a refused key, no quota left, an unknown model, a budget that is
+    spent, the same failure 20 times in a row) stops the map; so does an interrupt. What came is
+    returned, the other rows have the error ``not asked``, with the reason.
+
+    Parameters
+    ----------
+    data : DataFrame, Series, list or iterable
+        A frame or a column of pandas, polars or pyarrow; dicts, or texts, in any iterable.
+    prompt : str or callable
+        A text in which ``{{ column }}`` stands for the row's value, or any expression of columns,
+        of ``row`` and of the notebook's names; ``{{ value }}`` for what is in a column or in a list
+        of texts. Or a function of a row, a mapping, that returns what ``kimi.ask`` takes.
+    schema, tools, heavy
+        As for ``kimi.ask``. The rows of heavy mode are asked one after the other.
+    into : str or path, optional
+        A ``.parquet``, ``.csv`` or ``.jsonl`` file for the frame. The answers are kept beside it,
+        in ``NAME.map.jsonl``, else in the user's data folder, unless the setting ``journal`` is
+        off. Keys, and what looks like one, are masked there as in the journal.
+    key : str, list of str or callable, optional
+        What tells a row from others: columns, or a function. By default its prompt does. A row
+        with a key that was answered is not asked again, also if its other columns have changed.
+    concurrency : int
+        Requests at once. It goes down by itself where a server refuses some (429), and up again.
+        ``requests_per_minute`` and ``tokens_per_minute`` of an `Endpoint` are kept as well.
+    max_cost, max_tokens_total : optional
+        Dollars or tokens of this call after which nothing more is asked; the answers that are
+        under way are waited for.
+    on_error : str
+        ``keep``, or ``raise`` to stop at the first row that fails and raise its error; what came
+        before is kept for the next call.
+    engine : str
+        ``threads``.
+    dry_run : bool
+        Ask nothing; return a `MapPlan` with the first prompts and the tokens and cost to expect.
+    show : bool, optional
+        Show a progress bar; by default in the main thread.
+    **keywords
+        Keywords of ``kimi.ask``, without ``chat`` and ``variables``.
+
+    Returns
+    -------
+    DataFrame
+        Of the library of ``data``, with its index: ``text``, or the fields of the schema, or
+        ``data`` where that is no object; then ``reasoning``, ``error``, ``usage`` (a dict of
+        tokens, seconds and dollars) and ``attempts`` (requests). Of equal rows, which are asked
+        once, the first has the usage.
+
+    Raises
+    ------
+    KimiError
+        An argument does not fit, the answers are in use by another kernel, or ``into`` cannot be
+        written.
+    """
+    session = current()
+    _check(concurrency, on_error, engine, keywords)
+    limits = Limits(
+        concurrency,
+        _bound("max_cost", max_cost, (int, float)),
+        _bound("max_tokens_total", max_tokens_total, (int,)),
+        raises=on_error == "raise",
+    )
+    file = None if into is None else _file(into)
+    fill = row_prompt(prompt, tokens=session.settings.summary_tokens)
+    request = make_request("…", schema=schema, tools=tools, heavy=heavy, **keywords)
+    turn = session.prepare(replace(request, no_history=True), ask_for_key=not dry_run)
+    questions = Questions(turn, prompt, fill, row_key(key))
+    if taken := [name for name in questions.fields if name in OWN]:
+        raise KimiError(TAKEN.format(taken[0]))
+    rows = Rows(data)
+    masks = Redactor(session.connector.known_keys(), shapes=True)
+    checkpoint = Checkpoint(
+        _path(session, file, questions), _header(questions, prompt, rows, masks), masks
+    )
+    if dry_run:
+        checkpoint.read()
+        return plan(rows, questions, checkpoint)
+    if max_cost is not None:
+        _check_prices(questions)
+    if show is None:
+        show = threading.current_thread() is threading.main_thread() and not depth.get()
+    checkpoint.open()
+    try:
+        run = MapRun(rows, questions, checkpoint, limits)
+        run.take(show=show)
+    finally:
+        checkpoint.close()
+    if run.failure is not None:
+        raise run.failure
+    if run.why and show:
+        hint = HINT if checkpoint.path else ""
+        rows_in_words = count(len(rows), "row")
+        print(STOPPED.format(why=run.why, done=run.done, rows=rows_in_words, hint=hint))
+    frame = make_frame(run, rows, questions.fields)
+    if file is not None:
+        write_frame(frame, file)
+    return frame
+
+
+def _check(concurrency: Any, on_error: Any, engine: Any, keywords: Mapping[str, Any]) -> None:
+    if unknown := [name for name in keywords if name not in KEYWORDS]:
+        raise KimiError(
+            f"kimi.map has no {unknown[0]}=: it takes the keywords of kimi.ask, without chat= and "
+            "variables=."
+        )
+    if type(concurrency) is not int or not 1 <= concurrency <= 1000:
+        raise KimiError(f"concurrency= is a whole number from 1 to 1000; got {concurrency!r:.60}.")
+    if on_error not in ON_ERROR:
+        raise KimiError(f"on_error= is one of {', '.join(ON_ERROR)}; got {on_error!r:.60}.")
+    if engine not in ENGINES:
+        raise KimiError(f"engine= is one of {', '.join(ENGINES)}; got {engine!r:.60}.")
+
+
+def _bound(name: str, given: Any, kinds: tuple[type, ...]) -> Any:
+    if given is None or (type(given) in kinds and given > 0):
+        return given
+    raise KimiError(f"{name}= is a number above 0; got {given!r:.60}.")
+
+
+def _check_prices(questions: Questions) -> None:
+    one = questions.one
+    target = one.connector.target(one.endpoint, one.model)
+    if not target.record.prices_at(one.endpoint):
+        raise KimiError(UNPRICED.format(model=target.model, endpoint=one.endpoint.name))
+
+
+def _file(into: Any) -> Path:
+    try:
+        file = Path(into).expanduser()
+    except (TypeError, RuntimeError):  # no path, or a home that does not exist
+        raise KimiError(f"into= is the path of a file; got {into!r:.60}.") from None
+    if file.suffix not in WRITERS:
+        raise KimiError(f"into= is a file that ends in {', '.join(WRITERS)}; got {file.name!r}.")
+    return file
+
+
+def _path(session: Session, into: Path | None, questions: Questions) -> Path | None:
+    if into is not None:
+        return into.with_name(into.name + SUFFIX)
+    journal = session.settings.journal_path
+    return None if journal is None else journal.parent / "maps" / f"{questions.mark[:32]}{SUFFIX}"
+
+
+def _header(questions: Questions, prompt: Any, rows: Rows, masks: Redactor) -> Header:
+    named = prompt if isinstance(prompt, str) else getattr(prompt, "__qualname__", "a function")
+    model = questions.one.model or questions.one.endpoint.model
+    return Header(masks.text(named), model, len(rows), str(notebook_path() or ""))

@@ -1,0 +1,50 @@
+"""The prompt of a row: a template with ``{{ column }}``, or a function of the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kimi_magic.context.template import Evaluate, Expression, fill, in_namespace, parse
+from kimi_magic.core.errors import KimiError
+from kimi_magic.core.frontend import user_namespace
+
+__all__ = ["RowPrompt", "row_prompt"]
+
+RowPrompt = Callable[[Mapping[str, Any]], Any]
+ROW = "row"
+"""The name of the whole row in an expression: ``{{ row["unit price"] }}``."""
+
+
+def row_prompt(prompt: Any, *, tokens: int) -> RowPrompt:
+    """Return what makes the prompt of a row.
+
+    Raises
+    ------
+    KimiError
+        It is no text and no function, or a template in which nothing is to be filled in.
+    """
+    if callable(prompt):
+        function: RowPrompt = prompt
+        return function
+    if not isinstance(prompt, str):
+        kind = type(prompt).__name__
+        raise KimiError(
+            f"prompt= is a text with {{{{ column }}}}, or a function of a row; got {kind}."
+        )
+    pieces = parse(prompt)
+    if not any(isinstance(piece, Expression) for piece in pieces):
+        raise KimiError(
+            "The prompt is the same for every row: name a column in it, as in {{ text }}."
+        )
+    return lambda row: fill(pieces, _evaluate(row), tokens=tokens)
+
+
+def _evaluate(row: Mapping[str, Any]) -> Evaluate:
+    def evaluate(source: str) -> object:
+        if source in row:  # a name alone is by far the most frequent
+            return row[source]
+        names = {str(name): value for name, value in row.items()}
+        return in_namespace({**user_namespace(), ROW: row, **names})(source)
+
+    return evaluate

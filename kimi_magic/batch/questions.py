@@ -1,0 +1,170 @@
+"""The question of each row: its turn, and the key under which its answer is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from types import CodeType
+from typing import Any
+
+from kimi_magic.batch.prompts import RowPrompt
+from kimi_magic.core.errors import KimiError
+from kimi_magic.core.interrupts import interruptible
+from kimi_magic.core.tabular import to_json
+from kimi_magic.secrets.redact import Redactor
+from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.prompt import compose
+from kimi_magic.turn.runner import PreparedTurn
+
+__all__ = ["WHOLE", "Questions", "row_key"]
+
+WHOLE = "data"
+"""The column of answers that are no objects."""
+
+RowKey = Callable[[Mapping[str, Any]], Any]
+# What a request names, else a setting: an answer holds for the same of each.
+CHOSEN = (
+    "system effort temperature top_p max_tokens seed stop max_steps approve heavy judge".split()
+)
+
+
+def row_key(key: Any) -> RowKey | None:
+    """Return what names a row: the function that was given, or one that reads columns.
+
+    Raises
+    ------
+    KimiError
+        It is no function, no name and no list of names.
+    """
+    if key is None:
+        return None
+    if callable(key):
+        return partial(_called, key)
+    names = [key] if isinstance(key, str) else key
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+        raise KimiError(f"key= takes a column, several, or a function of a row; got {key!r:.60}.")
+    return partial(_columns, list(names))
+
+
+def _called(function: RowKey, row: Mapping[str, Any]) -> Any:
+    return function(row)
+
+
+def _columns(names: list[str], row: Mapping[str, Any]) -> list[Any]:
+    return [row[name] for name in names]
+
+
+class Questions:
+    """Makes the prompt, the turn and the key of rows.
+
+    Attributes
+    ----------
+    mark : str
+        The same for the same prompt, model, schema, tools and parameters, in another kernel too.
+    turn : PreparedTurn or HeavyTurn
+        The turn that each row's is made of.
+    """
+
+    def __init__(
+        self, turn: PreparedTurn | HeavyTurn, prompt: Any, fill: RowPrompt, key: RowKey | None
+    ) -> None:
+        self.turn = turn
+        self._fill = fill
+        self._key = key
+        self._common = json.dumps(_facts(turn), sort_keys=True, default=repr)
+        self.mark = _hash(self._common, prompt if isinstance(prompt, str) else _source(prompt))
+
+    @property
+    def one(self) -> PreparedTurn:
+        """The turn, or what each of its trajectories is."""
+        return self.turn.turn if isinstance(self.turn, HeavyTurn) else self.turn
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields of the schema; ``data`` where it is no object, none where there is none."""
+        schema = self.one.schema
+        if schema is None:
+            return []
+        names = list(schema.json_schema.get("properties", ()))
+        return [WHOLE] if schema.wraps or not names else names
+
+    def prompt(self, row: Mapping[str, Any]) -> Any:
+        with interruptible():  # expressions and functions are the user's
+            return self._fill(row)
+
+    def key(self, row: Mapping[str, Any], prompt: Any) -> str:
+        """Return the key of a row's answer: of what is sent or, with ``key=``, of the row."""
+        if self._key is None:
+            return _hash(self._common, _json(prompt))
+        with interruptible():
+            return _hash(self.mark, _json(self._key(row)))
+
+    def ask(self, prompt: Any) -> PreparedTurn | HeavyTurn:
+        """Return the turn that asks a prompt.
+
+        Raises
+        ------
+        KimiError
+            It is none, or an empty one.
+        """
+        if isinstance(self.turn, HeavyTurn):
+            judge = self._with(self.turn.judge, prompt)
+            return replace(self.turn, turn=self._with(self.turn.turn, prompt), judge=judge)
+        return self._with(self.turn, prompt)
+
+    def _with(self, turn: PreparedTurn, prompt: Any) -> PreparedTurn:
+        request = replace(turn.request, prompt=prompt)
+        composed = compose(
+            request,
+            {},
+            None if request.allow_secrets else Redactor(turn.keys, shapes=True),
+            tokens=turn.settings.summary_tokens,
+            instruction=turn.schema.instruction if turn.schema else "",
+        )
+        return replace(turn, request=request, prompt=composed)
+
+
+def _facts(turn: PreparedTurn | HeavyTurn) -> dict[str, Any]:
+    one = turn.turn if isinstance(turn, HeavyTurn) else turn
+    request, settings, endpoint = one.request, one.settings, one.endpoint
+    chosen = {
+        name: _first(getattr(request, name), getattr(settings, name, None)) for name in CHOSEN
+    }
+    return {
+        **chosen,
+        "endpoint": [endpoint.name, endpoint.base_url],
+        "model": one.model or endpoint.model,
+        "schema": one.schema and [one.schema.name, one.schema.json_schema],
+        "tools": one.toolset and one.toolset.schemas(),
+    }
+
+
+def _source(prompt: Any) -> str:
+    """Tell functions apart by their code, in another kernel too."""
+    function = prompt
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return name + _code(code) if code else name
+
+
+def _code(code: CodeType) -> str:
+    # The representation of a code object holds its address.
+    constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(to_json(value), sort_keys=True, default=repr)
+
+
+def _hash(*texts: str) -> str:
+    return sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
