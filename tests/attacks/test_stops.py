@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ import kimi_magic as kimi
 from kimi_magic.core.errors import ToolInterrupted, TurnInterrupted
 from kimi_magic.core.interrupts import holding_interrupts, interruptible
 from kimi_magic.core.messages import ToolResult
+from kimi_magic.core.time_limit import TimeBudget
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from kimi_magic.tools.toolset import Toolset
@@ -353,6 +355,7 @@ def child_of_a_repr() -> Forking:
 def test_a_forked_child_does_not_go_on_with_the_turn(
     server: ScriptedServer,
     session: Session,
+    monkeypatch: pytest.MonkeyPatch,
     function: Callable[[], object],
     options: dict[str, Any],
     status: int,
@@ -361,6 +364,12 @@ def test_a_forked_child_does_not_go_on_with_the_turn(
 
     The answer goes to one process only, so a child that goes on takes it or asks in vain.
     """
+    """Input: `os.fork` in a tool, whose child returns or raises. Holds: it ends and sends nothing.
+
+    The answer goes to one process only, so a child that goes on takes it or asks in vain.
+    """
+    # A large process takes its time to fork.
+    monkeypatch.setattr("kimi_magic.context.walker.TimeBudget", partial(TimeBudget, 60, 60))
     tool = kimi.tool(name="tool", **options)(function)
     server.reply("", tool_calls=[{"name": "tool", "arguments": {}}])
     server.reply("Done.")
