@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.core.messages import Output, ToolResult
+from kimi_magic.secrets.fields import names_secret
 from kimi_magic.tools.call import run_call
 from kimi_magic.tools.function_tool import make_tool
-from kimi_magic.secrets.fields import names_secret
 from kimi_magic.tools.results import as_outputs, compose, fit_for_notebooks, to_text
 from kimi_magic.tools.tool import ToolOptions
 
