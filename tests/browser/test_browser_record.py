@@ -19,14 +19,15 @@ ANSWER = "It is **9.9**.\n\n| number | tenths |\n|---|---|\n| 9.9 | 9 |\n"
 def test_a_page_reloaded_in_mid_stream_gets_the_record(
     bench: Bench, scripted_server: ScriptedServer, saved: bool
 ) -> None:
-    scripted_server.reply(ANSWER, reasoning="I think and think. " * 8, rate=14)
+    scripted_server.reply(ANSWER, reasoning="I think and think. " * 8, stall_after=20)
     bench.run("%%kimi\nWhich one?", saved=True)
     bench.turn.locator(".kimi-panel").get_by_text("I think").wait_for()
     bench.turn.get_by_role("button", name="Stop").wait_for()
     if saved:
         bench.command("docmanager:save")
-    bench.page.on("dialog", lambda dialog: dialog.accept())
+    bench.page.once("dialog", lambda dialog: dialog.accept())
     bench.open()
+    bench.turn.get_by_role("button", name="Stop").wait_for()
     scripted_server.go_on()
     bench.record.get_by_text("It is 9.9.").wait_for()
     assert "Error displaying widget" not in bench.page.content()
