@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+import IPython
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 
@@ -36,6 +37,9 @@ for _name, _trait in type(kimi.settings).class_traits(config=True).items():
 # Keep no turns in the user's data folder.
 __import__("os").environ["KIMI_JOURNAL"] = kimi.settings.journal = "off"
 """
+
+KEEPS_PRINTS = IPython.version_info >= (9, 1)
+"""IPython keeps what a cell prints."""
 
 
 class OwnSpec(KernelSpecManager):

@@ -34,6 +34,7 @@ __all__ = [
     "Insisted",
     "holding_interrupts",
     "interruptible",
+    "is_interrupt",
     "stoppable",
     "uninterrupted",
     "waiting",
@@ -259,6 +260,15 @@ def whole_imports() -> Iterator[None]:
         yield
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Return True for an interrupt, also one that went through other code.
+
+    pydantic-core 2.23 panics if Python code that it calls is interrupted.
+    """
+    is_panic = type(error).__name__ == "PanicException" and "KeyboardInterrupt" in str(error)
+    return is_panic or isinstance(error, KeyboardInterrupt)
+
+
 @contextmanager
 def _handling(hold: Hold) -> Iterator[None]:
     before = signal.signal(signal.SIGINT, hold.receive)
@@ -269,8 +279,7 @@ def _handling(hold: Hold) -> Iterator[None]:
         hold.pending = 0  # those that followed the first
         raise
     except BaseException as error:
-        # pydantic-core 2.23 panics if Python code that it calls is interrupted.
-        if type(error).__name__ == "PanicException" and "KeyboardInterrupt" in str(error):
+        if is_interrupt(error):
             hold.pending = 0
             raise KeyboardInterrupt from None
         raise

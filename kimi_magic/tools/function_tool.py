@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, get_args, get_origin
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.interrupts import is_interrupt
 from kimi_magic.core.text import clip
 from kimi_magic.schema.references import (
     NO_REFS,
@@ -169,10 +170,10 @@ def make_tool(
         made = _Maker(fn, namespace, options, languages or {})
         only = read_params(params)
         return replace(made.tool(name, description, schema, read_refs(refs), only), path=path)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 - to look at a function may run any code
-        raise unfit(label, error) from None
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        raise unfit(label, error) from None  # to look at a function may run any code
 
 
 @dataclass(frozen=True, slots=True)

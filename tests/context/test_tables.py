@@ -506,7 +506,7 @@ def test_columns_whose_values_have_no_order_or_are_no_floats_have_figures() -> N
             "zones": pd.Series(times, dtype=object),
             "days": pd.Series([day.date(), day] * 10, dtype=object),
             "ids": [2**60 + n for n in range(20)],
-            "huge": [10**400 + n for n in range(20)],
+            "huge": pd.Series([10**400 + n for n in range(20)], dtype=object),
         }
     )
     text = summarize(frame)

@@ -12,6 +12,6 @@ from tests.context.golden import Case
 CASES = {
     "function": Case(lambda: textwrap.dedent),
     "method": Case(lambda: json.JSONDecoder().decode),
-    "ufunc": Case(lambda: pytest.importorskip("numpy").hypot),
+    "ufunc": Case(lambda: pytest.importorskip("numpy", "2.0").hypot),
     "builtin": Case(lambda: sorted),
 }
