@@ -37,7 +37,7 @@ LATER = "{path} was written by a later version of kimi-magic: upgrade it, or nam
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came for a row.
+    """The answer to a row.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a run asked: for `%kimi map status`."""
+    """The question of a run, in outline: for `%kimi map status`."""
 
     prompt: str
     model: str

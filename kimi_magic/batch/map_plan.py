@@ -20,7 +20,7 @@ SAMPLED = 200  # rows whose prompts tell the tokens of all
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MapPlan(Shown):
-    """What a map would ask.
+    """A map that is not asked yet: its size, its first prompts, and its cost.
 
     Attributes
     ----------

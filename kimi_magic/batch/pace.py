@@ -1,4 +1,4 @@
-"""How many requests of a map are under way at once, and how many may begin in a minute."""
+"""The pace of a map: requests under way at once, and those that may begin in a minute."""
 
 from __future__ import annotations
 

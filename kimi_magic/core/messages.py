@@ -228,7 +228,7 @@ class ToolResult(Shown):
 
     @property
     def outcome(self) -> Outcome:
-        """How the call ended."""
+        """The end of the call in a word."""
         if not self.error:
             return "done"
         if self.error in (DECLINED, NOBODY):

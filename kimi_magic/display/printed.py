@@ -1,4 +1,4 @@
-"""What a call has printed so far, as a terminal leaves it."""
+"""The text that a call has printed so far, as a terminal leaves it."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class Parameter:
 
 
 class Documentation(NamedTuple):
-    """What a docstring says: the purpose, and of each parameter its description and type."""
+    """The content of a docstring: the purpose, and of each parameter its description and type."""
 
     purpose: str = ""
     described: dict[str, str] = {}  # noqa: RUF012 - never changed

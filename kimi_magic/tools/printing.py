@@ -1,4 +1,4 @@
-"""What a call prints, handed on while the call runs.
+"""The prints of a call, handed on while it runs.
 
 Threads of the call write, and one reader takes: neither holds a lock that the other needs, as a
 call may fork at any moment. Floods are thinned out, as nobody reads 10,000 lines a second; the

@@ -53,7 +53,7 @@ def test_answers_are_found_again_and_failures_are_not(path: Path) -> None:
 
 @given(data=st.data())
 def test_a_file_that_was_cut_anywhere(data: st.DataObject, tmp_path_factory: Any) -> None:
-    """What is whole is found, and what comes later is found as well."""
+    """All that is whole is found, and later lines are found as well."""
     path = tmp_path_factory.mktemp("cut") / f"labels{SUFFIX}"
     own = opened(path)
     for number in range(5):
@@ -131,7 +131,7 @@ def faults(monkeypatch: pytest.MonkeyPatch, session: Session) -> Any:
 def test_a_full_disk_ends_the_map(
     faults: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What came is in the frame; a later call finds what was written, and no line that was cut."""
+    """The frame has all that came; a later call finds what was written, and no cut line."""
     real, room = os.fdopen, 2000
 
     class Full:

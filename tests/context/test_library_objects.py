@@ -191,7 +191,7 @@ def test_hostile_members_are_left_out() -> None:
 
 
 def test_large_objects_are_read_in_part() -> None:
-    """Where that took too long, the text would be the repr."""
+    """The text would be the repr if that took too long."""
     nx: Any = pytest.importorskip("networkx")
     go: Any = pytest.importorskip("plotly.graph_objects")
     np: Any = pytest.importorskip("numpy")

@@ -1,4 +1,4 @@
-"""What a call prints, as views show it while it runs."""
+"""The prints of a call, as views show them while it runs."""
 
 from __future__ import annotations
 

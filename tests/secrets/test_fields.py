@@ -124,7 +124,7 @@ def test_so_it_is_in_what_a_tool_returns(name: str) -> None:
 
 
 def test_a_secret_is_masked_before_it_is_cut() -> None:
-    """What is left of it would not look like one."""
+    """The rest of it would not look like one."""
     url = f"postgresql://me:{'hunter2' * 30}@db"
     frame = pd.DataFrame({"url": [url] * 20})
     for value in ([url], {"url": url}, {url: 1}, frame, Plain(f"Engine({url})"), [url * 30]):
