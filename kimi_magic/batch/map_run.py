@@ -26,7 +26,7 @@ from kimi_magic.core.errors import (
     QuotaExhausted,
     RateLimited,
 )
-from kimi_magic.core.events import Envelope, TurnFinished
+from kimi_magic.core.events import Envelope
 from kimi_magic.core.interrupts import holding_interrupts
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.nesting import inside_turn
@@ -39,6 +39,7 @@ from kimi_magic.turn.approval import asking
 from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.lanes import side_by_side
 from kimi_magic.turn.runner import PreparedTurn
+from kimi_magic.turn.sinks import KeptReply
 
 __all__ = ["Limits", "MapRun"]
 
@@ -193,7 +194,7 @@ class MapRun:
         """Ask for a row; again where the server refused it for its rate alone."""
         attempts, used = 0, Usage()
         for rounds in range(1, MOST_ROUNDS + 1):
-            kept = _Kept()
+            kept = KeptReply()
             error: Exception | None = None
             pace.expect(_prompt_tokens(turn))
             try:
@@ -216,7 +217,7 @@ class MapRun:
                 return
 
     def _silently(
-        self, turn: PreparedTurn | HeavyTurn, kept: _Kept, pace: Pace
+        self, turn: PreparedTurn | HeavyTurn, kept: KeptReply, pace: Pace
     ) -> Generator[Envelope | None, None, None]:
         """Run a turn; its events are nobody's, and its waiting is everybody's."""
         if isinstance(turn, HeavyTurn):
@@ -261,22 +262,6 @@ class MapRun:
         for place, row in self._todo:
             with suppress(*USER_ERRORS):
                 self.keys[place] = self._questions.key(row, self._questions.prompt(row))
-
-
-class _Kept:
-    """The sink that keeps the reply of a row."""
-
-    reply: Reply | None = None
-
-    def handle(self, envelope: Envelope) -> None:
-        if isinstance(envelope.event, TurnFinished) and not envelope.lane:
-            self.reply = envelope.event.reply
-
-    def tick(self) -> None:
-        """Do nothing: only the finished turn counts."""
-
-    def close(self) -> None:
-        """Do nothing: only the finished turn counts."""
 
 
 def _prompt_tokens(turn: PreparedTurn | HeavyTurn) -> int:

@@ -30,6 +30,7 @@ from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.lanes import Lanes, side_by_side
 from kimi_magic.turn.request import TurnRequest, make_request, parameters
 from kimi_magic.turn.runner import PreparedTurn
+from kimi_magic.turn.sinks import KeptReply
 
 __all__ = ["SINGLE", "VARIED", "sweep"]
 
@@ -287,22 +288,6 @@ def _seconds(reply: Reply) -> float:
     return sum(step.seconds for step in reply.record.steps)
 
 
-class _Kept:
-    """The sink that keeps the reply of a row."""
-
-    reply: Reply | None = None
-
-    def handle(self, envelope: Envelope) -> None:
-        if isinstance(envelope.event, TurnFinished):
-            self.reply = envelope.event.reply
-
-    def tick(self) -> None:
-        """Do nothing: only the finished turn counts."""
-
-    def close(self) -> None:
-        """Do nothing: only the finished turn counts."""
-
-
 class _Run:
     def __init__(
         self,
@@ -370,7 +355,7 @@ class _Run:
         self, waiting: Iterator[tuple[_Row, PreparedTurn]], lanes: Lanes
     ) -> Generator[Envelope | None, None, None]:
         for row, turn in waiting:
-            kept = _Kept()
+            kept = KeptReply()
             with suppress(KimiError):  # it is in the reply
                 yield from turn.run([kept, *self._journal(turn)], self._ask, lanes.lane(0))
             assert kept.reply is not None, "a turn ends with TurnFinished"

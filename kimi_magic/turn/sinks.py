@@ -27,6 +27,7 @@ from kimi_magic.core.events import (
     TurnPrepared,
 )
 from kimi_magic.core.messages import ToolResult
+from kimi_magic.core.reply import Reply
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.turn.request import TurnRequest, again
 
@@ -34,10 +35,32 @@ if TYPE_CHECKING:
     from kimi_magic.chats.journal_schema import State
     from kimi_magic.chats.journal_writer import JournalWriter, TurnInJournal
 
-__all__ = ["ChatSink", "GuardedSinks", "JournalSink", "set_aside"]
+__all__ = ["ChatSink", "GuardedSinks", "JournalSink", "KeptReply", "set_aside"]
 
 logger = logging.getLogger("kimi_magic")
 LONGEST_OPENING = 0.5  # seconds that the first turn of a kernel waits for the journal at its end
+
+
+class KeptReply:
+    """Keeps the reply of a turn.
+
+    Attributes
+    ----------
+    reply : Reply or None
+        None until the turn has finished.
+    """
+
+    reply: Reply | None = None
+
+    def handle(self, envelope: Envelope) -> None:
+        if isinstance(envelope.event, TurnFinished) and not envelope.lane:
+            self.reply = envelope.event.reply
+
+    def tick(self) -> None:
+        """Do nothing: only the finished turn counts."""
+
+    def close(self) -> None:
+        """Do nothing: only the finished turn counts."""
 
 
 class GuardedSinks:
