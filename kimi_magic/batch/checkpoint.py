@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.file_lock import acquire_lock
 from kimi_magic.core.text import encodable_json, why_not_written
 
 if TYPE_CHECKING:
@@ -140,18 +140,9 @@ class Checkpoint:
             self.found = {key: answer for key, answer in _answers(file) if answer.error is None}
 
     def _acquire(self, path: Path) -> None:
-        from filelock import FileLock, Timeout
-        from platformdirs import user_cache_path
-
-        folder = user_cache_path("kimi-magic", appauthor=False) / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        name = sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-        lock = FileLock(folder / f"{name}.lock", timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise KimiError(IN_USE.format(path=path)) from None
-        self._lock = lock
+        self._lock = acquire_lock(path)
+        if self._lock is None:
+            raise KimiError(IN_USE.format(path=path))
 
     def keep(self, key: str, answer: Answer) -> None:
         """Write an answer down, or a failure, which is only counted.

@@ -16,12 +16,11 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kimi_magic.core.errors import TapeError
-from kimi_magic.core.interrupts import whole_imports
+from kimi_magic.core.file_lock import acquire_lock
 from kimi_magic.core.text import clip, count, encodable_json, is_json_bomb, why_not_written
 
 if TYPE_CHECKING:
@@ -223,25 +222,15 @@ class TapeFile:
         TapeError
             Another kernel records into it.
         """
-        with whole_imports():
-            from filelock import FileLock, Timeout
-            from platformdirs import user_cache_path
-
         if self._lock is not None and self._locked_in == os.getpid():
             return
-        # Not beside the tape, which is often in a repository.
-        folder = user_cache_path("kimi-magic", appauthor=False) / "locks"
-        name = sha256(os.path.normcase(self.path).encode("utf-8", "surrogateescape")).hexdigest()
-        lock = FileLock(folder / f"{name[:32]}.lock", timeout=0, thread_local=False)
         with self._writing():
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire()
-            except Timeout:
-                raise TapeError(
-                    f"Another kernel records into {self.name}; nothing was sent.\n"
-                    "Shut it down, or record into another file."
-                ) from None
+            lock = acquire_lock(self.path)
+        if lock is None:
+            raise TapeError(
+                f"Another kernel records into {self.name}; nothing was sent.\n"
+                "Shut it down, or record into another file."
+            )
         self._lock, self._locked_in = lock, os.getpid()
 
     def unlock(self) -> None:
