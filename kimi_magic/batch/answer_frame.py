@@ -6,15 +6,14 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kimi_magic.batch.checkpoint import Answer
-from kimi_magic.batch.map_run import MapRun
 from kimi_magic.batch.questions import WHOLE
 from kimi_magic.batch.rows import Rows
 from kimi_magic.core.errors import KimiError
 
-__all__ = ["OWN", "WRITERS", "make_frame", "write_frame"]
+__all__ = ["OWN", "WRITERS", "Run", "make_frame", "write_frame"]
 
 OWN = ("reasoning", "error", "usage", "attempts")
 """The columns beside the answers."""
@@ -25,7 +24,21 @@ WRITERS = {
 }
 
 
-def make_frame(run: MapRun, rows: Rows, fields: list[str]) -> Any:
+class Run(Protocol):
+    """A run that is over; see `MapRun` for what its attributes hold."""
+
+    why: str
+    failure: BaseException | None
+    keys: list[str]
+    owners: dict[str, int]
+
+    @property
+    def done(self) -> int: ...
+    def answer(self, place: int) -> Answer: ...
+    def take(self, *, show: bool) -> None: ...
+
+
+def make_frame(run: Run, rows: Rows, fields: list[str]) -> Any:
     """Make the frame of a run's answers, like that of the rows."""
     answers = [run.answer(place) for place in range(len(rows))]
     columns: dict[str, list[Any]] = {}

@@ -153,11 +153,21 @@ class Checkpoint:
             It cannot be written, for example because the disk is full; later answers are not
             written either.
         """
+        if self._file is not None:
+            self.note({"key": key, **self._redactor.value(asdict(answer))})
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Write a line as it is, of any kind; nothing where no file is open.
+
+        Raises
+        ------
+        KimiError
+            As of `keep`.
+        """
         if self._file is None:
             return
         try:
-            masked = self._redactor.value(asdict(answer))
-            self._write_line({"key": key, **masked})
+            self._write_line(line)
         except OSError as error:
             file, self._file = self._file, None  # the next line would continue the cut one
             file.close()

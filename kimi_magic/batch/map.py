@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kimi_magic.batch.answer_frame import OWN, WRITERS, make_frame, write_frame
+from kimi_magic.batch.answer_frame import OWN, WRITERS, Run, make_frame, write_frame
 from kimi_magic.batch.checkpoint import SUFFIX, Checkpoint, Header
 from kimi_magic.batch.map_plan import plan
 from kimi_magic.batch.map_run import Limits, MapRun
@@ -32,7 +32,8 @@ KEYWORDS = (
     "until_agree equal"
 ).split()
 ON_ERROR = ("keep", "raise")
-ENGINES = ("threads",)
+BATCH = "batch"
+ENGINES = ("threads", BATCH)
 STOPPED = "Stopped: {why}\n{done} of {rows} came{hint}."
 HINT = "; run it again to ask for the rest"
 TAKEN = "The schema's {} would hide the column of that name: give it another one."
@@ -99,7 +100,10 @@ def map(  # noqa: A001 - Python's own word for it
         ``keep``, or ``raise`` to stop at the first row that fails and raise its error; what came
         before is kept for the next call.
     engine : str
-        ``threads``.
+        ``threads``, or ``batch`` for the Batch API of an endpoint that has it (Moonshot): the call
+        submits the rows and returns at once, with the error ``not ready`` in each of them. The same
+        call collects what has come by then, in any kernel, and submits what is new or has failed.
+        It costs less and may take a day; tools, heavy mode and limits of cost are refused.
     dry_run : bool
         Ask nothing; return a `MapPlan` with the first prompts and the tokens and cost to expect.
     show : bool, optional
@@ -141,16 +145,23 @@ def map(  # noqa: A001 - Python's own word for it
     checkpoint = Checkpoint(
         _path(session, file, questions), _header(questions, prompt, rows, masks), masks
     )
+    if engine == BATCH:
+        from kimi_magic.batch.batch_api import check_batch
+
+        check_batch(
+            turn, checkpoint, **{"max_cost=": max_cost, "max_tokens_total=": max_tokens_total}
+        )
     if dry_run:
         checkpoint.read()
-        return plan(rows, questions, checkpoint)
+        share = questions.one.endpoint.batch_price if engine == BATCH else 1.0
+        return plan(rows, questions, checkpoint, share=share)
     if max_cost is not None:
         _check_prices(questions)
     if show is None:
         show = threading.current_thread() is threading.main_thread() and not depth.get()
     checkpoint.open()
     try:
-        run = MapRun(rows, questions, checkpoint, limits)
+        run = _run(engine, rows, questions, checkpoint, limits)
         run.take(show=show)
     finally:
         checkpoint.close()
@@ -164,6 +175,16 @@ def map(  # noqa: A001 - Python's own word for it
     if file is not None:
         write_frame(frame, file)
     return frame
+
+
+def _run(
+    engine: Any, rows: Rows, questions: Questions, checkpoint: Checkpoint, limits: Limits
+) -> Run:
+    if engine == BATCH:
+        from kimi_magic.batch.batch_api import BatchRun
+
+        return BatchRun(rows, questions, checkpoint, raises=limits.raises)
+    return MapRun(rows, questions, checkpoint, limits)
 
 
 def _check(concurrency: Any, on_error: Any, engine: Any, keywords: Mapping[str, Any]) -> None:

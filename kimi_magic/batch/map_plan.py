@@ -46,8 +46,13 @@ class MapPlan(Shown):
     most_cost: float = 0.0
 
 
-def plan(rows: Rows, questions: Questions, checkpoint: Checkpoint) -> MapPlan:
-    """Fill in the prompts, and send none; an error of a row is raised."""
+def plan(
+    rows: Rows, questions: Questions, checkpoint: Checkpoint, *, share: float = 1.0
+) -> MapPlan:
+    """Fill in the prompts, and send none; an error of a row is raised.
+
+    ``share`` is the part of the prices that is paid.
+    """
     seen: set[str] = set()
     prompts: list[str] = []
     chars = sampled = 0
@@ -77,6 +82,6 @@ def plan(rows: Rows, questions: Questions, checkpoint: Checkpoint) -> MapPlan:
         tuple(prompts),
         asked,
         most.total_tokens if limit else 0,
-        priced(Usage(asked), one.endpoint).cost,
-        priced(most, one.endpoint).cost if limit else 0.0,
+        priced(Usage(asked), one.endpoint).cost * share,
+        priced(most, one.endpoint).cost * share if limit else 0.0,
     )

@@ -224,13 +224,24 @@ def _chats(notebook: Notebook, _: str) -> None:
     notebook.say(columns(rows) if rows[1:] else "There is no chat yet: a %%kimi cell begins one.")
 
 
-@verb("map [status]", "list the maps over frames whose answers are kept", completes=("status",))
+@verb(
+    "map [status | cancel [BATCH]]",
+    "list the maps over frames whose answers are kept; cancel a batch that is under way",
+    completes=("status", "cancel"),
+)
 def _map(notebook: Notebook, line: str) -> None:
-    from kimi_magic.jupyter.map_commands import list_maps
+    from kimi_magic.jupyter.map_commands import cancel_batches, list_maps
 
-    if line.strip() not in ("", "status"):
-        raise MagicError("`%%kimi --map df` asks a prompt for each row; `%kimi map status` lists.")
-    list_maps(notebook)
+    match line.split():
+        case [] | ["status"]:
+            list_maps(notebook)
+        case ["cancel", *names] if len(names) < 2:
+            cancel_batches(notebook, "".join(names))
+        case _:
+            raise MagicError(
+                "`%%kimi --map df` asks a prompt for each row; `%kimi map status` lists, "
+                "`%kimi map cancel` cancels a batch."
+            )
 
 
 @verb("usage", "list what this session used: tokens and cost, by chat and model")

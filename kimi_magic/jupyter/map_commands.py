@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from kimi_magic.core.errors import MagicError
+from kimi_magic.core.errors import KimiError, MagicError
 from kimi_magic.core.text import clip, count, reveal
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.jupyter.options import OPTIONS
 
-__all__ = ["list_maps", "run_map"]
+if TYPE_CHECKING:
+    from kimi_magic.batch.batch_api_notes import BatchNote
+    from kimi_magic.batch.checkpoint import KeptMap
+    from kimi_magic.session import Session
+
+__all__ = ["cancel_batches", "list_maps", "run_map"]
 
 KEYWORDS = (
     "model endpoint system schema effort heavy judge until_agree temperature top_p max_tokens seed "
@@ -54,14 +60,11 @@ def run_map(notebook: Notebook, options: Mapping[str, Any], body: str, tools: An
 
 
 def list_maps(notebook: Notebook) -> None:
-    """List the maps whose answers are kept, the latest first."""
-    from kimi_magic.batch.checkpoint import kept_maps
+    """List the maps whose answers are kept, the latest first, and their batches as they are now."""
+    from kimi_magic.batch.batch_api_look import ask_for
+    from kimi_magic.batch.batch_api_notes import batches_under_way
 
-    notebook.settings.read_environment()
-    journal = notebook.settings.journal_path
-    if journal is None:
-        raise MagicError("No answers of maps are kept here: the setting journal is off.")
-    found = list(islice(kept_maps(journal.parent / "maps"), MOST_LISTED))
+    found = _kept(notebook)
     if not found:
         notebook.say("No map has been asked yet: `%%kimi --map df` asks one.")
     for kept in found:
@@ -71,3 +74,54 @@ def list_maps(notebook: Notebook) -> None:
         failed = f", {kept.failed:,} failed" if kept.failed else ""
         prompt = clip(" ".join(reveal(header.prompt).split()), 60)
         notebook.say(f"{began}  {rows}{failed}  {reveal(header.model)}  {prompt}\n  {kept.path}")
+        for note in batches_under_way(kept.path):
+            notebook.say(f"  {_as_of_now(notebook, note, ask_for)}")
+
+
+def cancel_batches(notebook: Notebook, name: str) -> None:
+    """Cancel a batch; without its name the only one that is under way.
+
+    Raises
+    ------
+    MagicError
+        There is none, or there are several.
+    """
+    from kimi_magic.batch.batch_api_look import cancel
+    from kimi_magic.batch.batch_api_notes import batches_under_way
+
+    notes = [note for kept in _kept(notebook) for note in batches_under_way(kept.path)]
+    chosen = [note for note in notes if name in (note.id, "all", "")]
+    if not chosen:
+        known = ", ".join(note.id for note in notes)
+        raise MagicError(
+            f"No batch {name} is under way" + (f", but {known}." if known else ".")
+            if name
+            else "No batch is under way."
+        )
+    if not name and len(chosen) > 1:
+        known = ", ".join(note.id for note in chosen)
+        raise MagicError(f"Which one? `%kimi map cancel ID` takes one of {known}, or all.")
+    for note in chosen:
+        notebook.say(_as_of_now(notebook, note, cancel))
+
+
+def _as_of_now(
+    notebook: Notebook, note: BatchNote, ask: Callable[[Session, BatchNote], BatchNote]
+) -> str:
+    try:
+        return reveal(str(ask(notebook.session, note)))
+    except KimiError as error:
+        return f"{reveal(str(note))}: {str(error).partition(chr(10))[0]}"
+
+
+def _kept(notebook: Notebook) -> list[KeptMap]:
+    """Return the maps whose answers are kept: in the user's folder, and beside files here."""
+    from kimi_magic.batch.checkpoint import kept_maps
+
+    notebook.settings.read_environment()
+    journal = notebook.settings.journal_path
+    here = list(islice(kept_maps(Path.cwd()), MOST_LISTED))
+    if journal is None and not here:
+        raise MagicError("No answers of maps are kept here: the setting journal is off.")
+    kept = islice(kept_maps(journal.parent / "maps"), MOST_LISTED) if journal else ()
+    return sorted([*here, *kept], key=lambda each: -each.header.began)[:MOST_LISTED]

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Self, Unpack
 
 try:
@@ -17,8 +18,11 @@ except ImportError:
     raise ImportError('kimi_magic.testing needs aiohttp: pip install "kimi-magic[test]"') from None
 
 from kimi_magic.testing.answers import Answer, Pace, Reply, Token, as_json, json_answer
+from kimi_magic.testing.batch_desk import BatchDesk
 from kimi_magic.testing.checks import NO_LOGPROBS, check_request
 from kimi_magic.testing.dialects import BY_NAME, NOTHING, error_body, json_object
+
+CHAT = "/v1/chat/completions"
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +80,9 @@ class ScriptedServer:
     the next scripted answer; ``GET /v1/models`` is always answered. Answers may be scripted at
     any time, from any thread.
 
+    ``/v1/files`` and ``/v1/batches`` are those of the Batch API: a batch is under way until
+    `finish_batches` answers its requests from the script.
+
     Parameters
     ----------
     dialect : str
@@ -119,6 +126,8 @@ class ScriptedServer:
         self.base_url = ""
         self.requests: list[Request] = []
         self._script: deque[_Entry] = deque()
+        self._elsewhere: dict[str, deque[_Entry]] = {}  # what is scripted for other paths
+        self._desk = BatchDesk()
         self._complaints: list[str] = []
         self._held = asyncio.Event()  # replaced by each go_on
 
@@ -175,6 +184,7 @@ class ScriptedServer:
         *,
         type: str | None = None,  # noqa: A002 (the API's word)
         headers: Mapping[str, str] | None = None,
+        path: str = CHAT,
         **pace: Unpack[Pace],
     ) -> None:
         """Script an error response in the dialect's format.
@@ -187,11 +197,13 @@ class ScriptedServer:
             Contents of the body; the type follows from the status by default.
         headers : Mapping, optional
             Additional headers, such as ``Retry-After``.
+        path : str
+            The next request for it is answered so, such as ``/v1/files``.
         **pace
             See `Pace`.
         """
         entry = self._refusal(status, message, type, headers or {})
-        self._script.append(replace(entry, **pace))
+        self._script_for(path).append(replace(entry, **pace))
 
     def raw(
         self,
@@ -200,13 +212,42 @@ class ScriptedServer:
         content_type: str = "text/event-stream",
         status: int = 200,
         headers: Mapping[str, str] | None = None,
+        path: str = CHAT,
         **pace: Unpack[Pace],
     ) -> None:
-        """Script bytes to send as they are, one write per item; a `Pace` counts the items."""
+        """Script bytes to send as they are, one write per item; a `Pace` counts the items.
+
+        ``path`` is as for `error`.
+        """
         about = {"Content-Type": content_type, **(headers or {})}
         answer = Answer(list(items), status=status, headers=about)
         summary = f"raw({answer.deltas!r:.60})"
-        self._script.append(_Entry(summary, lambda *_: answer, **pace))
+        self._script_for(path).append(_Entry(summary, lambda *_: answer, **pace))
+
+    def finish_batches(self, status: str = "completed", *, most: int | None = None) -> None:
+        """End the batches under way: their requests are answered from the script, in order.
+
+        Parameters
+        ----------
+        status : str
+            ``completed``, ``expired`` or ``failed``. One that is being cancelled is ``cancelled``
+            in any case, and no more of its requests are answered.
+        most : int, optional
+            As many requests of each batch are answered; all by default, none of one that failed.
+        """
+
+        async def finish() -> None:
+            self._desk.finish(status, most, self._answer_in_batch)
+
+        asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
+
+    def _answer_in_batch(self, body: dict[str, Any], headers: Mapping[str, str]) -> Answer:
+        request = Request(len(self.requests) + 1, "POST", CHAT, headers, body)
+        self.requests.append(request)
+        return self._entry_for(request).answer(body, request.number)
+
+    def _script_for(self, path: str) -> deque[_Entry]:
+        return self._script if path == CHAT else self._elsewhere.setdefault(path, deque())
 
     def render(self, body: Mapping[str, Any] | None = None) -> list[bytes]:
         """Take the next answer off the script and return its bytes, one item per event.
@@ -238,7 +279,8 @@ class ScriptedServer:
         AssertionError
             A request was invalid or unexpected, or answers are left; the message lists them all.
         """
-        left = [f"not asked for: {entry.summary}" for entry in self._script]
+        scripted = chain(self._script, *self._elsewhere.values())
+        left = [f"not asked for: {entry.summary}" for entry in scripted]
         if problems := [*self._complaints, *left]:
             raise AssertionError("\n  ".join(["ScriptedServer:", *problems]))
 
@@ -274,7 +316,7 @@ class ScriptedServer:
         await runner.cleanup()
 
     async def _handle(self, got: web.Request) -> web.StreamResponse:
-        body = json_object(await got.read()) or {}
+        body = await self._desk.read_upload(got) or json_object(await got.read()) or {}
         request = Request(len(self.requests) + 1, got.method, got.path, got.headers, body)
         self.requests.append(request)
         try:
@@ -288,12 +330,14 @@ class ScriptedServer:
         where = f"request {request.number}, {request.method} {request.path}"
         if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
             return self._refusal(401, "Invalid Authentication")
+        if self._elsewhere.get(request.path):
+            return self._elsewhere[request.path].popleft()
         if (request.method, request.path) == ("GET", "/v1/models"):
             models = [{"id": model, "object": "model", "created": 0} for model in self.models]
             answer = json_answer({"object": "list", "data": models})
             return _Entry("models", lambda *_: answer)
-        if (request.method, request.path) != ("POST", "/v1/chat/completions"):
-            return self._refusal(404, f"nothing at {request.path}")
+        if (request.method, request.path) != ("POST", CHAT):
+            return self._at_the_desk(request) or self._refusal(404, f"nothing at {request.path}")
         if self._flavour.refuses_logprobs and request.body.get("logprobs"):
             return self._refusal(400, NO_LOGPROBS)  # as it may be asked: no complaint
         if not self.lenient:
@@ -308,6 +352,11 @@ class ScriptedServer:
             self._complaints.append(f"{where}: unexpected: nothing scripted for it")
             return self._refusal(500, "nothing scripted")
         return self._script.popleft()
+
+    def _at_the_desk(self, request: Request) -> _Entry | None:
+        method, path, body = request.method, request.path, request.body
+        answer = self._desk.answer(method, path, body, request.headers, self._complaints)
+        return answer and _Entry(f"batches({request.path})", lambda *_: answer)
 
     def _refusal(
         self,

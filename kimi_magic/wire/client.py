@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import BadRequest, EndpointError, NotFound
@@ -43,6 +43,9 @@ from kimi_magic.wire.protocols import (
 )
 from kimi_magic.wire.spending import Meter
 from kimi_magic.wire.sse import NamedEvent, SSEDecoder
+
+if TYPE_CHECKING:
+    from kimi_magic.wire.openai.batches import Batches
 
 __all__ = ["Client", "Exchange"]
 
@@ -137,6 +140,22 @@ class Client:
         except Exception as error:  # noqa: BLE001 - mapped to one of ours
             raise self.errors().from_exception(error) from None
         return Redactor([self.key] if self.key else ()).value(listed)
+
+    def batches(self) -> Batches:
+        """Return the way to the server's Batch API.
+
+        Raises
+        ------
+        EndpointError
+            The environment names a proxy that cannot be used.
+        """
+        from kimi_magic.wire.openai.batches import Batches
+
+        try:
+            http = HTTPTransport(self.base_url, self._headers).http_client({})
+        except BadProxy as error:
+            raise self.errors().from_exception(error) from None
+        return Batches(self, http, self._headers())
 
     def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
         """Return what maps failures, those of one model where it is named."""

@@ -115,6 +115,16 @@ class HTTPTransport:
                 self._idle.pop(0).close()
 
     def _http_client(self) -> httpx2.Client:
+        return self.http_client(self._headers())
+
+    def http_client(self, headers: Mapping[str, str]) -> httpx2.Client:
+        """Return a client with one connection, which adds these headers to each request.
+
+        Raises
+        ------
+        BadProxy
+            The environment names a proxy that cannot be used.
+        """
         import httpx2
         import openai
 
@@ -122,7 +132,7 @@ class HTTPTransport:
         trust_env = not is_this_machine(self._base_url)
         certificates = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
         options: dict[str, Any] = {
-            "headers": self._headers(),
+            "headers": headers,
             # A cookie would tie requests together, and be one more thing that goes out.
             "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             "follow_redirects": False,

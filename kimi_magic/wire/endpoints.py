@@ -37,6 +37,8 @@ _REASONING_KEYS = {
     **dict.fromkeys(("moonshot", "nvidia", "sglang"), "reasoning_content"),
     **dict.fromkeys(("vllm", "openrouter"), "reasoning"),
 }
+# platform.kimi.ai/docs/pricing/batch
+_BATCH_PRICES = {"moonshot": 0.6}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,6 +80,9 @@ class Endpoint(Shown):
         Requests that the server takes at once; None where that is not known.
     requests_per_minute, tokens_per_minute : int, optional
         The server's limits, which ``kimi.map`` keeps; None where they are not known.
+    batch : bool
+        True where the server has the Batch API (``/batches``, ``/files``) for
+        ``kimi.map(…, engine="batch")``.
     like : str
         The built-in endpoint whose rules the server follows, for a gateway or a proxy.
     headers : mapping of str to str
@@ -105,6 +110,7 @@ class Endpoint(Shown):
     max_concurrency: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    batch: bool = False
     like: str = ""
     headers: Mapping[str, str] = field(default_factory=EndpointHeaders)
 
@@ -139,6 +145,11 @@ class Endpoint(Shown):
     def reasoning_key(self) -> str:
         """The field in which the server reads past reasoning; "" where that is not known."""
         return _REASONING_KEYS.get(self.kind, "")
+
+    @property
+    def batch_price(self) -> float:
+        """The share of its prices that an answer in a batch costs; 1 where that is not known."""
+        return _BATCH_PRICES.get(self.kind, 1.0)
 
     @property
     def facts(self) -> EndpointFacts:
@@ -188,6 +199,7 @@ BUILT_IN = (
         "kimi-k3",
         answers="json_schema",
         partial_mode=True,
+        batch=True,
         docs="https://platform.kimi.ai/docs",
     ),
     Endpoint(
@@ -197,6 +209,7 @@ BUILT_IN = (
         "kimi-k3",
         answers="json_schema",
         partial_mode=True,
+        batch=True,
         docs="https://platform.moonshot.cn/docs",
         like="moonshot",
     ),
