@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kimi_magic.testing import ScriptedServer
 from tests.batch.faulty_server import FaultyServer
 from tests.kernels import Kernel
 
@@ -72,3 +73,36 @@ def test_mistakes_take_few_lines(kernel: Kernel, lab: FaultyServer, cell: str, s
     assert said in told
     assert "Traceback" not in told
     assert lab.asked == []
+
+
+def test_batches_under_way_are_listed_and_cancelled(
+    kernel: Kernel, lab: FaultyServer, tmp_path: Path
+) -> None:
+    """Also those of a map whose answers are beside a file of the working directory."""
+    with ScriptedServer() as server:
+        kernel.run(
+            f"kimi.add_endpoint(name='slow', base_url={server.base_url!r}, batch=True,"
+            " model='kimi-k2-thinking')\n"
+            f"%cd -q {tmp_path}\n"
+            "ask = lambda **o: kimi.map(df, '{{ n }}?', endpoint='slow', engine='batch', **o)"
+        )
+        assert kernel.run("%kimi map cancel", ok=False).told.endswith("No batch is under way.")
+        said = kernel.run("ask(); ask(into='labels.csv');").stdout
+        assert "batch batch_1 (in progress, 0 of 3 rows answered)" in said
+        listed = kernel.run("%kimi map").stdout
+        assert "labels.csv.map.jsonl\n  batch batch_2 (in progress" in listed
+        assert ".map.jsonl\n  batch batch_1 (in progress" in listed
+        assert "batch_1, batch_2" in kernel.run("%kimi map cancel", ok=False).told.replace(
+            "batch_2, batch_1", "batch_1, batch_2"
+        )
+        assert "No batch 7 is under way" in kernel.run("%kimi map cancel 7", ok=False).told
+        assert "(cancelling" in kernel.run("%kimi map cancel batch_2").stdout
+        server.error(500, "away", path="/v1/batches/batch_1")
+        server.error(500, "away", path="/v1/batches/batch_1")
+        kernel.run("%config KimiMagics.retries = 1")
+        assert "answered 500" in kernel.run("%kimi map").stdout
+        kernel.run("%config KimiMagics.retries = 3")
+        server.finish_batches("expired", most=0)
+        assert "was cancelled" in kernel.run("print(ask(into='labels.csv').error[5])").stdout
+        assert kernel.run("%kimi map").stdout.count("  batch ") == 1
+        kernel.run("%cd -q -")
