@@ -107,7 +107,7 @@ def map(  # noqa: A001 - Python's own word for it
     dry_run : bool
         Ask nothing; return a `MapPlan` with the first prompts and the tokens and cost to expect.
     show : bool, optional
-        Show a progress bar; by default in the main thread.
+        Show a progress bar; by default in the main thread, unless a tape plays all answers.
     **keywords
         Keywords of ``kimi.ask``, without ``chat`` and ``variables``.
 
@@ -159,6 +159,8 @@ def map(  # noqa: A001 - Python's own word for it
         _check_prices(questions)
     if show is None:
         show = threading.current_thread() is threading.main_thread() and not depth.get()
+        # The bar tells times, and a cell that a tape plays is the same each time.
+        show = show and not (questions.one.tape and questions.one.tape.mode == "none")
     checkpoint.open()
     try:
         run = _run(engine, rows, questions, checkpoint, limits)

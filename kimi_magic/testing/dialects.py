@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -146,3 +146,10 @@ def items(inner: Any) -> Iterable[tuple[Any, Any]]:
 
 def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def texts_of(messages: Any) -> Iterator[str]:
+    """Yield what the messages of a request hold, as texts."""
+    for _, message in items(messages):
+        content = dig(message, "content")
+        yield content if isinstance(content, str) else dumps(content)

@@ -20,7 +20,7 @@ except ImportError:
 from kimi_magic.testing.answers import Answer, Pace, Reply, Token, as_json, json_answer
 from kimi_magic.testing.batch_desk import BatchDesk
 from kimi_magic.testing.checks import NO_LOGPROBS, check_request
-from kimi_magic.testing.dialects import BY_NAME, NOTHING, error_body, json_object
+from kimi_magic.testing.dialects import BY_NAME, NOTHING, error_body, json_object, texts_of
 
 CHAT = "/v1/chat/completions"
 
@@ -67,6 +67,7 @@ class _Entry:
 
     summary: str
     answer: Callable[[Mapping[str, Any], int], Answer]
+    to: str = ""
     delay: float = 0.0
     rate: float | None = None
     stall_after: int | None = None
@@ -140,6 +141,7 @@ class ScriptedServer:
         finish_reason: str | None = None,
         usage: Mapping[str, Any] | None = None,
         logprobs: bool | Sequence[Token] = False,
+        to: str = "",
         **pace: Unpack[Pace],
     ) -> None:
         """Script a completion, sent as a stream or as one JSON body, whichever is asked for.
@@ -160,6 +162,9 @@ class ScriptedServer:
             True makes some up. Or the tokens that ``text`` is made of, one to a delta, each with
             its logprob, and with those of others: ``("9", -0.1, {"8": -2.4})``. A part of a
             character is bytes.
+        to : str
+            Only a request with this text in one of its messages gets it: for requests that come
+            side by side, as from ``kimi.map``, in any order.
         **pace
             See `Pace`.
 
@@ -175,7 +180,7 @@ class ScriptedServer:
         calls = [(c.get("id"), c["name"], as_json(c.get("arguments", {}))) for c in tool_calls]
         reply = Reply(self._flavour, text, reasoning, calls, finish_reason, usage, logprobs)
         summary = f"reply({text!r:.60}, {len(calls)} tool calls)"
-        self._script.append(_Entry(summary, reply.answer, **pace))
+        self._script.append(_Entry(summary, reply.answer, to, **pace))
 
     def error(
         self,
@@ -348,10 +353,16 @@ class ScriptedServer:
         if request.problems:
             self._complaints += (f"{where}: invalid: {problem}" for problem in request.problems)
             return self._refusal(400, "Invalid request: " + "; ".join(request.problems))
-        if not self._script:
-            self._complaints.append(f"{where}: unexpected: nothing scripted for it")
-            return self._refusal(500, "nothing scripted")
-        return self._script.popleft()
+        return self._next_for(request, where)
+
+    def _next_for(self, request: Request, where: str) -> _Entry:
+        said = "\n".join(texts_of(request.body.get("messages")))
+        for place, entry in enumerate(self._script):
+            if entry.to in said:
+                del self._script[place]
+                return entry
+        self._complaints.append(f"{where}: unexpected: nothing scripted for it")
+        return self._refusal(500, "nothing scripted")
 
     def _at_the_desk(self, request: Request) -> _Entry | None:
         method, path, body = request.method, request.path, request.body

@@ -201,11 +201,75 @@ def analysis(server: ScriptedServer) -> None:
     )
 
 
+def rows(server: ScriptedServer) -> None:
+    """Script lesson 5: a label for each review, and one that takes a second try.
+
+    The reviews are asked side by side: each answer names its own.
+    """
+
+    def label(review: str, about: str, positive: str, why: str, thought: str) -> None:
+        text = f'{{"about": "{about}", "positive": {positive}, "why": "{why}"}}'
+        server.reply(text, reasoning=thought, to=review)
+
+    label(
+        "Best coffee",
+        "drinks",
+        "true",
+        "best coffee in town",
+        "Coffee first, then the welcome. I take the coffee.",
+    )
+    label(
+        "Twenty minutes",
+        "service",
+        "false",
+        "twenty minutes of waiting",
+        "Cold tea, but the complaint is the wait.",
+    )
+    label(
+        "Lovely cakes", "food", "true", "lovely cakes", "Praise for the cakes; the noise is small."
+    )
+    label("Never again", "other", "false", "never again", "No word on what went wrong: other.")
+    label(
+        "The soup was fine",
+        "prices",
+        "false",
+        "nine euros for a soup",
+        "The soup was fine, so it is about the bill.",
+    )
+    label(
+        "Sure, another",
+        "food",
+        "true",
+        "freshly baked rolls",
+        "Freshly baked rolls, and another one: somebody likes them.",
+    )
+    for positive in ('"both"', '"mixed"', '"partly"'):
+        label("Good. Meh.", "other", positive, "it changes", "Good, then not, then good: both.")
+    label(
+        "Good. Meh.",
+        "other",
+        "true",
+        "good in the end",
+        "True or false only. Two of three words are good: true.",
+    )
+    server.reply(
+        "Coffee and cakes draw guests; waiting and the bill annoy them.",
+        reasoning="Two are happy: coffee, cakes. Two are not: the wait, the price.",
+        to="weekday",
+    )
+    server.reply(
+        "Too little was said to tell.",
+        reasoning="'Never again', irony, and a mood: nothing that I could sum up.",
+        to="weekend",
+    )
+
+
 SCRIPTS: dict[str, Callable[[ScriptedServer], None] | None] = {
     "1-what-reasoning-is": None,
     "2-tools": tools,
     "3-when-it-goes-wrong": wrong,
     "4-a-data-analysis": analysis,
+    "5-a-prompt-for-each-row": rows,
 }
 
 
