@@ -184,7 +184,7 @@ class Server:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        is_bad = f'{BAD}"' in json.dumps(body["messages"]) or f"{BAD}\\n" in json.dumps(body)
+        is_bad = BAD.search(json.dumps(body["messages"])) is not None
         self.asked["all"] += 1
         self.asked["good"] += not is_bad
         await asyncio.sleep(LATENCY)
