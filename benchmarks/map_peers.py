@@ -31,6 +31,7 @@ ROUNDS = 1
 AT_ONCE, PROMPTS, LATENCY = 32, 1000, 0.05
 FEW, BAD = 20, re.compile(r"few 7\b")
 ANSWER = "9.9 is bigger than 9.11."
+PATIENCE = 120  # seconds for a process
 MODEL = "kimi-k2-thinking"
 USAGE = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
 ABOUT = {"id": "c", "created": 1762387200, "model": MODEL}
@@ -155,7 +156,7 @@ for _ in range(2):
         said = f"raises {type(error).__name__}, no answers"
     after = sent()
     calls.append([said, after["all"] - before["all"], after["good"] - before["good"]])
-print(json.dumps(calls))
+    print(json.dumps(calls), flush=True)
 """
 
 
@@ -220,7 +221,13 @@ STREAM = "".join(
 def ran(python: str, url: str, code: str, rows: int) -> Any:
     """Run code in a fresh process; return what it printed last, or why it failed."""
     command = [python, "-c", SETUP + code, url, str(AT_ONCE), str(rows)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired as late:
+        printed = (late.stdout or b"").decode().strip().splitlines()
+        return json.loads(printed[-1]) if printed else f"no end within {PATIENCE} s"
     if done.returncode == 0:
         return json.loads(done.stdout.strip().splitlines()[-1])
     said = [line for line in done.stderr.strip().splitlines() if line.strip()] or ["no words"]
@@ -237,8 +244,8 @@ def measure(name: str, python: str, url: str) -> list[str]:
     fast = {key: statistics.median(each[key] for each in found) for key in found[0]}
     calls = ran(python, url, code + FAULTY, FEW)
     if isinstance(calls, str):
-        calls = [[calls, "", ""], ["", "", ""]]
-    (first, _, _), (_, _, again) = calls
+        calls = [[calls, "?", "?"]]
+    (first, sent, _), (_, later, again) = [*calls, ["", "?", "does not end, ?"]][:2]
     return [
         name,
         f"{PROMPTS / fast['seconds']:.0f}",
@@ -247,7 +254,7 @@ def measure(name: str, python: str, url: str) -> list[str]:
         f"{fast['before']:.0f} MB",
         first,
         f"{again} of {FEW - 1}",
-        f"{calls[0][1]} + {calls[1][1]}",
+        f"{sent} + {later}",
     ]
 
 

@@ -974,3 +974,40 @@ def test_a_stalled_answer_goes_on() -> None:
                 rest = response.read()
             assert b" four" in rest
             assert rest.rstrip().endswith(b"data: [DONE]")
+
+
+def test_answers_to_requests_of_their_own() -> None:
+    """Requests side by side come in any order."""
+    with ScriptedServer() as server:
+        server.reply("B", to="second")
+        server.reply("A", to="first")
+        server.reply("any")
+        sdk = openai.OpenAI(base_url=server.base_url, api_key="none")
+        for text, answer in (("the first", "A"), ("another", "any"), ("the second", "B")):
+            told = sdk.chat.completions.create(
+                model="kimi-k2-thinking", messages=[{"role": "user", "content": text}]
+            )
+            assert told.choices[0].message.content == answer
+
+
+def test_a_file_that_no_batch_takes() -> None:
+    """What Moonshot refuses is in the verdict; the rest is as from the server itself."""
+    body = {"model": "kimi-k2-thinking", "messages": [{"role": "user", "content": "Hi"}]}
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    other = line | {"url": "/chat", "body": {**body, "model": "kimi-k3", "stream": True}}
+    data = "\n".join(map(json.dumps, (line, other, {"body": {}}))).encode()
+    server = ScriptedServer()
+
+    def send() -> None:
+        with server:
+            sdk = openai.OpenAI(base_url=server.base_url, api_key="none")
+            file = sdk.files.create(file=("a.jsonl", data), purpose="batch")
+            sdk.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+            assert [batch.status for batch in sdk.batches.list()] == ["in_progress"]
+
+    with pytest.raises(AssertionError) as verdict:
+        send()
+    for problem in ("twice", "several models", "another address", "a stream", "a line of a batch"):
+        assert problem in str(verdict.value)
