@@ -348,7 +348,7 @@ def test_what_the_endpoint_takes_at_once(faults: FaultyServer) -> None:
         ({"concurrency": 0}, "concurrency= is a whole number"),
         ({"concurrency": True}, "concurrency= is a whole number"),
         ({"on_error": "skip"}, "on_error= is one of"),
-        ({"engine": "batch"}, "engine= is one of"),
+        ({"engine": "batches"}, "engine= is one of"),
         ({"engine": object()}, "engine= is one of"),
         ({"chat": "main"}, "kimi.map has no chat="),
         ({"max_cost": -1}, "max_cost= is a number above 0"),
