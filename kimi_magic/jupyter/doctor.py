@@ -249,13 +249,13 @@ def _look_there(patient: _Patient, endpoint: Endpoint) -> None:
         resolved = connector.connect(endpoint, key, named, settings, notice)
     except KimiError as error:
         said, _, advice = str(error).partition("\n")
-        findings.unsent = (said, advice or YES.format(patient.command))
+        findings.unsent = (said.rstrip("."), advice or YES.format(patient.command))
         return
     findings.has_key = key is not None
     try:
         make_trips(session, resolved, findings)
     except KimiError as error:
-        findings.unsent = (str(error), "")
+        findings.unsent = (str(error).rstrip("."), "")
 
 
 def _ignore(_: object) -> None:

@@ -105,13 +105,12 @@ def _way(facts: Findings) -> Iterator[Row]:
         if facts.stream or facts.listing:
             yield Row("endpoint.address", "ok", f"{facts.address} answers{status}{through}")
         return
-    if broke.kind in ("key", "rate", "quota", "request", "server", "silent") or (
-        broke.kind == "missing" and _has_models(facts)
-    ):
+    is_reached = broke.kind in ("key", "rate", "quota", "request", "server", "silent")
+    if is_reached or (_has_models(facts) and broke.kind in ("missing", "here")):
         status = f" (HTTP {broke.status})" if broke.status else ""
         yield Row("endpoint.address", "ok", f"{facts.address} is reached{status}{through}")
         if broke.kind not in ("key", "missing"):
-            yield Row(f"endpoint.{broke.kind}", "mend", broke.said, *_of_failure(broke))
+            yield Row("endpoint.answer", "mend", broke.said, *_of_failure(broke))
         return
     yield Row("endpoint.address", "mend", broke.said, *_of_failure(broke))
 
@@ -191,7 +190,7 @@ def _model(facts: Findings) -> Iterator[Row]:
         )
         return
     called = f", as {clip(trip.model, MAX_NAME)}" if trip.model not in ("", facts.model) else ""
-    default = "the default" if facts.is_default else "the one that was named"
+    default = "it is asked by default" if facts.is_default else "it was named in the settings"
     yield Row("endpoint.model", "ok", f"{name} answers{called}{told}", default)
 
 
@@ -332,19 +331,20 @@ _FORMS = (
 
 def _ids(calls: Sequence[ToolCall]) -> Row:
     ids = [call.id for call in calls]
-    form = next((name for known, name in _FORMS if known.fullmatch(ids[0])), "another")
+    form = next((name for known, name in _FORMS if known.fullmatch(ids[0])), "their own")
+    form = f"they have the form {form}"
     if not all(ids):
         return Row("endpoint.call_ids", "ok", "calls have no ids", "kimi-magic numbers them itself")
     if len(set(ids)) < len(ids):
         return Row(
             "endpoint.call_ids",
             "look",
-            f"ids of calls are not unique, form {form}",
-            "kimi-magic numbers them anew, other programs mix their results up",
+            "ids of calls are not unique",
+            f"{form}; kimi-magic numbers them anew, other programs mix their results up",
             "a newer version of the server may have it right",
         )
     alone = "" if len(ids) > 1 else " (there was one call)"
-    return Row("endpoint.call_ids", "ok", f"ids of calls have the form {form}, unique{alone}")
+    return Row("endpoint.call_ids", "ok", f"ids of calls are unique{alone}", form)
 
 
 def _is_object(text: str) -> bool:

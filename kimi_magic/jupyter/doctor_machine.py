@@ -357,7 +357,7 @@ def _name_of(shell: Any) -> str:
         return "VS Code"
     if frontend.prints_only():
         return "a console of Jupyter"
-    return "a server of Jupyter" if "JPY_SESSION_NAME" in os.environ else ""
+    return "JupyterLab or Notebook" if "JPY_SESSION_NAME" in os.environ else ""
 
 
 def _extension() -> str | None:
@@ -392,7 +392,7 @@ def front_end_rows(facts: FrontEnd) -> Iterator[Row]:
             "front_end.kind", "ok", "IPython in a terminal", f"turns are shown as {facts.view}"
         )
         return
-    named = f", {facts.name}" if facts.name else ""
+    named = f", under {facts.name}" if facts.name else ""
     yield Row("front_end.kind", "ok", f"a kernel of Jupyter{named}", _shown_as(facts))
     yield from _widget_rows(facts)
     if facts.stdin:

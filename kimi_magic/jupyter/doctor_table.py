@@ -32,22 +32,25 @@ __all__ = [
 
 VERSION = 1  # of the JSON
 State = Literal["ok", "look", "mend", "unknown"]
-# Told by a sign and a word, not by a colour.
+# Told by a sign and a word, not by a colour; where nothing is to be done, the sign is enough for
+# the eye.
 SIGNS: dict[State, str] = {"ok": "✓", "look": "!", "mend": "✗", "unknown": "–"}
 WORDS: dict[State, str] = {"ok": "fine", "look": "look", "mend": "mend", "unknown": "not known"}
-HEAD = ("what is", "what it means", "what to do")
+SPOKEN = ("look", "mend")
+HEAD = {"what is": 42, "what it means": 32, "what to do": 26}  # with the width in percent
+FIRST = "To mend, and to look at"
 WIDTH = 96
 MOST_CHARS = 400  # of one text: a server's words are others'
 
 _CELL = (
     "border:1px solid rgba(127,127,127,.35);text-align:left;vertical-align:top;"
-    "overflow-wrap:anywhere;white-space:normal;padding:.3em .5em;overflow:hidden;contain:paint"
+    "overflow-wrap:break-word;white-space:normal;padding:.3em .5em;overflow:hidden;contain:paint"
 )
 _GROUP = f"{_CELL};font-weight:600;background:rgba(127,127,127,.12)"
 _FOUND = f"{_CELL};font-weight:normal"
 _MARK = "font-weight:600;white-space:nowrap"
 _SCROLLED = "overflow:auto;contain:paint;margin:.3em 0 .8em"
-_TABLE = "border-collapse:collapse;width:100%;table-layout:auto"
+_TABLE = "border-collapse:collapse;width:100%;min-width:38em;table-layout:fixed"
 Mask = Callable[[str], str]
 
 
@@ -117,8 +120,8 @@ class Diagnosis:
         """The count of what needs a look, in a line."""
         states = Counter(row.state for row in self.rows)
         mend, look = states["mend"], states["look"]
-        told = [f"{count(mend, 'thing')} to mend"] * bool(mend)
-        told += [f"{look} to look at"] * bool(look)
+        told = [f"{count(mend, 'thing')} to mend"] if mend else []
+        told += [f"{look if mend else count(look, 'thing')} to look at"] if look else []
         stopped = " The doctor was stopped: the rest was not asked." if self.stopped else ""
         return f"{', '.join(told) or 'Nothing to mend'}.{stopped}"
 
@@ -135,10 +138,14 @@ class Diagnosis:
         return replace(self, rows=tuple(rows), endpoint=fit(self.endpoint))
 
     def groups(self) -> Iterator[tuple[str, list[Row]]]:
-        """Yield the groups' titles with their rows, in the order of the table."""
+        """Yield titles with their rows: what needs a look, then the others by their groups."""
         order = list(GROUPS)
         ranked = sorted(self.rows, key=lambda row: order.index(_group(row)))
-        for group, rows in groupby(ranked, _group):
+        first = [row for state in ("mend", "look") for row in ranked if row.state == state]
+        if first:
+            yield FIRST, first
+        rest = [row for row in ranked if row.state not in SPOKEN]
+        for group, rows in groupby(rest, _group):
             named = f" {self.endpoint}" if group == "endpoint" else ""
             yield f"{GROUPS[group]}{named}", list(rows)
 
@@ -165,7 +172,7 @@ def to_text(diagnosis: Diagnosis, width: int = WIDTH) -> str:
 
 
 def _mark(state: State) -> str:
-    return SIGNS[state] if state in ("ok", "unknown") else f"{SIGNS[state]} {WORDS[state]}"
+    return f"{SIGNS[state]} {WORDS[state]}" if state in SPOKEN else SIGNS[state]
 
 
 def _wrapped(indent: str, text: str, width: int) -> list[str]:
@@ -192,7 +199,7 @@ def print_table(diagnosis: Diagnosis, console: Console) -> None:
     console.print(Text(f"kimi-magic {diagnosis.version}: {diagnosis.summary}", "bold"))
     for title, rows in diagnosis.groups():
         table = Table(title=Text(title, "bold"), title_justify="left", expand=True)
-        for name, ratio in zip(HEAD, (4, 4, 3), strict=True):
+        for name, ratio in HEAD.items():
             table.add_column(name, ratio=ratio, overflow="fold")
         for row in rows:
             found = Text.assemble((_mark(row.state), styles[row.state]), " ", clean(row.found))
@@ -258,7 +265,10 @@ def _cell(text: str) -> str:
 
 
 def _page(diagnosis: Diagnosis) -> str:
-    titles = "".join(f'<th scope="col" style="{_CELL}">{title}</th>' for title in HEAD)
+    titles = "".join(
+        f'<th scope="col" style="{_CELL};width:{width}%">{title}</th>'
+        for title, width in HEAD.items()
+    )
     rows = [f"<tr>{titles}</tr>"]
     for title, of_group in diagnosis.groups():
         heading = _html(title)
@@ -277,12 +287,24 @@ def _title(diagnosis: Diagnosis) -> str:
 def _rows(rows: Sequence[Row]) -> Iterable[str]:
     for row in rows:
         mark = f'<span style="{_MARK}">{SIGNS[row.state]} {WORDS[row.state]}</span>'
-        if row.state == "ok":  # the word is for the ear: a table full of it says nothing
-            mark = f'<span style="{_MARK}" role="img" aria-label="fine">{SIGNS[row.state]}</span>'
+        if row.state not in SPOKEN:  # the word is for the ear alone
+            label = f'role="img" aria-label="{WORDS[row.state]}"'
+            mark = f'<span style="{_MARK}" {label}>{SIGNS[row.state]}</span>'
         found = f'<th scope="row" style="{_FOUND}">{mark} {_html(row.found)}</th>'
-        others = "".join(f'<td style="{_CELL}">{_html(text)}</td>' for text in (row.means, row.do))
+        others = "".join(f'<td style="{_CELL}">{_code(text)}</td>' for text in (row.means, row.do))
         yield f"<tr>{found}{others}</tr>"
 
 
 def _html(text: str) -> str:
     return plain_html(without_stacks(clean(text)))
+
+
+def _code(text: str) -> str:
+    """Escape a text of ours, with what stands between two backticks as code."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        return _html(text)
+    return "".join(
+        f"<code>{_html(piece)}</code>" if number % 2 else _html(piece)
+        for number, piece in enumerate(pieces)
+    )

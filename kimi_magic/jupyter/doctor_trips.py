@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from kimi_magic.core.messages import Message
 from kimi_magic.core.sent import estimate
 from kimi_magic.jupyter.doctor_endpoint import CITIES, LARGER, Findings
 from kimi_magic.turn.request import TurnRequest, parameters
@@ -79,7 +80,7 @@ def make_trips(session: Session, resolved: ResolvedEndpoint, findings: Findings)
             record,
             endpoint,
             asked=target.model,
-            tokens=partial(estimate, (), ()),
+            tokens=partial(estimate, [Message("user", prompt)], more.get("tools", ())),
             limit=LIMIT,
             budget=settings.most_spent,
         )
