@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kimi_magic.session import Session
     from kimi_magic.wire.endpoints import Endpoint
 
-__all__ = ["Choices", "run_command", "run_doctor"]
+__all__ = ["DoctorOptions", "Patient", "examine", "run_command", "run_doctor"]
 
 QUESTION = "Send 3 short requests, about 400 tokens (1,500 at most), to {}? [y/N] "
 YES = "`{} --yes` sends 3 short requests"
@@ -51,7 +51,7 @@ REPORT_IT = "please report it, with what `%kimi doctor --report` says"
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class DoctorOptions:
     """The options of the verb and of the command."""
 
     yes: bool = False
@@ -61,11 +61,11 @@ class Choices:
 
 
 @dataclass(slots=True)
-class _Patient:
-    """What is being looked at, and the rows so far."""
+class Patient:
+    """What is looked at, how, and the rows so far."""
 
     session: Session
-    choices: Choices
+    choices: DoctorOptions
     command: str  # for the advice to run it again
     display_id: str = ""
     rows: list[Row] = field(default_factory=list)
@@ -112,18 +112,18 @@ def run_doctor(notebook: Notebook, name: str, options: Mapping[str, Any]) -> Non
     TurnInterrupted
         It was stopped; the table shows what was found until then.
     """
-    choices = Choices(
+    choices = DoctorOptions(
         **{each: bool(options[each]) for each in ("yes", "offline", "json", "report")}
     )
     command = f"%kimi doctor {name}".strip()
-    patient = _Patient(notebook.session, choices, command, uuid4().hex)
-    diagnosis = _examine(patient, name)
+    patient = Patient(notebook.session, choices, command, uuid4().hex)
+    diagnosis = examine(patient, name)
     _show(patient, diagnosis)
     if diagnosis.stopped:
         raise TurnInterrupted(STOPPED)
 
 
-def run_command(console: Console, name: str, choices: Choices) -> int:
+def run_command(console: Console, name: str, choices: DoctorOptions) -> int:
     """Print the table in a shell; return 0, 1 where something must be mended, or 130.
 
     Raises
@@ -133,8 +133,8 @@ def run_command(console: Console, name: str, choices: Choices) -> int:
     """
     from kimi_magic.session import current
 
-    patient = _Patient(current(), choices, f"kimi-magic doctor {name}".strip())
-    diagnosis = _examine(patient, name)
+    patient = Patient(current(), choices, f"kimi-magic doctor {name}".strip())
+    diagnosis = examine(patient, name)
     if choices.json:
         print(to_json(diagnosis))
     elif choices.report:
@@ -144,7 +144,7 @@ def run_command(console: Console, name: str, choices: Choices) -> int:
     return 130 if diagnosis.stopped else int(diagnosis.must_mend)
 
 
-def _show(patient: _Patient, diagnosis: Diagnosis) -> None:
+def _show(patient: Patient, diagnosis: Diagnosis) -> None:
     choices = patient.choices
     if choices.json or choices.report:
         text = to_json(diagnosis) if choices.json else report(diagnosis)
@@ -162,8 +162,14 @@ def _show(patient: _Patient, diagnosis: Diagnosis) -> None:
         publish(bundle, patient.display_id, update=patient.is_live)
 
 
-def _examine(patient: _Patient, name: str) -> Diagnosis:
-    """Look at everything, and return the findings without secrets; an interrupt leaves some out."""
+def examine(patient: Patient, name: str) -> Diagnosis:
+    """Look at everything, and return the findings without secrets; an interrupt leaves some out.
+
+    Raises
+    ------
+    KimiError
+        There is no endpoint of this name.
+    """
     session = patient.session
     if name:
         session.connector.catalogue.get(name)
@@ -185,7 +191,7 @@ def _examine(patient: _Patient, name: str) -> Diagnosis:
     return diagnosis
 
 
-def _look_here(patient: _Patient, name: str) -> None:
+def _look_here(patient: Patient, name: str) -> None:
     """Look at this machine; nothing is sent."""
     session, look = patient.session, patient.look
     settings = session.settings
@@ -223,7 +229,7 @@ def _look_here(patient: _Patient, name: str) -> None:
     look("environment", environment)
 
 
-def _look_there(patient: _Patient, endpoint: Endpoint) -> None:
+def _look_there(patient: Patient, endpoint: Endpoint) -> None:
     """Look at the endpoint, if that may be: requests are sent for a person who said yes."""
     session = patient.session
     settings, connector = session.settings, session.connector
@@ -262,7 +268,7 @@ def _ignore(_: object) -> None:
     """Drop a notice: JSON alone is printed."""
 
 
-def _refusal(patient: _Patient, endpoint: Endpoint) -> tuple[str, ...]:
+def _refusal(patient: Patient, endpoint: Endpoint) -> tuple[str, ...]:
     """Return why nothing may be sent, and what to do; empty where it may."""
     choices, again = patient.choices, YES.format(patient.command)
     if choices.offline:

@@ -112,7 +112,10 @@ def _way(facts: Findings) -> Iterator[Row]:
         if broke.kind not in ("key", "missing"):
             yield Row("endpoint.answer", "mend", broke.said, *_of_failure(broke))
         return
-    yield Row("endpoint.address", "mend", broke.said, *_of_failure(broke))
+    means, do = _of_failure(broke)
+    if facts.via and broke.kind in ("refused", "slow"):
+        means = f"the proxy of {facts.via} does not answer, or the host behind it"
+    yield Row("endpoint.address", "mend", broke.said, means, do)
 
 
 _CAUSES = {
@@ -293,7 +296,7 @@ def _tool_calls(trip: Trip) -> Iterator[Row]:
                 "ask again; `%%kimi -T` shows a turn with a tool",
             )
         return
-    if trip.is_chat and not trip.has_calls:
+    if trip.is_chat and not trip.sent_calls:
         yield Row(
             check,
             "look",
@@ -302,7 +305,7 @@ def _tool_calls(trip: Trip) -> Iterator[Row]:
             _PARSER,
         )
     else:
-        bare = ", whole and without an index" if trip.is_chat and not trip.has_indexes else ""
+        bare = ", whole and without an index" if trip.is_chat and not trip.sent_indexes else ""
         wrong = [call for call in trip.calls if not _is_object(call.arguments)]
         if wrong:
             yield Row(

@@ -131,11 +131,11 @@ class Diagnosis:
         def fit(text: str) -> str:
             return clip(reveal(mask(" ".join(text.split()))), MOST_CHARS)
 
-        rows = (
-            replace(row, found=fit(row.found), means=fit(row.means), do=fit(row.do))
+        rows = tuple(
+            Row(fit(row.check), row.state, fit(row.found), fit(row.means), fit(row.do))
             for row in self.rows
         )
-        return replace(self, rows=tuple(rows), endpoint=fit(self.endpoint))
+        return replace(self, rows=rows, endpoint=fit(self.endpoint))
 
     def groups(self) -> Iterator[tuple[str, list[Row]]]:
         """Yield titles with their rows: what needs a look, then the others by their groups."""

@@ -112,9 +112,9 @@ class Trip:
         The answer came as one document, not as a stream.
     reasoning_fields : tuple of str
         The fields in which reasoning came.
-    has_calls : bool
+    sent_calls : bool
         Tool calls came in a field of their own.
-    has_indexes : bool
+    sent_indexes : bool
         Each of these had its index.
     usage_place : str
         ``last`` (a chunk of its own), ``choice``, ``chunk`` (beside choices), or empty.
@@ -132,8 +132,8 @@ class Trip:
     is_chat: bool = False
     is_whole: bool = False
     reasoning_fields: tuple[str, ...] = ()
-    has_calls: bool = False
-    has_indexes: bool = True
+    sent_calls: bool = False
+    sent_indexes: bool = True
     usage_place: str = ""
     text: str = ""
     reasoning_chars: int = 0
@@ -285,9 +285,9 @@ class _Tap:
         trip.reasoning_fields = tuple(name for name in REASONING if name in found)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
-            trip.has_calls = True
+            trip.sent_calls = True
             if not (isinstance(call, dict) and isinstance(call.get("index"), int)):
-                trip.has_indexes = False
+                trip.sent_indexes = False
 
 
 class _TappedWire:
@@ -370,7 +370,7 @@ def _kind(error: KimiError, raised: BaseException | None, *, answered: bool) -> 
     )
     if isinstance(raised, Refused) and raised.status == 407:
         return "proxy"
-    causes = list(_causes(raised))
+    causes = list(_causes(raised or error))
     for known, kind in by_cause:
         if any(isinstance(cause, known) for cause in causes):
             return kind
@@ -380,6 +380,7 @@ def _kind(error: KimiError, raised: BaseException | None, *, answered: bool) -> 
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what it came of; also where `from None` leaves that out of tracebacks."""
     for _ in range(MOST_CAUSES):
         if error is None:
             return
