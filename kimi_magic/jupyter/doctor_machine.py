@@ -20,7 +20,7 @@ from kimi_magic.display.view import suitable_kind
 from kimi_magic.jupyter.doctor_table import Row
 
 __all__ = [
-    "FrontEndFacts",
+    "FrontEndFinding",
     "Software",
     "Unmet",
     "front_end_rows",
@@ -79,7 +79,7 @@ class Software:
 
 
 @dataclass(frozen=True, slots=True)
-class FrontEndFacts:
+class FrontEndFinding:
     """What shows the cells, as far as a kernel knows.
 
     Attributes
@@ -317,14 +317,14 @@ def _number(text: str | None) -> float:
 
 def look_at_front_end(
     settings: Settings, versions: _Versions, display_id: str = ""
-) -> FrontEndFacts:
+) -> FrontEndFinding:
     """Ask what the front end can; a page that can be heard stands in ``display_id`` meanwhile."""
     shell = frontend.running_shell()
     own = own_version()
     if shell is None:
-        return FrontEndFacts("shell", extension=_extension(), version=own)
+        return FrontEndFinding("shell", extension=_extension(), version=own)
     if not frontend.has_kernel(shell):
-        return FrontEndFacts("terminal", view=suitable_kind(shell), setting=settings.view)
+        return FrontEndFinding("terminal", view=suitable_kind(shell), setting=settings.view)
     view = suitable_kind(shell)
     widgets, heard = "", None
     if view == "live":
@@ -334,7 +334,7 @@ def look_at_front_end(
             heard = heard_within(display_id or uuid4().hex)
         except ImportError as error:
             widgets = f"{error.name or 'a library'} cannot be imported"
-    return FrontEndFacts(
+    return FrontEndFinding(
         "kernel",
         _name_of(shell),
         versions.get("ipykernel", ""),
@@ -377,7 +377,7 @@ def _extension() -> str | None:
     return None
 
 
-def front_end_rows(facts: FrontEndFacts) -> Iterator[Row]:
+def front_end_rows(facts: FrontEndFinding) -> Iterator[Row]:
     """Judge what the front end can."""
     if facts.where == "shell":
         yield Row(
@@ -430,13 +430,13 @@ def front_end_rows(facts: FrontEndFacts) -> Iterator[Row]:
 _ANCHORED = "a cell that is run again takes the place of its earlier turn"
 
 
-def _shown_as(facts: FrontEndFacts) -> str:
+def _shown_as(facts: FrontEndFinding) -> str:
     chosen = facts.view if facts.setting == "auto" else f"{facts.setting}, by the setting view"
     captured = " (the output is captured)" if facts.captured else ""
     return f"turns are shown as {chosen}{captured}"
 
 
-def _widget_rows(facts: FrontEndFacts) -> Iterable[Row]:
+def _widget_rows(facts: FrontEndFinding) -> Iterable[Row]:
     if facts.view != "live":
         yield Row(
             "front_end.widgets",
@@ -480,7 +480,7 @@ def _no_answer(ipykernel: str) -> str:
     )
 
 
-def _extension_row(facts: FrontEndFacts) -> Row:
+def _extension_row(facts: FrontEndFinding) -> Row:
     if facts.extension is None:
         return Row(
             "front_end.extension",

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Disk",
-    "EngineFacts",
+    "EngineFinding",
     "Environment",
     "Kept",
-    "KeyOrigin",
-    "SettingOrigin",
+    "KeyFinding",
+    "SettingFinding",
     "environment_rows",
     "kept_rows",
     "key_rows",
@@ -59,7 +59,7 @@ SHORTEST_NAME = 3  # that is hidden: a shorter one would be found in every word
 
 
 @dataclass(frozen=True, slots=True)
-class KeyOrigin:
+class KeyFinding:
     """An endpoint and where its key was found.
 
     Attributes
@@ -104,7 +104,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineFacts:
+class EngineFinding:
     """The embedded engine and its weights."""
 
     engine: bool
@@ -117,7 +117,7 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class SettingOrigin:
+class SettingFinding:
     """A setting that differs from its default, as text, and what set it."""
 
     name: str
@@ -146,7 +146,7 @@ class Environment:
     problems: Sequence[str] = ()
 
 
-def look_at_keys(session: Session, chosen: Endpoint | None) -> list[KeyOrigin]:
+def look_at_keys(session: Session, chosen: Endpoint | None) -> list[KeyFinding]:
     """Look each endpoint's key up, without asking anybody."""
     found = []
     known = list(session.connector.catalogue)
@@ -162,11 +162,11 @@ def look_at_keys(session: Session, chosen: Endpoint | None) -> list[KeyOrigin]:
             problem = str(error)
         is_chosen = endpoint == chosen
         variable = endpoint.key_env or ""
-        found.append(KeyOrigin(endpoint.name, variable, source, problem, is_chosen))
+        found.append(KeyFinding(endpoint.name, variable, source, problem, is_chosen))
     return found
 
 
-def key_rows(keys: Sequence[KeyOrigin], problem: str = "", nobody: str = "") -> Iterator[Row]:
+def key_rows(keys: Sequence[KeyFinding], problem: str = "", nobody: str = "") -> Iterator[Row]:
     """Judge the keys; ``problem`` is of ``KIMI_BASE_URL``, ``nobody`` says why none is asked."""
     if problem:
         yield Row("key.base_url", "mend", problem, "the endpoint `custom` is left out", _REPAIR)
@@ -192,7 +192,7 @@ def key_rows(keys: Sequence[KeyOrigin], problem: str = "", nobody: str = "") -> 
 _REPAIR = "correct the variable, and restart the kernel or set it in os.environ"
 
 
-def _chosen_row(key: KeyOrigin) -> Row:
+def _chosen_row(key: KeyFinding) -> Row:
     check, asked = f"key.{key.endpoint}", "cells ask this one where they name none"
     if not key.variable:
         return Row(check, "ok", f"→ {key.endpoint}: no key is needed", asked)
@@ -350,13 +350,13 @@ def _disk_rows(group: str, disk: Disk, wanted: int) -> Iterator[Row]:
 _ROOM = "make room, or name a folder on another disk"
 
 
-def look_at_local(settings: Settings) -> EngineFacts:
+def look_at_local(settings: Settings) -> EngineFinding:
     """Look for the embedded engine and the weights, without importing or fetching them."""
     from kimi_magic.wire.local.process import available
     from kimi_magic.wire.local.weights import cache_folder, find_weights
 
     weights, folder, own = find_weights(), cache_folder(), settings.local_model
-    return EngineFacts(
+    return EngineFinding(
         available(),
         str(weights or ""),
         str(folder),
@@ -375,7 +375,7 @@ def _free_memory() -> int:
     return -1
 
 
-def local_rows(facts: EngineFacts) -> Iterator[Row]:
+def local_rows(facts: EngineFinding) -> Iterator[Row]:
     """Judge the embedded engine and its weights."""
     if not facts.engine:
         yield Row(
@@ -419,7 +419,7 @@ def local_rows(facts: EngineFacts) -> Iterator[Row]:
         )
 
 
-def look_at_settings(settings: Settings) -> list[SettingOrigin]:
+def look_at_settings(settings: Settings) -> list[SettingFinding]:
     """Return the settings that differ from their defaults."""
     found = []
     config: Any = settings.config.get("KimiMagics", {}) if settings.config else {}
@@ -435,11 +435,11 @@ def look_at_settings(settings: Settings) -> list[SettingOrigin]:
         text = repr(value)
         if name in PROMPTS:
             text = f"a text of {len(value):,} characters"
-        found.append(SettingOrigin(name, mask_shapes(text)[0], source))
+        found.append(SettingFinding(name, mask_shapes(text)[0], source))
     return found
 
 
-def setting_rows(values: Sequence[SettingOrigin]) -> Iterator[Row]:
+def setting_rows(values: Sequence[SettingFinding]) -> Iterator[Row]:
     """List the settings."""
     if not values:
         yield Row("setting.none", "ok", "none: each setting has its default")

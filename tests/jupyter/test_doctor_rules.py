@@ -12,7 +12,7 @@ from kimi_magic.chats.journal_health import Health
 from kimi_magic.core.messages import ToolCall, Usage
 from kimi_magic.jupyter.doctor_endpoint import Findings, endpoint_rows, is_kept_to_schema
 from kimi_magic.jupyter.doctor_machine import (
-    FrontEndFacts,
+    FrontEndFinding,
     Software,
     Unmet,
     front_end_rows,
@@ -20,11 +20,11 @@ from kimi_magic.jupyter.doctor_machine import (
 )
 from kimi_magic.jupyter.doctor_setup import (
     Disk,
-    EngineFacts,
+    EngineFinding,
     Environment,
     Kept,
-    KeyOrigin,
-    SettingOrigin,
+    KeyFinding,
+    SettingFinding,
     environment_rows,
     kept_rows,
     key_rows,
@@ -335,7 +335,7 @@ def test_python_and_libraries(facts: Software, check: str, words: str) -> None:
     assert words in told if words else told == ""
 
 
-LAB = FrontEndFacts(
+LAB = FrontEndFinding(
     "kernel",
     "JupyterLab or Notebook",
     "7.4.0",
@@ -370,14 +370,14 @@ LAB = FrontEndFacts(
         (replace(LAB, extension=None), "extension", "unknown: the extension of JupyterLab is not"),
         (replace(LAB, extension="0.0.9"), "extension", "look: the extension of JupyterLab is 0.0"),
         (
-            FrontEndFacts("shell"),
+            FrontEndFinding("shell"),
             "kind",
-            "unknown: front end, widgets, clicks, stdin and cells are not",
+            "unknown: front end, widgets, clicks, stdin",
         ),
-        (FrontEndFacts("terminal", view="terminal"), "kind", "ok: IPython in a terminal"),
+        (FrontEndFinding("terminal", view="terminal"), "kind", "ok: IPython in a terminal"),
     ],
 )
-def test_the_front_end(facts: FrontEndFacts, check: str, words: str) -> None:
+def test_the_front_end(facts: FrontEndFinding, check: str, words: str) -> None:
     told = shown(front_end_rows(facts), f"front_end.{check}")
     assert words in told if words else told == ""
 
@@ -385,11 +385,11 @@ def test_the_front_end(facts: FrontEndFacts, check: str, words: str) -> None:
 # What is set up.
 
 KEYS = [
-    KeyOrigin("nvidia", "NVIDIA_API_KEY", "the environment variable NVIDIA_API_KEY"),
-    KeyOrigin("moonshot", "MOONSHOT_API_KEY", is_chosen=True),
-    KeyOrigin("together", "TOGETHER_API_KEY"),
-    KeyOrigin("den", problem="The header X-Team needs TEAM."),
-    KeyOrigin("vllm"),
+    KeyFinding("nvidia", "NVIDIA_API_KEY", "the environment variable NVIDIA_API_KEY"),
+    KeyFinding("moonshot", "MOONSHOT_API_KEY", is_chosen=True),
+    KeyFinding("together", "TOGETHER_API_KEY"),
+    KeyFinding("den", problem="The header X-Team needs TEAM."),
+    KeyFinding("vllm"),
 ]
 
 
@@ -454,7 +454,7 @@ def test_what_is_kept(facts: Kept, check: str, words: str) -> None:
     assert words in told if words else told == ""
 
 
-ENGINE = EngineFacts(True, "/cache/w.gguf", "/cache", disk=Disk(9 * 10**9), memory=8 * 10**9)
+ENGINE = EngineFinding(True, "/cache/w.gguf", "/cache", disk=Disk(9 * 10**9), memory=8 * 10**9)
 
 
 @pytest.mark.parametrize(
@@ -463,7 +463,7 @@ ENGINE = EngineFacts(True, "/cache/w.gguf", "/cache", disk=Disk(9 * 10**9), memo
         (ENGINE, "weights", "ok: the practice model is at /cache/w.gguf"),
         (ENGINE, "disk", ""),
         (ENGINE, "memory", ""),
-        (EngineFacts(False), "engine", "unknown: the embedded engine is not installed"),
+        (EngineFinding(False), "engine", "unknown: the embedded engine is not installed"),
         (replace(ENGINE, weights=""), "weights", "unknown: the practice model is not in /cache"),
         (replace(ENGINE, weights="", disk=Disk(10**8)), "disk", "look: 100.0 MB of the disk are"),
         (replace(ENGINE, own="a.gguf"), "model", "ok: its model is a.gguf"),
@@ -471,7 +471,7 @@ ENGINE = EngineFacts(True, "/cache/w.gguf", "/cache", disk=Disk(9 * 10**9), memo
         (replace(ENGINE, memory=10**8), "memory", "look: 100.0 MB of memory are free"),
     ],
 )
-def test_the_practice_model(facts: EngineFacts, check: str, words: str) -> None:
+def test_the_practice_model(facts: EngineFinding, check: str, words: str) -> None:
     told = shown(local_rows(facts), f"local.{check}")
     assert words in told if words else told == ""
 
@@ -481,7 +481,7 @@ def test_the_practice_model(facts: EngineFacts, check: str, words: str) -> None:
     [
         (setting_rows([]), "setting.none", "ok: none"),
         (
-            setting_rows([SettingOrigin("view", "'plain'", "an IPython profile")]),
+            setting_rows([SettingFinding("view", "'plain'", "an IPython profile")]),
             "setting.view",
             "ok: view = 'plain' | by an IPython profile",
         ),
