@@ -90,6 +90,10 @@ def endpoint_rows(facts: Findings) -> Iterator[Row]:
         yield from _tool_calls(facts.tools)
     if facts.structured:
         yield _structured(facts, facts.structured)
+    elif facts.tools and facts.wire != "chat":
+        found = "structured output was not asked for"
+        means = f"the API {facts.wire} has no response_format"
+        yield Row("endpoint.structured", "unknown", found, means)
     if facts.broke is None:
         yield _window(facts)
     yield from _clock(facts.trips)
@@ -113,16 +117,17 @@ def _way(facts: Findings) -> Iterator[Row]:
             yield Row("endpoint.answer", "mend", broke.said, *_of_failure(broke))
         return
     means, do = _of_failure(broke)
-    if facts.via and broke.kind in ("refused", "slow"):
-        means = f"the proxy of {facts.via} does not answer, or the host behind it"
+    if facts.via and broke.kind in ("name", "refused", "slow"):
+        means = f"the proxy of {facts.via} is not found or does not answer, or the host behind it"
+    elif broke.kind == "name":
+        do = (
+            "check the spelling, the network and the VPN; `-e NAME` or KIMI_BASE_URL choose another"
+        )
     yield Row("endpoint.address", "mend", broke.said, means, do)
 
 
 _CAUSES = {
-    "name": (
-        "the name of the host is not found (DNS)",
-        "check the spelling, the network and the VPN: ",
-    ),
+    "name": ("the name of the host is not found (DNS)", ""),
     "tls": ("TLS fails: the certificate or the protocol does not fit", ""),
     "proxy": ("the proxy on the way does not let it through", ""),
     "refused": ("nobody listens at this address and port", ""),

@@ -161,7 +161,7 @@ def draw(diagnosis: Diagnosis) -> Bundle:
 
 def to_text(diagnosis: Diagnosis, width: int = WIDTH) -> str:
     """Write the table as text, what it means and what to do below what is."""
-    lines = [f"kimi-magic {diagnosis.version}: {diagnosis.summary}"]
+    lines = [_title(diagnosis)]
     for title, rows in diagnosis.groups():
         lines += ["", title]
         for row in rows:
@@ -196,15 +196,17 @@ def print_table(diagnosis: Diagnosis, console: Console) -> None:
     from rich.text import Text
 
     styles: dict[State, str] = {"ok": "", "look": "bold", "mend": "bold reverse", "unknown": "dim"}
-    console.print(Text(f"kimi-magic {diagnosis.version}: {diagnosis.summary}", "bold"))
+    console.print(Text(_title(diagnosis), "bold"), soft_wrap=True)
+    table = Table(expand=True)
+    for name, width in HEAD.items():
+        table.add_column(name, ratio=width, overflow="fold")
     for title, rows in diagnosis.groups():
-        table = Table(title=Text(title, "bold"), title_justify="left", expand=True)
-        for name, ratio in HEAD.items():
-            table.add_column(name, ratio=ratio, overflow="fold")
+        table.add_section()
+        table.add_row(Text(title, "bold"))
         for row in rows:
             found = Text.assemble((_mark(row.state), styles[row.state]), " ", clean(row.found))
             table.add_row(found, Text(clean(row.means)), Text(clean(row.do)))
-        console.print(table)
+    console.print(table)
 
 
 def to_json(diagnosis: Diagnosis) -> str:
