@@ -93,6 +93,10 @@ class Patient:
                 )
             )
 
+    def shown(self) -> None:
+        """Note that a widget stands in the output, which the table has to take over."""
+        self.is_live = True
+
     @property
     def diagnosis(self) -> Diagnosis:
         """The rows so far, not masked yet."""
@@ -182,6 +186,7 @@ def examine(patient: Patient, name: str) -> Diagnosis:
                 hold.pending, patient.stopped = 0, True
     except KeyboardInterrupt:
         patient.stopped = True
+    patient.look("key", lambda: _keys(patient, is_named=bool(name)))  # one may have been typed
     if (findings := patient.findings) is not None:
         patient.look("endpoint", lambda: endpoint_rows(findings))
     mask = Redactor(session.connector.known_keys(), shapes=True).text
@@ -189,6 +194,13 @@ def examine(patient: Patient, name: str) -> Diagnosis:
     if patient.choices.report:
         diagnosis = diagnosis.masked(partial(hidden, names=setup.names_to_hide(session)))
     return diagnosis
+
+
+def _keys(patient: Patient, *, is_named: bool) -> Iterable[Row]:
+    session = patient.session
+    found = setup.look_at_keys(session, patient.endpoint)
+    problem = session.connector.catalogue.problem
+    return setup.key_rows(found, problem, patient.nobody, is_named=is_named)
 
 
 def _look_here(patient: Patient, name: str) -> None:
@@ -204,25 +216,20 @@ def _look_here(patient: Patient, name: str) -> None:
         return machine.software_rows(facts)
 
     def front_end() -> Iterable[Row]:
-        facts = machine.look_at_front_end(settings, patient.versions, patient.display_id)
-        patient.is_live = facts.view == "live" and not facts.widgets
+        facts = machine.look_at_front_end(
+            settings, patient.versions, patient.display_id, patient.shown
+        )
         return machine.front_end_rows(facts)
-
-    def keys() -> Iterable[Row]:
-        nobody = ""
-        try:
-            patient.endpoint = session.connector.choose(name or None, settings)
-        except ConfigError as error:
-            nobody = str(error)
-        found = setup.look_at_keys(session, patient.endpoint)
-        return setup.key_rows(found, session.connector.catalogue.problem, nobody)
 
     def environment() -> Iterable[Row]:
         return setup.environment_rows(setup.look_at_environment(settings, patient.versions))
 
     look("software", software)
     look("front_end", front_end)
-    look("key", keys)
+    try:
+        patient.endpoint = session.connector.choose(name or None, settings)
+    except ConfigError as error:
+        patient.nobody = str(error)
     look("kept", lambda: setup.kept_rows(setup.look_at_kept(session)))
     look("local", lambda: setup.local_rows(setup.look_at_local(settings)))
     look("setting", lambda: setup.setting_rows(setup.look_at_settings(settings)))

@@ -198,7 +198,7 @@ def _model(facts: Findings) -> Iterator[Row]:
         )
         return
     called = f", as {clip(trip.model, MAX_NAME)}" if trip.model not in ("", facts.model) else ""
-    default = "it is asked by default" if facts.is_default else "it was named in the settings"
+    default = "it is asked by default" if facts.is_default else "it was named for it"
     yield Row("endpoint.model", "ok", f"{name} answers{called}{told}", default)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from kimi_magic.config import Settings
 from kimi_magic.core import frontend
@@ -316,9 +315,12 @@ def _number(text: str | None) -> float:
 
 
 def look_at_front_end(
-    settings: Settings, versions: _Versions, display_id: str = ""
+    settings: Settings, versions: _Versions, display_id: str, on_shown: Callable[[], None]
 ) -> FrontEndFinding:
-    """Ask what the front end can; a page that can be heard stands in ``display_id`` meanwhile."""
+    """Ask what the front end can.
+
+    ``on_shown`` is called when a widget stands in the output ``display_id``, to ask the page.
+    """
     shell = frontend.running_shell()
     own = own_version()
     if shell is None:
@@ -331,7 +333,7 @@ def look_at_front_end(
         try:
             from kimi_magic.display.live.hearing import heard_within
 
-            heard = heard_within(display_id or uuid4().hex)
+            heard = heard_within(display_id, on_shown)
         except ImportError as error:
             widgets = f"{error.name or 'a library'} cannot be imported"
     return FrontEndFinding(

@@ -166,8 +166,14 @@ def look_at_keys(session: Session, chosen: Endpoint | None) -> list[KeyFinding]:
     return found
 
 
-def key_rows(keys: Sequence[KeyFinding], problem: str = "", nobody: str = "") -> Iterator[Row]:
-    """Judge the keys; ``problem`` is of ``KIMI_BASE_URL``, ``nobody`` says why none is asked."""
+def key_rows(
+    keys: Sequence[KeyFinding], problem: str = "", nobody: str = "", *, is_named: bool = False
+) -> Iterator[Row]:
+    """Judge the keys.
+
+    ``problem`` is of ``KIMI_BASE_URL``, ``nobody`` says why no endpoint is asked, ``is_named`` is
+    True where the doctor was told which one.
+    """
     if problem:
         yield Row("key.base_url", "mend", problem, "the endpoint `custom` is left out", _REPAIR)
     if nobody:
@@ -178,7 +184,7 @@ def key_rows(keys: Sequence[KeyFinding], problem: str = "", nobody: str = "") ->
             bad: State = "mend" if key.is_chosen else "look"
             yield Row(f"key.{key.endpoint}", bad, f"{key.endpoint}: {key.problem}", "", _REPAIR)
         elif key.is_chosen:
-            yield _chosen_row(key)
+            yield _chosen_row(key, is_named=is_named)
     with_key = [key for key in keys if key.source and not key.is_chosen and not key.problem]
     for key in with_key:
         yield Row(f"key.{key.endpoint}", "ok", f"{key.endpoint}: a key from {key.source}")
@@ -192,8 +198,9 @@ def key_rows(keys: Sequence[KeyFinding], problem: str = "", nobody: str = "") ->
 _REPAIR = "correct the variable, and restart the kernel or set it in os.environ"
 
 
-def _chosen_row(key: KeyFinding) -> Row:
-    check, asked = f"key.{key.endpoint}", "cells ask this one where they name none"
+def _chosen_row(key: KeyFinding, *, is_named: bool) -> Row:
+    check = f"key.{key.endpoint}"
+    asked = "the one to look at" if is_named else "cells ask it where they name none"
     if not key.variable:
         return Row(check, "ok", f"→ {key.endpoint}: no key is needed", asked)
     if key.source:
@@ -202,7 +209,7 @@ def _chosen_row(key: KeyFinding) -> Row:
         check,
         "mend",
         f"→ {key.endpoint}: no key, neither in {key.variable} nor in a keyring",
-        f"{asked}, and a cell asks you to type the key",
+        "a cell asks you to type the key, and fails where nobody can",
         f"set {key.variable} before Jupyter starts, or `keyring set kimi-magic {key.variable}`",
     )
 

@@ -90,6 +90,8 @@ def make_trips(session: Session, resolved: ResolvedEndpoint, findings: Findings)
     findings.stream = Trip()
     ask(findings.stream, f"{NUMBERS} Explain it in one sentence.")
     if findings.stream.failure is not None:
+        if findings.stream.failure.kind == "key":
+            connector.forget(endpoint)  # a typed one: the next cell asks for another
         return
     answered_by = connector.model_records.get(findings.stream.model).name
     findings.same_model = not findings.stream.model or (

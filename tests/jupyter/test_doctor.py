@@ -186,6 +186,31 @@ def test_no_key_no_request(run: Run) -> None:
     assert "NVIDIA_API_KEY is not set" in told["endpoint.sent"]["means"]
 
 
+@pytest.mark.parametrize("typed", ["right", "wrong"])
+def test_a_key_that_is_typed(session: Session, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
+    """It is asked for after the yes; one that is refused is asked for again."""
+    right, asked = f"right-{PLAIN}", list[str]()
+    monkeypatch.setattr("kimi_magic.session.can_answer", lambda: True)
+    monkeypatch.setattr(
+        "kimi_magic.session.getpass", lambda text: asked.append(text) or f"{typed}-{PLAIN}"
+    )
+    with ScriptedServer(key=right) as server:
+        kimi.add_endpoint(
+            name="den", base_url=server.base_url, key_env="DEN_KEY", model="kimi-k2-thinking"
+        )
+        if typed == "right":
+            script(server)
+        diagnosis = examine(Patient(session, DoctorOptions(yes=True), "%kimi doctor den"), "den")
+    rows = {row.check: row for row in diagnosis.rows}
+    assert len(asked) == 1
+    assert rows["endpoint.key"].state == rows["key.den"].state
+    if typed == "right":
+        assert rows["key.den"].found == "→ den: a key from what you typed"
+    else:
+        assert "answered 401" in rows["endpoint.key"].found
+        assert rows["key.den"].state == "mend"
+
+
 def test_a_journal_that_is_none(
     run: Run, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

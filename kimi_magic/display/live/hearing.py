@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from kimi_magic.core.frontend import request
 from kimi_magic.core.interrupts import waiting
@@ -15,10 +16,13 @@ from kimi_magic.display.record import publish
 __all__ = ["heard_within"]
 
 
-def heard_within(display_id: str, seconds: float = READY_WITHIN) -> float | None:
+def heard_within(
+    display_id: str, on_shown: Callable[[], None], seconds: float = READY_WITHIN
+) -> float | None:
     """Return the seconds until a page is heard from; None if none is in that time.
 
-    The widget stands in the output of this id, which something else has to take over.
+    ``on_shown`` is called when the widget stands in the output of this id, which something else has
+    to take over from then on.
     """
     widget = TurnWidget(script=b"" if detached.was_heard(request()) else SCRIPT)
     ready = threading.Event()
@@ -36,6 +40,7 @@ def heard_within(display_id: str, seconds: float = READY_WITHIN) -> float | None
     began = time.monotonic()
     try:
         publish(mount(widget), display_id)
+        on_shown()
         with waiting():
             is_heard = ready.wait(seconds)
         return time.monotonic() - began if is_heard else None
