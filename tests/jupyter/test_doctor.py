@@ -190,10 +190,13 @@ def test_no_key_no_request(run: Run) -> None:
 def test_a_key_that_is_typed(session: Session, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
     """It is asked for after the yes; one that is refused is asked for again."""
     right, asked = f"right-{PLAIN}", list[str]()
+
+    def type_it(question: str) -> str:
+        asked.append(question)
+        return f"{typed}-{PLAIN}"
+
     monkeypatch.setattr("kimi_magic.session.can_answer", lambda: True)
-    monkeypatch.setattr(
-        "kimi_magic.session.getpass", lambda text: asked.append(text) or f"{typed}-{PLAIN}"
-    )
+    monkeypatch.setattr("kimi_magic.session.getpass", type_it)
     with ScriptedServer(key=right) as server:
         kimi.add_endpoint(
             name="den", base_url=server.base_url, key_env="DEN_KEY", model="kimi-k2-thinking"
