@@ -82,19 +82,19 @@ def endpoint_rows(facts: Findings) -> Iterator[Row]:
     yield from _way(facts)
     yield from _key(facts)
     yield from _model(facts)
-    if facts.stream and not facts.stream.failure:
+    if facts.stream and facts.stream.is_answered:
         yield _streaming(facts.stream)
         yield _reasoning(facts.stream, facts.tools)
         yield _usage(facts.stream)
-    if facts.tools:
+    if facts.tools and not facts.tools.stopped:
         yield from _tool_calls(facts.tools)
-    if facts.structured:
+    if facts.structured and not facts.structured.stopped:
         yield _structured(facts, facts.structured)
     elif facts.tools and facts.wire != "chat":
         found = "structured output was not asked for"
         means = f"the API {facts.wire} has no response_format"
         yield Row("endpoint.structured", "unknown", found, means)
-    if facts.broke is None:
+    if facts.broke is None and facts.model:
         yield _window(facts)
     yield from _clock(facts.trips)
 
@@ -106,7 +106,7 @@ def _way(facts: Findings) -> Iterator[Row]:
     if broke is None:
         trip = facts.stream
         status = f" (HTTP {trip.status})" if trip and trip.status else ""
-        if facts.stream or facts.listing:
+        if status or (facts.listing and not facts.listing.failure):
             yield Row("endpoint.address", "ok", f"{facts.address} answers{status}{through}")
         return
     is_reached = broke.kind in ("key", "rate", "quota", "request", "server", "silent")
@@ -162,7 +162,7 @@ def _key(facts: Findings) -> Iterator[Row]:
     broke = facts.broke
     if broke is not None and broke.kind == "key":
         yield Row("endpoint.key", "mend", broke.said, "the key is not accepted", broke.advice)
-    elif facts.stream and not facts.stream.failure:
+    elif facts.stream and facts.stream.status and not facts.stream.failure:
         if facts.has_key:
             yield Row("endpoint.key", "ok", "the key is accepted")
         else:
@@ -184,7 +184,7 @@ def _model(facts: Findings) -> Iterator[Row]:
             "name the model: `-m ID` or `%config KimiMagics.model`",
         )
     trip = facts.stream
-    if trip is None:
+    if trip is None or not trip.is_answered:
         return
     is_listed = listing is None or listing.ids is None or facts.model in listing.ids
     told = "" if is_listed else ", although the server does not list it"

@@ -120,6 +120,8 @@ class Trip:
         ``last`` (a chunk of its own), ``choice``, ``chunk`` (beside choices), or empty.
     reasoning_chars : int
         Of reasoning, wherever it came.
+    stopped : bool
+        It was not awaited to its end.
     """
 
     status: int = 0
@@ -142,6 +144,12 @@ class Trip:
     model: str = ""
     finish_reason: str = ""
     failure: Failure | None = None
+    stopped: bool = False
+
+    @property
+    def is_answered(self) -> bool:
+        """True if the whole answer came."""
+        return self.failure is None and not self.stopped
 
 
 class Probe:
@@ -175,6 +183,7 @@ class Probe:
 
     def ask(self, body: Mapping[str, Any], model: Model, meter: Meter | None, trip: Trip) -> None:
         """Send a chat request; an interrupt leaves in ``trip`` what was seen so far."""
+        trip.stopped = True
         tap = _Tap(self._client, trip)
         completion: Completion | None = None
         try:
@@ -194,6 +203,7 @@ class Probe:
         finally:
             if completion is not None:
                 _note(trip, completion)
+        trip.stopped = False
 
     def _failure(
         self, error: KimiError, raised: BaseException | None, trip: Trip | None = None

@@ -447,6 +447,7 @@ def test_a_kernel_where_a_person_says_yes_and_stops_it(
     assert ran.reply["ename"] == "TurnInterrupted"
     assert "The doctor was stopped: the rest was not asked." in ran.record["text/plain"]
     assert "no page answered while this cell ran" in " ".join(ran.record["text/plain"].split())
+    assert "no token counts came" not in ran.record["text/plain"]
     assert "Traceback" not in ran.error
     asked.go_on()
 

@@ -105,6 +105,26 @@ def broken(kind: str, status: int | None = None, **changes: Any) -> Findings:
     return replace(known, **changes)
 
 
+def test_what_was_stopped_is_not_judged() -> None:
+    waiting = Trip(stopped=True)
+    begun = replace(STREAM, stopped=True, usage=Usage(), model="")
+    known = replace(FINE, tools=None, structured=None, trips=[])
+    cases = [
+        (Findings("lab", "https://lab.test/v1"), ""),
+        (replace(known, listing=None, stream=waiting), "window"),
+        (replace(known, stream=waiting), "address window"),
+        (replace(known, stream=begun), "address key window"),
+        (replace(FINE, tools=waiting, structured=None, trips=[]),
+         "address key model stream reasoning usage window"),
+        (replace(FINE, structured=waiting, trips=[]),
+         "address key model stream reasoning usage tool_calls call_ids window"),
+    ]  # fmt: skip
+    for facts, checks in cases:
+        rows = by_check(endpoint_rows(facts))
+        assert " ".join(check.removeprefix("endpoint.") for check in rows) == checks
+        assert {row.state for row in rows.values()} <= {"ok"}
+
+
 REFUSED = Trip(failure=Failure("request", "response_format is unknown", "", 400))
 
 
@@ -252,7 +272,6 @@ def test_an_endpoint_without_a_flaw() -> None:
         ),
         (Findings("lab"), "address", ""),  # stopped before the first request
         (Findings("lab", "x", listing=Listing(())), "address", "ok: x answers"),
-        (replace(FINE, stream=Trip()), "usage", "look: no token counts came"),
     ],
 )
 def test_the_facts_of_an_endpoint(facts: Findings, check: str, words: str) -> None:
