@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -76,6 +77,9 @@ def health_of(path: Path, seconds: float = LONGEST_CHECK) -> Health:
         trouble = _TROUBLES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "unreadable")
     except UnicodeDecodeError:  # of SQLite's message, which quotes what is damaged
         trouble = "damaged"
+    # SQLite takes no lock for writing in a file that it may only read, and says nothing of it.
+    if not trouble and not all(os.access(place, os.W_OK) for place in (path, path.parent)):
+        trouble = "read-only"
     return Health(trouble, said, turns, size, checked, is_on_network(path), aside)
 
 
