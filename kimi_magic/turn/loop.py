@@ -286,13 +286,20 @@ class Loop:
         """True while nothing of an answer has arrived, and no tool runs."""
         return not (self._partial or self._calling)
 
-    def record(self, *, model: str, chat: str | None, failed: bool = False) -> TurnRecord:
-        """Return what the turn has come to, whole or cut; ``model`` is the one asked for."""
+    def record(
+        self, *, model: str, chat: str | None, failed: bool = False, **more: Any
+    ) -> TurnRecord:
+        """Return what the turn has come to, whole or cut; ``model`` is the one asked for.
+
+        ``more`` are fields of the record that the loop does not know.
+        """
         steps = self.steps
         reason = self._concluded or (steps[-1].finish_reason if steps else None)
         return TurnRecord(
             steps=tuple(
                 replace(step, tool_results=tuple(map(_as_data, step.tool_results)))
+                if step.tool_results
+                else step
                 for step in steps
             ),
             messages=(*self._history, self._prompt, *self._messages_so_far()),
@@ -303,6 +310,7 @@ class Loop:
             chat=chat,
             outline=self._outlined,
             retries=tuple(self._retried),
+            **more,
         )
 
     def _messages_so_far(self) -> list[Message]:

@@ -417,7 +417,7 @@ class _Run:
                     for event in happenings:
                         if event is None:
                             self._sinks.tick()
-                        elif not isinstance(event, RequestStarted | Retrying):
+                        elif self._left_out and not isinstance(event, RequestStarted | Retrying):
                             yield from self._tell_left_out()
                         yield None if event is None else self._tell(event)
                 break
@@ -533,21 +533,34 @@ class _Run:
         steps = self._loop.steps if self._loop else ()
         values = tuple(result.value for step in steps for result in step.tool_results)
         functions = turn.toolset.functions if turn.toolset else {}
-        reply = Reply(self._record(error), self._data, error, functions, turn.shown_in, values)
-        reply = replace(reply, filled=turn.request.filled)
+        filled, record = turn.request.filled, self._record(error)
+        reply = Reply(record, self._data, error, functions, turn.shown_in, values, filled)
         if error is not None:
             error.reply = reply
         return reply
 
     def _record(self, error: KimiError | TurnInterrupted | None = None) -> TurnRecord:
         turn = self._turn
-        chat = turn.request.chat
+        endpoint, request = turn.endpoint, turn.request
+        masks = Redactor(turn.keys, shapes=not request.allow_secrets)
+        facts: dict[str, Any] = {
+            "model": self._model,
+            "chat": request.chat,
+            "prompt": masks.text(Message("user", as_content(request.prompt)).text),
+            "cell": turn.place.cell,
+            "run": turn.place.run,
+            "fresh": request.fresh,
+            "started": self._started,
+            "sweep": request.sweep,
+            "parameters": self._draft.recorded(self._sent) if self._draft else {},
+            "endpoint": endpoint.facts,
+            "failure": Failure(type(error).__name__, str(error)) if error else None,
+            "replayed": self._taping.replayed if self._taping else "",
+        }
         if self._loop:
-            record = self._loop.record(model=self._model, chat=chat, failed=error is not None)
+            record = self._loop.record(failed=error is not None, **facts)
         else:
-            record = TurnRecord(
-                messages=(turn.prompt.message,), sent=1, model=self._model, chat=chat
-            )
+            record = TurnRecord(messages=(turn.prompt.message,), sent=1, **facts)
         if self._data is not None:
             from pydantic_core import to_json
 
@@ -556,21 +569,7 @@ class _Run:
                 record = replace(record, data=data)
         if isinstance(error, BudgetSpent | TapeError) and not record.steps:
             record = replace(record, outline=Sent())
-        endpoint, request = turn.endpoint, turn.request
-        masks = Redactor(turn.keys, shapes=not request.allow_secrets)
-        return replace(
-            record,
-            prompt=masks.text(Message("user", as_content(request.prompt)).text),
-            cell=turn.place.cell,
-            run=turn.place.run,
-            fresh=request.fresh,
-            started=self._started,
-            sweep=request.sweep,
-            parameters=self._draft.recorded(self._sent) if self._draft else {},
-            endpoint=endpoint.facts,
-            failure=Failure(type(error).__name__, str(error)) if error else None,
-            replayed=self._taping.replayed if self._taping else "",
-        )
+        return record
 
     def _tell(self, event: Event) -> Envelope:
         envelope = Envelope(time.monotonic() - self._began, event, self._lane.number)
