@@ -223,7 +223,7 @@ class MapRun:
         if isinstance(turn, HeavyTurn):
             yield from turn.run([kept], self._ask)
         else:
-            yield from turn.run([kept], self._ask, pace.lane(0))
+            yield from turn.run([kept], self._ask, pace.lane(0), followed=False)
 
     def _interrupted(self, reply: Reply | None, attempts: int, used: Usage) -> Answer:
         if reply is not None:
@@ -274,7 +274,7 @@ def _counts(usage: Usage) -> dict[str, Any]:
 
 
 def _attempts(reply: Reply) -> int:
-    return max(len(reply.steps), 1) + len(reply.retries)
+    return max(len(reply.record.steps), 1) + len(reply.retries)
 
 
 def _answer(reply: Reply, error: BaseException | None) -> Answer:

@@ -37,14 +37,13 @@ class Rows:
         self._data = data
         if isinstance(data, str | bytes | Mapping):
             raise KimiError(f"{WANTED}; got a {type(data).__name__}.")
-        plain = isinstance(data, list | tuple)
-        self._frame, self._series = (None, None) if plain else _with_narwhals(data)
+        self._frame, self._series = _with_narwhals(data)
         self._list: Sequence[Any] = ()
         if self._frame is None and self._series is None:
             if not isinstance(data, Iterable):
                 raise KimiError(f"{WANTED}; got a {type(data).__name__}.")
             to_frame({})  # a frame can be made of the answers
-            self._list = data if plain else list(data)
+            self._list = data if isinstance(data, list | tuple) else list(data)
 
     def __len__(self) -> int:
         for held in (self._frame, self._series):
@@ -91,6 +90,8 @@ class Rows:
 
 def _with_narwhals(data: Any) -> tuple[Any, Any]:
     """Return the data as a frame, or as a column, of narwhals, if it is one."""
+    if isinstance(data, list | tuple):
+        return None, None
     if not sys.modules.keys() & {"pandas", "polars", "pyarrow", "modin", "cudf"}:
         return None, None
     import narwhals as nw

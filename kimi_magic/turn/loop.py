@@ -75,6 +75,7 @@ TELL_NAMELESS = "Nothing was run: this call has no name. Call one of the tools b
 MORE_ROOM = 4  # times the limit that was too low, as far as the context window has room
 MISMATCH = "The answer does not fit the schema: the model is told, and asked again."
 MOST_CORRECTIONS = 2
+NOTHING = Usage()
 REPEATED, REPEATED_TOO_OFTEN = 3, 10
 
 
@@ -213,7 +214,7 @@ class Loop:
         self.places: Sequence[int] = ()
         self._results: dict[str, ToolResult] = {}
         self._partial: Completion | None = None
-        self._discarded = Usage()
+        self._discarded = NOTHING
         self._retried: list[Retry] = []
         self._concluded: str | None = None
         self._model: str | None = None

@@ -99,8 +99,9 @@ class Client:
         """Return True if it is the client of this endpoint, at this address and with this key."""
         if self.base_url != base_url or self.endpoint != endpoint:
             return False
-        mine, other = (k.value if k else None for k in (self.key, key))
-        return mine == other and self._own_headers == endpoint.own_headers.resolve()
+        if key is not self.key and (key and key.value) != (self.key and self.key.value):
+            return False
+        return not endpoint.headers or self._own_headers == endpoint.own_headers.resolve()
 
     def chat(
         self,
@@ -139,9 +140,7 @@ class Client:
             raise self.errors().from_exception(error) from None
         return Redactor([self.key] if self.key else ()).value(listed)
 
-    def errors(
-        self, model: str = "", keys: Sequence[Key] = (), *, ended: str = ""
-    ) -> ErrorMapper:
+    def errors(self, model: str = "", keys: Sequence[Key] = (), *, ended: str = "") -> ErrorMapper:
         """Return what maps failures, those of one model where it is named.
 
         ``ended`` is the day since which that one is known to be served no longer.
