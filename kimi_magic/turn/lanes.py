@@ -18,6 +18,7 @@ from kimi_magic.core.interrupts import waiting
 from kimi_magic.wire.inbox import Held, Inbox
 
 if TYPE_CHECKING:
+    from kimi_magic.core.messages import Completion
     from kimi_magic.wire.client import Exchange
     from kimi_magic.wire.protocols import Arrival, Delta
 
@@ -51,6 +52,9 @@ class Lane(Protocol):
     def may_send(self) -> bool:
         """Return True if a request may go out now, which then counts until `sent`."""
 
+    def answered(self, completion: Completion) -> None:
+        """Note what came of a request, whole or cut."""
+
     def sent(self) -> None:
         """Note that a request has been answered, or has failed."""
 
@@ -78,6 +82,9 @@ class Alone:
 
     def may_send(self) -> bool:
         return True
+
+    def answered(self, completion: Completion) -> None:
+        """Do nothing: there is no limit to what is sent one by one."""
 
     def sent(self) -> None:
         """Do nothing: there is no limit to what is sent one by one."""
@@ -162,6 +169,9 @@ class Lanes:
         self._under_way += 1
         return True
 
+    def answered(self, completion: Completion) -> None:
+        """Do nothing: the number of lanes does not follow the server."""
+
     def sent(self) -> None:
         self._under_way -= 1
 
@@ -221,6 +231,9 @@ class _Shared:
         self._lanes.idle.for_room |= not may
         return may
 
+    def answered(self, completion: Completion) -> None:
+        self._lanes.answered(completion)
+
     def sent(self) -> None:
         self._lanes.sent()
 
@@ -274,8 +287,8 @@ def side_by_side(
                         stop = stop or enough()
                     except KeyboardInterrupt:
                         interrupted = True
-            yield None
             try:
+                yield None
                 lanes.wait()
             except KeyboardInterrupt:
                 interrupted = True
