@@ -26,8 +26,9 @@ class Bar:
         own: dict[str, Any] = {"display": False} if draws_widget else {}
         self._bar = tqdm(total=total, unit="row", desc="kimi.map", smoothing=0.1, **own)
         if draws_widget:
-            from IPython.display import display
+            import IPython.display
 
+            display: Any = IPython.display.display
             self._shown = display(self._bar.container, display_id=True)
 
     def add(self, used: Usage, *, failed: bool) -> None:
