@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -58,6 +58,9 @@ class Answer:
     error: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 0
+
+
+_FIELDS = tuple(each.name for each in fields(Answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,8 @@ class Checkpoint:
             written either.
         """
         if self._file is not None:
-            self.note({"key": key, **self._redactor.value(asdict(answer))})
+            masked = self._redactor.value({name: getattr(answer, name) for name in _FIELDS})
+            self.note({"key": key, **masked})
 
     def note(self, line: Mapping[str, Any]) -> None:
         """Write a line as it is, of any kind; nothing where no file is open.
