@@ -165,10 +165,18 @@ def test_the_thread_that_repeats_an_interrupt_sends_none_behind_the_end(
 
     monkeypatch.setattr(interrupts, "_frame_of", frame_of)
     monkeypatch.setattr(interrupts, "_send_interrupt", sent.append)
-    with pytest.raises(KeyboardInterrupt), holding_interrupts() as hold, interruptible():
-        Dropping()
-        looked.wait(30)
+    holds: list[interrupts.Hold | None] = []
+
+    def turn() -> None:
+        with holding_interrupts() as hold, interruptible():
+            holds.append(hold)
+            Dropping()
+            looked.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        turn()
     over.set()
+    (hold,) = holds
     assert hold is not None
     for _ in range(300):
         if not hold._nudging:
