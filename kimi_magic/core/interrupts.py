@@ -65,6 +65,8 @@ class Hold:
     ----------
     pending : int
         Interrupts that arrived and were not let through.
+    over : bool
+        The handler is being put back: none is let through, who comes next gets them.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Hold:
         self._reopens_at = math.inf
         self._imports = imports_under_way(current_frame())
         self._came_at = 0.0  # the first of those that are pending
-        self._nudged = self._nudging = self._over = False
+        self.over = False
+        self._nudged = self._nudging = False
+        self._sending = threading.Lock()
         self._insistence: Insistence | None = None
         self._insists = False
         self._dropped = DroppedErrors(KeyboardInterrupt, self._come_again)
@@ -86,13 +90,18 @@ class Hold:
         self._dropped.begin()
 
     def end(self) -> None:
-        self._over = True
-        self._dropped.end()
+        # The thread that nudges may have looked and not sent yet. As long as the handler is ours,
+        # its signal does nothing; behind the lock it sends none, to whatever the process does next.
+        with self._sending:
+            self._dropped.end()
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGINT: raise where the hold is open, else remember it."""
         now = time.monotonic()
         nudged, self._nudged = self._nudged, False
+        if self.over:
+            self.pending += not nudged
+            return
         if not nudged:
             self._came_at = self._came_at if self.pending else now
             self.pending += 1
@@ -196,12 +205,15 @@ class Hold:
         main = threading.main_thread().ident
         assert main is not None, "it runs"
         time.sleep(seconds)
-        while not self._over and (self.pending or self._insists):
+        while not self.over and (self.pending or self._insists):
             now = time.monotonic()
             due = self._open or now >= self._reopens_at or self._insists
             if due and not self._in_import(_frame_of(main), now):
-                self._nudged = True
-                _send_interrupt(main)
+                with self._sending:
+                    if self.over:
+                        break
+                    self._nudged = True
+                    _send_interrupt(main)
             time.sleep(RAISE_AGAIN if self._insists else RETRY)
         self._nudging = False
 
@@ -284,6 +296,7 @@ def _handling(hold: Hold) -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
+        hold.over = True  # not in a call, where an interrupt might come first
         hold.end()
         signal.signal(signal.SIGINT, before)
         if hold.pending:  # whoever handled interrupts before gets it

@@ -170,9 +170,7 @@ class _Alarm:
             return
         now = time.monotonic()
         if self._other_deadline is not None and now >= self._other_deadline:
-            self._other_deadline = now + self._other_interval if self._other_interval else None
-            if callable(self._other_handler):
-                self._other_handler(signum, frame)
+            self._call_other(signum, frame, now)
         if now < self._deadline:
             self._start()
         elif (_drops_errors(frame) and now < self._deadline + _CALLBACK_GRACE) or (
@@ -187,6 +185,20 @@ class _Alarm:
             if caught:
                 self.insistence.begin(frame)
             raise error
+
+    def _call_other(self, signum: int, frame: FrameType | None, now: float) -> None:
+        self._other_deadline = now + self._other_interval if self._other_interval else None
+        if not callable(self._other_handler):
+            return
+        try:
+            self._other_handler(signum, frame)
+        finally:
+            # A limit around this one has set the timer: it comes again if its error is caught.
+            remaining, interval = signal.getitimer(signal.ITIMER_REAL)
+            if remaining:
+                self._other_deadline = time.monotonic() + remaining
+                self._other_interval = interval
+            self._start()
 
     def _raise_soon(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, _RETRY_SOON)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import packages_distributions
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -71,7 +72,7 @@ class Imports:
     @cached_property
     def _installed(self) -> Mapping[str, list[str]]:
         """Installed top-level modules, each with its distributions."""
-        return packages_distributions()
+        return _distributions(tuple((path, _changed(path)) for path in sys.path))
 
     def _add_module(self, name: str, module: ModuleType, paths: Iterable[str]) -> bool:
         path = _PORTABLE.get(module.__name__, module.__name__)
@@ -105,6 +106,19 @@ class Imports:
             for member, name in members:
                 if member != name:
                     yield path, f"from {path} import {member} as {name}"
+
+
+@lru_cache(maxsize=1)
+def _distributions(_folders: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:
+    # It reads the files of all that is installed, which takes up to seconds.
+    return packages_distributions()
+
+
+def _changed(path: str) -> int:
+    """Return when a folder's entries last changed: an installation adds one."""
+    with suppress(OSError, ValueError):
+        return Path(path).stat().st_mtime_ns
+    return 0
 
 
 def _by_type(member: tuple[str, str]) -> tuple[bool, bool, str]:

@@ -10,8 +10,6 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
-from importlib import metadata
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -24,7 +22,7 @@ from kimi_magic.display.live import detached
 from kimi_magic.display.plain import PlainView
 from kimi_magic.display.terminal import TerminalView
 from kimi_magic.display.view import ViewOptions
-from kimi_magic.export import FORMS, imports
+from kimi_magic.export import FORMS
 from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import LEAK
 from kimi_magic.session import Session
@@ -231,8 +229,6 @@ def den(
     session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Den]:
     monkeypatch.setenv("DEN_KEY", SECRET)
-    # A program's imports are looked up among all that is installed, which takes a while.
-    monkeypatch.setattr(imports, "packages_distributions", cache(metadata.packages_distributions))
     session.settings.retries = 0
     logged: list[str] = []
     handler = logging.Handler()

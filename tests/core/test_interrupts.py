@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kimi_magic.core import interrupts
 from kimi_magic.core.interrupts import (
     holding_interrupts,
     interruptible,
@@ -145,3 +146,41 @@ def test_in_another_thread_nothing_is_held() -> None:
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+def test_the_thread_that_repeats_an_interrupt_sends_none_behind_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread may have looked and not sent yet when the turn ends."""
+    looked, over = threading.Event(), threading.Event()
+    sent: list[int] = []
+
+    class Dropping:
+        def __del__(self) -> None:
+            interrupt()
+
+    def frame_of(_thread: int) -> None:
+        looked.set()
+        over.wait(30)
+
+    monkeypatch.setattr(interrupts, "_frame_of", frame_of)
+    monkeypatch.setattr(interrupts, "_send_interrupt", sent.append)
+    holds: list[interrupts.Hold | None] = []
+
+    def turn() -> None:
+        with holding_interrupts() as hold, interruptible():
+            holds.append(hold)
+            Dropping()
+            looked.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        turn()
+    over.set()
+    (hold,) = holds
+    assert hold is not None
+    for _ in range(300):
+        if not hold._nudging:
+            break
+        threading.Event().wait(0.1)
+    assert not hold._nudging
+    assert sent == []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
 import pytest
 
-from kimi_magic.core.time_limit import CallTimedOut, TimeBudget
+from kimi_magic.core.time_limit import CallTimedOut, TimeBudget, TimeLimit, call_within
 
 
 def wait_for_ever() -> None:
@@ -37,3 +38,21 @@ def test_budget_ends_in_other_threads() -> None:
     thread.start()
     thread.join(30)
     assert ended
+
+
+def test_a_limit_that_is_caught_within_another_comes_again() -> None:
+    rounds: list[int] = []
+
+    def catches_everything() -> None:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.02)
+
+    def tries_again() -> None:
+        for number in range(200):
+            rounds.append(number)
+            with contextlib.suppress(CallTimedOut):
+                call_within(lambda: [catches_everything() for _ in range(50)], TimeLimit(60))
+
+    with pytest.raises(CallTimedOut):
+        call_within(tries_again, TimeLimit(0.05))
+    assert len(rounds) < 200
