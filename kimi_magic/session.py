@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from getpass import getpass
@@ -37,6 +37,7 @@ from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.tapes_in_use import TapesInUse
 from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.host import attach
 
 if TYPE_CHECKING:
     from kimi_magic.chats.journal import Journal, StoredChat
@@ -91,6 +92,7 @@ class Session:
         self.tapes = TapesInUse(lambda: self.settings)
         redact_errors(self.redact)
         redact_logs(self.redact)
+        attach(self)
 
     @whole_imports()
     def ask(
@@ -235,6 +237,13 @@ class Session:
         from kimi_magic.turn.request import continuation
 
         return continuation(self.chats.known(chat), Place(*running_cell()))
+
+    @whole_imports()
+    def consents(self, question: str, shown: Mapping[str, str]) -> bool | None:
+        """Ask a person to agree to what is shown; None where nobody can answer."""
+        from kimi_magic.turn.approval import agreed_by_person
+
+        return agreed_by_person(question, self.redact(dict(shown)))
 
     @property
     @whole_imports()
