@@ -45,8 +45,8 @@ def _text_of(block: Any, pictures: list[Output]) -> str:
     if block.type == "resource":
         return _resource(block.resource, pictures)
     if block.type == "resource_link":
-        named = [block.name, block.description or "", f"({block.mime_type or 'any type'})"]
-        return f"[link to {clip(block.uri, MAX_LINK)}: {clip(' '.join(named), MAX_LINK)}]"
+        named = " ".join(filter(None, [block.name, block.description, block.mime_type]))
+        return f"[link to {clip(block.uri, MAX_LINK)}: {clip(named, MAX_LINK)}]"
     return f"[{block.type}, {_about(block.mime_type, block.data)}: not passed on]"
 
 

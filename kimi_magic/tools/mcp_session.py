@@ -15,9 +15,9 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent import futures
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,6 +44,7 @@ AT_EXIT = 3.0
 TICK = 0.05  # Windows cannot interrupt a wait for a lock
 RELIST_AFTER = 30.0  # seconds: a server need not tell that its tools have changed
 MAX_PAGES, MAX_LISTED = 50, 1000
+MAX_WORDS = 300
 MOST_QUESTIONS = 5  # of one call; whoever asks more often gets no answer
 # They log what a server sends, with a traceback, which Python prints where nobody handles it.
 LOGGERS = ("mcp", "client")
@@ -193,7 +194,7 @@ class ServerSession:
         tools: list[ToolDefinition] = []
         cursor: str | None = None
         seen: set[str | None] = set()
-        with self._mapped_errors():
+        async with self._mapped_errors():
             for _ in range(MAX_PAGES):
                 page = await client.list_tools(cursor=cursor)
                 tools += page.tools
@@ -217,7 +218,7 @@ class ServerSession:
         if limits.ask is not None:
             self._calls.append(call)
         try:
-            with self._mapped_errors():
+            async with self._mapped_errors():
                 return await client.call_tool(name, arguments, progress_callback=progress)
         finally:
             if call in self._calls:
@@ -230,12 +231,16 @@ class ServerSession:
 
     async def _opened(self) -> Client:
         try:
-            return await self._opened_as("auto")
+            with suppress(_BrokeOff):
+                return await self._opened_as("auto")
+            if not self._launch.url:
+                # A server of before the discovery may end at a method that it does not know.
+                return await self._opened_as("legacy")
         except _BrokeOff:
-            if self._launch.url:
-                raise
-        # A server of before the discovery may end at a method that it does not know.
-        return await self._opened_as("legacy")
+            pass
+        place = f" at {self.server.place}" if self._launch.url else ""
+        what = f"cannot be reached{place}" if place else "ended before it answered"
+        raise self._failed(what)
 
     async def _opened_as(self, mode: str) -> Client:
         ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
@@ -337,17 +342,49 @@ class ServerSession:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def _mapped_errors(self) -> _Mapped:
-        return _Mapped(self)
+    @asynccontextmanager
+    async def _mapped_errors(self) -> AsyncIterator[None]:
+        """Turn the SDK's errors into ours, and leave a session behind that has ended."""
+        from mcp import MCPError
 
-    def _failed(self, what: str) -> ServerError:
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, KimiError):
+                raise
+            cause = _innermost(error)
+            if self._is_closed(cause):
+                await self._tail.settled()
+                self._end()
+                again = "connects again" if self._launch.url else "starts it again"
+                what = f"broke the connection off. The next call {again}"
+                raise self._failed(what, to_try=False) from None
+            if isinstance(cause, MCPError):
+                raise RefusedByServer(_words(cause)) from None
+            text = clip(reveal(" ".join(f"{type(cause).__name__}: {cause}".split())), MAX_WORDS)
+            what = f"{self._called_by_name} sent what cannot be read ({text})."
+            raise RefusedByServer(what) from None
+
+    def _is_closed(self, error: BaseException) -> bool:
+        from mcp_types import CONNECTION_CLOSED
+
+        message = str(getattr(error, "message", ""))
+        # The code is that of any error of a server's own as well.
+        if getattr(error, "code", None) == CONNECTION_CLOSED:
+            return self._over.is_set() or message == "Connection closed"
+        # A server that has forgotten the session answers 404 (streamable HTTP, session management).
+        names = {kind.__name__ for kind in type(error).__mro__}
+        broken = names & {"TransportError", "ConnectionError", "ClosedResourceError"}
+        return bool(broken) or message == "Session terminated"
+
+    def _failed(self, what: str, *, to_try: bool = True) -> ServerError:
         said = f"\n{tail}" if (tail := self._tail.text) else ""
         way = ""
-        if not self._launch.url:
+        if to_try and not self._launch.url:
             way = f"\nTry it in a terminal: {clip(self.server.place, 300)}"
         return ServerError(f"{self._called_by_name} {what}.{said}{way}")
 
-    def _why_not(self, error: BaseException) -> KimiError:
+    def _why_not(self, error: BaseException) -> Exception:
         """Return what kept the server from starting, in words for the user."""
         cause = _innermost(error)
         if isinstance(cause, FileNotFoundError | NotADirectoryError | PermissionError):
@@ -358,44 +395,15 @@ class ServerSession:
                 return self._failed(f"has no folder {reveal(cwd)} to be started in")
             allowed = "may not be run" if isinstance(cause, PermissionError) else "is not installed"
             return self._failed(f"cannot be started: the program {reveal(command)} {allowed}")
-        if _is_closed(cause):
-            what = "cannot be reached" if self._launch.url else "ended before it answered"
-            return _BrokeOff(str(self._failed(what)))
+        if self._is_closed(cause):
+            return _BrokeOff()
         text = reveal(" ".join(f"{type(cause).__name__}: {cause}".split()))
         verb = "cannot be reached" if self._launch.url else "cannot be started"
         return self._failed(f"{verb} ({clip(text, 200)})")
 
 
-class _BrokeOff(ServerError):
+class _BrokeOff(Exception):
     """The server closed the connection before there was a session."""
-
-
-class _Mapped:
-    """Turns the SDK's errors into ours, and leaves a session behind that has ended."""
-
-    def __init__(self, session: ServerSession) -> None:
-        self._session = session
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        from mcp import MCPError
-
-        if error is None or not isinstance(error, Exception) or isinstance(error, KimiError):
-            return
-        session, cause = self._session, _innermost(error)
-        if _is_closed(cause):
-            session._end()  # noqa: SLF001 - of this module
-            raise session._failed(  # noqa: SLF001
-                "broke the connection off. The next call starts it again"
-                if not session._launch.url  # noqa: SLF001
-                else "broke the connection off. The next call connects again"
-            ) from None
-        if isinstance(cause, MCPError):
-            raise RefusedByServer(_words(cause)) from None
-        text = reveal(clip(" ".join(f"{type(cause).__name__}: {cause}".split()), 500))
-        raise RefusedByServer(f"the server's answer cannot be read ({text})") from None
 
 
 class RefusedByServer(KimiError):
@@ -409,17 +417,6 @@ def _words(error: Any) -> str:
     pages = [p.get("url") for p in asked if isinstance(p, dict)] if isinstance(asked, list) else []
     text = str(error.message)
     return "\n".join([text, *(f"The user has to open {page}" for page in pages[:5])])
-
-
-def _is_closed(error: BaseException) -> bool:
-    from mcp_types import CONNECTION_CLOSED
-
-    if getattr(error, "code", None) == CONNECTION_CLOSED:
-        return True
-    # A server that has forgotten the session answers 404 (streamable HTTP, session management).
-    ended = str(getattr(error, "message", "")) == "Session terminated"
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return ended or bool(names & {"TransportError", "ConnectionError", "ClosedResourceError"})
 
 
 def _innermost(error: BaseException) -> BaseException:

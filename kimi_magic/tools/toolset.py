@@ -322,7 +322,7 @@ def _is_same(one: Tool, other: Tool) -> bool:
     Of another part of the parameters it is another tool.
     """
     if one.function is None and other.function is None:
-        return one.name == other.name and (one is other or one.identity() == other.identity())
+        return one is other or one.identity() == other.identity()
     same = one.function is not None and is_same_callable(one.function, other.function)
     same = same and getattr(one, "only", None) == getattr(other, "only", None)
     return one.name == other.name and (same or one is other)
