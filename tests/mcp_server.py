@@ -29,8 +29,10 @@ def send(**message: Any) -> None:
 
 def receive() -> dict[str, Any]:
     line = sys.stdin.readline()
-    if not line:
-        sys.exit()
+    while not line:
+        if not plan().get("start", {}).get("stays"):
+            sys.exit()
+        time.sleep(0.1)
     with LOG.open("a", encoding="utf-8") as log:
         log.write(line)
     message: dict[str, Any] = json.loads(line)

@@ -130,6 +130,11 @@ def agree_to_start(server: McpServer) -> None:
     known = pinned(*place)
     if known is not None and known.hash == server.fingerprint:
         return
+    if sum(map(len, server.shown.values())) > MAX_SHOWN:
+        raise ConfigError(
+            f"The MCP server {server.name} of {server.source} is not started: its command is too "
+            "long to be shown to you."
+        )
     session = host()
     verb = "Connect to" if server.url else "Start"
     again = " It is another one than you agreed to before." if known else ""

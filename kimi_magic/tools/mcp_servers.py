@@ -42,7 +42,7 @@ PREFIX = "mcp:"
 FILE = ".mcp.json"
 PYTHON, SETTING = "Python", "the setting mcp_servers"
 MAX_FILE = 1_000_000
-MAX_SHOWN = 2000
+MAX_PLACE = 500
 _SELECTOR = re.compile(r"mcp:\s*([^\[\]]+?)\s*(?:\[([^\[\]]*)\]\s*)?")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _HTTP = ("http", "streamable-http", "streamable_http", "streamablehttp")
@@ -101,7 +101,7 @@ class McpServer:
     def place(self) -> str:
         """The command or the address, as it was written, without what looks like a key."""
         text = self.url.partition("?")[0] if self.url else shlex.join(self.command)
-        return clip(reveal(mask_shapes(text)[0]), MAX_SHOWN)
+        return clip(reveal(mask_shapes(text)[0]), MAX_PLACE)
 
     @property
     def fingerprint(self) -> str:
@@ -111,17 +111,18 @@ class McpServer:
 
     @property
     def shown(self) -> dict[str, str]:
-        """What a person sees who is asked to have it started."""
+        """What a person sees who is asked to have it started: all of it, but for secrets."""
         variables = sorted({name for text in self._texts() for name, _ in _references(text)})
         facts = {
-            "address" if self.url else "command": self.place,
+            "address" if self.url else "command": self.url or shlex.join(self.command),
             "folder": self.cwd,
-            "environment": ", ".join(self.env),
-            "headers": ", ".join(self.headers),
+            # Among them may be those that load code: PATH, LD_PRELOAD, NODE_OPTIONS.
+            "environment": "\n".join(f"{name}={value}" for name, value in self.env.items()),
+            "headers": "\n".join(f"{name}: {value}" for name, value in self.headers.items()),
             "variables that it gets": ", ".join(variables),
             "told of in": self.file,
         }
-        return {name: text for name, text in facts.items() if text}
+        return {name: mask_shapes(text)[0] for name, text in facts.items() if text}
 
     def of_tools(self, names: Iterable[str] | None) -> McpServer:
         """Return the server with these of its tools."""
