@@ -191,7 +191,8 @@ def _served(server: str) -> list[str]:
     from kimi_magic.tools.mcp_tool import known_tools
 
     known = known_servers().get(server)
-    return known_tools(known) if known is not None else []
+    names = known_tools(known) if known is not None else []
+    return [name for name in names if name.isprintable() and not re.search(r"[\s\[\],]", name)]
 
 
 def callables(space: Mapping[str, Any], typed: str) -> list[str]:

@@ -83,7 +83,9 @@ class Pinned:
         self.hash = hash_of(definition)
         text = json.dumps(definition, indent=1, ensure_ascii=False, default=repr)
         text = text.encode("utf-8", "backslashreplace").decode()
-        self._shown = mask_shapes(cut(text.replace("\\n", "\n"), MAX_SHOWN))[0]
+        text = mask_shapes(cut(text.replace("\\n", "\n"), MAX_SHOWN))[0]
+        session = host()
+        self._shown = session.redact(text) if session is not None else text
 
     @property
     def is_changed(self) -> bool:

@@ -212,7 +212,8 @@ class ServerSession:
     ) -> CallToolResult:
         async def progress(progress: float, total: float | None, message: str | None) -> None:
             share = f"{progress:g}" if total is None else f"{progress:g} of {total:g}"
-            limits.progress(f"{share}: {message}\n" if message else f"{share}\n")
+            said = f"{share}: {reveal(clip(message, MAX_WORDS))}" if message else share
+            limits.progress(f"{said}\n")
 
         client = await self._open()
         if limits.ask is not None:

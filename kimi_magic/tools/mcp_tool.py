@@ -186,8 +186,13 @@ def serve(item: McpServer | str) -> Served:
     listing = _session(server).listing(fresh=True)
     chosen = _chosen(server, listing)
     tools, left_out = [], {}
+    seen: set[str] = set()
     for listed in chosen:
         name = exposed_name(server, listed.name)
+        if listed.name in seen:  # the pin of one would be that of the other
+            left_out[name] = "the server lists another tool of this name"
+            continue
+        seen.add(listed.name)
         try:
             pin = Pinned(server, _facts(listed))
             if pin.is_changed:
@@ -285,6 +290,8 @@ def _made(server: McpServer, listed: Listed, pin: Pinned, number: int) -> McpToo
         parameters = call_within(lambda: _parameters(listed.input_schema), TimeLimit(SCHEMA_LIMIT))
     except CallTimedOut:
         raise KimiError("it takes too long") from None
+    if (session := host()) is not None:  # it may hold what the server was given
+        description, parameters = session.redact(description), session.redact(parameters)
     return McpTool(
         name,
         description,

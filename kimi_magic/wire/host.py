@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from kimi_magic.config import Settings
 from kimi_magic.wire.connector import Connector
 
 __all__ = ["Host", "attach", "host"]
+
+T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -20,8 +22,8 @@ class Host(Protocol):
     def consents(self, question: str, shown: Mapping[str, str]) -> bool | None:
         """Ask a person to agree to what is shown; None where nobody can answer."""
 
-    def redact(self, value: str) -> str:
-        """Redact known keys in a text."""
+    def redact(self, value: T) -> T:
+        """Redact known keys in a text, or in a structure of texts."""
 
 
 _host: Host | None = None
