@@ -308,6 +308,7 @@ class Session:
         """
         from kimi_magic.export import leave_out, program_of, write
         from kimi_magic.tools.decorator import asks_first
+        from kimi_magic.tools.mcp_tool import served_names
         from kimi_magic.turn.request import CONTINUE, ELSEWHERE
 
         earlier = self.chats.peek(reply.chat).turns if reply.chat else ()
@@ -326,7 +327,9 @@ class Session:
             how["chars"] = room_for_attempts(judge.record.context_window)
         program = program_of(reply, self.connector.known_keys(), **how)
         confirmed = frozenset(name for name, f in reply.functions.items() if asks_first(f))
-        program = replace(program, notes=(*program.notes, *notes), confirmed=confirmed)
+        served = served_names(tool["function"]["name"] for tool in program.tools)
+        own = {"notes": (*program.notes, *notes), "confirmed": confirmed, "served": served}
+        program = replace(program, **own)
         return self.redact(write(program, form))
 
     @whole_imports()

@@ -15,7 +15,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent import futures
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -470,6 +470,13 @@ def session_of(server: McpServer, launch: Launch) -> ServerSession:
 def known_session(server: McpServer) -> ServerSession | None:
     """Return the session with a server, if there is one."""
     return _sessions.get((server.name, server.fingerprint))
+
+
+def known_listings() -> Iterator[tuple[McpServer, Listing]]:
+    """Yield the servers that have listed their tools."""
+    for session in list(_sessions.values()):
+        if session.known is not None:
+            yield session.server, session.known
 
 
 def _thread() -> asyncio.AbstractEventLoop:

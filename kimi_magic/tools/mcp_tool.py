@@ -27,6 +27,7 @@ from kimi_magic.tools.mcp_session import (
     CallLimits,
     Listing,
     ServerSession,
+    known_listings,
     known_session,
     session_of,
 )
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from mcp_types import Tool as Listed
     from mcp_types import ToolAnnotations
 
-__all__ = ["McpTool", "Served", "among", "exposed_name", "known_tools", "serve"]
+__all__ = ["McpTool", "Served", "among", "exposed_name", "known_tools", "serve", "served_names"]
 
 MAX_DESCRIPTION = 4000
 MAX_INNER = 1000  # characters of a description inside a schema
@@ -211,6 +212,17 @@ def known_tools(server: McpServer) -> list[str]:
     session = known_session(server)
     known = session.known if session is not None else None
     return [tool.name for tool in known.tools] if known is not None else []
+
+
+def served_names(names: Iterable[str]) -> dict[str, str]:
+    """Return where the tools of servers are, by the names under which they are offered."""
+    wanted = set(names)
+    return {
+        name: f"the tool {reveal(tool.name)} of the MCP server {reveal(server.name)}"
+        for server, listing in known_listings()
+        for tool in listing.tools
+        if (name := exposed_name(server, tool.name)) in wanted
+    }
 
 
 def among(selector: str, names: Iterable[str]) -> McpServer | None:

@@ -89,10 +89,12 @@ class Approval:
             raise ArgumentsError({(): too_large})
         text = json.dumps(arguments, ensure_ascii=False)
         defaults = {n: self._redact(d) for n, d in shown_defaults(tool, arguments).items()}
-        self._announce(ApprovalAsked(tool.name, text, tuple(defaults.items())))
+        question = isinstance(tool, TellsPerson) and tool.is_question
+        self._announce(ApprovalAsked(tool.name, text, tuple(defaults.items()), question))
         answer = self._ask(tool, arguments, lambda edited: self._problem(tool, edited), defaults)
         edited = json.dumps(answer, ensure_ascii=False) if isinstance(answer, dict) else ""
-        self._announce(ApprovalAnswered(tool.name, answer != "no", edited))
+        edited = "" if question else edited  # what is sent to a server stays out of the record
+        self._announce(ApprovalAnswered(tool.name, answer != "no", edited, question))
         if answer == "chat":
             self._approved.add(same)
         return answer if isinstance(answer, dict) else answer != "no"

@@ -318,7 +318,7 @@ def test_a_turn_calls_the_tool_of_a_server(
     assert sent["name"] == "demo__act"
     assert sent["description"] == "Does something."
     program = kimi.snippet(reply)
-    assert "demo__act" in program
+    assert '# "demo__act" is the tool act of the MCP server demo: `mcp.Client`' in program
     compile(program, "program", "exec")
 
 
