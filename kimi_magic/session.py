@@ -328,7 +328,11 @@ class Session:
         program = program_of(reply, self.connector.known_keys(), **how)
         confirmed = frozenset(name for name, f in reply.functions.items() if asks_first(f))
         served = served_names(tool["function"]["name"] for tool in program.tools)
-        own = {"notes": (*program.notes, *notes), "confirmed": confirmed, "served": served}
+        own: dict[str, Any] = {
+            "notes": (*program.notes, *notes),
+            "confirmed": confirmed,
+            "served": served,
+        }
         program = replace(program, **own)
         return self.redact(write(program, form))
 

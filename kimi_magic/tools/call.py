@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import threading
 import time
@@ -88,7 +89,7 @@ def run_call(
         if agreed is not True and not isinstance(agreed, dict):  # "no" is truthy
             refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
-        running = RunningCall(approve, printing)
+        running = RunningCall(_outside(approve), printing)
         if isinstance(agreed, dict) and not is_same_call(agreed, arguments):
             bound = tool.bind(agreed, namespace)
             result = _run(tool, partial(tool.call, bound), call_id, running)
@@ -102,6 +103,14 @@ def run_call(
     except BaseException as error:  # noqa: BLE001 - validators and approvers may raise anything
         message = describe(error).message
         return _failed(tool, call_id, message, f"The call was not made: {message}")
+
+
+def _outside(approve: Approve | None) -> Approve | None:
+    """Return what asks a person as if outside of the call, whose prints are captured."""
+    if approve is None:
+        return None
+    context = contextvars.copy_context()
+    return lambda tool, arguments: context.copy().run(approve, tool, arguments)
 
 
 def _failed(tool: Tool, call_id: str, error: str, content: str, **observed: Any) -> ToolResult:

@@ -196,6 +196,7 @@ def ask_for(
 
     def type_in(prompt: str = "") -> str:
         asked.append(prompt)
+        print(prompt)  # as a terminal shows it
         return next(said)
 
     monkeypatch.setattr(builtins, "input", type_in)
@@ -231,6 +232,7 @@ def test_a_person_answers_questions(
     server = planned(calls={"act": {"ask": question}}).server()
     result, asked = ask_for(kimi.Toolset(server), answers, monkeypatch)
     assert json.loads(result.value) == [got]
+    assert "asks you" not in result.content
     assert question["message"] in asked[0]
     assert "MCP server demo asks you" in asked[0]
     assert "https://a.example" in asked[0] or question is FORM

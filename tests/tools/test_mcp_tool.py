@@ -322,6 +322,23 @@ def test_a_turn_calls_the_tool_of_a_server(
     compile(program, "program", "exec")
 
 
+def test_a_tape_has_the_results(
+    planned: Plans, server: ScriptedServer, session: Session, tmp_path: Path
+) -> None:
+    """Input: a turn on a tape, played with frozen tools. Holds: no second call is made."""
+    one = planned()
+    one.server()
+    server.reply(tool_calls=[{"name": "demo__act", "arguments": {"x": 7}}])
+    server.reply("Seven.")
+    with kimi.tape(tmp_path / "a.tape"):
+        kimi.ask("Act.", tools=["mcp:demo"])
+    with kimi.tape(tmp_path / "a.tape", mode="none", frozen_tools=True):
+        reply = kimi.ask("Act.", tools=["mcp:demo"])
+    assert reply.text == "Seven."
+    assert reply.tool_results[0].content == '{"x": 7}'
+    assert one.methods().count("tools/call") == 1
+
+
 def _list_anew() -> None:
     from kimi_magic.tools.mcp_session import _sessions
 
