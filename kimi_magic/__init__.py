@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from kimi_magic.lab.sweep import sweep
     from kimi_magic.lab.sweep_plot import plot_sweep
     from kimi_magic.tools.decorator import tool
+    from kimi_magic.tools.mcp_servers import mcp
     from kimi_magic.tools.toolset import Toolset
     from kimi_magic.wire.endpoints import Endpoint
     from kimi_magic.wire.models import Model
@@ -103,6 +104,7 @@ __all__ = [
     "last",
     "last_sweep",
     "load",
+    "mcp",
     "plot_sweep",
     "resume",
     "save",
@@ -127,6 +129,7 @@ _NAMES = {
     "lab.sweep": "sweep",
     "lab.sweep_plot": "plot_sweep",
     "tools.decorator": "tool",
+    "tools.mcp_servers": "mcp",
     "tools.toolset": "Toolset",
     "wire.endpoints": "Endpoint",
     "wire.models": "Model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
+from traitlets import Bool, Dict, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from kimi_magic.core.budget import Budget
@@ -91,6 +92,13 @@ def out_of_bounds(name: str, value: Any, called: str) -> str:
     if bounds is None or value is None or value in bounds:
         return ""
     return f"{called} is {bounds}; got {value!s:.40}."
+
+
+class _Json(Dict):
+    """A mapping that the environment gives as JSON."""
+
+    def from_string(self, s: str) -> Any:
+        return json.loads(s)
 
 
 class Settings(Configurable):
@@ -214,6 +222,10 @@ class Settings(Configurable):
         default_value=False,
         help="Keep answers in `.kimi/NOTEBOOK.tape` beside the notebook: what was asked before is "
         "not sent again.",
+    ).tag(config=True)
+    mcp_servers = _Json(
+        help="MCP servers by name, as `.mcp.json` has them: a command with args and env, or a url "
+        "with headers; `${NAME}` is a variable of the environment.",
     ).tag(config=True)
     budget = Unicode(
         None,

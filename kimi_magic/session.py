@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from getpass import getpass
@@ -37,6 +37,7 @@ from kimi_magic.secrets.redact import Redactor, redact_logs
 from kimi_magic.turn.tapes_in_use import TapesInUse
 from kimi_magic.wire.connector import Connector
 from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.host import attach
 
 if TYPE_CHECKING:
     from kimi_magic.chats.journal import Journal, StoredChat
@@ -91,6 +92,7 @@ class Session:
         self.tapes = TapesInUse(lambda: self.settings)
         redact_errors(self.redact)
         redact_logs(self.redact)
+        attach(self)
 
     @whole_imports()
     def ask(
@@ -236,6 +238,13 @@ class Session:
 
         return continuation(self.chats.known(chat), Place(*running_cell()))
 
+    @whole_imports()
+    def consents(self, question: str, shown: Mapping[str, str]) -> bool | None:
+        """Ask a person to agree to what is shown; None where nobody can answer."""
+        from kimi_magic.turn.approval import agreed_by_person
+
+        return agreed_by_person(question, self.redact(dict(shown)))
+
     @property
     @whole_imports()
     def journal(self) -> Journal:
@@ -299,6 +308,7 @@ class Session:
         """
         from kimi_magic.export import leave_out, program_of, write
         from kimi_magic.tools.decorator import asks_first
+        from kimi_magic.tools.mcp_tool import served_names
         from kimi_magic.turn.request import CONTINUE, ELSEWHERE
 
         earlier = self.chats.peek(reply.chat).turns if reply.chat else ()
@@ -317,7 +327,13 @@ class Session:
             how["chars"] = room_for_attempts(judge.record.context_window)
         program = program_of(reply, self.connector.known_keys(), **how)
         confirmed = frozenset(name for name, f in reply.functions.items() if asks_first(f))
-        program = replace(program, notes=(*program.notes, *notes), confirmed=confirmed)
+        served = served_names(tool["function"]["name"] for tool in program.tools)
+        own: dict[str, Any] = {
+            "notes": (*program.notes, *notes),
+            "confirmed": confirmed,
+            "served": served,
+        }
+        program = replace(program, **own)
         return self.redact(write(program, form))
 
     @whole_imports()

@@ -16,8 +16,9 @@ from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer, scripted_server
 from tests.frontends import bench, browser, front_end, open_bench
 from tests.kernels import Kernel
+from tests.mcp_plans import planned
 
-__all__ = ["bench", "browser", "front_end", "open_bench", "scripted_server"]
+__all__ = ["bench", "browser", "front_end", "open_bench", "planned", "scripted_server"]
 
 
 def forget_the_users_keys() -> None:

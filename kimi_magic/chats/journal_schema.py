@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["APPLICATION_ID", "FULL_TEXT", "TABLES", "VERSION", "State"]
+__all__ = ["APPLICATION_ID", "FULL_TEXT", "PINS", "TABLES", "VERSION", "State"]
 
 State = Literal["running", "done", "failed", "stopped", "lost"]
 """The state of a turn; ``lost``: its kernel ended before it did."""
@@ -96,4 +96,16 @@ FROM records AS r, json_each(r.record, '$.steps') AS s, json_each(s.value, '$.to
 # them a second time; a row is deleted by giving its texts once more.
 FULL_TEXT = """
 CREATE VIRTUAL TABLE turn_texts USING fts5 (prompt, reasoning, answer, content = '');
+"""
+
+# Made when the first pin is kept: a kimi-magic of before takes no notice of it.
+PINS = """
+CREATE TABLE IF NOT EXISTS mcp_pins (
+    owner TEXT NOT NULL,        -- the notebook; for the start of a server the file that tells of it
+    server TEXT NOT NULL,
+    tool TEXT NOT NULL,         -- its name as the server lists it; empty for the server's start
+    hash TEXT NOT NULL,         -- SHA-256, of name, description and schema
+    shown TEXT NOT NULL,        -- the text that a person agreed to, without secrets
+    PRIMARY KEY (owner, server, tool)
+) WITHOUT ROWID;
 """

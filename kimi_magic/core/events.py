@@ -212,12 +212,14 @@ class ToolStarted(Shown):
 class ApprovalAsked(Shown):
     """A person is asked whether a call may be made, before it runs.
 
-    ``defaults`` are those that apply beside the arguments, each with its parameter's name.
+    ``defaults`` are those that apply beside the arguments, each with its parameter's name. A
+    ``question`` is the running call's own, and the arguments are the answer to it.
     """
 
     name: str
     arguments: str
     defaults: tuple[tuple[str, str], ...] = ()
+    question: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -225,12 +227,13 @@ class ApprovalAnswered(Shown):
     """The person has answered.
 
     ``agreed`` is whether the call is made, ``arguments`` with which ones as JSON text, where the
-    person changed them.
+    person changed them. To a ``question`` of the running call it is whether an answer is sent.
     """
 
     name: str
     agreed: bool
     arguments: str = ""
+    question: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -311,12 +311,18 @@ class Timeline:
             self._bounded.append(index, clean(event.arguments), ops)
         self.running = index
         self.segments[index].state = "asked"
-        self._defaults = event.defaults
         ops.append({"op": "ask", "segment": index})
+        if event.question:
+            self._set_state(f"Waiting for your answer to {clean(event.name)}…", ops)
+            return
+        self._defaults = event.defaults
         self._set_state(f"Waiting for your yes or no to {clean(event.name)}…", ops)
 
     def _approval_answered(self, event: events.ApprovalAnswered, ops: list[Op]) -> None:
         segment = self.segments[self.running]
+        if event.question:
+            self._run(segment.title, ops)
+            return
         segment.edited = self._bounded.cut_text(clean(event.arguments))
         given = _names_in(event.arguments)
         defaults = [

@@ -62,6 +62,7 @@ class Program:
     headers: tuple[OwnHeader, ...] = ()
     heavy: Heavy | None = None  # where several attempts are aggregated
     confirmed: frozenset[str] = frozenset()  # the tools that ask a person before each call
+    served: Mapping[str, str] = field(default_factory=dict)  # where tools of servers are, by name
     called: frozenset[str] = frozenset()  # texts in the arguments of the turn's calls
 
     def __post_init__(self) -> None:

@@ -256,6 +256,8 @@ _KINDS = (
     inspect.Parameter.VAR_KEYWORD,
 )
 
+SERVED = f"{TAB}# {{tool}} is {{place}}: `mcp.Client`, of the package mcp, calls it.\n"
+
 NAMES = (
     *("client", "messages", "message", "functions", "tools", "ask", "run", "in_thread"),
     *("variables", "named", "spread"),
@@ -424,7 +426,12 @@ def _tool_definitions(
     if not program.tools:
         return
     offered = (tool["function"]["name"] for tool in program.tools)
-    entries = [_entry(tool, functions, sources, names, named.get(tool, ())) for tool in offered]
+    entries = [
+        SERVED.format(tool=PYTHON.flat(tool), place=program.served[tool])
+        if tool in program.served
+        else _entry(tool, functions, sources, names, named.get(tool, ()))
+        for tool in offered
+    ]
     if any(f"{names['named']}(" in entry for entry in entries):
         listed = (paths for tool in sources.functions for paths in named.get(tool, {}).values())
         paths = sorted({path for group in listed for path in group})

@@ -194,4 +194,6 @@ def _tools(notebook: Notebook, names: list[str] | None) -> list[Any]:
     """Return the named tools, or those that are offered to every cell."""
     from kimi_magic.tools.decorator import offered
 
-    return [offered.resolve(name, notebook.variables) for name in names] if names else list(offered)
+    if names:
+        return [offered.resolve(name, notebook.variables) for name in names]
+    return [*offered, *offered.servers]

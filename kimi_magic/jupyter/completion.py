@@ -28,6 +28,8 @@ __all__ = ["Names", "callables", "complete_kimi", "completions", "parameters"]
 
 # A callable whose parameters are being listed: `pd.read_csv(path, se`
 _CALL = re.compile(r"([\w.]+)\(((?:[^(),]*,)*)\s*(\w*)$")
+# A server whose tools are being listed: `mcp:files[read_file, li`
+_SERVED = re.compile(r"mcp:([^\[\],]+)\[((?:[^\[\],]*,)*)\s*([^\s\[\],]*)$")
 _LINE = re.compile(r"\s*(?:[^\W\d]\w*\s*=\s*)?(%{1,2})kimi\s(.*)", re.DOTALL)
 
 Names = Mapping[str, Callable[[str], Iterable[str]]]
@@ -49,6 +51,8 @@ def complete_kimi(context: CompletionContext) -> dict[str, Any]:
     typed = re.split(r"[\s,]", line)[-1].lstrip("\"'")
     if "parameter" in found.values():
         typed = typed.rpartition("(")[2]
+    elif "tool" in found.values():
+        typed = typed.rpartition("[")[2]
     before = len(typed) - len(context.token)
     # JupyterLab and the terminal show the type beside the text.
     texts = [SimpleCompletion(name[max(before, 0) :], type=said) for name, said in found.items()]
@@ -82,6 +86,9 @@ def described(line: str, names: Names) -> dict[str, str] | None:
     call = _CALL.search(match[2]) if found == "callables" else None
     if call is not None:
         return _parameters(call, names)
+    served = _SERVED.search(match[2]) if found == "callables" else None
+    if served is not None:
+        return _listed(served, names)
     if isinstance(found, str):
         kind = found.removesuffix("s")
         typed = typed.rpartition(",")[2].lstrip("\"'")
@@ -102,6 +109,14 @@ def _parameters(call: re.Match[str], names: Names) -> dict[str, str]:
     return {each: "parameter" for each in own if each.startswith(typed) and each not in given}
 
 
+def _listed(served: re.Match[str], names: Names) -> dict[str, str]:
+    """Return the tools of a server that are not named yet, as far as it was asked for them."""
+    server, listed, typed = served.groups()
+    given = {name.strip() for name in listed.split(",")}
+    own = names["served"](server.strip()) if "served" in names else ()
+    return {each: "tool" for each in own if each.startswith(typed) and each not in given}
+
+
 def _fitting(
     options: Sequence[Option], kinds: Sequence[str], words: list[str], typed: str
 ) -> Iterable[str] | str | None:
@@ -109,7 +124,7 @@ def _fitting(
     flags = {flag: option for option in options for flag in option.flags}
     place, option, opened = 0, None, 0
     for word in words:
-        opened += word.count("(") - word.count(")")
+        opened += sum((char in "([") - (char in ")]") for char in word)
         # A list goes on: `-T mean, med`, `-T mean(numbers, dig`
         if option is not None and (word.endswith(",") or opened > 0):
             continue
@@ -146,7 +161,8 @@ def _names() -> Names:
         "variables": lambda _: own,
         "files": _files,
         "tapes": lambda typed: ["off", *_files(typed)],
-        "callables": lambda typed: callables(own, typed),
+        "callables": lambda typed: [*callables(own, typed), *_servers()],
+        "served": _served,
         "parameters": lambda path: parameters(own, path),
     }
 
@@ -161,6 +177,22 @@ def _kept(names: Callable[[], Iterable[str]]) -> list[str]:
         return list(names())
     except KimiError:
         return []
+
+
+def _servers() -> list[str]:
+    """Return the names of MCP servers as ``-T`` takes them; nothing is started."""
+    from kimi_magic.tools.mcp_servers import PREFIX, known_servers
+
+    return [f"{PREFIX}{name}" for name in known_servers() if not re.search(r"[\s\"']", name)]
+
+
+def _served(server: str) -> list[str]:
+    from kimi_magic.tools.mcp_servers import known_servers
+    from kimi_magic.tools.mcp_tool import known_tools
+
+    known = known_servers().get(server)
+    names = known_tools(known) if known is not None else []
+    return [name for name in names if name.isprintable() and not re.search(r"[\s\[\],]", name)]
 
 
 def callables(space: Mapping[str, Any], typed: str) -> list[str]:

@@ -217,7 +217,7 @@ class _Parser:
             attached = self._value(words)
         while option.listed and words and not words[-1].is_flag:
             goes_on = attached.endswith(",") or words[-1].text.startswith(",")
-            if not goes_on and attached.count("(") <= attached.count(")"):
+            if not goes_on and not _is_open(attached):
                 break
             attached += self._value(words)
         return attached
@@ -267,6 +267,11 @@ def _refuse_keys(words: Iterable[_Word]) -> None:
 def _remaining(line: str, words: Sequence[_Word]) -> list[str]:
     """Return the rest of a line from the next word of a stack on, as it was typed."""
     return [line[words[-1].start :].rstrip()] if words else []
+
+
+def _is_open(text: str) -> bool:
+    """Return True inside of parentheses, or of the brackets behind the name of a server."""
+    return any(text.count(opens) > text.count(closes) for opens, closes in ("()", "[]"))
 
 
 def _names(text: str) -> list[str]:

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kimi_magic.core.errors import KimiError, MagicError, ToolInterrupted
 from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.interrupts import holding_interrupts, interruptible
 from kimi_magic.core.messages import ToolCall, ToolResult
+from kimi_magic.core.text import clip, count
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.tools.decorator import offered
-from kimi_magic.tools.tool import split_params
-from kimi_magic.tools.toolset import Toolset, find, remark_on_size
+from kimi_magic.tools.mcp_servers import (
+    PREFIX,
+    McpServer,
+    find_server,
+    is_served,
+    known_servers,
+    read_selector,
+)
+from kimi_magic.tools.tool import Tool, split_params
+from kimi_magic.tools.toolset import LEFT_OUT, Toolset, find, remark_on_size
 
 __all__ = ["call_tool", "change_offer", "describe_tool", "list_offered"]
 
+MAX_NAMED = 400
+
 
 def describe_tool(name: str, namespace: Mapping[str, Any]) -> str:
-    """Return a tool's schema as it is sent, and notes on what was guessed, renamed or dropped."""
-    (tool,) = _find_tool(name, namespace).tools
+    """Return a tool's schema as it is sent, and notes on what was guessed, renamed or dropped.
+
+    Of an MCP server it is each tool that is offered.
+    """
+    toolset = _find_tool(name, namespace)
+    shown = [_described(tool) for tool in toolset.tools]
+    shown += [LEFT_OUT.format(*each) for each in toolset.left_out.items()]
+    return "\n".join(shown) or f"{name} has no tools."
+
+
+def _described(tool: Tool) -> str:
     schema = json.dumps(tool.schema(), indent=2, ensure_ascii=False)
     remark = remark_on_size(tool)
     notes = [*tool.notes, remark] if remark else tool.notes
@@ -35,6 +55,8 @@ def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
     from kimi_magic.turn.approval import Approval, ask_with_input
 
     toolset = _find_tool(name, notebook.variables)
+    if len(toolset) != 1:
+        raise MagicError(f"{name} has {count(len(toolset), 'tool')}: name one, mcp:SERVER[TOOL].")
     (tool,) = toolset.tools
     redact = notebook.session.redact
     approval = Approval(toolset.namespace, set(), ask_with_input, lambda _: None, redact)
@@ -54,7 +76,23 @@ def list_offered() -> str:
         for tool in Toolset(list(offered)).tools
     ]
     none = "No tools are offered. Offer one with `%kimi tools add NAME` or @kimi.tool."
+    if servers := known_servers():
+        rows += ["", *_list_servers(servers)] if rows else [none, *_list_servers(servers)]
     return "\n".join(rows) or none
+
+
+def _list_servers(servers: Mapping[str, McpServer]) -> Iterator[str]:
+    """Yield a line for each MCP server, and its tools as far as they are known; none is started."""
+    from kimi_magic.tools.mcp_tool import known_tools
+
+    every = {read_selector(selector)[0]: selector for selector in offered.servers}
+    yield "MCP servers, which -T offers:"
+    for name, server in servers.items():
+        known = known_tools(server)
+        tools = clip(", ".join(known), MAX_NAMED) if known else "not started yet"
+        always = f", offered to every cell as {every[name]}" if name in every else ""
+        yield f"  {PREFIX}{name} ({server.source}{always}): {tools}"
+    yield "`%kimi tool mcp:NAME` starts one and shows what it says of its tools."
 
 
 def change_offer(change: str, namespace: Mapping[str, Any]) -> str:
@@ -63,6 +101,10 @@ def change_offer(change: str, namespace: Mapping[str, Any]) -> str:
         case ["remove", name]:
             offered.remove(name)
             return f"{name} is no longer offered."
+        case ["add", name] if is_served(name):
+            server = find_server(name)
+            offered.add_server(name)
+            return f"The tools of the MCP server {server.name} are offered to every cell."
         case ["add", name]:
             try:
                 path, params = split_params(name)

@@ -29,7 +29,12 @@ _NUMBERS = ("int", "float", "bool", "int | None", "float | None")  # annotations
 _OUR_WORDS = ("role", "reasoning_key")  # from a short list of our own, whatever a server sends
 
 # Of the HTTP library: they log the headers of responses, and the words beside a status.
-_LOGGERS = ("httpx2", "httpcore2.http11", "httpcore2.http2", "httpcore2.proxy", "httpcore2.socks")
+_LOGGERS = (
+    *("httpx2", "httpcore2.http11", "httpcore2.http2", "httpcore2.proxy", "httpcore2.socks"),
+    # Of the MCP SDK: they log the lines of a server that cannot be read.
+    *("client", "mcp.client.client", "mcp.client.stdio", "mcp.client.streamable_http"),
+    "mcp.shared.jsonrpc_dispatcher",
+)
 _redact_log: Callable[[str], str] = str
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import threading
 import time
@@ -24,7 +25,7 @@ from kimi_magic.core.messages import (
     ToolResult,
 )
 from kimi_magic.core.processes import in_this_process
-from kimi_magic.core.text import cut
+from kimi_magic.core.text import clip, cut
 from kimi_magic.core.time_limit import CallTimedOut, DeadlineReached, TimeLimit, call_within
 from kimi_magic.display.live.approval_form import is_same_call
 from kimi_magic.schema.json_in_text import parse_arguments
@@ -42,7 +43,7 @@ from kimi_magic.tools.results import (
     to_text,
 )
 from kimi_magic.tools.shell_state import CallGuard, guarding
-from kimi_magic.tools.tool import KnowsNames, Tool
+from kimi_magic.tools.tool import CallFailed, KnowsNames, RunningCall, Tool, running_call
 
 __all__ = ["Approve", "run_call", "told"]
 
@@ -53,6 +54,7 @@ Approve = Callable[[Tool, dict[str, Any]], bool | dict[str, Any]]
 
 MAX_PROBLEMS = 10
 MAX_EDITED = 1000
+MAX_FAILURE = 1500
 STOPPED = "The user stopped this call before its end."
 STOPPED_SHOWING = "The call ended; the user stopped it while its value was made into text."
 AGAIN = "The user stopped this call, which had caught the first interrupt and gone on."
@@ -87,11 +89,12 @@ def run_call(
         if agreed is not True and not isinstance(agreed, dict):  # "no" is truthy
             refusal = DECLINED if approve else NOBODY
             return _failed(tool, call_id, refusal, f"{refusal}. Nothing was run.")
+        running = RunningCall(_outside(approve), printing)
         if isinstance(agreed, dict) and not is_same_call(agreed, arguments):
             bound = tool.bind(agreed, namespace)
-            result = _run(tool, partial(tool.call, bound), call_id, printing)
+            result = _run(tool, partial(tool.call, bound), call_id, running)
             return _edited(_misnamed(result, tool, agreed, namespace), agreed)
-        result = _run(tool, partial(tool.call, bound), call_id, printing)
+        result = _run(tool, partial(tool.call, bound), call_id, running)
         return _misnamed(result, tool, arguments, namespace)
     except ArgumentsError as error:
         return _refused(tool, call_id, error)
@@ -100,6 +103,14 @@ def run_call(
     except BaseException as error:  # noqa: BLE001 - validators and approvers may raise anything
         message = describe(error).message
         return _failed(tool, call_id, message, f"The call was not made: {message}")
+
+
+def _outside(approve: Approve | None) -> Approve | None:
+    """Return what asks a person as if outside of the call, whose prints are captured."""
+    if approve is None:
+        return None
+    context = contextvars.copy_context()
+    return lambda tool, arguments: context.copy().run(approve, tool, arguments)
 
 
 def _failed(tool: Tool, call_id: str, error: str, content: str, **observed: Any) -> ToolResult:
@@ -133,11 +144,14 @@ def _edited(result: ToolResult, arguments: dict[str, Any]) -> ToolResult:
     return replace(result, content=content)
 
 
-def _run(
-    tool: Tool, call: Callable[[], Any], call_id: str, printing: Printing | None
-) -> ToolResult:
+def _run(tool: Tool, call: Callable[[], Any], call_id: str, running: RunningCall) -> ToolResult:
     with guarding() as guard:
-        value, error, observed = _observed(tool, call, guard, printing)
+        before = running_call.get()
+        running_call.set(running)
+        try:
+            value, error, observed = _observed(tool, call, guard, running)
+        finally:
+            running_call.set(before)
         if isinstance(error, KeyboardInterrupt):
             is_second = isinstance(error, Insisted)
             said = (INSISTED, AGAIN) if is_second else (INTERRUPTED, STOPPED)
@@ -152,12 +166,12 @@ def _run(
 
 
 def _observed(
-    tool: Tool, call: Callable[[], Any], guard: CallGuard, printing: Printing | None
+    tool: Tool, call: Callable[[], Any], guard: CallGuard, running: RunningCall
 ) -> tuple[Any, BaseException | None, dict[str, Any]]:
     """Make the call; return its value, its error, and the fields of a result that it gave."""
     value: Any = None
     error: BaseException | None = None
-    with capturing(printing) as capture:
+    with capturing(running.printing) as capture:
         figures = open_figures()
         began = time.perf_counter()
         try:
@@ -180,7 +194,8 @@ def _observed(
     if not isinstance(error, KeyboardInterrupt):
         error = error or guard.refused
     printed = encodable(capture.text)
-    displays = tuple(filter(None, map(fit_for_notebooks, capture.outputs)))
+    outputs = (*capture.outputs, *running.outputs)
+    displays = tuple(filter(None, map(fit_for_notebooks, outputs)))
     return value, error, {"stdout": printed, "outputs": displays, "seconds": seconds}
 
 
@@ -244,6 +259,9 @@ def _ended_badly(
     if isinstance(error, CallTimedOut):
         message = f"timed out after {tool.options.timeout:g} s"
         text = f"{tool.name} {message} {error}."
+    elif isinstance(error, CallFailed):
+        message = clip(str(error), MAX_FAILURE)
+        text = f"{tool.name} failed: {error}"
     else:
         failure = describe(error)
         message = failure.message

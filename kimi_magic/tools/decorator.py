@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
+from kimi_magic.tools.mcp_servers import is_served, read_selector
 from kimi_magic.tools.tool import (
     DEFAULT_OPTIONS,
     ToolOptions,
@@ -61,6 +62,7 @@ class ToolRegistry:
 
     def __init__(self) -> None:
         self._specs: dict[str, ToolSpec] = {}
+        self._servers: dict[str, str] = {}  # what is offered of MCP servers, by their names
 
     def add(
         self,
@@ -84,13 +86,22 @@ class ToolRegistry:
         self._specs[known] = replace(spec, name=known)
         return known
 
+    def add_server(self, selector: str) -> None:
+        """Add the tools of an MCP server, or those that are named: ``mcp:files[read_file]``."""
+        name, _ = read_selector(selector)
+        self._servers[name] = selector
+
     def remove(self, tool: str | Callable[..., Any]) -> None:
-        """Remove a tool, by its name or by the callable itself."""
+        """Remove a tool, by its name or by the callable itself, or the tools of a server."""
+        if isinstance(tool, str) and is_served(tool):
+            name, _ = read_selector(tool)
+            if self._servers.pop(name, None) is not None:
+                return
         names = [
             n for n, s in self._specs.items() if n == tool or is_same_callable(s.function, tool)
         ]
         if not names:
-            known = ", ".join(self.names) or "none"
+            known = ", ".join([*self.names, *self._servers.values()]) or "none"
             raise KimiError(f"{getattr(tool, '__name__', tool)} is not offered; offered: {known}")
         for name in names:
             del self._specs[name]
@@ -101,6 +112,8 @@ class ToolRegistry:
         The callable in the namespace comes before the registered one. The name of the built-in
         tool cannot be taken over, because that tool asks before each call.
         """
+        if is_served(name):
+            return name
         path, params = split_params(name)
         now = path == RUN_PYTHON or callable(namespace.get(path))
         spec = None if now else self._specs.get(path)
@@ -110,6 +123,12 @@ class ToolRegistry:
 
     def clear(self) -> None:
         self._specs.clear()
+        self._servers.clear()
+
+    @property
+    def servers(self) -> list[str]:
+        """What is offered of MCP servers, as `add_server` takes it."""
+        return list(self._servers.values())
 
     @property
     def names(self) -> list[str]:

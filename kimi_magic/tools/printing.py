@@ -57,6 +57,7 @@ class Printing:
         self._begin = begin  # called for the first text
         self._clock = clock
         self._process = os.getpid()
+        self.quiet = threading.Lock()  # who holds it speaks for the turn itself
         # Each with its place in the whole; None where everything before is to be forgotten.
         self._pieces: deque[tuple[int, str | None]] = deque(maxlen=MOST_PIECES)
         self._written = self._taken = 0
@@ -181,4 +182,5 @@ class _Helper:
         while not self._over.wait(EVERY):
             text, clears = self.printing.take()
             news = ToolPrinted(self._index, text, clears) if text or clears else None
-            self._watch.announce(news)
+            with self.printing.quiet:
+                self._watch.announce(news)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.messages import Output
 from kimi_magic.core.text import clip
+
+if TYPE_CHECKING:
+    from kimi_magic.tools.printing import Printing
 
 __all__ = [
     "DEFAULT_OPTIONS",
     "MAX_NAME",
+    "CallFailed",
     "KnowsNames",
+    "RunningCall",
     "TellsDefaults",
+    "TellsPerson",
     "Tool",
     "ToolOptions",
     "defaults_of",
@@ -25,6 +34,7 @@ __all__ = [
     "name_of",
     "proper_name",
     "read_params",
+    "running_call",
     "split_params",
     "unfit",
 ]
@@ -121,6 +131,52 @@ class KnowsNames(Protocol):
 
     def misnamed(self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]) -> list[str]:
         """Return a sentence for each such argument."""
+
+
+@runtime_checkable
+class TellsPerson(Protocol):
+    """A tool that tells the person who approves a call more than it tells the model."""
+
+    @property
+    def said(self) -> str:
+        """A line or two, for an ``input()`` prompt."""
+
+    @property
+    def about(self) -> str:
+        """All of it, for a form."""
+
+    @property
+    def is_question(self) -> bool:
+        """True for what is no call: the arguments are the answer."""
+
+
+class CallFailed(Exception):
+    """Raised by a tool whose call failed somewhere else; the text is for the model."""
+
+
+@dataclass(slots=True)
+class RunningCall:
+    """What a tool can do while it runs: ask the person who approves calls, and show something.
+
+    ``approve`` is None where nobody can be asked.
+    """
+
+    approve: Callable[[Tool, dict[str, Any]], bool | dict[str, Any]] | None = None
+    printing: Printing | None = None
+    outputs: list[Output] = field(default_factory=list)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Announce nothing that is printed inside the block, in which events of a turn happen."""
+        if self.printing is None:
+            yield
+            return
+        with self.printing.quiet:
+            yield
+
+
+running_call: ContextVar[RunningCall | None] = ContextVar("kimi_magic_running_call", default=None)
+"""The call that the running code is inside of."""
 
 
 def defaults_of(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from kimi_magic.tools.decorator import (
     is_same_callable,
     spec_of,
 )
+from kimi_magic.tools.mcp_servers import is_served
 from kimi_magic.tools.tool import (
     MAX_NAME,
     Tool,
@@ -31,12 +32,13 @@ from kimi_magic.tools.tool import (
 if TYPE_CHECKING:
     from kimi_magic.tools.printing import Printing
 
-__all__ = ["Toolset", "find", "remark_on_size"]
+__all__ = ["LEFT_OUT", "Toolset", "find", "remark_on_size"]
 
 LARGE = 500  # tokens of a tool that are worth a remark
 LARGE_TOOL = "{} takes {} of every request. {} takes less."
 PART = 'A part of its parameters, as in `-T "{}({})"` or `@kimi.tool(params=[{}])`,'
 SHORTER = "A shorter docstring"
+LEFT_OUT = "{} is left out: {}."
 MOST_SUGGESTED = 2
 
 
@@ -49,7 +51,8 @@ class Toolset:
         Callables, tools, names of callables (also dotted: ``model.predict``; with the parameters
         to offer: ``read_csv(path, sep)``), schemas as the API takes them, and maps of names to
         callables. A schema applies to the callable of its name
-        in a map, or else in `namespace`. ``"run_python"`` is the built-in tool of that name.
+        in a map, or else in `namespace`. ``"run_python"`` is the built-in tool of that name,
+        ``"mcp:files"`` are the tools of an MCP server.
     namespace : mapping or None
         The variables that names and references stand for; by default those of ``__main__``, which
         are the notebook's.
@@ -71,7 +74,8 @@ class Toolset:
     def __init__(self, tools: Any, *, namespace: Mapping[str, Any] | None = None) -> None:
         self.namespace = user_namespace() if namespace is None else namespace
         self._tools: dict[str, Tool] = {}
-        for tool in _Reader(_listed(tools), self.namespace):
+        self.left_out: dict[str, str] = {}  # reasons, by the names of a server's tools
+        for tool in _Reader(_listed(tools), self.namespace, self.left_out):
             self._add(tool)
 
     @property
@@ -93,8 +97,9 @@ class Toolset:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """A remark on each tool that takes many tokens, by its name."""
-        return {tool.name: text for tool in self.tools if (text := remark_on_size(tool))}
+        """A remark on each tool that takes many tokens, or is left out, by its name."""
+        said = {tool.name: text for tool in self.tools if (text := remark_on_size(tool))}
+        return said | {f"{n}: {why}": LEFT_OUT.format(n, why) for n, why in self.left_out.items()}
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
@@ -211,8 +216,10 @@ def find(path: str, namespace: Mapping[str, Any]) -> Any:
 class _Reader:
     """Reads what a user gave as tools."""
 
-    def __init__(self, given: list[Any], namespace: Mapping[str, Any]) -> None:
-        self.given, self.namespace = given, namespace
+    def __init__(
+        self, given: list[Any], namespace: Mapping[str, Any], left_out: dict[str, str]
+    ) -> None:
+        self.given, self.namespace, self.left_out = given, namespace, left_out
         maps = [item for item in given if isinstance(item, Mapping) and not _is_api(item)]
         self.maps = {name: fn for each in maps for name, fn in each.items()}
         self.described = {_api_name(item) for item in given if _is_api(item)}
@@ -225,8 +232,20 @@ class _Reader:
                 for name, fn in item.items():
                     if name not in self.described:
                         yield self._make(fn, name)
+            elif is_served(served := self._meant(item)):
+                from kimi_magic.tools.mcp_tool import serve
+
+                found = serve(served)
+                self.left_out.update(found.left_out)
+                yield from found.tools
             else:
                 yield self._make(item)
+
+    def _meant(self, item: Any) -> Any:
+        """Return the server that a name stands for; other things as they are."""
+        if isinstance(item, str) and not is_served(item) and is_served(self.namespace.get(item)):
+            return self.namespace[item]
+        return item
 
     def _from_api(self, item: Mapping[str, Any]) -> Tool:
         name = _api_name(item)
@@ -279,6 +298,7 @@ def _run_python(namespace: Mapping[str, Any]) -> ToolSpec:
 
 def _listed(tools: Any) -> list[Any]:
     alone = callable(tools) or isinstance(tools, str | Mapping | ToolSpec) or is_tool(tools)
+    alone = alone or is_served(tools)
     if not alone and not isinstance(tools, Iterable):
         raise KimiError(f"{tools!r:.60} cannot be called: offer a function, or a list of functions")
     return [tools] if alone else list(tools)
@@ -301,6 +321,8 @@ def _is_same(one: Tool, other: Tool) -> bool:
 
     Of another part of the parameters it is another tool.
     """
+    if one.function is None and other.function is None:
+        return one is other or one.identity() == other.identity()
     same = one.function is not None and is_same_callable(one.function, other.function)
     same = same and getattr(one, "only", None) == getattr(other, "only", None)
     return one.name == other.name and (same or one is other)

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.events import ApprovalAnswered, ApprovalAsked
-from kimi_magic.core.frontend import has_kernel, running_shell
-from kimi_magic.core.interrupts import uninterrupted
+from kimi_magic.core.frontend import can_answer, has_kernel, running_shell
+from kimi_magic.core.interrupts import interruptible, uninterrupted
 from kimi_magic.core.text import clip, reveal
 from kimi_magic.display.live.approval_form import (
     ALWAYS,
@@ -21,6 +21,7 @@ from kimi_magic.display.live.approval_form import (
     problem_of_size,
 )
 from kimi_magic.display.view import Answer, AsksPerson, View
+from kimi_magic.tools.tool import TellsPerson
 
 if TYPE_CHECKING:
     from kimi_magic.tools.tool import Tool
@@ -30,6 +31,7 @@ __all__ = [
     "Approval",
     "Approved",
     "AskPerson",
+    "agreed_by_person",
     "approval_key",
     "ask_with_input",
     "asking",
@@ -87,10 +89,12 @@ class Approval:
             raise ArgumentsError({(): too_large})
         text = json.dumps(arguments, ensure_ascii=False)
         defaults = {n: self._redact(d) for n, d in shown_defaults(tool, arguments).items()}
-        self._announce(ApprovalAsked(tool.name, text, tuple(defaults.items())))
+        question = isinstance(tool, TellsPerson) and tool.is_question
+        self._announce(ApprovalAsked(tool.name, text, tuple(defaults.items()), question))
         answer = self._ask(tool, arguments, lambda edited: self._problem(tool, edited), defaults)
         edited = json.dumps(answer, ensure_ascii=False) if isinstance(answer, dict) else ""
-        self._announce(ApprovalAnswered(tool.name, answer != "no", edited))
+        edited = "" if question else edited  # what is sent to a server stays out of the record
+        self._announce(ApprovalAnswered(tool.name, answer != "no", edited, question))
         if answer == "chat":
             self._approved.add(same)
         return answer if isinstance(answer, dict) else answer != "no"
@@ -141,7 +145,9 @@ def with_approval(toolset: Toolset, approve: str) -> Toolset:
         return toolset
     confirm = approve != "yes"
     tools = [tool.variant(options=replace(tool.options, confirm=confirm)) for tool in toolset.tools]
-    return Toolset(tools, namespace=toolset.namespace)
+    made = Toolset(tools, namespace=toolset.namespace)
+    made.left_out |= toolset.left_out
+    return made
 
 
 def asking(view: View, redact: Callable[[str], str] = str) -> AskPerson:
@@ -155,8 +161,11 @@ def asking(view: View, redact: Callable[[str], str] = str) -> AskPerson:
     ) -> Answer:
         lasting = ALWAYS_THIS_CODE if tool.languages else ALWAYS
         covers = COVERS_CODE if tool.languages else COVERS.format(reveal(tool.name))
+        if isinstance(tool, TellsPerson) and tool.is_question:
+            lasting = covers = ""
         parameters = tool.schema()["function"].get("parameters") or {}
-        about = about_call(arguments, parameters, tool.languages, redact(tool.description))
+        description = tool.about if isinstance(tool, TellsPerson) else tool.description
+        about = about_call(arguments, parameters, tool.languages, redact(description))
         about["covers"] = covers
         with uninterrupted():  # the view lets them through where it waits
             answer = (
@@ -179,7 +188,11 @@ def ask_with_input(
 ) -> Answer:
     """Ask at an ``input()`` prompt, which every front end has; an empty answer means no."""
     shown = _shown(arguments, defaults)
+    if isinstance(tool, TellsPerson) and tool.is_question:
+        return _answer_with_input(tool, shown, problem)
     text = f"{reveal(tool.name)} wants to run with:\n{shown}\n"
+    if isinstance(tool, TellsPerson):
+        text += f"{reveal(tool.said)}\n"
     lasting = "this same code in this [c]hat" if tool.languages else "for this [c]hat"
     while True:
         # The name once more: long arguments may have moved the first line out of sight.
@@ -191,15 +204,49 @@ def ask_with_input(
             return "chat"
         if said not in ("e", "edit"):
             return "no"
-        edited = input("The arguments, as a JSON object: ")
-        try:
-            new = json.loads(edited)
-            wrong = problem(new) if isinstance(new, dict) else "they must be a JSON object"
-        except (ValueError, RecursionError) as error:
-            wrong = f"they are no JSON: {error}"
+        new, wrong = _edited("The arguments, as a JSON object: ", problem)
         if not wrong:
-            return dict(new)
+            return new
         text = f"These do not fit: {reveal(wrong)}\n"
+
+
+def _answer_with_input(tool: TellsPerson, shown: str, problem: Problem) -> Answer:
+    """Ask for the answer to a question that no call waits for."""
+    text = f"{reveal(tool.said)}\n{shown}\n"
+    while True:
+        said = _input(text, "Send this? [y]es, [e]dit, [N]o: ")
+        if said in ("y", "yes"):
+            return "once"
+        if said not in ("e", "edit"):
+            return "no"
+        new, wrong = _edited("The values, as a JSON object: ", problem)
+        if not wrong:
+            return new
+        text = f"These do not fit: {reveal(wrong)}\n"
+
+
+def _edited(question: str, problem: Problem) -> tuple[dict[str, Any], str]:
+    """Return what a person types, and what is wrong with it."""
+    try:
+        new = json.loads(input(question))
+    except (ValueError, RecursionError) as error:
+        return {}, f"they are no JSON: {error}"
+    if not isinstance(new, dict):
+        return {}, "they must be a JSON object"
+    return new, problem(new)
+
+
+def agreed_by_person(question: str, shown: Mapping[str, str]) -> bool | None:
+    """Ask a person to agree to what is shown, before a turn; None where nobody can answer.
+
+    At an ``input()`` prompt: a page has no form outside of a turn, and no text of a model or of a
+    server stands above the question.
+    """
+    if not can_answer():
+        return None
+    text = f"{reveal(question)}\n{_shown(dict(shown))}\n"
+    with interruptible():
+        return _input(text, "Agree? [y]es, [N]o: ") in ("y", "yes")
 
 
 def _input(text: str, question: str) -> str:

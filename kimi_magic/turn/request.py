@@ -351,7 +351,13 @@ class _OfferedNow:
     def __iter__(self) -> Iterator[Any]:
         from kimi_magic.tools.decorator import offered
 
-        return (spec for spec in offered if spec.name in self._names)
+        yield from (spec for spec in offered if spec.name in self._names)
+        if offered.servers:
+            from kimi_magic.tools.mcp_tool import among
+
+            for selector in offered.servers:
+                if server := among(selector, self._names):
+                    yield server
 
 
 def system_prompt(request: TurnRequest, settings: Settings, model: Model) -> tuple[Message, ...]:

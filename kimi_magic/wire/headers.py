@@ -14,7 +14,7 @@ from kimi_magic.core.errors import ConfigError
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import holds_key
 
-__all__ = ["EndpointHeaders"]
+__all__ = ["EndpointHeaders", "secret_in"]
 
 # Narrower than a token of RFC 9110, so that a name is harmless in a program of any language.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
@@ -94,8 +94,7 @@ class EndpointHeaders(Mapping[str, str]):
                 if held := os.environ.get(variable, "").strip():
                     source = f"the environment variable {variable}"
                     found.append(Key(_SCHEME.sub("", held, count=1), source, variable))
-            secret = _SCHEME.sub("", value.strip(), count=1)
-            if not variables and not _is_public(name, value.strip(), secret):
+            if not variables and (secret := secret_in(name, value)):
                 found.append(Key(secret, f"the header {name}"))
         return found
 
@@ -108,6 +107,12 @@ class EndpointHeaders(Mapping[str, str]):
             name: value if _PUBLIC.fullmatch(value) else f"${{{re.sub('[.-]', '_', name).upper()}}}"
             for name, value in self._values.items()
         }
+
+
+def secret_in(name: str, value: str) -> str:
+    """Return what is to be masked of a value that was written out; "" for words and addresses."""
+    secret = _SCHEME.sub("", value.strip(), count=1)
+    return "" if _is_public(name, value.strip(), secret) else secret
 
 
 def _is_public(name: str, value: str, secret: str) -> bool:

@@ -594,10 +594,12 @@ class Form {
     this.moved = this.focused = 0;
     this.element = make("form", "form");
     this.element.setAttribute("data-lm-suppress-shortcuts", "true");
-    this.element.setAttribute("aria-label", `May ${title} run?`);
+    const isQuestion = !form.lasting; // of the server of the running tool: nothing else runs
+    this.element.setAttribute("aria-label", isQuestion ? `A question of ${title}` : `May ${title} run?`);
     this.element.addEventListener("submit", (event) => event.preventDefault());
     this.element.addEventListener("keydown", (event) => this.press(event));
-    const asked = ["May ", make("code", "", form.name || title), " run with these values?"];
+    const name = make("code", "", form.name || title);
+    const asked = isQuestion ? [name, ": send these values?"] : ["May ", name, " run with these values?"];
     this.element.append(make("div", "asked", asked));
     if (form.description) {
       const told = make("div", "told", form.description);
@@ -616,10 +618,11 @@ class Form {
     // A click, which keys make with no detail, was aimed at what stood here a moment ago.
     const click = (say) => (event) => event.detail && this.isNew(this.moved) || this.answer(say);
     this.always = button(form.lasting, click("chat"));
-    this.run = button("Run", click("once"), "button kimi-main");
-    this.buttons = [this.run, this.always, button("Do not run", click("no"))];
+    const [yes, no, does] = isQuestion ? ["Send", "Do not send", "sends"] : ["Run", "Do not run", "runs"];
+    this.run = button(yes, click("once"), "button kimi-main");
+    this.buttons = [this.run, ...(isQuestion ? [] : [this.always]), button(no, click("no"))];
     const several = this.fields.some((field) => field.several());
-    const keys = `Enter runs it${several ? " (Ctrl+Enter in a text of several lines)" : ""}, Escape does not.`;
+    const keys = `Enter ${does} it${several ? " (Ctrl+Enter in a text of several lines)" : ""}, Escape does not.`;
     const hints = make("div", "told", [form.covers ?? "", "\n", keys]);
     this.element.append(this.wrong, make("div", "row", this.buttons), hints);
     this.enable(false); // a click may be on its way to what stood here before it

@@ -1,0 +1,46 @@
+"""What a person agreed to of MCP servers, kept in the journal's file."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from kimi_magic.chats.journal_file import JournalError, JournalFile
+from kimi_magic.chats.journal_schema import PINS
+
+__all__ = ["Pin", "Place", "keep_pin", "kept_pin"]
+
+Place = tuple[str, str, str]
+"""The owner, the server and the tool."""
+
+
+class Pin(NamedTuple):
+    """A hash, and the text whose hash it is as a person saw it."""
+
+    hash: str
+    shown: str
+
+
+def kept_pin(path: Path, place: Place) -> Pin | None:
+    """Return what is kept at a place; None where there is nothing, or the file cannot be read."""
+    if not path.exists():
+        return None
+    query = "SELECT hash, shown FROM mcp_pins WHERE owner = ? AND server = ? AND tool = ?"
+    with suppress(JournalError, sqlite3.Error), closing(JournalFile.open(path, create=False)) as f:
+        row = f.connection.execute(query, place).fetchone()
+        if row is not None and all(isinstance(each, str) for each in row):
+            return Pin(*row)
+    return None
+
+
+def keep_pin(path: Path, place: Place, pin: Pin) -> bool:
+    """Keep a pin at a place; return False where the file cannot be written."""
+    with suppress(JournalError, sqlite3.Error), closing(JournalFile.open(path)) as file:
+        with file.transaction():
+            file.connection.execute(PINS)
+            query = "INSERT OR REPLACE INTO mcp_pins VALUES (?, ?, ?, ?, ?)"
+            file.connection.execute(query, (*place, *pin))
+        return True
+    return False

@@ -1,0 +1,165 @@
+"""Questions of an MCP server to the user, in the form in which calls are approved.
+
+The protocol calls them elicitation. A form has a flat schema; a page is shown and never opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kimi_magic.core.text import clip, reveal
+from kimi_magic.schema.problems import ArgumentsError, problems_with_schema
+from kimi_magic.tools.mcp_servers import McpServer
+from kimi_magic.tools.tool import DEFAULT_OPTIONS, Tool, ToolOptions, proper_name
+
+if TYPE_CHECKING:
+    from kimi_magic.tools.mcp_session import Asked
+
+__all__ = ["Question", "ask_person"]
+
+MAX_MESSAGE = 2000
+MAX_FIELDS = 30
+MAX_TRIES = 3
+_EMPTY: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0.0, "boolean": False}
+_TYPES = ("string", "integer", "number", "boolean", "array")
+
+FORM = "The MCP server {} asks you for these values. What you send goes to it: no passwords."
+PAGE = "The MCP server {} asks you to open this page yourself; it is not opened here."
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question in the shape of a tool, which is what approval forms show."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    options: ToolOptions = DEFAULT_OPTIONS
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def languages(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        return None
+
+    @property
+    def said(self) -> str:
+        """The text for a person who answers."""
+        return self.description
+
+    @property
+    def about(self) -> str:
+        """The same, for a form."""
+        return self.description
+
+    @property
+    def is_question(self) -> bool:
+        return True
+
+    def schema(self) -> dict[str, Any]:
+        function = {"name": self.name, "description": self.description}
+        return {"type": "function", "function": {**function, "parameters": dict(self.parameters)}}
+
+    def bind(self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - of the protocol `Tool`
+        if places := problems_with_schema(dict(arguments), self.parameters):
+            raise ArgumentsError(places)
+        return dict(arguments)
+
+    def call(self, bound: Any) -> Any:
+        return bound
+
+    def identity(self) -> Hashable:
+        return object()  # equal to no other
+
+    def variant(
+        self,
+        *,
+        name: str | None = None,  # noqa: ARG002 - of the protocol `Tool`
+        options: ToolOptions | None = None,  # noqa: ARG002
+    ) -> Question:
+        return self
+
+    def at_moment(self, namespace: Mapping[str, Any]) -> Question:  # noqa: ARG002 - as above
+        return self
+
+
+def ask_person(
+    server: McpServer, asked: Asked, approve: Callable[[Tool, dict[str, Any]], Any]
+) -> None:
+    """Ask what a server wants to know, and send the answer back.
+
+    An interrupt cancels the question, and goes on.
+    """
+    from mcp_types import ElicitResult
+
+    try:
+        content = _content(server, asked, approve)
+    except BaseException:
+        asked.answer(ElicitResult(action="cancel"))
+        raise
+    if content is None:
+        asked.answer(ElicitResult(action="decline"))
+    else:
+        asked.answer(ElicitResult(action="accept", content=content or None))
+
+
+def _content(
+    server: McpServer, asked: Asked, approve: Callable[[Tool, dict[str, Any]], Any]
+) -> dict[str, Any] | None:
+    """Return what the person sends; None for a no."""
+    params = asked.params
+    name = reveal(clip(server.name, 60))
+    said = clip(reveal(params.message), MAX_MESSAGE)
+    title = proper_name(f"{server.name}_asks")
+    if params.mode == "url":
+        text = f"{PAGE.format(name)}\n{said}"
+        given = approve(Question(title, text, {"type": "object"}), {"page": params.url})
+        return None if given is False else {}
+    schema = _flat(params.requested_schema)
+    question = Question(title, f"{FORM.format(name)}\n{said}", schema)
+    values = {name: _first(node) for name, node in schema["properties"].items()}
+    for _ in range(MAX_TRIES):
+        given = approve(question, values)
+        if given is False:
+            return None
+        values = given if isinstance(given, dict) else values
+        try:
+            return question.bind(values, {})
+        except ArgumentsError as error:
+            text = f"{FORM.format(name)}\n{said}\nThese do not fit: {reveal(str(error))}"
+            question = Question(title, text, schema)
+    return None
+
+
+def _flat(schema: Any) -> dict[str, Any]:
+    """Return the part of a schema that a form can show: fields of plain values."""
+    given = schema.get("properties") if isinstance(schema, Mapping) else None
+    nodes = given if isinstance(given, Mapping) else {}
+    kept = {
+        str(name): {k: v for k, v in node.items() if k != "pattern"}
+        for name, node in list(nodes.items())[:MAX_FIELDS]
+        if isinstance(node, Mapping) and node.get("type") in _TYPES
+    }
+    required = schema.get("required") if isinstance(schema, Mapping) else None
+    names = [name for name in required if name in kept] if isinstance(required, list) else []
+    return {"type": "object", "properties": kept, "required": names}
+
+
+def _first(node: Mapping[str, Any]) -> Any:
+    """Return the value that stands in a field before a person writes another."""
+    if "default" in node:
+        return node["default"]
+    choices = node.get("enum") or [
+        each.get("const") for each in node.get("oneOf") or () if isinstance(each, Mapping)
+    ]
+    if isinstance(choices, list) and choices:
+        return choices[0]
+    return _EMPTY.get(str(node.get("type")), [])
