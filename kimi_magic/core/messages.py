@@ -121,13 +121,29 @@ class ReasoningPart(Shown):
     text : str
     signature : str or None
         Proof of origin that some APIs (Anthropic's) give with it and want back with it unchanged.
+        It may be empty (Kimi's); None where there was none.
     before_call : int
         Count of the message's tool calls that came before it: reasoning may stand between calls.
+    before_text : int
+        Count of the characters of the message's text that came before it.
+    redacted : bool
+        The server gave it encrypted, as the ``signature``; there is no text.
     """
 
     text: str
     signature: str | None = None
     before_call: int = 0
+    before_text: int = 0
+    redacted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the block of Anthropic's API, and its place in the message."""
+        block: dict[str, Any] = {"type": "thinking", "thinking": self.text}
+        block |= {} if self.signature is None else {"signature": self.signature}
+        if self.redacted:
+            block = {"type": "redacted_thinking", "data": self.signature or ""}
+        places = {"before_call": self.before_call, "before_text": self.before_text}
+        return block | {name: place for name, place in places.items() if place}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -307,6 +323,8 @@ class Message(Shown):
         In a tool's message, the call that it answers and the tool.
     partial : bool
         The model is to continue this text, which is its own.
+    failed : bool
+        In a tool's message, the call failed or was not made.
     """
 
     role: Role
@@ -317,6 +335,7 @@ class Message(Shown):
     tool_call_id: str | None = None
     name: str | None = None
     partial: bool = False
+    failed: bool = field(default=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -333,10 +352,14 @@ class Message(Shown):
     def reasoning_text(self) -> str | None:
         return _joined(self.reasoning)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the message as the API knows it."""
+    def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
+        """Return the message as the API of chat completions knows it.
+
+        A ``whole`` one has its reasoning as ``thinking_blocks`` with their signatures, and says of
+        a tool's message if ``is_error``: what other APIs want to know as well.
+        """
         data: dict[str, Any] = {"role": self.role}
-        parts, inline = self.content, self.reasoning_key == "content"
+        parts, inline = self.content, self.reasoning_key == "content" and not whole
         reasoning = self.reasoning_text
         if inline and self.tool_calls and reasoning is not None:
             parts = f"<think>{reasoning}</think>{self.text}"
@@ -345,12 +368,15 @@ class Message(Shown):
             data["content"] = (
                 [part.to_dict() for part in parts] if isinstance(parts, tuple) else parts or ""
             )
-        if reasoning is not None and not inline:
+        if whole and self.reasoning is not None:
+            data["thinking_blocks"] = [part.to_dict() for part in self.reasoning]
+        elif reasoning is not None and not inline:
             data[self.reasoning_key] = reasoning
         if self.tool_calls:
             data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         more = {"tool_call_id": self.tool_call_id, "name": self.name}
         data |= {key: value for key, value in more.items() if value is not None}
+        data |= {"is_error": True} if whole and self.failed else {}
         return data | ({"partial": True} if self.partial else {})
 
     @classmethod
