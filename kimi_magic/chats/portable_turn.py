@@ -93,7 +93,9 @@ def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
         usage=record.usage if times else sum((step.usage for step in steps), Usage()),
         finish_reason=record.finish_reason and clip(record.finish_reason, MAX_NAME),
         model=clip(record.model, MAX_NAME),
-        endpoint=EndpointFacts(clip(endpoint.name, MAX_NAME)) if endpoint and named else None,
+        endpoint=EndpointFacts(clip(endpoint.name, MAX_NAME), wire=clip(endpoint.wire, MAX_NAME))
+        if endpoint and named
+        else None,
         cell="",  # the notebook's own id of the cell holds
         run="",
         started=record.started if times else 0.0,

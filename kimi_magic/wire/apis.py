@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.wire.addresses import host_of
@@ -11,7 +13,7 @@ from kimi_magic.wire.endpoints import DEFAULT_LIMIT, Endpoint
 from kimi_magic.wire.openai.chat_completions import ChatCompletions
 from kimi_magic.wire.protocols import Wire
 
-__all__ = ["sdk_of", "wire_of", "wire_of_body"]
+__all__ = ["encoder_of", "sdk_of", "wire_of", "wire_of_body"]
 
 ANTHROPIC = "api.anthropic.com"
 NO_SDK = '{} speaks the Messages API: install its SDK with `pip install "kimi-magic[anthropic]"`.'
@@ -37,6 +39,15 @@ def wire_of_body(body: bytes) -> Wire:
 
         return Messages(DEFAULT_LIMIT)
     return ChatCompletions()
+
+
+def encoder_of(api: str) -> Callable[[Mapping[str, Any]], dict[str, Any]] | None:
+    """Return what writes a request for chat completions in another API; None for that one."""
+    if api != "messages":
+        return None
+    from kimi_magic.wire.anthropic.messages_body import messages_body
+
+    return partial(messages_body, default_limit=DEFAULT_LIMIT)
 
 
 def sdk_of(endpoint: Endpoint) -> Literal["openai", "anthropic"]:

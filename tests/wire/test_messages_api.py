@@ -57,9 +57,8 @@ def encoded(*messages: Message, model: str = "kimi-k3", **more: Any) -> dict[str
 GO, AND = Message("user", "Go"), Message("user", "And?")
 
 
-def blocks(body: dict[str, Any], place: int = 1) -> list[Any]:
-    found: list[Any] = body["messages"][place]["content"]
-    return found
+def blocks(body: dict[str, Any], place: int = 1) -> Any:
+    return body["messages"][place]["content"]
 
 
 def test_a_whole_conversation() -> None:
