@@ -219,7 +219,8 @@ def _program_of(
         raise KimiError("This turn sent nothing, so there is no program to write.")
     notes, base_url = list[str](), endpoint.base_url
     if not base_url or _NO_HOST.match(base_url):
-        notes, base_url = [NO_ADDRESS if base_url else PRACTICE_MODEL], PLACEHOLDER_URL
+        notes = [NO_ADDRESS if base_url else PRACTICE_MODEL]
+        base_url = PLACEHOLDER_URL.removesuffix("/v1" if encode else "")
     masks = Redactor(keys, shapes=True)
     sent = record.messages[: record.sent]
     if encode:  # a signature is dropped with the text that it signs

@@ -201,8 +201,48 @@ KINDS = [
           ("more",), again=True),
 ]  # fmt: skip
 
+BEGUN = {"type": "message_start", "message": {"role": "assistant", "content": []}}
+CAME_IN_BLOCKS = b"".join(
+    f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+    for event in (
+        BEGUN,
+        *(
+            {"type": "content_block_start", "index": index, "content_block": block}
+            for index, block in enumerate(
+                ({"type": "thinking", "thinking": "Well now."}, {"type": "text", "text": ""})
+            )
+        ),
+        {
+            "type": "content_block_delta",
+            "index": 1,
+            "delta": {"type": "text_delta", "text": "Half an ans"},
+        },
+    )
+)
+OVERLOADED = (
+    b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Full"}}\n\n'
+)
+
+
+def of_blocks(name: str, happens: Break, *says: str, **more: Any) -> Fault:
+    return Fault(f"anthropic: {name}", happens, says, dialect="anthropic", **more)
+
+
+MESSAGES = [
+    of_blocks("an overload", error(529, "Overloaded", headers=SOON), "answered 529: Overloaded",
+              LATER, again=True),
+    of_blocks("too long", error(400, "prompt is too long: 9 tokens > 8 maximum"), "%kimi reset"),
+    of_blocks("no such model", error(404, "model: kimi-k2-thinking"), "kimi-k2-thinking-0905",
+              "-m NAME"),
+    of_blocks("an unknown key", error(401, "invalid x-api-key"), "variable KIMI_API_KEY"),
+    of_blocks("an error at once", bytes_(OVERLOADED), "broke off: Full", LATER, again=True),
+    of_blocks("an error later", bytes_(CAME_IN_BLOCKS, OVERLOADED), "Full", "is kept", kept=True),
+    of_blocks("a cut", bytes_(CAME_IN_BLOCKS, b"", cut_after=1), "broke", "is kept", kept=True),
+]  # fmt: skip
+
 DIALECTS = ("moonshot", "nvidia", "openrouter", "vllm", "sglang")
-FAULTS = [*TRANSPORT, *STREAMS, *KINDS, *(row for name in DIALECTS for row in refusals(name))]
+REFUSALS = (row for name in DIALECTS for row in refusals(name))
+FAULTS = [*TRANSPORT, *STREAMS, *KINDS, *REFUSALS, *MESSAGES]
 
 
 def ask(kernel: Kernel, url: str, prompt: str, **how: Any) -> Ran:
@@ -231,6 +271,7 @@ def test_a_fault(fault: Fault, kernel: Kernel) -> None:
         server = ScriptedServer(fault.dialect, models=models)
         stack.enter_context(server)
         url = fault.happens(server, stack) or server.base_url
+        url += "/v1/messages" if fault.dialect == "anthropic" else ""
         ran = ask(kernel, url, "Go", ok=False, timeout=20)
         posts = [request for request in server.requests if request.method == "POST"]
         server._script.clear()  # what was scripted for a second time
