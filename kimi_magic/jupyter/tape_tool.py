@@ -256,6 +256,9 @@ def _message(message: Mapping[str, Any]) -> Iterator[str]:
     for name in ("reasoning", "reasoning_content"):
         if isinstance(message.get(name), str):
             yield _block(f"{role}, reasoning", message[name])
+    for block in _list(message.get("thinking_blocks")):
+        if isinstance(block.get("thinking"), str):
+            yield _block(f"{role}, reasoning", block["thinking"])
     if text := _text(message.get("content")):
         name = _cell(message.get("name"))
         yield _block(f"{role} {name}".strip(), text)

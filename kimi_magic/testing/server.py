@@ -100,7 +100,8 @@ class ScriptedServer:
     Attributes
     ----------
     base_url : str
-        Base URL for clients; in the dialect ``anthropic`` without ``/v1``, as its SDKs take it.
+        Base URL for clients; in the dialect ``anthropic`` it ends in ``/anthropic`` and has no
+        ``/v1``, as its SDKs take it.
     requests : list of Request
         All requests so far, in order of arrival.
 
@@ -271,7 +272,7 @@ class ScriptedServer:
         self._thread.daemon = True
         self._thread.start()
         self.base_url = f"http://127.0.0.1:{port.result(timeout=10)}"
-        self.base_url += "" if self._flavour.blocks else "/v1"
+        self.base_url += "/anthropic" if self._flavour.blocks else "/v1"
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -311,14 +312,15 @@ class ScriptedServer:
         where = f"request {request.number}, {request.method} {request.path}"
         if self.key is not None and not self._is_authorized(request.headers):
             return self._refusal(401, "Invalid Authentication")
-        if (request.method, request.path) == ("GET", "/v1/models"):
+        path = request.path.removeprefix("/anthropic" if self._flavour.blocks else "")
+        if (request.method, path) == ("GET", "/v1/models"):
             kind = {"type": "model"} if self._flavour.blocks else {"object": "model", "created": 0}
             models = [{"id": model, **kind} for model in self.models]
             page = {"has_more": False} if self._flavour.blocks else {"object": "list"}
             answer = json_answer({**page, "data": models})
             return _Entry("models", lambda *_: answer)
         place = "/v1/messages" if self._flavour.blocks else "/v1/chat/completions"
-        if (request.method, request.path) != ("POST", place):
+        if (request.method, path) != ("POST", place):
             return self._refusal(404, f"nothing at {request.path}")
         if self._flavour.refuses_logprobs and request.body.get("logprobs"):
             return self._refusal(400, NO_LOGPROBS)  # as it may be asked: no complaint

@@ -36,6 +36,9 @@ LARGEST_CONTEXT = 8192  # of the embedded engine with a model of the user's own
 EMBEDDED = "local"  # the endpoint of the engine in this kernel, which has no address of its own
 
 
+_MESSAGES_URL = re.compile(
+    r"(?://api\.anthropic\.com|/anthropic|/v1/messages)/*\s*\Z", re.IGNORECASE
+)
 _MESSAGES_PATH = re.compile(r"(/v1)?(/messages)?/*\Z")
 _REASONING_KEYS = {
     **dict.fromkeys(("moonshot", "nvidia", "sglang"), "reasoning_content"),
@@ -344,8 +347,8 @@ class Catalogue:
 
 
 def _wire_of_url(url: str) -> Api:
-    """Return the API that an address tells of, where it is that of a call."""
-    return "messages" if re.search(r"/messages/*\s*\Z", url) else "chat"
+    """Return the API that an address tells of: providers have that of Anthropic at /anthropic."""
+    return "messages" if _MESSAGES_URL.search(url) else "chat"
 
 
 def from_environment() -> Endpoint | None:

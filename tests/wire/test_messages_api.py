@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import kimi_magic as kimi
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import (
     BadRequest,
@@ -28,6 +29,7 @@ from kimi_magic.core.errors import (
 from kimi_magic.core.messages import Completion, ImagePart, Message, ReasoningPart, TextPart
 from kimi_magic.core.messages import ToolCall as Call
 from kimi_magic.secrets.keys import Key
+from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from kimi_magic.testing.block_checks import check_messages_request
 from kimi_magic.wire.anthropic.block_fold import MOST_UNSEEN_BYTES, BlockFold
@@ -288,6 +290,11 @@ def test_a_masked_thought_has_no_signature() -> None:
     assert part == ReasoningPart("The key is [key], I see.", None)
 
 
+def test_an_address_is_enough(server: ScriptedServer, session: Session) -> None:
+    server.reply("9.9", reasoning="So.")
+    assert kimi.ask("9.11 or 9.9?", endpoint=server.base_url, model="kimi-k3").text == "9.9"
+
+
 def test_signatures_have_a_bound() -> None:
     fold = BlockFold()
     start = {"type": "content_block_start", "content_block": {"type": "thinking"}}
@@ -512,6 +519,9 @@ def test_endpoints_by_their_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (lab.wire, lab.base_url) == ("messages", "http://lab:8000")
     monkeypatch.setenv("KIMI_BASE_URL", "http://lab:8000/v1/messages")
     assert Catalogue().get("custom").wire == "messages"
-    assert catalogue.get("http://lab:8000/v1").wire == "chat"
+    assert catalogue.get("https://lab.example/api/anthropic/").wire == "messages"
+    assert catalogue.get("https://api.anthropic.com").wire == "messages"
+    for url in ("http://lab:8000/v1", "https://api.anthropic.com/v1", "http://anthropic:1/v1"):
+        assert catalogue.get(url).wire == "chat"
     with pytest.raises(ConfigError, match="wire is one of chat, messages"):
         Endpoint("lab", "http://lab", wire="grpc")  # type: ignore[arg-type]
