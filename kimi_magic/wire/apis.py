@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from kimi_magic.wire.protocols import Wire
 __all__ = ["encoder_of", "sdk_of", "wire_of", "wire_of_body"]
 
 ANTHROPIC = "api.anthropic.com"
+SDK_SINCE = 2
 NO_SDK = '{} speaks the Messages API: install its SDK with `pip install "kimi-magic[anthropic]"`.'
 # Of the events of the Messages API, the first one; of an answer that is not streamed, all of it.
 _HEAD = 2000
@@ -60,6 +63,15 @@ def sdk_of(endpoint: Endpoint) -> Literal["openai", "anthropic"]:
     """
     if endpoint.wire == "chat":
         return "openai"
-    if find_spec("anthropic") is None:
+    if not _has_sdk():
         raise ConfigError(NO_SDK.format(endpoint.name))
     return "anthropic"
+
+
+def _has_sdk() -> bool:
+    """Return True if Anthropic's SDK is there, and built on the HTTP library that ours is."""
+    if find_spec("anthropic") is None:
+        return False
+    with suppress(PackageNotFoundError, ValueError):
+        return int(version("anthropic").partition(".")[0]) >= SDK_SINCE
+    return True

@@ -296,7 +296,7 @@ def test_a_key_in_all_fields_at_once(den: Den, dialect: str, form: Form) -> None
     den.check((dialect, "in one piece"))
 
 
-@pytest.mark.parametrize("name", ["plain", "split", "escaped and split"])
+@pytest.mark.parametrize("name", ["escaped and split"])
 def test_a_key_in_any_block(den: Den, name: str) -> None:
     """Input: the key in each text of the Messages API, signatures too. Holds: it is not shared."""
     den.wire, form = "messages", WAYS[name]

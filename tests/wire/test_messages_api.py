@@ -32,6 +32,7 @@ from kimi_magic.secrets.keys import Key
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from kimi_magic.testing.block_checks import check_messages_request
+from kimi_magic.wire import apis
 from kimi_magic.wire.anthropic.block_fold import MOST_UNSEEN_BYTES, BlockFold
 from kimi_magic.wire.anthropic.messages_api import Messages
 from kimi_magic.wire.anthropic.messages_body import messages_body
@@ -490,8 +491,14 @@ def test_what_is_no_answer(server: ScriptedServer, body: bytes) -> None:
         receive(client)
 
 
-def test_without_the_sdk_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "anthropic", None)
+@pytest.mark.parametrize("version", ["", "0.121.0"])
+def test_without_the_sdk_one_line_says_what_to_install(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if version:
+        monkeypatch.setattr(apis, "version", lambda _: version)
+    else:
+        monkeypatch.setitem(sys.modules, "anthropic", None)
     endpoint = Catalogue().get("moonshot-anthropic")
     with pytest.raises(ConfigError, match=r'pip install "kimi-magic\[anthropic\]"') as caught:
         Client(endpoint, endpoint.base_url, KEY)
