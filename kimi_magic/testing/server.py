@@ -324,9 +324,9 @@ class ScriptedServer:
             return self._refusal(404, f"nothing at {request.path}")
         if self._flavour.refuses_logprobs and request.body.get("logprobs"):
             return self._refusal(400, NO_LOGPROBS)  # as it may be asked: no complaint
-        if self._flavour.blocks and (foreign := signed_elsewhere(request.body, self._issued)):
-            return self._refusal(400, foreign)  # the client cannot know who takes it
         if not self.lenient:
+            if self._flavour.blocks and (foreign := signed_elsewhere(request.body, self._issued)):
+                return self._refusal(400, foreign)  # the client cannot know who takes it
             model = request.body.get("model")
             if self._flavour.k3 and model not in self.models:
                 return self._refusal(404, f"Not found the model {model} or Permission denied")

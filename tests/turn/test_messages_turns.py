@@ -25,7 +25,9 @@ from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
+from kimi_magic.testing.block_checks import check_messages_request
 from kimi_magic.wire.tape_file import TapeFile
+from tests.wire.test_dialects import RECORDED
 
 SIGNATURE = "EqQBCgIYAhIM1gbcDa9GJwZA2b3h"
 ADD = {"name": "add", "arguments": {"a": 2, "b": 3}}
@@ -107,6 +109,45 @@ def test_a_chat_goes_on_upon_the_other_wire(lab: ScriptedServer, chats: Scripted
     lab.reply("Yes.")
     kimi.ask("Really?", chat="main")
     assert blocks(lab, 5)[0]["signature"] == SIGNATURE, "it comes back to its own server"
+
+
+def get_weather(city: str) -> str:
+    """Tell the weather."""
+    return f"sunny in {city}"
+
+
+def get_time() -> str:
+    """Tell the time."""
+    return "noon"
+
+
+OF_BLOCKS = ("anthropic-tool", "anthropic-interleaved", "anthropic-kimi")
+
+
+@pytest.mark.parametrize("name", OF_BLOCKS)
+def test_recorded_blocks_go_back_as_they_came(session: Session, name: str) -> None:
+    with ScriptedServer("anthropic", strict=False) as server:
+        kimi.add_endpoint(name="lab", base_url=server.base_url, wire="messages", model="kimi-k3")
+        server.raw([RECORDED[name]])
+        server.reply("OK.")
+        assert kimi.ask("Go", tools=[get_weather, get_time], endpoint="lab").text == "OK."
+        sent = server.requests[-1].body
+    assert check_messages_request(sent) == []
+    came: dict[int, dict[str, Any]] = {}
+    for line in RECORDED[name].decode().splitlines():
+        event = json.loads(line[6:]) if line.startswith("data: ") else {}
+        if "content_block" in event:
+            came[event["index"]] = event["content_block"]
+        if delta := event.get("delta", {}) if "index" in event else {}:
+            kind = delta.pop("type").replace("input_json_delta", "partial_json")
+            name_of = kind.removesuffix("_delta")
+            block = came[event["index"]]
+            block[name_of] = block.get(name_of, "") + delta.popitem()[1]
+    for block in came.values():
+        if text := block.pop("partial_json", ""):
+            block["input"] = json.loads(text)
+    assert sent["messages"][1]["content"] == list(came.values())
+    assert [b["content"] for b in sent["messages"][2]["content"]] == ["sunny in 東京 🙂", "noon"]
 
 
 def test_another_server_does_without_foreign_signatures(lab: ScriptedServer) -> None:
