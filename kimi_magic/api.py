@@ -256,7 +256,8 @@ def snippet(
     reply : Reply
         As ``kimi.ask`` and ``%%kimi`` give it, or ``kimi.last``.
     form : str
-        ``python`` (OpenAI's SDK), ``langchain``, ``node`` or ``curl``.
+        ``python`` (OpenAI's SDK, or Anthropic's for an endpoint that speaks its API),
+        ``langchain``, ``node`` or ``curl``.
     chat : bool
         Send the turns of its chat before it, too; else its own prompt alone.
     with_data : bool
@@ -331,6 +332,9 @@ def add_endpoint(endpoint: Endpoint | None = None, /, **fields: Any) -> Endpoint
         key.
         A gateway's own headers are ``headers={"X-Team": "${TEAM_TOKEN}"}``: ``${NAME}`` stands for
         an environment variable.
+        ``wire="messages"`` is for a server that speaks Anthropic's API, such as
+        ``add_endpoint(name="anthropic", base_url="https://api.anthropic.com",
+        key_env="ANTHROPIC_API_KEY", wire="messages")``.
 
     Returns
     -------

@@ -310,6 +310,7 @@ class Session:
         from kimi_magic.tools.decorator import asks_first
         from kimi_magic.tools.mcp_tool import served_names
         from kimi_magic.turn.request import CONTINUE, ELSEWHERE
+        from kimi_magic.wire.apis import encoder_of
 
         earlier = self.chats.peek(reply.chat).turns if reply.chat else ()
         filled = [t for each in (reply, *(turn.reply for turn in earlier)) for t in each.filled]
@@ -317,7 +318,8 @@ class Session:
         # A request to go on means nothing without the answer that it goes on with.
         chat = chat or reply.record.prompt == CONTINUE
         reply, notes = leave_out(reply, chat=chat, with_data=with_data, values=values)
-        how: dict[str, Any] = {}
+        facts = reply.record.endpoint
+        how: dict[str, Any] = {"encode": encoder_of(facts.wire) if facts else None}
         if reply.trajectories:
             from kimi_magic.turn.aggregation import PROMPT, room_for_attempts
 

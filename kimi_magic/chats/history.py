@@ -35,6 +35,7 @@ __all__ = [
     "shorten",
     "to_continue",
     "tool_messages",
+    "unsigned",
     "with_reasoning",
 ]
 
@@ -130,7 +131,9 @@ def tool_messages(message: Message, results: Sequence[ToolResult]) -> list[Messa
     # Beside tool_calls Moonshot refuses an empty content.
     asked = replace(message, content=message.text.strip() and message.content, tool_calls=calls)
     answers = [
-        Message("tool", result.content, tool_call_id=call.id, name=call.name)
+        Message(
+            "tool", result.content, tool_call_id=call.id, name=call.name, failed=bool(result.error)
+        )
         for call, result in zip(calls, results, strict=True)
     ]
     return [asked, *answers]
@@ -166,6 +169,14 @@ def outside_loop(message: Message) -> Message:
     """
     inline = message.reasoning_key == "content" and message.tool_calls
     return replace(message, reasoning=None) if inline else message
+
+
+def unsigned(message: Message) -> Message:
+    """Return a message whose reasoning has no proof of origin, which another server refuses."""
+    parts = [part for part in message.reasoning or () if not part.redacted]
+    if not message.reasoning:
+        return message
+    return replace(message, reasoning=tuple(replace(part, signature=None) for part in parts))
 
 
 def with_reasoning(

@@ -66,7 +66,6 @@ def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
     steps = tuple(
         replace(
             step,
-            reasoning_parts=_unsigned(step.reasoning_parts) or (),
             tool_results=tuple(
                 ToolResult(
                     result.name,
@@ -91,22 +90,18 @@ def _steady(record: TurnRecord, *, times: bool) -> TurnRecord:
     return replace(
         record,
         steps=steps,
-        messages=tuple(replace(m, reasoning=_unsigned(m.reasoning)) for m in record.messages),
         usage=record.usage if times else sum((step.usage for step in steps), Usage()),
         finish_reason=record.finish_reason and clip(record.finish_reason, MAX_NAME),
         model=clip(record.model, MAX_NAME),
-        endpoint=EndpointFacts(clip(endpoint.name, MAX_NAME)) if endpoint and named else None,
+        endpoint=EndpointFacts(clip(endpoint.name, MAX_NAME), wire=clip(endpoint.wire, MAX_NAME))
+        if endpoint and named
+        else None,
         cell="",  # the notebook's own id of the cell holds
         run="",
         started=record.started if times else 0.0,
         sweep="",  # found in the journal alone
         retries=record.retries if times else (),
     )
-
-
-def _unsigned(parts: tuple[ReasoningPart, ...] | None) -> tuple[ReasoningPart, ...] | None:
-    """Leave out proofs of origin: they differ from run to run, and count in the same turn only."""
-    return None if parts is None else tuple(replace(part, signature=None) for part in parts)
 
 
 def _renumbered(record: TurnRecord) -> TurnRecord:
@@ -233,7 +228,12 @@ def _with_short_texts(
         return keep_ends(text, limit)
 
     def parts(given: tuple[ReasoningPart, ...]) -> tuple[ReasoningPart, ...]:
-        return tuple(replace(part, text=short(part.text)) for part in given)
+        return tuple(
+            part
+            if (text := short(part.text)) == part.text
+            else replace(part, text=text, signature=None)  # it signs the whole text
+            for part in given
+        )
 
     def calls(given: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         return tuple(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.core.likelihoods import TokenLogprob
 from kimi_magic.core.shown import Shown, Words, short_html, short_repr
 from kimi_magic.core.text import clip, count, mend_surrogates
 
@@ -21,7 +22,6 @@ __all__ = [
     "INTERRUPTED",
     "NOBODY",
     "NOT_MADE",
-    "Alternative",
     "Completion",
     "ImagePart",
     "Message",
@@ -33,7 +33,6 @@ __all__ = [
     "Step",
     "TextPart",
     "Timings",
-    "TokenLogprob",
     "ToolCall",
     "ToolResult",
     "Usage",
@@ -122,13 +121,29 @@ class ReasoningPart(Shown):
     text : str
     signature : str or None
         Proof of origin that some APIs (Anthropic's) give with it and want back with it unchanged.
+        It may be empty (Kimi's); None where there was none.
     before_call : int
         Count of the message's tool calls that came before it: reasoning may stand between calls.
+    before_text : int
+        Count of the characters of the message's text that came before it.
+    redacted : bool
+        The server gave it encrypted, as the ``signature``; there is no text.
     """
 
     text: str
     signature: str | None = None
     before_call: int = 0
+    before_text: int = 0
+    redacted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the block of Anthropic's API, and its place in the message."""
+        block: dict[str, Any] = {"type": "thinking", "thinking": self.text}
+        block |= {} if self.signature is None else {"signature": self.signature}
+        if self.redacted:
+            block = {"type": "redacted_thinking", "data": self.signature or ""}
+        places = {"before_call": self.before_call, "before_text": self.before_text}
+        return block | {name: place for name, place in places.items() if place}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -308,6 +323,8 @@ class Message(Shown):
         In a tool's message, the call that it answers and the tool.
     partial : bool
         The model is to continue this text, which is its own.
+    failed : bool
+        In a tool's message, the call failed or was not made.
     """
 
     role: Role
@@ -318,6 +335,7 @@ class Message(Shown):
     tool_call_id: str | None = None
     name: str | None = None
     partial: bool = False
+    failed: bool = field(default=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -332,10 +350,14 @@ class Message(Shown):
     def reasoning_text(self) -> str | None:
         return _joined(self.reasoning)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the message as the API knows it."""
+    def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
+        """Return the message as the API of chat completions knows it.
+
+        A ``whole`` one has its reasoning as ``thinking_blocks`` with their signatures, and says of
+        a tool's message if ``is_error``: what other APIs want to know as well.
+        """
         data: dict[str, Any] = {"role": self.role}
-        parts, inline = self.content, self.reasoning_key == "content"
+        parts, inline = self.content, self.reasoning_key == "content" and not whole
         reasoning = self.reasoning_text
         if inline and self.tool_calls and reasoning is not None:
             parts = f"<think>{reasoning}</think>{self.text}"
@@ -344,12 +366,15 @@ class Message(Shown):
             data["content"] = (
                 [part.to_dict() for part in parts] if isinstance(parts, tuple) else parts or ""
             )
-        if reasoning is not None and not inline:
+        if whole and self.reasoning is not None:
+            data["thinking_blocks"] = [part.to_dict() for part in self.reasoning]
+        elif reasoning is not None and not inline:
             data[self.reasoning_key] = reasoning
         if self.tool_calls:
             data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         more = {"tool_call_id": self.tool_call_id, "name": self.name}
         data |= {key: value for key, value in more.items() if value is not None}
+        data |= {"is_error": True} if whole and self.failed else {}
         return data | ({"partial": True} if self.partial else {})
 
     @classmethod
@@ -390,53 +415,6 @@ class Timings(Shown):
     started: float = 0.0
     first_token: float | None = None
     first_answer: float | None = None
-
-
-class Alternative(NamedTuple):
-    """A token that could have stood in the place of another, with its logarithm."""
-
-    token: str
-    logprob: float
-
-    def __repr__(self) -> str:
-        return short_repr(self)
-
-    def _repr_html_(self) -> str:
-        return short_html(self)
-
-    @property
-    def probability(self) -> float | None:
-        return _probability(self.logprob)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class TokenLogprob(Shown):
-    """A token of an answer, and how likely it was.
-
-    Attributes
-    ----------
-    token : str
-        Its text. A character that several tokens make is in the last of them.
-    logprob : float or None
-        The natural logarithm of its probability; None where the server gave none, as for a text
-        that the server's template began. -9999 stands for any that is about 0 (OpenAI API
-        reference, *logprobs*).
-    alternatives : tuple of Alternative
-        The likeliest tokens at this place, itself among them if it is one.
-    """
-
-    token: str
-    logprob: float | None = None
-    alternatives: tuple[Alternative, ...] = ()
-
-    @property
-    def probability(self) -> float | None:
-        return None if self.logprob is None else _probability(self.logprob)
-
-
-def _probability(logprob: float) -> float | None:
-    """Return the probability of a logarithm; None for what is no logarithm of one."""
-    return None if math.isnan(logprob) else math.exp(min(logprob, 0.0))
 
 
 @dataclass(frozen=True, slots=True, repr=False)

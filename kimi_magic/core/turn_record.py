@@ -28,13 +28,14 @@ class EndpointFacts(Shown):
     """The endpoint that a turn was sent to; ``base_url`` is empty for the embedded engine.
 
     The values of ``headers`` name environment variables, as ``${NAME}``, and hold nothing of them.
-    They are not stored.
+    They are not stored. ``wire`` is the API that the server speaks, ``chat`` or ``messages``.
     """
 
     name: str
     base_url: str = ""
     key_env: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    wire: str = "chat"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -15,7 +15,8 @@ from html import escape
 from typing import Any, NamedTuple, Protocol, Self
 
 from kimi_magic.core.events import Envelope, ToolFinished, ToolStarted
-from kimi_magic.core.messages import ImagePart, TokenLogprob, ToolCall, ToolResult, Usage
+from kimi_magic.core.likelihoods import TokenLogprob
+from kimi_magic.core.messages import ImagePart, ToolCall, ToolResult, Usage
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import (
     clean,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kimi_magic.core.errors import KimiError
+from kimi_magic.export.anthropic_python import VERSION
 from kimi_magic.export.formatting import as_json, comment
 from kimi_magic.export.langchain import write_langchain
 from kimi_magic.export.node import write_node
@@ -30,15 +31,18 @@ def write_curl(program: Program) -> str:
     if program.streams:
         opening.append("Each line of data is a piece of the answer; -N prints it as it arrives.")
     # -sS hides the progress bar but not errors.
-    url = f"{program.base_url.rstrip('/')}/chat/completions"
+    path = "chat/completions" if program.encoded is None else "v1/messages"
+    url = f"{program.base_url.rstrip('/')}/{path}"
     options = ["-H 'Content-Type: application/json'"]
+    if program.encoded is not None:
+        options.append(f"-H 'anthropic-version: {VERSION}'")
     if program.key_env:
         options.append(f'-H "Authorization: Bearer ${program.key_env}"')
     options += (f'-H "{name}: {scheme}${{{it}}}"' for name, scheme, it in program.headers)
     # A quoted delimiter turns expansion off, and no line of JSON is EOF alone.
     options.append("--data-binary @- <<'EOF'")
     lines = [f"curl -sSN {shlex.quote(url)}", *(f"  {option}" for option in options)]
-    data = as_json(program.body, indent=2)
+    data = as_json(program.encoded or program.body, indent=2)
     return "\n".join([comment("#", opening), "", " \\\n".join(lines), data, "EOF\n"])
 
 
@@ -49,10 +53,17 @@ FORMS = {
     "curl": Form(write_curl, ".sh", "bash"),
 }
 """The forms by name."""
+OF_MESSAGES = ("python", "curl")
+"""The forms for an endpoint that speaks the Messages API."""
 
 
 def write(program: Program, form: str = "python") -> str:
     """Return the source of a program in one of the `FORMS`."""
     if form not in FORMS:
         raise KimiError(f"No form is called {form!r}: write {', '.join(FORMS)}.")
+    if program.encoded is not None and form not in OF_MESSAGES:
+        raise KimiError(
+            f"{program.provider} speaks the Messages API, for which there is no form {form}: "
+            f"write {' or '.join(OF_MESSAGES)}."
+        )
     return FORMS[form].write(program)

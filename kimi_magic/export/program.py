@@ -17,7 +17,7 @@ from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import MASKED
 from kimi_magic.secrets.redact import Redactor
 
-__all__ = ["Heavy", "OwnHeader", "Program", "program_of"]
+__all__ = ["Encode", "Heavy", "OwnHeader", "Program", "program_of"]
 
 # A server that holds the answer to a schema makes no calls, so its last request alone had one.
 NO_SCHEMA = (
@@ -38,6 +38,9 @@ OTHER_JUDGE = (
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _VALUE = re.compile(rf"((?:[A-Za-z][A-Za-z-]* )?)\$\{{({_VARIABLE.pattern})\}}")
+
+
+Encode = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 class OwnHeader(NamedTuple):
@@ -64,11 +67,13 @@ class Program:
     confirmed: frozenset[str] = frozenset()  # the tools that ask a person before each call
     served: Mapping[str, str] = field(default_factory=dict)  # where tools of servers are, by name
     called: frozenset[str] = frozenset()  # texts in the arguments of the turn's calls
+    encoded: Mapping[str, Any] | None = None  # the request in the Messages API, if it is for that
 
     def __post_init__(self) -> None:
         # Through JSON, so that the writers meet no type that JSON lacks.
-        text = json.dumps(self.body, ensure_ascii=False, default=dict)
-        object.__setattr__(self, "body", json.loads(mend_surrogates(text)))
+        for name in ("body", "encoded"):
+            text = json.dumps(getattr(self, name), ensure_ascii=False, default=dict)
+            object.__setattr__(self, name, json.loads(mend_surrogates(text)))
 
     @property
     def model(self) -> str:
@@ -115,7 +120,7 @@ class Program:
             for header in self.headers
         )
         paragraphs += self.notes
-        if self.heavy and runs_attempts:
+        if self.heavy and runs_attempts and self.encoded is None:
             judge = "" if self.heavy.judge.model == self.model else f" by {self.heavy.judge.model}"
             paragraphs.append(
                 f"Heavy mode: {self.heavy.count} attempts at once, and a request that aggregates "
@@ -160,22 +165,31 @@ class Heavy:
     @property
     def note(self) -> str:
         """The paragraph of a form that takes one attempt alone."""
+        has_them = "" if self.judge.encoded else "; the form python has them"
         return (
             f"This is one of the {self.count} attempts of heavy mode. The others, and the request "
-            "that aggregates their answers, are left out; the form python has them."
+            f"that aggregates their answers, are left out{has_them}."
         )
 
 
-def program_of(reply: Reply, keys: Sequence[Key], *, prompt: str = "", chars: int = 0) -> Program:
+def program_of(
+    reply: Reply,
+    keys: Sequence[Key],
+    *,
+    prompt: str = "",
+    chars: int = 0,
+    encode: Encode | None = None,
+) -> Program:
     """Return the program that sends the first request of a turn again.
 
     The messages are redacted: of the keys, and of everything that looks like one. Partial mode is
     left out: the request ends with the words that asked to continue. In heavy mode it is the
     request of the attempts, with the ``prompt`` that aggregates them and the room for them in it.
+    ``encode`` writes a request in the Messages API, where the endpoint speaks that.
     """
     record = reply.record
     if not (reply.trajectories and prompt):
-        return _program_of(record, reply, keys)
+        return _program_of(record, reply, keys, encode)
     sent = ((n, each.record) for n, each in enumerate(reply.trajectories) if each.record.parameters)
     number, first = next(sent, (0, None))
     notes: list[str] = []
@@ -189,8 +203,8 @@ def program_of(reply: Reply, keys: Sequence[Key], *, prompt: str = "", chars: in
         seed = first.parameters["seed"] - number
         first = replace(first, parameters={**first.parameters, "seed": seed})
     alone = {name: value for name, value in record.parameters.items() if name != "tools"}
-    judge = _program_of(replace(record, parameters=alone), reply, keys)
-    program = _program_of(first, reply, keys)
+    judge = _program_of(replace(record, parameters=alone), reply, keys, encode)
+    program = _program_of(first, reply, keys, encode)
     return replace(
         program,
         heavy=Heavy(len(reply.trajectories), judge, prompt, chars),
@@ -198,15 +212,22 @@ def program_of(reply: Reply, keys: Sequence[Key], *, prompt: str = "", chars: in
     )
 
 
-def _program_of(record: TurnRecord, reply: Reply, keys: Sequence[Key]) -> Program:
+def _program_of(
+    record: TurnRecord, reply: Reply, keys: Sequence[Key], encode: Encode | None
+) -> Program:
     endpoint = record.endpoint
     if not record.parameters or endpoint is None:
         raise KimiError("This turn sent nothing, so there is no program to write.")
     notes, base_url = list[str](), endpoint.base_url
     if not base_url or _NO_HOST.match(base_url):
-        notes, base_url = [NO_ADDRESS if base_url else PRACTICE_MODEL], PLACEHOLDER_URL
-    messages = [message.to_dict() for message in record.messages[: record.sent]]
-    messages = Redactor(keys, shapes=True).value(messages)
+        notes = [NO_ADDRESS if base_url else PRACTICE_MODEL]
+        base_url = PLACEHOLDER_URL.removesuffix("/v1" if encode else "")
+    masks = Redactor(keys, shapes=True)
+    sent = record.messages[: record.sent]
+    if encode:  # a signature is dropped with the text that it signs
+        messages = [message.to_dict(whole=True) for message in map(masks.value, sent)]
+    else:
+        messages = masks.value([message.to_dict() for message in sent])
     notes += (
         f"messages[{index}] holds {MASKED} in the place of a secret."
         for index, message in enumerate(messages)
@@ -222,8 +243,9 @@ def _program_of(record: TurnRecord, reply: Reply, keys: Sequence[Key]) -> Progra
     parameters = dict(record.parameters)
     if parameters.get("tools") and parameters.pop("response_format", None):
         notes.append(NO_SCHEMA)
+    body = parameters | {"messages": messages}
     return Program(
-        parameters | {"messages": messages},
+        body,
         base_url,
         endpoint.key_env,
         endpoint.name,
@@ -231,6 +253,7 @@ def _program_of(record: TurnRecord, reply: Reply, keys: Sequence[Key]) -> Progra
         tuple(notes),
         headers,
         called=frozenset(_texts_in_calls(record)),
+        encoded=encode(body) if encode else None,
     )
 
 

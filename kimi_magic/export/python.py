@@ -1,4 +1,7 @@
-"""A program for OpenAI's Python SDK, with the tools' functions and the loop that calls them."""
+"""A program for OpenAI's Python SDK, with the tools' functions and the loop that calls them.
+
+For an endpoint that speaks the Messages API it is one for Anthropic's SDK.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from contextlib import suppress
 from string import Template
 from typing import Any
 
+from kimi_magic.export import anthropic_python
 from kimi_magic.export.attempts import HEAVY_NAMES, aggregating, template_of
 from kimi_magic.export.formatting import PYTHON, comment, join_parts
 from kimi_magic.export.function_sources import Sources, gather
@@ -281,7 +285,10 @@ def write_python(program: Program) -> str:
     }
     sources = gather(functions, named)
     names = _free_names(sources)
-    if program.heavy:
+    if program.encoded is not None:
+        asking = _confirmed(program, functions)
+        main = list(anthropic_python.messages_parts(program, names, asking))
+    elif program.heavy:
         main = list(_heavy_parts(program, program.heavy, names, sources, functions))
     else:
         parts = [CLIENT, READ_STREAM if program.streams else READ_WHOLE]
@@ -297,7 +304,10 @@ def write_python(program: Program) -> str:
         }
         main = [Template(part).substitute(names, **values, **SHOW) for part in parts]
     definitions = list(_tool_definitions(program, functions, sources, names, named))
-    sources.imports.add("openai", "OpenAI")
+    if program.encoded is None:
+        sources.imports.add("openai", "OpenAI")
+    else:
+        sources.imports.add(anthropic_python.PACKAGE, anthropic_python.CLIENT_CLASS)
     asked = (program, program.heavy.judge) if program.heavy else (program,)
     if any(each.key_env or each.headers for each in asked):
         sources.imports.add("os")
@@ -319,9 +329,8 @@ def _free_names(sources: Sources) -> dict[str, str]:
 
 def _opening(program: Program, sources: Sources) -> Iterator[str]:
     packages = " ".join(sources.imports.packages())
-    yield from program.opening(
-        "OpenAI's Python SDK", f"pip install {packages}", runs_tools=True, runs_attempts=True
-    )
+    sdk = "OpenAI's Python SDK" if program.encoded is None else anthropic_python.NAME
+    yield from program.opening(sdk, f"pip install {packages}", runs_tools=True, runs_attempts=True)
     missing = [f"- {name}: {reason}" for name, reason in sources.missing.items()]
     missing += [
         f"- {module}: a module of your own; put it beside this file"
@@ -409,10 +418,14 @@ def _request(program: Program, names: Mapping[str, str], *, heavy: bool = False)
 
 def _confirm(program: Program, functions: Functions) -> str:
     """Return the lines that ask a person before the calls of some tools."""
+    asking = _confirmed(program, functions)
+    return Template(CONFIRM).substitute(confirmed=asking) if asking else ""
+
+
+def _confirmed(program: Program, functions: Functions) -> str:
+    """Return the names of those tools as a tuple; "" for none."""
     asking = sorted(program.confirmed & functions.keys())
-    if not asking:
-        return ""
-    return Template(CONFIRM).substitute(confirmed=f"({', '.join(map(PYTHON.flat, asking))},)")
+    return f"({', '.join(map(PYTHON.flat, asking))},)" if asking else ""
 
 
 def _tool_definitions(
@@ -445,7 +458,7 @@ def _tool_definitions(
         sources.imports.add("concurrent.futures", "ThreadPoolExecutor")
         yield Template(IN_THREAD).substitute(names)
     yield f"{names['functions']} = {{\n{''.join(entries)}}}"
-    yield PYTHON.assign(names["tools"], program.tools)
+    yield PYTHON.assign(names["tools"], (program.encoded or program.body)["tools"])
 
 
 def _entry(

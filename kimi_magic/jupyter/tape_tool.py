@@ -256,6 +256,9 @@ def _message(message: Mapping[str, Any]) -> Iterator[str]:
     for name in ("reasoning", "reasoning_content"):
         if isinstance(message.get(name), str):
             yield _block(f"{role}, reasoning", message[name])
+    for block in _list(message.get("thinking_blocks")):
+        if isinstance(block.get("thinking"), str):
+            yield _block(f"{role}, reasoning", block["thinking"])
     if text := _text(message.get("content")):
         name = _cell(message.get("name"))
         yield _block(f"{role} {name}".strip(), text)
@@ -308,11 +311,11 @@ def _leaks(lines: Sequence[bytes]) -> Iterator[str]:
     """Yield where something looks like a key, and the fields that a tape never holds."""
     from kimi_magic.secrets.redact import Redactor
     from kimi_magic.session import current
-    from kimi_magic.wire.openai.chat_completions import ChatCompletions
+    from kimi_magic.wire.apis import wire_of_body
     from kimi_magic.wire.tape_file import read_line
     from kimi_magic.wire.tape_secrets import find_secret
 
-    keys, wire = current().connector.known_keys(), ChatCompletions()
+    keys = current().connector.known_keys()
 
     def found_in(text: str) -> tuple[str, ...]:
         redactor = Redactor(keys, shapes=True)
@@ -333,7 +336,9 @@ def _leaks(lines: Sequence[bytes]) -> Iterator[str]:
         in_body = found_in(body.decode("utf-8", "replace"))
         # A key that came in pieces is whole in the answer only.
         spoken = [found for text in _spoken(body) for found in found_in(text)]
-        if not (in_body or spoken) and (place := find_secret(((0.0, body),), keys, wire)):
+        if not (in_body or spoken) and (
+            place := find_secret(((0.0, body),), keys, wire_of_body(body))
+        ):
             spoken = [f"{place} holds a key, or what looks like one"]
         for found in dict.fromkeys([*in_body, *spoken]):
             yield f"line {number}, pieces: {found}"

@@ -11,7 +11,8 @@ from operator import is_
 from typing import Any, TypeVar, cast
 
 from kimi_magic.core.events import ContentDelta
-from kimi_magic.core.messages import ImagePart, Message, TokenLogprob, ToolResult
+from kimi_magic.core.likelihoods import TokenLogprob
+from kimi_magic.core.messages import ImagePart, Message, ReasoningPart, ToolResult
 from kimi_magic.core.sent import Sent
 from kimi_magic.core.turn_record import TurnRecord
 from kimi_magic.secrets.escapes import Unescaped
@@ -96,7 +97,21 @@ class Redactor:
             }
         if isinstance(value, list | tuple):
             return self._items(value)
+        if isinstance(value, ReasoningPart):
+            return self._reasoning(value)
         return self._result(value) if isinstance(value, ToolResult) else self._record(value)
+
+    def _reasoning(self, part: ReasoningPart) -> ReasoningPart:
+        """Redact a stretch of reasoning; its signature is that of the whole text, and of no other.
+
+        In a signature, base64 of much length, the search for shapes would hit by chance.
+        """
+        text, signature = self.text(part.text), part.signature
+        if signature and (text != part.text or Redactor(self._keys).text(signature) != signature):
+            signature = None
+        if text == part.text and signature == part.signature:
+            return part
+        return replace(part, text=text, signature=signature)
 
     def _result(self, value: ToolResult) -> ToolResult:
         for_the_model = Redactor(self._keys, shapes=True)

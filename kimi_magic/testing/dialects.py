@@ -37,6 +37,7 @@ class Dialect(NamedTuple):
     partial_mode: bool = False  # a last assistant message may be continued
     refuses_logprobs: bool = False
     k3: bool = False  # the rules of Kimi K3
+    blocks: bool = False  # Anthropic's Messages API
     models: tuple[str, ...] = ("kimi-k2-thinking",)
 
 
@@ -99,6 +100,21 @@ for _name in K3_DIALECTS:
         k3=True, models=(f"{_prefix}kimi-k3",), call_id="call_{unique}", max_temperature=1
     )
 
+BY_NAME["anthropic"] = Dialect(
+    blocks=True, request_id="request-id", refuses_logprobs=True, models=("kimi-k3",)
+)
+
+_BLOCKS_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "invalid_authentication_error",
@@ -109,6 +125,9 @@ _ERROR_TYPES = {
 
 
 def error_body(dialect: str, status: int, message: str, kind: str | None) -> dict[str, Any]:
+    if dialect == "anthropic":
+        kind = kind or _BLOCKS_ERROR_TYPES.get(status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": message}}
     kind = kind or _ERROR_TYPES.get(status, "server_error")
     match dialect.removesuffix("-k3"):
         case "nvidia":

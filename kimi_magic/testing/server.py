@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from typing import Any, Self, Unpack
 
@@ -19,6 +20,12 @@ except ImportError:
 
 from kimi_magic.testing.answers import Answer, Pace, Reply, Token, as_json, json_answer
 from kimi_magic.testing.batch_desk import BatchDesk
+from kimi_magic.testing.block_answers import BlockReply
+from kimi_magic.testing.block_checks import (
+    check_messages_request,
+    check_thinking,
+    signed_elsewhere,
+)
 from kimi_magic.testing.checks import NO_LOGPROBS, check_request
 from kimi_magic.testing.dialects import BY_NAME, NOTHING, error_body, json_object, texts_of
 
@@ -87,7 +94,8 @@ class ScriptedServer:
     Parameters
     ----------
     dialect : str
-        The server to imitate, one of `DIALECTS` or `K3_DIALECTS`.
+        The server to imitate, one of `DIALECTS` or `K3_DIALECTS`; or ``anthropic``, which answers
+        ``POST /v1/messages`` in the form of Anthropic's Messages API.
     rate : float, optional
         Deltas per second, for all answers; None for full speed.
     key : str, optional
@@ -101,7 +109,8 @@ class ScriptedServer:
     Attributes
     ----------
     base_url : str
-        Base URL for clients.
+        Base URL for clients; in the dialect ``anthropic`` it ends in ``/anthropic`` and has no
+        ``/v1``, as its SDKs take it.
     requests : list of Request
         All requests so far, in order of arrival.
 
@@ -130,6 +139,8 @@ class ScriptedServer:
         self._elsewhere: dict[str, deque[_Entry]] = {}  # what is scripted for other paths
         self._desk = BatchDesk()
         self._complaints: list[str] = []
+        # In the dialect anthropic, of each answer: the ids of its calls, and its thinking.
+        self._issued: list[tuple[Sequence[str], list[dict[str, Any]]]] = []
         self._held = asyncio.Event()  # replaced by each go_on
 
     def reply(
@@ -142,6 +153,8 @@ class ScriptedServer:
         usage: Mapping[str, Any] | None = None,
         logprobs: bool | Sequence[Token] = False,
         to: str = "",
+        signature: str | None = None,
+        redacted: str | None = None,
         **pace: Unpack[Pace],
     ) -> None:
         """Script a completion, sent as a stream or as one JSON body, whichever is asked for.
@@ -165,6 +178,9 @@ class ScriptedServer:
         to : str
             Only a request with this text in one of its messages gets it: for requests that come
             side by side, as from ``kimi.map``, in any order.
+        signature, redacted : str, optional
+            In the dialect ``anthropic``: the signature of the reasoning (Kimi's may be empty; by
+            default one is made up), and an encrypted thought. Clients give both back unchanged.
         **pace
             See `Pace`.
 
@@ -178,9 +194,17 @@ class ScriptedServer:
             if whole != text.encode():
                 raise ValueError(f"the tokens make {whole.decode('utf-8', 'replace')!r:.60}")
         calls = [(c.get("id"), c["name"], as_json(c.get("arguments", {}))) for c in tool_calls]
-        reply = Reply(self._flavour, text, reasoning, calls, finish_reason, usage, logprobs)
         summary = f"reply({text!r:.60}, {len(calls)} tool calls)"
+        if self._flavour.blocks:
+            block = BlockReply(text, reasoning, calls, finish_reason, usage, signature, redacted)
+            self._script.append(_Entry(summary, partial(self._issue, block), to, **pace))
+            return
+        reply = Reply(self._flavour, text, reasoning, calls, finish_reason, usage, logprobs)
         self._script.append(_Entry(summary, reply.answer, to, **pace))
+
+    def _issue(self, reply: BlockReply, body: Mapping[str, Any], number: int) -> Answer:
+        self._issued.append((reply.call_ids(number), reply.thinking()))
+        return reply.answer(body, number)
 
     def error(
         self,
@@ -295,7 +319,8 @@ class ScriptedServer:
         self._thread = threading.Thread(target=asyncio.run, args=[run], name="ScriptedServer")
         self._thread.daemon = True
         self._thread.start()
-        self.base_url = f"http://127.0.0.1:{port.result(timeout=10)}/v1"
+        self.base_url = f"http://127.0.0.1:{port.result(timeout=10)}"
+        self.base_url += "/anthropic" if self._flavour.blocks else "/v1"
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -333,23 +358,29 @@ class ScriptedServer:
 
     def _entry_for(self, request: Request) -> _Entry:  # noqa: PLR0911 - the checks of a server
         where = f"request {request.number}, {request.method} {request.path}"
-        if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
+        if self.key is not None and not self._is_authorized(request.headers):
             return self._refusal(401, "Invalid Authentication")
         if self._elsewhere.get(request.path):
             return self._elsewhere[request.path].popleft()
-        if (request.method, request.path) == ("GET", "/v1/models"):
-            models = [{"id": model, "object": "model", "created": 0} for model in self.models]
-            answer = json_answer({"object": "list", "data": models})
+        path = request.path.removeprefix("/anthropic" if self._flavour.blocks else "")
+        if (request.method, path) == ("GET", "/v1/models"):
+            kind = {"type": "model"} if self._flavour.blocks else {"object": "model", "created": 0}
+            models = [{"id": model, **kind} for model in self.models]
+            page = {"has_more": False} if self._flavour.blocks else {"object": "list"}
+            answer = json_answer({**page, "data": models})
             return _Entry("models", lambda *_: answer)
-        if (request.method, request.path) != ("POST", CHAT):
+        place = "/v1/messages" if self._flavour.blocks else CHAT
+        if (request.method, path) != ("POST", place):
             return self._at_the_desk(request) or self._refusal(404, f"nothing at {request.path}")
         if self._flavour.refuses_logprobs and request.body.get("logprobs"):
             return self._refusal(400, NO_LOGPROBS)  # as it may be asked: no complaint
         if not self.lenient:
+            if self._flavour.blocks and (foreign := signed_elsewhere(request.body, self._issued)):
+                return self._refusal(400, foreign)  # the client cannot know who takes it
             model = request.body.get("model")
             if self._flavour.k3 and model not in self.models:
                 return self._refusal(404, f"Not found the model {model} or Permission denied")
-            request.problems += check_request(request.body, dialect=self.dialect)
+            request.problems += self._check(request)
         if request.problems:
             self._complaints += (f"{where}: invalid: {problem}" for problem in request.problems)
             return self._refusal(400, "Invalid request: " + "; ".join(request.problems))
@@ -368,6 +399,18 @@ class ScriptedServer:
         method, path, body = request.method, request.path, request.body
         answer = self._desk.answer(method, path, body, request.headers, self._complaints)
         return answer and _Entry(f"batches({request.path})", lambda *_: answer)
+
+    def _is_authorized(self, headers: Mapping[str, str]) -> bool:
+        own = self._flavour.blocks and headers.get("X-Api-Key") == self.key
+        return own or headers.get("Authorization") == f"Bearer {self.key}"
+
+    def _check(self, request: Request) -> list[str]:
+        if not self._flavour.blocks:
+            return check_request(request.body, dialect=self.dialect)
+        problems = check_messages_request(request.body)
+        if "anthropic-version" not in request.headers:
+            problems.append("anthropic-version: header is required")
+        return problems + check_thinking(request.body, self._issued)
 
     def _refusal(
         self,

@@ -27,6 +27,7 @@ from kimi_magic.chats.history import (
     shorten,
     to_continue,
     tool_messages,
+    unsigned,
     with_reasoning,
 )
 from kimi_magic.core.errors import BadRequest, ContextTooLong, EndpointError, RateLimited
@@ -378,6 +379,10 @@ class Loop:
         if send.max_tokens and isinstance(error, BadRequest):
             self._roomier = 0
             return True
+        if type(error) is BadRequest and "signature" in str(error):  # of another server's thinking
+            with_it, self._history = self._history, tuple(map(unsigned, self._history))
+            if self._history != with_it:
+                return True
         if send.messages[-1].partial and type(error) is BadRequest:
             self._partial_mode = False  # it is asked in words
             return True

@@ -45,12 +45,23 @@ class Draft:
     """The requests of a turn without their messages.
 
     ``common`` are the parameters of all of them, ``schema`` those that hold an answer to its form;
-    ``limit_field`` is the name of the limit of tokens.
+    ``limit_field`` is the name of the limit of tokens. The messages are ``whole`` where the API is
+    another than that of chat completions.
     """
 
     common: dict[str, Any]
     schema: dict[str, Any]
     limit_field: str
+    whole: bool = False
+
+    def body(self, send: Send) -> dict[str, Any]:
+        """Return the body of one request, as the wire takes it."""
+        messages = [message.to_dict(whole=self.whole) for message in send.messages]
+        body = self.parameters(send) | {"messages": messages}
+        if send.whole:
+            body["stream"] = False
+            body.pop("stream_options", None)
+        return body
 
     def parameters(self, send: Send) -> dict[str, Any]:
         """Return the parameters of one request."""
@@ -97,7 +108,8 @@ class Outgoing:
         else:
             schemas = map(self.schema.request, target.strictnesses)
         field = target.record.limit_field
-        return [Draft(self._sendable(common), self._sendable(s), field) for s in schemas]
+        whole = target.endpoint.wire != "chat"
+        return [Draft(self._sendable(common), self._sendable(s), field, whole) for s in schemas]
 
     def new_loop(self, target: Target, draft: Draft, *, outlined: bool = True) -> Loop:
         """Return the loop that asks the target with one of the drafts."""
@@ -112,6 +124,7 @@ class Outgoing:
             )
             calibration = self.chat.calibrations.get((endpoint.name, target.model), calibration)
         (prompt,) = as_seen([self.prompt.message], model)
+        asks = request.logprobs and endpoint.wire == "chat"
         return Loop(
             self._sendable((*system_prompt(request, settings, model), *earlier)),
             prompt,
@@ -129,7 +142,7 @@ class Outgoing:
             limit_is_ours=request.max_tokens is None and settings.max_tokens is None,
             model=model,
             reasoning_key=endpoint.reasoning_key,
-            logprobs=LogprobsAsked(target if request.logprobs else None, self.lacking),
+            logprobs=LogprobsAsked(target if asks else None, self.lacking),
             outline=self.outline if outlined else None,
         )
 

@@ -388,8 +388,10 @@ def parameters(request: TurnRequest, target: Target, settings: Settings) -> dict
             "top_p": first(request.top_p, settings.top_p, model.top_p),
         }
     wanted |= {
-        model.limit_field: first(request.max_tokens, settings.max_tokens, model.max_tokens),
-        "seed": first(request.seed, endpoint.seed),
+        model.limit_field: first(
+            request.max_tokens, settings.max_tokens, model.max_tokens, endpoint.default_limit
+        ),
+        "seed": first(request.seed, endpoint.seed) if endpoint.wire == "chat" else None,
         "stop": [stop] if isinstance(stop, str) else list(stop) if stop else None,
         "stream_options": {"include_usage": True}
         if request.stream and endpoint.stream_usage
@@ -411,6 +413,10 @@ def left_out(request: TurnRequest, target: Target, settings: Settings) -> list[s
     if model.fixed_sampling and names:
         verb = "are" if len(names) > 1 else "is"
         notices.append(f"{model.name} fixes its sampling: {' and '.join(names)} {verb} left out.")
+    lacking = {"seed": request.seed, "logprobs": request.logprobs or None}
+    names = [name for name, value in lacking.items() if value is not None]
+    if target.endpoint.wire == "messages" and names:
+        notices.append(f"The Messages API has no {' and no '.join(names)}: left out.")
     if request.effort is None and settings.effort:
         try:
             model.effort(settings.effort, target.endpoint)

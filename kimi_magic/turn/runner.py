@@ -472,11 +472,7 @@ class _Run:
     def _open(self, send: Send, target: Target) -> Opened:
         assert self._draft is not None, "a draft is chosen before the loop runs"
         self._sent = send
-        messages = [message.to_dict() for message in send.messages]
-        body = self._draft.parameters(send) | {"messages": messages}
-        if send.whole:
-            body["stream"] = False
-            body.pop("stream_options", None)
+        body = self._draft.body(send)
         turn, inbox, held = self._turn, self._lane.inbox, self._lane.held
         meter = self._outgoing.meter(turn.connector.spending, send, target, body)
         if self._taping and self._loop:

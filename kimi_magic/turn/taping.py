@@ -183,7 +183,7 @@ class Taping:
         place = self._turn.place
         run = place.run or str(cell_number() or "")
         mask = Redactor(keys, shapes=True).text
-        meaning = meaning_of(body, target.endpoint.kind, mask)
+        meaning = meaning_of(body, target.endpoint.kind, mask, wire=target.endpoint.wire)
         cue = self._cue(_calls(steps), len(steps) + 1, mask)
         return Asked(meaning, cue, place.cell, run, self._lane)
 

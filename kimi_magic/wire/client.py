@@ -21,13 +21,13 @@ from kimi_magic.core.messages import Completion, Timings
 from kimi_magic.core.text import bytes_of
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.redact import Redactor
+from kimi_magic.wire.apis import sdk_of, wire_of
 from kimi_magic.wire.chunks import BLANK, read_chunks
 from kimi_magic.wire.connection import HTTPTransport
 from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.error_mapping import ErrorMapper
 from kimi_magic.wire.inbox import Held, Inbox
 from kimi_magic.wire.models import Model
-from kimi_magic.wire.openai.chat_completions import ChatCompletions
 from kimi_magic.wire.protocols import (
     Arrival,
     BadProxy,
@@ -67,7 +67,7 @@ EVENTS_AT_ONCE = 1000
 
 
 class Client:
-    """Sends requests to one endpoint, as chat completions over HTTP by default.
+    """Sends requests to one endpoint, over HTTP and in the endpoint's own API by default.
 
     ``base_url`` is the address in use: the embedded engine's is known only when it runs.
     """
@@ -86,11 +86,11 @@ class Client:
         self.base_url = base_url
         self.key = key
         self.settings = settings or Settings()
-        self.wire: Wire = wire or ChatCompletions(endpoint.reasoning_key or "reasoning_content")
+        self.wire: Wire = wire or wire_of(endpoint)
         # Looked up once: a client whose endpoint's variables have changed since serves no longer.
         self._own_headers = endpoint.own_headers.resolve()
         self.transport: Transport = transport or HTTPTransport(
-            base_url, self._headers, lambda: self.settings.max_body_bytes
+            base_url, self._headers, lambda: self.settings.max_body_bytes, sdk_of(endpoint)
         )
         self.under_way: set[Exchange] = set()
         self.used_at = 0.0  # when a turn last asked for it, in seconds of the monotonic clock

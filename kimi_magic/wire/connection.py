@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ class HTTPTransport:
     """Carries requests to one base URL; connections are used again.
 
     ``headers`` is called at the first request, as it may import the SDK. ``max_body`` says how many
-    bytes a document may have.
+    bytes a document may have. The HTTP client is that of an ``sdk``, with its defaults.
     """
 
     def __init__(
@@ -63,10 +64,12 @@ class HTTPTransport:
         base_url: str,
         headers: Callable[[], Mapping[str, str]],
         max_body: Callable[[], int] = lambda: MOST_OF_A_DOCUMENT,
+        sdk: str = "openai",
     ) -> None:
         self._base_url = base_url
         self._headers = cache(headers)
         self._max_body = max_body
+        self._sdk = sdk
         self._idle_by_process: defaultdict[int, list[Connection]] = defaultdict(list)
         self._closed = False
 
@@ -126,8 +129,8 @@ class HTTPTransport:
             The environment names a proxy that cannot be used.
         """
         import httpx2
-        import openai
 
+        sdk = import_module(self._sdk)
         # A proxy of the environment has no business with this machine's own servers.
         trust_env = not is_this_machine(self._base_url)
         certificates = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
@@ -140,7 +143,8 @@ class HTTPTransport:
             "verify": _tls(trust_env, *certificates),
         }
         try:
-            return openai.DefaultHttpxClient(trust_env=trust_env, **options)
+            client: httpx2.Client = sdk.DefaultHttpxClient(trust_env=trust_env, **options)
+            return client
         except ImportError as error:
             raise BadProxy("a SOCKS proxy needs `pip install socksio`") from error
         except (ValueError, httpx2.InvalidURL) as error:  # its words may hold the password

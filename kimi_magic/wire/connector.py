@@ -74,7 +74,10 @@ class Target:
     def strictnesses(self) -> tuple[Strictness, ...]:
         """The ways to hold an answer to a schema, the strictest first."""
         strictest = "json_schema" if self.record.strict_schemas else self.endpoint.answers
-        return STRICTNESSES[STRICTNESSES.index(strictest) :]
+        known = STRICTNESSES[STRICTNESSES.index(strictest) :]
+        # The Messages API has no way to ask for any JSON.
+        lacks = "json_object" if self.endpoint.wire == "messages" else ""
+        return tuple(strictness for strictness in known if strictness != lacks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,20 @@ from kimi_magic.wire.models import check_prices
 __all__ = ["GUESSED_MODEL", "LATEST_MODEL", "LOCAL", "Catalogue", "Endpoint"]
 
 Strictness = Literal["json_schema", "json_object", "text"]
+Api = Literal["chat", "messages"]
 STRICTNESSES: tuple[Strictness, ...] = ("json_schema", "json_object", "text")
+WIRES: tuple[Api, ...] = ("chat", "messages")
+DEFAULT_LIMIT = 16_384  # tokens of an answer where nobody set a limit, and the API wants one
 # Asked for where nobody named a model and no list does: at an address that nobody knows, and else.
 GUESSED_MODEL, LATEST_MODEL = "kimi-k2-thinking", "kimi-k3"
 LARGEST_CONTEXT = 8192  # of the embedded engine with a model of the user's own
 EMBEDDED = "local"  # the endpoint of the engine in this kernel, which has no address of its own
 
 
+_MESSAGES_URL = re.compile(
+    r"(?://api\.anthropic\.com|/anthropic|/v1/messages)/*\s*\Z", re.IGNORECASE
+)
+_MESSAGES_PATH = re.compile(r"(/v1)?(/messages)?/*\Z")
 _REASONING_KEYS = {
     **dict.fromkeys(("moonshot", "nvidia", "sglang"), "reasoning_content"),
     **dict.fromkeys(("vllm", "openrouter"), "reasoning"),
@@ -50,8 +57,8 @@ class Endpoint(Shown):
     name : str
         The name that ``-e`` takes.
     base_url : str
-        Up to and including ``/v1``; empty for the endpoint ``local`` alone, the embedded engine,
-        which gets one when it starts.
+        Up to and including ``/v1``, and without it where ``wire`` is ``messages``; empty for the
+        endpoint ``local`` alone, the embedded engine, which gets one when it starts.
     key_env : str or None
         The environment variable that holds the key; None: the server wants none.
     model : str
@@ -90,6 +97,11 @@ class Endpoint(Shown):
         ``${NAME}`` stands for an environment variable, which must be set when a request is made.
         An ``Authorization`` takes the place of the key: only where there is no ``key_env``. The
         values are masked as keys are.
+    wire : str
+        The API that the server speaks: ``chat`` for chat completions (OpenAI's), ``messages`` for
+        Anthropic's, which needs the extra ``anthropic``. Anthropic itself is
+        ``Endpoint("anthropic", "https://api.anthropic.com", "ANTHROPIC_API_KEY",
+        wire="messages")``. It takes no seed and gives no logprobs.
     """
 
     name: str
@@ -113,21 +125,27 @@ class Endpoint(Shown):
     batch: bool = False
     like: str = ""
     headers: Mapping[str, str] = field(default_factory=EndpointHeaders)
+    wire: Api = "chat"
 
     def __post_init__(self) -> None:
         if not str(self.name).strip():
             raise ConfigError("An endpoint has a name, the one that -e takes.")
+        if self.wire not in WIRES:
+            raise ConfigError(f"wire is one of {', '.join(WIRES)}; got {self.wire!r:.60}.")
         if self.base_url != "" or self.name != EMBEDDED:
             object.__setattr__(self, "base_url", clean_url(self.base_url))
+        if self.wire == "messages":
+            self._fit_messages()
         object.__setattr__(self, "headers", EndpointHeaders(self.headers))
         if self.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,63}", str(self.key_env)):
             raise ConfigError(
                 "key_env takes the name of the environment variable that holds the key, such as "
                 "'LAB_API_KEY', and not the key."
             )
-        if self.key_env is not None and self.own_headers.has("Authorization"):
+        own_key = ["Authorization", *["X-Api-Key"] * (self.wire == "messages")]
+        if self.key_env is not None and (own := [*filter(self.own_headers.has, own_key)]):
             raise ConfigError(
-                "An endpoint has a key_env or an Authorization header of its own, not both."
+                f"An endpoint has a key_env or an {own[0]} header of its own, not both."
             )
         for name in ("requests_per_minute", "tokens_per_minute"):
             limit = getattr(self, name)
@@ -135,6 +153,12 @@ class Endpoint(Shown):
                 raise ConfigError(f"{name} is a whole number from 1 on; got {limit!r:.60}.")
         if self.prices is not None:
             object.__setattr__(self, "prices", check_prices(self.prices))
+
+    def _fit_messages(self) -> None:
+        """Set what that API has not, and end the address where its SDK does."""
+        url = _MESSAGES_PATH.sub("", self.base_url)
+        for name, value in {"base_url": url, "partial_mode": False, "stream_usage": False}.items():
+            object.__setattr__(self, name, value)
 
     @property
     def kind(self) -> str:
@@ -155,7 +179,12 @@ class Endpoint(Shown):
     def facts(self) -> EndpointFacts:
         """The facts of it that stand in the record of a turn."""
         public = self.own_headers.public()
-        return EndpointFacts(self.name, self.base_url, self.key_env, public)
+        return EndpointFacts(self.name, self.base_url, self.key_env, public, self.wire)
+
+    @property
+    def default_limit(self) -> int | None:
+        """The limit of an answer's tokens where nobody sets one; None: it may be left out."""
+        return DEFAULT_LIMIT if self.wire == "messages" else None
 
     @property
     def own_headers(self) -> EndpointHeaders:
@@ -212,6 +241,16 @@ BUILT_IN = (
         batch=True,
         docs="https://platform.moonshot.cn/docs",
         like="moonshot",
+    ),
+    Endpoint(
+        "moonshot-anthropic",
+        "https://api.moonshot.ai/anthropic",
+        "MOONSHOT_API_KEY",
+        "kimi-k3",
+        answers="json_schema",
+        docs="https://platform.kimi.ai/docs",
+        like="moonshot",
+        wire="messages",
     ),
     Endpoint(
         "openrouter",
@@ -305,8 +344,9 @@ class Catalogue:
         known = self._all()
         if "://" in name or "@" in name:  # the latter is refused in words that do not quote it
             url = clean_url(name)
-            same = [endpoint for endpoint in known.values() if endpoint.base_url == url]
-            return same[0] if same else Endpoint(url, url)
+            own = Endpoint(url, url, wire=_wire_of_url(url))
+            same = [each for each in known.values() if each.base_url == own.base_url]
+            return same[0] if same else own
         near = get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         said = (
@@ -327,6 +367,11 @@ class Catalogue:
         return ({OWN: own} if own else {}) | self._named
 
 
+def _wire_of_url(url: str) -> Api:
+    """Return the API that an address tells of: providers have that of Anthropic at /anthropic."""
+    return "messages" if _MESSAGES_URL.search(url) else "chat"
+
+
 def from_environment() -> Endpoint | None:
     """Return the endpoint that ``KIMI_BASE_URL`` and ``KIMI_API_KEY`` describe, if they do.
 
@@ -338,7 +383,7 @@ def from_environment() -> Endpoint | None:
         return None
     key_env = "KIMI_API_KEY" if os.environ.get("KIMI_API_KEY", "").strip() else None
     try:
-        own = Endpoint(OWN, url, key_env)
+        own = Endpoint(OWN, url, key_env, wire=_wire_of_url(url))
     except ConfigError as error:
         raise ConfigError(f"KIMI_BASE_URL: {error}") from None
     for endpoint in BUILT_IN:

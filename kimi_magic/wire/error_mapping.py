@@ -41,8 +41,14 @@ MAX_READ = 10_000
 MAX_NAMED = 5
 LONGEST_WAIT = 10**8  # seconds; a longer wait is none
 # Marks in the server's type, code or words; a status alone does not tell these apart.
-_QUOTA = ("exceeded_current_quota", "insufficient_quota", "insufficient balance")
-_CONTEXT = ("exceed_context_size", "context_length_exceeded", "maximum context length")
+_QUOTA = (
+    *("exceeded_current_quota", "insufficient_quota", "insufficient balance"),
+    *("credit balance is too low", "spend_limit_reached"),
+)
+_CONTEXT = (
+    *("exceed_context_size", "context_length_exceeded", "maximum context length"),
+    *("prompt is too long", "exceed context limit"),
+)
 _NO_MODEL = ("not a valid model", "model_not_found", "model not found")
 # NVIDIA reports a model that is down as 400 with the word DEGRADED.
 _DOWN = ("degraded function", "overloaded", "server_error", "internalservererror")
@@ -137,7 +143,8 @@ class ErrorMapper:
     ) -> EndpointError:
         words = self._clean(said.words)
         kind, advice = self._judge(status or said.code, f"{said.type} {words}".lower(), models)
-        request_id = headers.get("msh-request-id") or headers.get("x-request-id")
+        ids = map(headers.get, ("msh-request-id", "x-request-id", "request-id"))
+        request_id = next(filter(None, ids), None)
         wait = retry_after(headers)
         if kind is errors.RateLimited and wait and 1 <= wait < LONGEST_WAIT:
             advice = f"Too many requests: the server asks to wait {wait:,.0f} s."

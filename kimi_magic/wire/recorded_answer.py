@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from kimi_magic.core.messages import Completion
+from kimi_magic.wire.apis import wire_of_body
 from kimi_magic.wire.chunks import BLANK, read_chunks
-from kimi_magic.wire.openai.chat_completions import ChatCompletions
 from kimi_magic.wire.protocols import TooMuch, Wire
 from kimi_magic.wire.sse import SSEDecoder
 
@@ -15,7 +15,7 @@ __all__ = ["answer_in", "completion_of"]
 
 def answer_in(body: bytes) -> Completion | None:
     """Decode an answer; None for a body that holds none, such as a refusal's."""
-    completion = completion_of(body, ChatCompletions())
+    completion = completion_of(body, wire_of_body(body))
     said = completion.message
     return completion if said.text or said.reasoning or said.tool_calls else None
 

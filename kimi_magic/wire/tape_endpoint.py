@@ -11,14 +11,15 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from kimi_magic.core.errors import ConfigError, KimiError
-from kimi_magic.wire.endpoints import BUILT_IN, STRICTNESSES, Endpoint
+from kimi_magic.wire.addresses import host_of
+from kimi_magic.wire.endpoints import BUILT_IN, STRICTNESSES, WIRES, Endpoint
 
 __all__ = ["check_known", "endpoint_of", "facts_of"]
 
 # A name that no server has (RFC 2606).
 NOWHERE = "http://tape.invalid/v1"
 _NUMBERS = ("context_window", "temperature", "top_p", "max_tokens", "seed", "max_concurrency")
-_FACTS = (*_NUMBERS, "answers", "partial_mode", "like")
+_FACTS = (*_NUMBERS, "answers", "partial_mode", "like", "wire")
 UNKNOWN = (
     "The tape was made at the endpoint {name}, which is not known here: nothing is sent.\n"
     "`-e NAME` asks another one, kimi.add_endpoint(name={name!r:.60}, base_url=…) adds it."
@@ -43,6 +44,8 @@ def endpoint_of(name: str, model: str, facts: Mapping[str, Any]) -> Endpoint:
     }
     if facts.get("answers") in STRICTNESSES:
         known["answers"] = facts["answers"]
+    if facts.get("wire") in WIRES:
+        known["wire"] = facts["wire"]
     if isinstance(like := facts.get("like"), str):
         known["like"] = like
     known["partial_mode"] = facts.get("partial_mode") is True
@@ -59,5 +62,5 @@ def check_known(endpoint: Endpoint) -> None:
     ConfigError
         It names the endpoint.
     """
-    if endpoint.base_url == NOWHERE:
+    if host_of(endpoint.base_url) == host_of(NOWHERE):
         raise ConfigError(UNKNOWN.format(name=endpoint.name))

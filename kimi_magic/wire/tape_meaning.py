@@ -39,7 +39,9 @@ AROUND, MOST_SHOWN, MOST_DIFFERENCES = 20, 60, 2
 Mask = Callable[[str], str]
 
 
-def meaning_of(body: Mapping[str, Any], kind: str, mask: Mask = str) -> dict[str, Any]:
+def meaning_of(
+    body: Mapping[str, Any], kind: str, mask: Mask = str, *, wire: str = "chat"
+) -> dict[str, Any]:
     """Return the meaning of a request's body.
 
     Parameters
@@ -48,6 +50,8 @@ def meaning_of(body: Mapping[str, Any], kind: str, mask: Mask = str) -> dict[str
         The kind of endpoint that is asked.
     mask : callable
         Takes keys, and what looks like one, out of a text.
+    wire : str
+        The API that is asked: an answer is played to who reads it.
     """
     body = _numbered(body)
     own = ("model", "messages", "tools", *STREAMING)
@@ -59,6 +63,7 @@ def meaning_of(body: Mapping[str, Any], kind: str, mask: Mask = str) -> dict[str
         "messages": _canonical(body.get("messages", []), mask),
         "tools": _canonical(body.get("tools", []), mask, schema=True),
         "parameters": _canonical(parameters, mask, schema=True),
+        "wire": "" if wire == "chat" else wire,
     }
     return {name: value for name, value in meaning.items() if value or name == "messages"}
 
@@ -111,8 +116,8 @@ def frame_of(meaning: Mapping[str, Any], offered_in: Mapping[str, Any] | None = 
         there = offered_in.get("tools")
         known = {_name(tool) for tool in there} if isinstance(there, list) else set()
         names = [name for name in names if name in known]
-    about = (meaning.get("endpoint"), meaning.get("model"), parameters, kind, names, system)
-    return fingerprint(about)
+    about = [meaning.get("endpoint"), meaning.get("model"), parameters, kind, names, system]
+    return fingerprint([*about, *filter(None, [meaning.get("wire")])])
 
 
 def likeness(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:

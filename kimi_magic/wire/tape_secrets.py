@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kimi_magic.core.messages import Completion, TokenLogprob
+from kimi_magic.core.likelihoods import TokenLogprob
+from kimi_magic.core.messages import Completion
 from kimi_magic.core.text import clip, encodable_json, is_json_bomb
 from kimi_magic.secrets.escapes import Unescaped
 from kimi_magic.secrets.keys import Key

@@ -28,6 +28,7 @@ from kimi_magic.secrets.keys import LEAK
 from kimi_magic.session import Session
 from kimi_magic.testing import DIALECTS, ScriptedServer
 from kimi_magic.testing.dialects import error_body
+from kimi_magic.wire.endpoints import Api
 from tests.display.test_live_view import Stage
 from tests.faulty import EVENTS, Answer, Asked, answering
 
@@ -151,6 +152,16 @@ def answer_of(dialect: str, **asked: Any) -> list[Any]:
     return chunks
 
 
+def blocks_of(**asked: Any) -> list[Any]:
+    """The events with which a server of Anthropic's API does the same."""
+    server = ScriptedServer("anthropic")
+    calls = [{"name": "save", "arguments": {"text": text}} for text in ("one", "two")]
+    server.reply("I save it.", reasoning="So. Well.", tool_calls=calls, redacted="ZW5j")
+    told = b"".join(server.render({"model": "kimi-k3", **asked})).decode()
+    data = [line.removeprefix("data: ") for line in told.splitlines() if not line.startswith("ev")]
+    return [json.loads(event) for event in data if event and "ping" not in event]
+
+
 SAVED: list[str] = []
 
 
@@ -167,10 +178,12 @@ class Den:
     def __init__(self, stage: Stage, logged: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         self.left: list[Answer] = []
         self.url = ""
+        self.wire: Api = "chat"
         self._stage, self._logged, self._capsys = stage, logged, capsys
 
     def answer(self, asked: Asked) -> Answer:
-        answer = self.left.pop(0) if self.left else Answer(200, DONE, EVENTS)
+        done = DONE if self.wire == "chat" else DONE_IN_BLOCKS
+        answer = self.left.pop(0) if self.left else Answer(200, done, EVENTS)
         return replace(answer, headers={"X-Echo": SECRET, **answer.headers})
 
     def ways_out(self) -> Iterator[tuple[str, object]]:
@@ -179,7 +192,7 @@ class Den:
         self._stage.outputs.clear()
         self._stage.messages.clear()
         self._stage.open()
-        endpoint = kimi.Endpoint("den", self.url, "DEN_KEY", "kimi-k2-thinking")
+        endpoint = kimi.Endpoint("den", self.url, "DEN_KEY", "kimi-k2-thinking", wire=self.wire)
         events: list[Event] = []
         reply, error = None, None
         try:
@@ -222,6 +235,12 @@ class Den:
 
 
 DONE = b'data: {"choices":[{"delta":{"content":"OK."},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+DONE_IN_BLOCKS = (
+    b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"OK."}}\n\n'
+    b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n\n'
+    b'data: {"type":"message_stop"}\n\n'
+)
 
 
 @pytest.fixture
@@ -271,6 +290,29 @@ def test_a_key_in_all_fields_at_once(den: Den, dialect: str, form: Form) -> None
     (whole, *_) = echo([document], all_places([document]), form)
     den.left = [Answer(200, whole.encode())]
     den.check((dialect, "in one piece"))
+
+
+@pytest.mark.parametrize("name", ["escaped and split"])
+def test_a_key_in_any_block(den: Den, name: str) -> None:
+    """Input: the key in each text of the Messages API, signatures too. Holds: it is not shared."""
+    den.wire, form = "messages", WAYS[name]
+    chunks = blocks_of(stream=True)
+    alone = [{path} for path in all_places(chunks) if path[-1] in ("signature", "data")]
+    texts = ("thinking", "text", "partial_json", "id", "name", "model", "")
+    both = {path for path in all_places(chunks) if path[-1] in texts}
+    for place in [*alone, both, both.union(*alone)]:
+        den.left = [as_stream(echo(chunks, place, form))]
+        den.check(place)
+    (document,) = blocks_of()
+    (whole, *_) = echo([document], all_places([document]), form)
+    den.left = [Answer(200, whole.encode())]
+    den.check("in one piece")
+    error = {"type": "error", "error": {"type": "api_error", "message": SECRET}, "request_id": "x"}
+    for event in echo([error], all_places([error]), form):
+        headers = {"request-id": form.value}
+        den.left = [as_stream([event]), Answer(529, event.encode(), headers=headers)]
+        den.check("an error in the stream")
+        den.check("an error")
 
 
 @in_one_piece

@@ -42,7 +42,7 @@ def a_turn(
 ) -> TurnRecord:
     """A turn with a tool call, of one of several runs that gave the same answers."""
     call = ToolCall(f"call_{run}_x", "forecast", arguments)
-    parts = (ReasoningPart(reasoning, signature=f"signed in run {run}"),)
+    parts = (ReasoningPart(reasoning, signature="c2ln"),)
     usage = Usage(10, 5, 2, cached_tokens=run, requests=1 + run, seconds=1.5 * run, cost=run / 8)
     found = ToolResult(
         "forecast",

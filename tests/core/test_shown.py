@@ -18,6 +18,7 @@ from kimi_magic.chats.journal import Forgotten, StoredChat, StoredTurn
 from kimi_magic.core import errors
 from kimi_magic.core import events as all_events
 from kimi_magic.core import messages as all_messages
+from kimi_magic.core.likelihoods import TokenLogprob
 from kimi_magic.core.messages import (
     ImagePart,
     Message,
@@ -25,7 +26,6 @@ from kimi_magic.core.messages import (
     ReasoningPart,
     Step,
     TextPart,
-    TokenLogprob,
     ToolCall,
     ToolResult,
     Usage,

@@ -17,15 +17,14 @@ from hypothesis import given
 
 import kimi_magic as kimi
 from kimi_magic.core.errors import KimiError, RateLimited, TurnInterrupted
+from kimi_magic.core.likelihoods import Alternative, TokenLogprob
 from kimi_magic.core.messages import (
-    Alternative,
     Message,
     Output,
     ReasoningPart,
     Step,
     TextPart,
     Timings,
-    TokenLogprob,
     ToolCall,
     ToolResult,
     Usage,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.core.messages import Alternative, Step, TokenLogprob
+from kimi_magic.core.likelihoods import Alternative, TokenLogprob
+from kimi_magic.core.messages import Step
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.text import clean
 from kimi_magic.core.turn_record import TurnRecord

@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.core.events import ContentDelta
+from kimi_magic.core.likelihoods import Alternative, TokenLogprob
 from kimi_magic.core.messages import (
-    Alternative,
     Completion,
     ImagePart,
     Message,
     Output,
     Step,
     TextPart,
-    TokenLogprob,
     ToolCall,
     ToolResult,
     as_reasoning,

@@ -21,7 +21,7 @@ from kimi_magic.core.errors import EndpointError
 from kimi_magic.core.messages import Completion
 from kimi_magic.testing import ScriptedServer
 from kimi_magic.wire.client import Client
-from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.endpoints import WIRES, Api, Endpoint
 from kimi_magic.wire.protocols import Delta
 from tests.kernels import Kernel
 from tests.wire.exchanges import Playback, deltas_of
@@ -96,14 +96,29 @@ SAID = {
     "markers-cut": asks(
         reasoning=None, calls=(("get_weather", '{"city":"東'),), tokens=NOTHING, finish=None
     ),
+    "anthropic-plain": Said(tokens=(90, 50, 30, 80)),
+    "anthropic-tool": asks(),
+    "anthropic-interleaved": asks(),
+    "anthropic-unknown": Said(),
+    "anthropic-kimi": asks(),
+    "anthropic-cut": Said("", tokens=(90, 1, 0, 0), finish=None),
+    "anthropic-refusal": Said("", None, finish="content_filter", tokens=(90, 1, 0, 0)),
 }
 
 
-def take_apart(pieces: Iterable[bytes], *, stream: bool = True) -> tuple[Completion, list[Delta]]:
+def wire_of(name: str) -> Api:
+    return "messages" if name.startswith("anthropic") else "chat"
+
+
+def take_apart(
+    pieces: Iterable[bytes], *, stream: bool = True, wire: Api = "chat"
+) -> tuple[Completion, list[Delta]]:
     """What the client makes of bytes that have all arrived, and what it hands on meanwhile."""
     url = "http://127.0.0.1:9/v1"
-    client = Client(Endpoint("lab", url), url, None, transport=Playback([200, *pieces, None]))
-    with client.chat({"model": "kimi-k2-thinking", "stream": stream}) as exchange:
+    lab = Endpoint("lab", url, wire=wire)
+    client = Client(lab, url, None, transport=Playback([200, *pieces, None]))
+    body = {"model": "kimi-k2-thinking", "stream": stream}
+    with client.chat(body) as exchange:
         deltas = [delta for delta in deltas_of(exchange) if delta is not None]
     return exchange.completion(), deltas
 
@@ -140,7 +155,7 @@ def parsed(arguments: str) -> Any:
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_what_each_recording_says(name: str) -> None:
-    completion, _ = take_apart([RECORDED[name]])
+    completion, _ = take_apart([RECORDED[name]], wire=wire_of(name))
     message, usage = completion.message, completion.usage
     assert (
         Said(
@@ -165,26 +180,27 @@ CUTS = st.lists(st.integers(0, 20_000), max_size=8)
 
 @given(st.sampled_from(sorted(RECORDED)), CUTS)
 def test_any_split_of_the_bytes_gives_the_same(name: str, cuts: list[int]) -> None:
-    whole, at_once = take_apart([RECORDED[name]])
-    split, in_time = take_apart(cut(RECORDED[name], cuts))
+    whole, at_once = take_apart([RECORDED[name]], wire=wire_of(name))
+    split, in_time = take_apart(cut(RECORDED[name], cuts), wire=wire_of(name))
     assert timeless(split) == timeless(whole)
     assert joined(in_time) == joined(at_once)
 
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_byte_by_byte_gives_the_same(name: str) -> None:
-    whole, at_once = take_apart([RECORDED[name]])
+    whole, at_once = take_apart([RECORDED[name]], wire=wire_of(name))
     data = RECORDED[name]
-    split, in_time = take_apart(data[at : at + 1] for at in range(len(data)))
+    pieces = [data[at : at + 1] for at in range(len(data))]
+    split, in_time = take_apart(pieces, wire=wire_of(name))
     assert timeless(split) == timeless(whole)
     assert joined(in_time) == joined(at_once)
 
 
-def survives(pieces: list[bytes], *, stream: bool = True) -> None:
+def survives(pieces: list[bytes], *, stream: bool = True, wire: Api = "chat") -> None:
     """Take bytes apart; whatever they are, it is an answer or one of our errors."""
     failure: EndpointError | None = None
     try:
-        completion, _ = take_apart(pieces, stream=stream)
+        completion, _ = take_apart(pieces, stream=stream, wire=wire)
     except EndpointError as error:
         failure = error
     if failure:
@@ -218,14 +234,22 @@ SCRAPS = st.one_of(
                 b"NaN",
                 b"1e999",
             ),
+            *(
+                b'data: {"type":"content_block_start","index":0,"content_block":{"type":"thinking"',
+                b'{"type":"content_block_delta","index":[],"delta":{"type":"thinking_delta"}}',
+                b'{"type":"message","content":[{"type":"tool_use","input":[1]},3,null],"usage":7}',
+                b'{"type":"message_delta","delta":null,"usage":{"output_tokens":-1}}',
+            ),
         ]
     ),
 )
 
 
-@given(st.lists(SCRAPS, max_size=12), st.booleans())
-def test_no_bytes_raise_anything_but_our_errors(pieces: list[bytes], stream: bool) -> None:
-    survives(pieces, stream=stream)
+@given(st.lists(SCRAPS, max_size=12), st.booleans(), st.sampled_from(WIRES))
+def test_no_bytes_raise_anything_but_our_errors(
+    pieces: list[bytes], stream: bool, wire: Api
+) -> None:
+    survives(pieces, stream=stream, wire=wire)
 
 
 @given(st.sampled_from(sorted(RECORDED)), st.lists(st.tuples(CUTS, SCRAPS), max_size=4), CUTS)
@@ -235,7 +259,7 @@ def test_no_damaged_recording_raises_anything_but_our_errors(
     data = RECORDED[name]
     for cuts_there, scrap in damage:
         data = scrap.join(cut(data, cuts_there))
-    survives(cut(data, cuts))
+    survives(cut(data, cuts), wire=wire_of(name))
 
 
 # Strings that are long, deep or not ended, where a decoder may lose its way.
@@ -297,7 +321,11 @@ def test_an_error_after_the_end_is_nobodys() -> None:
     assert completion.message.text == "9.9"
 
 
-PLAIN = [name for name, said in SAID.items() if not said.calls and said.finish]
+PLAIN = [
+    name
+    for name, said in SAID.items()
+    if not said.calls and said.finish and wire_of(name) == "chat"
+]
 
 
 @pytest.mark.parametrize("name", PLAIN)

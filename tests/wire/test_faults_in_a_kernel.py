@@ -201,8 +201,37 @@ KINDS = [
           ("more",), again=True),
 ]  # fmt: skip
 
+CAME_IN_BLOCKS = (
+    b'data: {"type":"message_start","message":{"role":"assistant","content":[]}}\n\n'
+    b'data: {"type":"content_block_start","index":0,'
+    b'"content_block":{"type":"thinking","thinking":"Well now."}}\n\n'
+    b'data: {"type":"content_block_start","index":1,'
+    b'"content_block":{"type":"text","text":"Half an ans"}}\n\n'
+)
+OVERLOADED = (
+    b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Full"}}\n\n'
+)
+
+
+def of_blocks(name: str, happens: Break, *says: str, **more: Any) -> Fault:
+    return Fault(f"anthropic: {name}", happens, says, dialect="anthropic", **more)
+
+
+MESSAGES = [
+    of_blocks("an overload", error(529, "Overloaded", headers=SOON), "answered 529: Overloaded",
+              LATER, again=True),
+    of_blocks("too long", error(400, "prompt is too long: 9 tokens > 8 maximum"), "%kimi reset"),
+    of_blocks("no such model", error(404, "model: kimi-k2-thinking"), "kimi-k2-thinking-0905",
+              "-m NAME"),
+    of_blocks("an unknown key", error(401, "invalid x-api-key"), "variable KIMI_API_KEY"),
+    of_blocks("an error at once", bytes_(OVERLOADED), "broke off: Full", LATER, again=True),
+    of_blocks("an error later", bytes_(CAME_IN_BLOCKS, OVERLOADED), "Full", "is kept", kept=True),
+    of_blocks("a cut", bytes_(CAME_IN_BLOCKS, b"", cut_after=1), "broke", "is kept", kept=True),
+]  # fmt: skip
+
 DIALECTS = ("moonshot", "nvidia", "openrouter", "vllm", "sglang")
-FAULTS = [*TRANSPORT, *STREAMS, *KINDS, *(row for name in DIALECTS for row in refusals(name))]
+REFUSALS = (row for name in DIALECTS for row in refusals(name))
+FAULTS = [*TRANSPORT, *STREAMS, *KINDS, *REFUSALS, *MESSAGES]
 
 
 def ask(kernel: Kernel, url: str, prompt: str, **how: Any) -> Ran:

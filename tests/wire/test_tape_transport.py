@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import BadRequest, EndpointError
 from kimi_magic.wire.client import Client
-from kimi_magic.wire.endpoints import Endpoint
+from kimi_magic.wire.endpoints import Api, Endpoint
 from kimi_magic.wire.protocols import Arrival, Refused, Status
 from kimi_magic.wire.tape_file import Recording, TapeFile
 from kimi_magic.wire.tape_secrets import masked
 from kimi_magic.wire.tape_transport import Player, Recorder
 from tests.wire.exchanges import Playback, deltas_of
-from tests.wire.test_dialects import cut, joined, timeless
+from tests.wire.test_dialects import cut, joined, timeless, wire_of
 
 RECORDINGS = sorted(Path(__file__).parent.glob("*.sse"))
 URL = "http://127.0.0.1:9/v1"
@@ -29,12 +29,12 @@ BODY = {"model": "kimi-k2-thinking", "stream": True}
 HEADERS = {"content-type": "text/event-stream", "x-request-id": "r-1"}
 
 
-def client() -> Client:
-    return Client(Endpoint("lab", URL), URL, None, Settings())
+def client(wire: Api = "chat") -> Client:
+    return Client(Endpoint("lab", URL, wire=wire), URL, None, Settings())
 
 
-def taken(transport: Any) -> tuple[Any, Any]:
-    with client().chat(BODY, transport=transport) as exchange:
+def taken(transport: Any, wire: Api = "chat") -> tuple[Any, Any]:
+    with client(wire).chat(BODY, transport=transport) as exchange:
         deltas = [delta for delta in deltas_of(exchange) if delta is not None]
     return exchange.completion(), deltas
 
@@ -57,18 +57,20 @@ def test_each_dialect_plays_back_to_the_same_events(
 ) -> None:
     pieces = cut(path.read_bytes(), cuts)
     recorder = Recorder(Playback([Status(200, HEADERS), *pieces, None]))
-    live, deltas = taken(recorder)
+    wire = wire_of(path.stem)
+    live, deltas = taken(recorder, wire)
     file = tmp_path_factory.mktemp("tape") / f"a.tape{'.gz' * compressed}"
     recording = recorded(recorder, file)
     assert recording.body == path.read_bytes()
     assert recording.headers == {"content-type": "text/event-stream"}
-    played, again = taken(Player(recording))
+    played, again = taken(Player(recording), wire)
     assert timeless(played) == timeless(live)
     assert joined(again) == joined(deltas)
 
 
 def test_the_times_are_those_of_the_recording(tmp_path: Path) -> None:
-    recorder = Recorder(Playback([200, RECORDINGS[0].read_bytes(), None]))
+    body = (Path(__file__).parent / "moonshot-plain.sse").read_bytes()
+    recorder = Recorder(Playback([200, body, None]))
     taken(recorder)
     recording = recorded(recorder, tmp_path / "a.tape", first_token=1.5, first_answer=2.5)
     recording = Recording(

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.core.messages import Completion, TokenLogprob
+from kimi_magic.core.likelihoods import TokenLogprob
+from kimi_magic.core.messages import Completion
 from kimi_magic.secrets.keys import Key
 from kimi_magic.wire.openai.chat_completions import Accumulator
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from kimi_magic.core.messages import TokenLogprob
+from kimi_magic.core.likelihoods import TokenLogprob
 from kimi_magic.core.text import clean, clip, count, reveal
 from kimi_magic.display.html.markdown import plain_html
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, product
 from typing import Any, NamedTuple
 
-from kimi_magic.core.messages import Alternative, TokenLogprob
+from kimi_magic.core.likelihoods import Alternative, TokenLogprob
 from kimi_magic.core.text import mend_surrogates
 from kimi_magic.wire.openai.inline_markup import Channel
 

@@ -1,0 +1,1 @@
+"""The Messages API, as Anthropic made it and others serve it."""

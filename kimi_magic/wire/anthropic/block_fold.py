@@ -1,0 +1,270 @@
+"""Events of the Messages API → deltas and one message.
+
+An answer is a list of content blocks: thinking, text, calls. Each begins, grows by deltas and
+stops, under its index. An answer that was not streamed is folded as blocks that come whole. Events,
+blocks and fields that are not known are passed over, as the API's versioning asks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kimi_magic.core.events import ContentDelta, ReasoningDelta
+from kimi_magic.core.messages import Completion, Message, ReasoningPart, Usage
+from kimi_magic.core.text import Pieces, bytes_of, mend_surrogates
+from kimi_magic.secrets.keys import Key
+from kimi_magic.secrets.patterns import KEY
+from kimi_magic.secrets.stream import StreamRedactor
+from kimi_magic.wire.openai.tool_call_deltas import CallTable
+from kimi_magic.wire.protocols import Delta
+
+__all__ = ["BlockFold"]
+
+MOST_TOKENS = 10**12  # the largest count that is taken for one
+# Signatures and encrypted thoughts show in no delta, so nobody else counts them.
+BLOCK_BYTES, MOST_UNSEEN_BYTES = 2000, 16_000_000
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+"""Our names for the API's; others, such as ``pause_turn``, stay: the answer is not finished."""
+_INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+class _Thought:
+    """A block of thinking under construction, and its place in the message."""
+
+    def __init__(self, before_call: int, before_text: int, *, redacted: bool) -> None:
+        self.text = Pieces()
+        self.signature = Pieces()
+        self.before_call, self.before_text = before_call, before_text
+        self.redacted = redacted
+        self.stopped = False
+
+    def part(self) -> ReasoningPart:
+        """Return it as it stands; what was cut, or masked, has no valid signature."""
+        text = "".join(self.text)
+        signed = (self.stopped and KEY not in text) or self.redacted
+        return ReasoningPart(
+            text,
+            mend_surrogates("".join(self.signature)) if signed else None,
+            self.before_call,
+            self.before_text,
+            self.redacted,
+        )
+
+
+class BlockFold:
+    """The state of one answer, from its first event to its last: the `Fold` of this API.
+
+    ``add`` may be followed by ``completion`` at any moment.
+    """
+
+    logprob_bytes = 0  # the API has none
+
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
+        self._text, self._text_chars = Pieces(), 0
+        self._thoughts: list[_Thought] = []
+        self._open: dict[int, _Thought] = {}
+        self._open_calls: set[int] = set()
+        self._inputs: dict[int, str] = {}  # of these, as they were when the block began
+        # A key may be spread over blocks of one kind: they are one text to each of these.
+        self._text_redactor, self._thought_redactor = StreamRedactor(keys), StreamRedactor(keys)
+        self._calls = CallTable(keys)
+        self._begun_calls = 0
+        self._counts: dict[str, int] = {}
+        self._unseen_bytes = 0
+        self.finish_reason: str | None = None
+        self.model: str | None = None
+
+    @property
+    def started(self) -> bool:
+        return bool(self._text or self._thoughts or self._calls)
+
+    def drop_logprobs(self) -> None:
+        """Do nothing: there are none."""
+
+    def add(self, chunks: Sequence[Mapping[str, Any]]) -> list[Delta]:
+        deltas: list[Delta] = []
+        for chunk in chunks:
+            match chunk.get("type"):
+                case "content_block_delta":
+                    deltas += self._delta(_index(chunk), _mapping(chunk.get("delta")))
+                case "content_block_start":
+                    deltas += self._start(_index(chunk), _mapping(chunk.get("content_block")))
+                case "content_block_stop":
+                    deltas += self._stop(_index(chunk))
+                case "message_start":
+                    deltas += self._message(_mapping(chunk.get("message")))
+                case "message":
+                    deltas += self._message(chunk)
+                case "message_delta":
+                    self._end(_mapping(chunk.get("delta")))
+                    self._count(chunk.get("usage"))
+        return deltas
+
+    def finish(self) -> list[Delta]:
+        return [*self._flush_thought(), *self._flush_text(), *self._calls.finish()]
+
+    def completion(self, seconds: float = 0.0) -> Completion:
+        thoughts = [thought.part() for thought in self._thoughts]
+        reasoning = tuple(part for part in thoughts if part.text or part.signature)
+        return Completion(
+            Message(
+                "assistant",
+                "".join(self._text),
+                reasoning=reasoning or None,
+                tool_calls=self._calls.calls(),
+            ),
+            finish_reason=self.finish_reason,
+            usage=Usage(requests=1, seconds=seconds) + self._usage(),
+            model=self.model,
+        )
+
+    def _message(self, message: Mapping[str, Any]) -> Iterator[Delta]:
+        """Take a message: the head of a stream, without content, or a whole answer."""
+        self.model = mend_surrogates(_string(message.get("model"))) or self.model
+        content = message.get("content")
+        for index, block in enumerate(content if isinstance(content, list) else ()):
+            yield from self._start(index, _mapping(block))
+            yield from self._stop(index)
+        self._count(message.get("usage"))
+        self._end(message)
+
+    def _end(self, source: Mapping[str, Any]) -> None:
+        if reason := _string(source.get("stop_reason")):
+            self.finish_reason = FINISH_REASONS.get(reason, reason)
+            for thought in self._open.values():  # of a server that stops no blocks
+                thought.stopped = True
+
+    def _start(self, index: int, block: Mapping[str, Any]) -> Iterator[Delta]:
+        kind = block.get("type")
+        if kind in ("thinking", "redacted_thinking"):
+            yield from self._begin_thought(index, redacted=kind == "redacted_thinking")
+            thought = self._open[index]
+            yield from self._think(_string(block.get("thinking")))
+            self._sign(thought, _string(block.get("data" if thought.redacted else "signature")))
+        elif kind == "text":
+            yield from self._flush_thought()
+            yield from self._say(_string(block.get("text")))
+        elif kind == "tool_use":
+            yield from self._flush_thought()
+            yield from self._flush_text()
+            self._begun_calls += 1
+            self._open_calls.add(index)
+            given = block.get("input")
+            self._inputs[index] = json.dumps(given, ensure_ascii=False) if given else "{}"
+            yield from self._call(index, _string(block.get("id")), _string(block.get("name")))
+
+    def _delta(self, index: int, delta: Mapping[str, Any]) -> Iterator[Delta]:
+        match delta.get("type"):
+            case "text_delta":
+                yield from self._say(_string(delta.get("text")))
+            case "thinking_delta":
+                if index not in self._open:
+                    yield from self._begin_thought(index, redacted=False)
+                yield from self._think(_string(delta.get("thinking")))
+            case "signature_delta" if index in self._open:
+                self._sign(self._open[index], _string(delta.get("signature")))
+            case "input_json_delta" if index in self._open_calls:  # not of a call the server makes
+                if piece := _string(delta.get("partial_json")):
+                    self._inputs.pop(index, None)
+                    yield from self._call(index, arguments=piece)
+
+    def _stop(self, index: int) -> Iterator[Delta]:
+        if thought := self._open.pop(index, None):
+            yield from self._flush_thought()
+            thought.stopped = True
+        elif index in self._open_calls:
+            self._open_calls.discard(index)
+            if given := self._inputs.pop(index, ""):  # no delta came: it is what the start said
+                yield from self._call(index, arguments=given)
+        else:
+            yield from self._flush_text()
+
+    def _begin_thought(self, index: int, *, redacted: bool) -> list[Delta]:
+        deltas = [*self._flush_thought(), *self._flush_text()]
+        thought = _Thought(self._begun_calls, self._text_chars, redacted=redacted)
+        self._bound(BLOCK_BYTES)
+        self._open[index] = thought
+        self._thoughts.append(thought)
+        return deltas
+
+    def _think(self, text: str) -> list[Delta]:
+        return self._thought(self._thought_redactor.feed(text))
+
+    def _flush_thought(self) -> list[Delta]:
+        return self._thought(self._thought_redactor.finish())
+
+    def _thought(self, text: str) -> list[Delta]:
+        if not text:
+            return []
+        self._thoughts[-1].text.append(text)
+        return [ReasoningDelta(text)]
+
+    def _sign(self, thought: _Thought, signature: str) -> None:
+        if signature:
+            self._bound(bytes_of(signature))
+            thought.signature.append(signature)
+
+    def _say(self, text: str) -> list[Delta]:
+        return self._said(self._text_redactor.feed(text))
+
+    def _flush_text(self) -> list[Delta]:
+        return self._said(self._text_redactor.finish())
+
+    def _said(self, text: str) -> list[Delta]:
+        if not text:
+            return []
+        self._text.append(text)
+        self._text_chars += len(text)
+        return [ContentDelta(text)]
+
+    def _call(
+        self, index: int, call_id: str = "", name: str = "", arguments: str = ""
+    ) -> Iterator[Delta]:
+        function = {"name": name, "arguments": arguments}
+        return self._calls.add({"index": index, "id": call_id, "function": function})
+
+    def _bound(self, unseen: int) -> None:
+        self._unseen_bytes += unseen
+        if self._unseen_bytes > MOST_UNSEEN_BYTES:
+            raise ValueError("too many blocks of thinking, or too long signatures")
+
+    def _count(self, usage: Any) -> None:
+        """Take counts, which are cumulative: some servers leave them at 0 until the end."""
+        found = _mapping(usage)
+        found = {**found, **_mapping(found.get("output_tokens_details"))}
+        for name in (*_INPUT, "output_tokens", "thinking_tokens"):
+            value = found.get(name)
+            if type(value) is int and 0 < value <= MOST_TOKENS:
+                self._counts[name] = max(value, self._counts.get(name, 0))
+
+    def _usage(self) -> Usage:
+        """Return the counts as ours: the API's input leaves out what the cache read or wrote."""
+        counts = self._counts
+        return Usage(
+            prompt_tokens=sum(counts.get(name, 0) for name in _INPUT),
+            completion_tokens=counts.get("output_tokens", 0),
+            reasoning_tokens=counts.get("thinking_tokens", 0),
+            cached_tokens=counts.get("cache_read_input_tokens", 0),
+        )
+
+
+def _index(chunk: Mapping[str, Any]) -> int:
+    index = chunk.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
