@@ -90,6 +90,8 @@ class Rows:
 
 def _with_narwhals(data: Any) -> tuple[Any, Any]:
     """Return the data as a frame, or as a column, of narwhals, if it is one."""
+    if isinstance(data, list | tuple):
+        return None, None
     if not sys.modules.keys() & {"pandas", "polars", "pyarrow", "modin", "cudf"}:
         return None, None
     import narwhals as nw

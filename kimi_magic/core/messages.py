@@ -40,6 +40,7 @@ __all__ = [
     "as_content",
     "as_reasoning",
     "join_parts",
+    "text_of",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -120,12 +121,10 @@ class ReasoningPart(Shown):
     ----------
     text : str
     signature : str or None
-        Proof of origin that some APIs (Anthropic's) give with it and want back with it unchanged.
-        It may be empty (Kimi's); None where there was none.
-    before_call : int
-        Count of the message's tool calls that came before it: reasoning may stand between calls.
-    before_text : int
-        Count of the characters of the message's text that came before it.
+        Proof of origin that some APIs (Anthropic's) give with it and want back with it unchanged;
+        Kimi's may be empty.
+    before_call, before_text : int
+        Counts of the message's tool calls, and of the characters of its text, that came before it.
     redacted : bool
         The server gave it encrypted, as the ``signature``; there is no text.
     """
@@ -139,11 +138,11 @@ class ReasoningPart(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Return the block of Anthropic's API, and its place in the message."""
         block: dict[str, Any] = {"type": "thinking", "thinking": self.text}
-        block |= {} if self.signature is None else {"signature": self.signature}
         if self.redacted:
             block = {"type": "redacted_thinking", "data": self.signature or ""}
-        places = {"before_call": self.before_call, "before_text": self.before_text}
-        return block | {name: place for name, place in places.items() if place}
+        elif self.signature is not None:
+            block["signature"] = self.signature
+        return block | {"before_call": self.before_call, "before_text": self.before_text}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -339,9 +338,7 @@ class Message(Shown):
 
     @property
     def text(self) -> str:
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
-        return "".join(part.text for part in self.content)
+        return text_of(self.content)
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
@@ -355,8 +352,7 @@ class Message(Shown):
     def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
         """Return the message as the API of chat completions knows it.
 
-        A ``whole`` one has its reasoning as ``thinking_blocks`` with their signatures, and says of
-        a tool's message if ``is_error``: what other APIs want to know as well.
+        For other APIs, a ``whole`` one has ``thinking_blocks`` as its reasoning, and ``is_error``.
         """
         data: dict[str, Any] = {"role": self.role}
         parts, inline = self.content, self.reasoning_key == "content" and not whole
@@ -562,16 +558,25 @@ def as_content(prompt: str | Sequence[Any]) -> str | tuple[Part, ...]:
     )
 
 
+def text_of(content: str | Sequence[Part] | None) -> str:
+    """Return the text of a message's content, with what stands for its pictures."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text for part in content)
+
+
 def join_parts(pieces: Iterable[str | Part]) -> str | tuple[Part, ...]:
     """Join texts and pictures to a content: one text where there is nothing else."""
+    pieces = list(pieces)
+    texts = [piece for piece in pieces if isinstance(piece, str)]
+    if len(texts) == len(pieces):
+        return "".join(texts)
     parts: list[str | Part] = []
     for piece in pieces:
         if isinstance(piece, str) and parts and isinstance(parts[-1], str):
             parts[-1] += piece
         elif piece:
             parts.append(piece)
-    if all(isinstance(part, str) for part in parts):
-        return "".join(map(str, parts))
     return tuple(TextPart(part) if isinstance(part, str) else part for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""The command ``kimi-magic``: the demo, the practice model, the journal, notebooks, tapes."""
+"""The command ``kimi-magic``: demo, practice model, journal, notebooks, tapes, doctor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -63,6 +63,11 @@ def _run(console: Console, given: argparse.Namespace) -> int:
         return clean_files(given.notebooks, given.mode)
     if given.command == "tape":
         return run_tape_command(given)
+    if given.command == "doctor":
+        from kimi_magic.jupyter.doctor import DoctorOptions, run_command
+
+        options = {name: getattr(given, name) for name in ("yes", "offline", "json", "report")}
+        return run_command(console, given.endpoint, DoctorOptions(**options))
     if given.command == "fetch":
         _fetch(console)
     else:
@@ -126,7 +131,24 @@ def _parser() -> argparse.ArgumentParser:
         help="remove all outputs of kimi-magic",
     )
     add_tape_commands(commands)
+    _add_doctor(commands)
     return parser
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="look for what is wrong here and, asked first, at an endpoint",
+        description="Say what is, what it means and what to do. The status is 0 where nothing must "
+        "be mended, else 1. A shell sees no kernel: `%kimi doctor` in a notebook sees more.",
+        allow_abbrev=False,
+    )
+    doctor.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="name or URL")
+    doctor.add_argument("--yes", action="store_true", help="send 3 short requests without asking")
+    doctor.add_argument("--offline", action="store_true", help="send nothing")
+    form = doctor.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON (docs/doctor.md)")
+    form.add_argument("--report", action="store_true", help="print Markdown for a bug report")
 
 
 def _journal() -> Journal:

@@ -525,6 +525,25 @@ def _keep(notebook: Notebook, word: str) -> None:
     keep(notebook, word)
 
 
+@verb(
+    "doctor [ENDPOINT] [--yes] [--offline] [--json] [--report]",
+    "look for what is wrong here and, asked first, at an endpoint",
+    "doctor moonshot",
+    completes=["endpoints"],
+    options=[
+        Option(("--yes",), "send the short requests to the endpoint without asking"),
+        Option(("--offline",), "send nothing"),
+        Option(("--json",), "print JSON, as docs/doctor.md describes it"),
+        Option(("--report",), "print Markdown for a bug report, without secrets and names"),
+    ],
+)
+def _doctor(notebook: Notebook, line: str) -> None:
+    from kimi_magic.jupyter.doctor import run_doctor
+
+    options, words = _parse("doctor", line)
+    run_doctor(notebook, words[0] if words else "", options)
+
+
 @verb("help [VERB]", "show this help, or that of one verb", "help reset", completes=["verbs"])
 def _help(_: Notebook, name: str) -> None:
     print(help_text(split_verb(name)[0] if name else ""))

@@ -40,7 +40,7 @@ VERB_GROUPS: Mapping[str, str] = {
     "Models and what they use": "models endpoints usage",
     "Recorded answers": "tape keep",
     "Turns as programs, side by side, played back": "snippet compare step",
-    "Help": "help",
+    "Help": "doctor help",
 }
 OTHERS = "Others"
 

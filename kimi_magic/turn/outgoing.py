@@ -111,7 +111,7 @@ class Outgoing:
         whole = target.endpoint.wire != "chat"
         return [Draft(self._sendable(common), self._sendable(s), field, whole) for s in schemas]
 
-    def new_loop(self, target: Target, draft: Draft) -> Loop:
+    def new_loop(self, target: Target, draft: Draft, *, outlined: bool = True) -> Loop:
         """Return the loop that asks the target with one of the drafts."""
         request, settings = self.request, self.settings
         endpoint, model = target.endpoint, target.record
@@ -143,7 +143,7 @@ class Outgoing:
             model=model,
             reasoning_key=endpoint.reasoning_key,
             logprobs=LogprobsAsked(target if asks else None, self.lacking),
-            outline=self.outline,
+            outline=self.outline if outlined else None,
         )
 
     def outline(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Sent:
@@ -167,7 +167,9 @@ class Outgoing:
         )
 
     def _sendable(self, value: T) -> T:
-        return value if self.request.allow_secrets else Redactor(self.keys).value(value)
+        if self.request.allow_secrets or not self.keys:
+            return value
+        return Redactor(self.keys).value(value)
 
 
 def _checker(schema: OutputSchema) -> Callable[[str], str]:

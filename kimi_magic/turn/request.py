@@ -31,6 +31,7 @@ __all__ = [
     "check_images",
     "continuation",
     "earlier_messages",
+    "first",
     "judge_request",
     "left_out",
     "make_request",
@@ -377,14 +378,14 @@ def parameters(request: TurnRequest, target: Target, settings: Settings) -> dict
     wanted: dict[str, Any] = {}
     if not model.fixed_sampling:
         wanted = {
-            "temperature": _first(request.temperature, settings.temperature, model.temperature),
-            "top_p": _first(request.top_p, settings.top_p, model.top_p),
+            "temperature": first(request.temperature, settings.temperature, model.temperature),
+            "top_p": first(request.top_p, settings.top_p, model.top_p),
         }
     wanted |= {
-        model.limit_field: _first(
+        model.limit_field: first(
             request.max_tokens, settings.max_tokens, model.max_tokens, endpoint.default_limit
         ),
-        "seed": _first(request.seed, endpoint.seed) if endpoint.wire == "chat" else None,
+        "seed": first(request.seed, endpoint.seed) if endpoint.wire == "chat" else None,
         "stop": [stop] if isinstance(stop, str) else list(stop) if stop else None,
         "stream_options": {"include_usage": True}
         if request.stream and endpoint.stream_usage
@@ -399,8 +400,8 @@ def left_out(request: TurnRequest, target: Target, settings: Settings) -> list[s
     """Return notices of what the user set and the model does not take."""
     model, notices = target.record, []
     given = {
-        "temperature": _first(request.temperature, settings.temperature),
-        "top_p": _first(request.top_p, settings.top_p),
+        "temperature": first(request.temperature, settings.temperature),
+        "top_p": first(request.top_p, settings.top_p),
     }
     names = [name for name, value in given.items() if value is not None]
     if model.fixed_sampling and names:
@@ -518,8 +519,12 @@ def check_images(request: TurnRequest, model: Model) -> None:
     KimiError
         It names a model that sees.
     """
-    sent = [*request.images, *Message("user", as_content(request.prompt)).images]
-    if not model.sees and model.reasoning != "unknown" and any(not i.instead for i in sent):
+    if model.sees or model.reasoning == "unknown":
+        return
+    sent = list(request.images)
+    if not isinstance(request.prompt, str):
+        sent += Message("user", as_content(request.prompt)).images
+    if any(not image.instead for image in sent):
         raise KimiError(
             f"{model.name} reads no images: leave the image out, or ask a model that does, such as "
             "`-m kimi-k3`."
@@ -536,5 +541,6 @@ def _effort(request: TurnRequest, target: Target, settings: Settings) -> Mapping
     return {}
 
 
-def _first(*values: Any) -> Any:
+def first(*values: Any) -> Any:
+    """Return the first value that somebody chose; None where nobody did."""
     return next((value for value in values if value is not None), None)

@@ -34,7 +34,7 @@ from kimi_magic.wire.protocols import (
     Wire,
 )
 
-__all__ = ["ErrorMapper", "retry_after"]
+__all__ = ["ErrorMapper", "proxy_for", "retry_after"]
 
 MAX_WORDS = 1000
 MAX_READ = 10_000
@@ -121,7 +121,7 @@ class ErrorMapper:
             advice = "Its certificate is not trusted; SSL_CERT_FILE names your own authority's."
         elif "SSL" in words:
             advice = f"Does the server speak https at this port, or plain http? {OTHER_SERVER}"
-        elif proxy := _proxy_for(self.base_url):
+        elif proxy := proxy_for(self.base_url):
             advice = f"{proxy} puts a proxy in between: is it right? NO_PROXY names exceptions."
         else:
             advice = (
@@ -311,7 +311,7 @@ class ErrorMapper:
         return replace_unprintable(text)
 
 
-def _proxy_for(url: str) -> str | None:
+def proxy_for(url: str) -> str | None:
     """Return the variable that names the proxy on the way to an address, if there is one."""
     proxies = getproxies()
     if is_this_machine(url) or proxy_bypass(host_of(url)):

@@ -1,0 +1,119 @@
+"""The health of a journal's file: it is looked at, and neither changed nor waited for."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from kimi_magic.chats.journal_file import is_on_network
+from kimi_magic.chats.journal_schema import APPLICATION_ID, VERSION
+
+__all__ = ["Health", "health_of"]
+
+LONGEST_CHECK = 2.0  # seconds
+BUSY = 0.5  # a turn that is being written takes less
+STEPS = 10_000  # of SQLite's machine between two looks at the clock
+
+Trouble = Literal["", "missing", "damaged", "foreign", "later", "locked", "read-only", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of a journal's file.
+
+    Attributes
+    ----------
+    trouble : str
+        Empty where there is none.
+    said : str
+        The words of SQLite or of the system about it.
+    turns, size : int
+        The size is in bytes, that of the write-ahead log included.
+    checked : bool
+        SQLite looked at all of it, or at what there was time for (False).
+    on_network : bool
+        It is on a file system of several hosts.
+    aside : int
+        Damaged journals that were set aside beside it.
+    """
+
+    trouble: Trouble = ""
+    said: str = ""
+    turns: int = 0
+    size: int = 0
+    checked: bool = True
+    on_network: bool = False
+    aside: int = 0
+
+
+def health_of(path: Path, seconds: float = LONGEST_CHECK) -> Health:
+    """Look at a journal for about so many seconds at most."""
+    try:
+        aside = len(list(path.parent.glob(f"{path.stem}.corrupt-*{path.suffix}")))
+        if not path.exists():
+            return Health("missing", aside=aside)
+        files = [path, Path(f"{path}-wal")]
+        size = sum(file.stat().st_size for file in files if file.exists())
+    except OSError as error:
+        return Health("unreadable", error.strerror or type(error).__name__)
+    if not size:  # made, and nothing was kept yet
+        return Health(aside=aside)
+    trouble: Trouble = ""
+    said, turns, checked = "", 0, True
+    try:
+        uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+        with closing(
+            sqlite3.connect(uri, uri=True, timeout=BUSY, isolation_level=None)
+        ) as connection:
+            trouble, turns, checked = _look(connection, seconds)
+    except sqlite3.Error as error:
+        said = str(error)
+        trouble = _TROUBLES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "unreadable")
+    except UnicodeDecodeError:  # of SQLite's message, which quotes what is damaged
+        trouble = "damaged"
+    # SQLite takes no lock for writing in a file that it may only read, and says nothing of it.
+    if not trouble and not all(os.access(place, os.W_OK) for place in (path, path.parent)):
+        trouble = "read-only"
+    return Health(trouble, said, turns, size, checked, is_on_network(path), aside)
+
+
+def _look(connection: sqlite3.Connection, seconds: float) -> tuple[Trouble, int, bool]:
+    """Return the trouble, the number of turns, and True if the check came to its end."""
+    run = connection.execute
+    (own_id,), (version,) = run("PRAGMA application_id"), run("PRAGMA user_version")
+    if own_id[0] != APPLICATION_ID:
+        return "foreign", 0, True
+    if version[0] > VERSION:
+        return "later", 0, True
+    turns = run("SELECT count(*) FROM records").fetchone()[0]
+    checked, until = True, time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > until, STEPS)
+    try:
+        found = run("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_INTERRUPT:
+            raise
+        checked = False
+    else:
+        if found != ("ok",):
+            return "damaged", turns, True
+    connection.set_progress_handler(None, 0)
+    # The lock that a turn takes when it is written; nothing is.
+    run("BEGIN IMMEDIATE")
+    run("ROLLBACK")
+    return "", turns, checked
+
+
+_TROUBLES: dict[int, Trouble] = {
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_CORRUPT: "damaged",
+    sqlite3.SQLITE_NOTADB: "damaged",
+    sqlite3.SQLITE_READONLY: "read-only",
+}
