@@ -350,10 +350,7 @@ class Message(Shown):
         return _joined(self.reasoning)
 
     def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
-        """Return the message as the API of chat completions knows it.
-
-        For other APIs, a ``whole`` one has ``thinking_blocks`` as its reasoning, and ``is_error``.
-        """
+        """Return the message as chat completions know it; ``whole``, with what other APIs want."""
         data: dict[str, Any] = {"role": self.role}
         parts, inline = self.content, self.reasoning_key == "content" and not whole
         reasoning = self.reasoning_text
