@@ -120,12 +120,10 @@ class ReasoningPart(Shown):
     ----------
     text : str
     signature : str or None
-        Proof of origin that some APIs (Anthropic's) give with it and want back with it unchanged.
-        It may be empty (Kimi's); None where there was none.
-    before_call : int
-        Count of the message's tool calls that came before it: reasoning may stand between calls.
-    before_text : int
-        Count of the characters of the message's text that came before it.
+        Proof of origin that some APIs (Anthropic's) give with it and want back with it unchanged;
+        Kimi's may be empty.
+    before_call, before_text : int
+        Counts of the message's tool calls, and of the characters of its text, that came before it.
     redacted : bool
         The server gave it encrypted, as the ``signature``; there is no text.
     """
@@ -139,11 +137,11 @@ class ReasoningPart(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Return the block of Anthropic's API, and its place in the message."""
         block: dict[str, Any] = {"type": "thinking", "thinking": self.text}
-        block |= {} if self.signature is None else {"signature": self.signature}
         if self.redacted:
             block = {"type": "redacted_thinking", "data": self.signature or ""}
-        places = {"before_call": self.before_call, "before_text": self.before_text}
-        return block | {name: place for name, place in places.items() if place}
+        elif self.signature is not None:
+            block["signature"] = self.signature
+        return block | {"before_call": self.before_call, "before_text": self.before_text}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -351,11 +349,7 @@ class Message(Shown):
         return _joined(self.reasoning)
 
     def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
-        """Return the message as the API of chat completions knows it.
-
-        A ``whole`` one has its reasoning as ``thinking_blocks`` with their signatures, and says of
-        a tool's message if ``is_error``: what other APIs want to know as well.
-        """
+        """Return the message as chat completions know it; ``whole``, with what other APIs want."""
         data: dict[str, Any] = {"role": self.role}
         parts, inline = self.content, self.reasoning_key == "content" and not whole
         reasoning = self.reasoning_text

@@ -183,7 +183,7 @@ def _thoughts(message: Mapping[str, Any], model: str, *, signed: bool) -> list[d
         return []
     blocks = []
     for block in given:
-        block = {"before_call": 0, "before_text": 0, **block}  # noqa: PLW2901 - with its places
+        block = dict(block)  # noqa: PLW2901 - a copy
         if block["type"] == "thinking" and not block.get("signature"):
             if signed or not (block["thinking"] or is_kimi(model)):
                 continue
