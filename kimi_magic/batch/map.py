@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kimi_magic.batch.map_plan import plan
 from kimi_magic.batch.map_run import Limits, MapRun
 from kimi_magic.batch.prompts import row_prompt
 from kimi_magic.batch.questions import Questions, row_key
-from kimi_magic.batch.rows import Rows
+from kimi_magic.batch.rows import Rows, is_of
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.interrupts import whole_imports
@@ -132,7 +133,8 @@ def map(  # noqa: A001 - Python's own word for it
     file = None if into is None else _file(into)
     fill = row_prompt(prompt, tokens=session.settings.summary_tokens)
     request = make_request("…", schema=schema, tools=tools, heavy=heavy, **keywords)
-    turn = session.prepare(replace(request, no_history=True), ask_for_key=not dry_run)
+    ask_for_key = not (dry_run or is_of(engine, "distributed", "Client"))  # workers may have keys of their own
+    turn = session.prepare(replace(request, no_history=True), ask_for_key=ask_for_key)
     questions = Questions(turn, prompt, fill, row_key(key))
     if taken := [name for name in questions.fields if name in OWN]:
         raise KimiError(TAKEN.format(taken[0]))
@@ -150,7 +152,7 @@ def map(  # noqa: A001 - Python's own word for it
         show = threading.current_thread() is threading.main_thread() and not depth.get()
     checkpoint.open()
     try:
-        run = MapRun(rows, questions, checkpoint, limits)
+        run = _run(engine, session)(rows, questions, checkpoint, limits)
         run.take(show=show)
     finally:
         checkpoint.close()
@@ -166,6 +168,14 @@ def map(  # noqa: A001 - Python's own word for it
     return frame
 
 
+def _run(engine: Any, session: Session) -> Callable[..., MapRun]:
+    if not is_of(engine, "distributed", "Client"):
+        return MapRun
+    from kimi_magic.batch.cluster_run import ClusterRun
+
+    return partial(ClusterRun, client=engine, session=session)
+
+
 def _check(concurrency: Any, on_error: Any, engine: Any, keywords: Mapping[str, Any]) -> None:
     if unknown := [name for name in keywords if name not in KEYWORDS]:
         raise KimiError(
@@ -176,8 +186,9 @@ def _check(concurrency: Any, on_error: Any, engine: Any, keywords: Mapping[str, 
         raise KimiError(f"concurrency= is a whole number from 1 to 1000; got {concurrency!r:.60}.")
     if on_error not in ON_ERROR:
         raise KimiError(f"on_error= is one of {', '.join(ON_ERROR)}; got {on_error!r:.60}.")
-    if engine not in ENGINES:
-        raise KimiError(f"engine= is one of {', '.join(ENGINES)}; got {engine!r:.60}.")
+    if not is_of(engine, "distributed", "Client") and engine not in ENGINES:
+        known = ", ".join(ENGINES)
+        raise KimiError(f"engine= is one of {known}, or a Dask client; got {engine!r:.60}.")
 
 
 def _bound(name: str, given: Any, kinds: tuple[type, ...]) -> Any:

@@ -143,16 +143,20 @@ class MapRun:
         endpoint = one.endpoint
         most = min(self._limits.concurrency, endpoint.max_concurrency or self._limits.concurrency)
         is_heavy = isinstance(self._questions.turn, HeavyTurn)
-        pace = Pace(
-            one.settings.max_queue_bytes,
-            most,
-            per_minute=endpoint.requests_per_minute,
-            tokens_per_minute=endpoint.tokens_per_minute,
-        )
+        pace = self._pace(most)
         if is_heavy:  # each row is several lanes, which wait themselves
             return self._in_lane(pace)
         lanes = [self._in_lane(pace) for _ in range(min(most, len(self._rows)))]
         return side_by_side(pace, lanes, lambda: self._cut)
+
+    def _pace(self, most: int) -> Pace:
+        one = self._questions.one
+        return Pace(
+            one.settings.max_queue_bytes,
+            most,
+            per_minute=one.endpoint.requests_per_minute,
+            tokens_per_minute=one.endpoint.tokens_per_minute,
+        )
 
     def _in_lane(self, pace: Pace) -> Generator[Envelope | None, None, None]:
         """Ask for one row after the other, while there are some that nobody has asked for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,6 +210,10 @@ class Connector:
         """
         self._keys.remember(self.catalogue.secrets)
         return self._keys.known(self.catalogue.key_names)
+
+    def remember(self, keys: Iterable[Key]) -> None:
+        """Take in what is to be masked as the keys of the endpoints are."""
+        self._keys.remember(keys)
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:
         """Return the endpoint's key; the user types it, or a `MissingKeyError` asks for it.
