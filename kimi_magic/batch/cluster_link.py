@@ -8,6 +8,7 @@ thread of the client's event loop, and what they bring is put into a queue for t
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import queue
 import time
@@ -25,6 +26,7 @@ from kimi_magic.wire.endpoints import Endpoint
 
 __all__ = ["Closed", "Event", "Link", "Lost", "SecretsAtHand"]
 
+logger = logging.getLogger("kimi_magic")
 # Between two calls to a worker: while answers come, and while none do.
 OFTEN, SELDOM = 0.05, 0.25
 SHARE = 8  # workers up to which that holds; more of them are asked less often
@@ -119,6 +121,8 @@ class Link:
         By workers, the chunks that they may begin.
     threads : dict
         By workers that are equipped, the number of their threads.
+    address : str
+        Of the scheduler.
     """
 
     def __init__(
@@ -128,6 +132,7 @@ class Link:
         self.expected: dict[str, list[int]] = {}
         self.threads: dict[str, int] = {}
         self.same_process: set[str] = set()
+        self.address = str(getattr(client.scheduler, "address", "its address"))
         self._client = client
         self._name = name
         self._outfit = outfit
@@ -208,8 +213,8 @@ class Link:
             try:
                 here = await asyncio.wait_for(self._client.scheduler.ncores(), OUT_OF_REACH)
                 seen = time.monotonic()
-            except (OSError, asyncio.TimeoutError, ValueError):
-                pass
+            except Exception as error:  # noqa: BLE001 - a closing client has lost parts of itself
+                logger.debug("The scheduler did not answer: %r", error)
             out_of_reach = time.monotonic() - seen > OUT_OF_REACH
             if self._client.status in ("closed", "closing") or out_of_reach:
                 self._arrived.put(("", Closed(OUT_OF_CONTACT.format(address=self.address))))
@@ -218,11 +223,6 @@ class Link:
             _, late = await asyncio.wait(self._serving.values(), timeout=1.0)
             for task in late:
                 task.cancel()
-
-    @property
-    def address(self) -> str:
-        """The address of the scheduler."""
-        return str(getattr(self._client.scheduler, "address", "") or "its address")
 
     async def _serve(self, worker: str, threads: int) -> None:
         """Ask for the post of a worker until it is gone."""

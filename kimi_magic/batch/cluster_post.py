@@ -121,12 +121,16 @@ class Post:
             self._bytes += len(written)
             self._out.append((self._put, written))
 
+    def has_room(self) -> bool:
+        """Return True if there is a permit, and it may be used now."""
+        now = time.monotonic()
+        full = self._bytes > MOST_BYTES or now - self._heard > SILENT
+        return not full and now >= self._held_until and self._report.unspent > 0
+
     def may_send(self) -> bool:
         """Take a permit, if there is one."""
-        now = time.monotonic()
         with self._changed:
-            full = self._bytes > MOST_BYTES or now - self._heard > SILENT
-            if full or now < self._held_until or self._report.unspent <= 0:
+            if not self.has_room():
                 return False
             self._report = replace(self._report, begun=self._report.begun + 1)
             return True

@@ -249,6 +249,9 @@ class _PostPace(Pace):
     def lane(self, number: int) -> Lane:
         return _RowLane(self.post, super().lane(number))
 
+    def has_room(self) -> bool:
+        return self.post.has_room()
+
     def may_send(self) -> bool:
         return self.post.may_send()
 
