@@ -14,7 +14,7 @@ from typing import Any
 
 from kimi_magic.batch.pace import MINUTE, Pace
 
-__all__ = ["Permits", "Report"]
+__all__ = ["Permits", "Report", "SharedPace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Report:
         return self.granted + self.reused - self.begun - self.given_back
 
 
-class _Shared(Pace):
+class SharedPace(Pace):
     """The pace of all workers together: here the permits are counted as under way."""
 
     @property
@@ -94,7 +94,7 @@ class Permits:
         tokens_per_minute: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pace = _Shared(0, most, tokens_per_minute=tokens_per_minute, clock=clock)
+        self._pace = SharedPace(0, most, tokens_per_minute=tokens_per_minute, clock=clock)
         self._clock = clock
         self._per_minute = per_minute
         # A permit that is kept for the next request would begin it without being asked.

@@ -24,7 +24,7 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.secrets.keys import Key
 from kimi_magic.wire.endpoints import Endpoint
 
-__all__ = ["Closed", "Event", "Link", "Lost", "SecretsAtHand"]
+__all__ = ["Closed", "Event", "Link", "Lost", "SecretsAtHand", "check_worker"]
 
 logger = logging.getLogger("kimi_magic")
 # Between two calls to a worker: while answers come, and while none do.
@@ -162,7 +162,7 @@ class Link:
         )
         for worker, facts in list(found.items()):
             try:
-                _check(worker, facts)
+                check_worker(worker, facts)
             except Lost:
                 del found[worker]
         self._secrets.find(found.values())
@@ -253,7 +253,7 @@ class Link:
         )
         if worker not in found:
             raise Lost("It has left again.")
-        _check(worker, found[worker])
+        check_worker(worker, found[worker])
         secrets = self._secrets.for_worker(worker, found[worker])
         await self._client.run(equip, self._name, self._outfit, secrets, workers=[worker])
         self._equipped(worker, threads, found[worker])
@@ -300,7 +300,7 @@ class Link:
         return self.state, self.expected.get(worker)
 
 
-def _check(worker: str, facts: Any) -> None:
+def check_worker(worker: str, facts: Any) -> None:
     """Refuse a worker that could not ask as this kernel does."""
     ours = versions()
     if isinstance(facts, ImportError | AttributeError):

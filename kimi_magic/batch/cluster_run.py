@@ -6,13 +6,12 @@ and looks for the end. What a worker had not answered when it was lost goes to a
 
 from __future__ import annotations
 
-import ast
 import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 from uuid import uuid4
@@ -21,18 +20,16 @@ from kimi_magic.batch.checkpoint import Answer, Checkpoint
 from kimi_magic.batch.cluster_limits import Permits
 from kimi_magic.batch.cluster_link import Closed, Link, Lost, SecretsAtHand
 from kimi_magic.batch.cluster_post import Outfit
-from kimi_magic.batch.cluster_worker import GivenRow, Made
+from kimi_magic.batch.cluster_request import check_remote, pack, remote_request
+from kimi_magic.batch.cluster_worker import GivenRow
 from kimi_magic.batch.map_run import Limits, MapRun
 from kimi_magic.batch.questions import Questions
 from kimi_magic.batch.rows import Rows
 from kimi_magic.core.errors import BudgetSpent, KimiError
 from kimi_magic.core.events import Envelope
-from kimi_magic.core.frontend import user_namespace
 from kimi_magic.core.interrupts import waiting
 from kimi_magic.core.messages import Usage
-from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import Session
-from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.lanes import TICK
 from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.wire.spending import Account
@@ -51,14 +48,6 @@ ASYNCHRONOUS = (
     "Make another: Client(address)."
 )
 NO_CLIENT = "The client is {status}: connect it again with `client = Client({address!r})`."
-NO_HEAVY = "engine=client asks one request for a row: leave heavy= out, or engine=."
-NO_LOCAL = (
-    "The practice model runs in this kernel alone: name an endpoint with endpoint=, or leave "
-    "engine=client out."
-)
-NO_TAPE = "The workers see no tape: `%kimi tape off`, or leave engine=client out."
-NO_TEXT_TOOL = "tools= takes functions where engine= is a client; got {tool!r:.60}."
-UNSENDABLE = "The schema or a tool cannot be sent to the workers: {why}"
 NO_WORKER = "No worker of the cluster was left for {seconds:.0f} seconds."
 DIED = "WorkerLost: {count} workers died while the row was theirs."
 
@@ -92,7 +81,8 @@ class ClusterRun(MapRun):
         session: Session,
     ) -> None:
         super().__init__(rows, questions, checkpoint, limits)
-        _check(client, questions, session)
+        _check(client)
+        check_remote(questions, session)
         one = questions.one
         endpoint = one.endpoint
         self._client = client
@@ -107,7 +97,7 @@ class ClusterRun(MapRun):
         workers = max(len(client.nthreads()), 1)
         self._lanes = -(-self._most // workers)
         secrets = SecretsAtHand(endpoint, session.connector.key_at_hand, session.find_key)
-        outfit = Outfit(_made(one, raises=limits.raises), self._lanes)
+        outfit = Outfit(pack(remote_request(one, raises=limits.raises)), self._lanes)
         self._link = Link(client, self._name, outfit, secrets, self._permits)
         self._chunks: dict[int, _Chunk] = {}
         self._returned: deque[GivenRow] = deque()
@@ -301,78 +291,13 @@ class ClusterRun(MapRun):
                 self._client.cancel(futures)
 
 
-def _check(client: Any, questions: Questions, session: Session) -> None:
-    """Refuse what no worker can do."""
+def _check(client: Any) -> None:
+    """Refuse a client that cannot be used."""
     if client.asynchronous:
         raise KimiError(ASYNCHRONOUS)
     if client.status != "running":
         address = getattr(client.scheduler, "address", None) or "the address of the scheduler"
         raise KimiError(NO_CLIENT.format(status=client.status, address=address))
-    if isinstance(questions.turn, HeavyTurn):
-        raise KimiError(NO_HEAVY)
-    if not questions.one.endpoint.base_url:
-        raise KimiError(NO_LOCAL)
-    if session.tapes.current is not None:
-        raise KimiError(NO_TAPE)
-
-
-def _made(one: PreparedTurn, *, raises: bool) -> bytes:
-    """Pickle the request of all rows, for the workers."""
-    import cloudpickle  # type: ignore[import-untyped]
-
-    masks = Redactor(one.keys, shapes=True)
-    request = replace(
-        one.request,
-        prompt="…",
-        endpoint=None,
-        model=one.model,
-        schema=_schema(one),
-        tools=_tools(one.request.tools),
-        system=masks.value(one.request.system),
-    )
-    settings = {name: getattr(one.settings, name) for name in one.settings.trait_names(config=True)}
-    settings |= {"budget": None, "tape": "", "journal": "off", "model": ""}
-    settings["system"] = masks.value(settings["system"])
-    made = Made(request, replace(one.endpoint, headers={}), settings, raises)
-    try:
-        pickled: bytes = cloudpickle.dumps(made)
-    except Exception as error:  # noqa: BLE001 - objects of the user's raise what they like
-        raise KimiError(UNSENDABLE.format(why=str(error).partition("\n")[0])) from None
-    return pickled
-
-
-def _schema(one: PreparedTurn) -> Any:
-    """Return the schema in a form that needs no notebook."""
-    given = one.request.schema
-    names = user_namespace()
-    if not isinstance(given, str) or not names.keys() & _names(given):
-        return given
-    from kimi_magic.schema.answer_types import parse_type
-
-    return parse_type(given, names)
-
-
-def _names(text: str) -> set[str]:
-    """Return the names in an expression; none in a list of fields."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError:
-        return set()
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-
-
-def _tools(given: Any) -> Any:
-    """Return the tools, those of the notebook's functions that are named in the place of names."""
-    if given is None or callable(given):
-        return given
-    tools = [given] if isinstance(given, str) else given
-    if not isinstance(tools, list | tuple):
-        return tools
-    names = user_namespace()
-    for tool in tools:
-        if isinstance(tool, str) and not callable(names.get(tool)):
-            raise KimiError(NO_TEXT_TOOL.format(tool=tool))
-    return [names[tool] if isinstance(tool, str) else tool for tool in tools]
 
 
 def _prompt_tokens(text: str) -> int:

@@ -6,7 +6,7 @@ import os
 import pickle
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +21,7 @@ from kimi_magic.batch.cluster_post import (
     post_of,
     posts,
 )
+from kimi_magic.batch.cluster_request import RemoteRequest
 from kimi_magic.batch.map_run import ENDS_ALL, INTERRUPTED, Limits, MapRun
 from kimi_magic.batch.pace import Pace
 from kimi_magic.batch.questions import Questions
@@ -34,12 +35,11 @@ from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import current
 from kimi_magic.turn.lanes import Lane
 from kimi_magic.turn.prompt import ComposedPrompt
-from kimi_magic.turn.request import TurnRequest
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.wire.endpoints import Endpoint, from_environment
 from kimi_magic.wire.inbox import Inbox
 
-__all__ = ["OPERATION", "GivenRow", "Made", "equip", "introduce", "key_here", "run_chunk", "versions"]
+__all__ = ["OPERATION", "GivenRow", "equip", "introduce", "key_here", "remote_turn", "run_chunk", "versions"]
 
 OPERATION = "kimi_map"
 """The name of the worker's handler that the kernel asks for the post."""
@@ -47,19 +47,6 @@ FROM_NOTEBOOK = "the notebook that runs the map"
 
 GivenRow = tuple[str, Any]
 """The key of a row, and the content of its prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A request without its prompt, and what it is asked with.
-
-    The endpoint comes without headers; ``settings`` are those of the notebook.
-    """
-
-    request: TurnRequest
-    endpoint: Endpoint
-    settings: Mapping[str, Any]
-    raises: bool
 
 
 def versions() -> dict[str, str]:
@@ -147,8 +134,8 @@ class _ChunkRun(MapRun):
     """Asks for the rows of a chunk with the permits of the post."""
 
     def __init__(self, post: Post, given: Sequence[GivenRow]) -> None:
-        made: Made = pickle.loads(post.outfit.made)
-        questions = _GivenQuestions(_turn(made, post.secrets))
+        made: RemoteRequest = pickle.loads(post.outfit.made)
+        questions = _GivenQuestions(remote_turn(made, post.secrets))
         nowhere = Checkpoint(None, Header("", "", 0), Redactor())
         self._lanes = min(post.outfit.lanes, len(given))
         self._size = len(given)
@@ -183,7 +170,7 @@ class _ChunkRun(MapRun):
             return pickle.dumps(KimiError(f"{type(error).__name__}: {error}"))
 
 
-def _turn(made: Made, secrets: Secrets) -> PreparedTurn:
+def remote_turn(made: RemoteRequest, secrets: Secrets) -> PreparedTurn:
     settings = Settings()
     for name, value in made.settings.items():  # after the environment, which does not lead here
         setattr(settings, name, value)

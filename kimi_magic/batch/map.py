@@ -124,6 +124,10 @@ def map(  # noqa: A001 - Python's own word for it
     """
     session = current()
     _check(concurrency, on_error, engine, keywords)
+    of_cluster = is_of(engine, "distributed", "Client")
+    is_lazy = is_of(data, "dask.dataframe", "DataFrame", "Series")
+    if is_lazy and dry_run:
+        data, is_lazy = data.partitions[0].compute(), False
     limits = Limits(
         concurrency,
         _bound("max_cost", max_cost, (int, float)),
@@ -133,11 +137,26 @@ def map(  # noqa: A001 - Python's own word for it
     file = None if into is None else _file(into)
     fill = row_prompt(prompt, tokens=session.settings.summary_tokens)
     request = make_request("…", schema=schema, tools=tools, heavy=heavy, **keywords)
-    ask_for_key = not (dry_run or is_of(engine, "distributed", "Client"))  # workers may have keys of their own
+    # Workers may have keys of their own.
+    ask_for_key = not (dry_run or of_cluster or is_lazy)
     turn = session.prepare(replace(request, no_history=True), ask_for_key=ask_for_key)
     questions = Questions(turn, prompt, fill, row_key(key))
     if taken := [name for name in questions.fields if name in OWN]:
         raise KimiError(TAKEN.format(taken[0]))
+    if is_lazy:
+        from kimi_magic.batch.dask_frames import lazy_map
+
+        client = engine if of_cluster else None
+        return lazy_map(
+            data,
+            questions,
+            limits,
+            session=session,
+            prompt=prompt,
+            key=key,
+            into=file,
+            client=client,
+        )
     rows = Rows(data)
     masks = Redactor(session.connector.known_keys(), shapes=True)
     checkpoint = Checkpoint(

@@ -280,7 +280,7 @@ def test_a_cluster_that_is_closed(
 ) -> None:
     into = tmp_path / "labels.csv"
     closing = threading.Thread(target=threads.cluster.close)
-    faults.on_request = lambda count: closing.start() if count == 20 else None
+    faults.on_request = lambda count: closing.start() if count == 100 else None
     rows = [f"r{n}" for n in range(300)]
     frame = kimi.map(rows, "{{ value }}", engine=threads, concurrency=4, into=into, show=True)
     closing.join()
@@ -318,4 +318,4 @@ def test_what_a_cluster_does_not_do(threads: Client, faults: FaultyServer, sessi
 )
 def test_workers_of_another_kind(facts: Any, said: str) -> None:
     with pytest.raises(KimiError, match=said):
-        cluster_link._check("w", facts)
+        cluster_link.check_worker("w", facts)
