@@ -2,14 +2,13 @@
 
 Everything passes as a call through the scheduler to one worker, and nothing of it stays there:
 events and queues of Dask would keep answers in the scheduler's memory. The calls are made in the
-thread of the client's event loop, and what they bring is put into a queue for the thread of the map.
+thread of the client's event loop; what they bring is put into a queue for the thread of the map.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,8 +16,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from kimi_magic.batch.cluster_limits import Permits
+from kimi_magic.batch.cluster_limits import Permits, Report
 from kimi_magic.batch.cluster_post import BOOT, Outfit, Secrets
+from kimi_magic.batch.cluster_request import unpack
 from kimi_magic.batch.cluster_worker import OPERATION, equip, introduce, versions
 from kimi_magic.core.errors import KimiError
 from kimi_magic.secrets.keys import Key
@@ -204,9 +204,9 @@ class Link:
         seen = time.monotonic()
         here = dict(self.threads)
         while self.state != "end":
-            for worker in here:
+            for worker, threads in here.items():
                 if worker not in self._serving:
-                    self._serving[worker] = asyncio.create_task(self._serve(worker, here[worker]))
+                    self._serving[worker] = asyncio.create_task(self._serve(worker, threads))
             for worker in [worker for worker in self._serving if worker not in here]:
                 self._serving.pop(worker).cancel()
             await asyncio.sleep(LOOK_AROUND if self.state == "go" else OFTEN)
@@ -282,10 +282,10 @@ class Link:
             if not boot:
                 raise Lost("It was started anew.")
             had = reply["last"]
-            report = pickle.loads(reply["report"])
+            report = Report(*reply["report"])
             self._permits.hear(worker, report, reply["used"], reply["refused"])
             for letter in reply["letters"]:
-                self._arrived.put((worker, pickle.loads(letter)))
+                self._arrived.put((worker, unpack(letter)))
             pause = OFTEN if reply["letters"] else min(pause * 1.2, SELDOM)
             many = max(len(self._serving) / SHARE, 1.0)
             await self._rest(worker, pause * many)
@@ -309,6 +309,4 @@ def check_worker(worker: str, facts: Any) -> None:
         raise Lost(f"{type(facts).__name__}: {facts}")
     for what, own in ours.items():
         if (theirs := facts[what]) != own:
-            raise KimiError(
-                OTHER_VERSION.format(worker=worker, what=what, theirs=theirs, ours=own)
-            )
+            raise KimiError(OTHER_VERSION.format(worker=worker, what=what, theirs=theirs, ours=own))

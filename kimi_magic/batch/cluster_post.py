@@ -10,7 +10,7 @@ import pickle
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -168,7 +168,8 @@ class Post:
                 for each in self._asking:
                     each.why = each.why or self.state
             self._count_wanted(now)
-            letters, size, last = [], 0, self._put
+            letters: list[bytes] = []
+            size, last = 0, self._put
             for number, written in self._out:
                 size += len(written)
                 if size > MOST_AT_ONCE and letters:
@@ -178,7 +179,7 @@ class Post:
             self._changed.notify_all()
             return {
                 "boot": BOOT,
-                "report": pickle.dumps(self._report),
+                "report": astuple(self._report),
                 "letters": letters,
                 "used": [tokens for number, tokens in self._used if number <= last],
                 "refused": [seconds for number, seconds in self._refused if number <= last],

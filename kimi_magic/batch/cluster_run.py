@@ -20,7 +20,7 @@ from kimi_magic.batch.checkpoint import Answer, Checkpoint
 from kimi_magic.batch.cluster_limits import Permits
 from kimi_magic.batch.cluster_link import Closed, Link, Lost, SecretsAtHand
 from kimi_magic.batch.cluster_post import Outfit
-from kimi_magic.batch.cluster_request import check_remote, pack, remote_request
+from kimi_magic.batch.cluster_request import check_remote, pack, remote_request, unpack
 from kimi_magic.batch.cluster_worker import GivenRow
 from kimi_magic.batch.map_run import Limits, MapRun
 from kimi_magic.batch.questions import Questions
@@ -104,6 +104,7 @@ class ClusterRun(MapRun):
         self._losses: dict[str, int] = {}
         self._numbers = 0
         self._all_read = False
+        self._stops_at = 0.0
         self._last_worker = time.monotonic()
         target = one.connector.target(endpoint, one.model)
         priced = bool(target.record.prices_at(endpoint))
@@ -111,24 +112,11 @@ class ClusterRun(MapRun):
 
     def _side_by_side(self) -> Iterator[Envelope | None]:
         interrupted = False
-        stops_at = 0.0
         try:
             with waiting():
                 self._link.reach()
             self._link.start()
-            while True:
-                if interrupted or self._cut:
-                    self._link.state = "stop"
-                elif self.why:
-                    self._link.state = "finish"
-                else:
-                    self._hand_out()
-                if not self._chunks and (self.why or interrupted or self._is_through):
-                    break
-                if self._link.state == "stop":
-                    stops_at = stops_at or time.monotonic() + STOPPING
-                    if time.monotonic() > stops_at:
-                        break
+            while not self._is_over(interrupted=interrupted):
                 try:
                     with waiting():
                         events = self._link.take(TICK)
@@ -145,6 +133,19 @@ class ClusterRun(MapRun):
             self._end()
         if interrupted:
             raise KeyboardInterrupt
+
+    def _is_over(self, *, interrupted: bool) -> bool:
+        """Tell the workers how the map stands, and give them rows; return True at its end."""
+        if interrupted or self._cut:
+            self._link.state = "stop"
+            self._stops_at = self._stops_at or time.monotonic() + STOPPING
+            if time.monotonic() > self._stops_at:
+                return True
+        elif self.why:
+            self._link.state = "finish"
+        else:
+            self._hand_out()
+        return not self._chunks and bool(self.why or interrupted or self._is_through)
 
     @property
     def _is_through(self) -> bool:
@@ -235,7 +236,7 @@ class ClusterRun(MapRun):
         self._used += used
         if not self._link.same_process:  # else it was counted there
             self._session.connector.spending.add(self._account, used)
-        self._keep(key, answer, pickle.loads(told) if told else None)
+        self._keep(key, answer, unpack(told) if told else None)
         try:
             self._session.connector.spending.check(self._session.settings.most_spent)
         except BudgetSpent as spent:

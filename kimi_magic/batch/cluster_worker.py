@@ -21,7 +21,7 @@ from kimi_magic.batch.cluster_post import (
     post_of,
     posts,
 )
-from kimi_magic.batch.cluster_request import RemoteRequest
+from kimi_magic.batch.cluster_request import RemoteRequest, unpack
 from kimi_magic.batch.map_run import ENDS_ALL, INTERRUPTED, Limits, MapRun
 from kimi_magic.batch.pace import Pace
 from kimi_magic.batch.questions import Questions
@@ -39,7 +39,16 @@ from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.wire.endpoints import Endpoint, from_environment
 from kimi_magic.wire.inbox import Inbox
 
-__all__ = ["OPERATION", "GivenRow", "equip", "introduce", "key_here", "remote_turn", "run_chunk", "versions"]
+__all__ = [
+    "OPERATION",
+    "GivenRow",
+    "equip",
+    "introduce",
+    "key_here",
+    "remote_turn",
+    "run_chunk",
+    "versions",
+]
 
 OPERATION = "kimi_map"
 """The name of the worker's handler that the kernel asks for the post."""
@@ -101,7 +110,7 @@ def run_chunk(name: str, number: int, rows: bytes) -> None:
     post = post_of((name, get_worker().address))
     if post is None:
         return
-    given: list[GivenRow] = pickle.loads(rows)
+    given: list[GivenRow] = unpack(rows)
     chunk: _ChunkRun | None = None
     waits = _Waiting()
     if not post.admit(number, waits):
@@ -134,7 +143,7 @@ class _ChunkRun(MapRun):
     """Asks for the rows of a chunk with the permits of the post."""
 
     def __init__(self, post: Post, given: Sequence[GivenRow]) -> None:
-        made: RemoteRequest = pickle.loads(post.outfit.made)
+        made: RemoteRequest = unpack(post.outfit.made)
         questions = _GivenQuestions(remote_turn(made, post.secrets))
         nowhere = Checkpoint(None, Header("", "", 0), Redactor())
         self._lanes = min(post.outfit.lanes, len(given))

@@ -6,11 +6,10 @@ answers, and keeps its share of the limits.
 
 from __future__ import annotations
 
-import pickle
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +21,13 @@ from kimi_magic.batch.checkpoint import SUFFIX, Checkpoint, Header
 from kimi_magic.batch.cluster_limits import SharedPace
 from kimi_magic.batch.cluster_link import NO_WORKERS, SecretsAtHand, check_worker
 from kimi_magic.batch.cluster_post import BOOT, Secrets
-from kimi_magic.batch.cluster_request import RemoteRequest, check_remote, pack, remote_request
+from kimi_magic.batch.cluster_request import (
+    RemoteRequest,
+    check_remote,
+    pack,
+    remote_request,
+    unpack,
+)
 from kimi_magic.batch.cluster_worker import introduce, remote_turn
 from kimi_magic.batch.map_run import Limits, MapRun
 from kimi_magic.batch.pace import Pace
@@ -85,7 +90,7 @@ class _Partition:
         return ("kimi.map", self._mark)
 
     def __call__(self, frame: Any) -> Any:
-        packed: _Packed = pickle.loads(self._packed)
+        packed: _Packed = unpack(self._packed)
         return _map(packed, self._mark, _claimed.get(self._claim, Secrets()), frame)
 
 
@@ -363,7 +368,7 @@ class _CommonPace(Pace):
 
 
 class _TaskInbox(Inbox):
-    """An inbox in which the end of a task's future arrives as an interrupt: Dask stops no thread."""
+    """An inbox in which a cancelled task is told so by an interrupt: Dask stops no thread."""
 
     def __init__(self, most: int, is_cancelled: Callable[[], bool]) -> None:
         super().__init__(most)
@@ -388,4 +393,4 @@ def _is_cancelled() -> Callable[[], bool]:
 
 def _is_task_cancelled(worker: Any, key: Any) -> bool:
     task = worker.state.tasks.get(key)
-    return task is None or task.state == "cancelled"
+    return task is None or bool(task.state == "cancelled")

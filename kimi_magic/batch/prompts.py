@@ -18,9 +18,7 @@ ROW = "row"
 """The name of the whole row in an expression: ``{{ row["unit price"] }}``."""
 
 
-def row_prompt(
-    prompt: Any, *, tokens: int, names: Mapping[str, Any] | None = None
-) -> RowPrompt:
+def row_prompt(prompt: Any, *, tokens: int, names: Mapping[str, Any] | None = None) -> RowPrompt:
     """Return what makes the prompt of a row, with ``names`` in the place of the notebook's.
 
     Raises
@@ -64,6 +62,8 @@ def _evaluate(row: Mapping[str, Any], known: Mapping[str, Any] | None) -> Evalua
         if source in row:  # a name alone is by far the most frequent
             return row[source]
         names = {str(name): value for name, value in row.items()}
-        return in_namespace({**(user_namespace() if known is None else known), ROW: row, **names})(source)
+        return in_namespace({**(user_namespace() if known is None else known), ROW: row, **names})(
+            source
+        )
 
     return evaluate

@@ -16,7 +16,8 @@ from distributed import Client, LocalCluster
 from pydantic import BaseModel, field_validator
 
 import kimi_magic as kimi
-from kimi_magic.batch import cluster_link
+from kimi_magic.batch.cluster_link import check_worker
+from kimi_magic.batch.cluster_worker import versions
 from kimi_magic.core.errors import BadRequest, KimiError, MissingKeyError
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
@@ -77,9 +78,7 @@ def test_a_worker_that_dies(faults: FaultyServer, client: Client, tmp_path: Path
 
     faults.on_request = kill
     rows = pd.DataFrame({"n": range(200)}, index=range(1000, 1200))
-    frame = kimi.map(
-        rows, "row {{ n }}", into=into, engine=client, concurrency=8, show=False
-    )
+    frame = kimi.map(rows, "row {{ n }}", into=into, engine=client, concurrency=8, show=False)
     wanted = [answer_to(f"row {n}") for n in range(200)]
     assert list(frame.error.isna()) == [True] * 200
     assert list(frame.text) == wanted
@@ -262,7 +261,9 @@ def test_schema_and_tools(client: Client, server: ScriptedServer) -> None:
 def threads(session: Session) -> Iterator[Client]:
     """Start a cluster that is cheap: its workers are threads of this process."""
     with (
-        LocalCluster(1, processes=False, threads_per_worker=2, dashboard_address=":0") as own,
+        LocalCluster(
+            n_workers=1, processes=False, threads_per_worker=2, dashboard_address=":0"
+        ) as own,
         Client(own, set_as_default=False) as client,
     ):
         yield client
@@ -292,8 +293,10 @@ def test_a_cluster_that_is_closed(
         kimi.map(rows, "{{ value }}", engine=threads)
 
 
-def test_what_a_cluster_does_not_do(threads: Client, faults: FaultyServer, session: Session) -> None:
-    with pytest.raises(KimiError, match="The practice model runs in this kernel alone"):
+def test_what_a_cluster_does_not_do(
+    threads: Client, faults: FaultyServer, session: Session
+) -> None:
+    with pytest.raises(KimiError, match="The practice model runs in this kernel, not on"):
         kimi.map(["a"], "{{ value }}", endpoint="local", engine=threads)
     with pytest.raises(KimiError, match="leave heavy= out"):
         kimi.map(["a"], "{{ value }}", heavy=2, engine=threads)
@@ -303,7 +306,7 @@ def test_what_a_cluster_does_not_do(threads: Client, faults: FaultyServer, sessi
         """Return a text."""
         return str(lock)
 
-    with pytest.raises(KimiError, match="cannot be sent to the workers: .*lock"):
+    with pytest.raises(KimiError, match=r"cannot be sent to the workers: .*lock"):
         kimi.map(["a"], "{{ value }}", tools=[locked], engine=threads)
     assert faults.asked == []
 
@@ -312,10 +315,10 @@ def test_what_a_cluster_does_not_do(threads: Client, faults: FaultyServer, sessi
     ("facts", "said"),
     [
         (ModuleNotFoundError("kimi_magic"), r"is not installed on the worker w\.\nInstall it"),
-        ({**cluster_link.versions(), "kimi-magic": "0.0.9"}, r"w has kimi-magic 0\.0\.9, this"),
-        ({**cluster_link.versions(), "Python": "2.7"}, r"w has Python 2\.7, this kernel 3\."),
+        ({**versions(), "kimi-magic": "0.0.9"}, r"w has kimi-magic 0\.0\.9, this"),
+        ({**versions(), "Python": "2.7"}, r"w has Python 2\.7, this kernel 3\."),
     ],
 )
 def test_workers_of_another_kind(facts: Any, said: str) -> None:
     with pytest.raises(KimiError, match=said):
-        cluster_link.check_worker("w", facts)
+        check_worker("w", facts)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import dask
 import dask.dataframe as dd
 import pandas as pd
@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 from pydantic import BaseModel, Field
 
 import kimi_magic as kimi
-from kimi_magic.core.errors import KimiError, KeyRefused
+from kimi_magic.core.errors import KimiError
 from kimi_magic.session import Session
 from tests.batch.faulty_server import FaultyServer
 from tests.batch.test_map import COLUMNS
@@ -39,9 +39,6 @@ def faults(monkeypatch: pytest.MonkeyPatch, session: Session) -> Iterator[Faulty
 @pytest.fixture
 def frame() -> Any:
     return dd.from_pandas(ROWS, npartitions=3)
-
-
-suffix = "?"
 
 
 def test_lazy_until_it_is_computed(
@@ -81,7 +78,9 @@ def test_what_was_answered_is_not_asked_again(
     answers.partitions[0].compute()
     texts = list(answers.compute().text)
     assert texts == [name.upper() for name in ROWS.name]
-    again = list(kimi.map(frame.repartition(npartitions=2), "{{ name }}", **keywords).compute().text)
+    again = list(
+        kimi.map(frame.repartition(npartitions=2), "{{ name }}", **keywords).compute().text
+    )
     assert again == texts
     assert len(faults.asked) == (28 if keeps == "nowhere" else 12)
     assert not (tmp_path / "labels.parquet").exists()
@@ -135,7 +134,7 @@ def test_tokens_tell_maps_apart_and_hold_no_key(
         name="lab", base_url=faults.base_url, key_env="LAB_KEY", model="m",
         headers={"X-Team": KEY[::-1]},
     )  # fmt: skip
-    asked = dict(endpoint="lab", system=f"Know {KEY}")
+    asked: dict[str, Any] = {"endpoint": "lab", "system": f"Know {KEY}"}
     one, same = (kimi.map(frame, "{{ name }}", **asked) for _ in "12")
     other = kimi.map(frame, "{{ name }}", temperature=0.5, **asked)
     assert tokenize(one) == tokenize(same) != tokenize(other)
@@ -165,7 +164,9 @@ def test_partitions_of_a_process_share_the_limit(faults: FaultyServer) -> None:
 def test_on_the_workers_of_a_client(faults: FaultyServer, frame: Any) -> None:
     """Each keeps its share of a limit, and what was cancelled is asked no more."""
     with (
-        LocalCluster(2, processes=False, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(
+            n_workers=2, processes=False, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
         Client(cluster) as client,
         dask.config.set(scheduler=client),
     ):
