@@ -154,9 +154,12 @@ class Permits:
         """Return what a worker has to know."""
         self._give_out()
         crowded = self._pace.under_way > self._pace.at_once or self._pace.is_held_back
+        mine = self._held(worker)
+        others = (self._held(other) for other, wanted in self._wanted.items() if wanted)
+        has_more = any(mine > other + 1 for other in others)
         return {
             "granted": self._granted[worker],
-            "reuse": not self._one_by_one and not crowded,
+            "reuse": not (self._one_by_one or crowded or has_more),
             "held_back": self._pace.held_back,
         }
 
