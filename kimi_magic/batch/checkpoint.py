@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -58,6 +58,9 @@ class Answer:
     error: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 0
+
+
+_FIELDS = tuple(each.name for each in fields(Answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ class Checkpoint:
         if self._file is None:
             return
         try:
-            masked = self._redactor.value(asdict(answer))
+            masked = self._redactor.value({name: getattr(answer, name) for name in _FIELDS})
             self._write_line({"key": key, **masked})
         except OSError as error:
             file, self._file = self._file, None  # the next line would continue the cut one

@@ -122,14 +122,18 @@ class Permits:
         self._count_begun(granted + last.reused - last.begun - last.given_back)
 
     def hear(
-        self, worker: str, report: Report, used: Iterable[int] = (), refused: Iterable[float] = ()
+        self,
+        worker: str,
+        report: Report,
+        answered: Iterable[tuple[int, float]] = (),
+        refused: Iterable[float] = (),
     ) -> None:
         """Take in what a worker says.
 
         Parameters
         ----------
-        used : iterable of int
-            The tokens of each answer since its last report.
+        answered : iterable of tuple
+            For each answer since its last report, the tokens, and the seconds until it began.
         refused : iterable of float
             For each refusal since then, the seconds for which nothing shall be sent.
         """
@@ -142,8 +146,9 @@ class Permits:
         for _ in range(report.given_back - last.given_back):
             self._pace.give_back()
         self._count_begun(report.begun - last.begun)
-        for tokens in used:
+        for tokens, seconds in answered:
             self._pace.used(tokens)
+            self._pace.came(seconds)
         for seconds in refused:
             self._pace.slow_down(self._clock() + seconds)
         # It does not know of the permits yet that were given since it was asked.

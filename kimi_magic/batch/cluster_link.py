@@ -283,7 +283,7 @@ class Link:
                 raise Lost("It was started anew.")
             had = reply["last"]
             report = Report(*reply["report"])
-            self._permits.hear(worker, report, reply["used"], reply["refused"])
+            self._permits.hear(worker, report, reply["answered"], reply["refused"])
             for letter in reply["letters"]:
                 self._arrived.put((worker, unpack(letter)))
             pause = OFTEN if reply["letters"] else min(pause * 1.2, SELDOM)

@@ -80,7 +80,7 @@ class Post:
         self._changed = threading.Condition()
         self._out: deque[tuple[int, bytes]] = deque()
         self._bytes = self._put = 0
-        self._used: list[tuple[int, int]] = []
+        self._answered: list[tuple[int, tuple[int, float]]] = []
         self._refused: list[tuple[int, float]] = []
 
     def admit(self, chunk: int, asking: Asking) -> bool:
@@ -149,10 +149,11 @@ class Post:
             self._put += 1
             self._refused.append((self._put, max(until - time.monotonic(), 0.0)))
 
-    def used(self, tokens: int) -> None:
+    def answered(self, tokens: int, seconds: float) -> None:
+        """Note what an answer used, and after how long it began."""
         with self._changed:
             self._put += 1
-            self._used.append((self._put, tokens))
+            self._answered.append((self._put, (tokens, seconds)))
 
     def answer(self, orders: dict[str, Any]) -> dict[str, Any]:
         """Take in the kernel's orders, and return what it has not had yet."""
@@ -181,7 +182,7 @@ class Post:
                 "boot": BOOT,
                 "report": astuple(self._report),
                 "letters": letters,
-                "used": [tokens for number, tokens in self._used if number <= last],
+                "answered": [facts for number, facts in self._answered if number <= last],
                 "refused": [seconds for number, seconds in self._refused if number <= last],
                 "last": last,
             }
@@ -199,7 +200,7 @@ class Post:
     def _drop(self, had: int) -> None:
         while self._out and self._out[0][0] <= had:
             self._bytes -= len(self._out.popleft()[1])
-        self._used = [each for each in self._used if each[0] > had]
+        self._answered = [each for each in self._answered if each[0] > had]
         self._refused = [each for each in self._refused if each[0] > had]
 
     @property

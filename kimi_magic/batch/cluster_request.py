@@ -14,14 +14,13 @@ from kimi_magic.core.frontend import user_namespace
 from kimi_magic.secrets.keys import SHORTEST, Key
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import Session
-from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.request import TurnRequest
 from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.wire.endpoints import Endpoint
 
 __all__ = ["RemoteRequest", "check_remote", "pack", "remote_request", "unpack"]
 
-NO_HEAVY = "Workers ask one request for a row: leave heavy= out, or map in this kernel."
+NO_OTHER_JUDGE = "Workers ask one endpoint: leave @ out of judge=, or map in this kernel."
 NO_LOCAL = (
     "The practice model runs in this kernel, not on workers: name another endpoint with endpoint=, "
     "or map in this kernel."
@@ -50,8 +49,8 @@ class RemoteRequest:
 
 def check_remote(questions: Questions, session: Session) -> None:
     """Refuse what no worker can do."""
-    if isinstance(questions.turn, HeavyTurn):
-        raise KimiError(NO_HEAVY)
+    if "@" in (questions.one.request.judge or ""):
+        raise KimiError(NO_OTHER_JUDGE)
     if not questions.one.endpoint.base_url:
         raise KimiError(NO_LOCAL)
     if session.tapes.current is not None:

@@ -30,8 +30,8 @@ from kimi_magic.core.events import Envelope
 from kimi_magic.core.interrupts import waiting
 from kimi_magic.core.messages import Usage
 from kimi_magic.session import Session
+from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.lanes import TICK
-from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.wire.spending import Account
 
 __all__ = ["ClusterRun"]
@@ -200,8 +200,9 @@ class ClusterRun(MapRun):
                 self._all_read = True
                 break
             turn = self._prepare(place, row)
-            if isinstance(turn, PreparedTurn):
-                message = turn.prompt.message
+            if turn is not None:
+                one = turn.turn if isinstance(turn, HeavyTurn) else turn
+                message = one.prompt.message
                 given.append((self.keys[place], message.content))
                 size += len(message.text)
                 self._permits.expect(_prompt_tokens(message.text))

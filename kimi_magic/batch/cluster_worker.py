@@ -7,6 +7,7 @@ import pickle
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -29,12 +30,14 @@ from kimi_magic.batch.rows import Rows
 from kimi_magic.chats.chat import NOWHERE, Chats
 from kimi_magic.config import Settings
 from kimi_magic.core.errors import ConfigError, KimiError
-from kimi_magic.core.messages import Message
+from kimi_magic.core.messages import Completion, Message
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import current
+from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.lanes import Lane
 from kimi_magic.turn.prompt import ComposedPrompt
+from kimi_magic.turn.request import judge_request
 from kimi_magic.turn.runner import PreparedTurn, prepare
 from kimi_magic.wire.endpoints import Endpoint, from_environment
 from kimi_magic.wire.inbox import Inbox
@@ -146,14 +149,15 @@ class _ChunkRun(MapRun):
         made: RemoteRequest = unpack(post.outfit.made)
         questions = _GivenQuestions(remote_turn(made, post.secrets))
         nowhere = Checkpoint(None, Header("", "", 0), Redactor())
-        self._lanes = min(post.outfit.lanes, len(given))
+        self._lanes = post.outfit.lanes
         self._size = len(given)
+        self._requests = made.request.heavy or 1  # of a row at once
         self._post = post
         self._raises = made.raises
         super().__init__(_GivenRows(given), questions, nowhere, Limits(post.outfit.lanes))
 
     def wanted(self) -> int:
-        return min(self._lanes, self._size - len(self.answers))
+        return min(self._lanes, (self._size - len(self.answers)) * self._requests)
 
     def _pace(self, most: int) -> Pace:
         return _PostPace(self._post, self._questions.one.settings.max_queue_bytes, most)
@@ -179,7 +183,8 @@ class _ChunkRun(MapRun):
             return pickle.dumps(KimiError(f"{type(error).__name__}: {error}"))
 
 
-def remote_turn(made: RemoteRequest, secrets: Secrets) -> PreparedTurn:
+def remote_turn(made: RemoteRequest, secrets: Secrets) -> PreparedTurn | HeavyTurn:
+    """Make the turn of all rows, with this worker's key or the one that it was given."""
     settings = Settings()
     for name, value in made.settings.items():  # after the environment, which does not lead here
         setattr(settings, name, value)
@@ -189,8 +194,8 @@ def remote_turn(made: RemoteRequest, secrets: Secrets) -> PreparedTurn:
         key = Key(secrets.key, FROM_NOTEBOOK, endpoint.key_env or "")
     connector = current().connector
     connector.remember([*([key] if key else ()), *endpoint.own_headers.secrets()])
-    return prepare(
-        replace(made.request, endpoint=endpoint),
+    ready = partial(
+        prepare,
         settings=settings,
         connector=connector,
         chats=Chats(_no_chat),
@@ -198,6 +203,12 @@ def remote_turn(made: RemoteRequest, secrets: Secrets) -> PreparedTurn:
         namespace={},
         place=NOWHERE,
     )
+    request = replace(made.request, endpoint=endpoint)
+    turn = ready(request)
+    if request.heavy is None:
+        return turn
+    judge = replace(ready(judge_request(request)), toolset=None)
+    return HeavyTurn(turn, judge, request.heavy)
 
 
 def _no_chat(*_: Any, **__: Any) -> Any:
@@ -221,7 +232,7 @@ class _GivenRows(Rows):
 class _GivenQuestions(Questions):
     """The questions of such rows: nothing of them is composed here."""
 
-    def __init__(self, turn: PreparedTurn) -> None:
+    def __init__(self, turn: PreparedTurn | HeavyTurn) -> None:
         self.turn = turn
 
     def prompt(self, row: Mapping[str, Any]) -> Any:
@@ -257,8 +268,10 @@ class _PostPace(Pace):
     def slow_down(self, until: float) -> None:
         self.post.slow_down(until)
 
-    def used(self, tokens: int) -> None:
-        self.post.used(tokens)
+    def answered(self, completion: Completion) -> None:
+        began = completion.timings.first_token
+        seconds = completion.usage.seconds if began is None else began
+        self.post.answered(completion.usage.total_tokens, seconds)
 
 
 class _RowLane:
@@ -267,7 +280,7 @@ class _RowLane:
     def __init__(self, post: Post, lane: Lane) -> None:
         self.number, self.inbox, self.held = lane.number, lane.inbox, lane.held
         self.sent, self.wait, self.receive = lane.sent, lane.wait, lane.receive
-        self.slow_down, self.pause = lane.slow_down, lane.pause
+        self.slow_down, self.pause, self.answered = lane.slow_down, lane.pause, lane.answered
         self._lane = lane
         self._post = post
         self._begun = False

@@ -18,7 +18,6 @@ from weakref import WeakValueDictionary
 
 from kimi_magic.batch.answer_frame import OWN, make_frame
 from kimi_magic.batch.checkpoint import SUFFIX, Checkpoint, Header
-from kimi_magic.batch.cluster_limits import SharedPace
 from kimi_magic.batch.cluster_link import NO_WORKERS, SecretsAtHand, check_worker
 from kimi_magic.batch.cluster_post import BOOT, Secrets
 from kimi_magic.batch.cluster_request import (
@@ -38,6 +37,7 @@ from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import Session, current
+from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.wire.inbox import Inbox
 
 __all__ = ["keep_secrets", "lazy_map"]
@@ -210,18 +210,19 @@ def keep_secrets(claim: str, secrets: Secrets) -> None:
 def _map(packed: _Packed, mark: str, secrets: Secrets, frame: Any) -> Any:
     """Ask for the rows of a partition, and return the frame of their answers."""
     turn = remote_turn(packed.remote, secrets)
-    tokens = turn.settings.summary_tokens
+    one = turn.turn if isinstance(turn, HeavyTurn) else turn
+    tokens = one.settings.summary_tokens
     fill = row_prompt(packed.prompt, tokens=tokens, names=packed.names)
     questions = Questions(turn, packed.prompt, fill, row_key(packed.key))
     rows = Rows(frame)
-    common = _common(mark, packed, turn.endpoint)
+    common = _common(mark, packed, one.endpoint)
     own = Settings()
     journal = own.journal_path if packed.journal else None
     base = None if journal is None else journal.parent / "maps" / mark[:32]
     base = Path(packed.into) if packed.into else base
     named = packed.prompt if isinstance(packed.prompt, str) else "a function"
     masks = Redactor(current().connector.known_keys(), shapes=True)
-    header = Header(masks.text(named), turn.model or turn.endpoint.model, len(rows))
+    header = Header(masks.text(named), one.model or one.endpoint.model, len(rows))
     checkpoint = _opened(base, header, masks)
     limits = Limits(common.most, raises=packed.remote.raises)
     try:
@@ -276,7 +277,7 @@ class _Common:
                 raise KimiError(TOO_FEW.format(name=name, limit=limit, count=workers))
             shares[name] = limit // workers if limit else None
         self.most = shares["concurrency"]
-        self.pace = SharedPace(
+        self.pace = Pace(
             0,
             self.most,
             per_minute=shares["requests_per_minute"],
@@ -361,6 +362,10 @@ class _CommonPace(Pace):
     def used(self, tokens: int) -> None:
         with self._common.lock:
             self._common.pace.used(tokens)
+
+    def came(self, seconds: float) -> None:
+        with self._common.lock:
+            self._common.pace.came(seconds)
 
     def slow_down(self, until: float) -> None:
         with self._common.lock:

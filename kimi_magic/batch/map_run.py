@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import deque
@@ -139,14 +140,14 @@ class MapRun:
                 hold.pending = 0
 
     def _side_by_side(self) -> Iterator[Envelope | None]:
-        one = self._questions.one
-        endpoint = one.endpoint
+        endpoint = self._questions.one.endpoint
         most = min(self._limits.concurrency, endpoint.max_concurrency or self._limits.concurrency)
-        is_heavy = isinstance(self._questions.turn, HeavyTurn)
         pace = self._pace(most)
-        if is_heavy:  # each row is several lanes, which wait themselves
-            return self._in_lane(pace)
-        lanes = [self._in_lane(pace) for _ in range(min(most, len(self._rows)))]
+        rows = most
+        if isinstance(turn := self._questions.turn, HeavyTurn):
+            # A row has this many requests under way in the mean: its attempts, then the last one.
+            rows = math.ceil(most / ((turn.count + 1) / 2))
+        lanes = [self._in_lane(pace) for _ in range(min(rows, len(self._rows)))]
         return side_by_side(pace, lanes, lambda: self._cut)
 
     def _pace(self, most: int) -> Pace:
@@ -213,7 +214,6 @@ class MapRun:
                 self._keep(key, Answer(error=_told(error), attempts=attempts + 1), error)
                 return
             attempts, used = attempts + _attempts(kept.reply), used + kept.reply.usage
-            pace.used(kept.reply.usage.total_tokens)
             self._used += kept.reply.usage
             if not isinstance(error, RateLimited) or rounds == MOST_ROUNDS or self.why:
                 answer = _answer(kept.reply, error)
@@ -225,9 +225,9 @@ class MapRun:
     ) -> Generator[Envelope | None, None, None]:
         """Run a turn; its events are nobody's, and its waiting is everybody's."""
         if isinstance(turn, HeavyTurn):
-            yield from turn.run([kept], self._ask)
+            yield from turn.run([kept], self._ask, pace)
         else:
-            yield from turn.run([kept], self._ask, pace.lane(0))
+            yield from turn.run([kept], self._ask, pace.lane(0), followed=False)
 
     def _interrupted(self, reply: Reply | None, attempts: int, used: Usage) -> Answer:
         if reply is not None:
@@ -278,7 +278,8 @@ def _counts(usage: Usage) -> dict[str, Any]:
 
 
 def _attempts(reply: Reply) -> int:
-    return max(len(reply.steps), 1) + len(reply.retries)
+    own = max(len(reply.record.steps), 1) + len(reply.retries)
+    return own + sum(map(_attempts, reply.attempts))
 
 
 def _answer(reply: Reply, error: BaseException | None) -> Answer:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kimi_magic.turn.lanes import Lanes
+
+if TYPE_CHECKING:
+    from kimi_magic.core.messages import Completion
 
 __all__ = ["Pace"]
 
 LEAST = 1.0
 MINUTE = 60.0
+# What is slow: answers that begin this many times later than the server's usual ones.
+SLOW = 2.0
+LESS = 0.75  # of the requests at once are tried where answers are slow
+HELD = 0.875  # of the answers a second, at least, came as well with so many fewer: halfway
+FEW = 4  # requests at once that no server is slow for
+ROUNDS, FEWEST = 2, 16  # answers that tell how fast the server is: of so many rounds, at least
 
 
 class Pace(Lanes):
@@ -19,6 +30,12 @@ class Pace(Lanes):
 
     That is the congestion control of TCP (additive increase, multiplicative decrease; Chiu and
     Jain 1989): it shares a server's limit among clients that know nothing of each other.
+
+    A server that queues what is too much for it refuses nothing: its answers only begin later. So
+    where they begin at twice the time of its usual ones, a quarter fewer are sent at once. If as
+    many are answered a second all the same, the rest had but waited there, and still fewer are
+    tried; if not, the server is slow for another reason: the requests were of use, and that many
+    are sent again. Where answers do not come late, nothing of this happens.
 
     Parameters
     ----------
@@ -51,20 +68,29 @@ class Pace(Lanes):
         self._tokens = 0  # of the latest minute
         self._expected = 0.0
         self._answered = 0
+        self._ceiling = float(most_requests)  # up to which the window grows by itself
+        self._waits: list[float] = []  # seconds until answers began
+        self._since = clock()  # when the first of them might have come
+        self._skip = 0  # answers to requests that were sent with another window
+        self._usual = 0.0  # seconds until an answer begins where the server is not busy
+        self._rate = 0.0  # answers a second before fewer were tried; 0 where none are tried
 
     @property
     def at_once(self) -> int:
         """Requests that may be under way now."""
         return max(int(self._window), 1)
 
-    def may_send(self) -> bool:
-        now = self._clock()
-        if self._under_way >= self.at_once or now < self._not_before or self._is_full(now):
+    def has_room(self) -> bool:
+        if self._under_way >= self.at_once:
             return False
-        self._under_way += 1
-        if self._per_minute:
-            self._begun.append(now)
-        return True
+        now = self._clock()
+        return now >= self._not_before and not self._is_full(now)
+
+    def may_send(self) -> bool:
+        may = super().may_send()
+        if may and self._per_minute:
+            self._begun.append(self._clock())
+        return may
 
     def _is_full(self, now: float) -> bool:
         while self._begun and self._begun[0] <= now - MINUTE:
@@ -83,12 +109,50 @@ class Pace(Lanes):
         if self._refused_together:
             self._refused_together -= 1
         elif self._clock() >= self._not_before:
-            self._window = min(self._window + 1 / self._window, float(self._most_requests))
+            self._window = min(self._window + 1 / self._window, self._ceiling)
 
     def expect(self, tokens: int) -> None:
         """Take the prompt of a request for all of it, until the first has been answered."""
         if not self._answered:
             self._expected = max(self._expected, float(tokens))
+
+    def answered(self, completion: Completion) -> None:
+        self.used(completion.usage.total_tokens)
+        began = completion.timings.first_token
+        self.came(completion.usage.seconds if began is None else began)
+
+    def came(self, seconds: float) -> None:
+        """Take in how long the server took to begin an answer."""
+        if self._skip:
+            self._skip -= 1
+            self._since = self._clock()
+            return
+        self._waits.append(seconds)
+        if len(self._waits) < max(ROUNDS * self.at_once, FEWEST):
+            return
+        self._weigh()
+        self._waits.clear()
+        self._since = self._clock()
+
+    def _weigh(self) -> None:
+        """Follow the server where its answers begin late."""
+        waits, took = sorted(self._waits), self._clock() - self._since
+        wait, rate = statistics.median(waits), len(waits) / max(took, 1e-9)
+        # Of those that were sent together first, a few had nobody before them.
+        self._usual = min(self._usual, wait) if self._usual else waits[1]
+        if self._rate and rate < HELD * self._rate:
+            self._set_window(min(self._window / LESS, float(self._most_requests)))
+            self._usual, self._rate = wait, 0.0
+        elif wait <= SLOW * self._usual:
+            self._ceiling = min(self._ceiling + 1, float(self._most_requests))
+            self._rate = 0.0
+        elif self._window > FEW:
+            self._rate = self._rate or rate
+            self._set_window(max(self._window * LESS, float(FEW)))
+
+    def _set_window(self, window: float) -> None:
+        self._window = self._ceiling = window
+        self._skip = self._under_way
 
     def used(self, tokens: int) -> None:
         """Count the tokens of an answer."""
@@ -106,4 +170,6 @@ class Pace(Lanes):
         if not self._refused_together:
             self._window = max(self._window / 2, LEAST)
             self._refused_together = self._under_way + 1
+            self._waits.clear()
+            self._skip, self._rate = self._under_way, 0.0
         self._not_before = max(self._not_before, until)

@@ -74,8 +74,8 @@ class Questions:
         self.turn = turn
         self._fill = fill
         self._key = key
-        self._common = json.dumps(_facts(turn), sort_keys=True, default=repr)
-        self.mark = _hash(self._common, prompt if isinstance(prompt, str) else _source(prompt))
+        self._common = _Hash(json.dumps(_facts(turn), sort_keys=True, default=repr))
+        self.mark = self._common.with_(prompt if isinstance(prompt, str) else _source(prompt))
 
     @property
     def one(self) -> PreparedTurn:
@@ -98,9 +98,9 @@ class Questions:
     def key(self, row: Mapping[str, Any], prompt: Any) -> str:
         """Return the key of a row's answer: of what is sent or, with ``key=``, of the row."""
         if self._key is None:
-            return _hash(self._common, _json(prompt))
+            return self._common.with_(_json(prompt))
         with interruptible():
-            return _hash(self.mark, _json(self._key(row)))
+            return _Hash(self.mark).with_(_json(self._key(row)))
 
     def ask(self, prompt: Any) -> PreparedTurn | HeavyTurn:
         """Return the turn that asks a prompt.
@@ -163,8 +163,22 @@ def _first(*values: Any) -> Any:
 
 
 def _json(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value)
     return json.dumps(to_json(value), sort_keys=True, default=repr)
 
 
-def _hash(*texts: str) -> str:
-    return sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+class _Hash:
+    """The hash of a text that many texts follow: it is read once."""
+
+    def __init__(self, text: str) -> None:
+        self._begun = sha256(_bytes(text))
+
+    def with_(self, text: str) -> str:
+        whole = self._begun.copy()
+        whole.update(_bytes("\0" + text))
+        return whole.hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -97,6 +97,8 @@ def is_of(value: Any, library: str, *names: str) -> bool:
 
 def _with_narwhals(data: Any) -> tuple[Any, Any]:
     """Return the data as a frame, or as a column, of narwhals, if it is one."""
+    if isinstance(data, list | tuple):
+        return None, None
     if not sys.modules.keys() & {"pandas", "polars", "pyarrow", "modin", "cudf"}:
         return None, None
     import narwhals as nw

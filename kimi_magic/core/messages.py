@@ -40,6 +40,7 @@ __all__ = [
     "as_content",
     "as_reasoning",
     "join_parts",
+    "text_of",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -320,9 +321,7 @@ class Message(Shown):
 
     @property
     def text(self) -> str:
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
-        return "".join(part.text for part in self.content)
+        return text_of(self.content)
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
@@ -536,16 +535,25 @@ def as_content(prompt: str | Sequence[Any]) -> str | tuple[Part, ...]:
     )
 
 
+def text_of(content: str | Sequence[Part] | None) -> str:
+    """Return the text of a message's content, with what stands for its pictures."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text for part in content)
+
+
 def join_parts(pieces: Iterable[str | Part]) -> str | tuple[Part, ...]:
     """Join texts and pictures to a content: one text where there is nothing else."""
+    pieces = list(pieces)
+    texts = [piece for piece in pieces if isinstance(piece, str)]
+    if len(texts) == len(pieces):
+        return "".join(texts)
     parts: list[str | Part] = []
     for piece in pieces:
         if isinstance(piece, str) and parts and isinstance(parts[-1], str):
             parts[-1] += piece
         elif piece:
             parts.append(piece)
-    if all(isinstance(part, str) for part in parts):
-        return "".join(map(str, parts))
     return tuple(TextPart(part) if isinstance(part, str) else part for part in parts)
 
 

@@ -156,15 +156,21 @@ def about_tokens(tokens: int) -> str:
 
 def estimate(messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> int:
     """Return about how many tokens a request has, before a server has counted one."""
-    chars = sum(
-        len(message.text)
-        + sum(len(part.text) for part in message.reasoning or ())
-        + sum(CHARS_PER_TOKEN * image.tokens - len(image.text) for image in message.images)
-        + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
-        for message in messages
-    )
+    chars = sum(map(_chars, messages))
     chars += len(json.dumps(tools)) if tools else 0
     return round(chars / CHARS_PER_TOKEN + PER_MESSAGE * len(messages))
+
+
+def _chars(message: Message) -> int:
+    """Return about how many characters a message has, each picture as many as its tokens make."""
+    chars = len(message.text)
+    if message.reasoning:
+        chars += sum(len(part.text) for part in message.reasoning)
+    if message.tool_calls:
+        chars += sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+    if not isinstance(message.content, str):
+        chars += sum(CHARS_PER_TOKEN * image.tokens - len(image.text) for image in message.images)
+    return chars
 
 
 def _word(text: str) -> str:

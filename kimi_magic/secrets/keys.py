@@ -142,9 +142,10 @@ class KeyRing:
     def known(self, variables: Iterable[str]) -> list[Key]:
         """Return the keys found so far, and those that these environment variables hold now."""
         for name in variables:
-            value, source = _from_environment(name)
-            if value:
-                self._remember(value, source, name)
+            if name in os.environ:
+                value, source = _from_environment(name)
+                if value:
+                    self._remember(value, source, name)
         return list(self._found.values())
 
     def remember(self, keys: Iterable[Key]) -> None:

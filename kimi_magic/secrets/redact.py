@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _OURS = tuple(kind.__module__ for kind in (Message, ContentDelta, TurnRecord, Sent))
 _LOGPROBS = ("logprobs", "reasoning_logprobs")  # the fields of a step, in a stored turn too
+_NUMBERS = ("int", "float", "bool", "int | None", "float | None")  # annotations are texts
 _OUR_WORDS = ("role", "reasoning_key")  # from a short list of our own, whatever a server sends
 
 # Of the HTTP library: they log the headers of responses, and the words beside a status.
@@ -103,8 +104,8 @@ class Redactor:
 
     def _record(self, value: Any) -> Any:
         """Redact a record of ours; one in which nothing changes stays as it is."""
-        kind = type(value)
-        if kind.__module__ not in _OURS or not is_dataclass(kind):
+        kind: Any = type(value)
+        if kind.__module__ not in _OURS:
             return value
         changed = {}
         for name in _fields_with_texts(kind):
@@ -139,9 +140,11 @@ class Redactor:
 @cache
 def _fields_with_texts(kind: type[Any]) -> tuple[str, ...]:
     """Return the fields of a class of ours in which somebody else's text may be."""
+    if not is_dataclass(kind):
+        return ()
     # In a picture's base64 the search for shapes would hit by chance.
     opaque = {*_OUR_WORDS, "data"} if issubclass(kind, ImagePart) else _OUR_WORDS
-    return tuple(field.name for field in fields(kind) if field.name not in opaque)
+    return tuple(f.name for f in fields(kind) if f.name not in opaque and f.type not in _NUMBERS)
 
 
 def _texts_of(token: Any) -> list[str]:

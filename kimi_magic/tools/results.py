@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -35,9 +35,10 @@ from kimi_magic.context.walker import (
     type_name,
 )
 from kimi_magic.core import interrupts, time_limit
+from kimi_magic.core.errors import ToolInterrupted
 from kimi_magic.core.frontend import running_shell
 from kimi_magic.core.installed import library_paths
-from kimi_magic.core.messages import Output
+from kimi_magic.core.messages import Output, ToolResult
 from kimi_magic.core.text import clip, cut
 from kimi_magic.core.time_limit import USER_ERRORS
 from kimi_magic.tools import shell_state
@@ -53,6 +54,7 @@ __all__ = [
     "fit_for_notebooks",
     "is_image",
     "to_text",
+    "with_pictures",
 ]
 
 # For the model, in characters
@@ -362,3 +364,17 @@ def _place(frames: list[traceback.FrameSummary]) -> str:
         code = f": {frame.line.strip()}" if frame.line else ""
         return f"in {frame.name}, line {frame.lineno}{cut(code, 300)}"
     return ""
+
+
+def with_pictures(result: ToolResult) -> ToolResult:
+    """Draw the figures that a tool returned, for a model that sees; outputs may show them."""
+    if result.value is None:
+        return result
+    from kimi_magic.context.pictures import pictures_in, pngs
+
+    if pngs(result.outputs):
+        return result
+    try:
+        return replace(result, pictures=pictures_in(result.value))
+    except KeyboardInterrupt:
+        raise ToolInterrupted(result) from None

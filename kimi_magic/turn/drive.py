@@ -96,11 +96,15 @@ def _request(
                 _stop(running, Stopped(exchange.completion()))
                 raise
     except EndpointError as error:
+        if error.partial:
+            lane.answered(error.partial)
         yield from opened.conclude(error)
         failed: Event | Command = running.throw(error)
         return failed
     yield from opened.conclude(None)
-    answered: Event | Command = running.send(exchange.completion())
+    completion = exchange.completion()
+    lane.answered(completion)
+    answered: Event | Command = running.send(completion)
     return answered
 
 

@@ -42,7 +42,7 @@ from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.aggregation import PROMPT, aggregation_message
 from kimi_magic.turn.agreement import Vote, take_vote
 from kimi_magic.turn.approval import AskPerson
-from kimi_magic.turn.lanes import Lanes, side_by_side
+from kimi_magic.turn.lanes import Lanes, Within, side_by_side
 from kimi_magic.turn.request import answered, check_images, parameters
 from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks, set_aside
@@ -91,17 +91,21 @@ class HeavyTurn:
     announces_practice: bool = False
 
     def run(
-        self, sinks: Sequence[Sink] = (), ask: AskPerson | None = None
+        self,
+        sinks: Sequence[Sink] = (),
+        ask: AskPerson | None = None,
+        lanes: Lanes | None = None,
     ) -> Generator[Envelope | None, None, None]:
         """Run the turn, as `PreparedTurn.run` does.
 
-        The envelopes of the trajectories have lanes from 1 on, the turn itself has lane 0.
+        The envelopes of the trajectories have lanes from 1 on, the turn itself has lane 0. With
+        ``lanes``, its requests go out among those of other turns, in the slots that these share.
         """
         request = self.turn.request
         chat = self.turn.chats.get(request.chat) if request.chat else None
         if chat is not None:
             sinks = [ChatSink(chat, self.turn.place, request), *sinks]
-        return _HeavyRun(self, chat, sinks, ask).run()
+        return _HeavyRun(self, chat, sinks, ask, lanes).run()
 
     def check(self) -> None:
         """Refuse pictures that a model does not read, before any trajectory is paid for.
@@ -161,8 +165,10 @@ class _HeavyRun:
         chat: Chat | None,
         sinks: Sequence[Sink],
         ask: AskPerson | None,
+        shared: Lanes | None,
     ) -> None:
         self._heavy = heavy
+        self._shared = shared
         self._chat = chat
         self._turn = turn = replace(
             heavy.turn,
@@ -242,7 +248,9 @@ class _HeavyRun:
     def _take_trajectories(self) -> Iterator[Envelope | None]:
         heavy, settings = self._heavy, self._turn.settings
         most = min(self._turn.endpoint.max_concurrency or heavy.count, settings.max_concurrency)
-        lanes = Lanes(settings.max_queue_bytes, most, heavy.count)
+        lanes: Lanes | Within = Lanes(settings.max_queue_bytes, most, heavy.count)
+        if self._shared:
+            lanes = Within(self._shared, heavy.count)
         forward = _Forward(self._sinks, self._began, self._replies)
         numbers = range(1, heavy.count + 1)
         turns = [self._turn.seeded(n - 1).run([forward], self._ask, lanes.lane(n)) for n in numbers]
@@ -311,8 +319,9 @@ class _HeavyRun:
         prompt = replace(judge.prompt, message=message)
         turn = replace(judge, prompt=prompt, keeps=False, aggregates=True)
         forward = _Forward(self._sinks, self._began, self._aggregated, without=ONCE_A_TURN)
+        lane = self._shared.lane(0) if self._shared else None
         try:
-            with closing(turn.run([forward])) as envelopes:
+            with closing(turn.run([forward], lane=lane)) as envelopes:
                 for envelope in envelopes:
                     if envelope is None:
                         self._sinks.tick()

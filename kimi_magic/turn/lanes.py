@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from kimi_magic.core.errors import KimiError
@@ -17,10 +18,11 @@ from kimi_magic.core.interrupts import waiting
 from kimi_magic.wire.inbox import Held, Inbox
 
 if TYPE_CHECKING:
+    from kimi_magic.core.messages import Completion
     from kimi_magic.wire.client import Exchange
     from kimi_magic.wire.protocols import Arrival, Delta
 
-__all__ = ["TICK", "Alone", "Lane", "Lanes", "side_by_side"]
+__all__ = ["TICK", "Alone", "Lane", "Lanes", "Within", "side_by_side"]
 
 TICK = 0.05  # seconds at most between two things that a turn yields, except while a tool runs
 
@@ -50,6 +52,9 @@ class Lane(Protocol):
     def may_send(self) -> bool:
         """Return True if a request may go out now, which then counts until `sent`."""
 
+    def answered(self, completion: Completion) -> None:
+        """Note what came of a request, whole or cut."""
+
     def sent(self) -> None:
         """Note that a request has been answered, or has failed."""
 
@@ -77,6 +82,9 @@ class Alone:
 
     def may_send(self) -> bool:
         return True
+
+    def answered(self, completion: Completion) -> None:
+        """Do nothing: there is no limit to what is sent one by one."""
 
     def sent(self) -> None:
         """Do nothing: there is no limit to what is sent one by one."""
@@ -116,6 +124,7 @@ class Lanes:
 
     def __init__(self, most_bytes: int, most_requests: int, sharers: int = 1) -> None:
         self.inbox = Inbox(most_bytes)
+        self.idle = Idle()  # what the turn that runs has come to wait for
         self._sharers = sharers
         self._most_requests = most_requests
         self._under_way = 0
@@ -126,6 +135,11 @@ class Lanes:
         """Return a lane, for one turn."""
         return _Shared(self, number, Held(sharers=self._sharers))
 
+    def wait(self) -> None:
+        """Wait until something has arrived, a tick at most."""
+        with waiting():
+            self.inbox.wait(TICK)
+
     def take(self) -> None:
         """Take what has arrived, for each exchange apart."""
         for exchange, arrivals in self.inbox.take(0):
@@ -135,11 +149,28 @@ class Lanes:
     def arrived(self, exchange: Exchange) -> list[Arrival]:
         return self._arrived.pop(exchange, [])
 
+    def can_go_on(self, idle: Idle) -> bool:
+        """Return True if a turn may have something to do, other than to look at the clock."""
+        if not (idle.on_exchanges or idle.for_room or idle.for_time):
+            return True  # something else, such as a tool
+        if idle.for_room and self.has_room():
+            return True
+        return not self._arrived.keys().isdisjoint(idle.on_exchanges)
+
+    def has_room(self) -> bool:
+        """Return True if a request may go out now."""
+        room = self._under_way < self._most_requests
+        return room and time.monotonic() >= self._not_before
+
     def may_send(self) -> bool:
-        if self._under_way >= self._most_requests or time.monotonic() < self._not_before:
+        """Take a slot for a request, if there is one."""
+        if not self.has_room():
             return False
         self._under_way += 1
         return True
+
+    def answered(self, completion: Completion) -> None:
+        """Do nothing: the number of lanes does not follow the server."""
 
     def sent(self) -> None:
         self._under_way -= 1
@@ -155,6 +186,37 @@ class Lanes:
         self._most_requests = max(min(most, self._under_way), most // 2, 1)
 
 
+class Within:
+    """The lanes of a turn that shares lanes with others itself: all of them wait together."""
+
+    def __init__(self, lanes: Lanes, sharers: int) -> None:
+        self.idle = Idle()
+        self._lanes = lanes
+        self._sharers = sharers
+
+    def lane(self, number: int) -> Lane:
+        """Return a lane, for a part of the turn."""
+        return _Shared(self._lanes, number, Held(sharers=self._sharers))
+
+    def wait(self) -> None:
+        """Do nothing: the turn comes back with None."""
+
+    def take(self) -> None:
+        """Do nothing: what arrives is there for every part."""
+
+    def can_go_on(self, _: Idle) -> bool:
+        return True
+
+
+@dataclass(slots=True)
+class Idle:
+    """What a turn waits for; nothing that is known where it has run a tool, for example."""
+
+    on_exchanges: set[Exchange] = field(default_factory=set)
+    for_room: bool = False
+    for_time: bool = False
+
+
 class _Shared:
     """One of several lanes: it never waits itself."""
 
@@ -165,7 +227,12 @@ class _Shared:
         self._lanes = lanes
 
     def may_send(self) -> bool:
-        return self._lanes.may_send()
+        may = self._lanes.may_send()
+        self._lanes.idle.for_room |= not may
+        return may
+
+    def answered(self, completion: Completion) -> None:
+        self._lanes.answered(completion)
 
     def sent(self) -> None:
         self._lanes.sent()
@@ -174,41 +241,55 @@ class _Shared:
         """Do nothing: `side_by_side` waits for all lanes."""
 
     def receive(self, exchange: Exchange) -> list[Delta]:
-        return exchange.receive(self._lanes.arrived(exchange))
+        arrivals = self._lanes.arrived(exchange)
+        if not arrivals:
+            self._lanes.idle.on_exchanges.add(exchange)
+        return exchange.receive(arrivals) if arrivals else []
 
     def slow_down(self, until: float) -> None:
         self._lanes.slow_down(until)
 
     def pause(self, until: float) -> bool:
-        return time.monotonic() >= until
+        is_over = time.monotonic() >= until
+        self._lanes.idle.for_time |= not is_over
+        return is_over
 
 
 def side_by_side(
-    lanes: Lanes, turns: Sequence[Running], enough: Callable[[], bool] = lambda: False
+    lanes: Lanes | Within, turns: Sequence[Running], enough: Callable[[], bool] = lambda: False
 ) -> Running:
     """Run turns side by side to their ends.
 
     Yields their events as they happen, and None now and then. The errors of the turns are in their
     replies. An interrupt stops all of them, and is raised when each has told of its end. Where it
     is ``enough`` after one has ended, the others are stopped as well.
+
+    A turn that waits goes on when what it waits for has come, and each tick, since some of what it
+    may wait for is a moment.
     """
-    left = list(turns)
+    left: dict[Running, Idle] = {turn: Idle() for turn in turns}
     interrupted = stop = False
+    next_tick = 0.0
     try:
         while left:
-            for turn in tuple(left):
+            ticks = time.monotonic() >= next_tick
+            if ticks:
+                next_tick = time.monotonic() + TICK
+            for turn, idle in tuple(left.items()):
+                if not (ticks or interrupted or stop or lanes.can_go_on(idle)):
+                    continue
+                lanes.idle = left[turn] = Idle()
                 ended, stopped = yield from _until_idle(turn, stop=interrupted or stop)
                 interrupted = interrupted or stopped
                 if ended:
-                    left.remove(turn)
+                    del left[turn]
                     try:
                         stop = stop or enough()
                     except KeyboardInterrupt:
                         interrupted = True
-            yield None
             try:
-                with waiting():
-                    lanes.inbox.wait(TICK)
+                yield None
+                lanes.wait()
             except KeyboardInterrupt:
                 interrupted = True
             lanes.take()

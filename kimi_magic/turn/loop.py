@@ -75,6 +75,7 @@ TELL_NAMELESS = "Nothing was run: this call has no name. Call one of the tools b
 MORE_ROOM = 4  # times the limit that was too low, as far as the context window has room
 MISMATCH = "The answer does not fit the schema: the model is told, and asked again."
 MOST_CORRECTIONS = 2
+NOTHING = Usage()
 REPEATED, REPEATED_TOO_OFTEN = 3, 10
 
 
@@ -213,7 +214,7 @@ class Loop:
         self.places: Sequence[int] = ()
         self._results: dict[str, ToolResult] = {}
         self._partial: Completion | None = None
-        self._discarded = Usage()
+        self._discarded = NOTHING
         self._retried: list[Retry] = []
         self._concluded: str | None = None
         self._model: str | None = None
@@ -286,13 +287,20 @@ class Loop:
         """True while nothing of an answer has arrived, and no tool runs."""
         return not (self._partial or self._calling)
 
-    def record(self, *, model: str, chat: str | None, failed: bool = False) -> TurnRecord:
-        """Return what the turn has come to, whole or cut; ``model`` is the one asked for."""
+    def record(
+        self, *, model: str, chat: str | None, failed: bool = False, **more: Any
+    ) -> TurnRecord:
+        """Return what the turn has come to, whole or cut; ``model`` is the one asked for.
+
+        ``more`` are fields of the record that the loop does not know.
+        """
         steps = self.steps
         reason = self._concluded or (steps[-1].finish_reason if steps else None)
         return TurnRecord(
             steps=tuple(
                 replace(step, tool_results=tuple(map(_as_data, step.tool_results)))
+                if step.tool_results
+                else step
                 for step in steps
             ),
             messages=(*self._history, self._prompt, *self._messages_so_far()),
@@ -303,6 +311,7 @@ class Loop:
             chat=chat,
             outline=self._outlined,
             retries=tuple(self._retried),
+            **more,
         )
 
     def _messages_so_far(self) -> list[Message]:

@@ -99,7 +99,7 @@ class Outgoing:
         field = target.record.limit_field
         return [Draft(self._sendable(common), self._sendable(s), field) for s in schemas]
 
-    def new_loop(self, target: Target, draft: Draft) -> Loop:
+    def new_loop(self, target: Target, draft: Draft, *, outlined: bool = True) -> Loop:
         """Return the loop that asks the target with one of the drafts."""
         request, settings = self.request, self.settings
         endpoint, model = target.endpoint, target.record
@@ -130,7 +130,7 @@ class Outgoing:
             model=model,
             reasoning_key=endpoint.reasoning_key,
             logprobs=LogprobsAsked(target if request.logprobs else None, self.lacking),
-            outline=self.outline,
+            outline=self.outline if outlined else None,
         )
 
     def outline(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Sent:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.messages import ImagePart, Message, Part, as_content, join_parts
+from kimi_magic.core.messages import ImagePart, Message, Part, as_content, join_parts, text_of
 from kimi_magic.core.sent import Attached
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.request import TurnRequest
@@ -44,7 +44,7 @@ def check_prompt(prompt: Any) -> str | tuple[Part, ...]:
         It is no prompt, or an empty one.
     """
     content = as_content(prompt)
-    if not Message("user", content).text.strip():
+    if not text_of(content).strip():
         raise KimiError("The prompt is empty: write what you want to ask.")
     return content
 

@@ -512,8 +512,12 @@ def check_images(request: TurnRequest, model: Model) -> None:
     KimiError
         It names a model that sees.
     """
-    sent = [*request.images, *Message("user", as_content(request.prompt)).images]
-    if not model.sees and model.reasoning != "unknown" and any(not i.instead for i in sent):
+    if model.sees or model.reasoning == "unknown":
+        return
+    sent = list(request.images)
+    if not isinstance(request.prompt, str):
+        sent += Message("user", as_content(request.prompt)).images
+    if any(not image.instead for image in sent):
         raise KimiError(
             f"{model.name} reads no images: leave the image out, or ask a model that does, such as "
             "`-m kimi-k3`."

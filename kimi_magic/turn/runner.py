@@ -49,7 +49,7 @@ from kimi_magic.core.events import (
 )
 from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.interrupts import interruptible, uninterrupted
-from kimi_magic.core.messages import Message, ToolCall, ToolResult, as_content
+from kimi_magic.core.messages import ToolCall, as_content, text_of
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.sent import Sent
 from kimi_magic.core.turn_record import Failure, TurnRecord
@@ -157,18 +157,21 @@ class PreparedTurn:
         sinks: Sequence[Sink] = (),
         ask: AskPerson | None = None,
         lane: Lane | None = None,
+        *,
+        followed: bool = True,
     ) -> Generator[Envelope | None, None, None]:
         """Run the turn: yield its events, and None now and then while nothing happens.
 
         The turn's chat hears an event first, then the sinks, then it is yielded. The last one is
         ``TurnFinished``; a turn that failed raises its error after that. A person is asked about
-        calls with ``ask``, by default at an ``input()`` prompt.
+        calls with ``ask``, by default at an ``input()`` prompt. Of one that is not ``followed``,
+        what happens between its beginning and its end is not told, nor outlined.
         """
         chat = self.chats.get(self.request.chat) if self.request.chat else None
         if chat is not None and self.keeps:
             sinks = [ChatSink(chat, self.place, self.request), *sinks]
         lane = lane or Alone(self.settings.max_queue_bytes)
-        return _Run(self, chat, sinks, ask or ask_with_input, lane).run()
+        return _Run(self, chat, sinks, ask or ask_with_input, lane, followed=followed).run()
 
     def seeded(self, more: int) -> PreparedTurn:
         """Return the turn with a later seed, where it has one: the same request otherwise."""
@@ -295,9 +298,12 @@ class _Run:
         sinks: Sequence[Sink],
         ask: AskPerson,
         lane: Lane,
+        *,
+        followed: bool,
     ) -> None:
         self._turn = turn
         self._lane = lane
+        self._followed = followed
         self._chat = chat
         self._ask = ask
         self._began, self._started = time.monotonic(), time.time()
@@ -305,7 +311,8 @@ class _Run:
         # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
         # every object that a tool returned.
         self._sinks = GuardedSinks(sinks, lambda text: Redactor(connector.known_keys()).text(text))
-        self._model = self._redact(turn.request.model or turn.led or turn.endpoint.model)
+        model = turn.request.model or turn.led or turn.endpoint.model
+        self._model = Redactor(turn.keys).text(model)
         self._taping: Taping | None = None
         if turn.tape is not None:
             from kimi_magic.turn.taping import Taping
@@ -408,18 +415,11 @@ class _Run:
         drafts = self._outgoing.drafts(target)
         for draft in drafts:
             self._draft, self._sent = draft, None
-            self._loop = self._outgoing.new_loop(target, draft)
-            yield self._tell(TurnPrepared(self._record()))
+            self._loop = self._outgoing.new_loop(target, draft, outlined=self._followed)
+            if self._followed:
+                yield self._tell(TurnPrepared(self._record()))
             try:
-                opens = partial(self._open, target=target)
-                driven = drive(self._loop, opens, self._make_calls, self._lane)
-                with closing(driven) as happenings:
-                    for event in happenings:
-                        if event is None:
-                            self._sinks.tick()
-                        elif not isinstance(event, RequestStarted | Retrying):
-                            yield from self._tell_left_out()
-                        yield None if event is None else self._tell(event)
+                yield from self._drive(self._loop, target)
                 break
             except BadRequest as refused:
                 # A subclass says that the request is too long, or filtered. With tools, the first
@@ -431,6 +431,19 @@ class _Run:
         if turn.schema and self._loop and not self._loop.cut_short:
             with interruptible():  # validators are the user's
                 self._data = turn.schema.read(self._loop.steps[-1].text)
+
+    def _drive(self, loop: Loop, target: Target) -> Iterator[Envelope | None]:
+        opens = partial(self._open, target=target)
+        with closing(drive(loop, opens, self._make_calls, self._lane)) as happenings:
+            for event in happenings:
+                if event is None:
+                    self._sinks.tick()
+                    yield None
+                    continue
+                if self._left_out and not isinstance(event, RequestStarted | Retrying):
+                    yield from self._tell_left_out()
+                if self._followed:
+                    yield self._tell(event)
 
     def _opening(self, resolved: ResolvedEndpoint | Foreseen) -> Iterator[str]:
         """Yield notices for the reader before the first request."""
@@ -478,6 +491,7 @@ class _Run:
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
         from kimi_magic.tools.printing import Watch
+        from kimi_magic.tools.results import with_pictures
         from kimi_magic.tools.step_calls import run_step_calls
 
         turn = self._turn
@@ -494,26 +508,14 @@ class _Run:
         try:
             for event in run_step_calls(turn.toolset, calls, self._approve(), turn.made, watch):
                 if isinstance(event, ToolFinished):
-                    yield replace(event, result=self._drawn(self._redact(event.result)))
+                    result = self._redact(event.result)
+                    yield replace(event, result=with_pictures(result) if self._sees else result)
                 elif isinstance(event, ToolPrinted):
                     yield self._placed(event)
                 else:
                     yield event
         except ToolInterrupted as interrupt:
             raise ToolInterrupted(self._redact(interrupt.result)) from None
-
-    def _drawn(self, result: ToolResult) -> ToolResult:
-        """Draw the figures that a tool returned, for a model that sees; outputs may show them."""
-        if not self._sees or result.value is None:
-            return result
-        from kimi_magic.context.pictures import pictures_in, pngs
-
-        if pngs(result.outputs):
-            return result
-        try:
-            return replace(result, pictures=pictures_in(result.value))
-        except KeyboardInterrupt:
-            raise ToolInterrupted(result) from None
 
     def _approve(self) -> Approve | None:
         """Return who is asked about calls; None where nobody can answer."""
@@ -533,21 +535,34 @@ class _Run:
         steps = self._loop.steps if self._loop else ()
         values = tuple(result.value for step in steps for result in step.tool_results)
         functions = turn.toolset.functions if turn.toolset else {}
-        reply = Reply(self._record(error), self._data, error, functions, turn.shown_in, values)
-        reply = replace(reply, filled=turn.request.filled)
+        filled, record = turn.request.filled, self._record(error)
+        reply = Reply(record, self._data, error, functions, turn.shown_in, values, filled)
         if error is not None:
             error.reply = reply
         return reply
 
     def _record(self, error: KimiError | TurnInterrupted | None = None) -> TurnRecord:
         turn = self._turn
-        chat = turn.request.chat
+        endpoint, request = turn.endpoint, turn.request
+        masks = Redactor(turn.keys, shapes=not request.allow_secrets)
+        facts: dict[str, Any] = {
+            "model": self._model,
+            "chat": request.chat,
+            "prompt": masks.text(text_of(as_content(request.prompt))),
+            "cell": turn.place.cell,
+            "run": turn.place.run,
+            "fresh": request.fresh,
+            "started": self._started,
+            "sweep": request.sweep,
+            "parameters": self._draft.recorded(self._sent) if self._draft else {},
+            "endpoint": endpoint.facts,
+            "failure": Failure(type(error).__name__, str(error)) if error else None,
+            "replayed": self._taping.replayed if self._taping else "",
+        }
         if self._loop:
-            record = self._loop.record(model=self._model, chat=chat, failed=error is not None)
+            record = self._loop.record(failed=error is not None, **facts)
         else:
-            record = TurnRecord(
-                messages=(turn.prompt.message,), sent=1, model=self._model, chat=chat
-            )
+            record = TurnRecord(messages=(turn.prompt.message,), sent=1, **facts)
         if self._data is not None:
             from pydantic_core import to_json
 
@@ -556,21 +571,7 @@ class _Run:
                 record = replace(record, data=data)
         if isinstance(error, BudgetSpent | TapeError) and not record.steps:
             record = replace(record, outline=Sent())
-        endpoint, request = turn.endpoint, turn.request
-        masks = Redactor(turn.keys, shapes=not request.allow_secrets)
-        return replace(
-            record,
-            prompt=masks.text(Message("user", as_content(request.prompt)).text),
-            cell=turn.place.cell,
-            run=turn.place.run,
-            fresh=request.fresh,
-            started=self._started,
-            sweep=request.sweep,
-            parameters=self._draft.recorded(self._sent) if self._draft else {},
-            endpoint=endpoint.facts,
-            failure=Failure(type(error).__name__, str(error)) if error else None,
-            replayed=self._taping.replayed if self._taping else "",
-        )
+        return record
 
     def _tell(self, event: Event) -> Envelope:
         envelope = Envelope(time.monotonic() - self._began, event, self._lane.number)

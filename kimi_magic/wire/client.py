@@ -97,9 +97,11 @@ class Client:
 
     def serves(self, endpoint: Endpoint, base_url: str, key: Key | None) -> bool:
         """Return True if it is the client of this endpoint, at this address and with this key."""
-        mine, other = (k.value if k else None for k in (self.key, key))
-        same = (self.endpoint, self.base_url, mine) == (endpoint, base_url, other)
-        return same and self._own_headers == endpoint.own_headers.resolve()
+        if self.base_url != base_url or self.endpoint != endpoint:
+            return False
+        if key is not self.key and (key and key.value) != (self.key and self.key.value):
+            return False
+        return not endpoint.headers or self._own_headers == endpoint.own_headers.resolve()
 
     def chat(
         self,
@@ -138,10 +140,13 @@ class Client:
             raise self.errors().from_exception(error) from None
         return Redactor([self.key] if self.key else ()).value(listed)
 
-    def errors(self, model: str = "", keys: Sequence[Key] = ()) -> ErrorMapper:
-        """Return what maps failures, those of one model where it is named."""
+    def errors(self, model: str = "", keys: Sequence[Key] = (), *, ended: str = "") -> ErrorMapper:
+        """Return what maps failures, those of one model where it is named.
+
+        ``ended`` is the day since which that one is known to be served no longer.
+        """
         keys = (*keys, *self.endpoint.own_headers.secrets())
-        return ErrorMapper(self.endpoint, self.base_url, self.key, self.wire, model, keys)
+        return ErrorMapper(self.endpoint, self.base_url, self.key, self.wire, model, keys, ended)
 
     def _headers(self) -> Mapping[str, str]:
         """Return all that we mean to send; the endpoint's own take precedence."""
@@ -201,7 +206,7 @@ class Exchange:
         self._body = body
         self._model = model
         ended = model.ended.get(client.endpoint.kind, "") if model else ""
-        self._errors = replace(client.errors(body["model"], keys), ended=ended)
+        self._errors = client.errors(body["model"], keys, ended=ended)
         if client.key and client.key not in keys:
             keys = (*keys, client.key)
         self._redactor = Redactor(keys)

@@ -231,10 +231,16 @@ class Catalogue:
 
     Iterating never raises: an endpoint of the environment that cannot be used is left out, and
     `problem` says why.
+
+    Attributes
+    ----------
+    key_names : tuple of str
+        The variables that hold keys, of every endpoint.
     """
 
     def __init__(self) -> None:
         self._named = {endpoint.name: endpoint for endpoint in BUILT_IN}
+        self._note_keys()
 
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(self._all().values())
@@ -249,19 +255,21 @@ class Catalogue:
         return ""
 
     @property
-    def key_names(self) -> list[str]:
-        """The variables that hold keys, of every endpoint."""
-        return [e.key_env for e in self._named.values() if e.key_env] + ["KIMI_API_KEY"]
-
-    @property
     def secrets(self) -> list[Key]:
         """The values of the endpoints' own headers, to mask."""
-        own = [e.own_headers for e in self._named.values() if e.headers]
-        return [secret for headers in own for secret in headers.secrets()]
+        return [secret for headers in self._headers for secret in headers.secrets()]
 
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint; one of the same name is replaced."""
         self._named[endpoint.name] = endpoint
+        self._note_keys()
+
+    def _note_keys(self) -> None:
+        """Note where keys are: they are looked for several times a turn."""
+        known = self._named.values()
+        names = dict.fromkeys(e.key_env for e in known if e.key_env)
+        self.key_names = (*names, "KIMI_API_KEY")
+        self._headers = [e.own_headers for e in known if e.headers]
 
     def resemble(self, like: str, fields: Mapping[str, Any]) -> Endpoint:
         """Make an endpoint of its own fields and the facts of a known one.

@@ -107,8 +107,9 @@ class Model(Shown):
 
     def at(self, endpoint: Endpoint) -> Model:
         """Return the facts as they hold at an endpoint, whose own settings go first."""
-        own = {name: getattr(endpoint, name) for name in OWN_FACTS}
-        return replace(self, **{name: value for name, value in own.items() if value is not None})
+        facts = {name: getattr(endpoint, name) for name in OWN_FACTS}
+        own = {name: value for name, value in facts.items() if value is not None}
+        return replace(self, **own) if own else self
 
     @property
     def sees(self) -> bool:

@@ -100,13 +100,11 @@ class Spending:
 
     def _answer_of(self, account: Account) -> int:
         """Return the tokens of the answers of this model in the mean; 0 where there is none."""
-        same = [
-            used
-            for other, used in self._used.items()
-            if (other.model, other.endpoint) == (account.model, account.endpoint)
-        ]
-        whole = sum(same, Usage())
-        return whole.completion_tokens // whole.requests if whole.requests else 0
+        tokens = requests = 0
+        for other, used in self._used.items():
+            if other.model == account.model and other.endpoint == account.endpoint:
+                tokens, requests = tokens + used.completion_tokens, requests + used.requests
+        return tokens // requests if requests else 0
 
     def _spent(self, budget: Budget, expected: Usage) -> BudgetSpent:
         spent = budget.share_of(sum(self._used.values(), Usage()))
@@ -181,7 +179,7 @@ class Meter:
         """Return what it used: as the server counted, else about as much as has come."""
         usage = completion.usage
         if usage.total_tokens:
-            return replace(usage, requests=max(usage.requests, 1))
+            return usage if usage.requests else replace(usage, requests=1)
         message = completion.message
         chars = len(message.text) + len(message.reasoning_text or "")
         chars += sum(len(call.arguments) for call in message.tool_calls)

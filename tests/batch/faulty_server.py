@@ -54,6 +54,8 @@ class FaultyServer:
         The keys that came with them.
     on_request : callable
         Called with the number of requests so far, before one is answered.
+    holds_for : int
+        No answer begins before so many requests were under way at once.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class FaultyServer:
         self.asked: list[str] = []
         self.keys: list[str] = []
         self.on_request: Callable[[int], None] = lambda _: None
-        self.at_once = self.most_at_once = 0
+        self.at_once = self.most_at_once = self.holds_for = 0
         self.base_url = ""
         self._fault = fault
         self._latency = latency
@@ -108,6 +110,8 @@ class FaultyServer:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
+            while self.most_at_once < self.holds_for:
+                await asyncio.sleep(0.005)
             await asyncio.sleep(self._latency)
             return await self._respond(request, prompt, fault)
         finally:

@@ -269,6 +269,13 @@ def threads(session: Session) -> Iterator[Client]:
         yield client
 
 
+def test_heavy(threads: Client, faults: FaultyServer) -> None:
+    frame = kimi.map(["a", "b"], "{{ value }}", heavy=2, engine=threads, concurrency=4)
+    assert kinds(frame) == ["", ""]
+    assert list(frame.attempts) == [3, 3]
+    assert faults.most_at_once <= 4
+
+
 def test_workers_that_join(threads: Client, faults: FaultyServer) -> None:
     faults.on_request = lambda count: threads.cluster.scale(2) if count == 5 else None
     frame = kimi.map([f"r{n}" for n in range(150)], "{{ value }}", engine=threads, concurrency=4)
@@ -298,8 +305,8 @@ def test_what_a_cluster_does_not_do(
 ) -> None:
     with pytest.raises(KimiError, match="The practice model runs in this kernel, not on"):
         kimi.map(["a"], "{{ value }}", endpoint="local", engine=threads)
-    with pytest.raises(KimiError, match="leave heavy= out"):
-        kimi.map(["a"], "{{ value }}", heavy=2, engine=threads)
+    with pytest.raises(KimiError, match="Workers ask one endpoint"):
+        kimi.map(["a"], "{{ value }}", heavy=2, judge="m@local", engine=threads)
     lock = threading.Lock()
 
     def locked() -> str:

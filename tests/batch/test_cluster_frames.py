@@ -197,7 +197,7 @@ def test_on_the_workers_of_a_client(faults: FaultyServer, frame: Any) -> None:
     [
         ({"max_cost": 1.0}, "max_cost= needs a kernel that counts"),
         ({"max_tokens_total": 5}, "max_tokens_total= needs a kernel"),
-        ({"heavy": 2}, "leave heavy= out"),
+        ({"heavy": 2, "judge": "m@local"}, "Workers ask one endpoint"),
         ({"endpoint": "local"}, "The practice model runs in this kernel"),
     ],
 )

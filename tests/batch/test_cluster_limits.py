@@ -1,4 +1,4 @@
-"""The permits of a map on a cluster, with a clock that the tests turn and workers that are played."""
+"""The permits of a map on a cluster, with a clock that the tests turn, and workers they play."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from pydantic import BaseModel, Field, field_validator
 
 import kimi_magic as kimi
+from kimi_magic.batch import pace
 from kimi_magic.core.errors import ConfigError, KeyRefused, KimiError
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
@@ -286,8 +288,47 @@ def test_tools(server: ScriptedServer, session: Session) -> None:
 def test_heavy(server: ScriptedServer, session: Session) -> None:
     for text in ("1", "2", "12", "3", "4", "34"):
         server.reply(text)
-    frame = kimi.map(["a", "b"], "{{ value }}", heavy=2)
+    frame = kimi.map(["a", "b"], "{{ value }}", heavy=2, concurrency=1)
     assert list(frame.text) == ["12", "34"]
+
+
+def test_heavy_rows_side_by_side(faults: FaultyServer, session: Session) -> None:
+    """Trajectories of several rows are under way together, no more than are allowed."""
+    session.settings.first_token_timeout = 60
+    faults.holds_for = 5
+    rows = [f"r{n}" for n in range(12)]
+    frame = kimi.map(rows, "{{ value }}", heavy=2, concurrency=5)
+    assert faults.most_at_once == 5
+    assert len(faults.asked) == 3 * len(rows)
+    assert kinds(frame) == [""] * len(rows)
+    assert all(row.upper() in text for row, text in zip(rows, frame.text, strict=True))
+    assert list(frame.attempts) == [3] * len(rows)
+
+
+def test_an_interrupt_keeps_heavy_rows_that_have_come(
+    faults: FaultyServer, session: Session
+) -> None:
+    def interrupt(count: int) -> None:
+        if count == 7:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    faults.on_request = interrupt
+    rows = ["a", "b", "silent", *(f"r{n}" for n in range(50))]
+    frame = kimi.map(rows, "{{ value }}", heavy=2, concurrency=1)
+    assert kinds(frame)[:4] == ["", "", "Stopped while the answer was under way.", "not asked"]
+    assert len(faults.asked) == 7
+
+
+def test_limits_of_heavy_rows(faults: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits of the endpoint hold for each request of a row."""
+    kimi.add_endpoint(name="few", base_url=faults.base_url, requests_per_minute=7)
+    monkeypatch.setattr(pace, "MINUTE", 0.3)
+    begun: list[float] = []
+    faults.on_request = lambda _: begun.append(time.monotonic())
+    frame = kimi.map(["a", "b", "c", "d"], "{{ value }}", heavy=3, endpoint="few")
+    assert kinds(frame) == [""] * 4
+    assert len(begun) == 16
+    assert begun[-1] - begun[0] >= 0.5
 
 
 @pytest.mark.parametrize("key", ["id", ["id"], lambda row: row["id"]])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 
 import pytest
@@ -9,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_magic.batch.pace import Pace
+
+RANDOM = random.Random(22)
 
 
 class Clock:
@@ -168,3 +173,79 @@ def test_comes_to_what_the_server_takes(takes: int) -> None:
         clock.now += 1
     assert max(seen[10:]) <= takes + 2
     assert sum(seen[10:]) / len(seen[10:]) >= takes * 0.6
+
+
+def asked(pace: Pace, clock: Clock, count: int, wait: Callable[[list[float]], float]) -> list[int]:
+    """Ask a server; return how many requests were under way, each time that one was answered.
+
+    ``wait`` takes the moments at which the answers to those under way will have come, from now.
+    """
+    under_way: list[tuple[float, float]] = []
+    seen = []
+    for _ in range(count):
+        while pace.may_send():
+            ends = sorted(end - clock.now for end, _ in under_way)
+            heappush(under_way, (clock.now + wait(ends), clock.now))
+        seen.append(len(under_way))
+        clock.now, sent = heappop(under_way)
+        pace.came(clock.now - sent)
+        pace.sent()
+    for end, _ in under_way:
+        clock.now = max(clock.now, end)
+        pace.sent()
+    return seen
+
+
+def queueing(slots: int, seconds: float) -> Callable[[list[float]], float]:
+    """Return a server that works at so many answers at once; the others wait for their turns."""
+
+    def wait(ends: list[float]) -> float:
+        return seconds + (ends[-slots] if len(ends) >= slots else 0.0)
+
+    return wait
+
+
+@pytest.mark.parametrize("slots", [2, 4, 8, 13])
+def test_no_more_than_a_server_has_slots_for(slots: int) -> None:
+    """A server that queues is asked for as many at once as it answers, and not many more."""
+    pace, clock = paced()
+    began = clock.now
+    seen = asked(pace, clock, 3000, queueing(slots, 1.0))
+    assert max(seen[1500:]) <= max(3 * slots, 6)
+    assert min(seen) >= slots
+    assert clock.now - began <= 3000 / slots * 1.05
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda _: 0.5,
+        lambda ends: 0.5 if len(ends) % 2 else 0.9,  # two kinds of prompts
+        lambda ends: 0.2 + 0.2 * len(ends) ** 0.5,  # slower with each one, but more come in all
+        lambda _: RANDOM.lognormvariate(0, 0.5),
+        queueing(32, 1.0),
+        queueing(20, 1.0),
+    ],
+)
+def test_all_at_once_where_that_brings_more(wait: Callable[[list[float]], float]) -> None:
+    """Late answers are no reason to send fewer, where fewer would come."""
+    pace, clock = paced()
+    seen = asked(pace, clock, 3000, wait)
+    assert sum(seen) / len(seen) > 0.95 * 32
+    assert pace.at_once == 32
+
+
+def test_a_server_that_becomes_faster_gets_more_again() -> None:
+    pace, clock = paced()
+    asked(pace, clock, 2000, queueing(4, 1.0))
+    assert pace.at_once <= 12
+    asked(pace, clock, 6000, queueing(64, 0.5))
+    assert pace.at_once == 32
+
+
+def test_a_server_that_becomes_slower_for_all_gets_as_many() -> None:
+    pace, clock = paced()
+    asked(pace, clock, 1000, lambda _: 0.5)
+    seen = asked(pace, clock, 2000, lambda _: 5.0)
+    assert pace.at_once == 32
+    assert sum(seen) / len(seen) > 0.95 * 32

@@ -33,6 +33,8 @@ _PAGE = re.compile(r"(?i)\s*<(?:!doctype|!--|\?xml|/?(?:html|head|title|body|scr
 MOST_TOKENS = 10**12
 """The largest count that is taken for one."""
 
+# `json.dumps` makes one for each text.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 FIELDS: tuple[Channel, ...] = get_args(Channel)
 NOTHING = Usage()
 
@@ -71,8 +73,7 @@ class ChatCompletions:
         }
 
     def request(self, body: Mapping[str, Any]) -> Request:
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return Request("/chat/completions", text.encode())
+        return Request("/chat/completions", _ENCODER.encode(body).encode())
 
     def fold(self, keys: Sequence[Key] = ()) -> Accumulator:
         return Accumulator(keys, default_key=self._reasoning_key)
@@ -123,7 +124,7 @@ class Accumulator:
         self._calls = CallTable(keys)
         self._tokens = TokenTable()
         self._reasoning_key: str | None = None
-        self._usage = Usage()
+        self._usage = NOTHING
         self.finish_reason: str | None = None
         self.model: str | None = None
 
