@@ -11,7 +11,7 @@ import asyncio
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -84,6 +84,16 @@ class SecretsAtHand:
         """Have a person asked for the key where it is nowhere."""
         if self._key is None and not all(each["has key"] for each in facts):
             self._key = self._ask(self._endpoint)
+
+    def by_workers(
+        self, facts: Mapping[str, Mapping[str, Any]]
+    ) -> Iterator[tuple[Secrets, list[str]]]:
+        """Yield what workers are given, those together that lack the same."""
+        alike: dict[tuple[Any, ...], list[str]] = {}
+        for worker, each in facts.items():
+            alike.setdefault((each["has key"], *each["lacking"]), []).append(worker)
+        for workers in alike.values():
+            yield self.for_worker(workers[0], facts[workers[0]]), workers
 
     def for_worker(self, worker: str, facts: Mapping[str, Any]) -> Secrets:
         """Return what a worker is given.
@@ -166,10 +176,10 @@ class Link:
             except Lost:
                 del found[worker]
         self._secrets.find(found.values())
-        for worker, facts in found.items():
-            secrets = self._secrets.for_worker(worker, facts)
-            self._client.run(equip, self._name, self._outfit, secrets, workers=[worker])
-            self._equipped(worker, workers[worker], facts)
+        for secrets, alike in self._secrets.by_workers(found):
+            self._client.run(equip, self._name, self._outfit, secrets, workers=alike)
+            for worker in alike:
+                self._equipped(worker, workers[worker], found[worker])
 
     def start(self) -> None:
         """Begin to ask for the workers' post."""

@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Protocol
 from uuid import uuid4
@@ -25,6 +26,7 @@ SILENT, GONE = 20.0, 90.0
 MOST_BYTES = 16_000_000  # answers that wait; with more of them, no request begins
 MOST_AT_ONCE = 2_000_000  # bytes in one letter
 FIRST_CONTACT = 60.0  # seconds that a task waits for its kernel
+LOOK = 0.2  # between two looks at what nobody tells of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Asking(Protocol):
 class Post:
     """Holds what passes between the kernel and the tasks of one map on a worker.
 
+    Parameters
+    ----------
+    closes : callable
+        Returns True when the worker closes: it waits for its tasks.
+
     Attributes
     ----------
     reuse : bool
@@ -66,7 +73,10 @@ class Post:
         ``go``; ``finish``: rows that were not begun are left; ``stop``: all are.
     """
 
-    def __init__(self, outfit: Outfit, secrets: Secrets) -> None:
+    def __init__(
+        self, outfit: Outfit, secrets: Secrets, closes: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._closes = closes
         self.outfit = outfit
         self.secrets = secrets
         self.reuse = False
@@ -89,9 +99,11 @@ class Post:
         Dask runs the tasks of a lost worker again, also when their rows were given to others.
         """
         with self._changed:
-            self._changed.wait_for(
-                lambda: chunk in self._expected or self.is_stopped, timeout=FIRST_CONTACT
-            )
+            until = time.monotonic() + FIRST_CONTACT
+            while chunk not in self._expected and not self.is_stopped:
+                if time.monotonic() > until:
+                    return False
+                self._changed.wait(LOOK)
             if chunk not in self._expected or chunk in self._admitted or self.state != "go":
                 return False
             self._admitted.add(chunk)
@@ -110,8 +122,9 @@ class Post:
 
     @property
     def is_stopped(self) -> bool:
-        """True if the tasks have to stop at once: they are told to, or the kernel is gone."""
-        return self.state == "stop" or time.monotonic() - self._heard > GONE
+        """True if the tasks have to stop at once: they are told to, or are of no use any more."""
+        is_gone = time.monotonic() - self._heard > GONE
+        return self.state == "stop" or is_gone or self._closes()
 
     def put(self, event: tuple[Any, ...]) -> None:
         """Put something into the post."""

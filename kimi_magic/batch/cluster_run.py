@@ -29,6 +29,7 @@ from kimi_magic.core.errors import BudgetSpent, KimiError
 from kimi_magic.core.events import Envelope
 from kimi_magic.core.interrupts import waiting
 from kimi_magic.core.messages import Usage
+from kimi_magic.core.sent import CHARS_PER_TOKEN
 from kimi_magic.session import Session
 from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.lanes import TICK
@@ -101,6 +102,7 @@ class ClusterRun(MapRun):
         self._link = Link(client, self._name, outfit, secrets, self._permits)
         self._chunks: dict[int, _Chunk] = {}
         self._returned: deque[GivenRow] = deque()
+        self._filled: list[GivenRow] = []  # rows of the next chunk
         self._losses: dict[str, int] = {}
         self._numbers = 0
         self._all_read = False
@@ -149,20 +151,22 @@ class ClusterRun(MapRun):
 
     @property
     def _is_through(self) -> bool:
-        return self._all_read and not self._returned
+        return self._all_read and not self._returned and not self._filled
 
     def _hand_out(self) -> None:
         """Give chunks to the workers that have few rows left."""
         for worker in list(self._link.threads):
+            if self._is_through or self.why:
+                return
             own = [chunk for chunk in self._chunks.values() if chunk.worker == worker]
             busy = sum(len(chunk.left) for chunk in own)
-            if len(own) < AHEAD and busy <= self._lanes and not self._is_through and not self.why:
-                self._submit(worker)
+            if len(own) < AHEAD and busy <= 2 * self._lanes:
+                is_full = self._fill()
+                if self._filled and (is_full or not busy):
+                    self._submit(worker)
 
     def _submit(self, worker: str) -> None:
-        given = self._next_rows()
-        if not given:
-            return
+        given, self._filled = self._filled, []
         number = self._numbers = self._numbers + 1
         self._expect(worker, number)
         try:
@@ -185,35 +189,42 @@ class ClusterRun(MapRun):
         known = [each for each in self._link.expected.get(worker, ()) if each in self._chunks]
         self._link.expected[worker] = [*known, number]
 
-    def _next_rows(self) -> list[GivenRow]:
-        """Return the rows of the next chunk: the more are left, the larger it is."""
+    def _fill(self) -> bool:
+        """Fill in the prompts of the next chunk for a while; return True if it is complete.
+
+        The more rows are left, the larger it is.
+        """
+        given = self._filled
         left = len(self._rows) - len(self.answers)
-        share = left // (len(self._link.threads) * 3 or 1)
+        share = left // (len(self._link.threads) * 3 // 2 or 1)
         wanted = min(max(share, self._lanes), MOST_ROWS)
-        given: list[GivenRow] = []
-        size, began = 0, time.monotonic()
-        while self._returned and len(given) < wanted:
-            given.append(self._returned.popleft())
-        while len(given) < wanted and size < MOST_BYTES and not self.why:
-            place, row = next(self._todo, (-1, {}))
+        until = time.monotonic() + LONG_ENOUGH
+        size = 0
+        while len(given) < wanted and size < MOST_BYTES:
+            if self._returned:
+                given.append(self._returned.popleft())
+                continue
+            place, row = (-1, {}) if self.why else next(self._todo, (-1, {}))
             if place < 0:
                 self._all_read = True
-                break
+                return True
             turn = self._prepare(place, row)
             if turn is not None:
                 one = turn.turn if isinstance(turn, HeavyTurn) else turn
                 message = one.prompt.message
                 given.append((self.keys[place], message.content))
                 size += len(message.text)
-                self._permits.expect(_prompt_tokens(message.text))
-            if time.monotonic() - began > LONG_ENOUGH:
-                break
-        return given
+                self._permits.expect(len(message.text) // CHARS_PER_TOKEN)
+            if time.monotonic() > until:
+                return False
+        return True
 
     def _take_in(self, worker: str, event: Any) -> None:
         if isinstance(event, Closed):
             self.why = self.why or str(event)
-            self._chunks.clear()
+            self._cut = True
+            for number in list(self._chunks):
+                self._give_up(number, lost=True)
         elif isinstance(event, Lost):
             for number in [n for n, c in self._chunks.items() if c.worker == worker]:
                 self._give_up(number, lost=True)
@@ -249,9 +260,7 @@ class ClusterRun(MapRun):
         if chunk is None:
             return
         self._expect_no_more(chunk.worker, number)
-        if lost:  # Dask would run it again elsewhere
-            with suppress(Exception):
-                self._client.cancel([chunk.future])
+        chunk.future.release()  # Dask would run it again elsewhere
         for key, content in chunk.left.items():
             if lost:
                 self._losses[key] = self._losses.get(key, 0) + 1
@@ -286,11 +295,9 @@ class ClusterRun(MapRun):
 
     def _end(self) -> None:
         """Leave nothing of the map on the cluster."""
-        futures = [chunk.future for chunk in self._chunks.values()]
+        for chunk in self._chunks.values():
+            chunk.future.release()
         self._link.close()
-        with suppress(Exception):
-            if futures:
-                self._client.cancel(futures)
 
 
 def _check(client: Any) -> None:
@@ -300,12 +307,6 @@ def _check(client: Any) -> None:
     if client.status != "running":
         address = getattr(client.scheduler, "address", None) or "the address of the scheduler"
         raise KimiError(NO_CLIENT.format(status=client.status, address=address))
-
-
-def _prompt_tokens(text: str) -> int:
-    from kimi_magic.core.sent import CHARS_PER_TOKEN
-
-    return len(text) // CHARS_PER_TOKEN
 
 
 def _run_chunk(name: str, number: int, rows: bytes) -> None:

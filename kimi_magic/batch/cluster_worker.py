@@ -45,6 +45,7 @@ from kimi_magic.wire.inbox import Inbox
 __all__ = [
     "OPERATION",
     "GivenRow",
+    "closes",
     "equip",
     "introduce",
     "key_here",
@@ -94,7 +95,7 @@ def key_here(endpoint: Endpoint) -> Key | None:
 
 def equip(name: str, outfit: Outfit, secrets: Secrets, dask_worker: Any) -> None:
     """Make the post of a map, and have the worker answer when the kernel asks for it."""
-    keep_post((name, dask_worker.address), Post(outfit, secrets))
+    keep_post((name, dask_worker.address), Post(outfit, secrets, partial(closes, dask_worker)))
 
     def answer(name: str, **orders: Any) -> dict[str, Any]:
         place = (name, dask_worker.address)
@@ -104,6 +105,11 @@ def equip(name: str, outfit: Outfit, secrets: Secrets, dask_worker: Any) -> None
         return post.answer(orders) if post else {"boot": ""}
 
     dask_worker.handlers.setdefault(OPERATION, answer)
+
+
+def closes(worker: Any) -> bool:
+    """Return True for a worker that waits for its tasks to end."""
+    return worker.status.name in ("closing", "closed", "failed")
 
 
 def run_chunk(name: str, number: int, rows: bytes) -> None:
@@ -155,6 +161,14 @@ class _ChunkRun(MapRun):
         self._post = post
         self._raises = made.raises
         super().__init__(_GivenRows(given), questions, nowhere, Limits(post.outfit.lanes))
+        self._todo = self._read()
+
+    def _read(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Yield the rows; then the next chunk may begin, while the last answers are waited for."""
+        yield from enumerate(self._rows)
+        from distributed import secede
+
+        secede()
 
     def wanted(self) -> int:
         return min(self._lanes, (self._size - len(self.answers)) * self._requests)

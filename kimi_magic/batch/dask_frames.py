@@ -27,7 +27,7 @@ from kimi_magic.batch.cluster_request import (
     remote_request,
     unpack,
 )
-from kimi_magic.batch.cluster_worker import introduce, remote_turn
+from kimi_magic.batch.cluster_worker import closes, introduce, remote_turn
 from kimi_magic.batch.map_run import Limits, MapRun
 from kimi_magic.batch.pace import Pace
 from kimi_magic.batch.prompts import names_in, row_prompt
@@ -189,8 +189,8 @@ def _leave_secrets(claim: str, questions: Questions, session: Session, client: A
     for worker, facts in found.items():
         check_worker(worker, facts)
     secrets.find(found.values())
-    for worker, facts in found.items():
-        client.run(keep_secrets, claim, secrets.for_worker(worker, facts), workers=[worker])
+    for given, alike in secrets.by_workers(found):
+        client.run(keep_secrets, claim, given, workers=alike)
 
 
 def _current_client() -> Any:
@@ -398,4 +398,4 @@ def _is_cancelled() -> Callable[[], bool]:
 
 def _is_task_cancelled(worker: Any, key: Any) -> bool:
     task = worker.state.tasks.get(key)
-    return task is None or bool(task.state == "cancelled")
+    return task is None or task.state == "cancelled" or closes(worker)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,7 +222,13 @@ def test_ends(
     assert why in capsys.readouterr().out
     assert len(faults.asked) < most
     assert frame.error.iloc[-1].startswith(("not asked: ", "Stopped while"))
-    assert not client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks))
+    for _ in range(100):
+        if not (
+            tasks := client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks))
+        ):
+            break
+        time.sleep(0.05)
+    assert not tasks
 
 
 def test_the_first_failure_is_raised(client: Client, faults: FaultyServer) -> None:
