@@ -36,7 +36,7 @@ class Outfit:
     ``made`` is the pickled request; ``lanes`` are the requests at once of one task.
     """
 
-    made: bytes
+    made: bytes = field(repr=False)
     lanes: int
 
 

@@ -76,7 +76,8 @@ def map(  # noqa: A001 - Python's own word for it
     Parameters
     ----------
     data : DataFrame, Series, list or iterable
-        A frame or a column of pandas, polars or pyarrow; dicts, or texts, in any iterable.
+        A frame or a column of pandas, polars or pyarrow; dicts, or texts, in any iterable. A frame
+        or a column of Dask stays lazy: each partition is asked by the worker that computes it.
     prompt : str or callable
         A text in which ``{{ column }}`` stands for the row's value, or any expression of columns,
         of ``row`` and of the notebook's names; ``{{ value }}`` for what is in a column or in a list
@@ -99,8 +100,9 @@ def map(  # noqa: A001 - Python's own word for it
     on_error : str
         ``keep``, or ``raise`` to stop at the first row that fails and raise its error; what came
         before is kept for the next call.
-    engine : str
-        ``threads``.
+    engine : str or distributed.Client
+        ``threads``, or a client of a Dask cluster: its workers send the requests, and all limits
+        hold for them together.
     dry_run : bool
         Ask nothing; return a `MapPlan` with the first prompts and the tokens and cost to expect.
     show : bool, optional

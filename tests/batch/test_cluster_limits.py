@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import time
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kimi_magic.batch import cluster_post
 from kimi_magic.batch.cluster_limits import Permits, Report
 from kimi_magic.batch.cluster_post import Outfit, Post, Secrets
 
@@ -130,6 +134,35 @@ def test_what_a_worker_does_not_need_goes_back() -> None:
     worker.call()
     assert permits.under_way == 0
     assert started(other) == 10
+
+
+def test_a_kernel_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent after a while, and at last all is stopped."""
+    worker = Worker("a", Permits(4))
+    worker.call()
+    worker.call()
+    assert worker.begin()
+    for silent, sends, stopped in ((10, True, False), (30, False, False), (100, False, True)):
+        clock = time.monotonic() + silent
+        monkeypatch.setattr(cluster_post.time, "monotonic", lambda now=clock: now)
+        assert (worker.begin(), worker.post.is_stopped) == (sends, stopped)
+        monkeypatch.undo()
+
+
+def test_answers_are_told_until_they_are_had() -> None:
+    """An answer of the worker that is lost on its way costs nothing."""
+    post = Post(Outfit(b"", 1), Secrets())
+    orders = {"granted": 0, "reuse": True, "held_back": 0.0, "state": "go", "expected": []}
+    post.put(("one",))
+    first = post.answer({**orders, "had": 0})
+    post.put(("two",))
+    post.answered(5, 0.5)
+    again = post.answer({**orders, "had": 0})
+    assert [pickle.loads(letter) for letter in again["letters"]] == [("one",), ("two",)]
+    rest = post.answer({**orders, "had": first["last"]})
+    assert [pickle.loads(letter) for letter in rest["letters"]] == [("two",)]
+    assert rest["answered"] == [(5, 0.5)]
+    assert not post.answer({**orders, "had": rest["last"]})["letters"]
 
 
 @given(
