@@ -1,7 +1,7 @@
 """Rows a second of ``kimi.map`` on four Dask workers: ``python -m benchmarks.cluster_map``.
 
 One process with 32 requests under way, then four workers with 128, against one server in a process
-of its own; then the workers with limits that are set. An answer takes 1 s, since at 50 ms the two
+of its own; then the workers with limits that are set. An answer takes 2 s, since at 50 ms the two
 cores of the machine where this was written are the limit, and not the requests under way:
 ``python -m benchmarks.cluster_map 0.05`` shows that.
 """
@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-LATENCY = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+LATENCY = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
 ALONE, TOGETHER, WORKERS = 32, 128, 4
 SECONDS = 12  # of each run, about
 PER_MINUTE = 200

@@ -103,6 +103,8 @@ class Permits:
         self._granted: dict[str, int] = {}
         self._reports: dict[str, Report] = {}
         self._wanted: dict[str, int] = {}
+        self._heard: set[str] = set()
+        self._most = most
 
     @property
     def under_way(self) -> int:
@@ -117,6 +119,7 @@ class Permits:
         """Take back the permits of a worker that is gone; its requests may have begun."""
         last, granted = self._reports.pop(worker), self._granted.pop(worker)
         del self._wanted[worker]
+        self._heard.discard(worker)
         for _ in range(granted - last.ended + last.reused - last.given_back):
             self._pace.give_back()
         self._count_begun(granted + last.reused - last.begun - last.given_back)
@@ -139,6 +142,7 @@ class Permits:
         """
         last = self._reports[worker]
         self._reports[worker] = report
+        self._heard.add(worker)
         for _ in range(report.ended - last.ended):
             self._pace.sent()
         for _ in range(report.reused - last.reused):
@@ -173,9 +177,15 @@ class Permits:
         self._pace.expect(tokens)
 
     def _give_out(self) -> None:
-        """Give a permit to each worker that wants one, those with the fewest first, and again."""
+        """Give a permit to each worker that wants one, those with the fewest first, and again.
+
+        More than its share is given to none before all have told what they want.
+        """
         while wanting := [worker for worker, wanted in self._wanted.items() if wanted]:
             worker = min(wanting, key=self._held)
+            share = -(-self._most // len(self._reports))
+            if self._held(worker) >= share and not self._heard.issuperset(self._reports):
+                return
             if self._is_full() or not self._pace.may_send():
                 return
             self._granted[worker] += 1

@@ -96,9 +96,10 @@ class ClusterRun(MapRun):
         )
         self._name = uuid4().hex
         workers = max(len(client.nthreads()), 1)
-        self._lanes = -(-self._most // workers)
+        self._share = -(-self._most // workers)
         secrets = SecretsAtHand(endpoint, session.connector.key_at_hand, session.find_key)
-        outfit = Outfit(pack(remote_request(one, raises=limits.raises)), self._lanes)
+        lanes = min(2 * self._share, self._most)  # for more, where others need less
+        outfit = Outfit(pack(remote_request(one, raises=limits.raises)), lanes)
         self._link = Link(client, self._name, outfit, secrets, self._permits)
         self._chunks: dict[int, _Chunk] = {}
         self._returned: deque[GivenRow] = deque()
@@ -160,7 +161,7 @@ class ClusterRun(MapRun):
                 return
             own = [chunk for chunk in self._chunks.values() if chunk.worker == worker]
             busy = sum(len(chunk.left) for chunk in own)
-            if len(own) < AHEAD and busy <= 2 * self._lanes:
+            if len(own) < AHEAD and busy <= 2 * self._share:
                 is_full = self._fill()
                 if self._filled and (is_full or not busy):
                     self._submit(worker)
@@ -197,7 +198,7 @@ class ClusterRun(MapRun):
         given = self._filled
         left = len(self._rows) - len(self.answers)
         share = left // (len(self._link.threads) * 3 // 2 or 1)
-        wanted = min(max(share, self._lanes), MOST_ROWS)
+        wanted = min(max(share, self._share), MOST_ROWS)
         until = time.monotonic() + LONG_ENOUGH
         size = 0
         while len(given) < wanted and size < MOST_BYTES:

@@ -96,10 +96,11 @@ def test_the_permits_of_a_dead_worker_are_free() -> None:
     """Its requests may have begun: they count for the minute."""
     clock = Clock()
     permits = Permits(4, per_minute=6, clock=clock)
-    dead, other = Worker("a", permits), Worker("b", permits)
+    dead = Worker("a", permits)
     assert started(dead) == 4
     permits.leave("a")
     assert permits.under_way == 0
+    other = Worker("b", permits)
     assert started(other) == 2
     for _ in range(2):
         other.end()
