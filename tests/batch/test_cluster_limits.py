@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_magic.batch import cluster_post
 from kimi_magic.batch.cluster_limits import Permits, Report
 from kimi_magic.batch.cluster_post import Outfit, Post, Secrets
 
@@ -145,7 +144,7 @@ def test_a_kernel_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker.begin()
     for silent, sends, stopped in ((10, True, False), (30, False, False), (100, False, True)):
         clock = time.monotonic() + silent
-        monkeypatch.setattr(cluster_post.time, "monotonic", lambda now=clock: now)
+        monkeypatch.setattr("time.monotonic", lambda now=clock: now)
         assert (worker.begin(), worker.post.is_stopped) == (sends, stopped)
         monkeypatch.undo()
 
