@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from kimi_magic.core.budget import dollars
@@ -16,10 +17,19 @@ class Bar:
     def __init__(self, total: int, *, show: bool) -> None:
         self._failed = 0
         self._bar: Any = None
-        if show:
-            from tqdm.auto import tqdm
+        self._shown: Any = None
+        if not show:
+            return
+        from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=total, unit="row", desc="kimi.map", smoothing=0.1)
+        draws_widget = _draws_widget(tqdm)
+        own: dict[str, Any] = {"display": False} if draws_widget else {}
+        self._bar = tqdm(total=total, unit="row", desc="kimi.map", smoothing=0.1, **own)
+        if draws_widget:
+            import IPython.display
+
+            display: Any = IPython.display.display
+            self._shown = display(self._bar.container, display_id=True)
 
     def add(self, used: Usage, *, failed: bool) -> None:
         """Count a row; ``used`` is what all have used."""
@@ -33,5 +43,14 @@ class Bar:
         self._bar.update(1)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self._bar is None:
+            return
+        self._bar.close()
+        if self._shown is not None:
+            # A notebook file keeps the text of a widget as it was displayed, and no state of it.
+            self._shown.update(self._bar.container)
+
+
+def _draws_widget(kind: Any) -> bool:
+    notebook = sys.modules.get("tqdm.notebook")
+    return notebook is not None and issubclass(kind, notebook.tqdm_notebook)

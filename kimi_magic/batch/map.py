@@ -83,7 +83,7 @@ def map(  # noqa: A001 - Python's own word for it
         of ``row`` and of the notebook's names; ``{{ value }}`` for what is in a column or in a list
         of texts. Or a function of a row, a mapping, that returns what ``kimi.ask`` takes.
     schema, tools, heavy
-        As for ``kimi.ask``. The rows of heavy mode are asked one after the other.
+        As for ``kimi.ask``. The trajectories of heavy rows count as requests of their own.
     into : str or path, optional
         A ``.parquet``, ``.csv`` or ``.jsonl`` file for the frame. The answers are kept beside it,
         in ``NAME.map.jsonl``, else in the user's data folder, unless the setting ``journal`` is
@@ -92,7 +92,8 @@ def map(  # noqa: A001 - Python's own word for it
         What tells a row from others: columns, or a function. By default its prompt does. A row
         with a key that was answered is not asked again, also if its other columns have changed.
     concurrency : int
-        Requests at once. It goes down by itself where a server refuses some (429), and up again.
+        Requests at once. It goes down by itself where a server refuses some (429) or is no faster
+        with so many, and up again.
         ``requests_per_minute`` and ``tokens_per_minute`` of an `Endpoint` are kept as well.
     max_cost, max_tokens_total : optional
         Dollars or tokens of this call after which nothing more is asked; the answers that are

@@ -18,6 +18,7 @@ from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.prompt import compose
 from kimi_magic.turn.runner import PreparedTurn
+from kimi_magic.turn.sameness import facts_of
 
 __all__ = ["WHOLE", "Questions", "row_key"]
 
@@ -25,10 +26,8 @@ WHOLE = "data"
 """The column of answers that are no objects."""
 
 RowKey = Callable[[Mapping[str, Any]], Any]
-# What a request names, else a setting: an answer holds for the same of each.
-CHOSEN = (
-    "system effort temperature top_p max_tokens seed stop max_steps approve heavy judge".split()
-)
+# An answer holds for the same of each.
+_OF_MAPS = ("seed", "heavy", "judge")
 
 
 def row_key(key: Any) -> RowKey | None:
@@ -74,7 +73,9 @@ class Questions:
         self.turn = turn
         self._fill = fill
         self._key = key
-        self._common = _Hash(json.dumps(_facts(turn), sort_keys=True, default=repr))
+        request = self.one.request
+        facts = {name: getattr(request, name) for name in _OF_MAPS} | facts_of(self.one)
+        self._common = _Hash(json.dumps(facts, sort_keys=True, default=repr))
         self.mark = self._common.with_(prompt if isinstance(prompt, str) else _source(prompt))
 
     @property
@@ -127,21 +128,6 @@ class Questions:
         return replace(turn, request=request, prompt=composed)
 
 
-def _facts(turn: PreparedTurn | HeavyTurn) -> dict[str, Any]:
-    one = turn.turn if isinstance(turn, HeavyTurn) else turn
-    request, settings, endpoint = one.request, one.settings, one.endpoint
-    chosen = {
-        name: _first(getattr(request, name), getattr(settings, name, None)) for name in CHOSEN
-    }
-    return {
-        **chosen,
-        "endpoint": [endpoint.name, endpoint.base_url],
-        "model": one.model or endpoint.model,
-        "schema": one.schema and [one.schema.name, one.schema.json_schema],
-        "tools": one.toolset and one.toolset.schemas(),
-    }
-
-
 def _source(prompt: Any) -> str:
     """Tell functions apart by their code, in another kernel too."""
     function = prompt
@@ -156,10 +142,6 @@ def _code(code: CodeType) -> str:
     # The representation of a code object holds its address.
     constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
     return f"{code.co_code.hex()} {code.co_names} {constants}"
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
 
 
 def _json(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -17,12 +17,12 @@ from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.reply import Reply
 from kimi_magic.session import Session
 from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.request import first
 from kimi_magic.turn.runner import PreparedTurn
+from kimi_magic.turn.sameness import facts_of
 
 __all__ = ["as_asked", "mark_of", "marked", "stored_replies"]
 
-# Named by the request, else by a setting.
-_SETTINGS = "system effort temperature top_p max_tokens max_steps approve".split()
 UNREADABLE = "Nothing is taken from the journal: {}"
 
 
@@ -81,21 +81,11 @@ def as_asked(reply: Reply, turn: PreparedTurn | HeavyTurn) -> Reply:
 
 def _facts(turn: PreparedTurn) -> dict[str, Any]:
     """Return what a turn sends, as far as it is the same in the next kernel."""
-    request, settings, endpoint = turn.request, turn.settings, turn.endpoint
-    given: Mapping[str, Any] = {
-        name: _first(getattr(request, name), getattr(settings, name)) for name in _SETTINGS
-    }
     return {
-        **given,
+        **facts_of(turn),
         "prompt": turn.prompt.message.to_dict(),
-        "endpoint": [endpoint.name, endpoint.base_url],
-        # As it was named: the model that a server lists is not known before it was asked.
-        "model": request.model or settings.model or endpoint.model,
-        "seed": _first(request.seed, endpoint.seed),
-        "stop": request.stop,
-        "logprobs": request.logprobs,
-        "schema": turn.schema and [turn.schema.name, turn.schema.json_schema],
-        "tools": turn.toolset and turn.toolset.schemas(),
+        "seed": first(turn.request.seed, turn.endpoint.seed),
+        "logprobs": turn.request.logprobs,
         "sources": turn.toolset and {n: _source(f) for n, f in turn.toolset.functions.items()},
     }
 
@@ -105,7 +95,3 @@ def _source(function: Any) -> str:
     with suppress(OSError, TypeError):
         return inspect.getsource(function)
     return ""
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)

@@ -154,7 +154,9 @@ class Outgoing:
         )
 
     def _sendable(self, value: T) -> T:
-        return value if self.request.allow_secrets else Redactor(self.keys).value(value)
+        if self.request.allow_secrets or not self.keys:
+            return value
+        return Redactor(self.keys).value(value)
 
 
 def _checker(schema: OutputSchema) -> Callable[[str], str]:

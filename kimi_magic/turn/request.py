@@ -31,6 +31,7 @@ __all__ = [
     "check_images",
     "continuation",
     "earlier_messages",
+    "first",
     "judge_request",
     "left_out",
     "make_request",
@@ -377,12 +378,12 @@ def parameters(request: TurnRequest, target: Target, settings: Settings) -> dict
     wanted: dict[str, Any] = {}
     if not model.fixed_sampling:
         wanted = {
-            "temperature": _first(request.temperature, settings.temperature, model.temperature),
-            "top_p": _first(request.top_p, settings.top_p, model.top_p),
+            "temperature": first(request.temperature, settings.temperature, model.temperature),
+            "top_p": first(request.top_p, settings.top_p, model.top_p),
         }
     wanted |= {
-        model.limit_field: _first(request.max_tokens, settings.max_tokens, model.max_tokens),
-        "seed": _first(request.seed, endpoint.seed),
+        model.limit_field: first(request.max_tokens, settings.max_tokens, model.max_tokens),
+        "seed": first(request.seed, endpoint.seed),
         "stop": [stop] if isinstance(stop, str) else list(stop) if stop else None,
         "stream_options": {"include_usage": True}
         if request.stream and endpoint.stream_usage
@@ -397,8 +398,8 @@ def left_out(request: TurnRequest, target: Target, settings: Settings) -> list[s
     """Return notices of what the user set and the model does not take."""
     model, notices = target.record, []
     given = {
-        "temperature": _first(request.temperature, settings.temperature),
-        "top_p": _first(request.top_p, settings.top_p),
+        "temperature": first(request.temperature, settings.temperature),
+        "top_p": first(request.top_p, settings.top_p),
     }
     names = [name for name, value in given.items() if value is not None]
     if model.fixed_sampling and names:
@@ -534,5 +535,6 @@ def _effort(request: TurnRequest, target: Target, settings: Settings) -> Mapping
     return {}
 
 
-def _first(*values: Any) -> Any:
+def first(*values: Any) -> Any:
+    """Return the first value that somebody chose; None where nobody did."""
     return next((value for value in values if value is not None), None)

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from kimi_magic.tools.step_calls import Made
     from kimi_magic.tools.toolset import Toolset
     from kimi_magic.turn.taping import Taping
+    from kimi_magic.wire.client import Client
     from kimi_magic.wire.tape import TapeUse
 
 __all__ = ["PreparedTurn", "prepare"]
@@ -164,8 +165,8 @@ class PreparedTurn:
 
         The turn's chat hears an event first, then the sinks, then it is yielded. The last one is
         ``TurnFinished``; a turn that failed raises its error after that. A person is asked about
-        calls with ``ask``, by default at an ``input()`` prompt. Of one that is not ``followed``,
-        what happens between its beginning and its end is not told, nor outlined.
+        calls with ``ask``, by default at an ``input()`` prompt. Where it is not ``followed``, only
+        its beginning and its end are told.
         """
         chat = self.chats.get(self.request.chat) if self.request.chat else None
         if chat is not None and self.keeps:
@@ -318,6 +319,7 @@ class _Run:
             from kimi_magic.turn.taping import Taping
 
             self._taping = Taping(turn.tape, turn, lane.number, self._connect)
+        self._client: Client | None = None
         self._loop: Loop | None = None
         self._outgoing = turn.outgoing(chat)
         self._draft: Draft | None = None
@@ -360,6 +362,8 @@ class _Run:
         """Drive the loop; with an answer's schema less and less strictly, where it is refused."""
         turn = self._turn
         resolved = turn.resolve(self._prepares)
+        if turn.endpoint.base_url and isinstance(resolved, ResolvedEndpoint):
+            self._client = resolved.client  # the embedded engine may be ended until then
         self._model = self._redact(resolved.target.model)
         yield self._tell(TurnStarted(self._model, turn.endpoint.name, resolved.practice))
         for notice in self._opening(resolved):
@@ -405,8 +409,7 @@ class _Run:
         turn = self._turn
         if self._chat:
             self._chat.begin(turn.place, fresh=turn.request.fresh)
-            asked = (target.endpoint.name, target.model)
-            self._chat.calibrations.setdefault(asked, Calibration())
+            self._chat.calibrations.setdefault((target.endpoint.name, target.model), Calibration())
         check_images(turn.request, target.record)
         self._sees = target.record.sees
         self._left_out = left_out(turn.request, target, turn.settings)
@@ -482,11 +485,9 @@ class _Run:
             return self._taping.open(
                 body, target, steps, inbox, held, meter=meter, gives_way=gives_way
             )
-        # Anew each time: the embedded engine may have been ended since.
-        resolved = turn.connect(self._prepares)
+        client = self._client or turn.connect(self._prepares).client
         keys = turn.connector.known_keys()
-        record = resolved.target.record
-        return Opened(resolved.client.chat(body, keys, inbox, record, held=held, meter=meter))
+        return Opened(client.chat(body, keys, inbox, target.record, held=held, meter=meter))
 
     def _make_calls(self, calls: tuple[ToolCall, ...]) -> Generator[ToolEvent | None, None, None]:
         """Make the calls of a step; no result holds a key."""
@@ -559,16 +560,15 @@ class _Run:
             "failure": Failure(type(error).__name__, str(error)) if error else None,
             "replayed": self._taping.replayed if self._taping else "",
         }
-        if self._loop:
-            record = self._loop.record(failed=error is not None, **facts)
-        else:
-            record = TurnRecord(messages=(turn.prompt.message,), sent=1, **facts)
         if self._data is not None:
             from pydantic_core import to_json
 
             with suppress(Exception):  # a serializer of the user's: the answer's text says the same
-                data = json.loads(to_json(self._data, by_alias=False, fallback=str))
-                record = replace(record, data=data)
+                facts["data"] = json.loads(to_json(self._data, by_alias=False, fallback=str))
+        if self._loop:
+            record = self._loop.record(failed=error is not None, **facts)
+        else:
+            record = TurnRecord(messages=(turn.prompt.message,), sent=1, **facts)
         if isinstance(error, BudgetSpent | TapeError) and not record.steps:
             record = replace(record, outline=Sent())
         return record

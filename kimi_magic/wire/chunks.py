@@ -29,6 +29,8 @@ def read_chunks(data: bytes) -> list[Mapping[str, Any]]:
         value = from_json(data)  # in half the time of json
     except ValueError:  # it takes neither broken UTF-8 nor half a code point, which servers send
         value = json.loads(data.decode("utf-8", "replace"), parse_int=_integer)
+    if type(value) is dict:
+        return [value]
     return [
         chunk for chunk in (value if isinstance(value, list) else [value]) if type(chunk) is dict
     ]

@@ -89,6 +89,8 @@ class Inbox:
         with suppress(queue.Empty):
             # Moved in one step of C code: an interrupt comes before or after it.
             self._gathered.extend(map(self._queue.get, (True,), (timeout,)))
+            if not isinstance(self._gathered[-1][1].item, bytes | int):
+                return  # nothing follows the end of an answer
             if time.monotonic() - self._taken_at < NEAR and self._queue.qsize() < MOST_AT_ONCE:
                 time.sleep(MOMENT)
 

@@ -115,9 +115,9 @@ class SSEDecoder:
 
 def _plain_events(chunk: bytes) -> list[bytes]:
     """Split whole events of one line each, as nearly every read is; empty for all others."""
-    if not chunk.endswith(b"\n\n") or b"\r" in chunk:
+    if not (chunk.startswith(b"data: ") and chunk.endswith(b"\n\n")) or b"\r" in chunk:
         return []
-    events = chunk[:-2].split(b"\n\n")
-    if all(event.startswith(b"data: ") and b"\n" not in event for event in events):
-        return [event[6:] for event in events if not event[6:].isspace() and len(event) > 6]
-    return []
+    events = chunk[6:-2].split(b"\n\ndata: ")
+    if chunk.count(b"\n") != 2 * len(events):  # of some other line
+        return []
+    return [event for event in events if event and not event.isspace()]

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -176,3 +176,38 @@ def test_a_refusal_lowers_the_requests_at_once_a_single_time() -> None:
         lane.sent()
     first.slow_down(time.monotonic() - 1)  # the only one: at least half as many remain
     assert [lane.may_send() for lane in sending] == [True] * 3 + [False] * 5
+
+
+def test_a_lane_goes_on_when_what_it_waits_for_is_there() -> None:
+    """Of many lanes, most wait: to look at each of them for each arrival costs more than it."""
+    lanes = Lanes(1000, 1)
+    one, other = lanes.lane(1), lanes.lane(2)
+    assert lanes.can_go_on(lanes.idle)  # nothing is known of a turn that runs a tool
+    exchange, not_mine = cast("Any", "an exchange"), cast("Any", "another")
+    assert one.receive(exchange) == []
+    waits_for_answer, lanes.idle = lanes.idle, type(lanes.idle)()
+    assert one.may_send()
+    assert not other.may_send()
+    waits_for_room, lanes.idle = lanes.idle, type(lanes.idle)()
+    assert not other.pause(time.monotonic() + 1000)
+    waits_for_time = lanes.idle
+    kinds = (waits_for_answer, waits_for_room, waits_for_time)
+    assert not any(map(lanes.can_go_on, kinds))
+    lanes._arrived = {not_mine: []}
+    assert not any(map(lanes.can_go_on, kinds))
+    lanes._arrived = {exchange: []}
+    assert [lanes.can_go_on(idle) for idle in kinds] == [True, False, False]
+    one.sent()
+    assert [lanes.can_go_on(idle) for idle in kinds] == [True, True, False]
+
+
+def test_only_the_ends_of_a_turn_that_nobody_follows_are_told(
+    server: ScriptedServer, session: Session
+) -> None:
+    server.reply("Fine.", reasoning="Hm.")
+    told: list[Envelope] = []
+    turn = session._prepare_one(make_request("Why?"))
+    for envelope in turn.run(followed=False):
+        told += [envelope] if envelope is not None else []
+    assert [type(each.event).__name__ for each in told] == ["TurnStarted", "TurnFinished"]
+    assert replies(told)[0].text == "Fine."
