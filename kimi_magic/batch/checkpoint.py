@@ -142,8 +142,18 @@ class Checkpoint:
             _check_first(self.path, file.readline())
             self.found = {key: answer for key, answer in _answers(file) if answer.error is None}
 
+    def open_if_free(self) -> bool:
+        """Open it; return False if somebody else has it open."""
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = acquire_lock(self.path)
+            if self._lock is None:
+                return False
+        self.open()
+        return True
+
     def _acquire(self, path: Path) -> None:
-        self._lock = acquire_lock(path)
+        self._lock = self._lock or acquire_lock(path)
         if self._lock is None:
             raise KimiError(IN_USE.format(path=path))
 

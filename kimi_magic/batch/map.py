@@ -15,7 +15,7 @@ from kimi_magic.batch.map_plan import plan
 from kimi_magic.batch.map_run import Limits, MapRun
 from kimi_magic.batch.prompts import row_prompt
 from kimi_magic.batch.questions import Questions, row_key
-from kimi_magic.batch.rows import Rows
+from kimi_magic.batch.rows import Rows, is_of
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.interrupts import whole_imports
@@ -36,6 +36,10 @@ BATCH = "batch"
 ENGINES = ("threads", BATCH)
 STOPPED = "Stopped: {why}\n{done} of {rows} came{hint}."
 HINT = "; run it again to ask for the rest"
+LAZY_BATCH = (
+    'A Dask frame has no engine="batch": its partitions are asked when they are computed.\n'
+    "Give kimi.map the frame that .compute() returns."
+)
 TAKEN = "The schema's {} would hide the column of that name: give it another one."
 UNPRICED = (
     "max_cost= counts nothing here: the prices of {model} at {endpoint} are not known.\n"
@@ -76,7 +80,8 @@ def map(  # noqa: A001 - Python's own word for it
     Parameters
     ----------
     data : DataFrame, Series, list or iterable
-        A frame or a column of pandas, polars or pyarrow; dicts, or texts, in any iterable.
+        A frame or a column of pandas, polars or pyarrow; dicts, or texts, in any iterable. A frame
+        or a column of Dask stays lazy: each partition is asked by the worker that computes it.
     prompt : str or callable
         A text in which ``{{ column }}`` stands for the row's value, or any expression of columns,
         of ``row`` and of the notebook's names; ``{{ value }}`` for what is in a column or in a list
@@ -100,11 +105,13 @@ def map(  # noqa: A001 - Python's own word for it
     on_error : str
         ``keep``, or ``raise`` to stop at the first row that fails and raise its error; what came
         before is kept for the next call.
-    engine : str
-        ``threads``, or ``batch`` for the Batch API of an endpoint that has it (Moonshot): the call
-        submits the rows and returns at once, with the error ``not ready`` in each of them. The same
-        call collects what has come by then, in any kernel, and submits what is new or has failed.
-        It costs less and may take a day; tools, heavy mode and limits of cost are refused.
+    engine : str or distributed.Client
+        ``threads``; or a client of a Dask cluster: its workers send the requests, and all limits
+        hold for them together; or ``batch`` for the Batch API of an endpoint that has it, such as
+        Moonshot. Then the call submits the rows and returns at once, with the error ``not ready``
+        in each of them. The same call collects what has come by then, in any kernel, and submits
+        what is new or has failed. It costs less and may take a day; tools, heavy mode and limits
+        of cost are refused.
     dry_run : bool
         Ask nothing; return a `MapPlan` with the first prompts and the tokens and cost to expect.
     show : bool, optional
@@ -127,7 +134,11 @@ def map(  # noqa: A001 - Python's own word for it
         written.
     """
     session = current()
-    _check(concurrency, on_error, engine, keywords)
+    of_cluster = _is_cluster(engine)
+    is_lazy = is_of(data, "dask.dataframe", "DataFrame", "Series")
+    _check(concurrency, on_error, engine, keywords, is_lazy=is_lazy)
+    if is_lazy and dry_run:
+        data, is_lazy = data.partitions[0].compute(), False
     limits = Limits(
         concurrency,
         _bound("max_cost", max_cost, (int, float)),
@@ -137,10 +148,25 @@ def map(  # noqa: A001 - Python's own word for it
     file = None if into is None else _file(into)
     fill = row_prompt(prompt, tokens=session.settings.summary_tokens)
     request = make_request("…", schema=schema, tools=tools, heavy=heavy, **keywords)
-    turn = session.prepare(replace(request, no_history=True), ask_for_key=not dry_run)
+    # Workers may have keys of their own.
+    ask_for_key = not (dry_run or of_cluster or is_lazy)
+    turn = session.prepare(replace(request, no_history=True), ask_for_key=ask_for_key)
     questions = Questions(turn, prompt, fill, row_key(key))
-    if taken := [name for name in questions.fields if name in OWN]:
-        raise KimiError(TAKEN.format(taken[0]))
+    _check_fields(questions)
+    if is_lazy:
+        from kimi_magic.batch.dask_frames import lazy_map
+
+        client = engine if of_cluster else None
+        return lazy_map(
+            data,
+            questions,
+            limits,
+            session=session,
+            prompt=prompt,
+            key=key,
+            into=file,
+            client=client,
+        )
     rows = Rows(data)
     masks = Redactor(session.connector.known_keys(), shapes=True)
     checkpoint = Checkpoint(
@@ -159,9 +185,7 @@ def map(  # noqa: A001 - Python's own word for it
     if max_cost is not None:
         _check_prices(questions)
     if show is None:
-        show = threading.current_thread() is threading.main_thread() and not depth.get()
-        # The bar tells times, and a cell that a tape plays is the same each time.
-        show = show and not (questions.one.tape and questions.one.tape.mode == "none")
+        show = _is_shown(questions)
     checkpoint.open()
     try:
         run = _run(engine, rows, questions, checkpoint, limits)
@@ -187,10 +211,20 @@ def _run(
         from kimi_magic.batch.batch_api import BatchRun
 
         return BatchRun(rows, questions, checkpoint, raises=limits.raises)
+    if _is_cluster(engine):
+        from kimi_magic.batch.cluster_run import ClusterRun
+
+        return ClusterRun(rows, questions, checkpoint, limits, client=engine, session=current())
     return MapRun(rows, questions, checkpoint, limits)
 
 
-def _check(concurrency: Any, on_error: Any, engine: Any, keywords: Mapping[str, Any]) -> None:
+def _is_cluster(engine: Any) -> bool:
+    return is_of(engine, "distributed", "Client")
+
+
+def _check(
+    concurrency: Any, on_error: Any, engine: Any, keywords: Mapping[str, Any], *, is_lazy: bool
+) -> None:
     if unknown := [name for name in keywords if name not in KEYWORDS]:
         raise KimiError(
             f"kimi.map has no {unknown[0]}=: it takes the keywords of kimi.ask, without chat= and "
@@ -200,8 +234,23 @@ def _check(concurrency: Any, on_error: Any, engine: Any, keywords: Mapping[str, 
         raise KimiError(f"concurrency= is a whole number from 1 to 1000; got {concurrency!r:.60}.")
     if on_error not in ON_ERROR:
         raise KimiError(f"on_error= is one of {', '.join(ON_ERROR)}; got {on_error!r:.60}.")
-    if engine not in ENGINES:
-        raise KimiError(f"engine= is one of {', '.join(ENGINES)}; got {engine!r:.60}.")
+    if not _is_cluster(engine) and engine not in ENGINES:
+        known = ", ".join(ENGINES)
+        raise KimiError(f"engine= is one of {known}, or a Dask client; got {engine!r:.60}.")
+    if is_lazy and engine == BATCH:
+        raise KimiError(LAZY_BATCH)
+
+
+def _check_fields(questions: Questions) -> None:
+    if taken := [name for name in questions.fields if name in OWN]:
+        raise KimiError(TAKEN.format(taken[0]))
+
+
+def _is_shown(questions: Questions) -> bool:
+    """Tell whether a bar is wanted where nobody said so."""
+    if questions.one.tape and questions.one.tape.mode == "none":
+        return False  # a bar tells times, and a cell that a tape plays is the same each time
+    return threading.current_thread() is threading.main_thread() and not depth.get()
 
 
 def _bound(name: str, given: Any, kinds: tuple[type, ...]) -> Any:

@@ -140,21 +140,24 @@ class MapRun:
                 hold.pending = 0
 
     def _side_by_side(self) -> Iterator[Envelope | None]:
-        one = self._questions.one
-        endpoint = one.endpoint
+        endpoint = self._questions.one.endpoint
         most = min(self._limits.concurrency, endpoint.max_concurrency or self._limits.concurrency)
-        pace = Pace(
-            one.settings.max_queue_bytes,
-            most,
-            per_minute=endpoint.requests_per_minute,
-            tokens_per_minute=endpoint.tokens_per_minute,
-        )
+        pace = self._pace(most)
         rows = most
         if isinstance(turn := self._questions.turn, HeavyTurn):
             # A row has this many requests under way in the mean: its attempts, then the last one.
             rows = math.ceil(most / ((turn.count + 1) / 2))
         lanes = [self._in_lane(pace) for _ in range(min(rows, len(self._rows)))]
         return side_by_side(pace, lanes, lambda: self._cut)
+
+    def _pace(self, most: int) -> Pace:
+        one = self._questions.one
+        return Pace(
+            one.settings.max_queue_bytes,
+            most,
+            per_minute=one.endpoint.requests_per_minute,
+            tokens_per_minute=one.endpoint.tokens_per_minute,
+        )
 
     def _in_lane(self, pace: Pace) -> Generator[Envelope | None, None, None]:
         """Ask for one row after the other, while there are some that nobody has asked for."""

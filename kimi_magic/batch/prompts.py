@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ast
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from typing import Any
 
 from kimi_magic.context.template import Evaluate, Expression, fill, in_namespace, parse
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
 
-__all__ = ["RowPrompt", "row_prompt"]
+__all__ = ["RowPrompt", "names_in", "row_prompt"]
 
 RowPrompt = Callable[[Mapping[str, Any]], Any]
 ROW = "row"
 """The name of the whole row in an expression: ``{{ row["unit price"] }}``."""
 
 
-def row_prompt(prompt: Any, *, tokens: int) -> RowPrompt:
-    """Return what makes the prompt of a row.
+def row_prompt(prompt: Any, *, tokens: int, names: Mapping[str, Any] | None = None) -> RowPrompt:
+    """Return what makes the prompt of a row, with ``names`` in the place of the notebook's.
 
     Raises
     ------
@@ -37,14 +39,31 @@ def row_prompt(prompt: Any, *, tokens: int) -> RowPrompt:
         raise KimiError(
             "The prompt is the same for every row: name a column in it, as in {{ text }}."
         )
-    return lambda row: fill(pieces, _evaluate(row), tokens=tokens)
+    return lambda row: fill(pieces, _evaluate(row, names), tokens=tokens)
 
 
-def _evaluate(row: Mapping[str, Any]) -> Evaluate:
+def names_in(prompt: str, columns: Container[str]) -> dict[str, Any]:
+    """Return the names of the notebook in a template, with their values now."""
+    expressions = [piece.source for piece in parse(prompt) if isinstance(piece, Expression)]
+    found: dict[str, Any] = {}
+    namespace = user_namespace()
+    for source in expressions:
+        if source in columns:
+            continue
+        with suppress(SyntaxError):  # each row tells of it
+            nodes = ast.walk(ast.parse(source.strip(), mode="eval"))
+            used = {node.id for node in nodes if isinstance(node, ast.Name)}
+            found |= {n: namespace[n] for n in used if n in namespace and n not in columns}
+    return found
+
+
+def _evaluate(row: Mapping[str, Any], known: Mapping[str, Any] | None) -> Evaluate:
     def evaluate(source: str) -> object:
         if source in row:  # a name alone is by far the most frequent
             return row[source]
         names = {str(name): value for name, value in row.items()}
-        return in_namespace({**user_namespace(), ROW: row, **names})(source)
+        return in_namespace({**(user_namespace() if known is None else known), ROW: row, **names})(
+            source
+        )
 
     return evaluate

@@ -9,7 +9,7 @@ from typing import Any
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.tabular import to_frame
 
-__all__ = ["VALUE", "Rows"]
+__all__ = ["VALUE", "Rows", "is_of"]
 
 VALUE = "value"
 """The name of what is in a column or a list of plain values."""
@@ -86,6 +86,13 @@ class Rows:
             made = {n: pd.Series(list(c), index=index) for n, c in columns.items()}
             return pd.DataFrame(made, index=index)
         return to_frame(columns, texts=texts)
+
+
+def is_of(value: Any, library: str, *names: str) -> bool:
+    """Return True for an instance of a library's classes; the library is not imported for that."""
+    module = sys.modules.get(library)
+    kinds = tuple(kind for name in names if isinstance(kind := getattr(module, name, None), type))
+    return isinstance(value, kinds)
 
 
 def _with_narwhals(data: Any) -> tuple[Any, Any]:

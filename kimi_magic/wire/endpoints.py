@@ -156,6 +156,8 @@ class Endpoint(Shown):
 
     def _fit_messages(self) -> None:
         """Set what that API has not, and end the address where its SDK does."""
+        if self.batch:
+            raise ConfigError("batch=True is OpenAI's Batch API, which has wire='chat'.")
         url = _MESSAGES_PATH.sub("", self.base_url)
         for name, value in {"base_url": url, "partial_mode": False, "stream_usage": False}.items():
             object.__setattr__(self, name, value)

@@ -81,6 +81,25 @@ class EndpointHeaders(Mapping[str, str]):
         """Return the values to send; a `ConfigError` names a variable that is not set."""
         return {name: _resolved(name, value) for name, value in self._values.items()}
 
+    @property
+    def variables(self) -> list[str]:
+        """The environment variables that the values name."""
+        return [name for value in self._values.values() for name in _REFERENCE.findall(value)]
+
+    def filled_in(self, variables: Iterable[str]) -> dict[str, str]:
+        """Return the values with these variables filled in, for a machine that lacks them.
+
+        A `ConfigError` names one that is not set here either.
+        """
+        wanted = set(variables)
+
+        def filled(name: str, value: str) -> str:
+            return _REFERENCE.sub(
+                lambda found: _resolved(name, found[0]) if found[1] in wanted else found[0], value
+            )
+
+        return {name: filled(name, value) for name, value in self._values.items()}
+
     def secrets(self) -> list[Key]:
         """Return the values as keys to mask, those of variables that are set now.
 

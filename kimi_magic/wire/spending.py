@@ -67,6 +67,11 @@ class Spending:
             if budget and budget.share_of(sum(self._used.values(), Usage())) >= budget.amount:
                 raise self._spent(budget, Usage())
 
+    def add(self, account: Account, used: Usage) -> None:
+        """Count what was used elsewhere."""
+        with self._lock:
+            self._used[account] = self._used.get(account, Usage()) + used
+
     def begin(self, meter: Meter, budget: Budget | None) -> None:
         """Count a request as under way.
 

@@ -50,6 +50,8 @@ class FaultyServer:
     ----------
     asked : list of str
         The prompts, in the order in which they came.
+    keys : list of str
+        The keys that came with them.
     on_request : callable
         Called with the number of requests so far, before one is answered.
     holds_for : int
@@ -60,6 +62,7 @@ class FaultyServer:
         self, fault: Callable[[str, int], str] = lambda *_: "", *, latency: float = 0.0
     ) -> None:
         self.asked: list[str] = []
+        self.keys: list[str] = []
         self.on_request: Callable[[int], None] = lambda _: None
         self.at_once = self.most_at_once = self.holds_for = 0
         self.base_url = ""
@@ -100,6 +103,7 @@ class FaultyServer:
         except ConnectionResetError:  # the client was killed
             return web.Response()
         self.asked.append(prompt)
+        self.keys.append(request.headers.get("Authorization", "").removeprefix("Bearer "))
         self.on_request(len(self.asked))
         fault = self._fault(prompt, self._times[prompt])
         self._times[prompt] += 1
