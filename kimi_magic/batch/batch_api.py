@@ -47,14 +47,16 @@ __all__ = ["BatchRun", "check_batch"]
 
 NOT_READY = "not ready: {}"
 NO_BATCHES = (
-    "{name} has no Batch API that is known of: leave out engine=, or, where it has one, "
-    "kimi.add_endpoint(…, batch=True)."
+    '{name} has no Batch API that is known of: leave out engine="batch", or ask another endpoint, '
+    'such as endpoint="moonshot"; kimi.add_endpoint(…, batch=True) names one that has it.'
 )
 NO_FILE = (
     'engine="batch" keeps the names of its batches in a file: give into=, or switch the setting '
     "journal on."
 )
-NO_LIMIT = 'engine="batch" has no {}: what is submitted is paid. dry_run=True estimates the cost.'
+NO_LIMIT = (
+    'engine="batch" cannot keep {}: what is submitted is paid. dry_run=True estimates the cost.'
+)
 NO_TAPE = 'A tape holds no batches: leave out engine="batch", or switch it off with %kimi tape off.'
 TOO_LARGE = "The request has {size:,} bytes: a file for a batch has {most:,} at most."
 NO_RESULT = "The batch {status} without an answer to this row{why}."

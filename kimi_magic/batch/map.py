@@ -6,6 +6,8 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -68,70 +70,70 @@ def map(  # noqa: A001 - Python's own word for it
 ) -> Any:
     """Ask a prompt for each row, many at once, and return the answers as a frame.
 
-    Each answer is kept as it comes. Called again with the same prompt, model, schema, tools and
-    parameters, also after the kernel was killed, a map takes the answers that are there and asks
-    for the others. Rows with the same prompt are asked once.
+    Each answer is kept as it comes. The same call again (the same prompt, model, schema, tools and
+    parameters) takes the answers that are there and asks only for the others, even after the
+    kernel was killed. Rows with the same prompt are asked once.
 
-    A row that fails has its ``error``, and the others go on; it is asked anew by the next call.
-    What would befall every row (a refused key, no quota left, an unknown model, a budget that is
-    spent, the same failure 20 times in a row) stops the map; so does an interrupt. What came is
-    returned, the other rows have the error ``not asked``, with the reason.
+    A row that fails has an ``error``, and the others go on; the next call asks it again. A failure
+    that would hit every row stops the map: a refused key, no quota left, an unknown model, a spent
+    budget, or the same failure 20 times in a row. So does an interrupt. The frame then has the
+    answers that came, and the error ``not asked``, with the reason, in the other rows.
 
     Parameters
     ----------
     data : DataFrame, Series, list or iterable
-        A frame or a column of pandas, polars or pyarrow; dicts, or texts, in any iterable. A frame
-        or a column of Dask stays lazy: each partition is asked by the worker that computes it.
+        A frame or a column of pandas, polars or pyarrow, or an iterable of dicts or texts. A map
+        of a Dask frame or column is lazy: the worker that computes a partition asks its rows.
     prompt : str or callable
-        A text in which ``{{ column }}`` stands for the row's value, or any expression of columns,
-        of ``row`` and of the notebook's names; ``{{ value }}`` for what is in a column or in a list
-        of texts. Or a function of a row, a mapping, that returns what ``kimi.ask`` takes.
+        A text in which ``{{ column }}`` stands for the row's value. An expression may use columns,
+        ``row`` and the notebook's names. ``{{ value }}`` is the value in a column or in a list of
+        texts. Or a function that takes a row, a mapping, and returns what ``kimi.ask`` takes.
     schema, tools, heavy
-        As for ``kimi.ask``. The trajectories of heavy rows count as requests of their own.
+        As for ``kimi.ask``. Each trajectory of a heavy row is a request of its own.
     into : str or path, optional
         A ``.parquet``, ``.csv`` or ``.jsonl`` file for the frame. The answers are kept beside it,
-        in ``NAME.map.jsonl``, else in the user's data folder, unless the setting ``journal`` is
-        off. Keys, and what looks like one, are masked there as in the journal.
+        in ``NAME.map.jsonl``. Without it they are kept in the user's data folder, unless the
+        setting ``journal`` is off. Keys, and what looks like one, are masked in these files.
     key : str, list of str or callable, optional
-        What tells a row from others: columns, or a function. By default its prompt does. A row
-        with a key that was answered is not asked again, also if its other columns have changed.
+        Columns, or a function of a row, that identify a row; by default its prompt does. A row
+        whose key was answered is not asked again, even if its other columns have changed.
     concurrency : int
-        Requests at once. It goes down by itself where a server refuses some (429) or is no faster
-        with so many, and up again.
-        ``requests_per_minute`` and ``tokens_per_minute`` of an `Endpoint` are kept as well.
+        The most requests at once. Fewer are sent while a server refuses some (429) or is no faster
+        with so many. ``requests_per_minute`` and ``tokens_per_minute`` of an `Endpoint` are kept
+        as well.
     max_cost, max_tokens_total : optional
-        Dollars or tokens of this call after which nothing more is asked; the answers that are
-        under way are waited for.
+        Stop asking after so many dollars or tokens of this call. Requests that are under way then
+        are waited for.
     on_error : str
-        ``keep``, or ``raise`` to stop at the first row that fails and raise its error; what came
-        before is kept for the next call.
+        ``keep``, or ``raise`` to stop at the first row that fails and raise its error. The answers
+        that came before it are kept for the next call.
     engine : str or distributed.Client
-        ``threads``; or a client of a Dask cluster: its workers send the requests, and all limits
-        hold for them together; or ``batch`` for the Batch API of an endpoint that has it, such as
-        Moonshot. Then the call submits the rows and returns at once, with the error ``not ready``
-        in each of them. The same call collects what has come by then, in any kernel, and submits
-        what is new or has failed. It costs less and may take a day; tools, heavy mode and limits
-        of cost are refused.
+        ``threads`` sends the requests from this kernel. With a Dask client, the workers of its
+        cluster send them, and all limits hold for the workers together. ``batch`` uses the Batch
+        API of an endpoint that has one, such as Moonshot's: it costs less and may take a day. The
+        call submits the rows and returns at once, each with the error ``not ready``; the same
+        call, in any kernel, collects the answers so far and submits rows that are new or have
+        failed. Tools, heavy mode, ``max_cost`` and ``max_tokens_total`` are refused there.
     dry_run : bool
-        Ask nothing; return a `MapPlan` with the first prompts and the tokens and cost to expect.
+        Ask nothing; return a `MapPlan` with the first prompts and the expected tokens and cost.
     show : bool, optional
         Show a progress bar; by default in the main thread, unless a tape plays all answers.
     **keywords
-        Keywords of ``kimi.ask``, without ``chat`` and ``variables``.
+        Other keywords of ``kimi.ask``, except ``chat`` and ``variables``.
 
     Returns
     -------
     DataFrame
-        Of the library of ``data``, with its index: ``text``, or the fields of the schema, or
-        ``data`` where that is no object; then ``reasoning``, ``error``, ``usage`` (a dict of
-        tokens, seconds and dollars) and ``attempts`` (requests). Of equal rows, which are asked
-        once, the first has the usage.
+        A frame of the library of ``data``, with its index. Its columns are ``text``, or the fields
+        of the schema (``data`` where that is no object), then ``reasoning``, ``error``, ``usage``
+        (a dict of tokens, seconds and dollars) and ``attempts`` (requests). Equal rows are asked
+        once: the first of them has the usage.
 
     Raises
     ------
     KimiError
-        An argument does not fit, the answers are in use by another kernel, or ``into`` cannot be
-        written.
+        An argument is not valid, another kernel is using the file of answers, or ``into`` cannot
+        be written.
     """
     session = current()
     of_cluster = _is_cluster(engine)
@@ -226,9 +228,11 @@ def _check(
     concurrency: Any, on_error: Any, engine: Any, keywords: Mapping[str, Any], *, is_lazy: bool
 ) -> None:
     if unknown := [name for name in keywords if name not in KEYWORDS]:
+        near = get_close_matches(unknown[0], [*KEYWORDS, *signature(map).parameters], n=1)
+        guess = f" (did you mean {near[0]}=?)" if near else ""
         raise KimiError(
-            f"kimi.map has no {unknown[0]}=: it takes the keywords of kimi.ask, without chat= and "
-            "variables=."
+            f"kimi.map has no {unknown[0]}={guess}: it takes the keywords of kimi.ask, without "
+            "chat= and variables=."
         )
     if type(concurrency) is not int or not 1 <= concurrency <= 1000:
         raise KimiError(f"concurrency= is a whole number from 1 to 1000; got {concurrency!r:.60}.")
@@ -236,7 +240,9 @@ def _check(
         raise KimiError(f"on_error= is one of {', '.join(ON_ERROR)}; got {on_error!r:.60}.")
     if not _is_cluster(engine) and engine not in ENGINES:
         known = ", ".join(ENGINES)
-        raise KimiError(f"engine= is one of {known}, or a Dask client; got {engine!r:.60}.")
+        raise KimiError(
+            f"engine= is one of {known}, or the client of a Dask cluster; got {engine!r:.60}."
+        )
     if is_lazy and engine == BATCH:
         raise KimiError(LAZY_BATCH)
 

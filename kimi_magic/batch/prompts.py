@@ -10,6 +10,7 @@ from typing import Any
 from kimi_magic.context.template import Evaluate, Expression, fill, in_namespace, parse
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
+from kimi_magic.core.text import clip
 
 __all__ = ["RowPrompt", "names_in", "row_prompt"]
 
@@ -62,8 +63,10 @@ def _evaluate(row: Mapping[str, Any], known: Mapping[str, Any] | None) -> Evalua
         if source in row:  # a name alone is by far the most frequent
             return row[source]
         names = {str(name): value for name, value in row.items()}
-        return in_namespace({**(user_namespace() if known is None else known), ROW: row, **names})(
-            source
-        )
+        others = user_namespace() if known is None else known
+        try:
+            return in_namespace({**others, ROW: row, **names})(source)
+        except NameError as error:
+            raise NameError(f"{error}. The row has {clip(', '.join(names), 200)}") from None
 
     return evaluate

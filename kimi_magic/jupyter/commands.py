@@ -226,7 +226,9 @@ def _chats(notebook: Notebook, _: str) -> None:
 
 @verb(
     "map [status | cancel [BATCH]]",
-    "list the maps over frames whose answers are kept; cancel a batch that is under way",
+    "list the maps whose answers are kept, with their batches under way; cancel a batch "
+    "(BATCH is its id, or all)",
+    "map status",
     completes=("status", "cancel"),
 )
 def _map(notebook: Notebook, line: str) -> None:
@@ -239,8 +241,8 @@ def _map(notebook: Notebook, line: str) -> None:
             cancel_batches(notebook, "".join(names))
         case _:
             raise MagicError(
-                "`%%kimi --map df` asks a prompt for each row; `%kimi map status` lists, "
-                "`%kimi map cancel` cancels a batch."
+                "`%kimi map status` lists maps and their batches, `%kimi map cancel [BATCH]` "
+                "cancels a batch; `%%kimi --map df` asks a prompt for each row."
             )
 
 
@@ -334,7 +336,7 @@ def _forget(notebook: Notebook, line: str) -> None:
 
 @verb(
     "tools [add|remove NAME]",
-    "list the tools that are offered to every cell, or change them",
+    "list the tools that are offered to every cell, and the MCP servers; or change the tools",
     "tools add forecast",
     completes=["add|remove", "callables"],
 )
@@ -346,7 +348,8 @@ def _tools(notebook: Notebook, change: str) -> None:
 
 @verb(
     "tool NAME [ARGUMENTS]",
-    "show a function as the model sees it, or call it as the model would",
+    "show a function as the model sees it, or call it as the model would; `mcp:NAME` starts an MCP "
+    "server and shows its tools",
     'tool forecast {"days": 3}',
     completes=["callables"],
 )
@@ -538,14 +541,14 @@ def _keep(notebook: Notebook, word: str) -> None:
 
 @verb(
     "doctor [ENDPOINT] [--yes] [--offline] [--json] [--report]",
-    "look for what is wrong here and, asked first, at an endpoint",
+    "say what is wrong on this machine and, if you agree to a few requests, at an endpoint",
     "doctor moonshot",
     completes=["endpoints"],
     options=[
         Option(("--yes",), "send the short requests to the endpoint without asking"),
         Option(("--offline",), "send nothing"),
         Option(("--json",), "print JSON, as docs/doctor.md describes it"),
-        Option(("--report",), "print Markdown for a bug report, without secrets and names"),
+        Option(("--report",), "print Markdown for a bug report, without secrets or names"),
     ],
 )
 def _doctor(notebook: Notebook, line: str) -> None:

@@ -55,7 +55,7 @@ OPTIONS = (
     Option(
         ("-T", "--tool"),
         "offer these functions of the notebook (repeat, or commas), `f(a, b)` with a part of its "
-        "parameters, `mcp:NAME[tool]` of an MCP server; `run_python` is built in",
+        "parameters, `mcp:NAME` or `mcp:NAME[tool]` of an MCP server; `run_python` is built in",
         "NAMES",
         repeat=True,
         listed=True,

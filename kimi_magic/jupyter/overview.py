@@ -29,11 +29,13 @@ OPTION_GROUPS: Mapping[str, tuple[str, str]] = {
         "out format schema hide_reasoning usage help",
         "%%kimi -o answer --schema 'name, age int'",
     ),
+    "A prompt for each row": ("map", "%%kimi --map df -o labels"),
     "Several attempts": ("heavy judge until_agree", "%%kimi --heavy 4 --until-agree 3"),
     "Recorded answers": ("tape strict frozen_tools again", "%%kimi --tape lesson.tape --strict"),
 }
 VERB_GROUPS: Mapping[str, str] = {
     "Ask": "ask fix explain continue",
+    "Maps": "map",
     "Chats": "chats chat reset resume load save",
     "Turns of all notebooks": "log show forget",
     "Tools": "tools tool",

@@ -29,7 +29,7 @@ MAX_CHANGES = 6000
 _kept: dict[Place, Pin] = {}  # in this kernel, where no journal is kept too
 
 NOT_AGREED = (
-    "The MCP server {name} is not started: {file} tells of it, and nobody has agreed to its "
+    "The MCP server {name} was not started: it comes from {file}, and nobody has agreed to its "
     "command.\n{way}"
 )
 NOBODY = (

@@ -1,4 +1,4 @@
-"""MCP servers by name: where they are told of, and the command or the address behind a name.
+"""MCP servers by name: where they are named, and the command or the address behind a name.
 
 They come from Python (``kimi.mcp``), from the setting ``mcp_servers``, and from ``.mcp.json`` in
 the notebook's folder, in this order. The protocol's SDK is imported when one is first used.
@@ -47,6 +47,7 @@ _SELECTOR = re.compile(r"mcp:\s*([^\[\]]+?)\s*(?:\[([^\[\]]*)\]\s*)?")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _HTTP = ("http", "streamable-http", "streamable_http", "streamablehttp")
 _NUMBER = re.compile(r"[0-9.,:+-]*")
+_ALMOST_URL = re.compile(r"(?:https?|wss?|ftp):", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class McpServer:
     trust : bool
         True if its tools run without asking.
     source : str
-        Where it is told of: ``Python``, the setting, or a file.
+        Where it was named: ``Python``, the setting, or a file.
     file : str
         The file's path; "" if it is not from a file.
     """
@@ -120,7 +121,7 @@ class McpServer:
             "environment": "\n".join(f"{name}={value}" for name, value in self.env.items()),
             "headers": "\n".join(f"{name}: {value}" for name, value in self.headers.items()),
             "variables that it gets": ", ".join(variables),
-            "told of in": self.file,
+            "named in": self.file,
         }
         return {name: mask_shapes(text)[0] for name, text in facts.items() if text}
 
@@ -198,27 +199,33 @@ def mcp(
     trust: bool = False,
     env: Mapping[str, str] | None = None,
 ) -> McpServer:
-    """Name an MCP server whose tools can be offered: ``-T mcp:NAME``, or ``tools=[server]``.
+    """Name an MCP server, so that its tools can be offered.
 
-    It is started when it is first used, and ended with the kernel.
+    ``-T mcp:NAME`` offers them to a cell, ``tools=[server]`` in Python. The server starts when it
+    is first used and ends with the kernel. ``pip install "kimi-magic[mcp]"`` is needed by then.
 
     Parameters
     ----------
     command_or_url : str or iterable of str
-        The command that starts it, or its address (streamable HTTP).
+        The command that starts the server, or its address (streamable HTTP).
     name : str
-        The tools are offered as ``NAME__TOOL``.
+        The model sees the tools as ``NAME__TOOL``.
     tools : str, iterable of str or None
         Names of the tools to offer; None for all.
     trust : bool
-        Run its tools without asking. Without it a person is asked before each call.
+        True to run the tools without asking; by default you are asked before each call.
     env : mapping or None
-        Variables of its environment, beside a few such as ``PATH``; ``${NAME}`` stands for a
-        variable of this one.
+        Environment variables for the server. It gets a few others, such as ``PATH``, but not the
+        whole environment of the kernel; ``${NAME}`` stands for one of the kernel's variables.
 
     Returns
     -------
     McpServer
+
+    Raises
+    ------
+    ConfigError
+        The name, the command or the address cannot be used.
 
     Examples
     --------
@@ -234,6 +241,10 @@ def mcp(
         entry = {"url": command_or_url.strip()}
         if env:
             raise ConfigError("env= is for a server that is started here; this one has an address.")
+    elif isinstance(command_or_url, str) and _ALMOST_URL.match(command_or_url.strip()):
+        raise ConfigError(
+            f"{command_or_url.strip()!r:.80} is no address: it begins with http:// or https://."
+        )
     else:
         words = command_or_url
         if isinstance(words, str):
@@ -286,8 +297,8 @@ def find_server(item: McpServer | str) -> McpServer:
         known = f"did you mean {near[0]}?" if near else f"known: {', '.join(entries) or 'none'}."
         raise ConfigError(
             f"There is no MCP server {name}; {known}\n"
-            f"{FILE} in the notebook's folder, %config KimiMagics.mcp_servers or "
-            "kimi.mcp(command, name=…) tells of one."
+            f"Name one in {FILE} in the notebook's folder, in %config KimiMagics.mcp_servers, or "
+            "with kimi.mcp(command, name=…)."
         )
     return _made(name, entries[name]).of_tools(tools)
 

@@ -375,7 +375,7 @@ def _hints(annotations: ToolAnnotations | None) -> str:
     """Put into words what a server says of a tool's effects, of which nothing is checked."""
     said = list(_words(annotations)) if annotations is not None else []
     if not said:
-        return "The server does not say what it changes."
+        return "The server does not say whether it changes anything."
     return f"The server says that it {', '.join(said)}; nobody has checked that."
 
 

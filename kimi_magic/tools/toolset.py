@@ -198,14 +198,14 @@ def find(path: str, namespace: Mapping[str, Any]) -> Any:
     """Return the callable or tool that a name or a dotted path stands for."""
     first, *rest = path.split(".")
     if first not in namespace:
-        raise KimiError(f"there is no {first}: define the function {path}, or mend the name")
+        raise KimiError(f"there is no {first}: define the function {path}, or correct the name")
     found = namespace[first]
     for i, part in enumerate(rest):
         try:
             found = getattr(found, part)
         except AttributeError:
             owner = ".".join([first, *rest[:i]])
-            raise KimiError(f"{owner} has no {part}: mend the name {path}") from None
+            raise KimiError(f"{owner} has no {part}: correct the name {path}") from None
         except Exception as error:  # noqa: BLE001 - a property may raise anything
             raise unfit(path, error) from None
     if not callable(found) and not is_tool(found):

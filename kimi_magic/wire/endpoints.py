@@ -57,10 +57,10 @@ class Endpoint(Shown):
     name : str
         The name that ``-e`` takes.
     base_url : str
-        Up to and including ``/v1``, and without it where ``wire`` is ``messages``; empty for the
-        endpoint ``local`` alone, the embedded engine, which gets one when it starts.
+        The address, with ``/v1`` at its end if ``wire`` is ``chat`` and without it if ``wire`` is
+        ``messages``. Only the endpoint ``local``, the embedded engine, has none until it starts.
     key_env : str or None
-        The environment variable that holds the key; None: the server wants none.
+        The environment variable that holds the key; None if the server needs no key.
     model : str
         The model id asked for by default; empty for the newest Kimi that the server lists.
     context_window : int, optional
@@ -68,8 +68,9 @@ class Endpoint(Shown):
     temperature, top_p, max_tokens, seed : optional
         Sent unless the user sets another; None leaves it to the model's record, then to the server.
     prices : tuple of float, optional
-        US dollars for a million tokens: prompt, completion, and prompt tokens read from the cache;
-        two where cached tokens cost as much as others. None for those of the model's record.
+        US dollars for a million tokens: prompt, completion, and prompt tokens read from the cache.
+        Leave out the third if cached tokens cost as much as others. None for the prices of the
+        model's record.
     answers : str
         How strictly the server holds an answer to a schema: ``json_schema``, ``json_object`` (any
         JSON) or ``text`` (not at all).
@@ -86,7 +87,7 @@ class Endpoint(Shown):
     max_concurrency : int, optional
         Requests that the server takes at once; None where that is not known.
     requests_per_minute, tokens_per_minute : int, optional
-        The server's limits, which ``kimi.map`` keeps; None where they are not known.
+        The server's limits, which ``kimi.map`` keeps to; None if they are not known.
     batch : bool
         True where the server has the Batch API (``/batches``, ``/files``) for
         ``kimi.map(…, engine="batch")``.
@@ -95,13 +96,14 @@ class Endpoint(Shown):
     headers : mapping of str to str
         Headers that each request carries beside our own, such as ``{"X-Team": "${TEAM_TOKEN}"}``.
         ``${NAME}`` stands for an environment variable, which must be set when a request is made.
-        An ``Authorization`` takes the place of the key: only where there is no ``key_env``. The
-        values are masked as keys are.
+        An ``Authorization`` header takes the place of the key, so there can be no ``key_env`` then.
+        The values are masked as keys are.
     wire : str
-        The API that the server speaks: ``chat`` for chat completions (OpenAI's), ``messages`` for
-        Anthropic's, which needs the extra ``anthropic``. Anthropic itself is
+        The API that the server speaks: ``chat`` for OpenAI's chat completions, ``messages`` for
+        Anthropic's Messages API, which takes no seed and gives no logprobs. That needs
+        ``pip install "kimi-magic[anthropic]"``. Anthropic's own server is
         ``Endpoint("anthropic", "https://api.anthropic.com", "ANTHROPIC_API_KEY",
-        wire="messages")``. It takes no seed and gives no logprobs.
+        wire="messages")``.
     """
 
     name: str

@@ -436,8 +436,8 @@ def test_what_is_no_batch_api(lab: Lab) -> None:
     [
         ({"tools": [len]}, 'engine="batch" calls no tools'),
         ({"heavy": 2}, 'engine="batch" has no heavy mode'),
-        ({"max_cost": 1.0}, 'engine="batch" has no max_cost='),
-        ({"max_tokens_total": 1}, 'engine="batch" has no max_tokens_total='),
+        ({"max_cost": 1.0}, 'engine="batch" cannot keep max_cost='),
+        ({"max_tokens_total": 1}, 'engine="batch" cannot keep max_tokens_total='),
         ({"into": None}, "give into="),
         ({"endpoint": "vllm"}, "vllm has no Batch API that is known of"),
         ({"engine": "batches"}, "engine= is one of threads, batch"),
@@ -455,7 +455,7 @@ def test_what_a_batch_cannot_do(lab: Lab, options: dict[str, Any], said: str) ->
 
 def test_a_budget_and_a_tape(lab: Lab, session: Session, tmp_path: Path) -> None:
     session.settings.budget = "$1"
-    with pytest.raises(KimiError, match="has no the setting budget"):
+    with pytest.raises(KimiError, match="cannot keep the setting budget"):
         lab.ask()
     session.settings.budget = ""
     with kimi.tape(tmp_path / "t.tape"), pytest.raises(KimiError, match="A tape holds no batches"):

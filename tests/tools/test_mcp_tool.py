@@ -295,7 +295,7 @@ def test_a_strangers_server_is_started_after_a_yes(
     question, shown = person.asked[0]
     assert question == "Start the MCP server demo?"
     assert one.command[1] in shown["command"]
-    assert shown["told of in"] == str(tell)
+    assert shown["named in"] == str(tell)
     tell.write_text(json.dumps({"mcpServers": {"demo": one.entry | {"env": {"A": "b"}}}}))
     with pytest.raises(ConfigError):
         kimi.Toolset("mcp:demo")

@@ -109,9 +109,9 @@ def test_names_and_paths_mean_what_the_namespace_holds() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["nothing"], "there is no nothing: define the function nothing, or mend the name"),
-        (["no.thing"], "there is no no: define the function no.thing, or mend the name"),
-        (["model.x.y"], "model has no x: mend the name model.x.y"),
+        (["nothing"], "there is no nothing: define the function nothing, or correct the name"),
+        (["no.thing"], "there is no no: define the function no.thing, or correct the name"),
+        (["model.x.y"], "model has no x: correct the name model.x.y"),
         (["n"], "n is a int: a tool must be callable"),
         ([3], "3 cannot be called: offer a function, a method or a class"),
         (3, "3 cannot be called: offer a function, or a list of functions"),
