@@ -138,9 +138,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_doctor(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor",
-        help="look for what is wrong here and, asked first, at an endpoint",
-        description="Say what is, what it means and what to do. The status is 0 where nothing must "
-        "be mended, else 1. A shell sees no kernel: `%kimi doctor` in a notebook sees more.",
+        help="say what is wrong on this machine and, if you agree, at an endpoint",
+        description="Say what is found, what it means and what to do. The exit status is 0 if "
+        "nothing needs mending, else 1. `%kimi doctor` in a notebook sees the kernel, too.",
         allow_abbrev=False,
     )
     doctor.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="name or URL")

@@ -71,6 +71,8 @@ def list_maps(notebook: Notebook) -> None:
         header = kept.header
         began = datetime.fromtimestamp(header.began).strftime("%Y-%m-%d %H:%M")  # noqa: DTZ006
         rows = f"{kept.answered:,} of {count(header.rows, 'row')}"
+        if kept.answered > header.rows:  # those of the latest run: fewer, or one of a Dask frame
+            rows = f"{count(kept.answered, 'row')} answered"
         failed = f", {kept.failed:,} failed" if kept.failed else ""
         prompt = clip(" ".join(reveal(header.prompt).split()), 60)
         notebook.say(f"{began}  {rows}{failed}  {reveal(header.model)}  {prompt}\n  {kept.path}")

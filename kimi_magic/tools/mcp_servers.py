@@ -345,7 +345,7 @@ def _read_file(file: Path) -> Any:
     except OSError as error:
         raise ConfigError(f"{FILE} cannot be read: {error.strerror or error}.") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{FILE} is no JSON: {clip(str(error), 200)}.") from None
+        raise ConfigError(f"{FILE} is not valid JSON: {clip(str(error), 200)}.") from None
 
 
 def _listed(given: Any, source: str) -> Mapping[str, Any]:

@@ -240,9 +240,7 @@ class ServerSession:
         except _BrokeOff:
             pass
         place = f" at {self.server.place}" if self._launch.url else ""
-        what = "ended before it answered"
-        if place:
-            what = f"cannot be reached{place}. Is it running, and is the address right?"
+        what = f"cannot be reached{place}" if place else "ended before it answered"
         raise self._failed(what)
 
     async def _opened_as(self, mode: str) -> Client:

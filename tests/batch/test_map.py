@@ -162,7 +162,7 @@ def test_the_same_failure_again_and_again_ends_the_map(faults: FaultyServer) -> 
 def test_a_missing_column_asks_nothing(faults: FaultyServer) -> None:
     frame = kimi.map([{"a": n} for n in range(50)], "{{ b }}")
     assert faults.asked == []
-    assert "NameError: name 'b' is not defined" in frame.error[0]
+    assert "NameError: name 'b' is not defined. The row has a" in frame.error[0]
 
 
 def test_equal_rows_are_asked_once_and_fail_together(faults: FaultyServer) -> None:
@@ -392,6 +392,7 @@ def test_what_the_endpoint_takes_at_once(faults: FaultyServer) -> None:
         ({"engine": "batches"}, "engine= is one of"),
         ({"engine": object()}, "engine= is one of"),
         ({"chat": "main"}, "kimi.map has no chat="),
+        ({"max_token": 9}, "did you mean max_tokens="),
         ({"max_cost": -1}, "max_cost= is a number above 0"),
         ({"max_tokens_total": 1.5}, "max_tokens_total= is a number above 0"),
         ({"into": "labels.txt"}, "into= is a file that ends in"),

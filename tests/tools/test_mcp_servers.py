@@ -156,6 +156,7 @@ def test_secrets_of_an_address_and_of_headers_are_masked(session: Session) -> No
         ("x", {"name": "a", "trust": "yes"}),
         ("x", {"name": "a", "tools": [1]}),
         ("https://x", {"name": "a", "env": {"A": "b"}}),
+        ("http:/x", {"name": "a"}),
     ],
 )
 def test_python_names_servers_with_care(command: Any, options: dict[str, Any]) -> None:
