@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from kimi_magic.batch.batch_api_notes import DROPPED, BatchNote, new_note, notes_of, write_step
 from kimi_magic.batch.checkpoint import Answer, Checkpoint
-from kimi_magic.batch.map_run import EMPTY, EMPTY_AT_LIMIT, ENDS_ALL, NOT_ASKED
+from kimi_magic.batch.map_run import EMPTY, EMPTY_AT_LIMIT, ENDS_ALL, Limits, MapRun, told
 from kimi_magic.batch.questions import Questions
 from kimi_magic.batch.rows import Rows
 from kimi_magic.core.errors import (
@@ -26,10 +26,10 @@ from kimi_magic.core.errors import (
     QuotaExhausted,
     RateLimited,
 )
-from kimi_magic.core.interrupts import holding_interrupts, interruptible
+from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.messages import Completion
-from kimi_magic.core.nesting import inside_turn
 from kimi_magic.core.tabular import to_json
+from kimi_magic.core.text import why_not_written
 from kimi_magic.core.time_limit import USER_ERRORS
 from kimi_magic.turn.heavy import HeavyTurn
 from kimi_magic.turn.runner import PreparedTurn
@@ -59,6 +59,7 @@ NO_LIMIT = (
 )
 NO_TAPE = 'A tape holds no batches: leave out engine="batch", or switch it off with %kimi tape off.'
 TOO_LARGE = "The request has {size:,} bytes: a file for a batch has {most:,} at most."
+NO_TEMPORARY = "The file for a batch could not be written: {why}. TMPDIR names another folder."
 NO_RESULT = "The batch {status} without an answer to this row{why}."
 LOST = "{name} does not know {what} any more."
 HINT = "The same call collects them, in any kernel; `%kimi map status` looks at them."
@@ -94,57 +95,43 @@ def check_batch(
     return turn
 
 
-class BatchRun:
+class BatchRun(MapRun):
     """Collects the answers of batches, and submits the other rows.
 
-    The attributes are those of a `MapRun`; nothing is in ``owners``, since no row is asked now.
+    Nothing is in ``owners``, since no row is asked now.
     """
 
     def __init__(
-        self, rows: Rows, questions: Questions, checkpoint: Checkpoint, *, raises: bool
+        self, rows: Rows, questions: Questions, checkpoint: Checkpoint, limits: Limits
     ) -> None:
-        self.why = ""
-        self.failure: BaseException | None = None
-        self.answers: dict[str, Answer] = dict(checkpoint.found)
-        self.keys: list[str] = [""] * len(rows)
-        self.owners: dict[str, int] = {}
-        self._todo: Iterator[tuple[int, Mapping[str, Any]]] = enumerate(rows)
-        self._questions = questions
+        super().__init__(rows, questions, checkpoint, limits)
         self._turn = questions.one
-        self._checkpoint = checkpoint
-        self._raises = raises
         self._notes: dict[str, BatchNote] = {}
         self._batch_of: dict[str, str] = {}  # by the keys of rows that are under way
-
-    @property
-    def done(self) -> int:
-        """The number of rows that have an answer."""
-        return sum(key in self.answers and not self.answers[key].error for key in self.keys)
 
     def answer(self, place: int) -> Answer:
         """Return the answer of a row, with an error where it has none."""
         key = self.keys[place]
-        if key in self.answers:
-            return self.answers[key]
-        if key in self._batch_of:
+        if key in self._batch_of and key not in self.answers:
             return Answer(error=NOT_READY.format(self._notes[self._batch_of[key]]))
-        return Answer(error=f"{NOT_ASKED}: {self.why}" if self.why else NOT_ASKED)
+        return super().answer(place)
+
+    @property
+    def _are_known(self) -> bool:
+        return True  # those that are in batches
 
     def take(self, *, show: bool) -> None:
         """Collect what is ready and submit what is missing, unless something stops that."""
-        with inside_turn(), holding_interrupts() as hold:
-            try:
-                self._take()
-            except KeyboardInterrupt:
-                self.why = "Interrupted."
-            except KimiError as error:
-                self.why = _told(error)
-            with suppress(KeyboardInterrupt):
-                self._find_the_rest()
-            if hold is not None and self.why:
-                hold.pending = 0
+        super().take(show=False)
         if show and self._notes:
             print("\n".join([*(str(note) for note in self._notes.values()), HINT]))
+
+    def _side_by_side(self) -> Iterator[None]:
+        try:
+            self._take()
+        except KimiError as error:
+            self.why = told(error)
+        yield
 
     def _take(self) -> None:
         assert self._checkpoint.path is not None, "check_batch sees to it"
@@ -156,8 +143,8 @@ class BatchRun:
             self._find_created()
             for note in list(self._notes.values()):
                 self._look_at(note)
-            if self._raises and self.failure is not None:
-                self.why = _told(self.failure)
+            if self._limits.raises and self.failure is not None:
+                self.why = told(self.failure)
             else:
                 self._submit()
 
@@ -215,7 +202,7 @@ class BatchRun:
         except EndpointError as error:
             if isinstance(error, ENDS_ALL):
                 raise
-            self.why = self.why or _told(error)  # the others may be ready
+            self.why = self.why or told(error)  # the others may be ready
             return
         note = self._step(note, **_progress(state), id=note.id)
         if state.ended:
@@ -224,7 +211,7 @@ class BatchRun:
             except EndpointError as error:
                 if isinstance(error, ENDS_ALL):
                     raise
-                self.why = self.why or _told(error)
+                self.why = self.why or told(error)
 
     def _collect(self, note: BatchNote, state: BatchState) -> None:
         """Take in what came of a batch's rows; the first answer of a row counts."""
@@ -261,7 +248,7 @@ class BatchRun:
     def _keep(self, key: str, answer: Answer, error: BaseException | None) -> None:
         self.answers[key] = answer
         self._checkpoint.keep(key, answer)
-        if error is not None and self.failure is None and self._raises:
+        if error is not None and self.failure is None and self._limits.raises:
             self.failure = error
 
     def _read(self, result: Result) -> tuple[Answer, BaseException | None]:
@@ -271,7 +258,7 @@ class BatchRun:
         try:
             completion = self._batches.completion(result, target.model, target.record, keys)
         except EndpointError as refused:
-            return Answer(error=_told(refused), attempts=1), refused
+            return Answer(error=told(refused), attempts=1), refused
         usage = completion.usage
         usage = replace(usage, seconds=0.0, cost=usage.cost * turn.endpoint.batch_price)
         self._count(replace(completion, usage=usage))
@@ -285,7 +272,7 @@ class BatchRun:
                 with interruptible():  # validators are the user's
                     data = to_json(turn.schema.read(message.text))
             except USER_ERRORS as misfit:
-                said, error = _told(misfit), misfit
+                said, error = told(misfit), misfit
         answer = Answer(message.text, message.reasoning_text or "", data, said, asdict(usage), 1)
         return answer, error or (KimiError(said) if said else None)
 
@@ -305,19 +292,25 @@ class BatchRun:
 
     def _submit(self) -> None:
         """Send the rows that nobody has asked for, in as few files as there may be."""
-        with tempfile.TemporaryFile() as file:
-            keys: dict[str, None] = {}
-            for place, row in self._todo:
-                found = self._request(place, row, keys)
-                if found is None:
-                    continue
-                key, line = found
-                if file.tell() + len(line) > MOST_BYTES or len(keys) >= MOST_REQUESTS:
-                    self._send(file, keys)
-                file.write(line)
-                keys[key] = None
-            if keys:
+        try:
+            with tempfile.TemporaryFile() as file:
+                self._submit_by(file)
+        except OSError as error:
+            raise KimiError(NO_TEMPORARY.format(why=why_not_written(error))) from None
+
+    def _submit_by(self, file: IO[bytes]) -> None:
+        keys: dict[str, None] = {}
+        for place, row in self._todo:
+            found = self._request(place, row, keys)
+            if found is None:
+                continue
+            key, line = found
+            if file.tell() + len(line) > MOST_BYTES or len(keys) >= MOST_REQUESTS:
                 self._send(file, keys)
+            file.write(line)
+            keys[key] = None
+        if keys:
+            self._send(file, keys)
 
     def _request(
         self, place: int, row: Mapping[str, Any], others: Mapping[str, Any]
@@ -335,7 +328,7 @@ class BatchRun:
                 raise KimiError(TOO_LARGE.format(size=len(line), most=MOST_BYTES))
         except USER_ERRORS as error:  # of a template or a function: the row's own
             self.keys[place] = key = self.keys[place] or f"row {place}"
-            self._keep(key, Answer(error=_told(error)), error)
+            self._keep(key, Answer(error=told(error)), error)
             return None
         return key, line
 
@@ -360,12 +353,6 @@ class BatchRun:
         if self._batches.interrupted:
             raise KeyboardInterrupt
 
-    def _find_the_rest(self) -> None:
-        """Look for the rows of a map that stopped among those that are known."""
-        for place, row in self._todo:
-            with suppress(*USER_ERRORS):
-                self.keys[place] = self._questions.key(row, self._questions.prompt(row))
-
 
 def _progress(state: BatchState) -> dict[str, Any]:
     done, failed = state.completed, state.failed
@@ -385,7 +372,3 @@ def _body(turn: PreparedTurn) -> dict[str, Any]:
     whole = replace(turn, request=replace(turn.request, stream=False))
     parameters, send, _ = whole.first_request(whole.model)
     return parameters | {"messages": [message.to_dict() for message in send.messages]}
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -24,7 +24,7 @@ def ask_for(session: Session, note: BatchNote) -> BatchNote:
     KimiError
         The server cannot be asked, or does not answer.
     """
-    return _told(session, note, lambda batches: batches.retrieve(note.id))
+    return _at_server(session, note, lambda batches: batches.retrieve(note.id))
 
 
 def cancel(session: Session, note: BatchNote) -> BatchNote:
@@ -35,11 +35,13 @@ def cancel(session: Session, note: BatchNote) -> BatchNote:
     KimiError
         As of `ask_for`.
     """
-    return _told(session, note, lambda batches: batches.cancel(note.id))
+    return _at_server(session, note, lambda batches: batches.cancel(note.id))
 
 
 @whole_imports()
-def _told(session: Session, note: BatchNote, call: Callable[[Batches], BatchState]) -> BatchNote:
+def _at_server(
+    session: Session, note: BatchNote, call: Callable[[Batches], BatchState]
+) -> BatchNote:
     if not note.id:
         raise KimiError("The map has not noted its name yet: run it again.")
     connector, settings = session.connector, session.settings

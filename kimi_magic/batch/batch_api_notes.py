@@ -100,10 +100,23 @@ def read_notes(path: Path) -> dict[str, BatchNote]:
     with suppress(OSError), path.open("rb") as file:
         for facts in _lines(file):
             mark = facts["batch"]
-            with suppress(TypeError):  # a step of a later version
+            with suppress(TypeError):  # a step of a later version, or of nobody's
                 known = notes.get(mark)
-                notes[mark] = BatchNote(**facts) if known is None else replace(known, **facts)
+                notes[mark] = _checked(
+                    BatchNote(**facts) if known is None else replace(known, **facts)
+                )
     return notes
+
+
+def _checked(note: BatchNote) -> BatchNote:
+    """Return a note as it was read, or raise a TypeError: the file may be anybody's."""
+    texts = (note.map, note.endpoint, note.url, note.file, note.id, note.status, note.ended)
+    are_texts = all(isinstance(text, str) for text in (*texts, *note.keys))
+    if not are_texts or not type(note.done) is type(note.failed) is int:
+        raise TypeError("no note of ours")
+    if type(note.at) is not float or isinstance(note.keys, str):
+        raise TypeError("no note of ours")
+    return note
 
 
 def _lines(file: Any) -> Iterator[Mapping[str, Any]]:

@@ -30,8 +30,11 @@ __all__ = ["SUFFIX", "VERSION", "Answer", "Checkpoint", "Header", "KeptMap", "ke
 VERSION = 1
 BEGIN = b'{"map": '
 SUFFIX = ".map.jsonl"
+LATEST = 1e11  # seconds that a date can hold
 IN_USE = "Another kernel runs this map now: it writes {path}."
 FOREIGN = "{path} is no file of kimi.map: name another with into=, or move it away."
+NOT_READ = "{path} could not be read: {why}."
+NOT_WRITTEN = "{path} could not be written: {why}."
 LATER = "{path} was written by a later version of kimi-magic: upgrade it, or name another file."
 
 
@@ -109,9 +112,9 @@ class Checkpoint:
         """
         if self.path is None:
             return
+        if not self._acquire(self.path):
+            raise KimiError(IN_USE.format(path=self.path))
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._acquire(self.path)
             self.read()
             # Only its owner reads answers. On Windows, text mode would be the default.
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -123,7 +126,7 @@ class Checkpoint:
             self._write_line({"map": VERSION, **asdict(self._header)})
         except OSError as error:
             self.close()
-            raise KimiError(f"{self.path} {why_not_written(error)}") from None
+            raise self._not_written(error) from None
         except BaseException:
             self.close()
             raise
@@ -134,28 +137,36 @@ class Checkpoint:
         Raises
         ------
         KimiError
-            It is a file of something else, or of a later version.
+            It cannot be read, or is a file of something else, or of a later version.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return
-        with self.path.open("rb") as file:
-            _check_first(self.path, file.readline())
-            self.found = {key: answer for key, answer in _answers(file) if answer.error is None}
+        try:
+            with self.path.open("rb") as file:
+                _check_first(self.path, file.readline())
+                self.found = {key: answer for key, answer in _answers(file) if answer.error is None}
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise KimiError(NOT_READ.format(path=self.path, why=why_not_written(error))) from None
 
     def open_if_free(self) -> bool:
         """Open it; return False if somebody else has it open."""
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = acquire_lock(self.path)
-            if self._lock is None:
-                return False
+        if self.path is not None and not self._acquire(self.path):
+            return False
         self.open()
         return True
 
-    def _acquire(self, path: Path) -> None:
-        self._lock = self._lock or acquire_lock(path)
-        if self._lock is None:
-            raise KimiError(IN_USE.format(path=path))
+    def _acquire(self, path: Path) -> bool:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self._lock or acquire_lock(path)
+        except OSError as error:
+            raise self._not_written(error) from None
+        return self._lock is not None
+
+    def _not_written(self, error: OSError) -> KimiError:
+        return KimiError(NOT_WRITTEN.format(path=self.path, why=why_not_written(error)))
 
     def keep(self, key: str, answer: Answer) -> None:
         """Write an answer down, or a failure, which is only counted.
@@ -185,7 +196,7 @@ class Checkpoint:
         except OSError as error:
             file, self._file = self._file, None  # the next line would continue the cut one
             file.close()
-            raise KimiError(f"{self.path} {why_not_written(error)}") from None
+            raise self._not_written(error) from None
 
     def _write_line(self, line: Mapping[str, Any]) -> None:
         self._write(encodable_json(line).encode() + b"\n")
@@ -230,6 +241,15 @@ def _answers(lines: Iterable[bytes]) -> Iterator[tuple[str, Answer]]:
             yield str(facts.pop("key")), Answer(**facts)
 
 
+def _checked(header: Header) -> Header:
+    """Return a header as it was read, or raise a TypeError: the file may be anybody's."""
+    texts = (header.prompt, header.model, header.notebook)
+    known = all(isinstance(text, str) for text in texts) and type(header.rows) is int
+    if not known or type(header.began) is not float or not 0 <= header.began < LATEST:
+        raise TypeError("no header of ours")
+    return header
+
+
 @dataclass(frozen=True, slots=True)
 class KeptMap:
     """A map whose answers are kept.
@@ -269,8 +289,8 @@ def _kept_map(path: Path) -> KeptMap | None:
             if "map" in facts:  # another run, which asks again for what has failed
                 states = {key: True for key, answered in states.items() if answered}
                 with suppress(TypeError):
-                    header = Header(**facts)
+                    header = _checked(Header(**facts))
             elif "key" in facts:
-                states[facts["key"]] = facts.get("error") is None
+                states[str(facts["key"])] = facts.get("error") is None
     answered = sum(states.values())
     return KeptMap(path, header, answered, len(states) - answered) if header else None

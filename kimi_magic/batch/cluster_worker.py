@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -45,12 +46,15 @@ from kimi_magic.wire.inbox import Inbox
 __all__ = [
     "OPERATION",
     "GivenRow",
+    "TaskInbox",
     "closes",
     "equip",
     "introduce",
     "key_here",
     "remote_turn",
     "run_chunk",
+    "task_is_cancelled",
+    "this_worker",
     "versions",
 ]
 
@@ -264,7 +268,8 @@ class _PostPace(Pace):
 
     def __init__(self, post: Post, most_bytes: int, most_requests: int) -> None:
         super().__init__(most_bytes, most_requests)
-        self.inbox = _PostInbox(post, most_bytes)
+        is_cancelled = task_is_cancelled()
+        self.inbox = TaskInbox(most_bytes, lambda: post.is_stopped or is_cancelled())
         self.post = post
 
     def lane(self, number: int) -> Lane:
@@ -307,16 +312,40 @@ class _RowLane:
         return may
 
 
-class _PostInbox(Inbox):
-    """An inbox in which the kernel's order to stop arrives as an interrupt."""
+class TaskInbox(Inbox):
+    """An inbox in which the end of a task arrives as an interrupt: Dask stops no thread."""
 
-    def __init__(self, post: Post, most: int) -> None:
+    def __init__(self, most: int, is_over: Callable[[], bool]) -> None:
         super().__init__(most)
-        self._post = post
+        self._is_over = is_over
         self._told = False
 
     def wait(self, timeout: float) -> None:
-        if self._post.is_stopped and not self._told:
+        if not self._told and self._is_over():
             self._told = True
             raise KeyboardInterrupt
         super().wait(timeout)
+
+
+def this_worker() -> Any:
+    """Return the worker that runs this task; None outside of one."""
+    distributed = sys.modules.get("distributed")
+    try:
+        return distributed.get_worker() if distributed else None
+    except ValueError:
+        return None
+
+
+def task_is_cancelled() -> Callable[[], bool]:
+    """Return what tells whether nobody wants this task any more, as where its client is gone."""
+    worker = this_worker()
+    if worker is None:
+        return lambda: False
+    from distributed.worker import thread_state
+
+    return partial(_is_cancelled, worker, getattr(thread_state, "key", None))
+
+
+def _is_cancelled(worker: Any, key: Any) -> bool:
+    task = worker.state.tasks.get(key)
+    return task is None or task.state == "cancelled" or closes(worker)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,13 @@ from kimi_magic.batch.cluster_request import (
     remote_request,
     unpack,
 )
-from kimi_magic.batch.cluster_worker import closes, introduce, remote_turn
+from kimi_magic.batch.cluster_worker import (
+    TaskInbox,
+    introduce,
+    remote_turn,
+    task_is_cancelled,
+    this_worker,
+)
 from kimi_magic.batch.map_run import Limits, MapRun
 from kimi_magic.batch.pace import Pace
 from kimi_magic.batch.prompts import names_in, row_prompt
@@ -38,7 +44,6 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import Session, current
 from kimi_magic.turn.heavy import HeavyTurn
-from kimi_magic.wire.inbox import Inbox
 
 __all__ = ["keep_secrets", "lazy_map"]
 
@@ -50,6 +55,7 @@ TOO_FEW = (
     "{name}={limit} cannot be shared by {count} workers: raise it, or compute the frame and map "
     "what comes with engine=client."
 )
+UNFIT = "{name}={value!r:.60} is no {dtype}, the type of its column."
 IN_USE = 1000  # files of one map at most
 DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
 """The types of pandas that have room for a row without an answer."""
@@ -236,12 +242,26 @@ def _map(packed: _Packed, mark: str, secrets: Secrets, frame: Any) -> Any:
 
 
 def _typed(frame: Any, dtypes: Mapping[str, str]) -> Any:
+    """Return the columns in their types; a row with a value that none of them holds has failed."""
     import pandas as pd
 
-    typed = {
-        name: frame[name].astype(dtype) if name in frame else pd.Series(None, frame.index, dtype)
-        for name, dtype in dtypes.items()
-    }
+    typed = {}
+    for name, dtype in dtypes.items():
+        if name not in frame:
+            typed[name] = pd.Series(None, frame.index, dtype)
+            continue
+        try:
+            typed[name] = frame[name].astype(dtype)
+        except (TypeError, ValueError, OverflowError):
+            values, error = [], list(frame["error"])
+            for place, value in enumerate(frame[name]):
+                try:
+                    values.append(pd.array([value], dtype)[0])
+                except (TypeError, ValueError, OverflowError):
+                    values.append(None)
+                    error[place] = UNFIT.format(name=name, dtype=dtype, value=value)
+            typed[name] = pd.Series(pd.array(values, dtype), frame.index)
+            frame = frame.assign(error=error)
     return pd.DataFrame(typed, index=frame.index)
 
 
@@ -250,7 +270,7 @@ def _opened(base: Path | None, header: Header, masks: Redactor) -> Checkpoint:
     if base is None:
         return Checkpoint(None, header, masks)
     found = {}
-    for other in sorted(base.parent.glob(f"{base.name}*{SUFFIX}")):
+    for other in sorted(base.parent.glob(f"{escape(base.name)}*{SUFFIX}")):
         kept = Checkpoint(other, header, masks)
         kept.read()
         found.update(kept.found)
@@ -302,19 +322,11 @@ def _common(mark: str, packed: _Packed, endpoint: Any) -> _Common:
 
 def _count_workers() -> int:
     """Return how many workers share the limits: one where Dask runs in threads."""
-    if _worker() is None:
+    if this_worker() is None:
         return 1
     from distributed import get_client
 
     return max(len(get_client().nthreads()), 1)
-
-
-def _worker() -> Any:
-    distributed = sys.modules.get("distributed")
-    try:
-        return distributed.get_worker() if distributed else None
-    except ValueError:
-        return None
 
 
 class _PartitionRun(MapRun):
@@ -340,7 +352,7 @@ class _CommonPace(Pace):
 
     def __init__(self, common: _Common, most_bytes: int, most_requests: int) -> None:
         super().__init__(most_bytes, most_requests)
-        self.inbox = _TaskInbox(most_bytes, _is_cancelled())
+        self.inbox = TaskInbox(most_bytes, task_is_cancelled())
         self._common = common
 
     def has_room(self) -> bool:
@@ -370,32 +382,3 @@ class _CommonPace(Pace):
     def slow_down(self, until: float) -> None:
         with self._common.lock:
             self._common.pace.slow_down(until)
-
-
-class _TaskInbox(Inbox):
-    """An inbox in which a cancelled task is told so by an interrupt: Dask stops no thread."""
-
-    def __init__(self, most: int, is_cancelled: Callable[[], bool]) -> None:
-        super().__init__(most)
-        self._is_cancelled = is_cancelled
-        self._told = False
-
-    def wait(self, timeout: float) -> None:
-        if not self._told and self._is_cancelled():
-            self._told = True
-            raise KeyboardInterrupt
-        super().wait(timeout)
-
-
-def _is_cancelled() -> Callable[[], bool]:
-    worker = _worker()
-    if worker is None:
-        return lambda: False
-    from distributed.worker import thread_state
-
-    return partial(_is_task_cancelled, worker, getattr(thread_state, "key", None))
-
-
-def _is_task_cancelled(worker: Any, key: Any) -> bool:
-    task = worker.state.tasks.get(key)
-    return task is None or task.state == "cancelled" or closes(worker)

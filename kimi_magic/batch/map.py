@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from inspect import signature
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,8 @@ def map(  # noqa: A001 - Python's own word for it
         data, is_lazy = data.partitions[0].compute(), False
     limits = Limits(
         concurrency,
-        _bound("max_cost", max_cost, (int, float)),
-        _bound("max_tokens_total", max_tokens_total, (int,)),
+        _bound("max_cost", max_cost, Real),
+        _bound("max_tokens_total", max_tokens_total, Integral),
         raises=on_error == "raise",
     )
     file = None if into is None else _file(into)
@@ -200,9 +201,20 @@ def map(  # noqa: A001 - Python's own word for it
         hint = HINT if checkpoint.path else ""
         rows_in_words = count(len(rows), "row")
         print(STOPPED.format(why=run.why, done=run.done, rows=rows_in_words, hint=hint))
-    frame = make_frame(run, rows, questions.fields)
+    return _framed(run, rows, questions.fields, file)
+
+
+def _framed(run: Run, rows: Rows, fields: list[str], file: Path | None) -> Any:
+    """Return the frame of a run's answers, and write it where that is wanted."""
+    frame = make_frame(run, rows, fields)
     if file is not None:
-        write_frame(frame, file)
+        try:
+            write_frame(frame, file, lambda: make_frame(run, rows, fields, flat=True))
+        except KimiError as error:
+            if not run.why:
+                raise
+            # A map that stopped returns what came, also where the disk is full.
+            print(str(error).partition("\n")[0])
     return frame
 
 
@@ -212,7 +224,7 @@ def _run(
     if engine == BATCH:
         from kimi_magic.batch.batch_api import BatchRun
 
-        return BatchRun(rows, questions, checkpoint, raises=limits.raises)
+        return BatchRun(rows, questions, checkpoint, limits)
     if _is_cluster(engine):
         from kimi_magic.batch.cluster_run import ClusterRun
 
@@ -236,9 +248,9 @@ def _check(
         )
     if type(concurrency) is not int or not 1 <= concurrency <= 1000:
         raise KimiError(f"concurrency= is a whole number from 1 to 1000; got {concurrency!r:.60}.")
-    if on_error not in ON_ERROR:
+    if not isinstance(on_error, str) or on_error not in ON_ERROR:
         raise KimiError(f"on_error= is one of {', '.join(ON_ERROR)}; got {on_error!r:.60}.")
-    if not _is_cluster(engine) and engine not in ENGINES:
+    if not (_is_cluster(engine) or (isinstance(engine, str) and engine in ENGINES)):
         known = ", ".join(ENGINES)
         raise KimiError(
             f"engine= is one of {known}, or the client of a Dask cluster; got {engine!r:.60}."
@@ -259,10 +271,12 @@ def _is_shown(questions: Questions) -> bool:
     return threading.current_thread() is threading.main_thread() and not depth.get()
 
 
-def _bound(name: str, given: Any, kinds: tuple[type, ...]) -> Any:
-    if given is None or (type(given) in kinds and given > 0):
+def _bound(name: str, given: Any, kind: type) -> Any:
+    is_number = isinstance(given, kind) and not isinstance(given, bool)
+    if given is None or (is_number and given > 0):
         return given
-    raise KimiError(f"{name}= is a number above 0; got {given!r:.60}.")
+    whole = ", without a fraction" if kind is Integral else ""
+    raise KimiError(f"{name}= is a number above 0{whole}; got {given!r:.60}.")
 
 
 def _check_prices(questions: Questions) -> None:
@@ -279,6 +293,9 @@ def _file(into: Any) -> Path:
         raise KimiError(f"into= is the path of a file; got {into!r:.60}.") from None
     if file.suffix not in WRITERS:
         raise KimiError(f"into= is a file that ends in {', '.join(WRITERS)}; got {file.name!r}.")
+    # `Path.is_dir` raises for a name that is too long, which has an error of its own later.
+    if "\0" in str(file) or os.path.isdir(file):  # noqa: PTH112
+        raise KimiError(f"into= is the path of a file; {str(file)!r:.100} is none.")
     return file
 
 

@@ -16,6 +16,7 @@ from kimi_magic.batch.checkpoint import Answer, Checkpoint
 from kimi_magic.batch.pace import Pace
 from kimi_magic.batch.questions import Questions
 from kimi_magic.batch.rows import Rows
+from kimi_magic.context.template import message_of
 from kimi_magic.core.budget import dollars
 from kimi_magic.core.errors import (
     BudgetSpent,
@@ -42,7 +43,7 @@ from kimi_magic.turn.lanes import side_by_side
 from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.turn.sinks import KeptReply
 
-__all__ = ["Limits", "MapRun"]
+__all__ = ["Limits", "MapRun", "told"]
 
 # They befall every row alike: the map stops, with all that came.
 ENDS_ALL = (KeyRefused, QuotaExhausted, NotFound, ConfigError, BudgetSpent, LocalEngineError)
@@ -56,7 +57,8 @@ EMPTY = "The answer is empty."
 EMPTY_AT_LIMIT = "The answer is empty: the limit of tokens came before it. max_tokens= raises it."
 LONG_ENOUGH = 0.2  # seconds for rows that need no request, while the lanes of others wait
 _COUNTS = tuple(field.name for field in fields(Usage))
-_PARTICULARS = re.compile(r"\b(?=\w*\d)[\w-]+")  # numbers, ids: what differs from row to row
+# What differs from row to row: numbers, ids, what is quoted of an answer.
+_PARTICULARS = re.compile(r"«[^»]*»|\b(?=\w*\d)[\w-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,11 @@ class MapRun:
         self._used = Usage()
         self._latest: deque[str] = deque(maxlen=ALIKE)
         self._bar = Bar(0, show=False)
+
+    @property
+    def _are_known(self) -> bool:
+        """True if something may be known of rows that were not reached."""
+        return bool(self._checkpoint.found)
 
     @property
     def done(self) -> int:
@@ -184,7 +191,7 @@ class MapRun:
                 turn = self._questions.ask(prompt)
         except USER_ERRORS as error:  # of a template or a function: the row's own
             self.keys[place] = key = f"row {place}"
-            self._keep(key, Answer(error=_told(error)), error)
+            self._keep(key, Answer(error=told(error)), error)
             return None
         self.keys[place] = key
         if turn is None:
@@ -211,7 +218,7 @@ class MapRun:
                 error = failure
             if kept.reply is None:
                 assert error is not None, "a turn ends with TurnFinished"
-                self._keep(key, Answer(error=_told(error), attempts=attempts + 1), error)
+                self._keep(key, Answer(error=told(error), attempts=attempts + 1), error)
                 return
             attempts, used = attempts + _attempts(kept.reply), used + kept.reply.usage
             self._used += kept.reply.usage
@@ -261,7 +268,7 @@ class MapRun:
 
     def _find_the_rest(self) -> None:
         """Look for the rows of a map that stopped among the answers that were kept."""
-        if not self._checkpoint.found:
+        if not self._are_known:
             return
         for place, row in self._todo:
             with suppress(*USER_ERRORS):
@@ -283,12 +290,13 @@ def _attempts(reply: Reply) -> int:
 
 
 def _answer(reply: Reply, error: BaseException | None) -> Answer:
-    said = _told(error) if error else None
+    said = told(error) if error else None
     if said is None and not reply.text.strip():
         said = EMPTY_AT_LIMIT if reply.finish_reason == "length" else EMPTY
     data = None if reply.data is None else to_json(reply.data)
     return Answer(reply.text, reply.reasoning, data, said)
 
 
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+def told(error: BaseException) -> str:
+    """Return an error's kind and the first line of what it says."""
+    return message_of(error).partition("\n")[0]

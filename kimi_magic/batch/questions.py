@@ -43,7 +43,8 @@ def row_key(key: Any) -> RowKey | None:
     if callable(key):
         return partial(_called, key)
     names = [key] if isinstance(key, str) else key
-    if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+    are_names = isinstance(names, list | tuple) and all(isinstance(n, str) for n in names)
+    if not (are_names and names):
         raise KimiError(f"key= takes a column, several, or a function of a row; got {key!r:.60}.")
     return partial(_columns, list(names))
 
@@ -97,11 +98,17 @@ class Questions:
             return self._fill(row)
 
     def key(self, row: Mapping[str, Any], prompt: Any) -> str:
-        """Return the key of a row's answer: of what is sent or, with ``key=``, of the row."""
-        if self._key is None:
+        """Return the key of a row's answer: of what is sent or, with ``key=``, of the row.
+
+        Rows in which all that ``key=`` names is missing are not the same row.
+        """
+        named = None
+        if self._key is not None:
+            with interruptible():
+                named = self._key(row)
+        if _is_missing(named):
             return self._common.with_(_json(prompt))
-        with interruptible():
-            return _Hash(self.mark).with_(_json(self._key(row)))
+        return _Hash(self.mark).with_(_json(named))
 
     def ask(self, prompt: Any) -> PreparedTurn | HeavyTurn:
         """Return the turn that asks a prompt.
@@ -126,6 +133,16 @@ class Questions:
             instruction=turn.schema.instruction if turn.schema else "",
         )
         return replace(turn, request=request, prompt=composed)
+
+
+def _is_missing(value: Any) -> bool:
+    """Return True for None, NaN, NaT and NA, and for a list of nothing else."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_missing, value))
+    try:
+        return value is None or bool(value != value)  # noqa: PLR0124 - as only NaN and NaT are
+    except (TypeError, ValueError):  # NA has no truth value, neither has an array
+        return type(value).__name__ == "NAType"
 
 
 def _source(prompt: Any) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.tabular import to_frame
+from kimi_magic.core.text import encodable_json
 
-__all__ = ["VALUE", "Rows", "is_of"]
+__all__ = ["VALUE", "Rows", "as_json", "is_of"]
 
 VALUE = "value"
 """The name of what is in a column or a list of plain values."""
@@ -127,8 +128,15 @@ def _in_polars(columns: Mapping[str, Sequence[Any]], texts: Iterable[str]) -> An
 def _in_pyarrow(columns: Mapping[str, Sequence[Any]], texts: Iterable[str]) -> Any:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-    arrays = {
-        name: pa.array(list(column), type=pa.string() if name in texts else None)
-        for name, column in columns.items()
-    }
-    return pa.table(arrays)
+    def column(name: str, values: Sequence[Any]) -> Any:
+        try:
+            return pa.array(list(values), type=pa.string() if name in texts else None)
+        except (pa.ArrowException, OverflowError):  # of several kinds, or too large
+            return pa.array(as_json(values), type=pa.string())
+
+    return pa.table({name: column(name, values) for name, values in columns.items()})
+
+
+def as_json(values: Iterable[Any]) -> list[str | None]:
+    """Return the values of a column as JSON texts."""
+    return [None if value is None else encodable_json(value, default=str) for value in values]

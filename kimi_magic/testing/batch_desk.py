@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from kimi_magic.testing.answers import Answer, json_answer
 
@@ -39,10 +39,13 @@ class BatchDesk:
         if not got.content_type.startswith("multipart/"):
             return {}
         fields: dict[str, Any] = {}
-        for name, value in (await got.post()).items():
-            fields[name] = value
-            if isinstance(value, web.FileField):
-                fields |= {name: value.file.read(), "filename": value.filename}
+        # `got.post()` would leave a temporary file behind where the client breaks off.
+        async for part in await got.multipart():
+            assert isinstance(part, BodyPartReader), "uploads are not nested"
+            data, name = await part.read(), part.name or ""
+            fields[name] = data.decode() if part.filename is None else data
+            if part.filename is not None:
+                fields["filename"] = part.filename
         return fields
 
     def answer(  # noqa: PLR0911 - a table

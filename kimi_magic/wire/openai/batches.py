@@ -180,10 +180,10 @@ class Batches:
         return self._state(self._apart(send, patience))
 
     def retrieve(self, batch: str) -> BatchState:
-        return self._state(self._apart(lambda: self._sdk.batches.retrieve(batch)))
+        return self._state(self._apart(lambda: self._sdk.batches.retrieve(self._checked(batch))))
 
     def cancel(self, batch: str) -> BatchState:
-        return self._state(self._apart(lambda: self._sdk.batches.cancel(batch)))
+        return self._state(self._apart(lambda: self._sdk.batches.cancel(self._checked(batch))))
 
     def created_since(self, moment: float) -> Iterator[BatchState]:
         """Yield the account's batches, the latest first, back to a moment of the clock."""
