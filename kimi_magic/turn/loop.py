@@ -72,6 +72,9 @@ TELL_CUT = (
     "Nothing was run: your answer reached its limit of tokens in the middle of this call's "
     "arguments. Make the call again with shorter arguments, or in several calls."
 )
+TELL_BROKEN = (
+    "Nothing was run: your answer broke off before this call's arguments came. Make the call again."
+)
 TELL_NAMELESS = "Nothing was run: this call has no name. Call one of the tools by its name: {}."
 MORE_ROOM = 4  # times the limit that was too low, as far as the context window has room
 MISMATCH = "The answer does not fit the schema: the model is told, and asked again."
@@ -507,6 +510,9 @@ class Loop:
                 refused[place] = ToolResult("unnamed", content, error="the call has no name")
             elif cut and not _is_json(call.arguments):
                 refused[place] = ToolResult(call.name, TELL_CUT, error="cut at the limit of tokens")
+            elif completion.finish_reason is None and not call.arguments.strip():
+                # Of a stream that just ended: a tool with defaults would run with all of them.
+                refused[place] = ToolResult(call.name, TELL_BROKEN, error="its arguments were lost")
         return refused
 
     def _results_of(self, completion: Completion) -> tuple[ToolResult, ...]:
