@@ -16,6 +16,7 @@ from uuid import uuid4
 from kimi_magic.core import frontend
 from kimi_magic.core.errors import ConfigError, KimiError, TurnInterrupted
 from kimi_magic.core.interrupts import holding_interrupts, waiting
+from kimi_magic.core.text import reveal
 from kimi_magic.display.record import Bundle, publish
 from kimi_magic.jupyter import doctor_machine as machine
 from kimi_magic.jupyter import doctor_setup as setup
@@ -30,6 +31,7 @@ from kimi_magic.jupyter.doctor_table import (
     report,
     to_json,
 )
+from kimi_magic.jupyter.doctor_tools import look_at_tools, tool_rows
 from kimi_magic.jupyter.doctor_trips import make_trips
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.endpoints import GUESSED_MODEL
@@ -232,6 +234,7 @@ def _look_here(patient: Patient, name: str) -> None:
         patient.nobody = str(error)
     look("kept", lambda: setup.kept_rows(setup.look_at_kept(session)))
     look("local", lambda: setup.local_rows(setup.look_at_local(settings)))
+    look("tool", lambda: tool_rows(look_at_tools()))
     look("setting", lambda: setup.setting_rows(setup.look_at_settings(settings)))
     look("environment", environment)
 
@@ -243,7 +246,7 @@ def _look_there(patient: Patient, endpoint: Endpoint) -> None:
     findings = patient.findings = Findings(
         endpoint.name,
         endpoint.base_url or "the embedded engine",
-        wire=getattr(endpoint, "wire", "chat"),
+        wire=endpoint.wire,
         via=(endpoint.base_url and proxy_for(endpoint.base_url)) or "",
         unsent=_refusal(patient, endpoint),
     )
@@ -292,7 +295,7 @@ def _refusal(patient: Patient, endpoint: Endpoint) -> tuple[str, ...]:
         return "nobody can be asked here", again
     model = patient.session.settings.model or patient.session.connector.default_model(endpoint)
     target = f"{endpoint.name} ({model or 'the newest Kimi that it lists'})"
-    said = _asked(QUESTION.format(patient.session.redact(target)))
+    said = _asked(QUESTION.format(reveal(patient.session.redact(target))))
     return () if said in ("y", "yes") else ("you said no", again)
 
 

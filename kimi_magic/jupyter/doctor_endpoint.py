@@ -41,6 +41,8 @@ class Findings:
         The tokens that a turn counts with.
     answers : str
         How strictly a turn asks for structured answers.
+    batch_price : float or None
+        The share of its prices that an answer in a batch costs; None where there is no Batch API.
     unsent : tuple of str
         Why nothing was sent, and how it is; empty where something was.
     """
@@ -55,6 +57,7 @@ class Findings:
     window: int = 0
     is_window_known: bool = True
     answers: str = "json_object"
+    batch_price: float | None = None
     same_model: bool = True  # of the record that answered and the one that was asked
     listing: Listing | None = None
     stream: Trip | None = None
@@ -90,12 +93,12 @@ def endpoint_rows(facts: Findings) -> Iterator[Row]:
         yield from _tool_calls(facts.tools)
     if facts.structured and not facts.structured.stopped:
         yield _structured(facts, facts.structured)
-    elif facts.tools and facts.wire != "chat":
-        found = "structured output was not asked for"
-        means = f"the API {facts.wire} has no response_format"
-        yield Row("endpoint.structured", "unknown", found, means)
     if facts.broke is None and facts.model:
         yield _window(facts)
+    if facts.batch_price is not None:
+        price = f", for {facts.batch_price:.0%} of the price" if facts.batch_price < 1 else ""
+        means = f'`kimi.map(…, engine="batch")` gives it many rows to answer later{price}'
+        yield Row("endpoint.batch", "ok", "the Batch API is known to be there", means)
     yield from _clock(facts.trips)
 
 
@@ -264,7 +267,7 @@ def _usage(trip: Trip) -> Row:
             "look",
             "no token counts came",
             "footers, `%kimi usage` and a budget go by estimates",
-            "does the server support `stream_options: {include_usage: true}`?",
+            "does the server support `stream_options: {include_usage: true}`?" * trip.is_chat,
         )
     place = {"last": "in a last chunk", "choice": "beside the finish reason"}.get(
         trip.usage_place, "with the answer"
@@ -394,7 +397,8 @@ def _structured(facts: Findings, trip: Trip) -> Row:
         return Row(check, state, "json_object is taken, json_schema is refused", turn, do)
     state = "ok" if facts.answers == "text" else "look"
     do = "kimi.add_endpoint(…, answers='text')" if state == "look" else ""
-    return Row(check, state, "json_schema and json_object are refused", turn, do)
+    both = " and json_object are" if facts.wire == "chat" else " is"
+    return Row(check, state, f"json_schema{both} refused", turn, do)
 
 
 _STRICTER = "kimi.add_endpoint(…, answers='json_schema') has turns ask for it"

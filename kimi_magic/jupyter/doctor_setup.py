@@ -53,7 +53,8 @@ LITTLE_MEMORY = 600_000_000  # of which the practice model takes about 400 MB
 MOST_MAPS = 1000
 # Their values are prompts.
 PROMPTS = ("system", "heavy_prompt")
-_ACCOUNT = re.compile(r"//[^/]*@")
+# Up to the last mark: a password may hold a slash, and a proxy needs no scheme.
+_ACCOUNT = re.compile(r"(\w[\w+.-]*://)?.*@", re.DOTALL)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SHORTEST_NAME = 3  # that is hidden: a shorter one would be found in every word
 
@@ -442,6 +443,8 @@ def look_at_settings(settings: Settings) -> list[SettingFinding]:
         text = repr(value)
         if name in PROMPTS:
             text = f"a text of {len(value):,} characters"
+        elif name == "mcp_servers":  # their environment and headers hold keys
+            text = "see MCP servers"
         found.append(SettingFinding(name, mask_shapes(text)[0], source))
     return found
 
@@ -457,7 +460,7 @@ def setting_rows(values: Sequence[SettingFinding]) -> Iterator[Row]:
 def look_at_environment(settings: Settings, versions: Mapping[str, str]) -> Environment:
     """Read the proxies and the certificates that the environment names."""
     proxies = {
-        f"{scheme.upper()}_PROXY": _ACCOUNT.sub("//[account]@", url)
+        f"{scheme.upper()}_PROXY": _ACCOUNT.sub(r"\1[account]@", url)
         for scheme, url in sorted(getproxies().items())
         if scheme in ("http", "https", "all")
     }
@@ -535,14 +538,15 @@ def names_to_hide(session: Session) -> dict[str, str]:
     addresses += [settings.endpoint, *getproxies().values()]
     public = {host_of(endpoint.base_url) for endpoint in BUILT_IN}
     for address in addresses:
-        host = host_of(_ACCOUNT.sub("//", address))
-        if host and host not in public and not is_this_machine(address):
+        bare = _ACCOUNT.sub("", address).rpartition("://")[2]
+        host = host_of(f"http://{bare}")  # a proxy's address may begin otherwise
+        if host and host not in public and not is_this_machine(f"http://{bare}"):
             found[host] = "[host]"
     excepted = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",")
     found |= {host.strip(): "[host]" for host in excepted if host.strip() not in _LOOPBACK}
     found[platform.node()] = "[machine]"
     for home in (str(Path.home()), os.path.realpath(Path.home())):
-        found[home] = "~"
+        found[home] = found[repr(home)[1:-1]] = "~"
     return {name: mark for name, mark in found.items() if len(name) >= SHORTEST_NAME}
 
 

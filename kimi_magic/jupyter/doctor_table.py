@@ -82,6 +82,7 @@ GROUPS = {
     "key": "Endpoints and keys",
     "kept": "What is kept",
     "local": "Practice model",
+    "tool": "MCP servers",
     "setting": "Settings that differ from the default",
     "environment": "Environment",
     "endpoint": "The endpoint",
@@ -263,7 +264,8 @@ def hidden(text: str, names: Mapping[str, str]) -> str:
 def _cell(text: str) -> str:
     """Write text into a cell of a Markdown table, in which nothing of it is markup."""
     marked = "".join(f"\\{char}" if char in "\\`*_{}[]<>#|~!&$@" else char for char in clean(text))
-    return marked.replace("\n", " ")
+    # GitHub makes links of addresses, and of what begins with www.
+    return re.sub(r"(?i)(?=://)|(?<=www)(?=\.)", r"\\", marked.replace("\n", " "))
 
 
 def _page(diagnosis: Diagnosis) -> str:

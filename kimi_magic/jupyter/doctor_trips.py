@@ -63,6 +63,7 @@ def make_trips(session: Session, resolved: ResolvedEndpoint, findings: Findings)
         target = connector.target(endpoint, named or newest(listing.ids or ()))
     record = target.record
     findings.model, findings.answers = target.model, target.strictnesses[0]
+    findings.batch_price = endpoint.batch_price if endpoint.batch else None
     findings.is_default = target.is_default and not settings.model
     findings.window = record.context_window
     findings.is_window_known = record.reasoning != "unknown" or bool(endpoint.context_window)
@@ -100,12 +101,14 @@ def make_trips(session: Session, resolved: ResolvedEndpoint, findings: Findings)
         or _bare(target.model).startswith(_bare(findings.stream.model))
     )
     findings.tools = Trip()
-    if not ask(findings.tools, WEATHER, tools=[TOOL]) or findings.wire != "chat":
+    if not ask(findings.tools, WEATHER, tools=[TOOL]):
         return
     findings.structured = Trip()
     form = {"type": "json_schema", "json_schema": STRICT}
     ask(findings.structured, IN_JSON, response_format=form)
-    if (refused := findings.structured.failure) is not None and refused.kind == "request":
+    refused = findings.structured.failure
+    # The Messages API has no way to ask for any JSON.
+    if refused is not None and refused.kind == "request" and findings.wire == "chat":
         findings.any_json = Trip()
         ask(findings.any_json, IN_JSON, response_format={"type": "json_object"})
 

@@ -190,6 +190,8 @@ def _content(message: Any, model: str) -> Iterator[str]:
         yield "content must be a text or a list of blocks, and not empty"
     if isinstance(content, str) and not content.strip():
         yield "text content blocks must contain non-whitespace text"
+    if role == "assistant" and _blocks(message) and dig(_blocks(message)[-1], "type") in _THOUGHTS:
+        yield "the final block in an assistant message cannot be `thinking`"
     for index, block in enumerate(_blocks(message)):
         kind = str(dig(block, "type"))
         problems = list(_BLOCKS[kind](block, model)) if kind in _BLOCKS else ["unknown block"]

@@ -303,13 +303,23 @@ def find_server(item: McpServer | str) -> McpServer:
     return _made(name, entries[name]).of_tools(tools)
 
 
-def known_servers() -> dict[str, McpServer]:
-    """Return the servers that can be named; what cannot be read is left out."""
-    found = {}
-    with suppress(ConfigError):
-        for name, entry in _entries().items():
-            with suppress(ConfigError):
-                found[name] = _made(name, entry)
+def known_servers(problems: list[str] | None = None) -> dict[str, McpServer]:
+    """Return the servers that can be named; what cannot be read is left out.
+
+    ``problems`` takes why.
+    """
+    found: dict[str, McpServer] = {}
+    said = [] if problems is None else problems
+    try:
+        entries = _entries()
+    except ConfigError as error:
+        said.append(str(error))
+        return found
+    for name, entry in entries.items():
+        try:
+            found[name] = _made(name, entry)
+        except ConfigError as error:
+            said.append(str(error))
     return found
 
 

@@ -72,6 +72,7 @@ TELL_CUT = (
     "Nothing was run: your answer reached its limit of tokens in the middle of this call's "
     "arguments. Make the call again with shorter arguments, or in several calls."
 )
+TELL_BROKEN = "Nothing was run: your answer broke off before the arguments. Make the call again."
 TELL_NAMELESS = "Nothing was run: this call has no name. Call one of the tools by its name: {}."
 MORE_ROOM = 4  # times the limit that was too low, as far as the context window has room
 MISMATCH = "The answer does not fit the schema: the model is told, and asked again."
@@ -502,11 +503,12 @@ class Loop:
         refused = {}
         for place, call in enumerate(completion.message.tool_calls):
             if not call.name:
-                known = ", ".join(tool["function"]["name"] for tool in self._tools)
-                content = TELL_NAMELESS.format(known)
-                refused[place] = ToolResult("unnamed", content, error="the call has no name")
+                said = TELL_NAMELESS.format(", ".join(t["function"]["name"] for t in self._tools))
+                refused[place] = ToolResult("unnamed", said, error="the call has no name")
             elif cut and not _is_json(call.arguments):
                 refused[place] = ToolResult(call.name, TELL_CUT, error="cut at the limit of tokens")
+            elif completion.finish_reason is None and not call.arguments.strip():
+                refused[place] = ToolResult(call.name, TELL_BROKEN, error="its arguments were lost")
         return refused
 
     def _results_of(self, completion: Completion) -> tuple[ToolResult, ...]:
@@ -562,11 +564,10 @@ def _pictures(results: Sequence[ToolResult]) -> Message | None:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text, strict=False)
-    except RecursionError:
-        return True
-    except ValueError as error:
-        # A number of too many digits is JSON all the same.
-        return not isinstance(error, json.JSONDecodeError)
+    except json.JSONDecodeError:
+        return False
+    except (ValueError, RecursionError):  # JSON all the same: of too many digits, or too deep
+        pass
     return True
 
 

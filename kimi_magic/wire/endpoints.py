@@ -334,6 +334,8 @@ class Catalogue:
         """
         known = self.get(like)
         own = {"key_env": None, "headers": {}, "like": known.kind, **fields}
+        if own.get("wire") == "messages":  # the Batch API belongs to the other
+            own.setdefault("batch", False)
         return replace(known, **own)
 
     def get(self, name: str) -> Endpoint:

@@ -279,6 +279,7 @@ class _Tap:
         """Note the fields of a chunk."""
         trip = self._trip
         trip.chunks += 1
+        trip.is_whole = trip.is_whole or chunk.get("type") == "message"  # of the Messages API
         choices = chunk.get("choices")
         if not isinstance(choices, list):
             return

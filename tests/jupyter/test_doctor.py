@@ -76,6 +76,50 @@ def test_all_is_well(run: Run, server: ScriptedServer) -> None:
     assert run("--yes", "--offline")[1]["sent"] is False
 
 
+def test_a_server_of_the_messages_api(run: Run) -> None:
+    with ScriptedServer("anthropic") as server:
+        script(server)
+        server.reply("9.9", reasoning="By parts.")
+        server.reply(tool_calls=CALLS)
+        server.error(400, "output_config.format: not supported for this model")
+        code, told = run("--yes", server.base_url)
+        refused = run("--yes", server.base_url)[1]["endpoint.structured"]["is"]
+        bodies = [request.body for request in server.requests if request.method == "POST"]
+    assert (code, told["counts"]["mend"]) == (0, 0)
+    assert told["endpoint.reasoning"]["is"] == "reasoning comes in blocks of its own"
+    for check in ("usage", "tool_calls", "call_ids", "structured", "clock", "window"):
+        assert told[f"endpoint.{check}"]["state"] == "ok", check
+    assert refused == "json_schema is refused"
+    assert bodies[2]["output_config"]["format"]["type"] == "json_schema"
+    assert all(body["max_tokens"] == 500 and body["stream"] for body in bodies)
+
+
+def test_mcp_servers_are_told_of_by_their_names(
+    run: Run, session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plain = "plain" + "word99"  # has the shape of no key
+    monkeypatch.chdir(tmp_path)
+    entries: dict[str, Any] = {
+        "here": {"command": sys.executable, "env": {"PIN": plain, "PATH": os.environ["PATH"]}},
+        "gone": {"command": "no-such-program", "args": ["--pin", plain]},
+        "web": {"url": f"https://mcp.test/{plain}", "headers": {"X-Pin": plain}},
+        "odd": {"command": 5, "env": {"PIN": plain}},
+    }
+    (tmp_path / ".mcp.json").write_text(json.dumps({"mcpServers": entries}))
+    session.settings.mcp_servers = {"own": entries["web"]}
+    _, told = run("--offline")
+    rows = [row for row in told["rows"] if row["group"] == "tool"]
+    assert [(row["check"], row["state"]) for row in rows] == [
+        ("tool.mcp_entry", "mend"),
+        ("tool.mcp_server", "ok"),
+        ("tool.mcp_program", "look"),
+        ("tool.mcp_server", "ok"),
+        ("tool.mcp_server", "ok"),
+    ]
+    assert "gone is started by no-such-program" in rows[2]["is"]
+    assert plain not in json.dumps(told)
+
+
 def wrong_key(server: ScriptedServer) -> None:
     server.key = "another"
 
@@ -362,6 +406,28 @@ def test_a_report_has_no_names(
     assert not re.search(r"(?<!\\)[<`@]", shown["report"])
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://me:{}@proxy.acme.test:8080",
+        "me:{}@proxy.acme.test:8080",
+        "http://me:a/{}@proxy.acme.test",
+        "socks5h://{}:@proxy.acme.test",
+        "http://me:@{}@proxy.acme.test",
+    ],
+)
+def test_a_proxy_is_shown_without_its_account(
+    session: Session, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    plain = "plain" + "word99"
+    monkeypatch.setenv("HTTPS_PROXY", proxy.format(plain))
+    choices = DoctorOptions(offline=True, report=True)
+    shown = to_json(examine(Patient(session, choices, "%kimi doctor"), ""))
+    assert "HTTPS_PROXY" in shown
+    assert plain not in shown
+    assert "acme" not in shown
+
+
 def test_names_are_hidden_as_words() -> None:
     names = {"/home/bob": "~", "bob": "[user]", "a.b": "[host]"}
     assert hidden("/home/bob/x bobby bob a.b axb", names) == "~/x bobby [user] [host] axb"
@@ -372,7 +438,7 @@ HOSTILE = Row(
     "endpoint.address",
     "mend",
     "<img src=x onerror=alert(1)> \x1b[31m $x^2$ | `rm -rf` \u202e" + "long " * 400,
-    "</td></table><script>alert(1)</script>",
+    "</td></table><script>alert(1)</script> https://evil.test www.evil.test",
     "run `a<b>` and [click](javascript:alert(1))",
 )
 
@@ -386,6 +452,7 @@ def test_texts_of_others_stay_texts() -> None:
     assert "<code>a&lt;b&gt;</code>" in shown["html"]
     assert shown["html"].count("</table>") == 1
     assert "\\<img" in shown["report"]
+    assert not re.search(r"(?i)\w://|www\.", shown["report"]), "GitHub would make links of them"
     for form in ("plain", "text", "html", "report"):
         assert "\x1b" not in shown[form]
         assert "\u202e" not in shown[form]

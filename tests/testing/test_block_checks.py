@@ -66,6 +66,7 @@ def test_a_valid_request() -> None:
         (lambda b: content(b, 1).pop(), "unexpected `tool_use_id`"),
         (lambda b: content(b, 1)[0].pop("signature"), "signature: Field required"),
         (lambda b: content(b, 1)[0].update(signature=""), "Invalid `signature`"),
+        (lambda b: content(b, 1).append(THINKING), "the final block in an assistant message"),
         (lambda b: content(b, 1)[1].update(id="a.b:0"), "should match pattern"),
         (lambda b: content(b, 1)[1].update(input="{}"), "should be an object"),
         (lambda b: content(b, 2)[1].update(text=" "), "non-whitespace"),

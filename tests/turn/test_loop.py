@@ -14,10 +14,10 @@ from kimi_magic.core.errors import (
     RateLimited,
     ServerFailed,
 )
-from kimi_magic.core.events import Retrying, StepFinished
+from kimi_magic.core.events import Retrying, StepFinished, ToolStarted
 from kimi_magic.core.messages import Completion, Message, ToolCall, Usage, as_reasoning
 from kimi_magic.core.reply import Reply
-from kimi_magic.turn.loop import Loop, Pause, Send, Stopped
+from kimi_magic.turn.loop import Loop, Pause, RunTools, Send, Stopped
 
 PROMPT = Message("user", "9.11 or 9.9?")
 ANSWER = Completion(
@@ -146,6 +146,25 @@ def test_an_empty_answer_is_asked_for_once_more_and_can_be_sent_back() -> None:
     assert record.messages[-1].to_dict()["content"] == "[No answer was given.]"
     assert len(record.steps) == 1
     assert record.usage.requests == 2, "what the first one cost counts"
+
+
+@pytest.mark.parametrize(
+    ("reason", "arguments", "made"),
+    [(None, "", False), (None, "{}", True), ("tool_calls", "", True)],
+)
+def test_a_call_that_broke_off_before_its_arguments_is_not_made(
+    reason: str | None, arguments: str, made: bool
+) -> None:
+    """A tool with defaults would run with all of them."""
+    call = ToolCall("functions.clean:0", "clean", arguments)
+    turn = Loop([], PROMPT, retries=0, tools=[{"type": "function", "function": {"name": "clean"}}])
+    run = turn.run()
+    while not isinstance(next(run), Send):
+        pass
+    seen: Any = run.send(Completion(Message("assistant", "", tool_calls=(call,)), reason))
+    while not isinstance(seen, RunTools | ToolStarted):
+        seen = next(run)
+    assert isinstance(seen, RunTools) == made
 
 
 def test_a_chat_that_outgrew_the_window_loses_its_oldest_turns() -> None:

@@ -291,6 +291,78 @@ def test_a_masked_thought_has_no_signature() -> None:
     assert part == ReasoningPart("The key is [key], I see.", None)
 
 
+def begun(index: int, call_id: str, given: Any) -> dict[str, Any]:
+    block = {"type": "tool_use", "id": call_id, "name": "add", "input": given}
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def piece(index: int, text: str) -> dict[str, Any]:
+    delta = {"type": "input_json_delta", "partial_json": text}
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+STOP: dict[str, Any] = {"type": "content_block_stop", "index": 0}
+ENDED: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}
+
+
+@pytest.mark.parametrize(
+    ("events", "arguments"),
+    [
+        ([begun(0, "a", {"a": 1}), begun(1, "b", {"a": 2}), ENDED], ['{"a": 1}', '{"a": 2}']),
+        ([begun(0, "a", {"a": 1}), begun(0, "a", {"a": 2}), ENDED], ['{"a": 1}', '{"a": 2}']),
+        ([begun(0, "", {}), piece(0, '{"a":1}'), begun(0, "", {}), ENDED], ['{"a":1}', "{}"]),
+        ([begun(0, "a", {"a": 9}), piece(0, '{"a":1}'), ENDED], ['{"a":1}']),
+        ([begun(0, "a", []), STOP, ENDED], ["{}"]),
+        ([begun(0, "a", [1]), STOP, ENDED], ["[1]"]),
+        ([piece(0, '{"a":1}'), STOP, ENDED], []),
+        ([begun(0, "a", {})], [""]),  # cut: no call without arguments
+    ],
+)
+def test_calls_of_servers_that_stop_no_blocks_or_number_none(
+    events: list[dict[str, Any]], arguments: list[str]
+) -> None:
+    fold = BlockFold()
+    for event in events:
+        fold.add([event])
+    fold.finish()
+    assert [call.arguments for call in fold.completion().message.tool_calls] == arguments
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "prompt", "cached"),
+    [
+        ({"input_tokens": 10, "cache_read_input_tokens": 80}, {"output_tokens": 5}, 90, 80),
+        ({"input_tokens": 0}, {"input_tokens": 10, "cache_creation_input_tokens": 80}, 90, 0),
+        ({"input_tokens": 90}, {"input_tokens": 10, "cache_read_input_tokens": 80}, 90, 80),
+        ({"input_tokens": 90}, {"input_tokens": 0, "cache_read_input_tokens": 90}, 90, 90),
+        ({"input_tokens": 90}, {"input_tokens": 0, "output_tokens": 5}, 90, 0),
+        ({"input_tokens": 90}, None, 90, 0),
+        (None, {"input_tokens": -5, "output_tokens": True}, 0, 0),
+    ],
+)
+def test_no_token_is_counted_twice(first: Any, last: Any, prompt: int, cached: int) -> None:
+    fold = BlockFold()
+    fold.add([{"type": "message_start", "message": {"usage": first}}, ENDED | {"usage": last}])
+    usage = fold.completion().usage
+    assert (usage.prompt_tokens, usage.cached_tokens) == (prompt, cached)
+
+
+def test_thinking_that_nothing_follows_or_that_is_lost() -> None:
+    """Anthropic takes no thinking at an end, and none at all where that before results is lost."""
+    last = ReasoningPart("More?", "c2ln", before_text=4)
+    answer = Message("assistant", "Yes.", (THOUGHT, last))
+    claude = {"model": "claude-sonnet-4-5", "reasoning_effort": "high"}
+    assert [block["type"] for block in blocks(encoded(GO, answer, AND, **claude))] == [
+        "thinking",
+        "text",
+    ]
+    for thought, kept in ((THOUGHT, True), (ReasoningPart("[key]"), False)):
+        asked = Message("assistant", "", (thought,), tool_calls=CALLS[:1])
+        body = encoded(GO, asked, Message("tool", "3", tool_call_id=CALLS[0].id), **claude)
+        assert ("thinking" in body) == kept
+    assert "thinking" in encoded(GO, Message("assistant", "Yes."), AND, **claude)
+
+
 def test_an_address_is_enough(server: ScriptedServer, session: Session) -> None:
     server.reply("9.9", reasoning="So.")
     assert kimi.ask("9.11 or 9.9?", endpoint=server.base_url, model="kimi-k3").text == "9.9"
@@ -530,5 +602,8 @@ def test_endpoints_by_their_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert catalogue.get("https://api.anthropic.com").wire == "messages"
     for url in ("http://lab:8000/v1", "https://api.anthropic.com/v1", "http://anthropic:1/v1"):
         assert catalogue.get(url).wire == "chat"
+    own = {"name": "lab", "base_url": "http://lab", "wire": "messages"}
+    gateway = catalogue.resemble("moonshot", own)
+    assert (gateway.batch, gateway.kind) == (False, "moonshot")
     with pytest.raises(ConfigError, match="wire is one of chat, messages"):
         Endpoint("lab", "http://lab", wire="grpc")  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ class BlockFold:
         self._text, self._text_chars = Pieces(), 0
         self._thoughts: list[_Thought] = []
         self._open: dict[int, _Thought] = {}
-        self._open_calls: set[int] = set()
+        self._open_calls: dict[int, int] = {}  # their numbers, by the index of the block
         self._inputs: dict[int, str] = {}  # of these, as they were when the block began
         # A key may be spread over blocks of one kind: they are one text to each of these.
         self._text_redactor, self._thought_redactor = StreamRedactor(keys), StreamRedactor(keys)
@@ -110,7 +110,11 @@ class BlockFold:
         return deltas
 
     def finish(self) -> list[Delta]:
-        return [*self._flush_thought(), *self._flush_text(), *self._calls.finish()]
+        deltas = [*self._flush_thought(), *self._flush_text()]
+        if self.finish_reason:  # of a server that stops no blocks; else they were cut
+            for index in [*self._open_calls]:
+                deltas += self._stop(index)
+        return [*deltas, *self._calls.finish()]
 
     def completion(self, seconds: float = 0.0) -> Completion:
         thoughts = [thought.part() for thought in self._thoughts]
@@ -131,6 +135,8 @@ class BlockFold:
         """Take a message: the head of a stream, without content, or a whole answer."""
         self.model = mend_surrogates(_string(message.get("model"))) or self.model
         content = message.get("content")
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
         for index, block in enumerate(content if isinstance(content, list) else ()):
             yield from self._start(index, _mapping(block))
             yield from self._stop(index)
@@ -144,6 +150,8 @@ class BlockFold:
                 thought.stopped = True
 
     def _start(self, index: int, block: Mapping[str, Any]) -> Iterator[Delta]:
+        if index in self._open or index in self._open_calls:
+            yield from self._stop(index)
         kind = block.get("type")
         if kind in ("thinking", "redacted_thinking"):
             yield from self._begin_thought(index, redacted=kind == "redacted_thinking")
@@ -156,11 +164,12 @@ class BlockFold:
         elif kind == "tool_use":
             yield from self._flush_thought()
             yield from self._flush_text()
+            number = self._open_calls[index] = self._begun_calls
             self._begun_calls += 1
-            self._open_calls.add(index)
             given = block.get("input")
             self._inputs[index] = json.dumps(given, ensure_ascii=False) if given else "{}"
-            yield from self._call(index, _string(block.get("id")), _string(block.get("name")))
+            self._bound(bytes_of(self._inputs[index]))
+            yield from self._call(number, _string(block.get("id")), _string(block.get("name")))
 
     def _delta(self, index: int, delta: Mapping[str, Any]) -> Iterator[Delta]:
         match delta.get("type"):
@@ -174,17 +183,17 @@ class BlockFold:
                 self._sign(self._open[index], _string(delta.get("signature")))
             case "input_json_delta" if index in self._open_calls:  # not of a call the server makes
                 if piece := _string(delta.get("partial_json")):
-                    self._inputs.pop(index, None)
-                    yield from self._call(index, arguments=piece)
+                    self._take_input(index)
+                    yield from self._call(self._open_calls[index], arguments=piece)
 
     def _stop(self, index: int) -> Iterator[Delta]:
         if thought := self._open.pop(index, None):
             yield from self._flush_thought()
             thought.stopped = True
         elif index in self._open_calls:
-            self._open_calls.discard(index)
-            if given := self._inputs.pop(index, ""):  # no delta came: it is what the start said
-                yield from self._call(index, arguments=given)
+            given, number = self._take_input(index), self._open_calls.pop(index)
+            if given:  # no delta came: it is what the start said
+                yield from self._call(number, arguments=given)
         else:
             yield from self._flush_text()
 
@@ -227,24 +236,34 @@ class BlockFold:
         return [ContentDelta(text)]
 
     def _call(
-        self, index: int, call_id: str = "", name: str = "", arguments: str = ""
+        self, number: int, call_id: str = "", name: str = "", arguments: str = ""
     ) -> Iterator[Delta]:
         function = {"name": name, "arguments": arguments}
-        return self._calls.add({"index": index, "id": call_id, "function": function})
+        return self._calls.add({"index": number, "id": call_id, "function": function})
+
+    def _take_input(self, index: int) -> str:
+        given = self._inputs.pop(index, "")
+        self._bound(-bytes_of(given))
+        return given
 
     def _bound(self, unseen: int) -> None:
         self._unseen_bytes += unseen
         if self._unseen_bytes > MOST_UNSEEN_BYTES:
-            raise ValueError("too many blocks of thinking, or too long signatures")
+            raise ValueError("too many blocks of thinking, or too long signatures or inputs")
 
     def _count(self, usage: Any) -> None:
-        """Take counts, which are cumulative: some servers leave them at 0 until the end."""
+        """Take counts: the later ones take the place of those before (they are cumulative).
+
+        Some servers leave them at 0 until the end, or at the end. Others count the whole input at
+        first, and at the end what the cache had of it apart.
+        """
         found = _mapping(usage)
         found = {**found, **_mapping(found.get("output_tokens_details"))}
-        for name in (*_INPUT, "output_tokens", "thinking_tokens"):
-            value = found.get(name)
-            if type(value) is int and 0 < value <= MOST_TOKENS:
-                self._counts[name] = max(value, self._counts.get(name, 0))
+        for names in (_INPUT, ("output_tokens",), ("thinking_tokens",)):
+            values = {name: found.get(name) for name in names}
+            counts = {n: v for n, v in values.items() if type(v) is int and 0 <= v <= MOST_TOKENS}
+            if any(counts.values()):
+                self._counts |= counts
 
     def _usage(self) -> Usage:
         """Return the counts as ours: the API's input leaves out what the cache read or wrote."""

@@ -29,6 +29,7 @@ _CLAUDE = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)", re
 ADAPTIVE_SINCE = (4, 6)
 _UNFIT_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _DATA_URL = re.compile(r"data:([\w/+.-]+);base64,(.*)", re.DOTALL)
+_THOUGHTS = ("thinking", "redacted_thinking")
 _TOOL_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 
@@ -66,6 +67,8 @@ def messages_body(
     if stop := body.get("stop"):
         encoded["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
     thinking, output = _thinking(body, model, limit)
+    if signed and thinking.get("type") == "enabled" and _lacks_thought(messages):
+        thinking = {}  # as the server's 400 recommends
     if form := _form(body.get("response_format")):
         output["format"] = form
     encoded |= {"thinking": thinking} if thinking else {}
@@ -130,6 +133,8 @@ def _conversation(
             continue
         if role == "assistant":
             blocks = list(_answer(message, model, signed=signed))
+            while signed and blocks and blocks[-1]["type"] in _THOUGHTS:
+                blocks.pop()  # «the final block in an assistant message cannot be `thinking`»
         elif role == "tool":
             blocks = [_result(message, model)]
         else:
@@ -257,9 +262,21 @@ def _tool_choice(choice: Any) -> dict[str, Any] | None:
     return {"type": _TOOL_CHOICES[choice]} if choice in _TOOL_CHOICES else None
 
 
+def _lacks_thought(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Return True where results answer a message that has lost its thinking, as one masked has."""
+    *_, asked, results = [{"content": ()}, {"content": ()}, *messages]
+    if not any(block["type"] == "tool_result" for block in _blocks(results)):
+        return False
+    return all(block["type"] not in _THOUGHTS for block in _blocks(asked)[:1])
+
+
+def _blocks(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return () if isinstance(message["content"], str) else message["content"]
+
+
 def _called(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the tools that the conversation has called."""
-    blocks = (b for m in messages if isinstance(m["content"], list) for b in m["content"])
+    blocks = (block for message in messages for block in _blocks(message))
     return list(dict.fromkeys(b["name"] for b in blocks if b["type"] == "tool_use"))
 
 
