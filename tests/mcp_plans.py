@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -103,4 +103,38 @@ def served_over_http(tools: Mapping[str, Any]) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}/mcp"
         finally:
             web.should_exit = web.force_exit = True
+            thread.join(10)
+
+
+@contextmanager
+def answering(status: int, body: bytes = b"", **headers: str) -> Iterator[tuple[str, list[str]]]:
+    """Serve one answer to all requests; yield the address, and the methods of the requests."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    methods: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            methods.append(self.command)
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            with suppress(OSError):  # who has seen enough
+                self.wfile.write(body)
+
+        do_GET = do_DELETE = do_POST
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{web.server_port}/mcp", methods
+        finally:
+            web.shutdown()
             thread.join(10)

@@ -62,7 +62,8 @@ def call(number: Any, params: dict[str, Any]) -> None:
         told = {"progressToken": token, "progress": done + 1, "message": "on the way"}
         send(method="notifications/progress", params=told)
     if "garbage" in does:
-        sys.stdout.write(does["garbage"])
+        sys.stdout.write(does["garbage"].replace("NUMBER", str(number)))
+        sys.stdout.flush()
     if does.get("hang"):
         return
     if does.get("changed"):
@@ -81,6 +82,9 @@ def call(number: Any, params: dict[str, Any]) -> None:
 
 
 def listed(number: Any, params: dict[str, Any]) -> None:
+    if plan().get("unlisted"):
+        send(id=number, error={"code": -32000, "message": "not now"})
+        return
     page = {"tools": plan()["tools"]}
     if plan().get("endless"):
         at = int(params.get("cursor") or 0)

@@ -10,7 +10,7 @@ from kimi_magic.core.errors import KimiError, MagicError, ToolInterrupted
 from kimi_magic.core.frontend import can_answer
 from kimi_magic.core.interrupts import holding_interrupts, interruptible
 from kimi_magic.core.messages import ToolCall, ToolResult
-from kimi_magic.core.text import clip, count
+from kimi_magic.core.text import count
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.tools.decorator import offered
 from kimi_magic.tools.mcp_servers import (
@@ -19,6 +19,7 @@ from kimi_magic.tools.mcp_servers import (
     find_server,
     is_served,
     known_servers,
+    one_line,
     read_selector,
 )
 from kimi_magic.tools.tool import Tool, split_params
@@ -89,7 +90,7 @@ def _list_servers(servers: Mapping[str, McpServer]) -> Iterator[str]:
     yield "MCP servers, which -T offers:"
     for name, server in servers.items():
         known = known_tools(server)
-        tools = clip(", ".join(known), MAX_NAMED) if known else "not started yet"
+        tools = one_line(", ".join(known), MAX_NAMED) if known else "not started yet"
         always = f", offered to every cell as {every[name]}" if name in every else ""
         yield f"  {PREFIX}{name} ({server.source}{always}): {tools}"
     yield "`%kimi tool mcp:NAME` starts one and shows what it says of its tools."

@@ -19,7 +19,7 @@ from kimi_magic.core.errors import ConfigError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.text import cut, reveal
 from kimi_magic.secrets.patterns import mask_shapes
-from kimi_magic.tools.mcp_servers import McpServer
+from kimi_magic.tools.mcp_servers import McpServer, one_line
 from kimi_magic.wire.host import host
 
 __all__ = ["Pinned", "agree_to_start", "hash_of", "pinned"]
@@ -111,7 +111,9 @@ class Pinned:
         if session is None:
             return None
         _, server, tool = self._place
-        question = f"The MCP server {server} has changed its tool {tool}. Offer it as it is now?"
+        question = (
+            f"The MCP server {server} has changed its tool {one_line(tool)}. Offer it as it is now?"
+        )
         agreed = session.consents(question, {"changed": self.changes})
         if agreed:
             self.keep()

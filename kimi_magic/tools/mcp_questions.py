@@ -5,6 +5,7 @@ The protocol calls them elicitation. A form has a flat schema; a page is shown a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,15 @@ __all__ = ["Question", "ask_person"]
 
 MAX_MESSAGE = 2000
 MAX_FIELDS = 30
+MAX_CHOICES = 200
+MAX_DEFAULT = 2000  # characters
 MAX_TRIES = 3
 _EMPTY: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0.0, "boolean": False}
+_LIMITS = {
+    "string": ("minLength", "maxLength"),
+    "array": ("minItems", "maxItems"),
+    **dict.fromkeys(("integer", "number"), ("minimum", "maximum")),
+}
 _TYPES = ("string", "integer", "number", "boolean", "array")
 
 FORM = "The MCP server {} asks you for these values. What you send goes to it: no passwords."
@@ -117,7 +125,9 @@ def _content(
     """Return what the person sends; None for a no."""
     params = asked.params
     name = reveal(clip(server.name, 60))
-    said = clip(reveal(params.message), MAX_MESSAGE)
+    # A bar before each line, without which it could pass for words of ours.
+    lines = clip(reveal(params.message.strip()), MAX_MESSAGE).split("\n")
+    said = "\n".join(f"│ {line}" for line in lines)
     title = proper_name(f"{server.name}_asks")
     if params.mode == "url":
         text = f"{PAGE.format(name)}\n{said}"
@@ -144,7 +154,7 @@ def _flat(schema: Any) -> dict[str, Any]:
     given = schema.get("properties") if isinstance(schema, Mapping) else None
     nodes = given if isinstance(given, Mapping) else {}
     kept = {
-        str(name): {k: v for k, v in node.items() if k != "pattern"}
+        str(name): _field(node)
         for name, node in list(nodes.items())[:MAX_FIELDS]
         if isinstance(node, Mapping) and node.get("type") in _TYPES
     }
@@ -153,13 +163,44 @@ def _flat(schema: Any) -> dict[str, Any]:
     return {"type": "object", "properties": kept, "required": names}
 
 
+def _field(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the protocol has of a field, and nothing else: no pattern, no reference.
+
+    A pattern can be made that takes for ever, and nothing stops it.
+    """
+    kind = str(node["type"])
+    kept: dict[str, Any] = {"type": kind}
+    for name in _LIMITS.get(kind, ()):
+        if isinstance(limit := node.get(name), int | float):
+            kept[name] = limit
+    if kind == "array":  # of texts, the protocol says
+        items = node.get("items")
+        choices = _choices(items) if isinstance(items, Mapping) else []
+        kept["items"] = {"type": "string"} | ({"enum": choices} if choices else {})
+    elif choices := _choices(node):
+        kept["enum"] = choices
+    default = node.get("default")
+    if default is not None and len(json.dumps(default)) <= MAX_DEFAULT:
+        whole = {"type": "object", "properties": {"x": kept}}
+        if not problems_with_schema({"x": default}, whole):
+            kept["default"] = default
+    return kept
+
+
+def _choices(node: Mapping[str, Any]) -> list[Any]:
+    """Return the values that a person can choose from."""
+    given = node.get("enum")
+    if not isinstance(given, list):
+        either = node.get("oneOf") or node.get("anyOf")
+        named = either if isinstance(either, list) else []
+        given = [each.get("const") for each in named if isinstance(each, Mapping)]
+    return [each for each in given if isinstance(each, str | int | float)][:MAX_CHOICES]
+
+
 def _first(node: Mapping[str, Any]) -> Any:
     """Return the value that stands in a field before a person writes another."""
     if "default" in node:
         return node["default"]
-    choices = node.get("enum") or [
-        each.get("const") for each in node.get("oneOf") or () if isinstance(each, Mapping)
-    ]
-    if isinstance(choices, list) and choices:
-        return choices[0]
+    if "enum" in node:
+        return node["enum"][0]
     return _EMPTY.get(str(node.get("type")), [])

@@ -35,6 +35,7 @@ __all__ = [
     "is_served",
     "known_servers",
     "mcp",
+    "one_line",
     "read_selector",
 ]
 
@@ -43,6 +44,7 @@ FILE = ".mcp.json"
 PYTHON, SETTING = "Python", "the setting mcp_servers"
 MAX_FILE = 1_000_000
 MAX_PLACE = 500
+MAX_NAME = 100
 _SELECTOR = re.compile(r"mcp:\s*([^\[\]]+?)\s*(?:\[([^\[\]]*)\]\s*)?")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _HTTP = ("http", "streamable-http", "streamable_http", "streamablehttp")
@@ -261,6 +263,11 @@ def mcp(
     return server
 
 
+def one_line(text: str, limit: int = MAX_NAME) -> str:
+    """Return a name of somebody else's in one line, in which nothing is hidden."""
+    return reveal(clip(" ".join(text.split()), limit))
+
+
 def is_served(item: Any) -> bool:
     """Return True for a server, or a text that names one: ``mcp:files[read_file]``."""
     return isinstance(item, McpServer) or (isinstance(item, str) and item.startswith(PREFIX))
@@ -294,9 +301,10 @@ def find_server(item: McpServer | str) -> McpServer:
     entries = _entries()
     if name not in entries:
         near = get_close_matches(name, entries, n=1)
-        known = f"did you mean {near[0]}?" if near else f"known: {', '.join(entries) or 'none'}."
+        names = one_line(", ".join(entries), MAX_PLACE) or "none"
+        known = f"did you mean {one_line(near[0])}?" if near else f"known: {names}."
         raise ConfigError(
-            f"There is no MCP server {name}; {known}\n"
+            f"There is no MCP server {one_line(name)}; {known}\n"
             f"Name one in {FILE} in the notebook's folder, in %config KimiMagics.mcp_servers, or "
             "with kimi.mcp(command, name=…)."
         )
@@ -367,8 +375,11 @@ def _listed(given: Any, source: str) -> Mapping[str, Any]:
 
 
 def _read_entry(name: str, entry: Any, source: str, file: str) -> McpServer:
-    called = f"The MCP server {reveal(clip(name, 60))} of {source}"
-    if not name.strip() or re.search(r"[\[\],]", name):
+    called = f"The MCP server {one_line(name, 60)} of {source}"
+    # It stands in questions to a person, and at the beginning of lines.
+    if not name.strip() or len(name) > MAX_NAME or one_line(name) != name:
+        raise ConfigError(f"{called} needs a name of one line, with up to {MAX_NAME} characters.")
+    if re.search(r"[\[\],]", name):
         raise ConfigError(f"{called} needs a name without brackets and commas.")
     if isinstance(entry, str):
         entry = {"url": entry} if _is_url(entry) else dict(_command_of(entry))

@@ -26,7 +26,7 @@ from kimi_magic.core.errors import ConfigError, KimiError
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.text import clip, reveal
 from kimi_magic.tools.mcp_servers import Launch, McpServer
-from kimi_magic.tools.mcp_transports import StderrTail, set_patience, transport_to, watched
+from kimi_magic.tools.mcp_transports import LastWords, set_patience, transport_to, watched
 
 if TYPE_CHECKING:
     from mcp.client import Client
@@ -48,6 +48,8 @@ MAX_WORDS = 300
 MOST_QUESTIONS = 5  # of one call; whoever asks more often gets no answer
 # They log what a server sends, with a traceback, which Python prints where nobody handles it.
 LOGGERS = ("mcp", "client")
+OUT_OF_REACH = "cannot be reached"
+STAND_INS = ("Server returned an error response", "Not Found", "Redirect to ")  # of the SDK
 
 NOT_INSTALLED = (
     "MCP servers need a package that is not installed: `pip install 'kimi-magic[mcp]'`, then "
@@ -108,7 +110,7 @@ class ServerSession:
         self._listings = 0
         self._stale = True
         self._calls: list[_Call] = []  # those that can ask somebody
-        self._tail = StderrTail()
+        self._tail = LastWords()
 
     # For any thread
 
@@ -175,6 +177,8 @@ class ServerSession:
                 if self._listing is None:  # it has not come up yet
                     self.close()
         if future.cancelled():
+            if time.monotonic() < deadline:  # by another thread, or a second server of the name
+                raise ServerError(f"{self._called_by_name} was ended before it answered.")
             raise ServerError(f"{self._called_by_name} gave no answer in {seconds:g} s.")
         return future.result()
 
@@ -194,14 +198,18 @@ class ServerSession:
         tools: list[ToolDefinition] = []
         cursor: str | None = None
         seen: set[str | None] = set()
-        async with self._mapped_errors():
-            for _ in range(MAX_PAGES):
-                page = await client.list_tools(cursor=cursor)
-                tools += page.tools
-                seen.add(cursor)
-                cursor = page.next_cursor
-                if cursor is None or cursor in seen or len(tools) >= MAX_LISTED:
-                    break
+        try:
+            async with self._mapped_errors():
+                for _ in range(MAX_PAGES):
+                    page = await client.list_tools(cursor=cursor)
+                    tools += page.tools
+                    seen.add(cursor)
+                    cursor = page.next_cursor
+                    if cursor is None or cursor in seen or len(tools) >= MAX_LISTED:
+                        break
+        except BaseException:  # a list that was cut off tells nothing of a change
+            self._stale = True
+            raise
         if known is None or list(known.tools) != tools:
             self._listings += 1
         self._listing = Listing(self._listings, tuple(tools[:MAX_LISTED]), time.monotonic())
@@ -239,13 +247,11 @@ class ServerSession:
                 return await self._opened_as("legacy")
         except _BrokeOff:
             pass
-        place = f" at {self.server.place}" if self._launch.url else ""
-        what = f"cannot be reached{place}" if place else "ended before it answered"
-        raise self._failed(what)
+        raise self._failed(self._at_its_address("") or "ended before it answered")
 
     async def _opened_as(self, mode: str) -> Client:
         ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        self._over, self._tail, self._stale = asyncio.Event(), StderrTail(), True
+        self._over, self._tail, self._stale = asyncio.Event(), LastWords(), True
         self._task = asyncio.ensure_future(self._live(mode, ready))
         try:
             async with asyncio.timeout(START_LIMIT):
@@ -358,8 +364,10 @@ class ServerSession:
                 await self._tail.settled()
                 self._end()
                 again = "connects again" if self._launch.url else "starts it again"
-                what = f"broke the connection off. The next call {again}"
-                raise self._failed(what, to_try=False) from None
+                why = self._tail.problem or "broke the connection off"
+                raise self._failed(f"{why}. The next call {again}", to_try=False) from None
+            if refused := self._refusal(cause):
+                raise self._failed(refused) from None
             if isinstance(cause, MCPError):
                 raise RefusedByServer(_words(cause)) from None
             text = clip(reveal(" ".join(f"{type(cause).__name__}: {cause}".split())), MAX_WORDS)
@@ -378,6 +386,21 @@ class ServerSession:
         broken = names & {"TransportError", "ConnectionError", "ClosedResourceError"}
         return bool(broken) or message == "Session terminated"
 
+    def _refusal(self, error: BaseException) -> str:
+        """Return how an address refused a request, where the SDK says nothing of it."""
+        said = getattr(error, "message", None)  # a server may give a reason of its own, as JSON
+        return self._tail.problem if said is None or str(said).startswith(STAND_INS) else ""
+
+    def _at_its_address(self, refused: str) -> str:
+        """Return how it refused with the address in it; "" for a server without one."""
+        if not self._launch.url:
+            return ""
+        refused, out = refused or self._tail.problem or OUT_OF_REACH, OUT_OF_REACH
+        place = f"at {self.server.place}"
+        if refused.startswith(out):
+            return f"{out} {place}{refused.removeprefix(out)}"
+        return f"{place} {refused}"
+
     def _failed(self, what: str, *, to_try: bool = True) -> ServerError:
         said = f"\n{tail}" if (tail := self._tail.text) else ""
         way = ""
@@ -388,6 +411,8 @@ class ServerSession:
     def _why_not(self, error: BaseException) -> Exception:
         """Return what kept the server from starting, in words for the user."""
         cause = _innermost(error)
+        if refused := self._refusal(cause):
+            return self._failed(self._at_its_address(refused))
         if isinstance(cause, FileNotFoundError | NotADirectoryError | PermissionError):
             if self._launch.url:
                 return self._failed(f"cannot be reached: {clip(str(cause), 200)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -21,7 +22,7 @@ from kimi_magic.schema.strict import handwritten_schema, one_object
 from kimi_magic.tools.mcp_pins import Pinned, agree_to_start
 from kimi_magic.tools.mcp_questions import ask_person
 from kimi_magic.tools.mcp_results import read_result
-from kimi_magic.tools.mcp_servers import McpServer, find_server
+from kimi_magic.tools.mcp_servers import McpServer, find_server, one_line
 from kimi_magic.tools.mcp_session import (
     Asked,
     CallLimits,
@@ -218,7 +219,7 @@ def served_names(names: Iterable[str]) -> dict[str, str]:
     """Return where the tools of servers are, by the names under which they are offered."""
     wanted = set(names)
     return {
-        name: f"the tool {reveal(tool.name)} of the MCP server {reveal(server.name)}"
+        name: f"the tool {one_line(tool.name)} of the MCP server {one_line(server.name)}"
         for server, listing in known_listings()
         for tool in listing.tools
         if (name := exposed_name(server, tool.name)) in wanted
@@ -251,9 +252,17 @@ def _prefix(server: McpServer) -> str:
 def _session(server: McpServer) -> ServerSession:
     session = host()
     names = {*session.connector.catalogue.key_names} if session is not None else set[str]()
+    keys = {value for name in names if (value := os.environ.get(name))}
     # Looked at first: a file's variables are not even read before somebody agrees to it.
     agree_to_start(server)
-    launch = server.launch(lambda name: name in names or name.startswith("KIMI_"))
+    launch = server.launch(
+        # Windows does not tell the case of names; and a key may have a second name.
+        lambda name: (
+            name.upper() in names
+            or name.upper().startswith("KIMI_")
+            or os.environ.get(name) in keys
+        )
+    )
     if session is not None:
         session.connector.remember(server.secrets(launch))
     return session_of(server, launch)
@@ -269,8 +278,8 @@ def _chosen(server: McpServer, listing: Listing) -> list[Listed]:
         near = get_close_matches(unknown[0], names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}."
         raise ConfigError(
-            f"The MCP server {server.name} has no tool {reveal(unknown[0])}; "
-            f"{reveal(clip(hint, MAX_NAMED))}"
+            f"The MCP server {server.name} has no tool {one_line(unknown[0])}; "
+            f"{one_line(hint, MAX_NAMED)}"
         )
     return [by_name[name] for name in server.tools]
 
@@ -289,7 +298,7 @@ def _made(server: McpServer, listed: Listed, pin: Pinned, number: int) -> McpToo
     description, notes = _told(listed.description or "", MAX_DESCRIPTION), []
     plain = f"{server.name}__{listed.name}"
     if name != plain:
-        notes.append(f"renamed from {reveal(clip(plain, 200))}")
+        notes.append(f"renamed from {one_line(plain, 200)}")
     if not description:
         notes.append("no description: the server gives none")
     elif len(listed.description or "") > MAX_DESCRIPTION:
@@ -357,17 +366,19 @@ def _told(text: str, limit: int) -> str:
 
 
 def _without_patterns(node: Any) -> Any:
-    """Drop the patterns of a schema: one can be made that takes for ever."""
+    """Drop the patterns of a schema: one can be made that takes for ever.
+
+    Wherever they are: a reference makes a schema of any place in it.
+    """
     if isinstance(node, list):
         return [_without_patterns(inner) for inner in node]
     if not isinstance(node, Mapping):
         return node
     return {
-        key: {name: _without_patterns(each) for name, each in inner.items()}
-        if key == "properties" and isinstance(inner, Mapping)
-        else _without_patterns(inner)
+        key: _without_patterns(inner)
         for key, inner in node.items()
-        if key not in ("pattern", "patternProperties")
+        # Under the name of a parameter there is no text.
+        if not (key == "pattern" and isinstance(inner, str)) and key != "patternProperties"
     }
 
 

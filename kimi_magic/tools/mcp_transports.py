@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from kimi_magic.core.text import clip, reveal
+from kimi_magic.core.text import clip, mend_surrogates, reveal
 from kimi_magic.tools.mcp_servers import Launch
 
-__all__ = ["StderrTail", "set_patience", "transport_to", "watched"]
+if TYPE_CHECKING:
+    from kimi_magic.tools.mcp_http import HttpClient
+
+__all__ = ["LastWords", "WholeLines", "set_patience", "transport_to", "watched"]
 
 MAX_TAIL, MAX_TAIL_LINES = 4000, 5
-HTTP_LIMIT, READ_LIMIT = 30.0, 300.0  # seconds
+MAX_LINE = 32_000_000  # characters of an answer
+MAX_HEAD = 500  # characters at either end of an answer in which its number is looked for
+NO_ANSWER = "The server's answer is too long, or none of the protocol."
+_ANSWER = re.compile(r'\s*\{\s*"(?:jsonrpc|id|result|error)"')
+_ID = re.compile(r'"id"\s*:\s*(\d{1,15})\b')
 
 
-def transport_to(launch: Launch, tail: StderrTail) -> AbstractAsyncContextManager[Any]:
+def transport_to(launch: Launch, tail: LastWords) -> AbstractAsyncContextManager[Any]:
     """Return the SDK's transport, not entered yet."""
     if launch.url:
-        return _http(launch)
-    from mcp.client.stdio import StdioServerParameters, stdio_client
+        return _http(launch, tail)
+    from mcp.client import stdio
 
+    # The SDK joins a line piece by piece, which takes the square of its length and has no end.
+    vars(stdio)["TextReceiveStream"] = WholeLines
     command, *args = launch.command
-    params = StdioServerParameters(
+    params = stdio.StdioServerParameters(
         command=command,
         args=args,
         env=dict(launch.env),
         cwd=launch.cwd or None,
         encoding_error_handler="replace",
     )
-    return stdio_client(params, errlog=tail.file())
+    return stdio.stdio_client(params, errlog=tail.file())
 
 
 def set_patience(seconds: float) -> None:
@@ -44,17 +55,17 @@ def set_patience(seconds: float) -> None:
 
 
 @asynccontextmanager
-async def _http(launch: Launch) -> AsyncIterator[Any]:
-    import httpx2
+async def _http(launch: Launch, tail: LastWords) -> AsyncIterator[Any]:
     from mcp.client.streamable_http import streamable_http_client
 
-    timeout = httpx2.Timeout(HTTP_LIMIT, read=READ_LIMIT)
-    headers = dict(launch.headers)
-    async with (
-        httpx2.AsyncClient(headers=headers, timeout=timeout) as client,
-        streamable_http_client(launch.url, http_client=client) as streams,
-    ):
-        yield streams
+    from kimi_magic.tools.mcp_http import MAX_BODY, HttpClient
+
+    async with HttpClient(launch.url, launch.headers) as client:
+        tail.client = client
+        async with streamable_http_client(
+            launch.url, http_client=client, max_sse_event_size=MAX_BODY
+        ) as streams:
+            yield streams
 
 
 @asynccontextmanager
@@ -67,7 +78,10 @@ async def watched(
 
 
 class _Watched:
-    """A stream for reading that tells of its end."""
+    """A stream for reading that tells of its end, and answers for what cannot be read.
+
+    The SDK passes over a line that it cannot read, and who waits for that answer waits in vain.
+    """
 
     def __init__(self, stream: Any, over: asyncio.Event) -> None:
         self._stream, self._over = stream, over
@@ -87,10 +101,11 @@ class _Watched:
 
     async def __anext__(self) -> Any:
         try:
-            return await self._stream.__anext__()
+            item = await self._stream.__anext__()
         except BaseException:
             self._over.set()
             raise
+        return _mended(item) if isinstance(item, ValueError) else item
 
     async def receive(self) -> Any:
         return await self._stream.receive()
@@ -99,14 +114,85 @@ class _Watched:
         await self._stream.aclose()
 
 
-class StderrTail:
-    """The end of what a server writes to its standard error.
+class WholeLines:
+    """A stream of bytes as text that ends in line feeds; of a line that is too long the head."""
+
+    def __init__(self, stream: Any, encoding: str, errors: str) -> None:
+        from anyio.streams.text import TextReceiveStream
+
+        self._texts = TextReceiveStream(stream, encoding=encoding, errors=errors)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        begun: list[str] = []
+        length = 0
+        async for text in self._texts:
+            head, ended, rest = text.rpartition("\n")
+            if ended:
+                yield "".join([*begun, head, ended])
+                begun, length = [rest], len(rest)
+            elif length <= MAX_LINE:
+                begun.append(text)
+                length += len(text)
+                if length > MAX_LINE:
+                    # With what no JSON holds, or head and end could be taken for a whole.
+                    begun = ["".join(begun)[:MAX_HEAD], "\0"]
+
+
+def _mended(error: ValueError) -> Any:
+    """Return the message whose line raised an error, or an error as its answer.
+
+    Half of a surrogate pair is JSON, as Python writes it, but no text that the SDK takes. Return
+    the error itself for what is no answer.
+    """
+    from mcp.shared.message import SessionMessage
+    from mcp_types import PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+
+    read, number = _answer_in(error)
+    with suppress(ValueError, RecursionError):
+        text = json.dumps(_without_halves(read))
+        return SessionMessage(jsonrpc_message_adapter.validate_json(text, by_name=False))
+    if number is None:
+        return error
+    said = ErrorData(code=PARSE_ERROR, message=NO_ANSWER)
+    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=number, error=said))
+
+
+def _answer_in(error: ValueError) -> tuple[Any, int | None]:
+    """Return what pydantic could not read, and the number of the request that it answers."""
+    from pydantic import ValidationError
+
+    errors = error.errors(include_url=False) if isinstance(error, ValidationError) else []
+    for given in (each["input"] for each in errors):
+        if isinstance(given, str) and _ANSWER.match(given):
+            found = _ID.search(given[:MAX_HEAD]) or _ID.search(given[-MAX_HEAD:])
+            with suppress(ValueError, RecursionError):
+                return json.loads(given), int(found[1]) if found else None
+            return None, int(found[1]) if found else None
+        if isinstance(given, dict) and "jsonrpc" in given and "method" not in given:
+            number = given.get("id")
+            return None, number if isinstance(number, int) else None
+    return None, None
+
+
+def _without_halves(value: Any) -> Any:
+    if isinstance(value, str):
+        return mend_surrogates(value)
+    if isinstance(value, list):
+        return [_without_halves(each) for each in value]
+    if isinstance(value, dict):
+        return {mend_surrogates(name): _without_halves(each) for name, each in value.items()}
+    return value
+
+
+class LastWords:
+    """The last words of a server: the end of its standard error, or how it refused.
 
     Through a pipe: ipykernel's ``sys.stderr`` has no file number everywhere, and a file would grow
     for as long as the server talks.
     """
 
     def __init__(self) -> None:
+        self.client: HttpClient | None = None
         self._data = b""
         self._writing: Any = None
         self._ended = threading.Event()
@@ -144,6 +230,11 @@ class StderrTail:
         with suppress(OSError):
             os.close(reading)
         self._ended.set()
+
+    @property
+    def problem(self) -> str:
+        """Why an address refused the latest request, after the server's name; "" for no reason."""
+        return self.client.problem if self.client is not None else ""
 
     @property
     def text(self) -> str:
