@@ -77,9 +77,12 @@ def list_offered() -> str:
         for tool in Toolset(list(offered)).tools
     ]
     none = "No tools are offered. Offer one with `%kimi tools add NAME` or @kimi.tool."
-    if servers := known_servers():
-        rows += ["", *_list_servers(servers)] if rows else [none, *_list_servers(servers)]
-    return "\n".join(rows) or none
+    problems: list[str] = []
+    servers = known_servers(problems)
+    rows = rows or [none]
+    if servers:
+        rows += ["", *_list_servers(servers)]
+    return "\n".join([*rows, *problems])
 
 
 def _list_servers(servers: Mapping[str, McpServer]) -> Iterator[str]:

@@ -367,8 +367,11 @@ def _read_file(file: Path) -> Any:
 
 
 def _listed(given: Any, source: str) -> Mapping[str, Any]:
-    if isinstance(given, Mapping) and isinstance(given.get("mcpServers"), Mapping):
-        given = given["mcpServers"]
+    for key in ("mcpServers", "servers"):  # the second is VS Code's
+        inner = given.get(key) if isinstance(given, Mapping) else None
+        if isinstance(inner, Mapping) and not inner.keys() & {"command", "url"}:
+            given = inner
+            break
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise ConfigError(f'{source} has no servers: write {{"mcpServers": {{NAME: …}}}}.')
     return given

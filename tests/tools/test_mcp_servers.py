@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import kimi_magic as kimi
 from kimi_magic.core.errors import ConfigError, KimiError
+from kimi_magic.jupyter.tool_commands import list_offered
 from kimi_magic.session import Session
 from kimi_magic.tools.mcp_servers import find_server, known_servers, read_selector
 from tests.mcp_plans import Plans
@@ -73,6 +75,7 @@ def test_what_makes_no_server_is_told_in_a_line(folder: Path, entry: Any, said: 
     with pytest.raises(ConfigError, match=said):
         kimi.Toolset("mcp:files")
     assert list(known_servers()) == ["good"]
+    assert re.search(said, list_offered()), "the list of tools tells why it is not there"
 
 
 @pytest.mark.parametrize("text", ["{", '{"mcpServers": []}', "[" * 100_000, '["x"]'])
@@ -86,6 +89,13 @@ def test_a_name_that_is_none_has_a_near_one(folder: Path) -> None:
     tell(folder, {"mcpServers": {"files": {"command": "x"}}})
     with pytest.raises(ConfigError, match="did you mean files"):
         kimi.Toolset("mcp:flies")
+
+
+@pytest.mark.parametrize("key", ["mcpServers", "servers", None])
+def test_forms_of_the_file(folder: Path, key: str | None) -> None:
+    servers = {"files": {"command": "x"}, "servers": {"command": "y"}}
+    tell(folder, {key: servers} if key else servers)
+    assert list(known_servers()) == ["files", "servers"]
 
 
 def test_variables_are_filled_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
