@@ -90,12 +90,14 @@ def map(  # noqa: A001 - Python's own word for it
     schema, tools, heavy
         As for ``kimi.ask``. The trajectories of heavy rows count as requests of their own.
     into : str or path, optional
-        A ``.parquet``, ``.csv`` or ``.jsonl`` file for the frame. The answers are kept beside it,
+        A ``.parquet``, ``.csv`` or ``.jsonl`` file for the frame, with JSON in the place of values
+        that it cannot hold. The answers are kept beside it,
         in ``NAME.map.jsonl``, else in the user's data folder, unless the setting ``journal`` is
         off. Keys, and what looks like one, are masked there as in the journal.
     key : str, list of str or callable, optional
         What tells a row from others: columns, or a function. By default its prompt does. A row
-        with a key that was answered is not asked again, also if its other columns have changed.
+        with a key that was answered is not asked again, also if its other columns have changed;
+        one whose key is missing is told apart by its prompt.
     concurrency : int
         Requests at once. It goes down by itself where a server refuses some (429) or is no faster
         with so many, and up again.
