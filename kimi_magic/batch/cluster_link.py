@@ -24,7 +24,15 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.secrets.keys import Key
 from kimi_magic.wire.endpoints import Endpoint
 
-__all__ = ["Closed", "Event", "Link", "Lost", "SecretsAtHand", "check_worker"]
+__all__ = [
+    "OUT_OF_CONTACT",
+    "Closed",
+    "Event",
+    "Link",
+    "Lost",
+    "SecretsAtHand",
+    "check_worker",
+]
 
 logger = logging.getLogger("kimi_magic")
 # Between two calls to a worker: while answers come, and while none do.

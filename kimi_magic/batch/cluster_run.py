@@ -18,11 +18,11 @@ from uuid import uuid4
 
 from kimi_magic.batch.checkpoint import Answer, Checkpoint
 from kimi_magic.batch.cluster_limits import Permits
-from kimi_magic.batch.cluster_link import Closed, Link, Lost, SecretsAtHand
+from kimi_magic.batch.cluster_link import OUT_OF_CONTACT, Closed, Link, Lost, SecretsAtHand
 from kimi_magic.batch.cluster_post import Outfit
 from kimi_magic.batch.cluster_request import check_remote, pack, remote_request, unpack
 from kimi_magic.batch.cluster_worker import GivenRow
-from kimi_magic.batch.map_run import Limits, MapRun
+from kimi_magic.batch.map_run import Limits, MapRun, told
 from kimi_magic.batch.questions import Questions
 from kimi_magic.batch.rows import Rows
 from kimi_magic.core.errors import BudgetSpent, KimiError
@@ -182,7 +182,9 @@ class ClusterRun(MapRun):
                 pure=False,
             )
         except Exception as error:  # noqa: BLE001 - of whatever the network raises
-            self.why = self.why or f"{type(error).__name__}: {error}"
+            closed = self._client.status in ("closed", "closing")
+            said = OUT_OF_CONTACT.format(address=self._link.address) if closed else told(error)
+            self.why = self.why or said
             return
         self._chunks[number] = _Chunk(worker, future, dict(given))
 
@@ -291,7 +293,7 @@ class ClusterRun(MapRun):
             with suppress(Exception):
                 error = chunk.future.exception(timeout=5)
             if error is not None and type(error).__name__ != "KilledWorker":
-                self.why = self.why or f"A task failed. {type(error).__name__}: {error}"
+                self.why = self.why or f"A task failed. {told(error)}"
         self._give_up(number, lost=True)
 
     def _end(self) -> None:

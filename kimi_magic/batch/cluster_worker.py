@@ -24,7 +24,7 @@ from kimi_magic.batch.cluster_post import (
     posts,
 )
 from kimi_magic.batch.cluster_request import RemoteRequest, unpack
-from kimi_magic.batch.map_run import ENDS_ALL, INTERRUPTED, Limits, MapRun
+from kimi_magic.batch.map_run import ENDS_ALL, INTERRUPTED, Limits, MapRun, told
 from kimi_magic.batch.pace import Pace
 from kimi_magic.batch.questions import Questions
 from kimi_magic.batch.rows import Rows
@@ -133,7 +133,7 @@ def run_chunk(name: str, number: int, rows: bytes) -> None:
         post.replace(waits, chunk)
         chunk.take(show=False)
     except Exception as error:  # noqa: BLE001 - of any library that a tool or a schema needs
-        post.put(("broken", number, f"{type(error).__name__}: {error}"))
+        post.put(("broken", number, told(error)))
     finally:
         post.leave(chunk or waits)
         post.put(("over", number))
@@ -182,7 +182,8 @@ class _ChunkRun(MapRun):
 
     def _keep(self, key: str, answer: Answer, error: BaseException | None) -> None:
         self.answers[key] = answer
-        left = answer.error == INTERRUPTED and self._post.state == "finish"
+        # Unless the map was stopped, another worker asks it.
+        left = answer.error == INTERRUPTED and self._post.state != "stop"
         if left or isinstance(error, _Left):
             return
         if isinstance(error, ENDS_ALL):
@@ -198,7 +199,7 @@ class _ChunkRun(MapRun):
         try:
             return pickle.dumps(error)
         except Exception:  # noqa: BLE001 - an error of the user's may hold anything
-            return pickle.dumps(KimiError(f"{type(error).__name__}: {error}"))
+            return pickle.dumps(KimiError(told(error)))
 
 
 def remote_turn(made: RemoteRequest, secrets: Secrets) -> PreparedTurn | HeavyTurn:

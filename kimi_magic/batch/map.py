@@ -92,12 +92,13 @@ def map(  # noqa: A001 - Python's own word for it
     schema, tools, heavy
         As for ``kimi.ask``. Each trajectory of a heavy row is a request of its own.
     into : str or path, optional
-        A ``.parquet``, ``.csv`` or ``.jsonl`` file for the frame. The answers are kept beside it,
-        in ``NAME.map.jsonl``. Without it they are kept in the user's data folder, unless the
+        A ``.parquet``, ``.csv`` or ``.jsonl`` file for the frame; a value that it cannot hold is
+        written as JSON. The answers are kept beside it, in ``NAME.map.jsonl``. Without it they are kept in the user's data folder, unless the
         setting ``journal`` is off. Keys, and what looks like one, are masked in these files.
     key : str, list of str or callable, optional
         Columns, or a function of a row, that identify a row; by default its prompt does. A row
-        whose key was answered is not asked again, even if its other columns have changed.
+        whose key was answered is not asked again, even if its other columns have changed. Where
+        the key is missing, the prompt identifies the row.
     concurrency : int
         The most requests at once. Fewer are sent while a server refuses some (429) or is no faster
         with so many. ``requests_per_minute`` and ``tokens_per_minute`` of an `Endpoint` are kept

@@ -117,12 +117,16 @@ def _with_narwhals(data: Any) -> tuple[Any, Any]:
 def _in_polars(columns: Mapping[str, Sequence[Any]], texts: Iterable[str]) -> Any:
     import polars as pl
 
-    return pl.DataFrame(
-        [
-            pl.Series(name, list(column), dtype=pl.String if name in texts else None, strict=False)
-            for name, column in columns.items()
-        ]
-    )
+    def column(name: str, values: Sequence[Any]) -> Any:
+        is_text = name in texts
+        made = pl.Series(name, list(values), dtype=pl.String if is_text else None, strict=False)
+        others = {type(value) for value in values} - {str, type(None)}
+        is_changed = made.null_count() > sum(value is None for value in values)
+        if others and (is_changed or made.dtype in (pl.String, pl.Object)):  # of several kinds
+            return pl.Series(name, as_json(values), dtype=pl.String)
+        return made
+
+    return pl.DataFrame([column(name, values) for name, values in columns.items()])
 
 
 def _in_pyarrow(columns: Mapping[str, Sequence[Any]], texts: Iterable[str]) -> Any:

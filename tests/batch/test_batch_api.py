@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -485,3 +486,30 @@ def test_rows_whose_prompts_fail(lab: Lab) -> None:
 def test_nothing_to_submit(lab: Lab) -> None:
     assert len(lab.ask([], "{{ value }}")) == 0
     assert lab.server.requests == []
+
+
+def test_begun_in_one_way_and_continued_in_another(lab: Lab) -> None:
+    """What one has answered is asked by no other; rows of a key as well."""
+    for options in ({}, {"key": "t", "schema": "label"}):
+        written = ['{"label": "%s"}' % text if options else text for text in "ABC"]  # noqa: UP031
+        into = lab.into.with_name(f"{len(options)}.csv")
+        lab.answer(written[0])
+        lab.ask(DATA[:1], engine="threads", into=into, **options)
+        assert kinds(lab.ask(into=into, **options)) == ["", "not ready", "not ready", ""]
+        lab.answer(*written[1:])
+        lab.server.finish_batches()
+        for engine in ("batch", "threads"):
+            told = lab.ask(engine=engine, into=into, **options)
+            assert list(told["label" if options else "text"]) == ["A", "B", "C", "A"]
+    assert len(lab.asked) == 6
+
+
+def test_a_full_disk_for_temporary_files(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.TemporaryFile", refuse)
+        told = lab.ask()
+    assert "could not be written: the disk is full" in told.error[7]
+    assert kinds(lab.ask()) == ["not ready"] * 4

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kimi_magic as kimi
+from kimi_magic.batch.batch_api_notes import batches_under_way
 from kimi_magic.batch.checkpoint import SUFFIX, Answer, Checkpoint, Header, kept_maps
 from kimi_magic.core.errors import KimiError
 from kimi_magic.secrets.keys import Key
@@ -250,3 +251,47 @@ def test_failures_of_earlier_runs_are_forgotten(path: Path) -> None:
     path.with_name(f"foreign{SUFFIX}").write_text(json.dumps({"a": 1}))
     (kept,) = kept_maps(path.parent)
     assert (kept.answered, kept.failed) == (1, 0)
+
+
+def test_files_of_nobody(path: Path) -> None:
+    """What they hold is passed over by the list of maps, whatever it is."""
+    begun = {"map": 1, "prompt": "p", "model": "m", "rows": 1, "began": 1.0}
+    note = {"batch": "b", "map": "m", "endpoint": "e", "url": "u", "keys": ["k"], "file": "f"}
+    lines: list[Any] = [begun, {"key": []}, note]
+    lines += [begun | {name: [3]} for name in begun if name != "map"]
+    lines += [begun | {"began": 1e300}, *(note | {name: 3} for name in note if name != "batch")]
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (found,) = kept_maps(path.parent)
+    assert (found.header.prompt, found.answered) == ("p", 1)
+    assert [note.keys for note in batches_under_way(path)] == [["k"]]
+
+
+def test_a_dry_run_where_the_answers_cannot_be_read(faults: FaultyServer, tmp_path: Path) -> None:
+    (tmp_path / f"labels.csv{SUFFIX}").mkdir()
+    for into in (tmp_path / "labels.csv", tmp_path / f"{'n' * 300}.csv"):
+        for dry_run in (True, False):
+            with pytest.raises(KimiError, match=r"could not be (read|written): "):
+                kimi.map(["a"], "{{ value }}", into=into, dry_run=dry_run)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(KimiError, match="into= is the path of a file"):
+        kimi.map(["a"], "{{ value }}", into=tmp_path / "folder.csv")
+    assert faults.asked == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of a process")
+def test_a_disk_that_takes_nothing_more(
+    faults: FaultyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The frame comes back although its file cannot be written either."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        rows = [f"row {n}" for n in range(100)]
+        frame = kimi.map(rows, "{{ value }}", into=tmp_path / "labels.jsonl", concurrency=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert 0 < frame.error.isna().sum() < 20
+    assert "labels.jsonl could not be written" in capsys.readouterr().out

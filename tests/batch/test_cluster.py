@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -336,3 +338,55 @@ def test_what_a_cluster_does_not_do(
 def test_workers_of_another_kind(facts: Any, said: str) -> None:
     with pytest.raises(KimiError, match=said):
         check_worker("w", facts)
+
+
+def test_the_messages_api(threads: Client) -> None:
+    """It is asked by threads and by workers alike, and its batches are refused."""
+    with ScriptedServer("anthropic") as server:
+        kimi.add_endpoint(
+            name="lab", base_url=server.base_url, key_env=None, model="m", wire="messages"
+        )
+        options: dict[str, Any] = {"endpoint": "lab", "schema": "label", "key": "value"}
+        for engine in ("threads", threads):
+            for text in "ABBB":
+                server.reply('{"label": "%s"}' % text, to=f"row {text.lower()}")  # noqa: UP031
+            frame = kimi.map(["row a"], "{{ value }}", engine=engine, **options)
+            assert list(frame.label) == ["A"]
+            frame = kimi.map(["row b"], "{{ value }}", engine=engine, heavy=2, **options)
+            assert list(frame.label) == ["B"]
+        with pytest.raises(KimiError, match="has no Batch API"):
+            kimi.map(["a"], "{{ value }}", engine="batch", **options)
+
+
+MAP = """
+import sys
+import kimi_magic as kimi
+from distributed import Client
+rows = [f"row {n}" for n in range(300)]
+kimi.map(rows, "{{ value }}", into=sys.argv[1], engine=Client(sys.argv[2]), concurrency=4)
+"""
+
+
+def test_a_kernel_that_is_killed(faults: FaultyServer, client: Client, tmp_path: Path) -> None:
+    """Workers stop soon; what was kept is asked no more, without the cluster as well."""
+    into = tmp_path / "labels.csv"
+    command = [sys.executable, "-c", MAP, str(into), client.scheduler.address]
+    child = subprocess.Popen(command, env={**os.environ, "KIMI_JOURNAL": "off"})
+    faults.on_request = lambda count: child.kill() if count == 60 else None
+    assert child.wait() == -signal.SIGKILL
+    kept = set(checkpointed(into))
+    wait_until_quiet(faults)
+    before = len(faults.asked)
+    assert kept
+    assert before < 290
+    rows = [f"row {n}" for n in range(300)]
+    frame = kimi.map(rows, "{{ value }}", into=into)
+    assert list(frame.text) == [answer_to(row) for row in rows]
+    assert not kept & {answer_to(prompt) for prompt in faults.asked[before:]}
+
+
+def wait_until_quiet(server: FaultyServer) -> None:
+    count = -1
+    while count != len(server.asked):
+        count = len(server.asked)
+        time.sleep(0.3)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 import kimi_magic as kimi
 from kimi_magic.core.errors import KimiError
 from kimi_magic.session import Session
+from kimi_magic.testing import ScriptedServer
 from tests.batch.faulty_server import FaultyServer
 from tests.batch.test_map import COLUMNS
 
@@ -71,7 +72,7 @@ def test_what_was_answered_is_not_asked_again(
     faults: FaultyServer, frame: Any, tmp_path: Path, session: Session, keeps: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    keywords = {"into": tmp_path / "labels.parquet"} if keeps == "into" else {}
+    keywords = {"into": tmp_path / "labels[1].parquet"} if keeps == "into" else {}
     if keeps == "journal":
         monkeypatch.setenv("KIMI_JOURNAL", str(tmp_path / "journal.sqlite3"))
     answers = kimi.map(frame, "{{ name }}", **keywords)
@@ -83,7 +84,7 @@ def test_what_was_answered_is_not_asked_again(
     )
     assert again == texts
     assert len(faults.asked) == (28 if keeps == "nowhere" else 12)
-    assert not (tmp_path / "labels.parquet").exists()
+    assert not (tmp_path / "labels[1].parquet").exists()
     kept = answers.persist()
     asked = len(faults.asked)
     assert list(kept.compute().text) == texts
@@ -204,3 +205,13 @@ def test_on_the_workers_of_a_client(faults: FaultyServer, frame: Any) -> None:
 def test_what_is_refused(faults: FaultyServer, frame: Any, keywords: Any, said: str) -> None:
     with pytest.raises(KimiError, match=said):
         kimi.map(frame, "{{ name }}", **keywords)
+
+
+def test_a_value_that_its_column_cannot_hold(server: ScriptedServer, session: Session) -> None:
+    server.reply('{"n": 1%s}' % ("0" * 30))
+    server.reply('{"n": 3}')
+    data = dd.from_pandas(ROWS[:2], npartitions=1)
+    answers = kimi.map(data, "{{ name }}", schema="n int", concurrency=1).compute()
+    assert list(answers.n.isna()) == [True, False]
+    assert list(answers.error.isna()) == [False, True]
+    assert answers.error.iloc[0].endswith("is no Int64, the type of its column.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -391,6 +392,10 @@ def test_what_the_endpoint_takes_at_once(faults: FaultyServer) -> None:
         ({"on_error": "skip"}, "on_error= is one of"),
         ({"engine": "batches"}, "engine= is one of"),
         ({"engine": object()}, "engine= is one of"),
+        ({"engine": pd.Series(["threads"])}, "engine= is one of"),
+        ({"on_error": pd.Series(["keep"])}, "on_error= is one of"),
+        ({"key": []}, "key= takes"),
+        ({"into": "a\0.csv"}, "into= is the path of a file"),
         ({"chat": "main"}, "kimi.map has no chat="),
         ({"max_token": 9}, "did you mean max_tokens="),
         ({"max_cost": -1}, "max_cost= is a number above 0"),
@@ -419,3 +424,57 @@ def test_rows_are_no_turns_of_the_notebook(faults: FaultyServer, session: Sessio
     kimi.map(["a"], "{{ value }}")
     assert session.last is None
     assert answer_to("a") == "A"
+
+
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_errors_that_cannot_be_told(faults: FaultyServer) -> None:
+    def prompt(row: Any) -> str:
+        if row["value"] == "x":
+            raise Untold
+        return str(row["value"])
+
+    assert kinds(kimi.map(["a", "x", "b"], prompt)) == ["", "Untold", ""]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_answers_that_no_column_holds(
+    server: ScriptedServer, session: Session, tmp_path: Path, library: Any, suffix: str
+) -> None:
+    """The file has them as JSON, and so has a library that takes no others."""
+    into = tmp_path / f"labels{suffix}"
+    given = [10**30, "a", {"k": [1]}, [{}]]
+    for value in given:
+        server.reply(json.dumps({"x": value}))
+    schema = {"type": "object", "properties": {"x": {}}}
+    frame = kimi.map(
+        library({"t": list("abcd")}), "{{ t }}", schema=schema, into=into, concurrency=1
+    )
+    written = [json.dumps(value) for value in given]
+    assert list(frame["x"].to_pylist() if library is pa.table else frame["x"]) == (
+        given if library is pd.DataFrame else written
+    )
+    if suffix == ".parquet":
+        assert [json.loads(text) for text in pd.read_parquet(into)["x"]] == given
+    assert into.stat().st_size
+
+
+def test_rows_without_a_key_are_told_apart(faults: FaultyServer) -> None:
+    data = pd.DataFrame({"id": [None, float("nan"), 1, 1], "t": list("abcd")})
+    assert list(kimi.map(data, "{{ t }}", key="id", concurrency=1).text) == list("ABCC")
+    asked = [{"id": value, "t": str(n)} for n, value in enumerate([None, pd.NaT, pd.NA])]
+    assert list(kimi.map(asked, "{{ t }}", key=["id"]).text) == ["0", "1", "2"]
+
+
+def test_answers_that_all_do_not_fit_end_the_map(server: ScriptedServer, session: Session) -> None:
+    """Whatever each of them says."""
+    words = "apple pear quince lemon mango grape fig olive peach plum".split()
+    said = [f"{a} {b}" for a in words for b in words]
+    for text in said[:60]:  # with two corrections
+        server.reply(text)
+    frame = kimi.map(said, "{{ value }}", schema="label", concurrency=1)
+    assert Counter(kinds(frame)) == {"SchemaMismatch": 20, "not asked": 80}
