@@ -93,8 +93,9 @@ def map(  # noqa: A001 - Python's own word for it
         As for ``kimi.ask``. Each trajectory of a heavy row is a request of its own.
     into : str or path, optional
         A ``.parquet``, ``.csv`` or ``.jsonl`` file for the frame; a value that it cannot hold is
-        written as JSON. The answers are kept beside it, in ``NAME.map.jsonl``. Without it they are kept in the user's data folder, unless the
-        setting ``journal`` is off. Keys, and what looks like one, are masked in these files.
+        written as JSON. The answers are kept beside it, in ``NAME.map.jsonl``. Without it they are
+        kept in the user's data folder, unless the setting ``journal`` is off. Keys, and what looks
+        like one, are masked in these files.
     key : str, list of str or callable, optional
         Columns, or a function of a row, that identify a row; by default its prompt does. A row
         whose key was answered is not asked again, even if its other columns have changed. Where

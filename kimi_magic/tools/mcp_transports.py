@@ -218,7 +218,7 @@ class LastWords:
     async def settled(self) -> None:
         """Wait a moment for the last words of a server that has ended."""
         self.spawned()
-        for _ in range(20):
+        for _ in range(100):  # its end comes at once, but for what a child of it holds open
             if self._ended.is_set():
                 break
             await asyncio.sleep(0.01)

@@ -142,13 +142,13 @@ def test_progress_without_an_end(planned: Plans, monkeypatch: pytest.MonkeyPatch
     """Input: 20,000 notifications and no result. Holds: the time limit, a bounded card."""
     one = planned(calls={"act": {"progress": 20_000, "hang": True}})
     toolset = kimi.Toolset(one.server())
-    monkeypatch.setattr(mcp_session, "CALL_LIMIT", 3.0)
+    monkeypatch.setattr(mcp_session, "CALL_LIMIT", 2.0)
     printed: list[str] = []
     watch = Watch(lambda event: printed.append(event.text if event else ""), list)
     calls = [ToolCall("1", "demo__act", "{}")]
     *_, finished = run_step_calls(toolset, calls, None, {}, watch)
     assert isinstance(finished, ToolFinished)
-    assert "gave no answer in 3 s" in finished.result.content
+    assert "gave no answer in 2 s" in finished.result.content
     assert "on the way" not in finished.result.content
     assert "on the way" in "".join(printed)
     assert len("".join(printed)) < 100_000
