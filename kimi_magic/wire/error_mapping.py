@@ -54,7 +54,7 @@ _NO_MODEL = ("not a valid model", "model_not_found", "model not found")
 _DOWN = ("degraded function", "overloaded", "server_error", "internalservererror")
 RUN_AGAIN = "What had arrived is kept; run the cell again."
 OTHER_SERVER = "`-e NAME` or KIMI_BASE_URL choose another."
-WRONG_ADDRESS = "Does the address end where the server's API begins (often /v1)?"
+WRONG_ADDRESS = "Does the address end where the server's API begins (often {})?"
 TOO_MUCH = {
     "max_body_bytes": "a body that is too long",
     "max_line_bytes": "a line that is too long",
@@ -184,13 +184,17 @@ class ErrorMapper:
     def unreadable(self, data: bytes, *, started: bool = False) -> BadStream:
         """Report a body that is neither a stream of chunks nor a completion."""
         text = self._clean(self.wire.read_error(data[:MAX_READ]).words) or "an empty body"
-        advice = RUN_AGAIN if started else WRONG_ADDRESS
+        advice = RUN_AGAIN if started else self._wrong_address
         return BadStream(f"{self._name} sent no chat completion but: {text}\n{advice}")
 
     @property
     def _name(self) -> str:
         name = self.endpoint.name
         return name if name in self.base_url else f"{name} ({self.base_url})"
+
+    @property
+    def _wrong_address(self) -> str:
+        return WRONG_ADDRESS.format("/anthropic" if self.endpoint.wire == "messages" else "/v1")
 
     def _judge(  # noqa: PLR0911 - a table
         self, status: int | None, text: str, models: Models | None
@@ -226,7 +230,7 @@ class ErrorMapper:
         A model that is ``gone`` (410, as NVIDIA answers) may be listed all the same.
         """
         if not self.model:
-            return WRONG_ADDRESS
+            return self._wrong_address
         known: Sequence[str] = ()
         if models:
             with suppress(Exception):  # only the hint is lost
@@ -239,7 +243,8 @@ class ErrorMapper:
                 "another model, `%kimi models` lists all."
             )
         if not known:
-            return f"The model asked for was {self.model!r}, `-m NAME` chooses. {WRONG_ADDRESS}"
+            asked_for = f"The model asked for was {self.model!r}, `-m NAME` chooses."
+            return f"{asked_for} {self._wrong_address}"
         if self.model in known:
             return (
                 f"It lists {self.model!r}, but did not answer for it: the account may lack a "
@@ -274,7 +279,7 @@ class ErrorMapper:
             status = error.status or "3xx"
             said = (
                 f"{self._name} answered {status}, a redirect {error.reason}: it was not "
-                f"followed.\n{WRONG_ADDRESS}"
+                f"followed.\n{self._wrong_address}"
             )
         failed = ConnectionFailed(said, status=error.status)
         failed.retriable = False
