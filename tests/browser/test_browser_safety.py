@@ -13,8 +13,9 @@ pytestmark = in_a_browser
 
 # What lies outside of the output: its text, its size, the title, the address.
 # Without the ages of files and the kernel's state, which go on.
+# The toolbar of a cell comes and goes with the length of its first line.
 OUTSIDE = r"""() => [document.title, location.href, document.body.className,
-  [...document.querySelectorAll(".jp-Toolbar, #jp-top-panel, #jp-left-stack")]
+  [...document.querySelectorAll(".jp-Toolbar:not(.jp-cell-toolbar), #jp-top-panel, #jp-left-stack")]
     .map((e) => [e.innerText.replace(/\n(now|\d+\w+ ago)|Kernel status: [^]*/g, ""),
                  Math.round(e.getBoundingClientRect().width)].join()).join("|")]"""
 SPRUNG = "() => { for (const e of document.querySelectorAll('details')) e.open = true; }"
