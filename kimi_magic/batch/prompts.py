@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from kimi_magic.context.template import Evaluate, Expression, fill, in_namespace, parse
-from kimi_magic.core.errors import KimiError
+from kimi_magic.core.errors import KimiError, PromptError
 from kimi_magic.core.frontend import user_namespace
 from kimi_magic.core.text import clip
 
@@ -17,6 +17,11 @@ __all__ = ["RowPrompt", "names_in", "row_prompt"]
 RowPrompt = Callable[[Mapping[str, Any]], Any]
 ROW = "row"
 """The name of the whole row in an expression: ``{{ row["unit price"] }}``."""
+
+SPACES = (
+    'Nothing was sent. A column whose name is no Python name is written {{ row["unit price"] }}; '
+    r"a literal {{ is written \{{."
+)
 
 
 def row_prompt(prompt: Any, *, tokens: int, names: Mapping[str, Any] | None = None) -> RowPrompt:
@@ -35,7 +40,11 @@ def row_prompt(prompt: Any, *, tokens: int, names: Mapping[str, Any] | None = No
         raise KimiError(
             f"prompt= is a text with {{{{ column }}}}, or a function of a row; got {kind}."
         )
-    pieces = parse(prompt)
+    try:
+        pieces = parse(prompt)
+    except PromptError as error:
+        said = str(error).partition("\n")[0]
+        raise PromptError(f"{said}\n{SPACES}") from None
     if not any(isinstance(piece, Expression) for piece in pieces):
         raise KimiError(
             "The prompt is the same for every row: name a column in it, as in {{ text }}."

@@ -406,6 +406,7 @@ def test_what_the_endpoint_takes_at_once(faults: FaultyServer) -> None:
         ({"prompt": "the same"}, "The prompt is the same for every row"),
         ({"prompt": 3}, "prompt= is a text"),
         ({"prompt": "{{ 1 + }}"}, "1 +"),
+        ({"prompt": "{{ unit price }}"}, r"row\[.unit price.\]"),
     ],
 )
 def test_arguments_that_do_not_fit(faults: FaultyServer, given: dict[str, Any], said: str) -> None:
