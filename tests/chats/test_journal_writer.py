@@ -348,7 +348,7 @@ def test_a_file_that_is_damaged_while_it_is_in_use(
     path.write_bytes(content)
     for _ in range(3):
         assert ask(server).text == "9.9"
-    flush(session)
+        flush(session)  # the turn after it tells what was found
     aside = path.with_name("journal.corrupt-1.sqlite3")
     if aside.exists():
         assert told() == [journal_writer.DAMAGED.format(aside.name)]
