@@ -90,7 +90,8 @@ def map(  # noqa: A001 - Python's own word for it
         ``row`` and the notebook's names. ``{{ value }}`` is the value in a column or in a list of
         texts. Or a function that takes a row, a mapping, and returns what ``kimi.ask`` takes.
     schema, tools, heavy
-        As for ``kimi.ask``. Each trajectory of a heavy row is a request of its own.
+        As for ``kimi.ask``; ``heavy=1`` is an ordinary turn. Each trajectory of a heavy row is a
+        request of its own.
     into : str or path, optional
         A ``.parquet``, ``.csv`` or ``.jsonl`` file for the frame; a value that it cannot hold is
         written as JSON. The answers are kept beside it, in ``NAME.map.jsonl``. Without it they are
@@ -152,7 +153,7 @@ def map(  # noqa: A001 - Python's own word for it
     )
     file = None if into is None else _file(into)
     fill = row_prompt(prompt, tokens=session.settings.summary_tokens)
-    request = make_request("…", schema=schema, tools=tools, heavy=heavy, **keywords)
+    request = make_request("…", schema=schema, tools=tools, heavy=_trajectories(heavy), **keywords)
     # Workers may have keys of their own.
     ask_for_key = not (dry_run or of_cluster or is_lazy)
     turn = session.prepare(replace(request, no_history=True), ask_for_key=ask_for_key)
@@ -259,6 +260,11 @@ def _check(
         )
     if is_lazy and engine == BATCH:
         raise KimiError(LAZY_BATCH)
+
+
+def _trajectories(heavy: Any) -> Any:
+    """Return None for one: that is an ordinary turn."""
+    return None if type(heavy) is int and heavy == 1 else heavy
 
 
 def _check_fields(questions: Questions) -> None:

@@ -293,6 +293,14 @@ def test_heavy(server: ScriptedServer, session: Session) -> None:
     assert list(frame.text) == ["12", "34"]
 
 
+def test_one_trajectory_is_an_ordinary_turn(faults: FaultyServer) -> None:
+    frame = kimi.map(["a"], "{{ value }}", heavy=1)
+    assert list(frame.text) == ["A"]
+    assert list(frame.attempts) == [1]
+    with pytest.raises(KimiError, match="heavy= takes int"):
+        kimi.map(["a"], "{{ value }}", heavy=True)
+
+
 def test_heavy_rows_side_by_side(faults: FaultyServer, session: Session) -> None:
     """Trajectories of several rows are under way together, no more than are allowed."""
     session.settings.first_token_timeout = 60
