@@ -57,7 +57,7 @@ window.kimi = {
     let text = "";
     const future = this.kernel.requestExecute({ code, store_history: false });
     future.onIOPub = ({ header, content }) => {
-      if (header.msg_type === "stream") text += content.text;
+      if (content.name === "stdout") text += content.text;  // asyncio logs at times to the other
       if (header.msg_type === "error") text += content.traceback.join("\\n");
     };
     await future.done;
