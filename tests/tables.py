@@ -35,10 +35,7 @@ def tables() -> dict[str, str]:
         ),
         "settings": table(
             ["setting", "default", "what it is"],
-            [
-                [code(name), code(repr(trait.default())), trait.metadata["help"]]
-                for name, trait in traits
-            ],
+            [[code(name), code(repr(trait.default())), trait.help] for name, trait in traits],
         ),
     }
 

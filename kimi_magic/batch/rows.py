@@ -119,7 +119,11 @@ def _in_polars(columns: Mapping[str, Sequence[Any]], texts: Iterable[str]) -> An
 
     def column(name: str, values: Sequence[Any]) -> Any:
         is_text = name in texts
-        made = pl.Series(name, list(values), dtype=pl.String if is_text else None, strict=False)
+        kind = pl.String if is_text else None
+        try:
+            made = pl.Series(name, list(values), dtype=kind, strict=False)
+        except OverflowError:  # of old versions, at integers beyond 64 bits
+            return pl.Series(name, as_json(values), dtype=pl.String)
         others = {type(value) for value in values} - {str, type(None)}
         is_changed = made.null_count() > sum(value is None for value in values)
         if others and (is_changed or made.dtype in (pl.String, pl.Object)):  # of several kinds
