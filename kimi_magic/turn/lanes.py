@@ -210,7 +210,7 @@ class Within:
 
 @dataclass(slots=True)
 class Idle:
-    """What a turn waits for; nothing that is known where it has run a tool, for example."""
+    """The things that a turn waits for; none are known where it has run a tool, for example."""
 
     on_exchanges: set[Exchange] = field(default_factory=set)
     for_room: bool = False
