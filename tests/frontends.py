@@ -135,8 +135,13 @@ class FrontEnd:
         return f"{self.url}/{way}token={self.token}"
 
     def close(self) -> None:
+        """End the server and its kernels; these also end by themselves when it is gone."""
         self._process.terminate()
-        self._process.wait(20)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Bench:
