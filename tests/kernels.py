@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,6 +52,26 @@ class OwnSpec(KernelSpecManager):
             language="python",
             display_name="Python 3",
         )
+
+
+class OwnManager(KernelManager):
+    """Manages a kernel of this environment.
+
+    Where there are sockets in files, through these: a TCP port is chosen here and bound in the
+    kernel, and in between anything else may take it.
+    """
+
+    def __init__(self) -> None:
+        own: dict[str, Any] = {"kernel_spec_manager": OwnSpec()}
+        if sys.platform != "win32":
+            self._folder = TemporaryDirectory(prefix="kernel-", dir="/tmp")  # short: 107 characters
+            own |= {"transport": "ipc", "connection_file": f"{self._folder.name}/kernel.json"}
+        super().__init__(**own)
+
+    def cleanup_resources(self, restart: bool = False) -> None:
+        super().cleanup_resources(restart)
+        if not restart and self.transport == "ipc":
+            self._folder.cleanup()
 
 
 @dataclass
@@ -110,7 +131,7 @@ class Kernel:
     """A kernel that runs cells; ``allow_stdin`` means that a person can answer questions."""
 
     def __init__(self) -> None:
-        self._manager = KernelManager(kernel_spec_manager=OwnSpec())
+        self._manager = OwnManager()
 
     def __enter__(self) -> Self:
         self._manager.start_kernel()

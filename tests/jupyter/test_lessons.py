@@ -12,6 +12,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.kernels import OwnManager
+
 LESSONS = Path(__file__).parents[2] / "notebooks" / "lessons"
 # A key that is there, a server that is not, and no engine: nothing of it may be asked for.
 ELSEWHERE = {
@@ -26,8 +28,8 @@ def run(folder: Path, lesson: str) -> list[Any]:
     notebook = read(folder / lesson)
     place = {"metadata": {"path": str(folder)}}
     # A kernel sends what is printed in pieces, by the clock; front ends join them.
-    client = NotebookClient(notebook, resources=place, coalesce_streams=True)
-    client.execute(env=os.environ | ELSEWHERE)
+    client = NotebookClient(notebook, km=OwnManager(), resources=place, coalesce_streams=True)
+    client.execute(cleanup_kc=True, env=os.environ | ELSEWHERE)
     return outputs(notebook)
 
 

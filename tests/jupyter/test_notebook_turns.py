@@ -13,14 +13,13 @@ from typing import Any
 
 import nbformat as nbformat_typed
 import pytest
-from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbdime import diff_notebooks as diff_notebooks_typed
 
 from kimi_magic.chats.notebook_file import read_turns
 from kimi_magic.jupyter.clean import clean_notebook
 from kimi_magic.testing import ScriptedServer
-from tests.kernels import Kernel, OwnSpec
+from tests.kernels import Kernel, OwnManager
 
 nbformat: Any = nbformat_typed  # half typed
 diff_notebooks: Any = diff_notebooks_typed
@@ -74,7 +73,7 @@ def execute(notebook: Any, server: ScriptedServer) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KIMI_BASE_URL", server.base_url)
         patch.setenv("KIMI_MODEL", "kimi-k3")
-        manager = KernelManager(kernel_spec_manager=OwnSpec())
+        manager = OwnManager()
         client = NotebookClient(notebook, km=manager, timeout=60, record_timing=False)
         client.execute(cleanup_kc=True)
     nbformat.validate(notebook)
