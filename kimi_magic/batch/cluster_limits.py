@@ -14,17 +14,17 @@ from typing import Any
 
 from kimi_magic.batch.pace import MINUTE, Pace
 
-__all__ = ["Permits", "Report", "SharedPace"]
+__all__ = ["Permits", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The permits of a worker as it counts them, all since the map began there.
+    """A worker's own count of its permits, since the map began there.
 
     Attributes
     ----------
     granted : int
-        Those that it knows of.
+        Permits that it knows of.
     begun, ended : int
         Requests.
     reused : int
@@ -48,7 +48,7 @@ class Report:
         return self.granted + self.reused - self.begun - self.given_back
 
 
-class SharedPace(Pace):
+class _SharedPace(Pace):
     """The pace of all workers together: here the permits are counted as under way."""
 
     @property
@@ -56,13 +56,8 @@ class SharedPace(Pace):
         return self._under_way
 
     @property
-    def is_held_back(self) -> bool:
-        """True while a server's ``Retry-After`` lasts."""
-        return self._clock() < self._not_before
-
-    @property
     def held_back(self) -> float:
-        """The seconds for which nothing may be sent."""
+        """The seconds for which nothing may be sent, as a server's ``Retry-After`` says."""
         return max(self._not_before - self._clock(), 0.0)
 
     def take_again(self) -> None:
@@ -94,7 +89,7 @@ class Permits:
         tokens_per_minute: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pace = SharedPace(0, most, tokens_per_minute=tokens_per_minute, clock=clock)
+        self._pace = _SharedPace(0, most, tokens_per_minute=tokens_per_minute, clock=clock)
         self._clock = clock
         self._per_minute = per_minute
         # A permit that is kept for the next request would begin it without being asked.
@@ -117,12 +112,11 @@ class Permits:
 
     def leave(self, worker: str) -> None:
         """Take back the permits of a worker that is gone; its requests may have begun."""
-        last, granted = self._reports.pop(worker), self._granted.pop(worker)
-        del self._wanted[worker]
-        self._heard.discard(worker)
-        for _ in range(granted - last.ended + last.reused - last.given_back):
+        for _ in range(self._held(worker)):
             self._pace.give_back()
-        self._count_begun(granted + last.reused - last.begun - last.given_back)
+        self._count_begun(self._unspent(worker))
+        del self._reports[worker], self._granted[worker], self._wanted[worker]
+        self._heard.discard(worker)
 
     def hear(
         self,
@@ -131,7 +125,7 @@ class Permits:
         answered: Iterable[tuple[int, float]] = (),
         refused: Iterable[float] = (),
     ) -> None:
-        """Take in what a worker says.
+        """Take in a worker's report, and give permits out.
 
         Parameters
         ----------
@@ -160,16 +154,17 @@ class Permits:
         self._give_out()
 
     def orders(self, worker: str) -> dict[str, Any]:
-        """Return what a worker has to know."""
+        """Return what a worker has to know: see `Post.answer`."""
         self._give_out()
-        crowded = self._pace.under_way > self._pace.at_once or self._pace.is_held_back
+        held_back = self._pace.held_back
+        crowded = self._pace.under_way > self._pace.at_once or held_back > 0
         mine = self._held(worker)
         others = (self._held(other) for other, wanted in self._wanted.items() if wanted)
         has_more = any(mine > other + 1 for other in others)
         return {
             "granted": self._granted[worker],
             "reuse": not (self._one_by_one or crowded or has_more),
-            "held_back": self._pace.held_back,
+            "held_back": held_back,
         }
 
     def expect(self, tokens: int) -> None:
@@ -192,8 +187,14 @@ class Permits:
             self._wanted[worker] -= 1
 
     def _held(self, worker: str) -> int:
+        """Return the permits of a worker, those of requests that are under way among them."""
         report = self._reports[worker]
         return self._granted[worker] - report.ended + report.reused - report.given_back
+
+    def _unspent(self, worker: str) -> int:
+        """Return the permits that no request is known to have taken."""
+        report = self._reports[worker]
+        return self._granted[worker] - report.granted + report.unspent
 
     def _is_full(self) -> bool:
         if self._per_minute is None:
@@ -201,10 +202,7 @@ class Permits:
         now = self._clock()
         while self._begun and self._begun[0] <= now - MINUTE:
             self._begun.popleft()
-        unspent = sum(
-            self._granted[worker] - report.granted + report.unspent
-            for worker, report in self._reports.items()
-        )
+        unspent = sum(map(self._unspent, self._reports))
         return len(self._begun) + unspent >= self._per_minute
 
     def _count_begun(self, count: int) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = [
     "Lost",
     "SecretsAtHand",
     "check_worker",
+    "meet",
 ]
 
 logger = logging.getLogger("kimi_magic")
@@ -62,7 +63,7 @@ FindKey = Callable[[Endpoint], Key | None]
 
 
 class Lost(Exception):
-    """Put among the events of a worker that is gone."""
+    """Raised where a worker is gone, and put among its events."""
 
 
 class Closed(Exception):
@@ -93,15 +94,18 @@ class SecretsAtHand:
         if self._key is None and not all(each["has key"] for each in facts):
             self._key = self._ask(self._endpoint)
 
-    def by_workers(
-        self, facts: Mapping[str, Mapping[str, Any]]
-    ) -> Iterator[tuple[Secrets, list[str]]]:
-        """Yield what workers are given, those together that lack the same."""
+    def by_workers(self, facts: Mapping[str, Mapping[str, Any]]) -> list[tuple[Secrets, list[str]]]:
+        """Return what workers are given, those together that lack the same.
+
+        Raises
+        ------
+        KimiError
+            As for `for_worker`; no worker has been given anything by then.
+        """
         alike: dict[tuple[Any, ...], list[str]] = {}
         for worker, each in facts.items():
             alike.setdefault((each["has key"], *each["lacking"]), []).append(worker)
-        for workers in alike.values():
-            yield self.for_worker(workers[0], facts[workers[0]]), workers
+        return [(self.for_worker(own[0], facts[own[0]]), own) for own in alike.values()]
 
     def for_worker(self, worker: str, facts: Mapping[str, Any]) -> Secrets:
         """Return what a worker is given.
@@ -109,7 +113,7 @@ class SecretsAtHand:
         Raises
         ------
         KimiError
-            It lacks something that this kernel has not either.
+            This kernel lacks it as well.
         """
         headers = self._endpoint.own_headers.filled_in(facts["lacking"])
         if facts["has key"]:
@@ -137,8 +141,8 @@ class Link:
         What the workers are told: see `Post`.
     expected : dict
         By workers, the chunks that they may begin.
-    threads : dict
-        By workers that are equipped, the number of their threads.
+    equipped : set
+        The workers that can ask.
     address : str
         Of the scheduler.
     """
@@ -148,7 +152,7 @@ class Link:
     ) -> None:
         self.state = "go"
         self.expected: dict[str, list[int]] = {}
-        self.threads: dict[str, int] = {}
+        self.equipped: set[str] = set()
         self.same_process: set[str] = set()
         self.address = str(getattr(client.scheduler, "address", "its address"))
         self._client = client
@@ -166,28 +170,13 @@ class Link:
         Raises
         ------
         KimiError
-            A worker has another version, or a key is missing everywhere.
+            There are no workers, one has another version, or a key is missing everywhere.
         """
-        workers = self._client.nthreads()
-        if not workers:
-            raise KimiError(NO_WORKERS.format(address=self.address))
-        found = self._client.run(
-            introduce,
-            self._secrets.bare,
-            self._secrets.variables,
-            workers=list(workers),
-            on_error="return",
-        )
-        for worker, facts in list(found.items()):
-            try:
-                check_worker(worker, facts)
-            except Lost:
-                del found[worker]
-        self._secrets.find(found.values())
+        found = meet(self._client, self._secrets)
         for secrets, alike in self._secrets.by_workers(found):
             self._client.run(equip, self._name, self._outfit, secrets, workers=alike)
             for worker in alike:
-                self._equipped(worker, workers[worker], found[worker])
+                self._note_equipped(worker, found[worker])
 
     def start(self) -> None:
         """Begin to ask for the workers' post."""
@@ -212,24 +201,23 @@ class Link:
             self._running.result(timeout=2.0)
         self._running.cancel()
 
-    def _equipped(self, worker: str, threads: int, facts: Mapping[str, Any]) -> None:
+    def _note_equipped(self, worker: str, facts: Mapping[str, Any]) -> None:
         if facts["boot"] == BOOT:
             self.same_process.add(worker)
-        self.threads[worker] = threads
+        self.equipped.add(worker)
 
     async def _look_around(self) -> None:
         """Serve the workers that are there, those that join, and no more those that are gone."""
         seen = time.monotonic()
-        here = dict(self.threads)
+        here = set(self.equipped)
         while self.state != "end":
-            for worker, threads in here.items():
-                if worker not in self._serving:
-                    self._serving[worker] = asyncio.create_task(self._serve(worker, threads))
-            for worker in [worker for worker in self._serving if worker not in here]:
+            for worker in here - self._serving.keys():
+                self._serving[worker] = asyncio.create_task(self._serve(worker))
+            for worker in self._serving.keys() - here:
                 self._serving.pop(worker).cancel()
             await asyncio.sleep(LOOK_AROUND if self.state == "go" else OFTEN)
             try:
-                here = await asyncio.wait_for(self._client.scheduler.ncores(), OUT_OF_REACH)
+                here = set(await asyncio.wait_for(self._client.scheduler.ncores(), OUT_OF_REACH))
                 seen = time.monotonic()
             except Exception as error:  # noqa: BLE001 - a closing client has lost parts of itself
                 logger.debug("The scheduler did not answer: %r", error)
@@ -242,28 +230,26 @@ class Link:
             for task in late:
                 task.cancel()
 
-    async def _serve(self, worker: str, threads: int) -> None:
+    async def _serve(self, worker: str) -> None:
         """Ask for the post of a worker until it is gone."""
         joined = False
         try:
-            if worker not in self.threads:
-                await self._welcome(worker, threads)
+            if worker not in self.equipped:
+                await self._welcome(worker)
             self._permits.join(worker)
             joined = True
             await self._ask(worker)
-        except asyncio.CancelledError:
-            raise
         except KimiError as error:
             self._arrived.put((worker, error))
         except Exception as error:  # noqa: BLE001 - whatever the network raises, it is gone
-            self._arrived.put((worker, Lost(f"{type(error).__name__}: {error}")))
+            logger.debug("The worker %s is lost: %r", worker, error)
         finally:
-            self.threads.pop(worker, None)
+            self.equipped.discard(worker)
             if joined:
                 self._permits.leave(worker)
-            self._arrived.put((worker, Lost("It left the cluster.")))
+            self._arrived.put((worker, Lost()))
 
-    async def _welcome(self, worker: str, threads: int) -> None:
+    async def _welcome(self, worker: str) -> None:
         """Equip a worker that has joined."""
         bare, variables = self._secrets.bare, self._secrets.variables
         found = await self._client.run(
@@ -274,7 +260,7 @@ class Link:
         check_worker(worker, found[worker])
         secrets = self._secrets.for_worker(worker, found[worker])
         await self._client.run(equip, self._name, self._outfit, secrets, workers=[worker])
-        self._equipped(worker, threads, found[worker])
+        self._note_equipped(worker, found[worker])
 
     async def _ask(self, worker: str) -> None:
         had, boot, pause = 0, None, OFTEN
@@ -318,8 +304,38 @@ class Link:
         return self.state, self.expected.get(worker)
 
 
+def meet(client: Any, secrets: SecretsAtHand) -> dict[str, Mapping[str, Any]]:
+    """Return the facts of the workers that are there, and see to the key that they need.
+
+    Raises
+    ------
+    KimiError
+        There are no workers, one has another version, or a key is missing everywhere.
+    """
+    workers = list(client.nthreads())
+    if not workers:
+        raise KimiError(NO_WORKERS.format(address=client.scheduler.address))
+    bare, variables = secrets.bare, secrets.variables
+    told = client.run(introduce, bare, variables, workers=workers, on_error="return")
+    found: dict[str, Mapping[str, Any]] = {}
+    for worker, facts in told.items():
+        with suppress(Lost):  # it has died in the meantime
+            check_worker(worker, facts)
+            found[worker] = facts
+    secrets.find(found.values())
+    return found
+
+
 def check_worker(worker: str, facts: Any) -> None:
-    """Refuse a worker that could not ask as this kernel does."""
+    """Refuse a worker that could not ask as this kernel does.
+
+    Raises
+    ------
+    KimiError
+        kimi-magic is not installed there, or its version or that of Python is another.
+    Lost
+        The worker did not answer.
+    """
     ours = versions()
     if isinstance(facts, ImportError | AttributeError):
         raise KimiError(NOT_THERE.format(worker=worker, ours=ours["kimi-magic"]))

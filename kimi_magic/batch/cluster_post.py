@@ -169,7 +169,14 @@ class Post:
             self._answered.append((self._put, (tokens, seconds)))
 
     def answer(self, orders: dict[str, Any]) -> dict[str, Any]:
-        """Take in the kernel's orders, and return what it has not had yet."""
+        """Take in the kernel's orders, and return what it has not had yet.
+
+        Parameters
+        ----------
+        orders : dict
+            ``granted`` permits, ``reuse``, seconds to be ``held_back``, the ``state``, the chunks
+            that are ``expected``, and the number of the last letter that the kernel has ``had``.
+        """
         with self._changed:
             now = self._heard = time.monotonic()
             self._drop(orders["had"])

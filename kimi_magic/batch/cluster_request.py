@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import pickle
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kimi_magic.batch.prompts import expression_names
 from kimi_magic.batch.questions import Questions
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.frontend import user_namespace
@@ -27,7 +28,10 @@ NO_LOCAL = (
 )
 NO_TAPE = "The workers see no tape: `%kimi tape off`, or map in this kernel."
 NO_TEXT_TOOL = "tools= takes functions where workers ask; got {tool!r:.60}."
-UNSENDABLE = "The prompt, the schema or a tool cannot be sent to the workers: {why}"
+UNSENDABLE = (
+    "The prompt, the schema or a tool cannot be sent to the workers: {why}.\n"
+    "Make that object where it is used, or map in this kernel."
+)
 HOLDS_KEY = (
     "The prompt, the schema or a tool holds the key from {source}: it must not be in a task.\n"
     "Read it where it is used, from os.environ."
@@ -88,7 +92,8 @@ def pack(value: Any, keys: Sequence[Key] = ()) -> bytes:
     try:
         packed: bytes = cloudpickle.dumps(value)
     except Exception as error:  # noqa: BLE001 - objects of the user's raise what they like
-        raise KimiError(UNSENDABLE.format(why=str(error).partition("\n")[0])) from None
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise KimiError(UNSENDABLE.format(why=why)) from None
     for key in keys:
         if len(key.value) >= SHORTEST and key.value.encode() in packed:
             raise KimiError(HOLDS_KEY.format(source=key.source))
@@ -102,22 +107,14 @@ def unpack(packed: bytes) -> Any:
 
 def _schema(one: PreparedTurn) -> Any:
     """Return the schema in a form that needs no notebook."""
-    given = one.request.schema
-    names = user_namespace()
-    if not isinstance(given, str) or not names.keys() & _names(given):
-        return given
     from kimi_magic.schema.answer_types import parse_type
 
-    return parse_type(given, names)
-
-
-def _names(text: str) -> set[str]:
-    """Return the names in an expression; none in a list of fields."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError:
-        return set()
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    given, names = one.request.schema, user_namespace()
+    used: set[str] = set()
+    if isinstance(given, str):
+        with suppress(SyntaxError):  # it is a list of fields
+            used = expression_names(given)
+    return parse_type(given, names) if names.keys() & used else given
 
 
 def _tools(given: Any) -> Any:

@@ -49,7 +49,7 @@ ASYNCHRONOUS = (
     "Make another: Client(address)."
 )
 NO_CLIENT = "The client is {status}: connect it again with `client = Client({address!r})`."
-NO_WORKER = "No worker of the cluster was left for {seconds:.0f} seconds."
+NO_WORKER = "No worker of the cluster was left for {seconds:.0f} seconds: start some."
 DIED = "WorkerLost: {count} workers died while the row was theirs."
 
 
@@ -156,7 +156,7 @@ class ClusterRun(MapRun):
 
     def _hand_out(self) -> None:
         """Give chunks to the workers that have few rows left."""
-        for worker in list(self._link.threads):
+        for worker in list(self._link.equipped):
             if self._is_through or self.why:
                 return
             own = [chunk for chunk in self._chunks.values() if chunk.worker == worker]
@@ -199,7 +199,7 @@ class ClusterRun(MapRun):
         """
         given = self._filled
         left = len(self._rows) - len(self.answers)
-        share = left // (len(self._link.threads) * 3 // 2 or 1)
+        share = left // (len(self._link.equipped) * 3 // 2 or 1)
         wanted = min(max(share, self._share), MOST_ROWS)
         until = time.monotonic() + LONG_ENOUGH
         size = 0
@@ -241,7 +241,7 @@ class ClusterRun(MapRun):
         elif event[0] == "over":
             self._give_up(event[1], lost=False)
 
-    def _take_answer(self, key: str, answer: Answer, told: bytes | None) -> None:
+    def _take_answer(self, key: str, answer: Answer, failure: bytes | None) -> None:
         for chunk in self._chunks.values():
             chunk.left.pop(key, None)
         if key in self.answers:  # from a worker that was taken for lost
@@ -251,7 +251,7 @@ class ClusterRun(MapRun):
         self._used += used
         if not self._link.same_process:  # else it was counted there
             self._session.connector.spending.add(self._account, used)
-        self._keep(key, answer, unpack(told) if told else None)
+        self._keep(key, answer, unpack(failure) if failure else None)
         try:
             self._session.connector.spending.check(self._session.settings.most_spent)
         except BudgetSpent as spent:
@@ -278,7 +278,7 @@ class ClusterRun(MapRun):
 
     def _look_for_workers(self) -> None:
         now = time.monotonic()
-        if self._link.threads:
+        if self._link.equipped:
             self._last_worker = now
         elif now - self._last_worker > PATIENCE and not self._chunks:
             self.why = self.why or NO_WORKER.format(seconds=PATIENCE)

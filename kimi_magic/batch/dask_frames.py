@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from kimi_magic.batch.answer_frame import OWN, make_frame
 from kimi_magic.batch.checkpoint import SUFFIX, Checkpoint, Header
-from kimi_magic.batch.cluster_link import NO_WORKERS, SecretsAtHand, check_worker
+from kimi_magic.batch.cluster_link import SecretsAtHand, meet
 from kimi_magic.batch.cluster_post import BOOT, Secrets
 from kimi_magic.batch.cluster_request import (
     RemoteRequest,
@@ -181,21 +181,13 @@ def _leave_secrets(claim: str, questions: Questions, session: Session, client: A
     """Give the key to the workers that are there and have none; it is in no graph."""
     endpoint = questions.one.endpoint
     secrets = SecretsAtHand(endpoint, session.connector.key_at_hand, session.find_key)
-    here = introduce(secrets.bare, secrets.variables)
     client = client or _current_client()
     if client is None or client.asynchronous or client.status != "running":
+        here = introduce(secrets.bare, secrets.variables)
         secrets.find([here])
         _claimed[claim] = secrets.for_worker("here", here)
         return
-    workers = list(client.nthreads())
-    if not workers:
-        raise KimiError(NO_WORKERS.format(address=client.scheduler.address))
-    bare, variables = secrets.bare, secrets.variables
-    found = client.run(introduce, bare, variables, workers=workers, on_error="return")
-    for worker, facts in found.items():
-        check_worker(worker, facts)
-    secrets.find(found.values())
-    for given, alike in secrets.by_workers(found):
+    for given, alike in secrets.by_workers(meet(client, secrets)):
         client.run(keep_secrets, claim, given, workers=alike)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Container, Mapping
-from contextlib import suppress
 from typing import Any
 
 from kimi_magic.context.template import Evaluate, Expression, fill, in_namespace, parse
@@ -12,7 +11,7 @@ from kimi_magic.core.errors import KimiError, PromptError
 from kimi_magic.core.frontend import user_namespace
 from kimi_magic.core.text import clip
 
-__all__ = ["RowPrompt", "names_in", "row_prompt"]
+__all__ = ["RowPrompt", "expression_names", "names_in", "row_prompt"]
 
 RowPrompt = Callable[[Mapping[str, Any]], Any]
 ROW = "row"
@@ -54,17 +53,24 @@ def row_prompt(prompt: Any, *, tokens: int, names: Mapping[str, Any] | None = No
 
 def names_in(prompt: str, columns: Container[str]) -> dict[str, Any]:
     """Return the names of the notebook in a template, with their values now."""
-    expressions = [piece.source for piece in parse(prompt) if isinstance(piece, Expression)]
-    found: dict[str, Any] = {}
+    used: set[str] = set()
+    for piece in parse(prompt):
+        if isinstance(piece, Expression) and piece.source not in columns:
+            used |= expression_names(piece.code)
     namespace = user_namespace()
-    for source in expressions:
-        if source in columns:
-            continue
-        with suppress(SyntaxError):  # each row tells of it
-            nodes = ast.walk(ast.parse(source.strip(), mode="eval"))
-            used = {node.id for node in nodes if isinstance(node, ast.Name)}
-            found |= {n: namespace[n] for n in used if n in namespace and n not in columns}
-    return found
+    return {name: namespace[name] for name in used if name in namespace and name not in columns}
+
+
+def expression_names(source: str) -> set[str]:
+    """Return the names in an expression.
+
+    Raises
+    ------
+    SyntaxError
+        It is none.
+    """
+    nodes = ast.walk(ast.parse(source.strip(), mode="eval"))
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
 
 
 def _evaluate(row: Mapping[str, Any], known: Mapping[str, Any] | None) -> Evaluate:

@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster
 from pydantic import BaseModel, field_validator
 
 import kimi_magic as kimi
-from kimi_magic.batch.cluster_link import check_worker
+from kimi_magic.batch.cluster_link import SecretsAtHand, check_worker, meet
 from kimi_magic.batch.cluster_worker import versions
 from kimi_magic.core.errors import BadRequest, KimiError, MissingKeyError
 from kimi_magic.session import Session
@@ -338,6 +338,23 @@ def test_what_a_cluster_does_not_do(
 def test_workers_of_another_kind(facts: Any, said: str) -> None:
     with pytest.raises(KimiError, match=said):
         check_worker("w", facts)
+
+
+def test_a_worker_that_dies_when_it_is_met_is_left_out() -> None:
+    endpoint = kimi.Endpoint("lab", "http://lab.test/v1", None)
+    facts = {**versions(), "boot": "", "has key": True, "lacking": []}
+
+    class Met:
+        """A client of two workers, one of which does not answer."""
+
+        def nthreads(self) -> dict[str, int]:
+            return {"a": 1, "b": 1}
+
+        def run(self, *_: Any, **__: Any) -> dict[str, Any]:
+            return {"a": facts, "b": OSError("Timed out")}
+
+    secrets = SecretsAtHand(endpoint, lambda _: None, lambda _: None)
+    assert meet(Met(), secrets) == {"a": facts}
 
 
 def test_the_messages_api(threads: Client) -> None:

@@ -46,10 +46,10 @@ def test_lazy_until_it_is_computed(
     faults: FaultyServer, frame: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The names of the notebook are those of the call; parts are computed alone."""
-    word = {"suffix": "!"}
+    word = {"suffix": "!", "step": 1}
     monkeypatch.setattr("kimi_magic.batch.prompts.user_namespace", lambda: word)
-    answers = kimi.map(frame, "{{ name }}{{ n + 1 }}{{ suffix }}")
-    word["suffix"] = "later"
+    answers = kimi.map(frame, "{{ name }}{{ n\n + step }}{{ suffix }}")
+    word.update(suffix="later", step=2)
     assert faults.asked == []
     assert isinstance(answers, dd.DataFrame)
     assert list(answers.columns) == COLUMNS
