@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from typing import IO, Any
 
-from kimi_magic.batch.batch_api_notes import DROPPED, BatchNote, new_note, notes_of, write_step
+from kimi_magic.batch.batch_api_notes import (
+    DROPPED,
+    BatchNote,
+    new_note,
+    notes_of,
+    progress,
+    write_step,
+)
 from kimi_magic.batch.checkpoint import Answer, Checkpoint
 from kimi_magic.batch.map_run import EMPTY, EMPTY_AT_LIMIT, ENDS_ALL, Limits, MapRun, told
 from kimi_magic.batch.questions import Questions
@@ -36,7 +43,6 @@ from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.wire.openai.batches import (
     MOST_BYTES,
     MOST_REQUESTS,
-    Batches,
     BatchState,
     Result,
     batch_line,
@@ -63,16 +69,15 @@ NO_TEMPORARY = "The file for a batch could not be written: {why}. TMPDIR names a
 NO_RESULT = "The batch {status} without an answer to this row{why}."
 LOST = "{name} does not know {what} any more."
 HINT = "The same call collects them, in any kernel; `%kimi map status` looks at them."
+ENDS = {"completed": "ended", "cancelled": "was cancelled", "lost": "is gone"}
 # A refusal after which there is surely no batch; all others leave that open.
 MADE_NONE = (BadRequest, KeyRefused, NotFound, QuotaExhausted, RateLimited)
 # Clocks differ, and a server may round.
 CLOCKS = 86_400.0
 
 
-def check_batch(
-    turn: PreparedTurn | HeavyTurn, checkpoint: Checkpoint, **limits: Any
-) -> PreparedTurn:
-    """Return the turn, or refuse what a batch cannot do.
+def check_batch(turn: PreparedTurn | HeavyTurn, checkpoint: Checkpoint, limits: Limits) -> None:
+    """Refuse what a batch cannot do.
 
     Raises
     ------
@@ -89,10 +94,13 @@ def check_batch(
         raise KimiError(NO_TAPE)
     if checkpoint.path is None:
         raise KimiError(NO_FILE)
-    limits["the setting budget"] = turn.settings.most_spent
-    if given := [name for name, value in limits.items() if value]:
+    budgets = {
+        "max_cost=": limits.cost,
+        "max_tokens_total=": limits.tokens,
+        "the setting budget": turn.settings.most_spent,
+    }
+    if given := [name for name, value in budgets.items() if value]:
         raise KimiError(NO_LIMIT.format(given[0]))
-    return turn
 
 
 class BatchRun(MapRun):
@@ -137,7 +145,7 @@ class BatchRun(MapRun):
         assert self._checkpoint.path is not None, "check_batch sees to it"
         resolved = self._turn.connect(lambda _: None)
         self._client, self._target = resolved.client, resolved.target
-        with _closed(self._client.batches()) as self._batches:
+        with closing(self._client.batches()) as self._batches:
             for note in notes_of(self._checkpoint.path, self._questions.mark):
                 self._hold(note)
             self._find_created()
@@ -179,7 +187,7 @@ class BatchRun(MapRun):
         for state in self._created_since(since):
             mark = state.mark if state.mark in lost else files.get(state.input_file, "")
             if note := lost.pop(mark, None):
-                self._step(note, **_progress(state), id=state.id)
+                self._step(note, **progress(state), id=state.id)
             if not lost:
                 return
         for note in lost.values():
@@ -204,7 +212,7 @@ class BatchRun(MapRun):
                 raise
             self.why = self.why or told(error)  # the others may be ready
             return
-        note = self._step(note, **_progress(state), id=note.id)
+        note = self._step(note, **progress(state), id=note.id)
         if state.ended:
             try:
                 self._collect(note, state)
@@ -229,15 +237,14 @@ class BatchRun(MapRun):
                     else:
                         failures.setdefault(result.custom_id, (answer, error))
             except NotFound:
-                why = why or LOST.format(name=note.endpoint, what="its file").removesuffix(".")
+                why = why or LOST.format(name=note.endpoint, what="its file")
         for key in left & failures.keys():
             self._keep(key, *failures[key])
         self._end(note, state.status, why)
 
     def _end(self, note: BatchNote, status: str, why: str) -> None:
         """Note that a batch is over; its rows that have no answer have failed."""
-        did = {"completed": "ended", "lost": "is gone"}.get(status, f"{status}")
-        did = f"was {did}" if status == "cancelled" else did
+        did = ENDS.get(status, status)
         reason = f": {why.rstrip('.')}" if why else ""
         for key in note.keys:
             if key not in self.answers:
@@ -349,22 +356,9 @@ class BatchRun(MapRun):
         except MADE_NONE:
             self._step(note, ended=DROPPED)
             raise
-        self._step(note, **_progress(state), id=state.id)
+        self._step(note, **progress(state), id=state.id)
         if self._batches.interrupted:
             raise KeyboardInterrupt
-
-
-def _progress(state: BatchState) -> dict[str, Any]:
-    done, failed = state.completed, state.failed
-    return {"status": state.status, "done": done, "failed": failed}
-
-
-@contextmanager
-def _closed(batches: Batches) -> Iterator[Batches]:
-    try:
-        yield batches
-    finally:
-        batches.close()
 
 
 def _body(turn: PreparedTurn) -> dict[str, Any]:

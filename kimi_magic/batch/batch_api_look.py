@@ -1,11 +1,12 @@
-"""Batches of maps outside of a map's run: how they do, and to cancel them."""
+"""Batches of maps, asked for and cancelled outside of a map's run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
-from kimi_magic.batch.batch_api_notes import BatchNote
+from kimi_magic.batch.batch_api_notes import BatchNote, progress
 from kimi_magic.core.errors import ConfigError, KimiError
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.session import Session
@@ -28,12 +29,12 @@ def ask_for(session: Session, note: BatchNote) -> BatchNote:
 
 
 def cancel(session: Session, note: BatchNote) -> BatchNote:
-    """Have a batch cancelled; what was answered by then is collected as of any other.
+    """Have a batch cancelled; the next call of its map collects the answers that it has by then.
 
     Raises
     ------
     KimiError
-        As of `ask_for`.
+        As for `ask_for`.
     """
     return _at_server(session, note, lambda batches: batches.cancel(note.id))
 
@@ -51,9 +52,5 @@ def _at_server(
     key = connector.key(endpoint, None)
     # With a model named, the server is not asked for one.
     client = connector.connect(endpoint, key, "…", settings, lambda _: None).client
-    batches = client.batches()
-    try:
-        state = call(batches)
-    finally:
-        batches.close()
-    return replace(note, status=state.status, done=state.completed, failed=state.failed)
+    with closing(client.batches()) as batches:
+        return replace(note, **progress(call(batches)))

@@ -18,8 +18,17 @@ from typing import Any
 
 from kimi_magic.batch.checkpoint import Checkpoint
 from kimi_magic.core.text import count
+from kimi_magic.wire.openai.batches import BatchState
 
-__all__ = ["DROPPED", "BatchNote", "batches_under_way", "new_note", "notes_of", "write_step"]
+__all__ = [
+    "DROPPED",
+    "BatchNote",
+    "batches_under_way",
+    "new_note",
+    "notes_of",
+    "progress",
+    "write_step",
+]
 
 BEGIN = b'{"batch": '
 DROPPED = "dropped"
@@ -82,6 +91,11 @@ def new_note(mark: str, endpoint: str, url: str, keys: Sequence[str]) -> BatchNo
     return BatchNote(uuid.uuid4().hex, mark, endpoint, url, tuple(keys))
 
 
+def progress(state: BatchState) -> dict[str, Any]:
+    """Return the fields of a note that change while its batch is under way."""
+    return {"status": state.status, "done": state.completed, "failed": state.failed}
+
+
 def write_step(checkpoint: Checkpoint, before: BatchNote | None, note: BatchNote) -> None:
     """Write what is new in a note; all of it where there was none before."""
     names = [name for name in BatchNote.__slots__ if name != "batch"]
@@ -94,7 +108,7 @@ def write_step(checkpoint: Checkpoint, before: BatchNote | None, note: BatchNote
         checkpoint.note({"batch": note.batch, **new})
 
 
-def read_notes(path: Path) -> dict[str, BatchNote]:
+def _read_notes(path: Path) -> dict[str, BatchNote]:
     """Return the batches in a map's file, by their marks, in the order in which they were made."""
     notes: dict[str, BatchNote] = {}
     with suppress(OSError), path.open("rb") as file:
@@ -134,4 +148,5 @@ def notes_of(path: Path, mark: str) -> list[BatchNote]:
 
 
 def batches_under_way(path: Path) -> list[BatchNote]:
-    return [note for note in read_notes(path).values() if note.under_way]
+    """Return the batches of all maps in a file that are under way."""
+    return [note for note in _read_notes(path).values() if note.under_way]

@@ -181,9 +181,7 @@ def map(  # noqa: A001 - Python's own word for it
     if engine == BATCH:
         from kimi_magic.batch.batch_api import check_batch
 
-        check_batch(
-            turn, checkpoint, **{"max_cost=": max_cost, "max_tokens_total=": max_tokens_total}
-        )
+        check_batch(turn, checkpoint, limits)
     if dry_run:
         checkpoint.read()
         share = questions.one.endpoint.batch_price if engine == BATCH else 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import BodyPartReader, web
@@ -24,7 +24,6 @@ class _Batch:
     facts: dict[str, Any]
     lines: list[dict[str, Any]]
     headers: Mapping[str, str]
-    answered: int = field(default=0)
 
 
 class BatchDesk:
@@ -160,8 +159,8 @@ class BatchDesk:
 
 def _problems(lines: list[dict[str, Any]]) -> list[str]:
     """Return what Moonshot refuses in a file (platform.kimi.ai/docs/guide/use-batch-api)."""
-    problems = [f"a line of a batch without {FIELDS - set(line)}" for line in lines]
-    problems = [p for p, line in zip(problems, lines, strict=True) if FIELDS - set(line)]
+    missing = [FIELDS - set(line) for line in lines]
+    problems = [f"a line of a batch without {names}" for names in missing if names]
     if len({line.get("custom_id") for line in lines}) < len(lines):
         problems.append("a custom_id occurs twice in a batch")
     if len({line.get("body", {}).get("model") for line in lines}) > 1:

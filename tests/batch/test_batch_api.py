@@ -173,7 +173,7 @@ def test_failed_rows_are_asked_anew_by_the_next_call(lab: Lab) -> None:
 def test_a_batch_that_does_not_come_to_its_end(
     lab: Lab, session: Session, status: str, said: str
 ) -> None:
-    """What was answered by then is kept, and only the rest is asked anew."""
+    """The answers that it had by then are kept, and only the rest is asked anew."""
     lab.ask()
     if status == "cancelled":
         [note] = batches_under_way(lab.notes)
@@ -432,6 +432,18 @@ def test_what_is_no_batch_api(lab: Lab) -> None:
     assert KEY not in lab.notes.read_text()
 
 
+@pytest.mark.parametrize("name", ["..", "../models", f"x{KEY}"])
+def test_a_file_whose_name_is_none(lab: Lab, name: str) -> None:
+    """Nothing is asked for by it."""
+    lab.ask()
+    lab.answer("A", "B", "C")
+    lab.server.finish_batches()
+    lab.server._desk._batches["batch_1"].facts["output_file_id"] = name
+    before = len(lab.server.requests)
+    assert kinds(lab.ask()) == ["not ready"] * 4
+    assert [request.path for request in lab.server.requests[before:]] == [f"{BATCHES}/batch_1"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -441,7 +453,6 @@ def test_what_is_no_batch_api(lab: Lab) -> None:
         ({"max_tokens_total": 1}, 'engine="batch" cannot keep max_tokens_total='),
         ({"into": None}, "give into="),
         ({"endpoint": "vllm"}, "vllm has no Batch API that is known of"),
-        ({"engine": "batches"}, "engine= is one of threads, batch"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -489,7 +500,7 @@ def test_nothing_to_submit(lab: Lab) -> None:
 
 
 def test_begun_in_one_way_and_continued_in_another(lab: Lab) -> None:
-    """What one has answered is asked by no other; rows of a key as well."""
+    """No engine asks for what another has answered; nor where a key names the rows."""
     for options in ({}, {"key": "t", "schema": "label"}):
         written = ['{"label": "%s"}' % text if options else text for text in "ABC"]  # noqa: UP031
         into = lab.into.with_name(f"{len(options)}.csv")

@@ -254,7 +254,7 @@ def test_failures_of_earlier_runs_are_forgotten(path: Path) -> None:
 
 
 def test_files_of_nobody(path: Path) -> None:
-    """What they hold is passed over by the list of maps, whatever it is."""
+    """The list of maps passes over whatever they hold."""
     begun = {"map": 1, "prompt": "p", "model": "m", "rows": 1, "began": 1.0}
     note = {"batch": "b", "map": "m", "endpoint": "e", "url": "u", "keys": ["k"], "file": "f"}
     lines: list[Any] = [begun, {"key": []}, note]

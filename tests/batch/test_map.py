@@ -22,7 +22,7 @@ from kimi_magic.batch import pace
 from kimi_magic.core.errors import ConfigError, KeyRefused, KimiError
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
-from tests.batch.faulty_server import FaultyServer, answer_to
+from tests.batch.faulty_server import FaultyServer
 
 COLUMNS = ["text", "reasoning", "error", "usage", "attempts"]
 
@@ -398,7 +398,7 @@ def test_what_the_endpoint_takes_at_once(faults: FaultyServer) -> None:
         ({"concurrency": 0}, "concurrency= is a whole number"),
         ({"concurrency": True}, "concurrency= is a whole number"),
         ({"on_error": "skip"}, "on_error= is one of"),
-        ({"engine": "batches"}, "engine= is one of"),
+        ({"engine": "batches"}, "engine= is one of threads, batch"),
         ({"engine": object()}, "engine= is one of"),
         ({"engine": pd.Series(["threads"])}, "engine= is one of"),
         ({"on_error": pd.Series(["keep"])}, "on_error= is one of"),
@@ -432,7 +432,6 @@ def test_nothing_of_a_row_is_read_as_a_template(faults: FaultyServer) -> None:
 def test_rows_are_no_turns_of_the_notebook(faults: FaultyServer, session: Session) -> None:
     kimi.map(["a"], "{{ value }}")
     assert session.last is None
-    assert answer_to("a") == "A"
 
 
 class Untold(Exception):

@@ -78,10 +78,19 @@ class BatchState:
 
     Attributes
     ----------
+    id : str
+    status : str
+        One of `STATUSES`, or ``of no known status``.
+    completed, failed : int
+        Requests.
+    input_file, output_file, error_file : str
+        The ids of its files; "" for one that is not there.
     mark : str
         The one it was created with; "" where the server keeps none.
     words : str
         The reason why it failed.
+    created : float
+        Seconds since the epoch; 0 where the server does not say.
     """
 
     id: str
@@ -102,7 +111,7 @@ class BatchState:
 
 
 class Result(NamedTuple):
-    """What came of one request of a batch; ``body`` is that of the answer, or of the refusal."""
+    """The outcome of one request of a batch; ``body`` is that of the answer, or of the refusal."""
 
     custom_id: str
     status: int
@@ -206,7 +215,7 @@ class Batches:
 
         They are read as they come: a file may be larger than the memory.
         """
-        for line in self._lines(file):
+        for line in self._lines(self._checked(file)):
             if (result := _result(line)) is not None:
                 yield result
 
