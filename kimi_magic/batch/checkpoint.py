@@ -25,16 +25,27 @@ if TYPE_CHECKING:
 
     from kimi_magic.secrets.redact import Redactor
 
-__all__ = ["SUFFIX", "VERSION", "Answer", "Checkpoint", "Header", "KeptMap", "kept_maps"]
+__all__ = [
+    "SUFFIX",
+    "Answer",
+    "Checkpoint",
+    "Header",
+    "KeptMap",
+    "kept_maps",
+    "maps_folder",
+]
 
 VERSION = 1
 BEGIN = b'{"map": '
 SUFFIX = ".map.jsonl"
 LATEST = 1e11  # seconds that a date can hold
-IN_USE = "Another kernel runs this map now: it writes {path}."
+IN_USE = (
+    "Another kernel runs this map now: it writes {path}. Wait for its end, or name another file "
+    "with into=."
+)
 FOREIGN = "{path} is no file of kimi.map: name another with into=, or move it away."
-NOT_READ = "{path} could not be read: {why}."
-NOT_WRITTEN = "{path} could not be written: {why}."
+NOT_READ = "{path} could not be read: {why}. Name another file with into=."
+NOT_WRITTEN = "{path} could not be written: {why}. Name another file with into=."
 LATER = "{path} was written by a later version of kimi-magic: upgrade it, or name another file."
 
 
@@ -79,7 +90,7 @@ class Header:
 
 
 class Checkpoint:
-    """An open file, or none: without a path, answers are kept nowhere.
+    """The file of a map's answers; without a path they are kept nowhere.
 
     Parameters
     ----------
@@ -91,7 +102,7 @@ class Checkpoint:
     Attributes
     ----------
     found : dict
-        The answers that were there, by the keys of their rows; failures are none.
+        The answers that were there, by the keys of their rows, without failures.
     """
 
     def __init__(self, path: Path | None, header: Header, redactor: Redactor) -> None:
@@ -187,7 +198,7 @@ class Checkpoint:
         Raises
         ------
         KimiError
-            As of `keep`.
+            As for `keep`.
         """
         if self._file is None:
             return
@@ -256,6 +267,10 @@ class KeptMap:
 
     Attributes
     ----------
+    path : Path
+        The file of its answers.
+    header : Header
+        The latest run.
     answered, failed : int
         Rows, equal ones counted once; those of all runs with this file.
     """
@@ -264,6 +279,11 @@ class KeptMap:
     header: Header
     answered: int
     failed: int
+
+
+def maps_folder(journal: Path) -> Path:
+    """Return the folder for the answers of maps without ``into=``: it is beside the journal."""
+    return journal.parent / "maps"
 
 
 def kept_maps(folder: Path) -> Iterator[KeptMap]:

@@ -31,7 +31,7 @@ from kimi_magic.core.interrupts import waiting
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.sent import CHARS_PER_TOKEN
 from kimi_magic.session import Session
-from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.heavy import plain_turn
 from kimi_magic.turn.lanes import TICK
 from kimi_magic.wire.spending import Account
 
@@ -213,8 +213,7 @@ class ClusterRun(MapRun):
                 return True
             turn = self._prepare(place, row)
             if turn is not None:
-                one = turn.turn if isinstance(turn, HeavyTurn) else turn
-                message = one.prompt.message
+                message = plain_turn(turn).prompt.message
                 given.append((self.keys[place], message.content))
                 size += len(message.text)
                 self._permits.expect(len(message.text) // CHARS_PER_TOKEN)

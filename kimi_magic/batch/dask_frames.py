@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from glob import escape
 from hashlib import sha256
@@ -17,7 +18,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from kimi_magic.batch.answer_frame import OWN, make_frame
-from kimi_magic.batch.checkpoint import SUFFIX, Checkpoint, Header
+from kimi_magic.batch.checkpoint import SUFFIX, Checkpoint, Header, maps_folder
 from kimi_magic.batch.cluster_link import SecretsAtHand, meet
 from kimi_magic.batch.cluster_post import BOOT, Secrets
 from kimi_magic.batch.cluster_request import (
@@ -34,7 +35,7 @@ from kimi_magic.batch.cluster_worker import (
     task_is_cancelled,
     this_worker,
 )
-from kimi_magic.batch.map_run import Limits, MapRun
+from kimi_magic.batch.map_run import Limits, MapRun, header_of
 from kimi_magic.batch.pace import Pace
 from kimi_magic.batch.prompts import names_in, row_prompt
 from kimi_magic.batch.questions import WHOLE, Questions, row_key
@@ -43,7 +44,7 @@ from kimi_magic.config import Settings
 from kimi_magic.core.errors import KimiError
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import Session, current
-from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.heavy import plain_turn
 
 __all__ = ["keep_secrets", "lazy_map"]
 
@@ -208,26 +209,17 @@ def keep_secrets(claim: str, secrets: Secrets) -> None:
 def _map(packed: _Packed, mark: str, secrets: Secrets, frame: Any) -> Any:
     """Ask for the rows of a partition, and return the frame of their answers."""
     turn = remote_turn(packed.remote, secrets)
-    one = turn.turn if isinstance(turn, HeavyTurn) else turn
-    tokens = one.settings.summary_tokens
+    tokens = plain_turn(turn).settings.summary_tokens
     fill = row_prompt(packed.prompt, tokens=tokens, names=packed.names)
     questions = Questions(turn, packed.prompt, fill, row_key(packed.key))
     rows = Rows(frame)
-    common = _common(mark, packed, one.endpoint)
-    own = Settings()
-    journal = own.journal_path if packed.journal else None
-    base = None if journal is None else journal.parent / "maps" / mark[:32]
-    base = Path(packed.into) if packed.into else base
-    named = packed.prompt if isinstance(packed.prompt, str) else "a function"
+    common = _common(mark, packed, questions.one.endpoint)
     masks = Redactor(current().connector.known_keys(), shapes=True)
-    header = Header(masks.text(named), one.model or one.endpoint.model, len(rows))
-    checkpoint = _opened(base, header, masks)
+    header = header_of(questions, packed.prompt, rows, masks)
     limits = Limits(common.most, raises=packed.remote.raises)
-    try:
+    with closing(_opened(_base(packed, mark), header, masks)) as checkpoint:
         run = _PartitionRun(rows, questions, checkpoint, limits, common)
         run.take(show=False)
-    finally:
-        checkpoint.close()
     if run.failure is not None:
         raise run.failure
     return _typed(make_frame(run, rows, questions.fields), packed.dtypes)
@@ -255,6 +247,14 @@ def _typed(frame: Any, dtypes: Mapping[str, str]) -> Any:
             typed[name] = pd.Series(pd.array(values, dtype), frame.index)
             frame = frame.assign(error=error)
     return pd.DataFrame(typed, index=frame.index)
+
+
+def _base(packed: _Packed, mark: str) -> Path | None:
+    """Return the path on this worker beside which answers are kept; None for nowhere."""
+    if packed.into:
+        return Path(packed.into)
+    journal = Settings().journal_path if packed.journal else None
+    return None if journal is None else maps_folder(journal) / mark[:32]
 
 
 def _opened(base: Path | None, header: Header, masks: Redactor) -> Checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from difflib import get_close_matches
 from inspect import signature
@@ -13,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from kimi_magic.batch.answer_frame import OWN, WRITERS, Run, make_frame, write_frame
-from kimi_magic.batch.checkpoint import SUFFIX, Checkpoint, Header
+from kimi_magic.batch.checkpoint import SUFFIX, Checkpoint, maps_folder
 from kimi_magic.batch.map_plan import plan
-from kimi_magic.batch.map_run import Limits, MapRun
+from kimi_magic.batch.map_run import Limits, MapRun, header_of
 from kimi_magic.batch.prompts import row_prompt
 from kimi_magic.batch.questions import Questions, row_key
 from kimi_magic.batch.rows import Rows, is_of
 from kimi_magic.core.errors import KimiError
-from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.interrupts import whole_imports
 from kimi_magic.core.nesting import depth
 from kimi_magic.core.text import count
@@ -176,7 +176,7 @@ def map(  # noqa: A001 - Python's own word for it
     rows = Rows(data)
     masks = Redactor(session.connector.known_keys(), shapes=True)
     checkpoint = Checkpoint(
-        _path(session, file, questions), _header(questions, prompt, rows, masks), masks
+        _path(session, file, questions), header_of(questions, prompt, rows, masks), masks
     )
     if engine == BATCH:
         from kimi_magic.batch.batch_api import check_batch
@@ -191,11 +191,9 @@ def map(  # noqa: A001 - Python's own word for it
     if show is None:
         show = _is_shown(questions)
     checkpoint.open()
-    try:
+    with closing(checkpoint):
         run = _run(engine, rows, questions, checkpoint, limits)
         run.take(show=show)
-    finally:
-        checkpoint.close()
     if run.failure is not None:
         raise run.failure
     if run.why and show:
@@ -309,10 +307,4 @@ def _path(session: Session, into: Path | None, questions: Questions) -> Path | N
     if into is not None:
         return into.with_name(into.name + SUFFIX)
     journal = session.settings.journal_path
-    return None if journal is None else journal.parent / "maps" / f"{questions.mark[:32]}{SUFFIX}"
-
-
-def _header(questions: Questions, prompt: Any, rows: Rows, masks: Redactor) -> Header:
-    named = prompt if isinstance(prompt, str) else getattr(prompt, "__qualname__", "a function")
-    model = questions.one.model or questions.one.endpoint.model
-    return Header(masks.text(named), model, len(rows), str(notebook_path() or ""))
+    return None if journal is None else maps_folder(journal) / f"{questions.mark[:32]}{SUFFIX}"

@@ -10,7 +10,7 @@ from kimi_magic.batch.rows import Rows
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.sent import CHARS_PER_TOKEN
 from kimi_magic.core.shown import Shown
-from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.heavy import HeavyTurn, plain_turn
 
 __all__ = ["MapPlan", "plan"]
 
@@ -26,13 +26,13 @@ class MapPlan(Shown):
     ----------
     rows : int
     to_ask : int
-        Those whose answers are not there yet; equal ones count once.
+        Rows whose answers are not kept yet; equal ones count once.
     prompts : tuple of str
         The first ones, filled in.
     prompt_tokens : int
-        Those of all prompts that are asked, about.
+        Tokens of all prompts that would be sent, estimated.
     most_tokens : int
-        With answers as long as they may be; 0 where they have no limit.
+        The same with answers as long as they may be; 0 where they have no limit.
     cost, most_cost : float
         US dollars for the prompts, and with the longest answers; 0 where prices are not known.
     """
@@ -63,8 +63,7 @@ def plan(
             continue
         seen.add(key)
         if sampled < SAMPLED:
-            turn = questions.ask(prompt)
-            one = turn.turn if isinstance(turn, HeavyTurn) else turn
+            one = plain_turn(questions.ask(prompt))
             text = one.prompt.message.text
             chars, sampled = chars + len(text + (one.request.system or "")), sampled + 1
             prompts += [text] if len(prompts) < SHOWN else []

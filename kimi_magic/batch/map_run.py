@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from kimi_magic.batch.bar import Bar
-from kimi_magic.batch.checkpoint import Answer, Checkpoint
+from kimi_magic.batch.checkpoint import Answer, Checkpoint, Header
 from kimi_magic.batch.pace import Pace
 from kimi_magic.batch.questions import Questions
 from kimi_magic.batch.rows import Rows
@@ -29,6 +29,7 @@ from kimi_magic.core.errors import (
     RateLimited,
 )
 from kimi_magic.core.events import Envelope
+from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.interrupts import holding_interrupts
 from kimi_magic.core.messages import Usage
 from kimi_magic.core.nesting import inside_turn
@@ -37,13 +38,14 @@ from kimi_magic.core.sent import CHARS_PER_TOKEN
 from kimi_magic.core.tabular import to_json
 from kimi_magic.core.time_limit import USER_ERRORS
 from kimi_magic.display.view import Unseen
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.turn.approval import asking
-from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.heavy import HeavyTurn, plain_turn
 from kimi_magic.turn.lanes import side_by_side
 from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.turn.sinks import KeptReply
 
-__all__ = ["Limits", "MapRun", "told"]
+__all__ = ["Limits", "MapRun", "header_of", "told"]
 
 # They befall every row alike: the map stops, with all that came.
 ENDS_ALL = (KeyRefused, QuotaExhausted, NotFound, ConfigError, BudgetSpent, LocalEngineError)
@@ -275,9 +277,15 @@ class MapRun:
                 self.keys[place] = self._questions.key(row, self._questions.prompt(row))
 
 
+def header_of(questions: Questions, prompt: Any, rows: Rows, masks: Redactor) -> Header:
+    """Return the header of a run, which names a prompt that is a function."""
+    named = prompt if isinstance(prompt, str) else getattr(prompt, "__qualname__", "a function")
+    model = questions.one.model or questions.one.endpoint.model
+    return Header(masks.text(named), model, len(rows), str(notebook_path() or ""))
+
+
 def _prompt_tokens(turn: PreparedTurn | HeavyTurn) -> int:
-    one = turn.turn if isinstance(turn, HeavyTurn) else turn
-    return len(one.prompt.message.text) // CHARS_PER_TOKEN
+    return len(plain_turn(turn).prompt.message.text) // CHARS_PER_TOKEN
 
 
 def _counts(usage: Usage) -> dict[str, Any]:

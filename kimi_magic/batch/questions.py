@@ -15,7 +15,7 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.tabular import to_json
 from kimi_magic.secrets.redact import Redactor
-from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.heavy import HeavyTurn, plain_turn
 from kimi_magic.turn.prompt import compose
 from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.turn.sameness import facts_of
@@ -81,8 +81,8 @@ class Questions:
 
     @property
     def one(self) -> PreparedTurn:
-        """The turn, or what each of its trajectories is."""
-        return self.turn.turn if isinstance(self.turn, HeavyTurn) else self.turn
+        """The turn as one request asks it."""
+        return plain_turn(self.turn)
 
     @property
     def fields(self) -> list[str]:

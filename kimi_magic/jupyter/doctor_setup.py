@@ -228,13 +228,13 @@ def look_at_kept(session: Session) -> Kept:
     tape = (name, mode, exchanges, problem)
     if path is None:
         return Kept("", None, Disk(), 0, 0, *tape, keeps=settings.keep)
-    from kimi_magic.batch.checkpoint import SUFFIX
+    from kimi_magic.batch.checkpoint import SUFFIX, maps_folder
     from kimi_magic.chats.journal_health import health_of
 
     path = session.journal.path or path  # what is being written is there after this
     sizes = []
     with suppress(OSError):
-        for number, file in enumerate((path.parent / "maps").glob(f"*{SUFFIX}")):
+        for number, file in enumerate(maps_folder(path).glob(f"*{SUFFIX}")):
             if number >= MOST_MAPS:
                 break
             sizes.append(file.stat().st_size)

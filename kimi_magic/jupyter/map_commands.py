@@ -118,12 +118,12 @@ def _as_of_now(
 
 def _kept(notebook: Notebook) -> list[KeptMap]:
     """Return the maps whose answers are kept: in the user's folder, and beside files here."""
-    from kimi_magic.batch.checkpoint import kept_maps
+    from kimi_magic.batch.checkpoint import kept_maps, maps_folder
 
     notebook.settings.read_environment()
     journal = notebook.settings.journal_path
     here = list(islice(kept_maps(Path.cwd()), MOST_LISTED))
     if journal is None and not here:
         raise MagicError("No answers of maps are kept here: the setting journal is off.")
-    kept = islice(kept_maps(journal.parent / "maps"), MOST_LISTED) if journal else ()
+    kept = islice(kept_maps(maps_folder(journal)), MOST_LISTED) if journal else ()
     return sorted([*here, *kept], key=lambda each: -each.header.began)[:MOST_LISTED]

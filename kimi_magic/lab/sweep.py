@@ -26,7 +26,7 @@ from kimi_magic.lab.sweep_journal import as_asked, mark_of, marked, stored_repli
 from kimi_magic.session import Session, current
 from kimi_magic.turn.agreement import final_answer, normalised
 from kimi_magic.turn.approval import asking
-from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.heavy import HeavyTurn, plain_turn
 from kimi_magic.turn.lanes import Lanes, side_by_side
 from kimi_magic.turn.request import TurnRequest, make_request, parameters
 from kimi_magic.turn.runner import PreparedTurn
@@ -172,7 +172,7 @@ def _plan(session: Session, prompts: Any, repeats: int, keywords: Mapping[str, A
                 asked = {n: value for n, value in asked.items() if n not in OF_HEAVY}
             request = make_request(prompt, **asked)
             turn = session.prepare(request)
-            _refuse_fixed(session, turn.turn if isinstance(turn, HeavyTurn) else turn, request)
+            _refuse_fixed(session, plain_turn(turn), request)
             same = mark_of(turn)
             for number in range(repeats):
                 alike[same] += 1
@@ -215,8 +215,6 @@ def _refuse_fixed(session: Session, turn: PreparedTurn, request: TurnRequest) ->
 
 def _came_before(rows: Sequence[_Row], frame: Any) -> dict[int, dict[str, Any]]:
     """Return the rows that an earlier frame has without an error, by their places."""
-    if frame is None:
-        return {}
     if not hasattr(frame, "to_dict") or not hasattr(frame, "columns"):
         raise KimiError(f"resume= takes the frame of a sweep; got {frame!r:.60}.")
     if not len(frame):
@@ -251,17 +249,12 @@ def _checker(check: Any) -> Check | None:
         return lambda reply, prompt: _is_answer(reply, check[prompt])
     if not callable(check):
         return lambda reply, _: _is_answer(reply, check)
-    takes = 2
+    function: Check = check
     try:
-        signature = inspect.signature(check)
-    except (TypeError, ValueError):  # of a builtin without one
-        takes = 1
-    else:
-        try:
-            signature.bind(None, None)
-        except TypeError:
-            takes = 1
-    return check if takes == 2 else lambda reply, _: check(reply)
+        inspect.signature(check).bind(None, None)
+    except (TypeError, ValueError):  # it takes one, or is a builtin that does not tell
+        return lambda reply, _: check(reply)
+    return function
 
 
 def _share(found: Any) -> bool | float | None:

@@ -16,7 +16,7 @@ from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.interrupts import interruptible
 from kimi_magic.core.reply import Reply
 from kimi_magic.session import Session
-from kimi_magic.turn.heavy import HeavyTurn
+from kimi_magic.turn.heavy import HeavyTurn, plain_turn
 from kimi_magic.turn.request import first
 from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.turn.sameness import facts_of
@@ -70,7 +70,7 @@ def stored_replies(session: Session, marks: Collection[str]) -> tuple[dict[str, 
 
 def as_asked(reply: Reply, turn: PreparedTurn | HeavyTurn) -> Reply:
     """Return a stored reply with the live objects that it would have had: its data, its tools."""
-    own = turn.turn if isinstance(turn, HeavyTurn) else turn
+    own = plain_turn(turn)
     data = reply.data
     if own.schema is not None:
         with suppress(Exception), interruptible():  # validators are the user's

@@ -48,7 +48,7 @@ from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.turn.sinks import ChatSink, GuardedSinks, set_aside
 from kimi_magic.wire.connector import Target
 
-__all__ = ["HeavyTurn"]
+__all__ = ["HeavyTurn", "plain_turn"]
 
 ANNOUNCED = "Heavy mode: {count} trajectories and an aggregation, {requests} requests{cost}{more}."
 MORE = ", more where tools are called"
@@ -156,6 +156,11 @@ class HeavyTurn:
             judging.record.priced(Usage(read, most), judge.endpoint).cost,
         ]
         return sum(costs) if all(costs) else 0.0
+
+
+def plain_turn(turn: PreparedTurn | HeavyTurn) -> PreparedTurn:
+    """Return the turn as one request asks it: that of a trajectory in heavy mode."""
+    return turn.turn if isinstance(turn, HeavyTurn) else turn
 
 
 class _HeavyRun:
