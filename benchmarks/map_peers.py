@@ -51,6 +51,15 @@ def peak():
 def texts(count, word="row"):
     return [f"{word} {i}" for i in range(count)]
 """
+LANGCHAIN = """
+import asyncio
+from langchain_openai import ChatOpenAI
+loop = asyncio.new_event_loop()
+model = ChatOpenAI(model="kimi-k2-thinking", base_url=url, api_key="none")
+async def batch(texts, **how):
+    config = {"max_concurrency": at_once}
+    return await model.abatch([f"Say {t}" for t in texts], config=config, **how)
+"""
 # Each defines ask(texts), which returns the answers in the order of the texts, with None or an
 # exception in the place of one that failed, or raises.
 RUNNERS = {
@@ -61,25 +70,13 @@ def ask(texts):
     frame = kimi.map(texts, "Say {{ value }}", concurrency=at_once, show=False, into=into)
     return [None if error else text for text, error in zip(frame.text, frame.error.notna())]
 """,
-    "LangChain, abatch": """
-import asyncio
-from langchain_openai import ChatOpenAI
-loop = asyncio.new_event_loop()
-model = ChatOpenAI(model="kimi-k2-thinking", base_url=url, api_key="none")
-async def batch(texts, **how):
-    config = {"max_concurrency": at_once}
-    return await model.abatch([f"Say {t}" for t in texts], config=config, **how)
+    "LangChain, abatch": LANGCHAIN
+    + """
 def ask(texts):
     return [answer.content for answer in loop.run_until_complete(batch(texts))]
 """,
-    "LangChain, abatch(return_exceptions=True)": """
-import asyncio
-from langchain_openai import ChatOpenAI
-loop = asyncio.new_event_loop()
-model = ChatOpenAI(model="kimi-k2-thinking", base_url=url, api_key="none")
-async def batch(texts, **how):
-    config = {"max_concurrency": at_once}
-    return await model.abatch([f"Say {t}" for t in texts], config=config, **how)
+    "LangChain, abatch(return_exceptions=True)": LANGCHAIN
+    + """
 def ask(texts):
     answers = loop.run_until_complete(batch(texts, return_exceptions=True))
     return [None if isinstance(a, Exception) else a.content for a in answers]

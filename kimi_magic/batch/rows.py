@@ -107,7 +107,9 @@ def _with_narwhals(data: Any) -> tuple[Any, Any]:
     try:
         found: Any = nw.from_native(data, pass_through=True, allow_series=True)
     except nw.exceptions.DuplicateError as error:
-        raise KimiError(f"A frame in which a name occurs twice has no rows: {error}") from None
+        raise KimiError(
+            f"Two columns of the frame have one name: rename one of them. {error}"
+        ) from None
     if isinstance(found, nw.LazyFrame):
         raise KimiError("kimi.map takes frames that hold their rows: .collect() it first.")
     is_frame, is_series = isinstance(found, nw.DataFrame), isinstance(found, nw.Series)

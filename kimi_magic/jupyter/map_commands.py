@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.errors import KimiError, MagicError
-from kimi_magic.core.text import clip, count, reveal
+from kimi_magic.core.text import clip, count
 from kimi_magic.jupyter.notebook import Notebook
 from kimi_magic.jupyter.options import OPTIONS
 
@@ -74,8 +74,8 @@ def list_maps(notebook: Notebook) -> None:
         if kept.answered > header.rows:  # those of the latest run: fewer, or one of a Dask frame
             rows = f"{count(kept.answered, 'row')} answered"
         failed = f", {kept.failed:,} failed" if kept.failed else ""
-        prompt = clip(" ".join(reveal(header.prompt).split()), 60)
-        notebook.say(f"{began}  {rows}{failed}  {reveal(header.model)}  {prompt}\n  {kept.path}")
+        prompt = clip(" ".join(header.prompt.split()), 60)
+        notebook.say(f"{began}  {rows}{failed}  {header.model}  {prompt}\n  {kept.path}")
         for note in batches_under_way(kept.path):
             notebook.say(f"  {_as_of_now(notebook, note, ask_for)}")
 
@@ -111,9 +111,9 @@ def _as_of_now(
     notebook: Notebook, note: BatchNote, ask: Callable[[Session, BatchNote], BatchNote]
 ) -> str:
     try:
-        return reveal(str(ask(notebook.session, note)))
+        return str(ask(notebook.session, note))
     except KimiError as error:
-        return f"{reveal(str(note))}: {str(error).partition(chr(10))[0]}"
+        return f"{note}: {str(error).partition(chr(10))[0]}"
 
 
 def _kept(notebook: Notebook) -> list[KeptMap]:

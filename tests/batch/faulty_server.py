@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -80,6 +81,13 @@ class FaultyServer:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
+
+    def wait_until_quiet(self) -> None:
+        """Wait until no request has come for a while."""
+        count = -1
+        while count != len(self.asked):
+            count = len(self.asked)
+            time.sleep(0.3)
 
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()

@@ -392,7 +392,7 @@ def test_a_kernel_that_is_killed(faults: FaultyServer, client: Client, tmp_path:
     faults.on_request = lambda count: child.kill() if count == 60 else None
     assert child.wait() == -signal.SIGKILL
     kept = set(checkpointed(into))
-    wait_until_quiet(faults)
+    faults.wait_until_quiet()
     before = len(faults.asked)
     assert kept
     assert before < 290
@@ -400,10 +400,3 @@ def test_a_kernel_that_is_killed(faults: FaultyServer, client: Client, tmp_path:
     frame = kimi.map(rows, "{{ value }}", into=into)
     assert list(frame.text) == [answer_to(row) for row in rows]
     assert not kept & {answer_to(prompt) for prompt in faults.asked[before:]}
-
-
-def wait_until_quiet(server: FaultyServer) -> None:
-    count = -1
-    while count != len(server.asked):
-        count = len(server.asked)
-        time.sleep(0.3)

@@ -185,11 +185,7 @@ def test_on_the_workers_of_a_client(faults: FaultyServer, frame: Any) -> None:
         future = client.compute(kimi.map(many, "{{ n + 1000 }}", concurrency=4))
         assert begun.wait(20)
         future.cancel()
-        for _ in range(100):
-            count = len(faults.asked)
-            threading.Event().wait(0.3)
-            if len(faults.asked) == count:
-                break
+        faults.wait_until_quiet()
         assert len(faults.asked) - asked < 900
 
 

@@ -332,12 +332,21 @@ def test_limits_of_heavy_rows(faults: FaultyServer, monkeypatch: pytest.MonkeyPa
     """The limits of the endpoint hold for each request of a row."""
     kimi.add_endpoint(name="few", base_url=faults.base_url, requests_per_minute=7)
     monkeypatch.setattr(pace, "MINUTE", 0.3)
-    begun: list[float] = []
-    faults.on_request = lambda _: begun.append(time.monotonic())
+    may_send = pace.Pace.may_send
+    begun: list[tuple[float, float]] = []  # a moment before and one after each begins
+
+    def timed(self: pace.Pace) -> bool:
+        before = time.monotonic()
+        may = may_send(self)
+        if may:
+            begun.append((before, time.monotonic()))
+        return may
+
+    monkeypatch.setattr(pace.Pace, "may_send", timed)
     frame = kimi.map(["a", "b", "c", "d"], "{{ value }}", heavy=3, endpoint="few")
     assert kinds(frame) == [""] * 4
-    assert len(begun) == 16
-    assert begun[-1] - begun[0] >= 0.5
+    assert len(faults.asked) == len(begun) == 16
+    assert begun[-1][1] - begun[0][0] > 0.59
 
 
 @pytest.mark.parametrize("key", ["id", ["id"], lambda row: row["id"]])
