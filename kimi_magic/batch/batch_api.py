@@ -175,7 +175,7 @@ class BatchRun(MapRun):
         return note
 
     def _find_created(self) -> None:
-        """Find the batches that were created in a moment in which nobody could note that.
+        """Find the batches whose ids were not noted, since the kernel ended or the server failed.
 
         A file without a batch gets one now: its rows are asked once in any case.
         """

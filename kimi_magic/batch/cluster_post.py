@@ -26,7 +26,7 @@ SILENT, GONE = 20.0, 90.0
 MOST_BYTES = 16_000_000  # answers that wait; with more of them, no request begins
 MOST_AT_ONCE = 2_000_000  # bytes in one letter
 FIRST_CONTACT = 60.0  # seconds that a task waits for its kernel
-LOOK = 0.2  # between two looks at what nobody tells of
+LOOK = 0.2  # seconds between two looks at the clock, and at a worker that may close
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ class ClusterRun(MapRun):
             with waiting():
                 self._link.reach()
             self._link.start()
-            while not self._is_over(interrupted=interrupted):
+            while self._goes_on(interrupted=interrupted):
                 try:
                     with waiting():
                         events = self._link.take(TICK)
@@ -137,18 +137,18 @@ class ClusterRun(MapRun):
         if interrupted:
             raise KeyboardInterrupt
 
-    def _is_over(self, *, interrupted: bool) -> bool:
-        """Tell the workers how the map stands, and give them rows; return True at its end."""
+    def _goes_on(self, *, interrupted: bool) -> bool:
+        """Tell the workers how the map stands, and give them rows; return False at its end."""
         if interrupted or self._cut:
             self._link.state = "stop"
             self._stops_at = self._stops_at or time.monotonic() + STOPPING
             if time.monotonic() > self._stops_at:
-                return True
+                return False
         elif self.why:
             self._link.state = "finish"
         else:
             self._hand_out()
-        return not self._chunks and bool(self.why or interrupted or self._is_through)
+        return bool(self._chunks) or not (self.why or interrupted or self._is_through)
 
     @property
     def _is_through(self) -> bool:
@@ -286,7 +286,7 @@ class ClusterRun(MapRun):
                 self._fail(number, chunk)
 
     def _fail(self, number: int, chunk: _Chunk) -> None:
-        """Deal with a task that Dask ended, not we."""
+        """Deal with a task that Dask has ended."""
         if chunk.future.status == "error":
             error = None
             with suppress(Exception):

@@ -338,7 +338,7 @@ def this_worker() -> Any:
 
 
 def task_is_cancelled() -> Callable[[], bool]:
-    """Return what tells whether nobody wants this task any more, as where its client is gone."""
+    """Return a function that is true when nobody wants this task any more: its client is gone."""
     worker = this_worker()
     if worker is None:
         return lambda: False

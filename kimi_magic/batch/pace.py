@@ -32,10 +32,10 @@ class Pace(Lanes):
     Jain 1989): it shares a server's limit among clients that know nothing of each other.
 
     A server that queues what is too much for it refuses nothing: its answers only begin later. So
-    where they begin at twice the time of its usual ones, a quarter fewer are sent at once. If as
-    many are answered a second all the same, the rest had but waited there, and still fewer are
-    tried; if not, the server is slow for another reason: the requests were of use, and that many
-    are sent again. Where answers do not come late, nothing of this happens.
+    where they take twice their usual time to begin, a quarter fewer are sent at once. If as many
+    are answered a second all the same, the rest had only been waiting, and still fewer are tried;
+    if not, the server is slow for another reason, and that many are sent again. Where answers do
+    not come late, nothing of this happens.
 
     Parameters
     ----------
@@ -46,6 +46,8 @@ class Pace(Lanes):
     tokens_per_minute : int, optional
         Tokens that may be used within a minute. A request that is under way counts with the mean
         of those that were answered.
+    clock : callable
+        Returns seconds, as `time.monotonic` does.
     """
 
     def __init__(

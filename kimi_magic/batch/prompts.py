@@ -24,7 +24,9 @@ SPACES = (
 
 
 def row_prompt(prompt: Any, *, tokens: int, names: Mapping[str, Any] | None = None) -> RowPrompt:
-    """Return what makes the prompt of a row, with ``names`` in the place of the notebook's.
+    """Return a function that makes the prompt of a row.
+
+    ``names`` stand in for those of the notebook.
 
     Raises
     ------

@@ -31,7 +31,7 @@ _OF_MAPS = ("seed", "heavy", "judge")
 
 
 def row_key(key: Any) -> RowKey | None:
-    """Return what names a row: the function that was given, or one that reads columns.
+    """Return the function that identifies a row: the given one, or one that reads columns.
 
     Raises
     ------
@@ -41,16 +41,13 @@ def row_key(key: Any) -> RowKey | None:
     if key is None:
         return None
     if callable(key):
-        return partial(_called, key)
+        function: RowKey = key
+        return function
     names = [key] if isinstance(key, str) else key
     are_names = isinstance(names, list | tuple) and all(isinstance(n, str) for n in names)
     if not (are_names and names):
         raise KimiError(f"key= takes a column, several, or a function of a row; got {key!r:.60}.")
     return partial(_columns, list(names))
-
-
-def _called(function: RowKey, row: Mapping[str, Any]) -> Any:
-    return function(row)
 
 
 def _columns(names: list[str], row: Mapping[str, Any]) -> list[Any]:
@@ -116,7 +113,7 @@ class Questions:
         Raises
         ------
         KimiError
-            It is none, or an empty one.
+            The prompt is empty, or of a type that cannot be sent.
         """
         if isinstance(self.turn, HeavyTurn):
             judge = self._with(self.turn.judge, prompt)

@@ -81,7 +81,7 @@ def list_maps(notebook: Notebook) -> None:
 
 
 def cancel_batches(notebook: Notebook, name: str) -> None:
-    """Cancel a batch; without its name the only one that is under way.
+    """Cancel a batch, or ``all``; without a name, the only one that is under way.
 
     Raises
     ------

@@ -60,7 +60,7 @@ PAGE, MOST_PAGES = 100, 50  # of the list of batches
 LONGEST_WAIT = 60.0
 LINES_AHEAD = 8
 POLL = 0.05
-# What tells the body and the connection of a request; all other headers are ours.
+# Headers of the body and of the connection, which the SDK sets; all others are ours.
 _FRAMING = {"accept", "connection", "content-length", "content-type", "host", "transfer-encoding"}
 # A gateway's ids may be base64; one that is nothing but dots would be another address.
 _ID = re.compile(r"(?!\.+$)[\w.:;,=+-]{1,1000}", re.ASCII)
@@ -127,7 +127,7 @@ class Batches:
     Attributes
     ----------
     interrupted : bool
-        True where an interrupt came while a batch was created, which is known all the same.
+        True if an interrupt came while a batch was created; the batch is known all the same.
     """
 
     def __init__(self, client: Client, http: httpx2.Client, headers: Mapping[str, str]) -> None:
@@ -189,9 +189,11 @@ class Batches:
         return self._state(self._apart(send, patience))
 
     def retrieve(self, batch: str) -> BatchState:
+        """Return a batch as it is now."""
         return self._state(self._apart(lambda: self._sdk.batches.retrieve(self._checked(batch))))
 
     def cancel(self, batch: str) -> BatchState:
+        """Have a batch cancelled; return it as it is then."""
         return self._state(self._apart(lambda: self._sdk.batches.cancel(self._checked(batch))))
 
     def created_since(self, moment: float) -> Iterator[BatchState]:
