@@ -74,8 +74,9 @@ def remote_request(one: PreparedTurn, *, raises: bool) -> RemoteRequest:
         system=masks.value(one.request.system),
     )
     settings = {name: getattr(one.settings, name) for name in one.settings.trait_names(config=True)}
-    settings |= {"budget": None, "tape": "", "journal": "off", "model": ""}
-    settings["system"] = masks.value(settings["system"])
+    # The environment and the headers of MCP servers hold secrets.
+    settings |= {"budget": None, "tape": "", "journal": "off", "model": "", "mcp_servers": {}}
+    settings |= {name: masks.value(settings[name]) for name in ("system", "heavy_prompt")}
     return RemoteRequest(request, replace(one.endpoint, headers={}), settings, raises)
 
 

@@ -128,9 +128,12 @@ def test_a_column(faults: FaultyServer, frame: Any) -> None:
 
 
 def test_tokens_tell_maps_apart_and_hold_no_key(
-    faults: FaultyServer, frame: Any, monkeypatch: pytest.MonkeyPatch
+    faults: FaultyServer, frame: Any, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
     monkeypatch.setenv("LAB_KEY", KEY)
+    token = KEY.upper()
+    session.settings.mcp_servers = {"wiki": {"command": "wiki", "env": {"TOKEN": token}}}
+    session.settings.heavy_prompt = f"{{answers}} {KEY}"
     kimi.add_endpoint(
         name="lab", base_url=faults.base_url, key_env="LAB_KEY", model="m",
         headers={"X-Team": KEY[::-1]},
@@ -143,6 +146,7 @@ def test_tokens_tell_maps_apart_and_hold_no_key(
     assert b"{{ name }}" in graph
     assert KEY.encode() not in graph
     assert KEY[::-1].encode() not in graph
+    assert token.encode() not in graph
     assert list(one.head(1).text) == ["N0"]
     assert set(faults.keys) == {KEY}
     with pytest.raises(KimiError, match="holds the key from the environment variable LAB_KEY"):
