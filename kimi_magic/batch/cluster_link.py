@@ -19,7 +19,7 @@ from typing import Any
 from kimi_magic.batch.cluster_limits import Permits, Report
 from kimi_magic.batch.cluster_post import BOOT, Outfit, Secrets
 from kimi_magic.batch.cluster_request import unpack
-from kimi_magic.batch.cluster_worker import OPERATION, equip, introduce, versions
+from kimi_magic.batch.cluster_worker import OPERATION, equip, forget, introduce, versions
 from kimi_magic.core.errors import KimiError
 from kimi_magic.secrets.keys import Key
 from kimi_magic.wire.endpoints import Endpoint
@@ -173,10 +173,15 @@ class Link:
             There are no workers, one has another version, or a key is missing everywhere.
         """
         found = meet(self._client, self._secrets)
-        for secrets, alike in self._secrets.by_workers(found):
-            self._client.run(equip, self._name, self._outfit, secrets, workers=alike)
-            for worker in alike:
-                self._note_equipped(worker, found[worker])
+        try:
+            for secrets, alike in self._secrets.by_workers(found):
+                self._client.run(equip, self._name, self._outfit, secrets, workers=alike)
+                for worker in alike:
+                    self._note_equipped(worker, found[worker])
+        except BaseException:  # nobody will ask for the post that some have by now
+            with suppress(Exception):
+                self._client.run(forget, self._name, workers=list(found), on_error="ignore")
+            raise
 
     def start(self) -> None:
         """Begin to ask for the workers' post."""

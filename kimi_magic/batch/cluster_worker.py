@@ -49,6 +49,7 @@ __all__ = [
     "TaskInbox",
     "closes",
     "equip",
+    "forget",
     "introduce",
     "key_here",
     "remote_turn",
@@ -102,13 +103,17 @@ def equip(name: str, outfit: Outfit, secrets: Secrets, dask_worker: Any) -> None
     keep_post((name, dask_worker.address), Post(outfit, secrets, partial(closes, dask_worker)))
 
     def answer(name: str, **orders: Any) -> dict[str, Any]:
-        place = (name, dask_worker.address)
         if orders["state"] == "end":
-            drop_post(place)
-        post = posts.get(place)
+            forget(name, dask_worker)
+        post = posts.get((name, dask_worker.address))
         return post.answer(orders) if post else {"boot": ""}
 
     dask_worker.handlers.setdefault(OPERATION, answer)
+
+
+def forget(name: str, dask_worker: Any) -> None:
+    """Remove the post of a map, with its secrets."""
+    drop_post((name, dask_worker.address))
 
 
 def closes(worker: Any) -> bool:

@@ -19,9 +19,12 @@ from distributed import Client, LocalCluster
 from pydantic import BaseModel, field_validator
 
 import kimi_magic as kimi
-from kimi_magic.batch.cluster_link import SecretsAtHand, check_worker, meet
+from kimi_magic.batch.cluster_limits import Permits
+from kimi_magic.batch.cluster_link import Link, SecretsAtHand, check_worker, meet
+from kimi_magic.batch.cluster_post import Outfit
 from kimi_magic.batch.cluster_worker import versions
 from kimi_magic.core.errors import BadRequest, KimiError, MissingKeyError
+from kimi_magic.secrets.keys import Key
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from tests.batch.faulty_server import FaultyServer, answer_to
@@ -340,21 +343,47 @@ def test_workers_of_another_kind(facts: Any, said: str) -> None:
         check_worker("w", facts)
 
 
+class Scripted:
+    """A client of two workers that answers as told; it notes what it ran."""
+
+    scheduler = None
+
+    def __init__(self, **answers: Any) -> None:
+        self.ran: list[str] = []
+        self._answers = answers
+
+    def nthreads(self) -> dict[str, int]:
+        return {"a": 1, "b": 1}
+
+    def run(self, function: Any, *_: Any, workers: list[str], **__: Any) -> Any:
+        self.ran.append(f"{function.__name__} {','.join(workers)}")
+        found = self._answers.get(self.ran[-1].replace(" ", "_").replace(",", ""))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def facts(**own: Any) -> dict[str, Any]:
+    return {**versions(), "boot": "", "has key": True, "lacking": []} | own
+
+
+ENDPOINT = kimi.Endpoint("lab", "http://lab.test/v1", None)
+
+
 def test_a_worker_that_dies_when_it_is_met_is_left_out() -> None:
-    endpoint = kimi.Endpoint("lab", "http://lab.test/v1", None)
-    facts = {**versions(), "boot": "", "has key": True, "lacking": []}
+    client = Scripted(introduce_ab={"a": facts(), "b": OSError("Timed out")})
+    secrets = SecretsAtHand(ENDPOINT, lambda _: None, lambda _: None)
+    assert meet(client, secrets) == {"a": facts()}
 
-    class Met:
-        """A client of two workers, one of which does not answer."""
 
-        def nthreads(self) -> dict[str, int]:
-            return {"a": 1, "b": 1}
-
-        def run(self, *_: Any, **__: Any) -> dict[str, Any]:
-            return {"a": facts, "b": OSError("Timed out")}
-
-    secrets = SecretsAtHand(endpoint, lambda _: None, lambda _: None)
-    assert meet(Met(), secrets) == {"a": facts}
+def test_secrets_do_not_stay_where_no_map_begins() -> None:
+    """One worker has been equipped when another cannot be."""
+    known = {"a": facts(), "b": facts(**{"has key": False})}
+    client = Scripted(introduce_ab=known, equip_b=OSError("Timed out"))
+    secrets = SecretsAtHand(ENDPOINT, lambda _: Key(KEY, "LAB_KEY"), lambda _: None)
+    with pytest.raises(OSError, match="Timed out"):
+        Link(client, "a map", Outfit(b"", 1), secrets, Permits(1)).reach()
+    assert client.ran == ["introduce a,b", "equip a", "equip b", "forget a,b"]
 
 
 def test_the_messages_api(threads: Client) -> None:
