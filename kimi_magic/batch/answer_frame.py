@@ -58,13 +58,9 @@ def make_frame(run: Run, rows: Rows, fields: list[str], *, flat: bool = False) -
             ]
     columns["reasoning"] = [a.reasoning or None for a in answers]
     columns["error"] = [a.error for a in answers]
-    # Of equal rows, the first has what they took.
-    own = [run.owners.get(key, place) == place for place, key in enumerate(run.keys)]
-    seen: set[str] = set()
-    for place, key in enumerate(run.keys):
-        if key and key not in run.owners:  # kept by an earlier run
-            own[place] = key not in seen
-            seen.add(key)
+    # Equal rows were asked once, in this run or in an earlier one: one of them has the usage.
+    owners = dict(run.owners)
+    own = [not key or owners.setdefault(key, place) == place for place, key in enumerate(run.keys)]
     columns["usage"] = [
         (a.usage or None) if mine else None for a, mine in zip(answers, own, strict=True)
     ]

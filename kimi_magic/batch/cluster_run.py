@@ -88,17 +88,17 @@ class ClusterRun(MapRun):
         endpoint = one.endpoint
         self._client = client
         self._session = session
-        self._most = min(limits.concurrency, endpoint.max_concurrency or limits.concurrency)
+        most = limits.at_once(endpoint)
         self._permits = Permits(
-            self._most,
+            most,
             per_minute=endpoint.requests_per_minute,
             tokens_per_minute=endpoint.tokens_per_minute,
         )
         self._name = uuid4().hex
         workers = max(len(client.nthreads()), 1)
-        self._share = -(-self._most // workers)
+        self._share = -(-most // workers)
         secrets = SecretsAtHand(endpoint, session.connector.key_at_hand, session.find_key)
-        lanes = min(2 * self._share, self._most)  # for more, where others need less
+        lanes = min(2 * self._share, most)  # for more, where others need less
         outfit = Outfit(pack(remote_request(one, raises=limits.raises)), lanes)
         self._link = Link(client, self._name, outfit, secrets, self._permits)
         self._chunks: dict[int, _Chunk] = {}

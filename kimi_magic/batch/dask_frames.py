@@ -280,7 +280,7 @@ class _Common:
 
     def __init__(self, packed: _Packed, endpoint: Any, workers: int) -> None:
         shares = {
-            "concurrency": min(packed.concurrency, endpoint.max_concurrency or packed.concurrency),
+            "concurrency": Limits(packed.concurrency).at_once(endpoint),
             "requests_per_minute": endpoint.requests_per_minute,
             "tokens_per_minute": endpoint.tokens_per_minute,
         }

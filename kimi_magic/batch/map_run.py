@@ -44,6 +44,7 @@ from kimi_magic.turn.heavy import HeavyTurn, plain_turn
 from kimi_magic.turn.lanes import side_by_side
 from kimi_magic.turn.runner import PreparedTurn
 from kimi_magic.turn.sinks import KeptReply
+from kimi_magic.wire.endpoints import Endpoint
 
 __all__ = ["Limits", "MapRun", "header_of", "told"]
 
@@ -71,6 +72,10 @@ class Limits:
     cost: float | None = None
     tokens: int | None = None
     raises: bool = False
+
+    def at_once(self, endpoint: Endpoint) -> int:
+        """Return the most requests at once that an endpoint takes."""
+        return min(self.concurrency, endpoint.max_concurrency or self.concurrency)
 
     def passed(self, used: Usage) -> str:
         """Say which limit is reached; "" for none."""
@@ -149,8 +154,7 @@ class MapRun:
                 hold.pending = 0
 
     def _side_by_side(self) -> Iterator[Envelope | None]:
-        endpoint = self._questions.one.endpoint
-        most = min(self._limits.concurrency, endpoint.max_concurrency or self._limits.concurrency)
+        most = self._limits.at_once(self._questions.one.endpoint)
         pace = self._pace(most)
         rows = most
         if isinstance(turn := self._questions.turn, HeavyTurn):
