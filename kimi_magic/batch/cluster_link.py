@@ -143,6 +143,8 @@ class Link:
         By workers, the chunks that they may begin.
     equipped : set
         The workers that can ask.
+    same_process : set
+        Those that live in this process, as they do where Dask makes them threads.
     address : str
         Of the scheduler.
     """

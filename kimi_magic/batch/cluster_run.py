@@ -233,14 +233,14 @@ class ClusterRun(MapRun):
         elif isinstance(event, KimiError):  # a worker that cannot take part
             self.why = self.why or str(event)
         elif event[0] == "answer":
-            self._take_answer(*event[1:])
+            self._take_answer(worker, *event[1:])
         elif event[0] == "broken":
             self.why = self.why or f"The worker {worker} failed. {event[2]}"
             self._cut = True
         elif event[0] == "over":
             self._give_up(event[1], lost=False)
 
-    def _take_answer(self, key: str, answer: Answer, failure: bytes | None) -> None:
+    def _take_answer(self, worker: str, key: str, answer: Answer, failure: bytes | None) -> None:
         for chunk in self._chunks.values():
             chunk.left.pop(key, None)
         if key in self.answers:  # from a worker that was taken for lost
@@ -248,7 +248,7 @@ class ClusterRun(MapRun):
         self._losses.pop(key, None)
         used = Usage(**answer.usage)
         self._used += used
-        if not self._link.same_process:  # else it was counted there
+        if worker not in self._link.same_process:  # else it was counted there
             self._session.connector.spending.add(self._account, used)
         self._keep(key, answer, unpack(failure) if failure else None)
         try:

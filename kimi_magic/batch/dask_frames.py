@@ -6,6 +6,7 @@ answers, and keeps its share of the limits.
 
 from __future__ import annotations
 
+import platform
 import sys
 import threading
 from collections.abc import Mapping
@@ -258,7 +259,11 @@ def _base(packed: _Packed, mark: str) -> Path | None:
 
 
 def _opened(base: Path | None, header: Header, masks: Redactor) -> Checkpoint:
-    """Open a file for the answers; partitions that run side by side have one each, and read all."""
+    """Open a file for the answers; partitions that run side by side have one each, and read all.
+
+    Machines may share a folder, but they see each other's locks only where they share the user's
+    cache as well: so files of workers are named for their machine.
+    """
     if base is None:
         return Checkpoint(None, header, masks)
     found = {}
@@ -266,8 +271,10 @@ def _opened(base: Path | None, header: Header, masks: Redactor) -> Checkpoint:
         kept = Checkpoint(other, header, masks)
         kept.read()
         found.update(kept.found)
+    machine = sha256(platform.node().encode()).hexdigest()[:8]
     for number in range(1, IN_USE):
         part = "" if number == 1 else f".{number}"
+        part = f".{machine}{part}" if this_worker() else part
         own = Checkpoint(base.with_name(f"{base.name}{part}{SUFFIX}"), header, masks)
         if own.open_if_free():
             own.found.update(found)

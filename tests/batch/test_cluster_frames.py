@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from distributed import Client, LocalCluster
 from pydantic import BaseModel, Field
 
 import kimi_magic as kimi
+from kimi_magic.batch import dask_frames
+from kimi_magic.batch.checkpoint import Answer, Header
 from kimi_magic.core.errors import KimiError
+from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from tests.batch.faulty_server import FaultyServer
@@ -89,6 +93,22 @@ def test_what_was_answered_is_not_asked_again(
     asked = len(faults.asked)
     assert list(kept.compute().text) == texts
     assert len(faults.asked) == asked
+
+
+def test_machines_that_share_a_folder_share_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither sees the other's lock; each reads what the other has kept."""
+    monkeypatch.setattr(dask_frames, "this_worker", object)
+    made = []
+    for machine in ("one", "two"):
+        monkeypatch.setattr("platform.node", lambda name=machine: name)
+        header = Header("prompt", "model", 1)
+        with closing(dask_frames._opened(tmp_path / "labels.csv", header, Redactor())) as own:
+            own.keep(machine, Answer(machine))
+            made.append((own.path, list(own.found)))
+    assert made[0][0] != made[1][0]
+    assert [found for _, found in made] == [[], ["one"]]
 
 
 class Place(BaseModel):
