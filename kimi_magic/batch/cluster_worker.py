@@ -47,11 +47,9 @@ __all__ = [
     "OPERATION",
     "GivenRow",
     "TaskInbox",
-    "closes",
     "equip",
     "forget",
     "introduce",
-    "key_here",
     "remote_turn",
     "run_chunk",
     "task_is_cancelled",
@@ -78,12 +76,12 @@ def introduce(endpoint: Endpoint, variables: Sequence[str]) -> dict[str, Any]:
     return {
         **versions(),
         "boot": BOOT,
-        "has key": endpoint.key_env is None or key_here(endpoint) is not None,
+        "has key": endpoint.key_env is None or _key_here(endpoint) is not None,
         "lacking": [name for name in variables if not os.environ.get(name, "").strip()],
     }
 
 
-def key_here(endpoint: Endpoint) -> Key | None:
+def _key_here(endpoint: Endpoint) -> Key | None:
     """Return the key of this worker's own environment.
 
     Its ``KIMI_API_KEY`` belongs to its ``KIMI_BASE_URL``, which may be another address.
@@ -100,7 +98,7 @@ def key_here(endpoint: Endpoint) -> Key | None:
 
 def equip(name: str, outfit: Outfit, secrets: Secrets, dask_worker: Any) -> None:
     """Make the post of a map, and have the worker answer when the kernel asks for it."""
-    keep_post((name, dask_worker.address), Post(outfit, secrets, partial(closes, dask_worker)))
+    keep_post((name, dask_worker.address), Post(outfit, secrets, partial(_closes, dask_worker)))
 
     def answer(name: str, **orders: Any) -> dict[str, Any]:
         if orders["state"] == "end":
@@ -116,7 +114,7 @@ def forget(name: str, dask_worker: Any) -> None:
     drop_post((name, dask_worker.address))
 
 
-def closes(worker: Any) -> bool:
+def _closes(worker: Any) -> bool:
     """Return True for a worker that waits for its tasks to end."""
     return worker.status.name in ("closing", "closed", "failed")
 
@@ -213,7 +211,7 @@ def remote_turn(made: RemoteRequest, secrets: Secrets) -> PreparedTurn | HeavyTu
     for name, value in made.settings.items():  # after the environment, which does not lead here
         setattr(settings, name, value)
     endpoint = replace(made.endpoint, headers=secrets.headers)
-    key = key_here(endpoint)
+    key = _key_here(endpoint)
     if key is None and secrets.key is not None:
         key = Key(secrets.key, FROM_NOTEBOOK, endpoint.key_env or "")
     connector = current().connector
@@ -354,4 +352,4 @@ def task_is_cancelled() -> Callable[[], bool]:
 
 def _is_cancelled(worker: Any, key: Any) -> bool:
     task = worker.state.tasks.get(key)
-    return task is None or task.state == "cancelled" or closes(worker)
+    return task is None or task.state == "cancelled" or _closes(worker)

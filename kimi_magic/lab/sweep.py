@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kimi_magic.core.errors import KimiError, TurnInterrupted
-from kimi_magic.core.events import Envelope, Sink, TurnFinished
+from kimi_magic.core.events import Envelope, Sink
 from kimi_magic.core.interrupts import holding_interrupts, interruptible, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.reply import Reply
@@ -359,16 +359,11 @@ class _Run:
         for row in self._rows:
             if not isinstance(row.turn, HeavyTurn):
                 continue
-            began, reply = time.monotonic(), None
-            try:
-                for envelope in row.turn.run(self._journal(row.turn.turn), self._ask):
-                    if envelope and not envelope.lane and isinstance(envelope.event, TurnFinished):
-                        reply = envelope.event.reply
-                    yield envelope
-            except KimiError:
-                pass  # it is in the reply
-            assert reply is not None, "a turn ends with TurnFinished"
-            self._keep(row, reply, time.monotonic() - began)
+            began, kept = time.monotonic(), KeptReply()
+            with suppress(KimiError):  # it is in the reply
+                yield from row.turn.run([kept, *self._journal(row.turn.turn)], self._ask)
+            assert kept.reply is not None, "a turn ends with TurnFinished"
+            self._keep(row, kept.reply, time.monotonic() - began)
 
     def _journal(self, turn: PreparedTurn) -> list[Sink]:
         return self._session.journal_sinks(turn.request)
