@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from types import CodeType
+from types import CellType, CodeType
 from typing import Any
 
 from kimi_magic.batch.prompts import RowPrompt
@@ -143,19 +144,47 @@ def _is_missing(value: Any) -> bool:
 
 
 def _source(prompt: Any) -> str:
-    """Tell functions apart by their code, in another kernel too."""
+    """Tell functions apart by their code and the plain values that they hold.
+
+    The source of the same function is the same in another kernel.
+    """
     function = prompt
+    held: list[Any] = []
     while isinstance(function, partial):
+        held.append([function.args, function.keywords])
         function = function.func
+    defaults = (getattr(function, name, None) for name in ("__defaults__", "__kwdefaults__"))
+    held += [each for each in defaults if each]
+    held += [_contents(cell) for cell in getattr(function, "__closure__", None) or ()]
     code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    return name + _code(code) if code else name
+    return name + (_code(code) if code else "") + (_stable(held) if held else "")
 
 
 def _code(code: CodeType) -> str:
-    # The representation of a code object holds its address.
-    constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    constants = [_constant(constant) for constant in code.co_consts]
     return f"{code.co_code.hex()} {code.co_names} {constants}"
+
+
+def _constant(constant: Any) -> str:
+    if isinstance(constant, CodeType):  # its representation holds its address
+        return _code(constant)
+    if isinstance(constant, frozenset):  # that of another kernel may have another order
+        return f"frozenset({{{', '.join(sorted(map(repr, constant)))}}})"
+    return repr(constant)
+
+
+def _contents(cell: CellType) -> Any:
+    with suppress(ValueError):  # a name without a value yet
+        return cell.cell_contents
+    return None
+
+
+def _stable(value: Any) -> str:
+    """Write plain values as JSON; of others, such as models and frames, the type alone."""
+    with suppress(TypeError, ValueError, RecursionError):  # odd keys, or a circle
+        return json.dumps(value, sort_keys=True, default=lambda other: type(other).__qualname__)
+    return ""
 
 
 def _json(value: Any) -> str:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +370,32 @@ def test_another_function_asks_anew(faults: FaultyServer, tmp_path: Path) -> Non
     kimi.map(["a"], second, key="value", into=into)
     kimi.map(["a"], first, key="value", into=into)
     assert faults.asked == ["1a", "2a"]
+
+
+def test_functions_with_other_values_ask_anew(faults: FaultyServer, tmp_path: Path) -> None:
+    """A key names the row, not the question."""
+
+    def ask(style: str, row: Any) -> str:
+        return f"{style} {row['value']}"
+
+    def styled(style: str) -> Any:
+        return lambda row: ask(style, row)
+
+    asks = [styled("1"), styled("2"), partial(ask, "3"), partial(ask, "4"), styled("1")]
+    for prompt in asks:
+        kimi.map(["a"], prompt, key="value", into=tmp_path / "labels.parquet")
+    assert faults.asked == ["1 a", "2 a", "3 a", "4 a"]
+
+
+def test_a_function_is_known_again_in_another_kernel(faults: FaultyServer, tmp_path: Path) -> None:
+    """There a set may have another order, as that of these numbers follows how they are written."""
+    asks = [
+        eval("lambda row: str(row['value'] in {" + numbers + "})") for numbers in ("0, 8", "8, 0")
+    ]
+    assert [list(prompt.__code__.co_consts[-1]) for prompt in asks] == [[0, 8], [8, 0]]
+    for prompt in asks:
+        kimi.map(["a"], prompt, key="value", into=tmp_path / "labels.parquet")
+    assert faults.asked == ["False"]
 
 
 def test_other_parameters_ask_anew(faults: FaultyServer, tmp_path: Path) -> None:
