@@ -51,8 +51,8 @@ def row_key(key: Any) -> RowKey | None:
     return partial(_columns, list(names))
 
 
-def _columns(names: list[str], row: Mapping[str, Any]) -> list[Any]:
-    return [row[name] for name in names]
+def _columns(names: list[str], row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in names}  # 3 in one column is not 3 in another
 
 
 class Questions:
@@ -134,9 +134,9 @@ class Questions:
 
 
 def _is_missing(value: Any) -> bool:
-    """Return True for None, NaN, NaT and NA, and for a list of nothing else."""
-    if isinstance(value, list | tuple):
-        return all(map(_is_missing, value))
+    """Return True for None, NaN, NaT and NA, and for a list or a mapping of nothing else."""
+    if isinstance(value, list | tuple | Mapping):
+        return all(map(_is_missing, value.values() if isinstance(value, Mapping) else value))
     try:
         return value is None or bool(value != value)  # noqa: PLR0124 - as only NaN and NaT are
     except (TypeError, ValueError):  # NA has no truth value, neither has an array

@@ -362,6 +362,14 @@ def test_a_key_tells_rows_apart(faults: FaultyServer, tmp_path: Path, key: Any) 
     assert faults.asked == ["a", "b"]
 
 
+def test_keys_of_two_columns_are_told_apart(faults: FaultyServer, tmp_path: Path) -> None:
+    rows = [{"id": 1, "rank": 2, "t": "a"}, {"id": 2, "rank": 1, "t": "b"}]
+    for key in ("id", "rank", ["id", "rank"], ["rank", "id"]):
+        frame = kimi.map(rows, "{{ t }}", key=key, into=tmp_path / "labels.csv", concurrency=1)
+        assert list(frame.text) == ["A", "B"]
+    assert faults.asked == ["a", "b"] * 3
+
+
 def test_another_function_asks_anew(faults: FaultyServer, tmp_path: Path) -> None:
     """Functions of one name, ``<lambda>``, are told apart where a key names the rows."""
     into = tmp_path / "labels.parquet"
