@@ -66,7 +66,7 @@ class Rows:
             for item in self._list:
                 yield item if isinstance(item, Mapping) else {VALUE: item}
 
-    def like(self, columns: Mapping[str, Sequence[Any]], texts: Iterable[str] = ()) -> Any:
+    def like(self, columns: Mapping[str, Sequence[Any]], texts: Iterable[str]) -> Any:
         """Make a frame of the same library, with the same index where there is one.
 
         ``texts`` are columns of texts, which may hold nothing but None.

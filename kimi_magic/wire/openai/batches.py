@@ -58,6 +58,7 @@ MAX_WORDS = 300
 IO_SECONDS = 120.0  # without a byte; a server answers an upload when it has read all of it
 PAGE, MOST_PAGES = 100, 50  # of the list of batches
 LONGEST_WAIT = 60.0
+PATIENCE = 10.0  # seconds for which an interrupt waits for a batch that is being created
 LINES_AHEAD = 8
 POLL = 0.05
 # Headers of the body and of the connection, which the SDK sets; all others are ours.
@@ -159,11 +160,11 @@ class Batches:
         made = self._apart(lambda: self._sdk.files.create(file=given, purpose="batch"))
         return self._checked(_text(_facts(made), "id"))
 
-    def create(self, file: str, mark: str, patience: float = 10.0) -> BatchState:
+    def create(self, file: str, mark: str) -> BatchState:
         """Create a batch of an uploaded file.
 
         It is sent again only where the server has surely made none. An interrupt comes when the
-        server has answered, after ``patience`` seconds at the latest.
+        server has answered, after `PATIENCE` seconds at the latest.
         """
         import openai
 
@@ -186,7 +187,7 @@ class Batches:
                     time.sleep(min(2.0**attempt, LONGEST_WAIT) if wait is None else wait)
             raise AssertionError("the last attempt returns or raises")
 
-        return self._state(self._apart(send, patience))
+        return self._state(self._apart(send, PATIENCE))
 
     def retrieve(self, batch: str) -> BatchState:
         """Return a batch as it is now."""
