@@ -274,7 +274,7 @@ def _opened(base: Path | None, header: Header, masks: Redactor) -> Checkpoint:
     machine = sha256(platform.node().encode()).hexdigest()[:8]
     for number in range(1, IN_USE):
         part = "" if number == 1 else f".{number}"
-        part = f".{machine}{part}" if this_worker() else part
+        part = part if this_worker() is None else f".{machine}{part}"
         own = Checkpoint(base.with_name(f"{base.name}{part}{SUFFIX}"), header, masks)
         if own.open_if_free():
             own.found.update(found)
