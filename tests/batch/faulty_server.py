@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-__all__ = ["FAULTS", "FaultyServer", "answer_to"]
+__all__ = ["FAULTS", "FaultyServer", "answer_to", "named_fault"]
 
 FAULTS = (
     "",
@@ -31,6 +31,12 @@ FAULTS = (
     "silent",
     "400",
 )
+
+
+def named_fault(prompt: str, _: int) -> str:
+    """Take the first word of a prompt for its fault: ``401 x`` gets a 401, others themselves."""
+    word = prompt.partition(" ")[0]
+    return word if word in FAULTS or word[:1] in ("4", "5") else ""
 
 
 def answer_to(prompt: str) -> str:

@@ -27,7 +27,7 @@ from kimi_magic.core.errors import BadRequest, KimiError, MissingKeyError
 from kimi_magic.secrets.keys import Key
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
-from tests.batch.faulty_server import FaultyServer, answer_to
+from tests.batch.faulty_server import FaultyServer, answer_to, named_fault
 from tests.batch.test_faults import checkpointed
 from tests.batch.test_map import COLUMNS, asked, kinds
 
@@ -55,13 +55,8 @@ def client(cluster: LocalCluster, session: Session) -> Iterator[Client]:
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch, session: Session) -> Iterator[FaultyServer]:
-    """Start a server that answers by prompts: ``401 x`` gets a 401, others themselves."""
-
-    def fault(prompt: str, _: int) -> str:
-        return prompt[:3] if prompt[:1] in "45" else "silent" if prompt[:6] == "silent" else ""
-
     session.settings.retries = 0
-    with FaultyServer(fault, latency=0.01) as server:
+    with FaultyServer(named_fault, latency=0.01) as server:
         monkeypatch.setenv("KIMI_BASE_URL", server.base_url)
         monkeypatch.setenv("KIMI_MODEL", "kimi-k2-thinking")
         yield server

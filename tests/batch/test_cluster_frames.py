@@ -24,7 +24,7 @@ from kimi_magic.core.errors import KimiError
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
-from tests.batch.faulty_server import FaultyServer
+from tests.batch.faulty_server import FaultyServer, named_fault
 from tests.batch.test_map import COLUMNS
 
 KEY = "Qz7" + "correct-horse-battery-staple"
@@ -34,7 +34,7 @@ ROWS = pd.DataFrame({"name": [f"n{n}" for n in range(12)], "n": range(12)}, inde
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch, session: Session) -> Iterator[FaultyServer]:
     session.settings.retries = 0
-    with FaultyServer(lambda prompt, _: prompt[:3] if prompt[:1] == "4" else "") as server:
+    with FaultyServer(named_fault) as server:
         monkeypatch.setenv("KIMI_BASE_URL", server.base_url)
         monkeypatch.setenv("KIMI_MODEL", "kimi-k2-thinking")
         with dask.config.set(scheduler="threads", num_workers=2):

@@ -23,7 +23,7 @@ from kimi_magic.batch import pace
 from kimi_magic.core.errors import ConfigError, KeyRefused, KimiError
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
-from tests.batch.faulty_server import FaultyServer
+from tests.batch.faulty_server import FaultyServer, named_fault
 
 COLUMNS = ["text", "reasoning", "error", "usage", "attempts"]
 
@@ -39,13 +39,8 @@ def kinds(frame: Any) -> list[str]:
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch, session: Session) -> Iterator[FaultyServer]:
-    """Start a server that answers by prompts: ``401 x`` gets a 401, others themselves."""
-
-    def fault(prompt: str, _: int) -> str:
-        return prompt if prompt[:1] in "45" or prompt in ("cut", "empty", "silent") else ""
-
     session.settings.retries = 0
-    with FaultyServer(fault) as server:
+    with FaultyServer(named_fault) as server:
         monkeypatch.setenv("KIMI_BASE_URL", server.base_url)
         monkeypatch.setenv("KIMI_MODEL", "kimi-k2-thinking")
         yield server
