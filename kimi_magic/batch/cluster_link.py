@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger("kimi_magic")
-# Between two calls to a worker: while answers come, and while none do.
+# Seconds between two calls to a worker: while answers come, and while none do.
 OFTEN, SELDOM = 0.05, 0.25
-SHARE = 8  # workers up to which that holds; more of them are asked less often
+SHARE = 8  # workers up to which these hold; more of them are asked less often
 LOOK_AROUND = 0.5  # seconds between two looks at the list of workers
 LONGEST_CALL = 30.0
 OUT_OF_REACH = 10.0  # seconds for which the scheduler may not answer

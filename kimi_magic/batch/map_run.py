@@ -48,7 +48,7 @@ from kimi_magic.wire.endpoints import Endpoint
 
 __all__ = ["Limits", "MapRun", "header_of", "told"]
 
-# They befall every row alike: the map stops, with all that came.
+# These would hit every row: the map stops, and returns all that came.
 ENDS_ALL = (KeyRefused, QuotaExhausted, NotFound, ConfigError, BudgetSpent, LocalEngineError)
 ALIKE = 20  # failures in a row, all for one reason, after which nothing more is asked
 # A server that refuses for its rate alone says nothing of the row: it is asked again, each time

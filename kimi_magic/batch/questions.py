@@ -27,7 +27,7 @@ WHOLE = "data"
 """The column of answers that are no objects."""
 
 RowKey = Callable[[Mapping[str, Any]], Any]
-# An answer holds for the same of each.
+# An answer depends on these of the request beside `facts_of`.
 _OF_MAPS = ("seed", "heavy", "judge")
 
 

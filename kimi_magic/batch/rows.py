@@ -14,7 +14,7 @@ __all__ = ["VALUE", "Rows", "as_json", "is_of"]
 
 VALUE = "value"
 """The name of what is in a column or a list of plain values."""
-AT_ONCE = 1000
+AT_ONCE = 1000  # rows of a frame that are read together
 WANTED = "kimi.map takes a frame or a column of pandas or polars, or a list of dicts or texts"
 
 
