@@ -2,7 +2,8 @@
 
 A session is opened at its first use and kept; one that has ended is opened again at the next. The
 thread is a daemon: at the end of the kernel it is given a moment to end the servers. A kernel that
-is killed closes their standard input, at which the protocol has them end.
+is killed closes their standard input, at which the protocol has them end; on Linux they also get
+SIGTERM.
 """
 
 from __future__ import annotations

@@ -6,10 +6,13 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import sys
+import sysconfig
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from kimi_magic.core.text import clip, mend_surrogates, reveal
@@ -27,6 +30,29 @@ NO_ANSWER = "The server's answer is too long, or none of the protocol."
 _ANSWER = re.compile(r'\s*\{\s*"(?:jsonrpc|id|result|error)"')
 _ID = re.compile(r'"id"\s*:\s*(\d{1,15})\b')
 
+# A killed kernel ends no server, and not every server ends with its standard input. Linux signals a
+# process when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)): here the thread of all
+# sessions, which lives as long as the kernel. The setting outlives an exec. So do the signals that
+# Python ignores and the LC_CTYPE that it may set (PEP 538), which the server is not to inherit.
+_TIED = """
+import os, signal, sys
+try:
+    import ctypes
+    ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGTERM))
+except Exception:
+    pass  # a Python without ctypes: the server starts all the same
+if os.getppid() != int(sys.argv[1]):
+    sys.exit()  # the kernel ended before it was asked for the signal
+for each in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(each, signal.SIG_DFL)
+with open("/proc/self/environ", "rb") as file:
+    env = dict(pair.split(b"=", 1) for pair in file.read().split(b"\\0") if b"=" in pair)
+try:
+    os.execvpe(sys.argv[2], sys.argv[2:], env)
+except OSError as error:
+    sys.exit(f"{sys.argv[2]}: {error.strerror}")
+"""
+
 
 def transport_to(launch: Launch, tail: LastWords) -> AbstractAsyncContextManager[Any]:
     """Return the SDK's transport, not entered yet."""
@@ -36,7 +62,7 @@ def transport_to(launch: Launch, tail: LastWords) -> AbstractAsyncContextManager
 
     # The SDK joins a line piece by piece, which takes the square of its length and has no end.
     vars(stdio)["TextReceiveStream"] = WholeLines
-    command, *args = launch.command
+    command, *args = _tied(launch, {**stdio.get_default_environment(), **launch.env})
     params = stdio.StdioServerParameters(
         command=command,
         args=args,
@@ -45,6 +71,22 @@ def transport_to(launch: Launch, tail: LastWords) -> AbstractAsyncContextManager
         encoding_error_handler="replace",
     )
     return stdio.stdio_client(params, errlog=tail.file())
+
+
+def _tied(launch: Launch, env: Mapping[str, str]) -> Sequence[str]:
+    """Return the command; on Linux, one that has the same server end with this process.
+
+    A program that is not found stays as it is, so that the error is the system's own.
+    """
+    program = launch.command[0]
+    place = str(Path(launch.cwd, program).absolute()) if os.sep in program else program
+    # A Python that finds its own library by this variable does not start without it.
+    needs_path = os.environ.get("LD_LIBRARY_PATH") and sysconfig.get_config_var("Py_ENABLE_SHARED")
+    if sys.platform != "linux" or needs_path or not os.access(sys.executable or "", os.X_OK):
+        return launch.command
+    if shutil.which(place, path=env.get("PATH", os.defpath)) is None:
+        return launch.command
+    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *launch.command]
 
 
 def set_patience(seconds: float) -> None:

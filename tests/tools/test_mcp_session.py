@@ -6,6 +6,7 @@ import builtins
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from kimi_magic.tools.toolset import Toolset
 from kimi_magic.turn import approval
 from kimi_magic.turn.approval import Approval, ask_with_input
 from tests.kernels import Kernel
-from tests.mcp_plans import Plans, described, served_over_http
+from tests.mcp_plans import Planned, Plans, described, served_over_http
 
 pytestmark = pytest.mark.usefixtures("planned")
 
@@ -54,6 +55,14 @@ def is_alive(pid: int) -> bool:
     with suppress(psutil.NoSuchProcess):
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     return False
+
+
+def servers_of(one: Planned) -> list[int]:
+    """Return the processes that were started with the plan of a server."""
+    import psutil
+
+    found = psutil.process_iter(["cmdline"])
+    return [p.pid for p in found if one.command[2] in (p.info["cmdline"] or ())]
 
 
 def test_a_crash_is_one_error(planned: Plans) -> None:
@@ -263,18 +272,12 @@ def test_a_kernel_asks_interrupts_and_leaves_no_orphan(
     planned: Plans, session: Session, tmp_path: Any
 ) -> None:
     """Input: a file of servers, an interrupt, a shutdown. Holds: no server is left."""
-    import psutil
-
     tools = [described("act"), described("hang")]
     one = planned(tools=tools, calls={"hang": {"hang": True}})
     (tmp_path / ".mcp.json").write_text(json.dumps({"mcpServers": {"demo": one.entry}}))
     begin = f"import os; os.chdir({str(tmp_path)!r}); get_ipython().starting_dir = os.getcwd()\n"
     begin += "import kimi_magic as kimi; os.environ['KIMI_JOURNAL'] = 'off'\n"
     begin += "%load_ext kimi_magic"
-
-    def servers() -> list[int]:
-        found = psutil.process_iter(["cmdline"])
-        return [p.pid for p in found if one.command[2] in (p.info["cmdline"] or ())]
 
     with Kernel() as kernel:
         kernel.run(begin)
@@ -298,8 +301,20 @@ def test_a_kernel_asks_interrupts_and_leaves_no_orphan(
         until(lambda: "notifications/cancelled" in one.methods())
         done = kernel.run('%kimi tool mcp:demo[act] {"x": 4}', allow_stdin=True, answer="y")
         assert '{"x": 4}' in done.stdout
-        (server,) = servers()
+        (server,) = servers_of(one)
         kernel._manager.shutdown_kernel()
+        until(lambda: not is_alive(server))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal")
+def test_a_killed_kernel_leaves_no_server(planned: Plans) -> None:
+    """Input: SIGKILL, and a server that stays when its input ends. Holds: it is gone."""
+    one = planned(start={"stays": True})
+    offer = f"kimi.Toolset(kimi.mcp({one.command!r}, name='demo'))"
+    with Kernel() as kernel:
+        kernel.run(f"import kimi_magic as kimi\n{offer}")
+        (server,) = servers_of(one)
+        kernel.die("pass", until=lambda: True)
         until(lambda: not is_alive(server))
 
 
@@ -307,7 +322,6 @@ def test_a_kernel_asks_interrupts_and_leaves_no_orphan(
 def test_a_process_that_ends_leaves_no_server(planned: Plans, *, stubborn: bool) -> None:
     """Input: an ordinary end, with a server that stays; a kill. Holds: the server is gone."""
     import subprocess
-    import sys
 
     import psutil
 
