@@ -43,14 +43,11 @@ from kimi_magic.tools.results import (
     to_text,
 )
 from kimi_magic.tools.shell_state import CallGuard, guarding
-from kimi_magic.tools.tool import CallFailed, KnowsNames, RunningCall, Tool, running_call
+from kimi_magic.tools.tool import Approve, CallFailed, KnowsNames, RunningCall, Tool, running_call
 
-__all__ = ["Approve", "run_call", "told"]
+__all__ = ["run_call", "told"]
 
 T = TypeVar("T")
-
-Approve = Callable[[Tool, dict[str, Any]], bool | dict[str, Any]]
-"""Called with a tool and its arguments; returns True, False, or arguments to use instead."""
 
 MAX_PROBLEMS = 10
 MAX_EDITED = 1000

@@ -6,14 +6,14 @@ The protocol calls them elicitation. A form has a flat schema; a page is shown a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.text import clip, reveal
 from kimi_magic.schema.problems import ArgumentsError, problems_with_schema
-from kimi_magic.tools.mcp_servers import McpServer
-from kimi_magic.tools.tool import DEFAULT_OPTIONS, Tool, ToolOptions, proper_name
+from kimi_magic.tools.mcp_servers import McpServer, one_line
+from kimi_magic.tools.tool import DEFAULT_OPTIONS, Approve, DescribedTool, ToolOptions, proper_name
 
 if TYPE_CHECKING:
     from kimi_magic.tools.mcp_session import Asked
@@ -24,6 +24,7 @@ MAX_MESSAGE = 2000
 MAX_FIELDS = 30
 MAX_CHOICES = 200
 MAX_DEFAULT = 2000  # characters
+MAX_TITLE = 60
 MAX_TRIES = 3
 _EMPTY: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0.0, "boolean": False}
 _LIMITS = {
@@ -38,25 +39,14 @@ PAGE = "The MCP server {} asks you to open this page yourself; it is not opened 
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Question(DescribedTool):
     """A question in the shape of a tool, which is what approval forms show."""
 
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
     options: ToolOptions = DEFAULT_OPTIONS
 
     @property
     def notes(self) -> tuple[str, ...]:
         return ()
-
-    @property
-    def languages(self) -> Mapping[str, str]:
-        return {}
-
-    @property
-    def function(self) -> Callable[..., Any] | None:
-        return None
 
     @property
     def said(self) -> str:
@@ -71,10 +61,6 @@ class Question:
     @property
     def is_question(self) -> bool:
         return True
-
-    def schema(self) -> dict[str, Any]:
-        function = {"name": self.name, "description": self.description}
-        return {"type": "function", "function": {**function, "parameters": dict(self.parameters)}}
 
     def bind(self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - of the protocol `Tool`
         if places := problems_with_schema(dict(arguments), self.parameters):
@@ -95,16 +81,11 @@ class Question:
     ) -> Question:
         return self
 
-    def at_moment(self, namespace: Mapping[str, Any]) -> Question:  # noqa: ARG002 - as above
-        return self
 
-
-def ask_person(
-    server: McpServer, asked: Asked, approve: Callable[[Tool, dict[str, Any]], Any]
-) -> None:
+def ask_person(server: McpServer, asked: Asked, approve: Approve) -> None:
     """Ask what a server wants to know, and send the answer back.
 
-    An interrupt cancels the question, and goes on.
+    An interrupt cancels the question, and is raised again.
     """
     from mcp_types import ElicitResult
 
@@ -119,23 +100,25 @@ def ask_person(
         asked.answer(ElicitResult(action="accept", content=content or None))
 
 
-def _content(
-    server: McpServer, asked: Asked, approve: Callable[[Tool, dict[str, Any]], Any]
-) -> dict[str, Any] | None:
+def _content(server: McpServer, asked: Asked, approve: Approve) -> dict[str, Any] | None:
     """Return what the person sends; None for a no."""
     params = asked.params
-    name = reveal(clip(server.name, 60))
-    # A bar before each line, without which it could pass for words of ours.
+    called, title = reveal(clip(server.name, 60)), proper_name(f"{server.name}_asks")
     lines = clip(reveal(params.message.strip()), MAX_MESSAGE).split("\n")
-    said = "\n".join(f"│ {line}" for line in lines)
-    title = proper_name(f"{server.name}_asks")
     if params.mode == "url":
-        text = f"{PAGE.format(name)}\n{said}"
+        text = _barred(PAGE.format(called), lines)
         given = approve(Question(title, text, {"type": "object"}), {"page": params.url})
         return None if given is False else {}
     schema = _flat(params.requested_schema)
-    question = Question(title, f"{FORM.format(name)}\n{said}", schema)
-    values = {name: _first(node) for name, node in schema["properties"].items()}
+    fields = schema["properties"]
+    lines += [
+        f"{one_line(name, MAX_TITLE)}: {node['title']}"
+        for name, node in fields.items()
+        if "title" in node
+    ]
+    text = _barred(FORM.format(called), lines)
+    question = Question(title, text, schema)
+    values = {name: _first(node) for name, node in fields.items()}
     for _ in range(MAX_TRIES):
         given = approve(question, values)
         if given is False:
@@ -144,9 +127,14 @@ def _content(
         try:
             return question.bind(values, {})
         except ArgumentsError as error:
-            text = f"{FORM.format(name)}\n{said}\nThese do not fit: {reveal(str(error))}"
-            question = Question(title, text, schema)
+            wrong = f"{text}\nThese do not fit: {reveal(str(error))}"
+            question = Question(title, wrong, schema)
     return None
+
+
+def _barred(head: str, lines: Iterable[str]) -> str:
+    """Return a server's lines below one of ours, with bars that tell them apart."""
+    return "\n".join([head, *(f"│ {line}" for line in lines)])
 
 
 def _flat(schema: Any) -> dict[str, Any]:
@@ -170,6 +158,8 @@ def _field(node: Mapping[str, Any]) -> dict[str, Any]:
     """
     kind = str(node["type"])
     kept: dict[str, Any] = {"type": kind}
+    if isinstance(title := node.get("title"), str) and title.strip():
+        kept["title"] = one_line(title, MAX_TITLE)
     for name in _LIMITS.get(kind, ()):
         if isinstance(limit := node.get(name), int | float):
             kept[name] = limit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from kimi_magic.tools.mcp_session import (
 from kimi_magic.tools.tool import (
     MAX_NAME,
     CallFailed,
+    DescribedTool,
     ToolOptions,
     proper_name,
     running_call,
@@ -59,7 +60,6 @@ CHANGED = (
     "the next turn on, when the user has agreed to what changed."
 )
 
-LEFT_OUT = "{name} is left out: {why}."
 CHANGED_UNSEEN = "its server has changed it since you agreed to it; ask where you can answer"
 DECLINED = "its server has changed it, and you declined"
 
@@ -73,12 +73,9 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class McpTool:
+class McpTool(DescribedTool):
     """A tool of a server as a `Tool`."""
 
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
     server: McpServer
     own_name: str  # as the server lists it
     options: ToolOptions
@@ -86,14 +83,6 @@ class McpTool:
     notes: tuple[str, ...] = ()
     _pinned: Pinned = field(kw_only=True, repr=False, compare=False)
     _listing: int = field(kw_only=True, repr=False, compare=False)
-
-    @property
-    def languages(self) -> Mapping[str, str]:
-        return {}
-
-    @property
-    def function(self) -> Callable[..., Any] | None:
-        return None
 
     @property
     def about(self) -> str:
@@ -108,10 +97,6 @@ class McpTool:
     @property
     def is_question(self) -> bool:
         return False
-
-    def schema(self) -> dict[str, Any]:
-        function = {"name": self.name, "description": self.description}
-        return {"type": "function", "function": {**function, "parameters": dict(self.parameters)}}
 
     def bind(self, arguments: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - of the protocol `Tool`
         """Return the arguments, which fit the schema; they name no variables."""
@@ -161,9 +146,6 @@ class McpTool:
 
     def variant(self, *, name: str | None = None, options: ToolOptions | None = None) -> McpTool:
         return replace(self, name=name or self.name, options=options or self.options)
-
-    def at_moment(self, namespace: Mapping[str, Any]) -> McpTool:  # noqa: ARG002 - of `Tool`
-        return self
 
     def _is_listed(self, session: ServerSession) -> bool:
         """Return True if the latest listing has the same tool."""

@@ -14,9 +14,10 @@ from itertools import groupby
 
 from kimi_magic.core.events import ToolFinished, ToolPrinted, ToolStarted
 from kimi_magic.core.messages import ToolCall, ToolResult
-from kimi_magic.tools.call import Approve, told
+from kimi_magic.tools.call import told
 from kimi_magic.tools.printing import Printing, Watch, telling
 from kimi_magic.tools.shell_state import guarding
+from kimi_magic.tools.tool import Approve
 from kimi_magic.tools.toolset import Toolset
 
 __all__ = ["Made", "run_step_calls"]

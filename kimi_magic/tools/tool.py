@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeGuard, runtime_checkable
 
 from kimi_magic.core.errors import KimiError
 from kimi_magic.core.messages import Output
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_OPTIONS",
     "MAX_NAME",
+    "Approve",
     "CallFailed",
+    "DescribedTool",
     "KnowsNames",
     "RunningCall",
     "TellsDefaults",
@@ -117,6 +119,30 @@ class Tool(Protocol):
         """Return the tool with a schema that lists the variables of this moment."""
 
 
+@dataclass(frozen=True, slots=True)
+class DescribedTool:
+    """The base of a `Tool` with no Python function behind it, and no variables in its schema."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    @property
+    def languages(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        return None
+
+    def schema(self) -> dict[str, Any]:
+        function = {"name": self.name, "description": self.description}
+        return {"type": "function", "function": {**function, "parameters": dict(self.parameters)}}
+
+    def at_moment(self, namespace: Mapping[str, Any]) -> Self:  # noqa: ARG002 - of `Tool`
+        return self
+
+
 @runtime_checkable
 class TellsDefaults(Protocol):
     """A tool that knows more of its defaults than its schema says."""
@@ -150,18 +176,22 @@ class TellsPerson(Protocol):
         """True for what is no call: the arguments are the answer."""
 
 
+Approve = Callable[[Tool, dict[str, Any]], bool | dict[str, Any]]
+"""Called with a tool and its arguments; returns True, False, or arguments to use instead."""
+
+
 class CallFailed(Exception):
     """Raised by a tool whose call failed somewhere else; the text is for the model."""
 
 
 @dataclass(slots=True)
 class RunningCall:
-    """What a tool can do while it runs: ask the person who approves calls, and show something.
+    """The ways of a tool that runs to ask the person who approves calls, and to show something.
 
     ``approve`` is None where nobody can be asked.
     """
 
-    approve: Callable[[Tool, dict[str, Any]], bool | dict[str, Any]] | None = None
+    approve: Approve | None = None
     printing: Printing | None = None
     outputs: list[Output] = field(default_factory=list)
 

@@ -21,6 +21,7 @@ from kimi_magic.tools.decorator import (
 from kimi_magic.tools.mcp_servers import is_served
 from kimi_magic.tools.tool import (
     MAX_NAME,
+    Approve,
     Tool,
     ToolOptions,
     is_tool,
@@ -119,7 +120,7 @@ class Toolset:
         arguments_text: str,
         *,
         call_id: str = "",
-        approve: Callable[[Tool, dict[str, Any]], bool | dict[str, Any]] | None = None,
+        approve: Approve | None = None,
         printing: Printing | None = None,
     ) -> ToolResult:
         """Call a tool as the model asks for it.

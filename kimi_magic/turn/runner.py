@@ -69,8 +69,8 @@ from kimi_magic.wire.tape_endpoint import check_known
 if TYPE_CHECKING:
     from kimi_magic.schema.output import OutputSchema
     from kimi_magic.secrets.keys import Key
-    from kimi_magic.tools.call import Approve
     from kimi_magic.tools.step_calls import Made
+    from kimi_magic.tools.tool import Approve
     from kimi_magic.tools.toolset import Toolset
     from kimi_magic.turn.taping import Taping
     from kimi_magic.wire.client import Client
