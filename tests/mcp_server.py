@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ PLAN, LOG = Path(sys.argv[1]), Path(sys.argv[2])
 
 
 def plan() -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(PLAN.read_text("utf-8"))
-    return read
+    while True:
+        with suppress(ValueError):  # it is being written
+            read: dict[str, Any] = json.loads(PLAN.read_text("utf-8"))
+            return read
 
 
 def send(**message: Any) -> None:
@@ -85,6 +88,8 @@ def listed(number: Any, params: dict[str, Any]) -> None:
     if plan().get("unlisted"):
         send(id=number, error={"code": -32000, "message": "not now"})
         return
+    while plan().get("waits"):
+        time.sleep(0.01)
     page = {"tools": plan()["tools"]}
     if plan().get("endless"):
         at = int(params.get("cursor") or 0)
@@ -106,6 +111,8 @@ def main() -> None:
             continue
         params = message.get("params") or {}
         if method == "initialize":
+            while plan().get("start", {}).get("waits"):
+                time.sleep(0.01)
             info = {"name": "test", "version": "1"}
             version, abilities = "2025-06-18", {"tools": {"listChanged": True}}
             result = {"protocolVersion": version, "capabilities": abilities, "serverInfo": info}
@@ -114,6 +121,8 @@ def main() -> None:
             listed(number, params)
         elif method == "tools/call":
             call(number, params)
+        elif start.get("old"):
+            sys.exit()
         else:
             send(id=number, error={"code": -32601, "message": "Method not found"})
 

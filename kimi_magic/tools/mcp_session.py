@@ -81,7 +81,7 @@ class Asked:
 
 @dataclass(slots=True)
 class CallLimits:
-    """What a call can do meanwhile: show how far it is, and ask a person.
+    """The time that a call may take, and its ways to show progress and to ask a person.
 
     ``ask`` is None where nobody can be asked.
     """
@@ -110,6 +110,7 @@ class ServerSession:
         self._listing: Listing | None = None
         self._listings = 0
         self._stale = True
+        self._lists = asyncio.Lock()
         self._calls: list[_Call] = []  # those that can ask somebody
         self._tail = LastWords()
 
@@ -190,31 +191,23 @@ class ServerSession:
     # In the loop
 
     async def _listed(self, *, fresh: bool) -> Listing:
-        client = await self._open()
-        known = self._listing
-        is_old = known is None or (fresh and time.monotonic() - known.made >= RELIST_AFTER)
-        if known is not None and not (self._stale or is_old):
-            return known
-        self._stale = False
-        tools: list[ToolDefinition] = []
-        cursor: str | None = None
-        seen: set[str | None] = set()
-        try:
-            async with self._mapped_errors():
-                for _ in range(MAX_PAGES):
-                    page = await client.list_tools(cursor=cursor)
-                    tools += page.tools
-                    seen.add(cursor)
-                    cursor = page.next_cursor
-                    if cursor is None or cursor in seen or len(tools) >= MAX_LISTED:
-                        break
-        except BaseException:  # a list that was cut off tells nothing of a change
-            self._stale = True
-            raise
-        if known is None or list(known.tools) != tools:
-            self._listings += 1
-        self._listing = Listing(self._listings, tuple(tools[:MAX_LISTED]), time.monotonic())
-        return self._listing
+        async with self._lists:  # whoever comes while a list is under way waits for it
+            client = await self._open()
+            known = self._listing
+            is_old = known is None or (fresh and time.monotonic() - known.made >= RELIST_AFTER)
+            if known is not None and not (self._stale or is_old):
+                return known
+            self._stale = False  # first: a change that is told meanwhile may not be in the list
+            try:
+                async with self._mapped_errors():
+                    tools = await _list_all(client)
+            except BaseException:  # a list that was cut off tells nothing of a change
+                self._stale = True
+                raise
+            if known is None or known.tools != tools:
+                self._listings += 1
+            self._listing = Listing(self._listings, tools, time.monotonic())
+            return self._listing
 
     async def _called(
         self, name: str, arguments: dict[str, Any], call: _Call, limits: CallLimits
@@ -235,9 +228,10 @@ class ServerSession:
                 self._calls.remove(call)
 
     async def _open(self) -> Client:
-        if self._opening is None or (self._opening.done() and self._opening.exception()):
-            self._opening = asyncio.ensure_future(self._opened())
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
+            self._opening = opening = asyncio.ensure_future(self._opened())
+        return await asyncio.shield(opening)
 
     async def _opened(self) -> Client:
         try:
@@ -267,7 +261,7 @@ class ServerSession:
         """Hold the session open: the SDK wants it ended in the task that began it."""
         from mcp.client import Client
 
-        over, tail = self._over, self._tail
+        over, tail, was_up = self._over, self._tail, False
         try:
             client = Client(
                 watched(transport_to(self._launch, tail), over),
@@ -280,8 +274,8 @@ class ServerSession:
                 # It runs the patterns of the server's own schema, for which nothing stops it.
                 client.session.validate_tool_result = _unvalidated  # type: ignore[method-assign]
                 tail.spawned()
-                if not ready.done():
-                    ready.set_result(client)
+                ready.set_result(client)
+                was_up = True
                 listens = asyncio.ensure_future(self._listen(client))
                 try:
                     await over.wait()
@@ -297,8 +291,9 @@ class ServerSession:
                 ready.set_exception(self._why_not(error))
         finally:
             tail.spawned()
-            if self._over is over:
-                self._opening, self._stale = None, True
+            # Behind one that did not come up, a second attempt may follow in the same opening.
+            if was_up and self._over is over:
+                self._opening = None
 
     async def _listen(self, client: Client) -> None:
         """Hear that the tools have changed; older servers tell it without being asked."""
@@ -355,6 +350,7 @@ class ServerSession:
         """Turn the SDK's errors into ours, and leave a session behind that has ended."""
         from mcp import MCPError
 
+        over = self._over
         try:
             yield
         except Exception as error:
@@ -363,7 +359,8 @@ class ServerSession:
             cause = _innermost(error)
             if self._is_closed(cause):
                 await self._tail.settled()
-                self._end()
+                if self._over is over:  # else another caller has opened it again meanwhile
+                    self._end()
                 again = "connects again" if self._launch.url else "starts it again"
                 why = self._tail.problem or "broke the connection off"
                 raise self._failed(f"{why}. The next call {again}", to_try=False) from None
@@ -427,6 +424,21 @@ class ServerSession:
         text = reveal(" ".join(f"{type(cause).__name__}: {cause}".split()))
         verb = "cannot be reached" if self._launch.url else "cannot be started"
         return self._failed(f"{verb} ({clip(text, 200)})")
+
+
+async def _list_all(client: Client) -> tuple[ToolDefinition, ...]:
+    """Return the tools of all pages, of which a server may send more than there is an end to."""
+    tools: list[ToolDefinition] = []
+    cursor: str | None = None
+    seen: set[str | None] = set()
+    for _ in range(MAX_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        tools += page.tools
+        seen.add(cursor)
+        cursor = page.next_cursor
+        if cursor is None or cursor in seen or len(tools) >= MAX_LISTED:
+            break
+    return tuple(tools[:MAX_LISTED])
 
 
 class _BrokeOff(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import json
 import os
@@ -92,6 +93,39 @@ def test_a_session_serves_many_threads(planned: Plans) -> None:
         thread.join()
     assert sorted(result.content for result in results) == [f'{{"x": {n}}}' for n in range(8)]
     assert one.methods().count("initialize") == 1
+
+
+def test_a_start_at_a_second_attempt_is_one_start(planned: Plans) -> None:
+    """Input: a server that ends at a new method, two callers. Holds: both have its next start."""
+    one = planned(start={"old": True, "waits": True})
+    server = one.server()
+    session = mcp_session.session_of(server, server.launch(lambda _: False))
+    loop = session._loop
+    first = asyncio.run_coroutine_threadsafe(session._open(), loop)
+    until(lambda: "initialize" in one.methods())
+    second = asyncio.run_coroutine_threadsafe(session._open(), loop)
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+    one.plan()
+    assert first.result(30) is second.result(30)
+    assert one.methods().count("initialize") == 1
+
+
+def test_a_call_waits_for_the_list_that_is_under_way(planned: Plans) -> None:
+    """Input: a change, and two who ask for the tools. Holds: neither gets the old ones."""
+    one = planned(tools=[described("act", "One.")])
+    server = one.server()
+    kimi.Toolset(server)
+    session = mcp_session.session_of(server, server.launch(lambda _: False))
+    one.plan(tools=[described("act", "Two.")], waits=True)
+    session._stale = True
+    lists = [
+        asyncio.run_coroutine_threadsafe(session._listed(fresh=False), session._loop)
+        for _ in range(2)
+    ]
+    until(lambda: one.methods().count("tools/list") == 2)
+    one.plan(tools=[described("act", "Two.")])
+    assert [each.result(30).tools[0].description for each in lists] == ["Two."] * 2
+    assert one.methods().count("tools/list") == 2
 
 
 def test_a_call_that_takes_too_long_is_cancelled(
