@@ -1,4 +1,4 @@
-"""What a person agreed to of MCP servers, kept in the journal's file."""
+"""Agreements of a person to MCP servers and their tools, kept in the journal's file."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def kept_pin(path: Path, place: Place) -> Pin | None:
     return None
 
 
-def keep_pin(path: Path, place: Place, pin: Pin) -> bool:
-    """Keep a pin at a place; return False where the file cannot be written."""
-    with suppress(JournalError, sqlite3.Error), closing(JournalFile.open(path)) as file:
-        with file.transaction():
-            file.connection.execute(PINS)
-            query = "INSERT OR REPLACE INTO mcp_pins VALUES (?, ?, ?, ?, ?)"
-            file.connection.execute(query, (*place, *pin))
-        return True
-    return False
+def keep_pin(path: Path, place: Place, pin: Pin) -> None:
+    """Keep a pin at a place, if the file can be written."""
+    query = "INSERT OR REPLACE INTO mcp_pins VALUES (?, ?, ?, ?, ?)"
+    with (
+        suppress(JournalError, sqlite3.Error),
+        closing(JournalFile.open(path)) as file,
+        file.transaction(),
+    ):
+        file.connection.execute(PINS)
+        file.connection.execute(query, (*place, *pin))

@@ -33,12 +33,15 @@ MAX_NAMED = 400
 def describe_tool(name: str, namespace: Mapping[str, Any]) -> str:
     """Return a tool's schema as it is sent, and notes on what was guessed, renamed or dropped.
 
-    Of an MCP server it is each tool that is offered.
+    For an MCP server, return those of each of its tools.
     """
     toolset = _find_tool(name, namespace)
-    shown = [_described(tool) for tool in toolset.tools]
-    shown += [LEFT_OUT.format(*each) for each in toolset.left_out.items()]
+    shown = [*map(_described, toolset.tools), *_left_out(toolset)]
     return "\n".join(shown) or f"{name} has no tools."
+
+
+def _left_out(toolset: Toolset) -> list[str]:
+    return [LEFT_OUT.format(*each) for each in toolset.left_out.items()]
 
 
 def _described(tool: Tool) -> str:
@@ -57,7 +60,8 @@ def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
 
     toolset = _find_tool(name, notebook.variables)
     if len(toolset) != 1:
-        raise MagicError(f"{name} has {count(len(toolset), 'tool')}: name one, mcp:SERVER[TOOL].")
+        some = f"{name} has {count(len(toolset), 'tool')}: name one, mcp:SERVER[TOOL]."
+        raise MagicError("\n".join([] if toolset.tools else _left_out(toolset)) or some)
     (tool,) = toolset.tools
     redact = notebook.session.redact
     approval = Approval(toolset.namespace, set(), ask_with_input, lambda _: None, redact)

@@ -62,7 +62,7 @@ class ToolRegistry:
 
     def __init__(self) -> None:
         self._specs: dict[str, ToolSpec] = {}
-        self._servers: dict[str, str] = {}  # what is offered of MCP servers, by their names
+        self._servers: dict[str, str] = {}  # selectors of the offered tools, by server
 
     def add(
         self,
@@ -87,7 +87,7 @@ class ToolRegistry:
         return known
 
     def add_server(self, selector: str) -> None:
-        """Add the tools of an MCP server, or those that are named: ``mcp:files[read_file]``."""
+        """Add all tools of an MCP server, or some: ``mcp:files``, ``mcp:files[read_file]``."""
         name, _ = read_selector(selector)
         self._servers[name] = selector
 
@@ -127,7 +127,7 @@ class ToolRegistry:
 
     @property
     def servers(self) -> list[str]:
-        """What is offered of MCP servers, as `add_server` takes it."""
+        """The offered tools of MCP servers, as `add_server` takes them."""
         return list(self._servers.values())
 
     @property

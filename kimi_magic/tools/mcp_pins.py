@@ -1,4 +1,4 @@
-"""Pins: what a person agreed to of a server, so that it cannot change unseen.
+"""Pins of what a person agreed to, so that a server cannot change it unseen.
 
 A server may show a harmless tool first and another of the same name later («tool poisoning», OWASP
 MCP03). The hash of a tool's name, description and schema is kept at the first yes, and the command
@@ -22,7 +22,7 @@ from kimi_magic.secrets.patterns import mask_shapes
 from kimi_magic.tools.mcp_servers import McpServer, one_line
 from kimi_magic.wire.host import host
 
-__all__ = ["Pinned", "agree_to_start", "hash_of", "pinned"]
+__all__ = ["Pinned", "agree_to_start"]
 
 MAX_SHOWN = 20_000
 MAX_CHANGES = 6000
@@ -40,23 +40,21 @@ NOBODY = (
 DECLINED = "Ask again with -T mcp:{name}, or leave it out."
 
 
-def hash_of(facts: Any) -> str:
+def _hash_of(facts: Any) -> str:
     """Return the hash of JSON data, whatever the order of its keys."""
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def pinned(owner: str, server: str, tool: str) -> Pin | None:
+def _pinned(place: Place) -> Pin | None:
     """Return what was agreed to."""
-    place = owner, server, tool
     path = _journal()
     if place not in _kept and path is not None and (found := kept_pin(path, place)):
         _kept[place] = found
     return _kept.get(place)
 
 
-def _pin(owner: str, server: str, tool: str, pin: Pin) -> None:
-    place = owner, server, tool
+def _pin(place: Place, pin: Pin) -> None:
     if _kept.get(place) == pin:
         return
     _kept[place] = pin
@@ -80,7 +78,7 @@ class Pinned:
 
     def __init__(self, server: McpServer, definition: Mapping[str, Any]) -> None:
         self._place = notebook_path(), server.name, str(definition["name"])
-        self.hash = hash_of(definition)
+        self.hash = _hash_of(definition)
         text = json.dumps(definition, indent=1, ensure_ascii=False, default=repr)
         text = text.encode("utf-8", "backslashreplace").decode()
         text = mask_shapes(cut(text.replace("\\n", "\n"), MAX_SHOWN))[0]
@@ -90,17 +88,17 @@ class Pinned:
     @property
     def is_changed(self) -> bool:
         """True if a person agreed to another tool of this name."""
-        before = pinned(*self._place)
+        before = _pinned(self._place)
         return before is not None and before.hash != self.hash
 
     def keep(self) -> None:
         """Keep it as what is agreed to."""
-        _pin(*self._place, Pin(self.hash, self._shown))
+        _pin(self._place, Pin(self.hash, self._shown))
 
     @property
     def changes(self) -> str:
         """The lines that are other than they were."""
-        before = pinned(*self._place)
+        before = _pinned(self._place)
         lines = (before.shown if before else "").splitlines(), self._shown.splitlines()
         changed = [*unified_diff(*lines, "before", "now", lineterm="", n=1)][2:]
         return cut(reveal("\n".join(changed)), MAX_CHANGES) or "what cannot be shown"
@@ -131,7 +129,7 @@ def agree_to_start(server: McpServer) -> None:
     if not server.file:
         return
     place = server.file, server.name, ""
-    known = pinned(*place)
+    known = _pinned(place)
     if known is not None and known.hash == server.fingerprint:
         return
     if sum(map(len, server.shown.values())) > MAX_SHOWN:
@@ -147,4 +145,4 @@ def agree_to_start(server: McpServer) -> None:
     if not agreed:
         way = NOBODY if agreed is None else DECLINED.format(name=server.name)
         raise ConfigError(NOT_AGREED.format(name=server.name, file=server.source, way=way))
-    _pin(*place, Pin(server.fingerprint, server.place))
+    _pin(place, Pin(server.fingerprint, server.place))

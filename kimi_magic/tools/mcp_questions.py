@@ -137,16 +137,16 @@ def _barred(head: str, lines: Iterable[str]) -> str:
     return "\n".join([head, *(f"│ {line}" for line in lines)])
 
 
-def _flat(schema: Any) -> dict[str, Any]:
+def _flat(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a schema that a form can show: fields of plain values."""
-    given = schema.get("properties") if isinstance(schema, Mapping) else None
+    given = schema.get("properties")
     nodes = given if isinstance(given, Mapping) else {}
     kept = {
         str(name): _field(node)
         for name, node in list(nodes.items())[:MAX_FIELDS]
         if isinstance(node, Mapping) and node.get("type") in _TYPES
     }
-    required = schema.get("required") if isinstance(schema, Mapping) else None
+    required = schema.get("required")
     names = [name for name in required if name in kept] if isinstance(required, list) else []
     return {"type": "object", "properties": kept, "required": names}
 

@@ -1,4 +1,4 @@
-"""What a tool of an MCP server gave: text and data for the model, pictures for the reader."""
+"""Results of MCP servers' tools: text and data for the model, pictures for the reader."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _is_same(text: str, data: Any) -> bool:
 
 
 def _are_items(texts: list[str], data: Any) -> bool:
-    """Return True where each text is an item: so the SDK's own servers give a list."""
+    """Return True if each text is an item, as the SDK's own servers send a list."""
     items = data.get("result") if isinstance(data, dict) and set(data) == {"result"} else data
     if not isinstance(items, list) or len(items) != len(texts):
         return False

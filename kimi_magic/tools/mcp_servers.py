@@ -114,7 +114,7 @@ class McpServer:
 
     @property
     def shown(self) -> dict[str, str]:
-        """What a person sees who is asked to have it started: all of it, but for secrets."""
+        """The facts for a person who is asked whether to start it: all but secrets."""
         variables = sorted({name for text in self._texts() for name, _ in _references(text)})
         facts = {
             "address" if self.url else "command": self.url or shlex.join(self.command),
@@ -238,25 +238,15 @@ def mcp(
         raise ConfigError(f"name= is the server's name, a text; got {name!r:.60}.")
     if not isinstance(trust, bool):
         raise ConfigError(f"trust= takes True or False; got {trust!r:.60}.")
-    entry: dict[str, Any] = {"env": dict(env or {})}
-    if isinstance(command_or_url, str) and _is_url(command_or_url):
-        entry = {"url": command_or_url.strip()}
-        if env:
-            raise ConfigError("env= is for a server that is started here; this one has an address.")
-    elif isinstance(command_or_url, str) and _ALMOST_URL.match(command_or_url.strip()):
-        raise ConfigError(
-            f"{command_or_url.strip()!r:.80} is no address: it begins with http:// or https://."
-        )
+    if isinstance(command_or_url, str):
+        entry = _entry_of(command_or_url, f"The MCP server {one_line(name, 60)}")
     else:
         words = command_or_url
-        if isinstance(words, str):
-            try:
-                words = shlex.split(words, posix=os.name == "posix")
-            except ValueError as error:
-                raise ConfigError(f"The command of {name} cannot be read: {error}.") from None
         parts = [os.fspath(word) if isinstance(word, os.PathLike) else word for word in words]
-        entry |= {"command": parts[0] if parts else "", "args": parts[1:]}
-    server = _read_entry(name, entry, PYTHON, "")
+        entry = {"command": parts[0] if parts else "", "args": parts[1:]}
+    if env and "url" in entry:
+        raise ConfigError("env= is for a server that is started here; this one has an address.")
+    server = _read_entry(name, entry | {"env": env}, PYTHON, "")
     names = tools.split(",") if isinstance(tools, str) else tools
     server = replace(server.of_tools(_tool_names(names)), trust=trust)
     _named[name] = server
@@ -293,7 +283,7 @@ def find_server(item: McpServer | str) -> McpServer:
     Raises
     ------
     ConfigError
-        There is none of this name, or what is told of it does not make one.
+        There is none of this name, or its entry cannot be used.
     """
     if isinstance(item, McpServer):
         return item
@@ -312,10 +302,7 @@ def find_server(item: McpServer | str) -> McpServer:
 
 
 def known_servers(problems: list[str] | None = None) -> dict[str, McpServer]:
-    """Return the servers that can be named; what cannot be read is left out.
-
-    ``problems`` takes why.
-    """
+    """Return the servers that can be named; ``problems`` takes the reasons why others cannot."""
     found: dict[str, McpServer] = {}
     said = [] if problems is None else problems
     try:
@@ -340,7 +327,7 @@ def _made(name: str, entry: _Entry) -> McpServer:
 
 
 def _entries() -> dict[str, _Entry]:
-    """Return all that is told of servers by name; the user's own word goes before a file's."""
+    """Return all entries by the names of servers; those of the user go before those of a file."""
     found: dict[str, _Entry] = {}
     path = Path(notebook_path())
     file = (path if path.is_dir() else path.parent) / FILE
@@ -385,21 +372,21 @@ def _read_entry(name: str, entry: Any, source: str, file: str) -> McpServer:
     if re.search(r"[\[\],]", name):
         raise ConfigError(f"{called} needs a name without brackets and commas.")
     if isinstance(entry, str):
-        entry = {"url": entry} if _is_url(entry) else dict(_command_of(entry))
+        entry = _entry_of(entry, called)
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{called} needs a command or a url.")
-    url, command, args = (entry.get(key) or "" for key in ("url", "command", "args"))
+    url, command = entry.get("url") or "", entry.get("command") or ""
     if problem := _problem(entry, url, command):
         raise ConfigError(f"{called} {problem}.")
-    words = args or []
-    env, headers, cwd = entry.get("env") or {}, entry.get("headers") or {}, entry.get("cwd") or ""
-    if not (_are_texts(words, list, tuple) and isinstance(cwd, str)):
+    args, cwd = entry.get("args") or [], entry.get("cwd") or ""
+    env, headers = entry.get("env") or {}, entry.get("headers") or {}
+    if not (_are_texts(args, list, tuple) and isinstance(cwd, str)):
         raise ConfigError(f"{called} takes args as a list of texts, and cwd as a text.")
     if not (_are_texts(env, Mapping) and _are_texts(headers, Mapping)):
         raise ConfigError(f"{called} takes env and headers as names with texts.")
     if url:
         return McpServer(name, url=url, headers=dict(headers), source=source, file=file)
-    return McpServer(name, (command, *words), env=dict(env), cwd=cwd, source=source, file=file)
+    return McpServer(name, (command, *args), env=dict(env), cwd=cwd, source=source, file=file)
 
 
 def _problem(entry: Mapping[str, Any], url: Any, command: Any) -> str:
@@ -424,11 +411,20 @@ def _are_texts(given: Any, *kinds: type) -> bool:
     return all(isinstance(part, str) for part in parts)
 
 
-def _command_of(text: str) -> dict[str, Any]:
-    with suppress(ValueError):
+def _entry_of(text: str, called: str) -> dict[str, Any]:
+    """Return the entry that a text stands for: an address, or a command as in a shell."""
+    text = text.strip()
+    if _is_url(text):
+        return {"url": text}
+    if _ALMOST_URL.match(text):
+        raise ConfigError(
+            f"{called} has no address in {text!r:.80}: one begins with http:// or https://."
+        )
+    try:
         first, *rest = shlex.split(text, posix=os.name == "posix") or [""]
-        return {"command": first, "args": rest}
-    return {}
+    except ValueError as error:
+        raise ConfigError(f"{called} has a command that cannot be read: {error}.") from None
+    return {"command": first, "args": rest}
 
 
 def _tool_names(given: Iterable[str] | None) -> tuple[str, ...] | None:

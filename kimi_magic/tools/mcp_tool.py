@@ -1,7 +1,7 @@
 """The tools of MCP servers: made of what a server lists, called through its session.
 
-What a server says of a tool is data of somebody else's: it is bounded, invisible characters in it
-are shown by their numbers, and its word on what a tool does to the world is shown and not believed.
+A server's text is somebody else's: it is bounded, and invisible characters in it are shown by their
+numbers. Its word on a tool's effects is shown and not believed.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def exposed_name(server: McpServer, tool: str) -> str:
     One that is too long is cut, and ends in a hash of the whole.
     """
     name = f"{_prefix(server)}{proper_name(tool)}"
-    if len(name) <= MAX_NAME and (len(tool) <= MAX_NAME):
+    if len(name) <= MAX_NAME and len(tool) <= MAX_NAME:
         return name
     mark = hashlib.sha256(f"{server.name}\0{tool}".encode()).hexdigest()[:6]
     return f"{name[: MAX_NAME - 7]}_{mark}"

@@ -114,7 +114,7 @@ async def _http(launch: Launch, tail: LastWords) -> AsyncIterator[Any]:
 async def watched(
     transport: AbstractAsyncContextManager[Any], over: asyncio.Event
 ) -> AsyncIterator[Any]:
-    """Tell when the stream of a transport ends, which the SDK tells to pending requests alone."""
+    """Tell when the stream of a transport ends, which the SDK tells only to pending requests."""
     async with transport as (read, write):
         yield _Watched(read, over), write
 
@@ -122,7 +122,7 @@ async def watched(
 class _Watched:
     """A stream for reading that tells of its end, and answers for what cannot be read.
 
-    The SDK passes over a line that it cannot read, and who waits for that answer waits in vain.
+    The SDK passes over a line that it cannot read, and whoever waits for that answer waits in vain.
     """
 
     def __init__(self, stream: Any, over: asyncio.Event) -> None:
@@ -157,7 +157,7 @@ class _Watched:
 
 
 class WholeLines:
-    """A stream of bytes as text that ends in line feeds; of a line that is too long the head."""
+    """A stream of bytes as text in whole lines; of a line that is too long, its two ends."""
 
     def __init__(self, stream: Any, encoding: str, errors: str) -> None:
         from anyio.streams.text import TextReceiveStream
@@ -275,7 +275,10 @@ class LastWords:
 
     @property
     def problem(self) -> str:
-        """Why an address refused the latest request, after the server's name; "" for no reason."""
+        """The reason why an address refused the latest request, to be read after the server's name.
+
+        "" if there is none.
+        """
         return self.client.problem if self.client is not None else ""
 
     @property

@@ -51,9 +51,9 @@ class Toolset:
     tools : iterable, mapping or callable
         Callables, tools, names of callables (also dotted: ``model.predict``; with the parameters
         to offer: ``read_csv(path, sep)``), schemas as the API takes them, and maps of names to
-        callables. A schema applies to the callable of its name
-        in a map, or else in `namespace`. ``"run_python"`` is the built-in tool of that name,
-        ``"mcp:files"`` are the tools of an MCP server.
+        callables. A schema applies to the callable of its name in a map, or else in `namespace`.
+        ``"run_python"`` is the built-in tool of that name. ``"mcp:files"`` or `kimi.mcp` stands for
+        the tools of an MCP server.
     namespace : mapping or None
         The variables that names and references stand for; by default those of ``__main__``, which
         are the notebook's.
@@ -98,7 +98,7 @@ class Toolset:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """A remark on each tool that takes many tokens, or is left out, by its name."""
+        """Remarks on tools that take many tokens, by their names, and on tools left out."""
         said = {tool.name: text for tool in self.tools if (text := remark_on_size(tool))}
         return said | {f"{n}: {why}": LEFT_OUT.format(n, why) for n, why in self.left_out.items()}
 

@@ -68,6 +68,8 @@ def test_the_users_own_word_goes_before_a_files(folder: Path, session: Session) 
         ({"type": "sse", "url": "https://x/sse"}, "old transport"),
         ({"type": "carrier pigeon", "command": "x"}, "stdio or http"),
         (["npx"], "needs a command"),
+        ("npx 'y", "command that cannot be read"),
+        ("http:/x", "http://"),
     ],
 )
 def test_what_makes_no_server_is_told_in_a_line(folder: Path, entry: Any, said: str) -> None:
