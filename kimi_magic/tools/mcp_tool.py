@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -208,10 +208,16 @@ def served_names(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def among(selector: str, names: Iterable[str]) -> McpServer | None:
-    """Return the server with those of its tools that go by these names; None where none does."""
+def among(selector: str, names: Collection[str]) -> McpServer | None:
+    """Return a server with those of its selected tools that go by these names; None if none does.
+
+    It is started only if one of the names may be that of a tool of it.
+    """
     server = find_server(selector)
-    own = [name for name in names if name.startswith(_prefix(server))]
+    if not any(name.startswith(_prefix(server)) for name in names):
+        return None
+    chosen = _chosen(server, _session(server).listing(fresh=True))
+    own = [tool.name for tool in chosen if exposed_name(server, tool.name) in names]
     return server.of_tools(own) if own else None
 
 
