@@ -85,8 +85,8 @@ def call(number: Any, params: dict[str, Any]) -> None:
 
 
 def listed(number: Any, params: dict[str, Any]) -> None:
-    if plan().get("unlisted"):
-        send(id=number, error={"code": -32000, "message": "not now"})
+    if "unlisted" in plan():
+        send(id=number, error={"code": -32000, "message": plan()["unlisted"]})
         return
     while plan().get("waits"):
         time.sleep(0.01)

@@ -45,7 +45,7 @@ AT_EXIT = 3.0
 TICK = 0.05  # Windows cannot interrupt a wait for a lock
 RELIST_AFTER = 30.0  # seconds: a server need not tell that its tools have changed
 MAX_PAGES, MAX_LISTED = 50, 1000
-MAX_WORDS = 300
+MAX_WORDS, MAX_REFUSAL = 300, 4000
 MOST_QUESTIONS = 5  # of one call; whoever asks more often gets no answer
 # They log what a server sends, with a traceback, which Python prints where nobody handles it.
 LOGGERS = ("mcp", "client")
@@ -59,7 +59,15 @@ NOT_INSTALLED = (
 
 
 class ServerError(KimiError):
-    """A server cannot be started or reached, or broke off."""
+    """Raised when a server cannot be started or reached, or broke off."""
+
+
+class RefusedByServer(KimiError):
+    """Raised when a server answered a request with an error of the protocol."""
+
+
+class _BrokeOff(Exception):
+    """Raised when a server closed the connection before there was a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +132,14 @@ class ServerSession:
     def listing(self, *, fresh: bool = False) -> Listing:
         """Return the server's tools, listed anew where they may have changed.
 
-        With ``fresh``, also where that was some time ago.
+        With ``fresh``, also if the latest list is some time old.
 
         Raises
         ------
         ServerError
+            The server cannot be started or reached, broke off, or gave no list in time.
+        RefusedByServer
+            It answered with an error.
         """
         return self._wait(self._listed(fresh=fresh), START_LIMIT + LIST_LIMIT)
 
@@ -139,6 +150,8 @@ class ServerSession:
         ------
         ServerError
             The server broke off, or gave no result in time.
+        RefusedByServer
+            It answered with an error of the protocol.
         """
         call = _Call()
         seconds = CALL_LIMIT if limits.seconds is None else limits.seconds
@@ -427,7 +440,7 @@ class ServerSession:
 
 
 async def _list_all(client: Client) -> tuple[ToolDefinition, ...]:
-    """Return the tools of all pages, of which a server may send more than there is an end to."""
+    """Return the tools of all pages, within limits: a server may send pages without an end."""
     tools: list[ToolDefinition] = []
     cursor: str | None = None
     seen: set[str | None] = set()
@@ -441,21 +454,13 @@ async def _list_all(client: Client) -> tuple[ToolDefinition, ...]:
     return tuple(tools[:MAX_LISTED])
 
 
-class _BrokeOff(Exception):
-    """The server closed the connection before there was a session."""
-
-
-class RefusedByServer(KimiError):
-    """The server answered a request with an error of the protocol."""
-
-
 def _words(error: Any) -> str:
     """Return the text of an error, and the pages that it wants to have visited."""
     data = error.data if isinstance(error.data, dict) else {}
     asked = data.get("elicitations")
     pages = [p.get("url") for p in asked if isinstance(p, dict)] if isinstance(asked, list) else []
-    text = str(error.message)
-    return "\n".join([text, *(f"The user has to open {page}" for page in pages[:5])])
+    lines = [str(error.message), *(f"The user has to open {page}" for page in pages[:5])]
+    return "\n".join(reveal(clip(line, MAX_REFUSAL)) for line in lines)
 
 
 def _innermost(error: BaseException) -> BaseException:

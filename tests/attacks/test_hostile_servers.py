@@ -107,6 +107,14 @@ def test_what_is_no_message_is_passed_over(planned: Plans, start: str) -> None:
     assert kimi.Toolset(one.server()).call("demo__act", '{"x": 1}').content == '{"x": 1}'
 
 
+def test_a_refusal_hides_nothing(planned: Plans) -> None:
+    """Input: an error with escapes and 100,000 characters. Holds: shown, and bounded."""
+    server = planned(unlisted="\x1b[2J\u202eno" + "x" * 100_000).server()
+    with pytest.raises(KimiError, match=r"^⟨U\+001B⟩\[2J⟨U\+202E⟩no") as raised:
+        kimi.Toolset(server)
+    assert len(str(raised.value)) < 5000
+
+
 def test_a_list_without_an_end_is_cut(planned: Plans) -> None:
     """Input: pages of tools that lead to each other for ever. Holds: an end, and a way out."""
     server = planned(endless=True).server()
@@ -329,7 +337,7 @@ def test_a_list_that_fails_hides_no_change(planned: Plans) -> None:
     one = planned(calls={"act": {"changed": True}})
     toolset = kimi.Toolset(one.server())
     assert toolset.call("demo__act", "{}").error is None
-    one.plan(tools=[described("act", "Another.")], unlisted=True)
+    one.plan(tools=[described("act", "Another.")], unlisted="not now")
     assert "not now" in str(toolset.call("demo__act", "{}").error)
     one.plan(tools=[described("act", "Another.")])
     assert "was not run" in str(toolset.call("demo__act", "{}").error)
