@@ -59,9 +59,10 @@ def call_tool(notebook: Notebook, name: str, arguments: str) -> None:
     from kimi_magic.turn.approval import Approval, ask_with_input
 
     toolset = _find_tool(name, notebook.variables)
+    if not len(toolset) and toolset.left_out:
+        raise MagicError("\n".join(_left_out(toolset)))
     if len(toolset) != 1:
-        some = f"{name} has {count(len(toolset), 'tool')}: name one, mcp:SERVER[TOOL]."
-        raise MagicError("\n".join([] if toolset.tools else _left_out(toolset)) or some)
+        raise MagicError(f"{name} has {count(len(toolset), 'tool')}: name one, mcp:SERVER[TOOL].")
     (tool,) = toolset.tools
     redact = notebook.session.redact
     approval = Approval(toolset.namespace, set(), ask_with_input, lambda _: None, redact)
