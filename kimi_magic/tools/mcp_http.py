@@ -22,7 +22,7 @@ LOGIN = (
     "wants a login ({status}); logging in (OAuth) is not supported. Give it a token: "
     '"headers": {{"Authorization": "Bearer ${{NAME}}"}} beside its url'
 )
-MOVED = "redirects to {place}, which is not followed"
+MOVED = "redirects to {place}, which is not followed; give that address if it is the server's"
 REFUSED = "answered {status}"
 TOO_LONG = f"sent more than {MAX_BODY // 1_000_000} MB at once"
 PACKED = "sent something compressed, which nobody asked for"

@@ -73,6 +73,11 @@ class McpServer:
     command : tuple of str
         The program and its arguments; empty for one with an address.
     url : str
+    env, headers : mapping of str to str
+        Environment variables for the command, and headers for the address; ``${NAME}`` in a value
+        stands for a variable of the kernel.
+    cwd : str
+        The folder that the command starts in; "" for the kernel's.
     tools : tuple of str or None
         Names of the tools to offer; None for all.
     trust : bool

@@ -61,7 +61,7 @@ class Toolset:
     Raises
     ------
     KimiError
-        Something that cannot be a tool, or too many.
+        Something that cannot be a tool, too many, or an MCP server that cannot be started.
 
     Examples
     --------
