@@ -274,7 +274,7 @@ class ServerSession:
         """Hold the session open: the SDK wants it ended in the task that began it."""
         from mcp.client import Client
 
-        over, tail, was_up = self._over, self._tail, False
+        opening, over, tail, was_up = self._opening, self._over, self._tail, False
         try:
             client = Client(
                 watched(transport_to(self._launch, tail), over),
@@ -304,8 +304,9 @@ class ServerSession:
                 ready.set_exception(self._why_not(error))
         finally:
             tail.spawned()
-            # Behind one that did not come up, a second attempt may follow in the same opening.
-            if was_up and self._over is over:
+            # One that did not come up may be followed by a second attempt of the same opening, and
+            # one that was ended by the next opening.
+            if was_up and self._opening is opening:
                 self._opening = None
 
     async def _listen(self, client: Client) -> None:
@@ -363,7 +364,7 @@ class ServerSession:
         """Turn the SDK's errors into ours, and leave a session behind that has ended."""
         from mcp import MCPError
 
-        over = self._over
+        opening = self._opening
         try:
             yield
         except Exception as error:
@@ -372,7 +373,7 @@ class ServerSession:
             cause = _innermost(error)
             if self._is_closed(cause):
                 await self._tail.settled()
-                if self._over is over:  # else another caller has opened it again meanwhile
+                if self._opening is opening:  # else another caller opens it again already
                     self._end()
                 again = "connects again" if self._launch.url else "starts it again"
                 why = self._tail.problem or "broke the connection off"

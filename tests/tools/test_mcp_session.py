@@ -110,6 +110,29 @@ def test_a_start_at_a_second_attempt_is_one_start(planned: Plans) -> None:
     assert one.methods().count("initialize") == 1
 
 
+def test_a_session_that_ends_late_leaves_the_next_alone(
+    planned: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Input: a start before the last one has ended. Holds: no third start, which would leak it."""
+    one = planned()
+    kimi.Toolset(server := one.server())
+    session = mcp_session.session_of(server, server.launch(lambda _: False))
+    last, opened = session._task, session._opened
+    assert last is not None
+
+    async def after_it() -> Any:
+        await asyncio.wait([last])
+        return await opened()
+
+    async def again() -> bool:
+        session._end()
+        return await session._open() is await session._open()
+
+    monkeypatch.setattr(session, "_opened", after_it)
+    assert asyncio.run_coroutine_threadsafe(again(), session._loop).result(30)
+    assert one.methods().count("initialize") == 2
+
+
 def test_a_call_waits_for_the_list_that_is_under_way(planned: Plans) -> None:
     """Input: a change, and two who ask for the tools. Holds: neither gets the old ones."""
     one = planned(tools=[described("act", "One.")])
