@@ -23,7 +23,8 @@ __all__ = ["Held", "Inbox"]
 MOST_AT_ONCE = 64
 # A wake-up for each token costs more than the token. Where they come closer than NEAR, a moment is
 # left to the readers to bring more: less than anybody sees, since views draw 20 times a second.
-NEAR, MOMENT = 0.005, 0.003
+# It is over with the end of an answer: nothing follows that, and a map's next request waits for it.
+NEAR, MOMENT, PART_OF_MOMENT = 0.005, 0.003, 0.0005
 MOST_BYTES_AT_ONCE = 500_000
 MOST_BYTES = 4_000_000
 # An arrival of one byte takes more room than its byte.
@@ -62,6 +63,7 @@ class Inbox:
         self._queue: queue.SimpleQueue[tuple[Exchange, Arrival]] = queue.SimpleQueue()
         self._gathered: deque[tuple[Exchange, Arrival]] = deque()
         self._taken_at = 0.0
+        self._has_end = False  # among what waits, as far as is known
         # The readers count up the one, whoever takes the other.
         self._put_bytes = self._taken_bytes = 0
         self._counting = threading.Lock()
@@ -78,6 +80,8 @@ class Inbox:
         if size:
             with self._counting:
                 self._put_bytes += size
+        if not isinstance(arrival.item, bytes | int):
+            self._has_end = True
         self._queue.put((exchange, arrival))
         if size and self._is_full():
             self._wait_for_room(exchange)
@@ -89,14 +93,15 @@ class Inbox:
         with suppress(queue.Empty):
             # Moved in one step of C code: an interrupt comes before or after it.
             self._gathered.extend(map(self._queue.get, (True,), (timeout,)))
-            if not isinstance(self._gathered[-1][1].item, bytes | int):
-                return  # nothing follows the end of an answer
-            if time.monotonic() - self._taken_at < NEAR and self._queue.qsize() < MOST_AT_ONCE:
-                time.sleep(MOMENT)
+            began = time.monotonic()
+            if began - self._taken_at < NEAR:
+                while not self._is_ready(began + MOMENT):
+                    time.sleep(PART_OF_MOMENT)
 
     def take(self, timeout: float) -> list[tuple[Exchange, list[Arrival]]]:
         """Wait at most ``timeout`` seconds; return each exchange with its arrivals in order."""
         self.wait(timeout)
+        self._has_end = False
         size = sum(_size(arrival) for _, arrival in self._gathered)
         with suppress(queue.Empty):
             more = iter(self._queue.get_nowait, None)
@@ -110,6 +115,9 @@ class Inbox:
         self._taken_bytes += size
         self._taken_at = time.monotonic()
         return list(taken.items())
+
+    def _is_ready(self, by: float) -> bool:
+        return self._has_end or self._queue.qsize() >= MOST_AT_ONCE or time.monotonic() >= by
 
     def _wait_for_room(self, exchange: Exchange) -> None:
         exchange.held_up = math.inf
