@@ -25,7 +25,7 @@ from kimi_magic.core.frontend import (
     running_shell,
     user_namespace,
 )
-from kimi_magic.core.interrupts import holding_interrupts, whole_imports
+from kimi_magic.core.interrupts import holding_interrupts, waiting, whole_imports
 from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.processes import process_name
 from kimi_magic.core.reply import Reply
@@ -426,7 +426,8 @@ class Session:
     @whole_imports()
     def find_key(self, endpoint: Endpoint) -> Key | None:
         """Look an endpoint's key up, or let a person type it where somebody can."""
-        return self.connector.key(endpoint, getpass if can_answer() else None)
+        with waiting():  # for a person, or for a keyring that asks one
+            return self.connector.key(endpoint, getpass if can_answer() else None)
 
     @whole_imports()
     def _prepare(
