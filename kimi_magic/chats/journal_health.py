@@ -1,4 +1,4 @@
-"""The health of a journal's file: it is looked at, and neither changed nor waited for."""
+"""The health of a journal's file, found out without changing it or waiting for long."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -34,11 +35,11 @@ class Health:
     said : str
         The words of SQLite or of the system about it.
     turns, size : int
-        The size is in bytes, that of the write-ahead log included.
+        Turns in it, and bytes, with those of the write-ahead log.
     checked : bool
-        SQLite looked at all of it, or at what there was time for (False).
+        False if there was time to check a part only.
     on_network : bool
-        It is on a file system of several hosts.
+        True if it is on a network file system.
     aside : int
         Damaged journals that were set aside beside it.
     """
@@ -53,9 +54,10 @@ class Health:
 
 
 def health_of(path: Path, seconds: float = LONGEST_CHECK) -> Health:
-    """Look at a journal for about so many seconds at most."""
+    """Look at a journal; the check of its pages ends after about ``seconds``."""
     try:
-        aside = len(list(path.parent.glob(f"{path.stem}.corrupt-*{path.suffix}")))
+        name = f"{escape(path.stem)}.corrupt-*{escape(path.suffix)}"
+        aside = len(list(path.parent.glob(name)))
         if not path.exists():
             return Health("missing", aside=aside)
         files = [path, Path(f"{path}-wal")]
@@ -84,7 +86,7 @@ def health_of(path: Path, seconds: float = LONGEST_CHECK) -> Health:
 
 
 def _look(connection: sqlite3.Connection, seconds: float) -> tuple[Trouble, int, bool]:
-    """Return the trouble, the number of turns, and True if the check came to its end."""
+    """Return the trouble, the number of turns, and False if the check was cut short."""
     run = connection.execute
     (own_id,), (version,) = run("PRAGMA application_id"), run("PRAGMA user_version")
     if own_id[0] != APPLICATION_ID:
@@ -104,7 +106,7 @@ def _look(connection: sqlite3.Connection, seconds: float) -> tuple[Trouble, int,
         if found != ("ok",):
             return "damaged", turns, True
     connection.set_progress_handler(None, 0)
-    # The lock that a turn takes when it is written; nothing is.
+    # Take the lock that the writing of a turn takes; nothing is written.
     run("BEGIN IMMEDIATE")
     run("ROLLBACK")
     return "", turns, checked

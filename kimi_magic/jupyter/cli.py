@@ -64,10 +64,9 @@ def _run(console: Console, given: argparse.Namespace) -> int:
     if given.command == "tape":
         return run_tape_command(given)
     if given.command == "doctor":
-        from kimi_magic.jupyter.doctor import DoctorOptions, run_command
+        from kimi_magic.jupyter.doctor import run_command
 
-        options = {name: getattr(given, name) for name in ("yes", "offline", "json", "report")}
-        return run_command(console, given.endpoint, DoctorOptions(**options))
+        return run_command(console, given.endpoint, vars(given))
     if given.command == "fetch":
         _fetch(console)
     else:

@@ -1,16 +1,16 @@
-"""``%kimi doctor`` and ``kimi-magic doctor``: what is, what it means, and what to do.
+"""``%kimi doctor`` and ``kimi-magic doctor``: findings, their meaning, and the next step for each.
 
-All that can be known without a request is looked at first. Then, if a person says yes, a few short
-requests tell the facts of an endpoint's dialect. A fault of either is a row of the table.
+The doctor first looks at everything that needs no request. Then, if a person says yes, it sends a
+few short requests that show the dialect of the endpoint. A fault in either part becomes a row.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from kimi_magic.core import frontend
@@ -61,17 +61,21 @@ class DoctorOptions:
     json: bool = False
     report: bool = False
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Take them from what was parsed, which may hold other things."""
+        return cls(**{each.name: bool(given[each.name]) for each in fields(cls)})
+
 
 @dataclass(slots=True)
 class Patient:
-    """What is looked at, how, and the rows so far."""
+    """The session that is examined, the way to do it, and the findings so far."""
 
     session: Session
     choices: DoctorOptions
     command: str  # for the advice to run it again
     display_id: str = ""
     rows: list[Row] = field(default_factory=list)
-    versions: Mapping[str, str] = field(default_factory=dict)
     endpoint: Endpoint | None = None
     findings: Findings | None = None
     nobody: str = ""  # why there is no endpoint
@@ -79,10 +83,11 @@ class Patient:
     where: str = "shell"
     stopped: bool = False
 
-    def look(self, group: str, rows: Callable[[], Iterable[Row]]) -> None:
-        """Add the rows of a group; what fails is a row itself."""
+    @contextmanager
+    def looking(self, group: str) -> Iterator[None]:
+        """Have a fault in the block become a row of a group."""
         try:
-            self.rows += rows()
+            yield
         except Exception as error:  # noqa: BLE001 - a doctor tells of faults, whatever they are
             said = str(error).partition("\n")[0]
             self.rows.append(
@@ -96,16 +101,8 @@ class Patient:
             )
 
     def shown(self) -> None:
-        """Note that a widget stands in the output, which the table has to take over."""
+        """Note that a widget stands in the output, which the table has to replace."""
         self.is_live = True
-
-    @property
-    def diagnosis(self) -> Diagnosis:
-        """The rows so far, not masked yet."""
-        findings, name = self.findings, self.endpoint.name if self.endpoint else ""
-        version = machine.own_version()
-        sent = findings is not None and not findings.unsent
-        return Diagnosis(tuple(self.rows), version, self.where, name, sent, self.stopped)
 
 
 def run_doctor(notebook: Notebook, name: str, options: Mapping[str, Any]) -> None:
@@ -118,18 +115,15 @@ def run_doctor(notebook: Notebook, name: str, options: Mapping[str, Any]) -> Non
     TurnInterrupted
         It was stopped; the table shows what was found until then.
     """
-    choices = DoctorOptions(
-        **{each: bool(options[each]) for each in ("yes", "offline", "json", "report")}
-    )
     command = f"%kimi doctor {name}".strip()
-    patient = Patient(notebook.session, choices, command, uuid4().hex)
+    patient = Patient(notebook.session, DoctorOptions.of(options), command, uuid4().hex)
     diagnosis = examine(patient, name)
     _show(patient, diagnosis)
     if diagnosis.stopped:
         raise TurnInterrupted(STOPPED)
 
 
-def run_command(console: Console, name: str, choices: DoctorOptions) -> int:
+def run_command(console: Console, name: str, options: Mapping[str, Any]) -> int:
     """Print the table in a shell; return 0, 1 where something must be mended, or 130.
 
     Raises
@@ -139,32 +133,33 @@ def run_command(console: Console, name: str, choices: DoctorOptions) -> int:
     """
     from kimi_magic.session import current
 
-    patient = Patient(current(), choices, f"kimi-magic doctor {name}".strip())
+    command = f"kimi-magic doctor {name}".strip()
+    patient = Patient(current(), DoctorOptions.of(options), command)
     diagnosis = examine(patient, name)
-    if choices.json:
-        print(to_json(diagnosis))
-    elif choices.report:
-        print(report(diagnosis))
+    if text := _as_text(patient.choices, diagnosis):
+        print(text)
     else:
         print_table(diagnosis, console)
     return 130 if diagnosis.stopped else int(diagnosis.must_mend)
 
 
+def _as_text(choices: DoctorOptions, diagnosis: Diagnosis) -> str:
+    """Write JSON or Markdown, where that is asked for; else return ""."""
+    if choices.json:
+        return to_json(diagnosis)
+    return report(diagnosis) if choices.report else ""
+
+
 def _show(patient: Patient, diagnosis: Diagnosis) -> None:
-    choices = patient.choices
-    if choices.json or choices.report:
-        text = to_json(diagnosis) if choices.json else report(diagnosis)
-        bundle = Bundle({"text/plain": text}, {})
+    text = _as_text(patient.choices, diagnosis)
+    if text and not patient.is_live:
+        print(text)
     elif patient.where == "terminal":
         from rich.console import Console
 
         print_table(diagnosis, Console(force_jupyter=False, highlight=False))
-        return
-    else:
-        text, bundle = "", draw(diagnosis)
-    if text and not patient.is_live:
-        print(text)
     else:  # a widget that asked the page for an answer gives way to it
+        bundle = Bundle({"text/plain": text}, {}) if text else draw(diagnosis)
         publish(bundle, patient.display_id, update=patient.is_live)
 
 
@@ -188,61 +183,57 @@ def examine(patient: Patient, name: str) -> Diagnosis:
                 hold.pending, patient.stopped = 0, True
     except KeyboardInterrupt:
         patient.stopped = True
-    patient.look("key", lambda: _keys(patient, is_named=bool(name)))  # one may have been typed
-    if (findings := patient.findings) is not None:
-        patient.look("endpoint", lambda: endpoint_rows(findings))
-    mask = Redactor(session.connector.known_keys(), shapes=True).text
-    diagnosis = patient.diagnosis.masked(mask)
-    if patient.choices.report:
-        diagnosis = diagnosis.masked(partial(hidden, names=setup.names_to_hide(session)))
-    return diagnosis
-
-
-def _keys(patient: Patient, *, is_named: bool) -> Iterable[Row]:
-    session = patient.session
-    found = setup.look_at_keys(session, patient.endpoint)
-    problem = session.connector.catalogue.problem
-    return setup.key_rows(found, problem, patient.nobody, is_named=is_named)
+    with patient.looking("key"):  # only now: a key may have been typed
+        found = setup.look_at_keys(session, patient.endpoint)
+        problem = session.connector.catalogue.problem
+        patient.rows += setup.key_rows(found, problem, patient.nobody, is_named=bool(name))
+    findings = patient.findings
+    if findings is not None:
+        with patient.looking("endpoint"):
+            patient.rows += endpoint_rows(findings)
+    diagnosis = Diagnosis(
+        tuple(patient.rows),
+        machine.own_version(),
+        patient.where,
+        patient.endpoint.name if patient.endpoint else "",
+        sent=findings is not None and not findings.unsent,
+        stopped=patient.stopped,
+    )
+    redactor = Redactor(session.connector.known_keys(), shapes=True)
+    names = setup.names_to_hide(session) if patient.choices.report else {}
+    return diagnosis.masked(lambda text: hidden(redactor.text(text), names))
 
 
 def _look_here(patient: Patient, name: str) -> None:
     """Look at this machine; nothing is sent."""
-    session, look = patient.session, patient.look
+    session, rows, looking = patient.session, patient.rows, patient.looking
     settings = session.settings
     shell = frontend.running_shell()
     patient.where = "kernel" if frontend.has_kernel(shell) else "terminal" if shell else "shell"
-
-    def software() -> Iterable[Row]:
-        facts = machine.look_at_software()
-        patient.versions = facts.versions
-        return machine.software_rows(facts)
-
-    def front_end() -> Iterable[Row]:
-        facts = machine.look_at_front_end(
-            settings, patient.versions, patient.display_id, patient.shown
-        )
-        return machine.front_end_rows(facts)
-
-    def environment() -> Iterable[Row]:
-        return setup.environment_rows(setup.look_at_environment(settings, patient.versions))
-
-    look("software", software)
-    look("front_end", front_end)
-    try:
-        patient.endpoint = session.connector.choose(name or None, settings)
-    except ConfigError as error:
-        patient.nobody = str(error)
-    look("kept", lambda: setup.kept_rows(setup.look_at_kept(session)))
-    look("local", lambda: setup.local_rows(setup.look_at_local(settings)))
-    look("tool", lambda: tool_rows(look_at_tools()))
-    look("setting", lambda: setup.setting_rows(setup.look_at_settings(settings)))
-    look("environment", environment)
+    with looking("software"):
+        rows += machine.software_rows(machine.look_at_software())
+    with looking("front_end"):
+        seen = machine.look_at_front_end(settings, patient.display_id, patient.shown)
+        rows += machine.front_end_rows(seen)
+    with looking("key"):
+        try:
+            patient.endpoint = session.connector.choose(name or None, settings)
+        except ConfigError as error:
+            patient.nobody = str(error)
+    with looking("kept"):
+        rows += setup.kept_rows(setup.look_at_kept(session))
+    with looking("local"):
+        rows += setup.local_rows(setup.look_at_local(settings))
+    with looking("tool"):
+        rows += tool_rows(look_at_tools())
+    with looking("setting"):
+        rows += setup.setting_rows(setup.look_at_settings(settings))
+    with looking("environment"):
+        rows += setup.environment_rows(setup.look_at_environment(settings))
 
 
 def _look_there(patient: Patient, endpoint: Endpoint) -> None:
-    """Look at the endpoint, if that may be: requests are sent for a person who said yes."""
-    session = patient.session
-    settings, connector = session.settings, session.connector
+    """Look at the endpoint; requests are sent only for a person who said yes."""
     findings = patient.findings = Findings(
         endpoint.name,
         endpoint.base_url or "the embedded engine",
@@ -252,34 +243,28 @@ def _look_there(patient: Patient, endpoint: Endpoint) -> None:
     )
     if findings.unsent:
         return
-    try:
-        endpoint.own_headers.resolve()
-        key = connector.key_at_hand(endpoint)
-        if key is None and not patient.choices.json:
-            key = session.find_key(endpoint)
-        elif key is None:
-            connector.key(endpoint, None)  # its error says where a key would be looked for
-        known = settings.model or connector.default_model(endpoint) or GUESSED_MODEL
-        named = known if endpoint.base_url else None
-        notice = _ignore if patient.choices.json else print
-        resolved = connector.connect(endpoint, key, named, settings, notice)
-    except KimiError as error:
-        said, _, advice = str(error).partition("\n")
-        findings.unsent = (said.rstrip("."), advice or YES.format(patient.command))
-        return
+    with patient.looking("endpoint"):
+        try:
+            _send(patient, endpoint, findings)
+        except KimiError as error:
+            said, _, advice = str(error).partition("\n")
+            findings.unsent = (said.rstrip("."), advice or YES.format(patient.command))
+
+
+def _send(patient: Patient, endpoint: Endpoint, findings: Findings) -> None:
+    session, connector = patient.session, patient.session.connector
+    in_json = patient.choices.json  # which is all that is printed, and nobody is asked for a key
+    key = connector.key(endpoint, None) if in_json else session.find_key(endpoint)
     findings.has_key = key is not None
-    try:
-        make_trips(session, resolved, findings)
-    except KimiError as error:
-        findings.unsent = (str(error).rstrip("."), "")
-
-
-def _ignore(_: object) -> None:
-    """Drop a notice: JSON alone is printed."""
+    # The model is chosen when the server's list is here.
+    named = GUESSED_MODEL if endpoint.base_url else None
+    notice: Callable[[str], None] = (lambda _: None) if in_json else print
+    resolved = connector.connect(endpoint, key, named, session.settings, notice)
+    make_trips(session, resolved, findings)
 
 
 def _refusal(patient: Patient, endpoint: Endpoint) -> tuple[str, ...]:
-    """Return why nothing may be sent, and what to do; empty where it may."""
+    """Return the reason to send nothing, and what to do; empty where requests may be sent."""
     choices, again = patient.choices, YES.format(patient.command)
     if choices.offline:
         return "by the option --offline", again

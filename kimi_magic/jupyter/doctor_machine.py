@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -33,7 +33,8 @@ NAME = "kimi-magic"
 LISTED = (
     "ipykernel ipython ipywidgets jupyterlab notebook anywidget openai httpx2 jupyterlab_widgets"
 ).split()
-# The extras for users, each with what it is for.
+PAIRED = ("dask", "distributed")
+# The extras for users, each with its purpose.
 EXTRAS = {
     "local": "the practice model",
     "keyring": "keys in the system's keyring",
@@ -42,7 +43,7 @@ EXTRAS = {
     "dask": "maps on a cluster",
     "snippets": "programs for LangChain",
 }
-NOT_SEEN = "a shell sees no kernel: run `%kimi doctor` in a notebook"
+NEWER_KERNEL = 'pip install -U "ipykernel>=7.4", and restart the kernel'
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ class Software:
     versions : mapping
         By name; libraries that are not installed are left out.
     unmet : sequence of Unmet or None
-        None where nobody can tell, as there is no ``packaging``.
+        None where they were not compared.
     missing : mapping
-        By extra, what of it is not installed; empty where all is.
+        By extra, its libraries that are not installed; empty where all are.
     """
 
     kimi_magic: str
@@ -79,14 +80,16 @@ class Software:
 
 @dataclass(frozen=True, slots=True)
 class FrontEndFinding:
-    """What shows the cells, as far as a kernel knows.
+    """The front end, as far as a kernel knows it.
 
     Attributes
     ----------
     where : str
         ``kernel``, ``terminal`` or ``shell``.
-    view : str
+    view, setting : str
         The kind of view that fits, and the one of the settings.
+    widgets : str
+        The reason why widgets do not work; empty where they may.
     heard : float or None
         Seconds until a page answered while the cell ran; None for no answer.
     extension : str or None
@@ -100,7 +103,7 @@ class FrontEndFinding:
     captured: bool = False
     view: str = ""
     setting: str = "auto"
-    widgets: str = ""  # what keeps them from working
+    widgets: str = ""
     heard: float | None = None
     has_cell_id: bool = False
     is_named: bool = False
@@ -110,7 +113,7 @@ class FrontEndFinding:
 
 def look_at_software() -> Software:
     """Read the versions of what is installed; nothing is imported for it."""
-    versions = {name: found for name in (*LISTED, *_PAIRED) if (found := _version(name))}
+    versions = {name: found for name in (*LISTED, *PAIRED) if (found := _version(name))}
     unmet, missing = _unmet()
     return Software(
         own_version(),
@@ -135,7 +138,7 @@ def _version(name: str) -> str:
 
 
 def _unmet() -> tuple[list[Unmet] | None, dict[str, list[str]] | None]:
-    """Compare what we declare with what is installed."""
+    """Compare our declared requirements with the installed libraries."""
     try:
         from packaging.requirements import Requirement
     except ImportError:
@@ -190,8 +193,7 @@ def software_rows(facts: Software) -> Iterator[Row]:
             f"{of} needs {each.name}{each.wanted}",
             f'pip install -U "{each.name}{each.wanted}", and restart the kernel',
         )
-    for check, state, found, means, do in _bad_pairs(facts.versions):
-        yield Row(f"software.{check}", state, found, means, do)
+    yield from _pair_rows(facts.versions)
     for extra, purpose in EXTRAS.items():
         missing = (facts.missing or {}).get(extra)
         if missing is None:
@@ -208,104 +210,56 @@ def software_rows(facts: Software) -> Iterator[Row]:
             yield Row(f"software.extra_{extra}", "ok", f"the extra {extra}", purpose)
 
 
-_Found = tuple[str, Any, str, str, str]
-_Versions = Mapping[str, str]
-_PAIRED = ("dask", "distributed", "socksio")
-
-
-def _bad_pairs(versions: _Versions) -> Iterator[_Found]:
-    """Yield what is known of versions that are no less than we need, and yet matter."""
-    for rule in _PAIR_RULES:
-        if found := rule(versions):
-            yield found
-
-
-def _old_kernel(versions: _Versions) -> _Found | None:
-    # Measured: a message of a page waits for the end of the cell.
-    if not 0 < _major(versions.get("ipykernel")) < 7:
-        return None
-    return (
-        "pair_ipykernel",
-        "look",
-        f"ipykernel {versions['ipykernel']}",
-        "clicks wait for the end of a cell: approvals ask at an input prompt",
-        'pip install -U "ipykernel>=7.4", and restart the kernel',
-    )
-
-
-def _old_ipython(versions: _Versions) -> _Found | None:
-    # IPython keeps printed output in its history since 9.1.
-    if not 0 < _number(versions.get("ipython")) < 9.01:
-        return None
-    return (
-        "pair_ipython",
-        "look",
-        f"IPython {versions['ipython']}",
-        "it keeps no printed output: --cells and `%kimi explain` go without it",
-        'pip install -U "ipython>=9.1", and restart the kernel',
-    )
-
-
-def _widgets_apart(versions: _Versions) -> _Found | None:
+def _pair_rows(versions: Mapping[str, str]) -> Iterator[Row]:
+    """Judge versions that are as new as we need them, and yet matter alone or together."""
+    kernel, ipython = versions.get("ipykernel"), versions.get("ipython")
+    if 0 < _number(kernel) < 7:  # measured: a message of a page waits for the end of the cell
+        yield Row(
+            "software.pair_ipykernel",
+            "look",
+            f"ipykernel {kernel}",
+            "clicks wait for the end of a cell: approvals ask at an input prompt",
+            NEWER_KERNEL,
+        )
+    if 0 < _number(ipython) < 9.01:  # since 9.1 it keeps printed output in its history
+        yield Row(
+            "software.pair_ipython",
+            "look",
+            f"IPython {ipython}",
+            "it keeps no printed output: --cells and `%kimi explain` go without it",
+            'pip install -U "ipython>=9.1", and restart the kernel',
+        )
     # ipywidgets 8 and jupyterlab_widgets 3 speak version 2.1 of the widgets' protocol.
-    own, page = versions.get("ipywidgets"), versions.get("jupyterlab_widgets")
-    if not own or _major(own) != 8:
-        return None
-    if not page and "jupyterlab" not in versions and "notebook" not in versions:
-        return None  # the front end is in another environment
-    if page and _major(page) == 3:
-        return None
-    beside = f"jupyterlab_widgets {page}" if page else "no jupyterlab_widgets"
-    return (
-        "pair_widgets",
-        "mend",
-        f"ipywidgets {own} with {beside}",
-        "JupyterLab shows «Error displaying widget» in place of a turn",
-        'pip install -U "jupyterlab_widgets>=3,<4", and load the page again',
-    )
-
-
-def _old_lab(versions: _Versions) -> _Found | None:
-    old = [
-        f"{name} {versions[name]}"
-        for name, least in (("jupyterlab", 4), ("notebook", 7))
-        if 0 < _major(versions.get(name)) < least
-    ]
-    if not old:
-        return None
-    return (
-        "pair_lab",
-        "look",
-        ", ".join(old),
-        "it does not load the extension of kimi-magic: no colours, no commands, no buttons",
-        'pip install -U "jupyterlab>=4.2" "notebook>=7.2"',
-    )
-
-
-def _dask_apart(versions: _Versions) -> _Found | None:
-    one, other = versions.get("dask"), versions.get("distributed")
-    if not one or not other or one == other:
-        return None
-    return (
-        "pair_dask",
-        "mend",
-        f"dask {one} with distributed {other}",
-        "the two are made for each other in equal versions: a cluster may not start",
-        f'pip install -U "dask=={one}" "distributed=={one}"',
-    )
-
-
-_PAIR_RULES: tuple[Callable[[_Versions], _Found | None], ...] = (
-    _old_kernel,
-    _old_ipython,
-    _widgets_apart,
-    _old_lab,
-    _dask_apart,
-)
-
-
-def _major(text: str | None) -> int:
-    return int(_number(text))
+    widgets, page = versions.get("ipywidgets"), versions.get("jupyterlab_widgets")
+    is_page_here = page or "jupyterlab" in versions or "notebook" in versions
+    if int(_number(widgets)) == 8 and is_page_here and int(_number(page)) != 3:
+        beside = f"jupyterlab_widgets {page}" if page else "no jupyterlab_widgets"
+        yield Row(
+            "software.pair_widgets",
+            "mend",
+            f"ipywidgets {widgets} with {beside}",
+            "JupyterLab shows «Error displaying widget» in place of a turn",
+            'pip install -U "jupyterlab_widgets>=3,<4", and load the page again',
+        )
+    least = {"jupyterlab": 4, "notebook": 7}
+    old = [name for name in least if 0 < _number(versions.get(name)) < least[name]]
+    if old:
+        yield Row(
+            "software.pair_lab",
+            "look",
+            ", ".join(f"{name} {versions[name]}" for name in old),
+            "it does not load the extension of kimi-magic: no colours, no commands, no buttons",
+            'pip install -U "jupyterlab>=4.2" "notebook>=7.2"',
+        )
+    dask, distributed = versions.get("dask"), versions.get("distributed")
+    if dask and distributed and dask != distributed:
+        yield Row(
+            "software.pair_dask",
+            "mend",
+            f"dask {dask} with distributed {distributed}",
+            "the two are made for each other in equal versions: a cluster may not start",
+            f'pip install -U "dask=={dask}" "distributed=={dask}"',
+        )
 
 
 def _number(text: str | None) -> float:
@@ -315,9 +269,9 @@ def _number(text: str | None) -> float:
 
 
 def look_at_front_end(
-    settings: Settings, versions: _Versions, display_id: str, on_shown: Callable[[], None]
+    settings: Settings, display_id: str, on_shown: Callable[[], None]
 ) -> FrontEndFinding:
-    """Ask what the front end can.
+    """Find out the abilities of the front end.
 
     ``on_shown`` is called when a widget stands in the output ``display_id``, to ask the page.
     """
@@ -339,7 +293,7 @@ def look_at_front_end(
     return FrontEndFinding(
         "kernel",
         _name_of(shell),
-        versions.get("ipykernel", ""),
+        _version("ipykernel"),
         stdin=frontend.takes_questions(),
         captured=frontend.is_captured(shell),
         view=view,
@@ -354,7 +308,7 @@ def look_at_front_end(
 
 
 def _name_of(shell: Any) -> str:
-    """Return what the front end is, by the traces that it leaves; no message says so."""
+    """Return the name of the front end, by the traces that it leaves; no message says it."""
     if "google.colab" in sys.modules:
         return "Google Colab"
     if "__vsc_ipynb_file__" in shell.user_ns or "VSCODE_PID" in os.environ:
@@ -380,7 +334,7 @@ def _extension() -> str | None:
 
 
 def front_end_rows(facts: FrontEndFinding) -> Iterator[Row]:
-    """Judge what the front end can."""
+    """Judge the abilities of the front end."""
     if facts.where == "shell":
         yield Row(
             "front_end.kind",
@@ -398,7 +352,7 @@ def front_end_rows(facts: FrontEndFinding) -> Iterator[Row]:
         return
     named = f", under {facts.name}" if facts.name else ""
     yield Row("front_end.kind", "ok", f"a kernel of Jupyter{named}", _shown_as(facts))
-    yield from _widget_rows(facts)
+    yield _widget_row(facts)
     if facts.stdin:
         yield Row("front_end.stdin", "ok", "a person can be asked at an input prompt")
     else:
@@ -438,44 +392,43 @@ def _shown_as(facts: FrontEndFinding) -> str:
     return f"turns are shown as {chosen}{captured}"
 
 
-def _widget_rows(facts: FrontEndFinding) -> Iterable[Row]:
+def _widget_row(facts: FrontEndFinding) -> Row:
+    check = "front_end.widgets"
     if facts.view != "live":
-        yield Row(
-            "front_end.widgets",
+        return Row(
+            check,
             "unknown",
             "no widget is used here",
             "no page is there that could show one, or answer",
         )
-        return
     if facts.widgets:
-        yield Row(
-            "front_end.widgets",
+        return Row(
+            check,
             "mend",
             f"widgets do not work: {facts.widgets}",
             "turns show nothing until they end",
             "pip install -U anywidget ipywidgets, and restart the kernel",
         )
-    elif facts.heard is not None:
-        yield Row(
-            "front_end.widgets",
+    if facts.heard is not None:
+        return Row(
+            check,
             "ok",
             f"widgets work; a page answered within {facts.heard:.1f} s while the cell ran",
             "Stop and the approval of calls work by a click",
         )
-    else:
-        yield Row(
-            "front_end.widgets",
-            "look",
-            "no page answered while this cell ran",
-            "clicks arrive when the cell has ended, or widgets are not shown: approvals ask at an "
-            "input prompt, Kernel → Interrupt stops",
-            _no_answer(facts.ipykernel),
-        )
+    return Row(
+        check,
+        "look",
+        "no page answered while this cell ran",
+        "clicks arrive when the cell has ended, or widgets are not shown: approvals ask at an "
+        "input prompt, Kernel → Interrupt stops",
+        _no_answer(facts.ipykernel),
+    )
 
 
 def _no_answer(ipykernel: str) -> str:
-    if 0 < _major(ipykernel) < 7:
-        return 'pip install -U "ipykernel>=7.4", and restart the kernel'
+    if 0 < _number(ipykernel) < 7:
+        return NEWER_KERNEL
     return (
         "load the page again; if «Error displaying widget» stands there, install ipywidgets and "
         "anywidget where JupyterLab runs; `%config KimiMagics.view = 'plain'` does without"

@@ -1,4 +1,4 @@
-"""The doctor on what is set up here: keys, what is kept on disk, settings and the environment."""
+"""The doctor on this setup: keys, files, the practice model, settings and the environment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies
@@ -18,7 +20,6 @@ from kimi_magic.core.errors import ConfigError, KimiError
 from kimi_magic.core.frontend import notebook_path
 from kimi_magic.core.text import count, why_not_written
 from kimi_magic.jupyter.doctor_table import Row, State
-from kimi_magic.secrets.patterns import mask_shapes
 from kimi_magic.wire.addresses import host_of, is_this_machine
 from kimi_magic.wire.endpoints import BUILT_IN
 
@@ -34,6 +35,7 @@ __all__ = [
     "Kept",
     "KeyFinding",
     "SettingFinding",
+    "TapeFinding",
     "environment_rows",
     "kept_rows",
     "key_rows",
@@ -56,21 +58,21 @@ PROMPTS = ("system", "heavy_prompt")
 # Up to the last mark: a password may hold a slash, and a proxy needs no scheme.
 _ACCOUNT = re.compile(r"(\w[\w+.-]*://)?.*@", re.DOTALL)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-SHORTEST_NAME = 3  # that is hidden: a shorter one would be found in every word
+SHORTEST_NAME = 3  # a shorter one is no secret, and stands in many texts
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFinding:
-    """An endpoint and where its key was found.
+    """An endpoint and the place of its key.
 
     Attributes
     ----------
     variable : str
-        The environment variable that it goes by; empty where no key is needed.
+        The environment variable of the key; empty where no key is needed.
     source : str
-        Where it was found, in words; empty where it was not.
+        The place where the key was found, in words; empty where none was.
     problem : str
-        Why it cannot be used.
+        The reason why the endpoint cannot be used.
     """
 
     endpoint: str
@@ -89,6 +91,16 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class TapeFinding:
+    """The tape that is on; ``problem`` is of the file."""
+
+    name: str
+    mode: str = ""
+    exchanges: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """The journal, the maps beside it, and the tape."""
 
@@ -97,10 +109,7 @@ class Kept:
     disk: Disk = Disk()
     maps: int = 0
     map_bytes: int = 0
-    tape: str = ""
-    tape_mode: str = ""
-    tape_exchanges: int = 0
-    tape_problem: str = ""
+    tape: TapeFinding | None = None
     keeps: bool = False
 
 
@@ -128,16 +137,18 @@ class SettingFinding:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the environment says of the way to servers.
+    """The variables of the environment that affect requests.
 
     Attributes
     ----------
     proxies : mapping
-        By variable, without names and passwords.
+        Addresses by variable, without names and passwords.
     certificates : mapping
-        By variable the path, and True if it is there.
+        By variable, the path, and True if it is there.
+    lacks_socks : bool
+        True if a proxy speaks SOCKS and the library for it is not installed.
     problems : sequence of str
-        Variables of ours that do not fit.
+        Errors in variables of our own.
     """
 
     proxies: Mapping[str, str] = field(default_factory=dict)
@@ -148,10 +159,10 @@ class Environment:
 
 
 def look_at_keys(session: Session, chosen: Endpoint | None) -> list[KeyFinding]:
-    """Look each endpoint's key up, without asking anybody."""
+    """Look up the key of each endpoint, without asking anybody."""
     found = []
     known = list(session.connector.catalogue)
-    if chosen is not None and chosen not in known:  # an address that nobody has named
+    if chosen is not None and chosen not in known:  # a bare address
         known.insert(0, chosen)
     for endpoint in known:
         source = problem = ""
@@ -172,8 +183,8 @@ def key_rows(
 ) -> Iterator[Row]:
     """Judge the keys.
 
-    ``problem`` is of ``KIMI_BASE_URL``, ``nobody`` says why no endpoint is asked, ``is_named`` is
-    True where the doctor was told which one.
+    ``problem`` is of ``KIMI_BASE_URL``, ``nobody`` is the reason why no endpoint can be asked, and
+    ``is_named`` is True where the doctor was given an endpoint.
     """
     if problem:
         yield Row("key.base_url", "mend", problem, "the endpoint `custom` is left out", _REPAIR)
@@ -217,33 +228,36 @@ def _chosen_row(key: KeyFinding, *, is_named: bool) -> Row:
 
 def look_at_kept(session: Session) -> Kept:
     """Look at the journal, the maps and the tape; nothing is changed."""
-    settings, path = session.settings, session.settings.journal_path
-    name, mode, exchanges, problem = "", "", 0, ""
-    try:
-        if (use := session.tapes.current) is not None:
-            name, mode = use.name, use.mode
-            exchanges, problem = len(use.tape.entries()), " ".join(use.tape.problems)
-    except KimiError as error:
-        name, problem = settings.tape, str(error)
-    tape = (name, mode, exchanges, problem)
+    tape, keeps = None, session.settings.keep
+    path = session.settings.journal_path
+    with suppress(ConfigError):  # of the environment: that is a row of its own
+        path = session.journal.path  # waits until the turns so far are written
+        tape = _look_at_tape(session)
     if path is None:
-        return Kept("", None, Disk(), 0, 0, *tape, keeps=settings.keep)
+        return Kept(tape=tape, keeps=keeps)
     from kimi_magic.batch.checkpoint import SUFFIX, maps_folder
     from kimi_magic.chats.journal_health import health_of
 
-    path = session.journal.path or path  # what is being written is there after this
-    sizes = []
+    sizes: list[int] = []
     with suppress(OSError):
-        for number, file in enumerate(maps_folder(path).glob(f"*{SUFFIX}")):
-            if number >= MOST_MAPS:
-                break
-            sizes.append(file.stat().st_size)
+        maps = islice(maps_folder(path).glob(f"*{SUFFIX}"), MOST_MAPS)
+        sizes.extend(file.stat().st_size for file in maps)
     health, disk = health_of(path), _disk_of(path.parent)
-    return Kept(str(path), health, disk, len(sizes), sum(sizes), *tape, keeps=settings.keep)
+    return Kept(str(path), health, disk, len(sizes), sum(sizes), tape, keeps)
+
+
+def _look_at_tape(session: Session) -> TapeFinding | None:
+    try:
+        use = session.tapes.current
+        if use is None:
+            return None
+        return TapeFinding(use.name, use.mode, len(use.tape.entries()), " ".join(use.tape.problems))
+    except KimiError as error:
+        return TapeFinding(session.settings.tape, problem=str(error))
 
 
 def _disk_of(folder: Path) -> Disk:
-    """Look at the nearest folder that is there: the others are made when they are wanted."""
+    """Look at the nearest folder that exists: the others are made when they are needed."""
     try:
         there = next(each for each in (folder, *folder.parents) if each.exists())
         if not there.is_dir():
@@ -272,26 +286,28 @@ def kept_rows(facts: Kept) -> Iterator[Row]:
     if facts.maps:
         size = _mb(facts.map_bytes)
         yield Row("kept.maps", "ok", f"{count(facts.maps, 'map')} with kept answers, {size}")
-    if facts.tape_problem:
-        yield Row(
+    if facts.tape is not None:
+        yield _tape_row(facts.tape)
+    if facts.keeps:
+        yield Row("kept.answers", "ok", "answers are kept beside the notebook (setting keep)")
+
+
+def _tape_row(tape: TapeFinding) -> Row:
+    if tape.problem:
+        return Row(
             "kept.tape",
             "mend",
-            f"the tape {facts.tape}: {facts.tape_problem}",
+            f"the tape {tape.name}: {tape.problem}",
             "what is whole on it is played",
             "`kimi-magic tape check FILE` tells more; `%kimi tape off` does without",
         )
-    elif facts.tape:
-        yield Row(
-            "kept.tape",
-            "look" if facts.tape_mode == "none" else "ok",
-            f"the tape {facts.tape} is on: {count(facts.tape_exchanges, 'recorded exchange')}, "
-            f"mode {facts.tape_mode}",
-            "answers come from it; what is not on it is "
-            + ("refused" if facts.tape_mode == "none" else "asked and recorded"),
-            "`%kimi tape off` asks the server again" if facts.tape_mode == "none" else "",
-        )
-    if facts.keeps:
-        yield Row("kept.answers", "ok", "answers are kept beside the notebook (setting keep)")
+    recorded = count(tape.exchanges, "recorded exchange")
+    found = f"the tape {tape.name} is on: {recorded}, mode {tape.mode}"
+    means = "answers come from it; what is not on it is"
+    if tape.mode == "none":
+        do = "`%kimi tape off` asks the server again"
+        return Row("kept.tape", "look", found, f"{means} refused", do)
+    return Row("kept.tape", "ok", found, f"{means} asked and recorded")
 
 
 def _journal_row(path: str, health: Health) -> Row:
@@ -445,7 +461,7 @@ def look_at_settings(settings: Settings) -> list[SettingFinding]:
             text = f"a text of {len(value):,} characters"
         elif name == "mcp_servers":  # their environment and headers hold keys
             text = "see MCP servers"
-        found.append(SettingFinding(name, mask_shapes(text)[0], source))
+        found.append(SettingFinding(name, text, source))
     return found
 
 
@@ -457,7 +473,7 @@ def setting_rows(values: Sequence[SettingFinding]) -> Iterator[Row]:
         yield Row(f"setting.{each.name}", "ok", f"{each.name} = {each.value}", f"by {each.source}")
 
 
-def look_at_environment(settings: Settings, versions: Mapping[str, str]) -> Environment:
+def look_at_environment(settings: Settings) -> Environment:
     """Read the proxies and the certificates that the environment names."""
     proxies = {
         f"{scheme.upper()}_PROXY": _ACCOUNT.sub(r"\1[account]@", url)
@@ -475,7 +491,7 @@ def look_at_environment(settings: Settings, versions: Mapping[str, str]) -> Envi
         proxies,
         os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "",
         {name: (path, Path(path).exists()) for name, path in paths.items() if path},
-        has_socks and "socksio" not in versions,
+        has_socks and find_spec("socksio") is None,
         problems,
     )
 
@@ -519,9 +535,10 @@ def environment_rows(facts: Environment) -> Iterator[Row]:
 
 
 def names_to_hide(session: Session) -> dict[str, str]:
-    """Return the names that a bug report does without, each with what stands in its place.
+    """Return the names that a bug report leaves out, each with its mark.
 
-    Those of the home folder, the machine, the notebook, tapes, and hosts that are nobody else's.
+    They are those of the home folder, the machine, the notebook, the tape, the user's own model,
+    and of hosts that are not built in.
     """
     found: dict[str, str] = {}
     notebook = Path(notebook_path())

@@ -32,15 +32,14 @@ __all__ = [
 
 VERSION = 1  # of the JSON
 State = Literal["ok", "look", "mend", "unknown"]
-# Told by a sign and a word, not by a colour; where nothing is to be done, the sign is enough for
-# the eye.
+# A sign and a word tell the state, not a colour; where nothing is to be done, the sign is enough.
 SIGNS: dict[State, str] = {"ok": "✓", "look": "!", "mend": "✗", "unknown": "–"}
 WORDS: dict[State, str] = {"ok": "fine", "look": "look", "mend": "mend", "unknown": "not known"}
 SPOKEN = ("look", "mend")
-HEAD = {"what is": 42, "what it means": 32, "what to do": 26}  # with the width in percent
+HEAD = {"what is": 42, "what it means": 32, "what to do": 26}  # widths in percent
 FIRST = "To mend, and to look at"
 WIDTH = 96
-MOST_CHARS = 400  # of one text: a server's words are others'
+MOST_CHARS = 400  # of one text: a server's words may be long
 
 _CELL = (
     "border:1px solid rgba(127,127,127,.35);text-align:left;vertical-align:top;"
@@ -61,7 +60,7 @@ class Row:
     Attributes
     ----------
     check : str
-        Its stable name, such as ``endpoint.reasoning``; what stands before the dot is its group.
+        Its stable name, such as ``endpoint.reasoning``; the part before the dot is its group.
     state : str
         ``ok``, ``look`` (it works, and something is worth knowing), ``mend`` or ``unknown``.
     found, means, do : str
@@ -91,18 +90,18 @@ GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All findings, and where and how they were made.
+    """All findings, and the circumstances in which they were made.
 
     Attributes
     ----------
     where : str
         ``kernel``, ``terminal`` (IPython) or ``shell`` (the command).
     endpoint : str
-        The one that was looked at.
+        The name of the endpoint that was checked; empty for none.
     sent : bool
-        Something was sent to it.
+        True if something was sent to it.
     stopped : bool
-        An interrupt came before the end.
+        True if an interrupt ended the examination.
     """
 
     rows: tuple[Row, ...]
@@ -118,7 +117,7 @@ class Diagnosis:
 
     @property
     def summary(self) -> str:
-        """The count of what needs a look, in a line."""
+        """One line that counts what needs a look."""
         states = Counter(row.state for row in self.rows)
         mend, look = states["mend"], states["look"]
         told = [f"{count(mend, 'thing')} to mend"] if mend else []
@@ -127,19 +126,21 @@ class Diagnosis:
         return f"{', '.join(told) or 'Nothing to mend'}.{stopped}"
 
     def masked(self, mask: Mask) -> Diagnosis:
-        """Return the same with each text passed through a function, and of bearable length."""
+        """Return the same findings with each text masked and cut to a readable length."""
 
         def fit(text: str) -> str:
             return clip(reveal(mask(" ".join(text.split()))), MOST_CHARS)
 
-        rows = tuple(
-            Row(fit(row.check), row.state, fit(row.found), fit(row.means), fit(row.do))
-            for row in self.rows
-        )
-        return replace(self, rows=rows, endpoint=fit(self.endpoint))
+        def fit_row(row: Row) -> Row:
+            # The group is a word of ours, even where a notebook or a machine has the same name.
+            group, _, name = row.check.partition(".")
+            texts = map(fit, (row.found, row.means, row.do))
+            return Row(f"{group}.{fit(name)}", row.state, *texts)
+
+        return replace(self, rows=tuple(map(fit_row, self.rows)), endpoint=fit(self.endpoint))
 
     def groups(self) -> Iterator[tuple[str, list[Row]]]:
-        """Yield titles with their rows: what needs a look, then the others by their groups."""
+        """Yield titles with their rows: first what needs a look, then the others by group."""
         order = list(GROUPS)
         ranked = sorted(self.rows, key=lambda row: order.index(_group(row)))
         first = [row for state in ("mend", "look") for row in ranked if row.state == state]
@@ -156,12 +157,12 @@ def _group(row: Row) -> str:
 
 
 def draw(diagnosis: Diagnosis) -> Bundle:
-    """Draw a table that has been masked as static HTML and as text."""
+    """Draw a masked table as static HTML and as text."""
     return Bundle.of(without_stacks(to_text(diagnosis)), _page(diagnosis))
 
 
 def to_text(diagnosis: Diagnosis, width: int = WIDTH) -> str:
-    """Write the table as text, what it means and what to do below what is."""
+    """Write the table as text: below each finding, what it means and what to do."""
     lines = [_title(diagnosis)]
     for title, rows in diagnosis.groups():
         lines += ["", title]
@@ -177,7 +178,7 @@ def _mark(state: State) -> str:
 
 
 def _wrapped(indent: str, text: str, width: int) -> list[str]:
-    """Break a text to lines; commands and addresses stay whole, so that they can be copied."""
+    """Break a text into lines; commands and addresses stay whole, so that they can be copied."""
     return textwrap.wrap(
         text,
         width,
@@ -211,7 +212,7 @@ def print_table(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def to_json(diagnosis: Diagnosis) -> str:
-    """Write the table as JSON of a stable form, which docs/doctor.md describes."""
+    """Write the table as JSON, in the stable form that docs/doctor.md describes."""
     states = Counter(row.state for row in diagnosis.rows)
     data: dict[str, Any] = {
         "doctor": VERSION,
@@ -253,7 +254,7 @@ def report(diagnosis: Diagnosis) -> str:
 
 
 def hidden(text: str, names: Mapping[str, str]) -> str:
-    """Put what stands for a name in its place, wherever it is a word or a path of its own."""
+    """Replace each name by its mark, wherever it is a word or a path of its own."""
     if not names:
         return text
     ranked = sorted(names, key=len, reverse=True)
@@ -262,7 +263,7 @@ def hidden(text: str, names: Mapping[str, str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Write text into a cell of a Markdown table, in which nothing of it is markup."""
+    """Escape text for a cell of a Markdown table."""
     marked = "".join(f"\\{char}" if char in "\\`*_{}[]<>#|~!&$@" else char for char in clean(text))
     # GitHub makes links of addresses, and of what begins with www.
     return re.sub(r"(?i)(?=://)|(?<=www)(?=\.)", r"\\", marked.replace("\n", " "))

@@ -105,7 +105,9 @@ def test_the_check_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (health.trouble, health.turns, health.checked) == ("", 4, False)
 
 
-def test_damaged_journals_beside_it(path: Path) -> None:
-    path.with_name("journal.corrupt-1.sqlite3").write_bytes(b"")
+@pytest.mark.parametrize("name", ["journal", "journal [2]"])
+def test_damaged_journals_beside_it(path: Path, name: str) -> None:
+    path = path.rename(path.with_name(f"{name}.sqlite3"))
+    path.with_name(f"{name}.corrupt-1.sqlite3").write_bytes(b"")
     assert health_of(path).aside == 1
     assert health_of(path / "inside") == Health("missing")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from kimi_magic.jupyter.doctor_table import (
 from kimi_magic.secrets.keys import LEAK
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
+from kimi_magic.wire.probe import Probe
 from tests.kernels import Kernel
 
 CALLS = [{"name": "get_weather", "arguments": {"city": city}} for city in ("Bern", "Rome")]
@@ -259,6 +262,22 @@ def test_a_key_that_is_typed(session: Session, monkeypatch: pytest.MonkeyPatch, 
         assert rows["key.den"].state == "mend"
 
 
+def test_a_key_prompt_can_be_interrupted(
+    session: Session, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def type_it(_: str) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return f"late-{PLAIN}"
+
+    monkeypatch.setattr("kimi_magic.session.can_answer", lambda: True)
+    monkeypatch.setattr("kimi_magic.session.getpass", type_it)
+    kimi.add_endpoint(name="den", base_url=server.base_url, key_env="DEN_KEY")
+    diagnosis = examine(Patient(session, DoctorOptions(yes=True), "%kimi doctor den"), "den")
+    assert diagnosis.stopped
+    assert {row.check: row.state for row in diagnosis.rows}["key.den"] == "mend"
+    assert server.requests == []
+
+
 def test_a_journal_that_is_none(
     run: Run, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,13 +291,17 @@ def test_a_journal_that_is_none(
     assert path.read_bytes() == before
 
 
-def test_settings_that_do_not_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_do_not_fit(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KIMI_JOURNAL", str(tmp_path / "j.sqlite3"))
     monkeypatch.setenv("KIMI_VIEW", "beautiful")
     monkeypatch.setenv("KIMI_BASE_URL", "nowhere")
     code, told = run()
     assert code == 1
     assert "KIMI_VIEW='beautiful'" in told["environment.variable"]["is"]
     assert "KIMI_BASE_URL: 'nowhere' is no address" in told["key.base_url"]["is"]
+    assert [check for check in told if check.endswith(".failed")] == []
 
 
 def test_a_fault_of_the_doctor_is_a_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,8 +309,10 @@ def test_a_fault_of_the_doctor_is_a_row(run: Run, monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("of the doctor\nitself")
 
     monkeypatch.setattr(doctor_machine, "look_at_software", fail)
-    _, told = run("--offline")
+    monkeypatch.setattr(Probe, "list_models", lambda _: fail())
+    _, told = run("--yes")
     assert told["software.failed"]["is"] == "Python and libraries: RuntimeError: of the doctor"
+    assert told["endpoint.failed"]["is"] == "The endpoint: RuntimeError: of the doctor"
     assert told["kept.journal"]["state"] == "look"
 
 
@@ -433,6 +458,10 @@ def test_names_are_hidden_as_words() -> None:
     names = {"/home/bob": "~", "bob": "[user]", "a.b": "[host]"}
     assert hidden("/home/bob/x bobby bob a.b axb", names) == "~/x bobby [user] [host] axb"
     assert hidden("as it is", {}) == "as it is"
+    diagnosis = Diagnosis((Row("key.bob", "ok", "A key of bob."),), "0.1.0", "kernel")
+    names = {"key": "[notebook]", "bob": "[user]"}
+    (row,) = diagnosis.masked(partial(hidden, names=names)).rows
+    assert (row.check, row.found) == ("key.[user]", "A [notebook] of [user].")
 
 
 HOSTILE = Row(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from kimi_magic.jupyter.doctor_setup import (
     Kept,
     KeyFinding,
     SettingFinding,
+    TapeFinding,
     environment_rows,
     kept_rows,
     key_rows,
@@ -472,12 +473,12 @@ KEPT = Kept("/data/journal.sqlite3", SOUND, Disk(9 * 10**9))
         (replace(KEPT, maps=3, map_bytes=4200), "maps", "ok: 3 maps with kept answers, 0.0 MB"),
         (KEPT, "maps", ""),
         (
-            replace(KEPT, tape="a.tape", tape_mode="new", tape_exchanges=2),
+            replace(KEPT, tape=TapeFinding("a.tape", "new", 2)),
             "tape",
             "ok: the tape a.tape is on: 2 recorded exchanges, mode new |",
         ),
-        (replace(KEPT, tape="a.tape", tape_mode="none"), "tape", "look: the tape a.tape is on"),
-        (replace(KEPT, tape="a.tape", tape_problem="line 3"), "tape", "mend: the tape a.tape: l"),
+        (replace(KEPT, tape=TapeFinding("a", "none")), "tape", "look: the tape a is on: 0 record"),
+        (replace(KEPT, tape=TapeFinding("a", problem="line 3")), "tape", "mend: the tape a: line"),
         (replace(KEPT, keeps=True), "answers", "ok: answers are kept beside the notebook"),
     ],
 )
@@ -542,15 +543,3 @@ def test_the_practice_model(facts: EngineFinding, check: str, words: str) -> Non
 )
 def test_settings_and_the_environment(rows: Rows, check: str, words: str) -> None:
     assert words in shown(rows, check)
-
-
-def test_each_rule_is_a_function_of_its_facts() -> None:
-    every: list[tuple[Callable[[Any], Rows], Any]] = [
-        (endpoint_rows, FINE),
-        (software_rows, SOFTWARE),
-        (front_end_rows, LAB),
-        (kept_rows, KEPT),
-        (local_rows, ENGINE),
-    ]
-    for rule, facts in every:
-        assert list(rule(facts)) == list(rule(facts))
