@@ -1,4 +1,4 @@
-"""The doctor on an endpoint: rules from what its round trips showed to the rows of the table."""
+"""The doctor on an endpoint: rules that turn its round trips into rows of the table."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kimi_magic.core.messages import ToolCall
 from kimi_magic.core.text import clip, count
 from kimi_magic.jupyter.doctor_table import Row, State
 from kimi_magic.wire.probe import Failure, Listing, Trip
 
-__all__ = ["CITIES", "LARGER", "Findings", "endpoint_rows", "is_kept_to_schema"]
+__all__ = ["LARGER", "Findings", "endpoint_rows", "is_kept_to_schema"]
 
-CITIES = ("Bern", "Rome")  # that the tool is asked about
-LARGER = ("9.9", "9.11")
-AT_ONCE = 0.05  # seconds in which a buffered answer comes
+LARGER = ("9.9", "9.11")  # the answers between which the model chooses, the right one first
+AT_ONCE = 0.05  # seconds in which a buffered answer arrives
 ENOUGH_CHUNKS = 4
-SLOW = 0.5  # an answer that took less may have come at once by itself
-SKEWED, FAR_SKEWED = 60.0, 300.0  # seconds; TLS and tokens are refused by the latter
+SLOW = 0.5  # seconds; a quicker answer may arrive at once though nothing holds it back
+SKEWED, FAR_SKEWED = 60.0, 300.0  # seconds; beyond the latter, signed tokens are often refused
 MAX_NAME = 60
 NOTHING_SENT = "how it streams, thinks, calls tools and counts is not known"
 
 
 @dataclass(slots=True)
 class Findings:
-    """What is known of an endpoint, and what its round trips showed; None where one was not made.
+    """The facts of an endpoint, and its round trips; None where one was not made.
 
     Attributes
     ----------
@@ -36,15 +35,19 @@ class Findings:
     via : str
         The variable of the proxy on the way.
     is_default : bool
-        Nobody named the model.
+        True if nobody named the model.
     window : int
-        The tokens that a turn counts with.
+        The context window that a turn counts with, in tokens.
     answers : str
-        How strictly a turn asks for structured answers.
+        The strictest way in which a turn asks for structured answers.
     batch_price : float or None
         The share of its prices that an answer in a batch costs; None where there is no Batch API.
+    same_model : bool
+        True if the model that answered is the one that was asked, perhaps by another name.
+    any_json : Trip or None
+        The request for any JSON, made where a schema was refused.
     unsent : tuple of str
-        Why nothing was sent, and how it is; empty where something was.
+        The reason why nothing was sent, and what to do; empty where something was.
     """
 
     name: str
@@ -58,25 +61,24 @@ class Findings:
     is_window_known: bool = True
     answers: str = "json_object"
     batch_price: float | None = None
-    same_model: bool = True  # of the record that answered and the one that was asked
+    same_model: bool = True
     listing: Listing | None = None
     stream: Trip | None = None
     tools: Trip | None = None
     structured: Trip | None = None
-    any_json: Trip | None = None  # asked for where a schema was refused
+    any_json: Trip | None = None
     unsent: tuple[str, ...] = ()
-    trips: list[Trip] = field(default_factory=list)
 
     @property
     def broke(self) -> Failure | None:
-        """The failure after which nothing more was asked, if there was one."""
+        """The failure that ended the examination at its beginning, if there was one."""
         if self.listing and self.listing.failure and self.listing.failure.is_unreached:
             return self.listing.failure
         return self.stream.failure if self.stream else None
 
 
 def endpoint_rows(facts: Findings) -> Iterator[Row]:
-    """Judge an endpoint by what was seen of it."""
+    """Judge an endpoint."""
     if facts.unsent:
         means, do = facts.unsent
         found = f"nothing was sent to {facts.name}"
@@ -99,11 +101,11 @@ def endpoint_rows(facts: Findings) -> Iterator[Row]:
         price = f", for {facts.batch_price:.0%} of the price" if facts.batch_price < 1 else ""
         means = f'`kimi.map(…, engine="batch")` gives it many rows to answer later{price}'
         yield Row("endpoint.batch", "ok", "the Batch API is known to be there", means)
-    yield from _clock(facts.trips)
+    yield from _clock(facts)
 
 
 def _way(facts: Findings) -> Iterator[Row]:
-    """Tell how far a request came."""
+    """Judge the way to the server: it answers, it is reached, or it is not."""
     through = f", through the proxy of {facts.via}" if facts.via else ""
     broke = facts.broke
     if broke is None:
@@ -130,31 +132,30 @@ def _way(facts: Findings) -> Iterator[Row]:
 
 
 _CAUSES = {
-    "name": ("the name of the host is not found (DNS)", ""),
-    "tls": ("TLS fails: the certificate or the protocol does not fit", ""),
-    "proxy": ("the proxy on the way does not let it through", ""),
-    "refused": ("nobody listens at this address and port", ""),
-    "slow": ("no connection in time: a firewall drops it, or the host is down", ""),
-    "redirect": ("it leads elsewhere, and no prompt goes there", ""),
-    "page": (
-        "a page of HTML came in place of an answer, as from the login of a proxy or a portal",
-        "open the address in a browser and log in, or have NO_PROXY name the host; ",
-    ),
-    "missing": ("nothing answers at this path", ""),
-    "stream": ("it speaks another protocol, or something on the way changes answers", ""),
-    "broken": ("the connection broke", ""),
-    "quota": ("the account has nothing left", ""),
-    "rate": ("the account may ask less often than this", ""),
-    "server": ("the server fails, not this machine", ""),
-    "silent": ("the server is reached, and no answer came in time", ""),
-    "request": ("the server refuses what a turn sends", ""),
-    "here": ("nothing was sent", ""),
+    "name": "the name of the host is not found (DNS)",
+    "tls": "TLS fails: the certificate or the protocol does not fit",
+    "proxy": "the proxy on the way does not let it through",
+    "refused": "nobody listens at this address and port",
+    "slow": "no connection in time: a firewall drops it, or the host is down",
+    "redirect": "it leads elsewhere, and no prompt goes there",
+    "page": "a page of HTML came in place of an answer, as from the login of a proxy or a portal",
+    "missing": "nothing answers at this path",
+    "stream": "it speaks another protocol, or something on the way changes answers",
+    "broken": "the connection broke",
+    "quota": "the account has nothing left",
+    "rate": "the account may ask less often than this",
+    "server": "the server fails, not this machine",
+    "silent": "the server is reached, and no answer came in time",
+    "request": "the server refuses what a turn sends",
+    "here": "nothing was sent",
 }
+_LOG_IN = "open the address in a browser and log in, or have NO_PROXY name the host; "
 
 
 def _of_failure(failure: Failure) -> tuple[str, str]:
-    means, first = _CAUSES.get(failure.kind, ("", ""))
-    return means, f"{first}{failure.advice}"
+    """Return the meaning of a failure, and what to do."""
+    first = _LOG_IN if failure.kind == "page" else ""
+    return _CAUSES.get(failure.kind, ""), f"{first}{failure.advice}"
 
 
 def _has_models(facts: Findings) -> bool:
@@ -284,50 +285,37 @@ def _tool_calls(trip: Trip) -> Iterator[Row]:
     if trip.failure:
         yield _failed(check, "a request with a tool", trip.failure)
         return
-    if not trip.calls:
-        is_cut = trip.finish_reason == "length"
-        raw = _RAW.search(trip.text)
-        if raw:
-            yield Row(
-                check,
-                "mend",
-                f"tokens of a call stand in the text: {raw[0]}",
-                "no tool is ever called",
-                _PARSER,
-            )
-        else:
-            yield Row(
-                check,
-                "unknown",
-                "no tool was called" + (", as the answer was cut" if is_cut else ""),
-                "the model may answer without, or the server leaves calls out",
-                "ask again; `%%kimi -T` shows a turn with a tool",
-            )
-        return
-    if trip.is_chat and not trip.sent_calls:
+    if trip.calls:
+        yield _calls(trip)
+        yield _ids(trip.calls)
+    elif raw := _RAW.search(trip.text):
+        found = f"tokens of a call stand in the text: {raw[0]}"
+        yield Row(check, "mend", found, "no tool is ever called", _PARSER)
+    else:
+        cut = ", as the answer was cut" if trip.finish_reason == "length" else ""
         yield Row(
             check,
-            "look",
-            f"{count(len(trip.calls), 'call')} came as raw tokens in the text",
-            "kimi-magic reads them, other programs do not",
-            _PARSER,
+            "unknown",
+            f"no tool was called{cut}",
+            "the model may answer without, or the server leaves calls out",
+            "ask again; `%%kimi -T` shows a turn with a tool",
         )
-    else:
-        bare = ", whole and without an index" if trip.is_chat and not trip.sent_indexes else ""
-        wrong = [call for call in trip.calls if not _is_object(call.arguments)]
-        if wrong:
-            yield Row(
-                check,
-                "look",
-                f"the arguments of {count(len(wrong), 'call')} are no JSON",
-                "the model is told, and tries again",
-            )
-        else:
-            yield Row(check, "ok", f"{count(len(trip.calls), 'call')}, parsed{bare}")
-    yield _ids(trip.calls)
 
 
-_RAW = re.compile(r"<\|tool_call[\w]*\|>|<\|open\|>\s*(?:tools|call)|<tool_call>|<function=")
+def _calls(trip: Trip) -> Row:
+    """Judge the form in which calls came."""
+    check, calls = "endpoint.tool_calls", count(len(trip.calls), "call")
+    if trip.is_chat and not trip.sent_calls:
+        found = f"{calls} came as raw tokens in the text"
+        return Row(check, "look", found, "kimi-magic reads them, other programs do not", _PARSER)
+    if wrong := [call for call in trip.calls if not _is_object(call.arguments)]:
+        found = f"the arguments of {count(len(wrong), 'call')} are no JSON"
+        return Row(check, "look", found, "the model is told, and tries again")
+    bare = ", whole and without an index" if trip.is_chat and not trip.sent_indexes else ""
+    return Row(check, "ok", f"{calls}, parsed{bare}")
+
+
+_RAW = re.compile(r"<\|tool_call\w*\|>|<\|open\|>\s*(?:tools|call)|<tool_call>|<function=")
 _PARSER = (
     "start the server with the model's parser, such as `--tool-call-parser kimi_k3 "
     "--enable-auto-tool-choice`"
@@ -365,7 +353,7 @@ def _is_object(text: str) -> bool:
 
 
 def is_kept_to_schema(text: str) -> bool:
-    """Return True for an answer that is JSON as the schema wanted it."""
+    """Return True for an answer that is JSON of the form that the schema describes."""
     with suppress(ValueError, RecursionError):
         found = json.loads(text)
         return isinstance(found, dict) and found.get("larger") in LARGER and len(found) == 1
@@ -434,9 +422,10 @@ def _window(facts: Findings) -> Row:
     return Row(check, "ok", f"the context window has {listed:,} tokens", f"turns count with {own}")
 
 
-def _clock(trips: Sequence[Trip]) -> Iterator[Row]:
+def _clock(facts: Findings) -> Iterator[Row]:
     """Tell how far the clocks are apart, by the smallest difference: a Date has whole seconds."""
-    skews = [trip.skew for trip in trips if trip.skew is not None]
+    trips = (facts.stream, facts.tools, facts.structured, facts.any_json)
+    skews = [trip.skew for trip in trips if trip and trip.skew is not None]
     if not skews:
         return
     skew = min(skews, key=abs)

@@ -1,4 +1,4 @@
-"""The doctor's round trips: short questions whose answers show the facts of a server's dialect."""
+"""The doctor's round trips: short questions whose answers show the dialect of a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_magic.core.messages import Message
 from kimi_magic.core.sent import estimate
-from kimi_magic.jupyter.doctor_endpoint import CITIES, LARGER, Findings
+from kimi_magic.jupyter.doctor_endpoint import LARGER, Findings
 from kimi_magic.turn.request import TurnRequest, parameters
 from kimi_magic.wire.models import newest
 from kimi_magic.wire.probe import Probe, Trip
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["make_trips"]
 
 LIMIT = 500  # tokens of each answer, reasoning included
-# After one of these, the next request would fail in the same way.
-LASTING = ("name", "tls", "proxy", "refused", "slow", "redirect", "page", "key", "quota", "rate")
+# After one of these, as after a server that was not reached, the next request would fail alike.
+LASTING = ("redirect", "page", "key", "quota", "rate")
 NUMBERS = f"Which number is larger, {LARGER[1]} or {LARGER[0]}?"
-WEATHER = f"What is the weather in {CITIES[0]} and in {CITIES[1]}? Call the tool for both at once."
+WEATHER = "What is the weather in Bern and in Rome? Call the tool for both at once."
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -47,7 +47,7 @@ STRICT = {"name": "larger", "schema": SCHEMA, "strict": True}
 
 
 def make_trips(session: Session, resolved: ResolvedEndpoint, findings: Findings) -> None:
-    """Send the requests; what was seen is in the findings whenever this ends.
+    """Send the requests, and note what they show; an interrupt leaves the findings so far.
 
     Raises
     ------
@@ -71,8 +71,7 @@ def make_trips(session: Session, resolved: ResolvedEndpoint, findings: Findings)
         return
 
     def ask(trip: Trip, prompt: str, **more: Any) -> bool:
-        """Make a trip; return False where no other is worth its while."""
-        findings.trips.append(trip)
+        """Make a trip; return False if the next would fail alike."""
         messages = [{"role": "user", "content": prompt}]
         body = _parameters(session, target) | {"messages": messages, **more}
         meter = Meter(
@@ -86,7 +85,8 @@ def make_trips(session: Session, resolved: ResolvedEndpoint, findings: Findings)
             budget=settings.most_spent,
         )
         probe.ask(body, record, meter, trip)
-        return trip.failure is None or trip.failure.kind not in LASTING
+        failure = trip.failure
+        return failure is None or not (failure.is_unreached or failure.kind in LASTING)
 
     findings.stream = Trip()
     ask(findings.stream, f"{NUMBERS} Explain it in one sentence.")
@@ -114,10 +114,10 @@ def make_trips(session: Session, resolved: ResolvedEndpoint, findings: Findings)
 
 
 def _parameters(session: Session, target: Target) -> dict[str, Any]:
-    """Return the parameters of a turn, with a small limit and as little reasoning as there is."""
+    """Return the parameters of a turn, with a small limit and little reasoning."""
     own = target.endpoint.max_tokens
     record = target.record
-    # Without reasoning, a model in which it can be switched off would show no field of it.
+    # Reasoning that can be switched off stays on: its field is one of the facts to find.
     is_low = record.reasoning == "always" and "low" in record.efforts_at(target.endpoint)
     request = TurnRequest("", max_tokens=min(LIMIT, own or LIMIT), effort="low" if is_low else None)
     return parameters(request, target, session.settings)

@@ -1,7 +1,7 @@
-"""A server's dialect as it is seen from outside: what passes the two seams of the wire.
+"""Requests that show the dialect of a server.
 
 A probe sends requests as a turn does. At the transport it notes what arrived and when, at the fold
-the fields that the chunks have; what they mean is the fold's own reading.
+which fields the chunks have. Their meaning is what the fold itself makes of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from kimi_magic.wire.protocols import (
     Redirected,
     Refused,
     Request,
-    Transport,
     Wire,
 )
 from kimi_magic.wire.spending import Meter
@@ -44,7 +43,7 @@ __all__ = ["Failure", "Listing", "Probe", "Trip"]
 TICK = 0.05
 LISTING_TIMEOUT = 15.0
 REASONING = ("reasoning_content", "reasoning_details", "reasoning")
-# The names under which servers list how many tokens a model takes: OpenRouter, vLLM, others.
+# The fields in which servers list a model's context window: OpenRouter's, vLLM's, others'.
 WINDOWS = (
     "context_length",
     "max_model_len",
@@ -63,11 +62,11 @@ class Failure:
     ----------
     kind : str
         ``name`` (of the host), ``tls``, ``proxy``, ``refused`` (the connection), ``slow`` (to
-        connect), ``redirect``, ``page`` (one of HTML came), ``key``, ``missing`` (model or
-        address), ``quota``, ``rate``, ``server``, ``silent``, ``request`` (what it holds),
-        ``stream``, ``broken`` (the connection), ``here`` (nothing was sent).
+        connect), ``redirect``, ``page`` (of HTML), ``key``, ``missing`` (model or address),
+        ``quota``, ``rate``, ``server``, ``silent``, ``request`` (its content), ``stream``,
+        ``broken`` (the connection), ``here`` (nothing was sent).
     said, advice : str
-        What happened and what to do.
+        The error's first line, and the rest.
     """
 
     kind: str
@@ -83,7 +82,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Listing:
-    """The server's list of models, and the windows of those for which it tells one."""
+    """The server's list of models, and their context windows as far as it tells them."""
 
     ids: tuple[str, ...] | None = None
     windows: dict[str, int] = field(default_factory=dict)
@@ -92,7 +91,7 @@ class Listing:
 
 @dataclass(slots=True)
 class Trip:
-    """A request and its answer, as they were seen.
+    """A request and its answer.
 
     Attributes
     ----------
@@ -119,9 +118,9 @@ class Trip:
     usage_place : str
         ``last`` (a chunk of its own), ``choice``, ``chunk`` (beside choices), or empty.
     reasoning_chars : int
-        Of reasoning, wherever it came.
+        Characters of reasoning, in fields or in the text.
     stopped : bool
-        It was not awaited to its end.
+        An interrupt came before the end of the answer.
     """
 
     status: int = 0
@@ -175,17 +174,17 @@ class Probe:
                 body = client.transport.get(client.wire.models_path, LISTING_TIMEOUT)
             ids = client.wire.read_models(body)
         except Exception as raised:  # noqa: BLE001 - mapped to one of ours
-            listing.failure = self._failure(client.errors().from_exception(raised), raised)
+            error = client.errors(keys=self._keys).from_exception(raised)
+            listing.failure = self._failure(error, raised)
             return listing
         listing.ids = tuple(Redactor(self._keys).value(ids))
         listing.windows = dict(_windows(body))
         return listing
 
     def ask(self, body: Mapping[str, Any], model: Model, meter: Meter | None, trip: Trip) -> None:
-        """Send a chat request; an interrupt leaves in ``trip`` what was seen so far."""
+        """Send a chat request and note the answer; an interrupt leaves the notes so far."""
         trip.stopped = True
         tap = _Tap(self._client, trip)
-        completion: Completion | None = None
         try:
             exchange = tap.client.chat(body, self._keys, Inbox(), model, meter=meter)
             try:
@@ -197,12 +196,9 @@ class Probe:
                             each.receive(arrivals)
                         exchange.check()
             finally:
-                completion = exchange.completion()
+                _note(trip, exchange.completion())
         except KimiError as error:
             trip.failure = self._failure(error, tap.raised, trip)
-        finally:
-            if completion is not None:
-                _note(trip, completion)
         trip.stopped = False
 
     def _failure(
@@ -220,7 +216,7 @@ class Probe:
 
 
 class _Tap:
-    """A copy of a client whose seams note what passes them."""
+    """A transport around a client's own, with a copy of the client that uses it."""
 
     def __init__(self, client: Client, trip: Trip) -> None:
         self.raised: BaseException | None = None
@@ -229,7 +225,7 @@ class _Tap:
         self._sent_at = self._first_at = 0.0
         # A copy, whatever a client holds besides: its connections and its key are the same.
         self.client = copy(client)
-        self.client.transport = cast("Transport", self)
+        self.client.transport = self
         self.client.wire = cast("Wire", _TappedWire(client.wire, self._look))
 
     def send(self, request: Request, deliver: Deliver, connect_timeout: float) -> Carriage:
@@ -341,7 +337,7 @@ def _note(trip: Trip, completion: Completion) -> None:
 
 
 def _windows(body: Any) -> Iterator[tuple[str, int]]:
-    """Yield the models of a list with the tokens that they take, where it says so."""
+    """Yield the models of a list with their context windows, where it tells them."""
     models = body.get("data") if isinstance(body, dict) else None
     for model in models if isinstance(models, list) else ():
         if not isinstance(model, dict) or not isinstance(model.get("id"), str):
@@ -367,7 +363,7 @@ _BY_ERROR: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def _kind(error: KimiError, raised: BaseException | None, *, answered: bool) -> str:
-    """Return the kind of a failure: the cause of what the transport raised tells most."""
+    """Return the kind of a failure, by the causes of what the transport raised if it did."""
     import httpx2
 
     by_cause = (
@@ -391,7 +387,7 @@ def _kind(error: KimiError, raised: BaseException | None, *, answered: bool) -> 
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what it came of; also where `from None` leaves that out of tracebacks."""
+    """Yield an error and its causes, those too that `from None` hides in tracebacks."""
     for _ in range(MOST_CAUSES):
         if error is None:
             return

@@ -87,13 +87,11 @@ FINE = Findings(
     stream=STREAM,
     tools=TOOLS,
     structured=STRUCTURED,
-    trips=[STREAM],
 )
 
 
 def stream(**changes: Any) -> Findings:
-    trip = replace(STREAM, **changes)
-    return replace(FINE, stream=trip, trips=[trip])
+    return replace(FINE, stream=replace(STREAM, **changes))
 
 
 def tools(**changes: Any) -> Findings:
@@ -102,23 +100,23 @@ def tools(**changes: Any) -> Findings:
 
 def broken(kind: str, status: int | None = None, **changes: Any) -> Findings:
     trip = Trip(failure=Failure(kind, "It failed.", "Do this.", status))
-    known = replace(FINE, stream=trip, tools=None, structured=None, trips=[trip])
+    known = replace(FINE, stream=trip, tools=None, structured=None)
     return replace(known, **changes)
 
 
 def test_what_was_stopped_is_not_judged() -> None:
     waiting = Trip(stopped=True)
     begun = replace(STREAM, stopped=True, usage=Usage(), model="")
-    known = replace(FINE, tools=None, structured=None, trips=[])
+    known = replace(FINE, tools=None, structured=None)
     cases = [
         (Findings("lab", "https://lab.test/v1"), ""),
         (replace(known, listing=None, stream=waiting), "window"),
         (replace(known, stream=waiting), "address window"),
-        (replace(known, stream=begun), "address key window"),
-        (replace(FINE, tools=waiting, structured=None, trips=[]),
-         "address key model stream reasoning usage window"),
-        (replace(FINE, structured=waiting, trips=[]),
-         "address key model stream reasoning usage tool_calls call_ids window"),
+        (replace(known, stream=begun), "address key window clock"),
+        (replace(FINE, tools=waiting, structured=None),
+         "address key model stream reasoning usage window clock"),
+        (replace(FINE, structured=waiting),
+         "address key model stream reasoning usage tool_calls call_ids window clock"),
     ]  # fmt: skip
     for facts, checks in cases:
         rows = by_check(endpoint_rows(facts))

@@ -1,4 +1,4 @@
-"""A page's answer while a cell runs: the one way to know that a click would arrive."""
+"""The answer of a page while a cell runs: the one way to know that a click would arrive."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["heard_within"]
 def heard_within(
     display_id: str, on_shown: Callable[[], None], seconds: float = READY_WITHIN
 ) -> float | None:
-    """Return the seconds until a page is heard from; None if none is in that time.
+    """Return the seconds until a page answers; None if none does in that time.
 
-    ``on_shown`` is called when the widget stands in the output of this id, which something else has
-    to take over from then on.
+    ``on_shown`` is called when the widget stands in the output ``display_id``; the caller has to
+    replace it.
     """
     widget = TurnWidget(script=b"" if detached.was_heard(request()) else SCRIPT)
     ready = threading.Event()
@@ -31,7 +31,7 @@ def heard_within(
         if not isinstance(content, dict):
             return
         if "script" in content:
-            widget.script = SCRIPT
+            widget.send_script()
         if "ready" in content:
             ready.set()
 

@@ -594,8 +594,8 @@ class Form {
     this.moved = this.focused = 0;
     this.element = make("form", "form");
     this.element.setAttribute("data-lm-suppress-shortcuts", "true");
-    const isQuestion = !form.lasting; // of the server of the running tool: nothing else runs
-    this.element.setAttribute("aria-label", isQuestion ? `A question of ${title}` : `May ${title} run?`);
+    const isQuestion = !form.lasting; // an MCP server asks for values while its tool runs
+    this.element.setAttribute("aria-label", isQuestion ? `A question from ${title}` : `May ${title} run?`);
     this.element.addEventListener("submit", (event) => event.preventDefault());
     this.element.addEventListener("keydown", (event) => this.press(event));
     const name = make("code", "", form.name || title);

@@ -293,8 +293,7 @@ class LiveView:
         if isinstance(content, dict):
             self._clicks.hear(content)
             if "script" in content:
-                self._widget.script = SCRIPT
-                self._widget.send_state("script")  # a trait that has its value already is not sent
+                self._widget.send_script()
             if "copy" in content:
                 self._widget.send({"copied": self._page.timeline.answer()})
             if self._orphaned and ("placed" in content or "here" in content):

@@ -53,6 +53,11 @@ class TurnWidget(anywidget.AnyWidget):
     _esm = _LOADER.replace("{version}", f"{zlib.crc32(SCRIPT):08x}")
     script = traitlets.Bytes().tag(sync=True)  # SCRIPT, or nothing for a page that has it
 
+    def send_script(self) -> None:
+        """Send the script and the style sheet to a page that asks for them."""
+        self.script = SCRIPT
+        self.send_state("script")  # a trait that has its value already is not sent
+
 
 def listen_at_once(comm: Any) -> None:
     """Let the browser's messages in while the cell runs.
