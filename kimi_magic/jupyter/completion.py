@@ -26,10 +26,12 @@ from kimi_magic.session import current
 
 __all__ = ["Names", "callables", "complete_kimi", "completions", "parameters"]
 
-# A callable whose parameters are being listed: `pd.read_csv(path, se`
-_CALL = re.compile(r"([\w.]+)\(((?:[^(),]*,)*)\s*(\w*)$")
-# A server whose tools are being listed: `mcp:files[read_file, li`
-_SERVED = re.compile(r"mcp:([^\[\],]+)\[((?:[^\[\],]*,)*)\s*([^\s\[\],]*)$")
+# A list that is being typed, by the kind of its names: where they are from, those before, and the
+# start of the next, as in `pd.read_csv(path, se` and `mcp:files[read_file, li`.
+_LISTS = {
+    "parameters": re.compile(r"([\w.]+)\(((?:[^(),]*,)*)\s*(\w*)$"),
+    "served tools": re.compile(r"mcp:([^\[\],]+)\[((?:[^\[\],]*,)*)\s*([^\s\[\],]*)$"),
+}
 _LINE = re.compile(r"\s*(?:[^\W\d]\w*\s*=\s*)?(%{1,2})kimi\s(.*)", re.DOTALL)
 
 Names = Mapping[str, Callable[[str], Iterable[str]]]
@@ -83,12 +85,10 @@ def described(line: str, names: Names) -> dict[str, str] | None:
         found = REGISTRY
     elif verb := REGISTRY.get(words[0]):
         found = _fitting(verb.options, verb.completes, words[1:], typed)
-    call = _CALL.search(match[2]) if found == "callables" else None
-    if call is not None:
-        return _parameters(call, names)
-    served = _SERVED.search(match[2]) if found == "callables" else None
-    if served is not None:
-        return _listed(served, names)
+    if found == "callables":
+        for listed, pattern in _LISTS.items():
+            if inside := pattern.search(match[2]):
+                return _not_listed_yet(listed, inside, names)
     if isinstance(found, str):
         kind = found.removesuffix("s")
         typed = typed.rpartition(",")[2].lstrip("\"'")
@@ -101,20 +101,13 @@ def described(line: str, names: Names) -> dict[str, str] | None:
     }
 
 
-def _parameters(call: re.Match[str], names: Names) -> dict[str, str]:
-    """Return the parameters of a callable that are not listed yet."""
-    path, listed, typed = call.groups()
+def _not_listed_yet(kind: str, inside: re.Match[str], names: Names) -> dict[str, str]:
+    """Return the parameters of a callable, or the tools of a server, that a list lacks."""
+    source, listed, typed = inside.groups()
     given = {name.strip() for name in listed.split(",")}
-    own = names["parameters"](path) if "parameters" in names else ()
-    return {each: "parameter" for each in own if each.startswith(typed) and each not in given}
-
-
-def _listed(served: re.Match[str], names: Names) -> dict[str, str]:
-    """Return the tools of a server that are not named yet, as far as it was asked for them."""
-    server, listed, typed = served.groups()
-    given = {name.strip() for name in listed.split(",")}
-    own = names["served"](server.strip()) if "served" in names else ()
-    return {each: "tool" for each in own if each.startswith(typed) and each not in given}
+    own = names[kind](source.strip()) if kind in names else ()
+    said = kind.removesuffix("s").rpartition(" ")[2]
+    return {each: said for each in own if each.startswith(typed) and each not in given}
 
 
 def _fitting(
@@ -162,7 +155,7 @@ def _names() -> Names:
         "files": _files,
         "tapes": lambda typed: ["off", *_files(typed)],
         "callables": lambda typed: [*callables(own, typed), *_servers()],
-        "served": _served,
+        "served tools": _served_tools,
         "parameters": lambda path: parameters(own, path),
     }
 
@@ -186,7 +179,8 @@ def _servers() -> list[str]:
     return [f"{PREFIX}{name}" for name in known_servers() if not re.search(r"[\s\"']", name)]
 
 
-def _served(server: str) -> list[str]:
+def _served_tools(server: str) -> list[str]:
+    """Return the tools of an MCP server, if it was asked for them before."""
     from kimi_magic.tools.mcp_servers import known_servers
     from kimi_magic.tools.mcp_tool import known_tools
 

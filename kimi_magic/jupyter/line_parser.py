@@ -270,7 +270,7 @@ def _remaining(line: str, words: Sequence[_Word]) -> list[str]:
 
 
 def _is_open(text: str) -> bool:
-    """Return True inside of parentheses, or of the brackets behind the name of a server."""
+    """Return True if a list of parameters, or of the tools of a server, is not closed yet."""
     return any(text.count(opens) > text.count(closes) for opens, closes in ("()", "[]"))
 
 

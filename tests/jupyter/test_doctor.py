@@ -427,7 +427,7 @@ def test_a_report_has_no_names(
         for name in ("bob", "salaries", "merger", "acme"):
             assert name not in text, (form, name)
     assert "~/work/j.sqlite3" in shown["plain"]
-    assert "proxy" not in shown["report"] or "[host]" in shown["plain"]
+    assert "HTTPS_PROXY is http://[account]@[host]:8080" in shown["plain"]
     assert shown["report"].startswith("### kimi-magic ")
     assert not re.search(r"(?<!\\)[<`@]", shown["report"])
 
