@@ -107,6 +107,8 @@ class Settings(Configurable):
     Set a trait with ``%config KimiMagics.NAME = value``, ``c.KimiMagics.NAME`` in an IPython
     profile, ``kimi.settings.NAME = value``, or the environment variable ``KIMI_NAME``. The
     environment overrides the profile; a variable that changes later takes effect at the next turn.
+
+    ``of_profile`` holds the values that an IPython profile gave.
     """
 
     endpoint = Unicode(
@@ -245,6 +247,8 @@ class Settings(Configurable):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # Copied, as %config writes into the configuration of everything.
+        self.of_profile: dict[str, Any] = dict(self.config.get(type(self).__name__, {}))
         self._seen: dict[str, str] = {}
         self._without: dict[str, Any] = {}
         # Raised again at the first turn: a bad variable must not stop the extension from loading.

@@ -124,3 +124,10 @@ def test_the_journal_is_one_file_wherever_a_cell_has_gone(
     assert Settings(journal="of/j.sqlite3").journal_path == tmp_path / "of/j.sqlite3"
     assert Settings(journal="~no-such-user/j").journal_path == tmp_path / "~no-such-user/j"
     assert Settings(journal=" Off ").journal_path is None
+
+
+def test_what_a_profile_set_is_known_after_config_has_changed() -> None:
+    settings = Settings(config=Config({"Settings": {"max_steps": 7}}))
+    settings.update_config(Config({"Settings": {"max_steps": 9, "view": "plain"}}))
+    assert (settings.max_steps, settings.view) == (9, "plain")
+    assert settings.of_profile == {"max_steps": 7}

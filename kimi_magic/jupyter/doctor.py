@@ -31,7 +31,7 @@ from kimi_magic.jupyter.doctor_table import (
     report,
     to_json,
 )
-from kimi_magic.jupyter.doctor_tools import look_at_tools, tool_rows
+from kimi_magic.jupyter.doctor_tools import tool_rows
 from kimi_magic.jupyter.doctor_trips import make_trips
 from kimi_magic.secrets.redact import Redactor
 from kimi_magic.wire.endpoints import GUESSED_MODEL
@@ -225,9 +225,9 @@ def _look_here(patient: Patient, name: str) -> None:
     with looking("local"):
         rows += setup.local_rows(setup.look_at_local(settings))
     with looking("tool"):
-        rows += tool_rows(look_at_tools())
+        rows += tool_rows()
     with looking("setting"):
-        rows += setup.setting_rows(setup.look_at_settings(settings))
+        rows += setup.setting_rows(settings)
     with looking("environment"):
         rows += setup.environment_rows(setup.look_at_environment(settings))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 from kimi_magic.config import Settings
@@ -34,7 +34,6 @@ __all__ = [
     "Environment",
     "Kept",
     "KeyFinding",
-    "SettingFinding",
     "TapeFinding",
     "environment_rows",
     "kept_rows",
@@ -44,7 +43,6 @@ __all__ = [
     "look_at_kept",
     "look_at_keys",
     "look_at_local",
-    "look_at_settings",
     "names_to_hide",
     "setting_rows",
 ]
@@ -124,15 +122,6 @@ class EngineFinding:
     own_is_there: bool = True
     disk: Disk = Disk()
     memory: int = -1  # bytes that are free; below 0 where it is not known
-
-
-@dataclass(frozen=True, slots=True)
-class SettingFinding:
-    """A setting that differs from its default, as text, and what set it."""
-
-    name: str
-    value: str
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,34 +432,27 @@ def local_rows(facts: EngineFinding) -> Iterator[Row]:
         )
 
 
-def look_at_settings(settings: Settings) -> list[SettingFinding]:
-    """Return the settings that differ from their defaults."""
-    found = []
-    config: Any = settings.config.get("KimiMagics", {}) if settings.config else {}
+def setting_rows(settings: Settings) -> Iterator[Row]:
+    """List the settings that differ from their defaults, with what set them."""
+    differs = False
     for name, trait in sorted(Settings.class_traits(config=True).items()):
         value = getattr(settings, name)
         if value == trait.default(settings):
             continue
+        differs = True
         source = "this session (%config or kimi.settings)"
         if os.environ.get(variable := f"KIMI_{name.upper()}"):
             source = f"the environment variable {variable}"
-        elif name in config and config[name] == value:
+        elif name in settings.of_profile and settings.of_profile[name] == value:
             source = "an IPython profile"
         text = repr(value)
         if name in PROMPTS:
             text = f"a text of {len(value):,} characters"
         elif name == "mcp_servers":  # their environment and headers hold keys
             text = "see MCP servers"
-        found.append(SettingFinding(name, text, source))
-    return found
-
-
-def setting_rows(values: Sequence[SettingFinding]) -> Iterator[Row]:
-    """List the settings."""
-    if not values:
+        yield Row(f"setting.{name}", "ok", f"{name} = {text}", f"by {source}")
+    if not differs:
         yield Row("setting.none", "ok", "none: each setting has its default")
-    for each in values:
-        yield Row(f"setting.{each.name}", "ok", f"{each.name} = {each.value}", f"by {each.source}")
 
 
 def look_at_environment(settings: Settings) -> Environment:

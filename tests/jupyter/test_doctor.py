@@ -321,7 +321,12 @@ def test_the_sources_of_settings(
 ) -> None:
     monkeypatch.setenv("KIMI_STALL_TIMEOUT", "33")
     session.settings.system = "Talk like a pirate."
+    session.settings.of_profile = {"max_steps": 7, "view": "plain"}
+    session.settings.max_steps = 7
+    session.settings.view = "live"
     _, told = run("--offline")
+    assert told["setting.max_steps"]["means"] == "by an IPython profile"
+    assert told["setting.view"]["means"] == "by this session (%config or kimi.settings)"
     assert told["setting.stall_timeout"]["is"] == "stall_timeout = 33.0"
     assert "environment variable KIMI_STALL_TIMEOUT" in told["setting.stall_timeout"]["means"]
     assert told["setting.system"]["is"] == "system = a text of 19 characters"
@@ -501,9 +506,12 @@ def test_a_kernel_where_nobody_answers(kernel: Kernel, asked: ScriptedServer) ->
     assert "`%kimi doctor --yes` sends 3 short requests" in " ".join(page["text/plain"].split())
     assert "cells tell their id" in page["text/plain"]
     script(asked)
+    kernel.run("%config KimiMagics.max_steps = 7")
     ran = kernel.run("%kimi doctor --json --yes", cell="a")
     told = json.loads(ran.stdout)
     assert (told["where"], told["sent"]) == ("kernel", True)
+    (steps,) = (row for row in told["rows"] if row["check"] == "setting.max_steps")
+    assert steps["means"] == "by this session (%config or kimi.settings)"
     assert len([each for each in asked.requests if each.method == "POST"]) == 3
     said = kernel.run("%kimi usage").stdout
     assert "(no chat)" in said  # it counts, and is in no chat

@@ -24,13 +24,11 @@ from kimi_magic.jupyter.doctor_setup import (
     Environment,
     Kept,
     KeyFinding,
-    SettingFinding,
     TapeFinding,
     environment_rows,
     kept_rows,
     key_rows,
     local_rows,
-    setting_rows,
 )
 from kimi_magic.jupyter.doctor_table import GROUPS, Row
 from kimi_magic.wire.probe import Failure, Listing, Trip
@@ -510,12 +508,6 @@ def test_the_practice_model(facts: EngineFinding, check: str, words: str) -> Non
 @pytest.mark.parametrize(
     ("rows", "check", "words"),
     [
-        (setting_rows([]), "setting.none", "ok: none"),
-        (
-            setting_rows([SettingFinding("view", "'plain'", "an IPython profile")]),
-            "setting.view",
-            "ok: view = 'plain' | by an IPython profile",
-        ),
         (environment_rows(Environment()), "environment.proxies", "ok: no proxy"),
         (
             environment_rows(Environment({"HTTPS_PROXY": "http://[account]@p:1"}, "b")),
@@ -539,5 +531,5 @@ def test_the_practice_model(facts: EngineFinding, check: str, words: str) -> Non
         ),
     ],
 )
-def test_settings_and_the_environment(rows: Rows, check: str, words: str) -> None:
+def test_the_environment(rows: Rows, check: str, words: str) -> None:
     assert words in shown(rows, check)
