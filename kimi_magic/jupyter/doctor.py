@@ -200,7 +200,8 @@ def examine(patient: Patient, name: str) -> Diagnosis:
         stopped=patient.stopped,
     )
     redactor = Redactor(session.connector.known_keys(), shapes=True)
-    names = setup.names_to_hide(session) if patient.choices.report else {}
+    hides = patient.choices.report
+    names = setup.names_to_hide(session, patient.endpoint) if hides else {}
     return diagnosis.masked(lambda text: hidden(redactor.text(text), names))
 
 

@@ -516,11 +516,11 @@ def environment_rows(facts: Environment) -> Iterator[Row]:
         yield Row("environment.proxies", "ok", "no proxy and no certificates of one's own")
 
 
-def names_to_hide(session: Session) -> dict[str, str]:
+def names_to_hide(session: Session, chosen: Endpoint | None) -> dict[str, str]:
     """Return the names that a bug report leaves out, each with its mark.
 
     They are those of the home folder, the machine, the notebook, the tape, the user's own model,
-    and of hosts that are not built in.
+    and of hosts that are not built in. The ``chosen`` endpoint may be a bare address.
     """
     found: dict[str, str] = {}
     notebook = Path(notebook_path())
@@ -533,7 +533,8 @@ def names_to_hide(session: Session) -> dict[str, str]:
     with suppress(KimiError):
         if (use := session.tapes.current) is not None:
             found[use.name] = "[file]"
-    addresses = [endpoint.base_url for endpoint in session.connector.catalogue]
+    endpoints = [*session.connector.catalogue, *([chosen] if chosen else ())]
+    addresses = [endpoint.base_url for endpoint in endpoints]
     addresses += [settings.endpoint, *getproxies().values()]
     public = {host_of(endpoint.base_url) for endpoint in BUILT_IN}
     for address in addresses:

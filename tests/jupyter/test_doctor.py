@@ -413,8 +413,9 @@ def test_no_key_is_in_any_form(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("given", ["den", "https://other.acme.test/v1"])
 def test_a_report_has_no_names(
-    session: Session, held: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    session: Session, held: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str
 ) -> None:
     home = tmp_path / "bob"
     (home / "work").mkdir(parents=True)
@@ -427,7 +428,7 @@ def test_a_report_has_no_names(
         "kimi_magic.jupyter.doctor_setup.notebook_path", lambda: str(home / "salaries.ipynb")
     )
     patient = Patient(session, DoctorOptions(offline=True, report=True), "%kimi doctor")
-    shown = forms(examine(patient, "den"))
+    shown = forms(examine(patient, given))
     for form, text in shown.items():
         for name in ("bob", "salaries", "merger", "acme"):
             assert name not in text, (form, name)
