@@ -55,8 +55,10 @@ class TurnWidget(anywidget.AnyWidget):
 
     def send_script(self) -> None:
         """Send the script and the style sheet to a page that asks for them."""
-        self.script = SCRIPT
-        self.send_state("script")  # a trait that has its value already is not sent
+        if self.script:  # a trait that has its value already is not sent
+            self.send_state("script")
+        else:
+            self.script = SCRIPT
 
 
 def listen_at_once(comm: Any) -> None:
