@@ -37,9 +37,7 @@ from kimi_magic.core.reply import Reply
 from kimi_magic.core.sent import CHARS_PER_TOKEN
 from kimi_magic.core.tabular import to_json
 from kimi_magic.core.time_limit import USER_ERRORS
-from kimi_magic.display.view import Unseen
 from kimi_magic.secrets.redact import Redactor
-from kimi_magic.turn.approval import asking
 from kimi_magic.turn.heavy import HeavyTurn, plain_turn
 from kimi_magic.turn.lanes import side_by_side
 from kimi_magic.turn.runner import PreparedTurn
@@ -116,7 +114,6 @@ class MapRun:
         self._questions = questions
         self._checkpoint = checkpoint
         self._limits = limits
-        self._ask = asking(Unseen())
         self._todo: Iterator[tuple[int, Mapping[str, Any]]] = enumerate(rows)
         self._used = Usage()
         self._latest: deque[str] = deque(maxlen=ALIKE)
@@ -238,9 +235,9 @@ class MapRun:
     ) -> Generator[Envelope | None, None, None]:
         """Run a turn; its events are nobody's, and its waiting is everybody's."""
         if isinstance(turn, HeavyTurn):
-            yield from turn.run([kept], self._ask, pace)
+            yield from turn.run([kept], lanes=pace)
         else:
-            yield from turn.run([kept], self._ask, pace.lane(0), followed=False)
+            yield from turn.run([kept], lane=pace.lane(0), followed=False)
 
     def _interrupted(self, reply: Reply | None, attempts: int, used: Usage) -> Answer:
         if reply is not None:

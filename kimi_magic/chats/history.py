@@ -173,10 +173,10 @@ def outside_loop(message: Message) -> Message:
 
 def unsigned(message: Message) -> Message:
     """Return a message whose reasoning has no proof of origin, which another server refuses."""
-    parts = [part for part in message.reasoning or () if not part.redacted]
     if not message.reasoning:
         return message
-    return replace(message, reasoning=tuple(replace(part, signature=None) for part in parts))
+    parts = (replace(part, signature=None) for part in message.reasoning if not part.redacted)
+    return replace(message, reasoning=tuple(parts))
 
 
 def with_reasoning(

@@ -27,7 +27,14 @@ from kimi_magic.core.processes import has_ended
 from kimi_magic.core.text import mend_surrogates, why_not_written
 from kimi_magic.core.turn_record import TurnRecord
 
-__all__ = ["Deleted", "JournalError", "JournalFile", "set_aside"]
+__all__ = [
+    "Deleted",
+    "JournalError",
+    "JournalFile",
+    "error_code",
+    "is_on_network",
+    "set_aside",
+]
 
 BUSY = 1.0  # seconds that a statement waits for other writers
 MAGIC = b"SQLite format 3\0"
@@ -120,7 +127,7 @@ class JournalFile:
                 file._prepare()
             except sqlite3.DatabaseError as error:
                 connection.close()
-                if _code(error) == sqlite3.SQLITE_NOTADB and not _bears_our_id(path):
+                if error_code(error) == sqlite3.SQLITE_NOTADB and not _bears_our_id(path):
                     raise _foreign(path) from None
                 raise
             except BaseException:
@@ -506,7 +513,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _told_error(path: Path, error: sqlite3.Error) -> JournalError:
-    code = _code(error)
+    code = error_code(error)
     if code in _CORRUPT_CODES:
         return JournalError(f"The journal is damaged: {path}.", "corrupt")
     if code in _BUSY_CODES:
@@ -524,8 +531,8 @@ def _decoded(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _code(error: sqlite3.Error) -> int:
-    # The low byte is the primary code; errors of Python's module itself have none.
+def error_code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary code, the low byte; 0 for errors of Python's module itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 

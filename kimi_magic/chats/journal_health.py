@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from kimi_magic.chats.journal_file import is_on_network
+from kimi_magic.chats.journal_file import error_code, is_on_network
 from kimi_magic.chats.journal_schema import APPLICATION_ID, VERSION
 
 __all__ = ["Health", "health_of"]
@@ -64,7 +64,7 @@ def health_of(path: Path, seconds: float = LONGEST_CHECK) -> Health:
         size = sum(file.stat().st_size for file in files if file.exists())
     except OSError as error:
         return Health("unreadable", error.strerror or type(error).__name__)
-    if not size:  # made, and nothing was kept yet
+    if not size:  # created, and nothing was kept yet
         return Health(aside=aside)
     trouble: Trouble = ""
     said, turns, checked = "", 0, True
@@ -76,10 +76,10 @@ def health_of(path: Path, seconds: float = LONGEST_CHECK) -> Health:
             trouble, turns, checked = _look(connection, seconds)
     except sqlite3.Error as error:
         said = str(error)
-        trouble = _TROUBLES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "unreadable")
-    except UnicodeDecodeError:  # of SQLite's message, which quotes what is damaged
+        trouble = _TROUBLES.get(error_code(error), "unreadable")
+    except UnicodeDecodeError:  # SQLite's message quotes the damaged bytes
         trouble = "damaged"
-    # SQLite takes no lock for writing in a file that it may only read, and says nothing of it.
+    # On a file that it may only read, SQLite takes no lock for writing and reports no error.
     if not trouble and not all(os.access(place, os.W_OK) for place in (path, path.parent)):
         trouble = "read-only"
     return Health(trouble, said, turns, size, checked, is_on_network(path), aside)
@@ -99,7 +99,7 @@ def _look(connection: sqlite3.Connection, seconds: float) -> tuple[Trouble, int,
     try:
         found = run("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_INTERRUPT:
+        if error_code(error) != sqlite3.SQLITE_INTERRUPT:
             raise
         checked = False
     else:

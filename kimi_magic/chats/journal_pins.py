@@ -17,16 +17,14 @@ Place = tuple[str, str, str]
 
 
 class Pin(NamedTuple):
-    """A hash, and the text whose hash it is as a person saw it."""
+    """The hash of what a person agreed to, and its text as the person saw it."""
 
     hash: str
     shown: str
 
 
 def kept_pin(path: Path, place: Place) -> Pin | None:
-    """Return what is kept at a place; None where there is nothing, or the file cannot be read."""
-    if not path.exists():
-        return None
+    """Return the pin kept at a place; None if there is none, or the file cannot be read."""
     query = "SELECT hash, shown FROM mcp_pins WHERE owner = ? AND server = ? AND tool = ?"
     with suppress(JournalError, sqlite3.Error), closing(JournalFile.open(path, create=False)) as f:
         row = f.connection.execute(query, place).fetchone()

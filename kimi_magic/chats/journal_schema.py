@@ -98,10 +98,10 @@ FULL_TEXT = """
 CREATE VIRTUAL TABLE turn_texts USING fts5 (prompt, reasoning, answer, content = '');
 """
 
-# Made when the first pin is kept: a kimi-magic of before takes no notice of it.
+# Made when the first pin is kept; an older kimi-magic ignores it.
 PINS = """
 CREATE TABLE IF NOT EXISTS mcp_pins (
-    owner TEXT NOT NULL,        -- the notebook; for the start of a server the file that tells of it
+    owner TEXT NOT NULL,        -- the notebook; for the start of a server, the file that names it
     server TEXT NOT NULL,
     tool TEXT NOT NULL,         -- its name as the server lists it; empty for the server's start
     hash TEXT NOT NULL,         -- SHA-256, of name, description and schema

@@ -212,8 +212,8 @@ class ToolStarted(Shown):
 class ApprovalAsked(Shown):
     """A person is asked whether a call may be made, before it runs.
 
-    ``defaults`` are those that apply beside the arguments, each with its parameter's name. A
-    ``question`` is the running call's own, and the arguments are the answer to it.
+    ``defaults`` are those that apply beside the arguments, each with its parameter's name. With
+    ``question``, the running call itself asks, and the arguments are the answer to be sent.
     """
 
     name: str
@@ -226,8 +226,8 @@ class ApprovalAsked(Shown):
 class ApprovalAnswered(Shown):
     """The person has answered.
 
-    ``agreed`` is whether the call is made, ``arguments`` with which ones as JSON text, where the
-    person changed them. To a ``question`` of the running call it is whether an answer is sent.
+    ``agreed`` is True if the call is made, and ``arguments`` are those that the person changed, as
+    JSON text. With ``question``, ``agreed`` is True if the answer is sent.
     """
 
     name: str

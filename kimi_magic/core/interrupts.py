@@ -66,7 +66,7 @@ class Hold:
     pending : int
         Interrupts that arrived and were not let through.
     over : bool
-        The handler is being put back: none is let through, who comes next gets them.
+        The previous handler is being restored: it gets the interrupts that arrive now.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class Hold:
         self._dropped.begin()
 
     def end(self) -> None:
-        # The thread that nudges may have looked and not sent yet. As long as the handler is ours,
-        # its signal does nothing; behind the lock it sends none, to whatever the process does next.
+        # The nudging thread may have checked and not sent yet. As long as the handler is ours its
+        # signal does nothing; after this lock it sends none.
         with self._sending:
             self._dropped.end()
 
@@ -296,7 +296,7 @@ def _handling(hold: Hold) -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
-        hold.over = True  # not in a call, where an interrupt might come first
+        hold.over = True  # here: an interrupt might come before the first line of a call
         hold.end()
         signal.signal(signal.SIGINT, before)
         if hold.pending:  # whoever handled interrupts before gets it

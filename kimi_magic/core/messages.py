@@ -349,7 +349,11 @@ class Message(Shown):
         return _joined(self.reasoning)
 
     def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
-        """Return the message as chat completions know it; ``whole``, with what other APIs want."""
+        """Return the message in the form of chat completions.
+
+        With ``whole`` it has what other APIs need: the reasoning as ``thinking_blocks`` in place of
+        its text, and ``is_error`` of a call that failed.
+        """
         data: dict[str, Any] = {"role": self.role}
         parts, inline = self.content, self.reasoning_key == "content" and not whole
         reasoning = self.reasoning_text

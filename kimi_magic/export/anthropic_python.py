@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import textwrap
 from collections.abc import Iterator, Mapping
 from string import Template
 from typing import Any
@@ -25,63 +25,53 @@ $messages_are
 """
 
 # The templates below are string.Template: $name, and no escaping of braces.
-READ_STREAM = """
-with $client.messages.stream(
-$request) as stream:
-    reasoned = False
-    for event in stream:
-        if event.type == "thinking":
-            print(event.thinking, end="", flush=True)
-            reasoned = True
-        elif event.type == "text":
-            if reasoned:
-                print("\\n")
-                reasoned = False
-            print(event.text, end="", flush=True)
-    print()
+PRINT_EVENTS = """\
+reasoned = False
+for event in stream:
+    if event.type == "thinking":
+        print(event.thinking, end="", flush=True)
+        reasoned = True
+    elif event.type == "text":
+        if reasoned:
+            print("\\n")
+            reasoned = False
+        print(event.text, end="", flush=True)
+print()
 """
 
-READ_WHOLE = """
-$message = $client.messages.create(
-$request)
-
-for block in $message.content:
+PRINT_BLOCKS = """\
+for block in $answer.content:
     if block.type == "thinking":
         print(block.thinking, end="\\n\\n")
     elif block.type == "text":
         print(block.text)
 """
 
-ASK_STREAM = '''
+READ_STREAM = f"""
+with $client.messages.stream(
+$request) as stream:
+{textwrap.indent(PRINT_EVENTS, TAB)}"""
+
+READ_WHOLE = f"""
+$answer = $client.messages.create(
+$request)
+
+{PRINT_BLOCKS}"""
+
+ASK_STREAM = f'''
 def $ask():
     """Ask, print the answer, and return it for the history."""
     with $client.messages.stream(
 $request    ) as stream:
-        reasoned = False
-        for event in stream:
-            if event.type == "thinking":
-                print(event.thinking, end="", flush=True)
-                reasoned = True
-            elif event.type == "text":
-                if reasoned:
-                    print("\\n")
-                    reasoned = False
-                print(event.text, end="", flush=True)
-        print()
-        return stream.get_final_message()
+{textwrap.indent(PRINT_EVENTS, TAB * 2)}        return stream.get_final_message()
 '''
 
-ASK_WHOLE = '''
+ASK_WHOLE = f'''
 def $ask():
     """Ask, print the answer, and return it for the history."""
-    answer = $client.messages.create(
+    $answer = $client.messages.create(
 $request    )
-    for block in answer.content:
-        if block.type == "thinking":
-            print(block.thinking, end="\\n\\n")
-        elif block.type == "text":
-            print(block.text)
-    return answer
+{textwrap.indent(PRINT_BLOCKS, TAB)}    return $answer
 '''
 
 RUN = '''
@@ -130,6 +120,7 @@ def messages_parts(program: Program, names: Mapping[str, str], confirmed: str) -
     """
     body = dict(program.encoded or {})
     values = {
+        "answer": "answer" if program.tools else names["message"],
         "access": _access(program),
         "messages_are": PYTHON.assign(names["messages"], body["messages"]),
         "request": _request(program, body, names),
@@ -144,33 +135,19 @@ def messages_parts(program: Program, names: Mapping[str, str], confirmed: str) -
 def _access(program: Program) -> str:
     key = f'os.environ["{program.key_env}"]' if program.key_env else '"none"'
     base_url = PYTHON.keywords({"base_url": program.base_url})
-    version = f'{TAB * 2}"anthropic-version": "{VERSION}",\n'
-    headers = PYTHON.headers("default_headers", program.headers)
-    opening = f"{TAB}default_headers={{\n"
-    headers = headers.replace(opening, opening + version, 1) or f"{opening}{version}{TAB}}},\n"
+    more = [*program.key_headers[1:], *program.headers]  # the SDK sends the first itself
+    headers = PYTHON.headers("default_headers", more, {"anthropic-version": VERSION})
     # Without a time-out, the SDK refuses a long answer that is not streamed.
     timeout = PYTHON.keywords({"timeout": program.timeout})
     return f"{base_url}{TAB}api_key={key},\n{headers}{timeout}"
 
 
-def _request(program: Program, body: dict[str, Any], names: Mapping[str, str]) -> str:
+def _request(program: Program, body: Mapping[str, Any], names: Mapping[str, str]) -> str:
     from anthropic.resources.messages import Messages
 
     indent = TAB * (2 if program.tools else 1)
-    # The SDK takes what is not in the signature as extra_body alone.
+    written = {"messages", "stream"} | ({"tools"} if program.tools else set())
+    fields = {name: value for name, value in body.items() if name not in written}
+    tools = f"{indent}tools={names['tools']},\n" if program.tools else ""
     method = Messages.stream if program.streams else Messages.create
-    known = inspect.signature(method).parameters
-    own = {n: v for n, v in body.items() if n not in ("messages", "tools", "stream")}
-    options = {name: value for name, value in own.items() if name in known}
-    extra = {name: value for name, value in own.items() if name not in known}
-    tools = body.get("tools")
-    if tools and not program.tools:  # of the history alone
-        options["tools"] = tools
-    parts = [
-        PYTHON.keywords({"model": options.pop("model")}, indent),
-        f"{indent}messages={names['messages']},\n",
-        PYTHON.keywords(options, indent),
-        f"{indent}tools={names['tools']},\n" if program.tools else "",
-        PYTHON.keywords({"extra_body": extra}, indent) if extra else "",
-    ]
-    return "".join(parts)
+    return PYTHON.request(method, fields, indent, names["messages"], tools)

@@ -6,12 +6,14 @@ marks that change the direction of writing. Nothing is lost when a program is co
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 from unicodedata import category, east_asian_width
 
@@ -19,6 +21,7 @@ __all__ = ["JAVASCRIPT", "PYTHON", "as_json", "comment", "join_parts"]
 
 # Zero-width joiners shape Persian and Hindi words and emoji; str.isprintable refuses them.
 _JOINERS = "\u200c\u200d"
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _DEFINITION = re.compile(r"@|(async )?def |class ")
 
 
@@ -49,9 +52,21 @@ class Literals(ABC):
         pairs = ((f"{name}{self.separator}", value) for name, value in values.items())
         return self._lines(pairs, self.tab if indent is None else indent)
 
-    def headers(self, name: str, headers: Iterable[tuple[str, str, str]]) -> str:
-        """Return the keyword of headers whose values are environment variables; "" for none."""
+    def headers(
+        self,
+        name: str,
+        headers: Iterable[tuple[str, str, str]],
+        fixed: Mapping[str, str] = _NO_HEADERS,
+    ) -> str:
+        """Return the keyword of headers; "" for none.
+
+        The values of ``headers`` are environment variables, those of ``fixed`` are written out.
+        """
         lines = [
+            f"{self.tab * 2}{self.key(header)}: {self.flat(value)},\n"
+            for header, value in fixed.items()
+        ]
+        lines += [
             f"{self.tab * 2}{self.key(header)}: {self.looked_up(before, variable)},\n"
             for header, before, variable in headers
         ]
@@ -131,6 +146,31 @@ class _Python(Literals):
     def looked_up(self, before: str, variable: str) -> str:
         value = f'os.environ["{variable}"]'
         return f"{self.flat(before)} + {value}" if before else value
+
+    def request(
+        self,
+        method: Callable[..., Any],
+        fields: Mapping[str, Any],
+        indent: str,
+        messages: str,
+        *more: str,
+    ) -> str:
+        """Return the arguments of a call of an SDK: the model, the messages, the other fields.
+
+        ``messages`` is an expression, ``more`` are lines of source text. The SDKs take fields that
+        are not in the ``method``'s signature only as ``extra_body``.
+        """
+        known = inspect.signature(method).parameters
+        options = {name: value for name, value in fields.items() if name in known}
+        extra = {name: value for name, value in fields.items() if name not in known}
+        parts = [
+            self.keywords({"model": options.pop("model")}, indent),
+            f"{indent}messages={messages},\n",
+            self.keywords(options, indent),
+            *more,
+            self.keywords({"extra_body": extra}, indent) if extra else "",
+        ]
+        return "".join(parts)
 
     def _bracketed(self, value: Any) -> str:
         inside = self._flat_items(value)

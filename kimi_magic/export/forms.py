@@ -36,8 +36,7 @@ def write_curl(program: Program) -> str:
     options = ["-H 'Content-Type: application/json'"]
     if program.encoded is not None:
         options.append(f"-H 'anthropic-version: {VERSION}'")
-    if program.key_env:
-        options.append(f'-H "Authorization: Bearer ${program.key_env}"')
+    options += (f'-H "{name}: {scheme}${it}"' for name, scheme, it in program.key_headers)
     options += (f'-H "{name}: {scheme}${{{it}}}"' for name, scheme, it in program.headers)
     # A quoted delimiter turns expansion off, and no line of JSON is EOF alone.
     options.append("--data-binary @- <<'EOF'")

@@ -29,6 +29,7 @@ PRACTICE_MODEL = "The practice model lives in the kernel alone: set base_url and
 NO_ADDRESS = "The answer came from a tape, which holds no address: set base_url to your server's."
 # The top-level domain of hosts that do not exist (RFC 2606).
 _NO_HOST = re.compile(r"https?://[^/]*\.invalid(?![^/:])")
+_ANTHROPIC = re.compile(r"https://api\.anthropic\.com(?![^/:])", re.IGNORECASE)
 
 OTHER_JUDGE = (
     "Another model aggregated the attempts: where they were asked is not kept, so base_url is its."
@@ -100,6 +101,17 @@ class Program:
     def timeout(self) -> int:
         """Seconds of silence to accept: an answer in one piece is silent until it is whole."""
         return 600 if self.streams else 3600
+
+    @property
+    def key_headers(self) -> tuple[OwnHeader, ...]:
+        """The headers that carry the key, that of the SDKs first; none where there is no key."""
+        if not self.key_env:
+            return ()
+        bearer = OwnHeader("Authorization", "Bearer ", self.key_env)
+        # Anthropic takes the key in one header; other servers of its API read either.
+        if self.encoded is None or _ANTHROPIC.match(self.base_url):
+            return (bearer,)
+        return bearer, OwnHeader("X-Api-Key", "", self.key_env)
 
     def opening(
         self,

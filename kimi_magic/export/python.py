@@ -398,22 +398,12 @@ def _request(program: Program, names: Mapping[str, str], *, heavy: bool = False)
     indent = TAB * levels
     messages = "history" if heavy and program.tools else names["messages"]
     seed = program.options.get("seed")
-    seeds = f"{indent}seed={seed} + number,\n" if heavy and isinstance(seed, int) else ""
-    # The SDK takes what is not in the signature as extra_body alone.
-    known = inspect.signature(Completions.create).parameters
-    options = {name: value for name, value in program.options.items() if name in known}
-    if seeds:
+    options, seeds = program.options, ""
+    if heavy and isinstance(seed, int):
         del options["seed"]
-    extra = {name: value for name, value in program.options.items() if name not in known}
-    parts = [
-        PYTHON.keywords({"model": options.pop("model")}, indent),
-        f"{indent}messages={messages},\n",
-        PYTHON.keywords(options, indent),
-        seeds,
-        f"{indent}tools={names['tools']},\n" if program.tools else "",
-        PYTHON.keywords({"extra_body": extra}, indent) if extra else "",
-    ]
-    return "".join(parts)
+        seeds = f"{indent}seed={seed} + number,\n"
+    tools = f"{indent}tools={names['tools']},\n" if program.tools else ""
+    return PYTHON.request(Completions.create, options, indent, messages, seeds, tools)
 
 
 def _confirm(program: Program, functions: Functions) -> str:

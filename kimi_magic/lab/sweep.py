@@ -20,12 +20,10 @@ from kimi_magic.core.nesting import depth, inside_turn
 from kimi_magic.core.reply import Reply
 from kimi_magic.core.step_table import step_rows
 from kimi_magic.core.text import count
-from kimi_magic.display.view import Unseen
 from kimi_magic.lab.progress import ProgressBar
 from kimi_magic.lab.sweep_journal import as_asked, mark_of, marked, stored_replies
 from kimi_magic.session import Session, current
 from kimi_magic.turn.agreement import final_answer, normalised
-from kimi_magic.turn.approval import asking
 from kimi_magic.turn.heavy import HeavyTurn, plain_turn
 from kimi_magic.turn.lanes import Lanes, side_by_side
 from kimi_magic.turn.request import TurnRequest, make_request, parameters
@@ -298,7 +296,6 @@ class _Run:
         self._given = [row for row in rows if row.place in taken]
         self._rows = [row for row in rows if row.place not in taken and row.mark not in stored]
         self._check = check
-        self._ask = asking(Unseen())
         self._bar: ProgressBar | None = None
 
     def take(self, *, show: bool) -> bool:
@@ -350,7 +347,7 @@ class _Run:
         for row, turn in waiting:
             kept = KeptReply()
             with suppress(KimiError):  # it is in the reply
-                yield from turn.run([kept, *self._journal(turn)], self._ask, lanes.lane(0))
+                yield from turn.run([kept, *self._journal(turn)], lane=lanes.lane(0))
             assert kept.reply is not None, "a turn ends with TurnFinished"
             self._keep(row, kept.reply, _seconds(kept.reply))
 
@@ -361,7 +358,7 @@ class _Run:
                 continue
             began, kept = time.monotonic(), KeptReply()
             with suppress(KimiError):  # it is in the reply
-                yield from row.turn.run([kept, *self._journal(row.turn.turn)], self._ask)
+                yield from row.turn.run([kept, *self._journal(row.turn.turn)])
             assert kept.reply is not None, "a turn ends with TurnFinished"
             self._keep(row, kept.reply, time.monotonic() - began)
 

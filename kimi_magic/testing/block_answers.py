@@ -37,8 +37,8 @@ class BlockReply:
     calls: Sequence[tuple[str | None, str, str]]  # id, name, arguments
     finish_reason: str | None
     usage: Mapping[str, Any] | None
-    signature: str | None = None
-    redacted: str | None = None
+    signature: str | None
+    redacted: str | None
 
     def thinking(self) -> list[dict[str, Any]]:
         """Return the blocks of thinking, which a client gives back unchanged."""

@@ -37,12 +37,12 @@ def check_messages_request(body: Mapping[str, Any]) -> list[str]:
 def check_thinking(
     body: Mapping[str, Any], issued: Sequence[tuple[Sequence[str], list[dict[str, Any]]]]
 ) -> list[str]:
-    """List what is not as this server gave it.
+    """List the blocks of thinking that are not as this server gave them.
 
     ``issued`` are its answers: the ids of the calls, and the blocks of thinking before them.
     """
     known = [block for _, blocks in issued for block in blocks]
-    proofs = {_proof(block) for block in known}
+    proofs = {_proof(block) for block in known} - {""}
     by_call = {call_id: blocks for ids, blocks in issued for call_id in ids}
     problems = []
     for index, message in items(body.get("messages")):

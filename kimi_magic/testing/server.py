@@ -134,12 +134,13 @@ class ScriptedServer:
         self.models = models or self._flavour.models
         self.lenient = not strict
         self.base_url = ""
+        self._root = "/anthropic" if self._flavour.blocks else ""
         self.requests: list[Request] = []
         self._script: deque[_Entry] = deque()
         self._elsewhere: dict[str, deque[_Entry]] = {}  # what is scripted for other paths
         self._desk = BatchDesk()
         self._complaints: list[str] = []
-        # In the dialect anthropic, of each answer: the ids of its calls, and its thinking.
+        # In the dialect anthropic: the ids of the calls and the thinking of each answer.
         self._issued: list[tuple[Sequence[str], list[dict[str, Any]]]] = []
         self._held = asyncio.Event()  # replaced by each go_on
 
@@ -319,8 +320,7 @@ class ScriptedServer:
         self._thread = threading.Thread(target=asyncio.run, args=[run], name="ScriptedServer")
         self._thread.daemon = True
         self._thread.start()
-        self.base_url = f"http://127.0.0.1:{port.result(timeout=10)}"
-        self.base_url += "/anthropic" if self._flavour.blocks else "/v1"
+        self.base_url = f"http://127.0.0.1:{port.result(timeout=10)}{self._root or '/v1'}"
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -362,21 +362,16 @@ class ScriptedServer:
             return self._refusal(401, "Invalid Authentication")
         if self._elsewhere.get(request.path):
             return self._elsewhere[request.path].popleft()
-        path = request.path.removeprefix("/anthropic" if self._flavour.blocks else "")
-        if (request.method, path) == ("GET", "/v1/models"):
-            kind = {"type": "model"} if self._flavour.blocks else {"object": "model", "created": 0}
-            models = [{"id": model, **kind} for model in self.models]
-            page = {"has_more": False} if self._flavour.blocks else {"object": "list"}
-            answer = json_answer({**page, "data": models})
-            return _Entry("models", lambda *_: answer)
-        place = "/v1/messages" if self._flavour.blocks else CHAT
-        if (request.method, path) != ("POST", place):
+        asked = request.method, request.path.removeprefix(self._root)
+        if asked == ("GET", "/v1/models"):
+            return self._list_models()
+        if asked != ("POST", "/v1/messages" if self._flavour.blocks else CHAT):
             return self._at_the_desk(request) or self._refusal(404, f"nothing at {request.path}")
         if self._flavour.refuses_logprobs and request.body.get("logprobs"):
-            return self._refusal(400, NO_LOGPROBS)  # as it may be asked: no complaint
+            return self._refusal(400, NO_LOGPROBS)  # no complaint: clients may ask
         if not self.lenient:
             if self._flavour.blocks and (foreign := signed_elsewhere(request.body, self._issued)):
-                return self._refusal(400, foreign)  # the client cannot know who takes it
+                return self._refusal(400, foreign)  # no complaint: clients may try
             model = request.body.get("model")
             if self._flavour.k3 and model not in self.models:
                 return self._refusal(404, f"Not found the model {model} or Permission denied")
@@ -394,6 +389,12 @@ class ScriptedServer:
                 return entry
         self._complaints.append(f"{where}: unexpected: nothing scripted for it")
         return self._refusal(500, "nothing scripted")
+
+    def _list_models(self) -> _Entry:
+        kind = {"type": "model"} if self._flavour.blocks else {"object": "model", "created": 0}
+        page = {"has_more": False} if self._flavour.blocks else {"object": "list"}
+        answer = json_answer({**page, "data": [{"id": model, **kind} for model in self.models]})
+        return _Entry("models", lambda *_: answer)
 
     def _at_the_desk(self, request: Request) -> _Entry | None:
         method, path, body = request.method, request.path, request.body

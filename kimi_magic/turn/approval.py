@@ -174,7 +174,7 @@ def asking(view: View, redact: Callable[[str], str] = str) -> AskPerson:
                 else None
             )
         if answer is None:
-            return ask_with_input(tool, arguments, problem, defaults)
+            return ask_with_input(tool, arguments, problem, defaults, redact=redact)
         return answer
 
     return ask
@@ -185,14 +185,19 @@ def ask_with_input(
     arguments: dict[str, Any],
     problem: Problem,
     defaults: Mapping[str, str] | None = None,
+    *,
+    redact: Callable[[str], str] = str,
 ) -> Answer:
-    """Ask at an ``input()`` prompt, which every front end has; an empty answer means no."""
+    """Ask at an ``input()`` prompt, which every front end has; an empty answer means no.
+
+    ``redact`` keeps keys out of what is shown of the tool itself.
+    """
     shown = _shown(arguments, defaults)
     if isinstance(tool, TellsPerson) and tool.is_question:
-        return _answer_with_input(tool, shown, problem)
+        return _answer_with_input(redact(tool.said), shown, problem)
     text = f"{reveal(tool.name)} wants to run with:\n{shown}\n"
     if isinstance(tool, TellsPerson):
-        text += f"{reveal(tool.said)}\n"
+        text += f"{reveal(redact(tool.said))}\n"
     lasting = "this same code in this [c]hat" if tool.languages else "for this [c]hat"
     while True:
         # The name once more: long arguments may have moved the first line out of sight.
@@ -210,9 +215,9 @@ def ask_with_input(
         text = f"These do not fit: {reveal(wrong)}\n"
 
 
-def _answer_with_input(tool: TellsPerson, shown: str, problem: Problem) -> Answer:
-    """Ask for the answer to a question that no call waits for."""
-    text = f"{reveal(tool.said)}\n{shown}\n"
+def _answer_with_input(question: str, shown: str, problem: Problem) -> Answer:
+    """Ask for the answer to a question of the running call."""
+    text = f"{reveal(question)}\n{shown}\n"
     while True:
         said = _input(text, "Send this? [y]es, [e]dit, [N]o: ")
         if said in ("y", "yes"):

@@ -53,7 +53,7 @@ class Lane(Protocol):
         """Return True if a request may go out now, which then counts until `sent`."""
 
     def answered(self, completion: Completion) -> None:
-        """Note what came of a request, whole or cut."""
+        """Note the answer to a request, whole or cut."""
 
     def sent(self) -> None:
         """Note that a request has been answered, or has failed."""
@@ -124,7 +124,7 @@ class Lanes:
 
     def __init__(self, most_bytes: int, most_requests: int, sharers: int = 1) -> None:
         self.inbox = Inbox(most_bytes)
-        self.idle = Idle()  # what the turn that runs has come to wait for
+        self.idle = Idle()  # the things that the running turn waits for
         self._sharers = sharers
         self._most_requests = most_requests
         self._under_way = 0
@@ -264,8 +264,8 @@ def side_by_side(
     replies. An interrupt stops all of them, and is raised when each has told of its end. Where it
     is ``enough`` after one has ended, the others are stopped as well.
 
-    A turn that waits goes on when what it waits for has come, and each tick, since some of what it
-    may wait for is a moment.
+    A waiting turn goes on when something that it waits for has come, and at each tick, as it may
+    wait for a moment in time.
     """
     left: dict[Running, Idle] = {turn: Idle() for turn in turns}
     interrupted = stop = False

@@ -45,18 +45,18 @@ class Draft:
     """The requests of a turn without their messages.
 
     ``common`` are the parameters of all of them, ``schema`` those that hold an answer to its form;
-    ``limit_field`` is the name of the limit of tokens. The messages are ``whole`` where the API is
-    another than that of chat completions.
+    ``limit_field`` is the name of the limit of tokens. With ``whole_messages``, the messages hold
+    all that APIs other than chat completions take.
     """
 
     common: dict[str, Any]
     schema: dict[str, Any]
     limit_field: str
-    whole: bool = False
+    whole_messages: bool = False
 
     def body(self, send: Send) -> dict[str, Any]:
         """Return the body of one request, as the wire takes it."""
-        messages = [message.to_dict(whole=self.whole) for message in send.messages]
+        messages = [message.to_dict(whole=self.whole_messages) for message in send.messages]
         body = self.parameters(send) | {"messages": messages}
         if send.whole:
             body["stream"] = False

@@ -172,7 +172,7 @@ class PreparedTurn:
         if chat is not None and self.keeps:
             sinks = [ChatSink(chat, self.place, self.request), *sinks]
         lane = lane or Alone(self.settings.max_queue_bytes)
-        return _Run(self, chat, sinks, ask or ask_with_input, lane, followed=followed).run()
+        return _Run(self, chat, sinks, ask, lane, followed=followed).run()
 
     def seeded(self, more: int) -> PreparedTurn:
         """Return the turn with a later seed, where it has one: the same request otherwise."""
@@ -297,7 +297,7 @@ class _Run:
         turn: PreparedTurn,
         chat: Chat | None,
         sinks: Sequence[Sink],
-        ask: AskPerson,
+        ask: AskPerson | None,
         lane: Lane,
         *,
         followed: bool,
@@ -306,12 +306,16 @@ class _Run:
         self._lane = lane
         self._followed = followed
         self._chat = chat
-        self._ask = ask
         self._began, self._started = time.monotonic(), time.time()
         connector = turn.connector
+
         # Not a method of this run: it would stay alive with the sinks, in a cycle, and with it
         # every object that a tool returned.
-        self._sinks = GuardedSinks(sinks, lambda text: Redactor(connector.known_keys()).text(text))
+        def redact(text: str) -> str:
+            return Redactor(connector.known_keys()).text(text)
+
+        self._sinks = GuardedSinks(sinks, redact)
+        self._ask = ask or partial(ask_with_input, redact=redact)
         model = turn.request.model or turn.led or turn.endpoint.model
         self._model = Redactor(turn.keys).text(model)
         self._taping: Taping | None = None
@@ -363,7 +367,7 @@ class _Run:
         turn = self._turn
         resolved = turn.resolve(self._prepares)
         if turn.endpoint.base_url and isinstance(resolved, ResolvedEndpoint):
-            self._client = resolved.client  # the embedded engine may be ended until then
+            self._client = resolved.client  # not the embedded engine's: it may end between requests
         self._model = self._redact(resolved.target.model)
         yield self._tell(TurnStarted(self._model, turn.endpoint.name, resolved.practice))
         for notice in self._opening(resolved):

@@ -1,7 +1,7 @@
-"""The facts by which a question is the same in another kernel: answers that were kept hold for it.
+"""The facts that identify a question in any kernel, so that its kept answer is found again.
 
-Their form is hashed into what users have on disk, in journals and in files of maps: a change of it
-loses those answers.
+Their hash is in the journals and in the files of maps that users have: a change of their form loses
+those answers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def facts_of(turn: PreparedTurn) -> dict[str, Any]:
         **chosen,
         "stop": request.stop,
         "endpoint": [endpoint.name, endpoint.base_url],
-        # As it was named: the model that a server lists is not known before it was asked.
+        # As it was named: which model a server lists is not known before it is asked.
         "model": turn.model or endpoint.model,
         "schema": turn.schema and [turn.schema.name, turn.schema.json_schema],
         "tools": turn.toolset and turn.toolset.schemas(),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from kimi_magic.core.errors import ConfigError
 from kimi_magic.wire.addresses import host_of
-from kimi_magic.wire.endpoints import DEFAULT_LIMIT, Endpoint
+from kimi_magic.wire.endpoints import Endpoint
 from kimi_magic.wire.openai.chat_completions import ChatCompletions
 from kimi_magic.wire.protocols import Wire
 
@@ -20,7 +19,7 @@ __all__ = ["encoder_of", "sdk_of", "wire_of", "wire_of_body"]
 ANTHROPIC = "api.anthropic.com"
 SDK_SINCE = 2
 NO_SDK = '{} speaks the Messages API: install its SDK with `pip install "kimi-magic[anthropic]"`.'
-# Of the events of the Messages API, the first one; of an answer that is not streamed, all of it.
+# The first event of the Messages API, or its answer in one document.
 _HEAD = 2000
 _MARKS = (b'"message_start"', b'"type":"message"', b'"type": "message"')
 
@@ -30,27 +29,27 @@ def wire_of(endpoint: Endpoint) -> Wire:
     if endpoint.wire == "messages":
         from kimi_magic.wire.anthropic.messages_api import Messages
 
-        return Messages(DEFAULT_LIMIT, signed=host_of(endpoint.base_url) == ANTHROPIC)
+        return Messages(signed=host_of(endpoint.base_url) == ANTHROPIC)
     return ChatCompletions(endpoint.reasoning_key or "reasoning_content")
 
 
 def wire_of_body(body: bytes) -> Wire:
-    """Return the API that an answer is written in, by its beginning."""
+    """Return the API that an answer is written in, judged by its beginning."""
     head = body[:_HEAD]
     if b'"choices"' not in head and any(mark in head for mark in _MARKS):
         from kimi_magic.wire.anthropic.messages_api import Messages
 
-        return Messages(DEFAULT_LIMIT)
+        return Messages()
     return ChatCompletions()
 
 
 def encoder_of(api: str) -> Callable[[Mapping[str, Any]], dict[str, Any]] | None:
-    """Return what writes a request for chat completions in another API; None for that one."""
+    """Return the function that writes a request for another API; None for chat completions."""
     if api != "messages":
         return None
     from kimi_magic.wire.anthropic.messages_body import messages_body
 
-    return partial(messages_body, default_limit=DEFAULT_LIMIT)
+    return messages_body
 
 
 def sdk_of(endpoint: Endpoint) -> Literal["openai", "anthropic"]:
@@ -69,7 +68,7 @@ def sdk_of(endpoint: Endpoint) -> Literal["openai", "anthropic"]:
 
 
 def _has_sdk() -> bool:
-    """Return True if Anthropic's SDK is there, and built on the HTTP library that ours is."""
+    """Return True if Anthropic's SDK is installed, and is built on the HTTP library that we use."""
     if find_spec("anthropic") is None:
         return False
     with suppress(PackageNotFoundError, ValueError):

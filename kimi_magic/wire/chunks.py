@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic_core import from_json
 
 from kimi_magic.core.text import is_json_bomb
 
-__all__ = ["BLANK", "read_chunks"]
+__all__ = ["BLANK", "as_mapping", "as_string", "is_count", "read_chunks"]
 
 BLANK = b"\xef\xbb\xbf \t\r\n"  # what may stand in front of a body
 MOST_DIGITS = 400
+MOST_TOKENS = 10**12  # the largest count that is taken for one
 
 
 def _integer(digits: str) -> float:
@@ -34,3 +35,18 @@ def read_chunks(data: bytes) -> list[Mapping[str, Any]]:
     return [
         chunk for chunk in (value if isinstance(value, list) else [value]) if type(chunk) is dict
     ]
+
+
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return a field that should be an object; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_string(value: Any) -> str:
+    """Return a field that should be a text; "" for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Return True for a number that can be a count of tokens."""
+    return type(value) is int and 0 <= value <= MOST_TOKENS

@@ -105,7 +105,7 @@ class HTTPTransport:
             self._idle.pop().close()
 
     def _new_connection(self) -> Connection:
-        return Connection(self._http_client(), self._base_url, self._rest)
+        return Connection(self.http_client(self._headers()), self._base_url, self._rest)
 
     def _rest(self, connection: Connection) -> None:
         if self._closed or len(self._idle) >= MOST_IDLE:
@@ -116,9 +116,6 @@ class HTTPTransport:
         with contextlib.suppress(IndexError):  # another thread was faster
             while self._idle[0].resting_since < now - IDLE_SECONDS:
                 self._idle.pop(0).close()
-
-    def _http_client(self) -> httpx2.Client:
-        return self.http_client(self._headers())
 
     def http_client(self, headers: Mapping[str, str]) -> httpx2.Client:
         """Return a client with one connection, which adds these headers to each request.

@@ -215,7 +215,7 @@ class Connector:
         return self._keys.known(self.catalogue.key_names)
 
     def remember(self, keys: Iterable[Key]) -> None:
-        """Take in what is to be redacted as keys are, such as the secrets of a tool's server."""
+        """Redact these from now on as keys are, such as the secrets of a tool's server."""
         self._keys.remember(keys)
 
     def key(self, endpoint: Endpoint, ask_key: AskKey | None) -> Key | None:

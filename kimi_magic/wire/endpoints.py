@@ -35,7 +35,6 @@ GUESSED_MODEL, LATEST_MODEL = "kimi-k2-thinking", "kimi-k3"
 LARGEST_CONTEXT = 8192  # of the embedded engine with a model of the user's own
 EMBEDDED = "local"  # the endpoint of the engine in this kernel, which has no address of its own
 
-
 _MESSAGES_URL = re.compile(
     r"(?://api\.anthropic\.com|/anthropic|/v1/messages)/*\s*\Z", re.IGNORECASE
 )
@@ -157,9 +156,9 @@ class Endpoint(Shown):
             object.__setattr__(self, "prices", check_prices(self.prices))
 
     def _fit_messages(self) -> None:
-        """Set what that API has not, and end the address where its SDK does."""
+        """Turn off what the Messages API lacks, and end the address where its SDK expects it."""
         if self.batch:
-            raise ConfigError("batch=True is OpenAI's Batch API, which has wire='chat'.")
+            raise ConfigError("batch=True needs wire='chat': the Batch API is OpenAI's.")
         url = _MESSAGES_PATH.sub("", self.base_url)
         for name, value in {"base_url": url, "partial_mode": False, "stream_usage": False}.items():
             object.__setattr__(self, name, value)
@@ -334,7 +333,7 @@ class Catalogue:
         """
         known = self.get(like)
         own = {"key_env": None, "headers": {}, "like": known.kind, **fields}
-        if own.get("wire") == "messages":  # the Batch API belongs to the other
+        if own.get("wire") == "messages":  # which has no Batch API here
             own.setdefault("batch", False)
         return replace(known, **own)
 
@@ -362,11 +361,11 @@ class Catalogue:
         raise ConfigError(without_key(said, name))
 
     def of(self, facts: EndpointFacts | None) -> Endpoint | None:
-        """Return the endpoint here that has a record's name; its address is not believed."""
+        """Return the endpoint of a record by its name; the record's address is not trusted."""
         return self._all().get(facts.name) if facts else None
 
     def _all(self) -> dict[str, Endpoint]:
-        """By their names; the environment's comes first, unless one was added under its name."""
+        """Return all by name, the environment's first unless one was added under its name."""
         own = None
         with suppress(ConfigError):
             own = from_environment()
@@ -374,7 +373,7 @@ class Catalogue:
 
 
 def _wire_of_url(url: str) -> Api:
-    """Return the API that an address tells of: providers have that of Anthropic at /anthropic."""
+    """Guess the API from an address: providers serve Anthropic's at /anthropic."""
     return "messages" if _MESSAGES_URL.search(url) else "chat"
 
 

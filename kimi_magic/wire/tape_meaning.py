@@ -51,7 +51,7 @@ def meaning_of(
     mask : callable
         Takes keys, and what looks like one, out of a text.
     wire : str
-        The API that is asked: an answer is played to who reads it.
+        The API that is asked: an answer of one is not played to the other.
     """
     body = _numbered(body)
     own = ("model", "messages", "tools", *STREAMING)

@@ -171,4 +171,4 @@ def test_whatever_an_address_is(url: str) -> None:
         assert parsed.netloc.isascii()
         client = Client(endpoint, endpoint.base_url, None)
         with suppress(KimiError):
-            client.transport._http_client().close()  # type: ignore[attr-defined]
+            client.transport.http_client({}).close()  # type: ignore[attr-defined]

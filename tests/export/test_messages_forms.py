@@ -11,6 +11,7 @@ import pytest
 
 import kimi_magic as kimi
 from kimi_magic.core.errors import KimiError
+from kimi_magic.export import Program, write
 from kimi_magic.session import Session
 from kimi_magic.testing import ScriptedServer
 from tests.snippets import KEY, cell, check_layout, run
@@ -52,6 +53,10 @@ def script(lab: ScriptedServer) -> None:
 
 
 def bodies(server: ScriptedServer) -> list[dict[str, Any]]:
+    """Take the bodies of the requests, each of which had the key as the turn's own has it."""
+    for request in server.requests:
+        assert request.headers["X-Api-Key"] == KEY
+        assert request.headers["Authorization"] == f"Bearer {KEY}"
     found = [request.body for request in server.requests]
     server.requests.clear()
     return found
@@ -101,6 +106,16 @@ def test_curl(lab: ScriptedServer, tmp_path: Path) -> None:
     printed = run(kimi.snippet(reply, "curl"), "curl", tmp_path)
     assert "message_stop" in printed
     assert bodies(lab) == live
+
+
+def test_anthropics_own_server_gets_the_key_in_one_header() -> None:
+    body = {"model": "claude-opus-5-5", "messages": [{"role": "user", "content": "Sure?"}]}
+    for url, seconds in (("https://api.anthropic.com", 0), ("https://api.anthropic.com.test", 1)):
+        program = Program(body, url, "LAB_API_KEY", encoded={**body, "max_tokens": 5})
+        for form, first in (("curl", "Bearer $LAB_API_KEY"), ("python", "api_key=os.environ")):
+            text = write(program, form)
+            assert first in text
+            assert text.count("X-Api-Key") == seconds
 
 
 def test_other_forms_say_which_there_are(lab: ScriptedServer) -> None:

@@ -1,4 +1,4 @@
-"""What the scripted server refuses in the dialect of Anthropic's Messages API."""
+"""Refusals of the scripted server in the dialect of Anthropic's Messages API."""
 
 from __future__ import annotations
 
@@ -86,5 +86,8 @@ def test_thinking_comes_back_as_it_went() -> None:
     assert any("Invalid `signature`" in problem for problem in check_thinking(changed, issued))
     without = body(lambda b: content(b, 1).pop(0))
     assert any("must remain" in problem for problem in check_thinking(without, issued))
+    kimi = THINKING | {"signature": ""}
+    empty = body(lambda b: content(b, 1)[0].update(kimi, thinking=""))
+    assert check_thinking(empty, [([], [kimi])]) == [], "an empty signature proves nothing"
     assert signed_elsewhere(body(), issued) == ""
     assert signed_elsewhere(body(), []).startswith("messages.1.content.0: Invalid `signature`")

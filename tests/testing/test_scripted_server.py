@@ -690,7 +690,7 @@ def test_any_json_is_judged_without_a_crash(data: Any, messages: Any, tools: Any
 
 
 def complaint(server: ScriptedServer, act: Callable[[], object]) -> str:
-    """What the server says at the end of a block in which something was done."""
+    """The verdict of the server at the end of a block in which something was done."""
 
     def block() -> None:
         with server:
@@ -991,7 +991,7 @@ def test_answers_to_requests_of_their_own() -> None:
 
 
 def test_a_file_that_no_batch_takes() -> None:
-    """What Moonshot refuses is in the verdict; the rest is as from the server itself."""
+    """The verdict names each refusal of Moonshot's; the batch is taken all the same."""
     body = {"model": "kimi-k2-thinking", "messages": [{"role": "user", "content": "Hi"}]}
     line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
     other = line | {"url": "/chat", "body": {**body, "model": "kimi-k3", "stream": True}}

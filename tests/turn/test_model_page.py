@@ -1,4 +1,4 @@
-"""What the model's own page shows works here: its chat, and its streaming recipe."""
+"""The recipes of the model's own page: its chat, and its streaming."""
 
 from __future__ import annotations
 

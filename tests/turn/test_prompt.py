@@ -1,4 +1,4 @@
-"""What the server receives of a prompt, its variables and its cells, from a real kernel."""
+"""Prompts, their variables and their cells as the server receives them, from a real kernel."""
 
 from __future__ import annotations
 

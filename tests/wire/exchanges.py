@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kimi_magic.wire.client import Exchange
+from kimi_magic.core.messages import Completion
+from kimi_magic.wire.client import Client, Exchange
 from kimi_magic.wire.protocols import Arrival, Deliver, Delta, Request
 
 TICK = 0.05
@@ -20,6 +21,19 @@ def deltas_of(exchange: Exchange) -> Iterator[Delta | None]:
         deltas = [delta for each, items in arrived for delta in each.receive(items)]
         yield from deltas or (None,)
         exchange.check()
+
+
+def body(**more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "9.11 or 9.9?"}]
+    return {"model": "kimi-k2-thinking", "messages": messages, "stream": True} | more
+
+
+def receive(client: Client, **more: Any) -> Completion:
+    """Ask, and return the whole answer."""
+    with client.chat(body(**more)) as exchange:
+        for _ in deltas_of(exchange):
+            pass
+    return exchange.completion()
 
 
 class Playback:

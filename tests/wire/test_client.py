@@ -32,7 +32,6 @@ from kimi_magic.core.errors import (
     ServerFailed,
     TimedOut,
 )
-from kimi_magic.core.messages import Completion
 from kimi_magic.secrets.keys import Key
 from kimi_magic.testing import DIALECTS, ScriptedServer
 from kimi_magic.wire import client as client_module
@@ -45,14 +44,9 @@ from kimi_magic.wire.inbox import Inbox
 from kimi_magic.wire.models import ModelCatalogue
 from kimi_magic.wire.openai.chat_completions import ChatCompletions, words_of
 from tests.faulty import EVENTS, Answer, Asked, answering, refusing
-from tests.wire.exchanges import deltas_of
+from tests.wire.exchanges import body, deltas_of, receive
 
 SECRET = "fake-key-0123456789abcdef"
-
-
-def body(**more: Any) -> dict[str, Any]:
-    messages = [{"role": "user", "content": "9.11 or 9.9?"}]
-    return {"model": "kimi-k2-thinking", "messages": messages, "stream": True} | more
 
 
 @pytest.fixture
@@ -61,13 +55,6 @@ def client(scripted_server: ScriptedServer) -> Iterator[Client]:
     key = Key(SECRET, "the environment variable LAB_KEY")
     with closing(Client(endpoint, endpoint.base_url, key, Settings())) as made:
         yield made
-
-
-def receive(client: Client, **more: Any) -> Completion:
-    with client.chat(body(**more)) as exchange:
-        for _ in deltas_of(exchange):
-            pass
-    return exchange.completion()
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -35,7 +35,7 @@ CALLS: tuple[tuple[str, Any], ...] = (("get_weather", {"city": "東京 🙂"}), 
 
 
 class Said(NamedTuple):
-    """What a recording says."""
+    """The answer in a recording."""
 
     text: str = ANSWER
     reasoning: str | None = THOUGHT
@@ -113,7 +113,7 @@ def wire_of(name: str) -> Api:
 def take_apart(
     pieces: Iterable[bytes], *, stream: bool = True, wire: Api = "chat"
 ) -> tuple[Completion, list[Delta]]:
-    """What the client makes of bytes that have all arrived, and what it hands on meanwhile."""
+    """The completion that the client makes of these bytes, and the deltas on the way to it."""
     url = "http://127.0.0.1:9/v1"
     lab = Endpoint("lab", url, wire=wire)
     client = Client(lab, url, None, transport=Playback([200, *pieces, None]))

@@ -1,4 +1,4 @@
-"""What a person sees when something fails on the way, from a real kernel; and the next cell works.
+"""Failures on the way as a person sees them, from a real kernel; and the next cell works.
 
 The rows are the fault table of the project: what happens, what is said, whether it is asked again.
 """
@@ -153,7 +153,7 @@ STREAMS = [
 
 
 def refusals(dialect: str) -> Iterator[Fault]:
-    """What WIRE's servers say with an error status, each in its own shape."""
+    """Refusals of a server with an error status, in its own shape."""
 
     def row(name: str, status: int, message: str, *says: str, **more: Any) -> Fault:
         again = more.pop("again", False)

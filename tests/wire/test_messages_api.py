@@ -26,7 +26,7 @@ from kimi_magic.core.errors import (
     ServerFailed,
     TimedOut,
 )
-from kimi_magic.core.messages import Completion, ImagePart, Message, ReasoningPart, TextPart
+from kimi_magic.core.messages import ImagePart, Message, ReasoningPart, TextPart
 from kimi_magic.core.messages import ToolCall as Call
 from kimi_magic.secrets.keys import Key
 from kimi_magic.session import Session
@@ -39,7 +39,7 @@ from kimi_magic.wire.anthropic.messages_body import messages_body
 from kimi_magic.wire.client import Client
 from kimi_magic.wire.endpoints import Catalogue, Endpoint
 from kimi_magic.wire.recorded_answer import answer_in
-from tests.wire.exchanges import deltas_of
+from tests.wire.exchanges import receive
 from tests.wire.test_dialects import RECORDED
 
 SECRET = "fake-key-" + "0123456789abcdef"
@@ -50,9 +50,9 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
 
 
 def encoded(*messages: Message, model: str = "kimi-k3", **more: Any) -> dict[str, Any]:
-    """The body that goes out, which has to pass the checks of a server."""
+    """Return the body that goes out, which has to pass the checks of a server."""
     whole = [message.to_dict(whole=True) for message in messages]
-    body = messages_body({"model": model, "messages": whole, **more}, default_limit=16_384)
+    body = messages_body({"model": model, "messages": whole, **more})
     assert check_messages_request(body) == []
     return body
 
@@ -224,7 +224,7 @@ def test_a_schema_and_an_image_by_its_address() -> None:
     assert "output_config" not in encoded(GO, response_format={"type": "json_object"})
     parts = [{"type": "image_url", "image_url": {"url": "https://host/a.png"}}]
     messages = [{"role": "user", "content": parts}]
-    body = messages_body({"model": "m", "messages": messages}, default_limit=1)
+    body = messages_body({"model": "m", "messages": messages})
     assert blocks(body, 0)[0]["source"] == {"type": "url", "url": "https://host/a.png"}
 
 
@@ -278,7 +278,7 @@ def test_an_answer_in_one_body_is_what_its_stream_is() -> None:
 
 
 def test_a_masked_thought_has_no_signature() -> None:
-    fold = Messages(1).fold([KEY])
+    fold = Messages().fold([KEY])
     start = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking"}}
     pieces = [f"The key is {SECRET[:9]}", SECRET[9:], ", I see."]
     deltas = [{"type": "thinking_delta", "thinking": piece} for piece in pieces]
@@ -387,7 +387,6 @@ def test_signatures_have_a_bound() -> None:
         ("tool_use", "tool_calls"),
         ("refusal", "content_filter"),
         ("pause_turn", "pause_turn"),
-        ("news", "news"),
     ],
 )
 def test_reasons_for_finishing(reason: str, ours: str) -> None:
@@ -402,17 +401,9 @@ def server() -> Iterator[ScriptedServer]:
         yield server
 
 
-def client_of(server: ScriptedServer, **more: Any) -> closing[Client]:
-    endpoint = Endpoint("lab", server.base_url, "LAB_KEY", wire="messages", **more)
+def client_of(server: ScriptedServer) -> closing[Client]:
+    endpoint = Endpoint("lab", server.base_url, "LAB_KEY", wire="messages")
     return closing(Client(endpoint, endpoint.base_url, KEY, Settings()))
-
-
-def receive(client: Client, **more: Any) -> Completion:
-    messages = [{"role": "user", "content": "9.11 or 9.9?"}]
-    with client.chat({"model": "kimi-k3", "messages": messages, "stream": True} | more) as exchange:
-        for _ in deltas_of(exchange):
-            pass
-    return exchange.completion()
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -444,11 +435,11 @@ def test_an_answer_over_http(server: ScriptedServer, stream: bool) -> None:
 def test_anthropic_gets_the_key_in_one_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "another")
     monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Mine: another")
-    headers = Messages(1, signed=True).headers(KEY)
+    headers = Messages(signed=True).headers(KEY)
     assert headers["X-Api-Key"] == SECRET
     assert "Authorization" not in headers
     assert "another" not in str(headers)
-    assert SECRET not in str(Messages(1).headers(None))
+    assert SECRET not in str(Messages().headers(None))
 
 
 def test_headers_of_ones_own_go_first(server: ScriptedServer) -> None:
@@ -464,32 +455,31 @@ def test_headers_of_ones_own_go_first(server: ScriptedServer) -> None:
 
 
 ERRORS = [
-    (400, None, "temperature: range", BadRequest, "Change what the server names"),
-    (400, None, "prompt is too long: 208310 tokens > 200000 maximum", ContextTooLong, "reset"),
-    (400, None, "input length and `max_tokens` exceed context limit", ContextTooLong, "reset"),
-    (400, None, "Your credit balance is too low to access the API", QuotaExhausted, "billing"),
-    (401, None, f"invalid x-api-key {SECRET}", KeyRefused, "variable LAB_KEY"),
-    (402, None, "pay", QuotaExhausted, "billing"),
-    (403, None, "not yours", KeyRefused, "LAB_KEY"),
-    (404, None, "model: kimi-k9", NotFound, "kimi-k3"),
-    (413, None, "Request exceeds the maximum size", BadRequest, "413"),
-    (429, None, "slow down", RateLimited, "wait"),
-    (500, None, "Internal server error", ServerFailed, "later"),
-    (504, None, "too slow", ServerFailed, "later"),
-    (529, None, "Overloaded", ServerFailed, "later"),
+    (400, "temperature: range", BadRequest, "Change what the server names"),
+    (400, "prompt is too long: 208310 tokens > 200000 maximum", ContextTooLong, "reset"),
+    (400, "input length and `max_tokens` exceed context limit", ContextTooLong, "reset"),
+    (400, "Your credit balance is too low to access the API", QuotaExhausted, "billing"),
+    (401, f"invalid x-api-key {SECRET}", KeyRefused, "variable LAB_KEY"),
+    (402, "pay", QuotaExhausted, "billing"),
+    (403, "not yours", KeyRefused, "LAB_KEY"),
+    (404, "model: kimi-k9", NotFound, "kimi-k3"),
+    (413, "Request exceeds the maximum size", BadRequest, "413"),
+    (429, "slow down", RateLimited, "wait"),
+    (500, "Internal server error", ServerFailed, "later"),
+    (504, "too slow", ServerFailed, "later"),
+    (529, "Overloaded", ServerFailed, "later"),
 ]
 
 
-@pytest.mark.parametrize(("status", "kind", "words", "error", "says"), ERRORS)
+@pytest.mark.parametrize(("status", "words", "error", "says"), ERRORS)
 def test_errors(
     server: ScriptedServer,
     status: int,
-    kind: str | None,
     words: str,
     error: type[EndpointError],
     says: str,
 ) -> None:
-    server.error(status, words, type=kind, headers={"Retry-After": "7"})
+    server.error(status, words, headers={"Retry-After": "7"})
     with client_of(server) as client, pytest.raises(error) as caught:
         receive(client)
     assert type(caught.value) is error
@@ -529,17 +519,20 @@ def test_errors_in_the_stream(
 
 
 @pytest.mark.parametrize(
-    ("script", "error"),
+    ("script", "setting", "error"),
     [
-        ({"cut_after": 3}, ConnectionFailed),
-        ({"stall_after": 3}, TimedOut),
-        ({"delay": 30.0}, TimedOut),
+        ({"cut_after": 3}, "", ConnectionFailed),
+        ({"stall_after": 3}, "stall_timeout", TimedOut),
+        ({"delay": 30.0}, "first_token_timeout", TimedOut),
     ],
 )
-def test_faults_on_the_way(server: ScriptedServer, script: Any, error: type[EndpointError]) -> None:
+def test_faults_on_the_way(
+    server: ScriptedServer, script: Any, setting: str, error: type[EndpointError]
+) -> None:
     server.reply("one two three four", reasoning="Well", **script)
     with client_of(server) as client:
-        client.settings.first_token_timeout = client.settings.stall_timeout = 0.3
+        if setting:
+            setattr(client.settings, setting, 0.3)
         with pytest.raises(error) as caught:
             receive(client)
     partial = caught.value.partial

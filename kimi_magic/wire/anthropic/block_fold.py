@@ -1,8 +1,8 @@
 """Events of the Messages API → deltas and one message.
 
 An answer is a list of content blocks: thinking, text, calls. Each begins, grows by deltas and
-stops, under its index. An answer that was not streamed is folded as blocks that come whole. Events,
-blocks and fields that are not known are passed over, as the API's versioning asks.
+stops, under its index. An answer that was not streamed is folded as blocks that come whole. Unknown
+events, blocks and fields are passed over, as the API's versioning asks.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from kimi_magic.core.text import Pieces, bytes_of, mend_surrogates
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.patterns import KEY
 from kimi_magic.secrets.stream import StreamRedactor
+from kimi_magic.wire.chunks import as_mapping, as_string, is_count
 from kimi_magic.wire.openai.tool_call_deltas import CallTable
 from kimi_magic.wire.protocols import Delta
 
 __all__ = ["BlockFold"]
 
-MOST_TOKENS = 10**12  # the largest count that is taken for one
-# Signatures and encrypted thoughts show in no delta, so nobody else counts them.
+# Signatures, encrypted thoughts and inputs show in no delta, so nobody else counts them.
 BLOCK_BYTES, MOST_UNSEEN_BYTES = 2000, 16_000_000
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -33,7 +33,7 @@ FINISH_REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-"""Our names for the API's; others, such as ``pause_turn``, stay: the answer is not finished."""
+"""Our names for the API's; others, such as ``pause_turn``, stay as they are."""
 _INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -73,8 +73,8 @@ class BlockFold:
         self._thoughts: list[_Thought] = []
         self._open: dict[int, _Thought] = {}
         self._open_calls: dict[int, int] = {}  # their numbers, by the index of the block
-        self._inputs: dict[int, str] = {}  # of these, as they were when the block began
-        # A key may be spread over blocks of one kind: they are one text to each of these.
+        self._inputs: dict[int, str] = {}  # the inputs that came with their starts
+        # A key may be spread over several blocks: all of one kind pass through one redactor.
         self._text_redactor, self._thought_redactor = StreamRedactor(keys), StreamRedactor(keys)
         self._calls = CallTable(keys)
         self._begun_calls = 0
@@ -95,24 +95,24 @@ class BlockFold:
         for chunk in chunks:
             match chunk.get("type"):
                 case "content_block_delta":
-                    deltas += self._delta(_index(chunk), _mapping(chunk.get("delta")))
+                    deltas += self._delta(_index(chunk), as_mapping(chunk.get("delta")))
                 case "content_block_start":
-                    deltas += self._start(_index(chunk), _mapping(chunk.get("content_block")))
+                    deltas += self._start(_index(chunk), as_mapping(chunk.get("content_block")))
                 case "content_block_stop":
                     deltas += self._stop(_index(chunk))
                 case "message_start":
-                    deltas += self._message(_mapping(chunk.get("message")))
+                    deltas += self._message(as_mapping(chunk.get("message")))
                 case "message":
                     deltas += self._message(chunk)
                 case "message_delta":
-                    self._end(_mapping(chunk.get("delta")))
+                    self._end(as_mapping(chunk.get("delta")))
                     self._count(chunk.get("usage"))
         return deltas
 
     def finish(self) -> list[Delta]:
         deltas = [*self._flush_thought(), *self._flush_text()]
         if self.finish_reason:  # of a server that stops no blocks; else they were cut
-            for index in [*self._open_calls]:
+            for index in tuple(self._open_calls):
                 deltas += self._stop(index)
         return [*deltas, *self._calls.finish()]
 
@@ -133,18 +133,18 @@ class BlockFold:
 
     def _message(self, message: Mapping[str, Any]) -> Iterator[Delta]:
         """Take a message: the head of a stream, without content, or a whole answer."""
-        self.model = mend_surrogates(_string(message.get("model"))) or self.model
+        self.model = mend_surrogates(as_string(message.get("model"))) or self.model
         content = message.get("content")
         if isinstance(content, str):
             content = [{"type": "text", "text": content}]
         for index, block in enumerate(content if isinstance(content, list) else ()):
-            yield from self._start(index, _mapping(block))
+            yield from self._start(index, as_mapping(block))
             yield from self._stop(index)
         self._count(message.get("usage"))
         self._end(message)
 
     def _end(self, source: Mapping[str, Any]) -> None:
-        if reason := _string(source.get("stop_reason")):
+        if reason := as_string(source.get("stop_reason")):
             self.finish_reason = FINISH_REASONS.get(reason, reason)
             for thought in self._open.values():  # of a server that stops no blocks
                 thought.stopped = True
@@ -156,11 +156,11 @@ class BlockFold:
         if kind in ("thinking", "redacted_thinking"):
             yield from self._begin_thought(index, redacted=kind == "redacted_thinking")
             thought = self._open[index]
-            yield from self._think(_string(block.get("thinking")))
-            self._sign(thought, _string(block.get("data" if thought.redacted else "signature")))
+            yield from self._think(as_string(block.get("thinking")))
+            self._sign(thought, as_string(block.get("data" if thought.redacted else "signature")))
         elif kind == "text":
             yield from self._flush_thought()
-            yield from self._say(_string(block.get("text")))
+            yield from self._say(as_string(block.get("text")))
         elif kind == "tool_use":
             yield from self._flush_thought()
             yield from self._flush_text()
@@ -169,20 +169,20 @@ class BlockFold:
             given = block.get("input")
             self._inputs[index] = json.dumps(given, ensure_ascii=False) if given else "{}"
             self._bound(bytes_of(self._inputs[index]))
-            yield from self._call(number, _string(block.get("id")), _string(block.get("name")))
+            yield from self._call(number, as_string(block.get("id")), as_string(block.get("name")))
 
     def _delta(self, index: int, delta: Mapping[str, Any]) -> Iterator[Delta]:
         match delta.get("type"):
             case "text_delta":
-                yield from self._say(_string(delta.get("text")))
+                yield from self._say(as_string(delta.get("text")))
             case "thinking_delta":
                 if index not in self._open:
                     yield from self._begin_thought(index, redacted=False)
-                yield from self._think(_string(delta.get("thinking")))
+                yield from self._think(as_string(delta.get("thinking")))
             case "signature_delta" if index in self._open:
-                self._sign(self._open[index], _string(delta.get("signature")))
+                self._sign(self._open[index], as_string(delta.get("signature")))
             case "input_json_delta" if index in self._open_calls:  # not of a call the server makes
-                if piece := _string(delta.get("partial_json")):
+                if piece := as_string(delta.get("partial_json")):
                     self._take_input(index)
                     yield from self._call(self._open_calls[index], arguments=piece)
 
@@ -252,21 +252,21 @@ class BlockFold:
             raise ValueError("too many blocks of thinking, or too long signatures or inputs")
 
     def _count(self, usage: Any) -> None:
-        """Take counts: the later ones take the place of those before (they are cumulative).
+        """Take counts, which are cumulative: later ones replace earlier ones.
 
-        Some servers leave them at 0 until the end, or at the end. Others count the whole input at
-        first, and at the end what the cache had of it apart.
+        Some servers send 0 at the start, or at the end. Others count the whole input at the start,
+        and at the end the cached part of it separately.
         """
-        found = _mapping(usage)
-        found = {**found, **_mapping(found.get("output_tokens_details"))}
+        found = as_mapping(usage)
+        found = {**found, **as_mapping(found.get("output_tokens_details"))}
         for names in (_INPUT, ("output_tokens",), ("thinking_tokens",)):
             values = {name: found.get(name) for name in names}
-            counts = {n: v for n, v in values.items() if type(v) is int and 0 <= v <= MOST_TOKENS}
+            counts = {name: value for name, value in values.items() if is_count(value)}
             if any(counts.values()):
                 self._counts |= counts
 
     def _usage(self) -> Usage:
-        """Return the counts as ours: the API's input leaves out what the cache read or wrote."""
+        """Return the counts as ours: the API's input excludes what the cache read or wrote."""
         counts = self._counts
         return Usage(
             prompt_tokens=sum(counts.get(name, 0) for name in _INPUT),
@@ -279,11 +279,3 @@ class BlockFold:
 def _index(chunk: Mapping[str, Any]) -> int:
     index = chunk.get("index")
     return index if isinstance(index, int) else 0
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -41,8 +41,6 @@ class Messages:
 
     Parameters
     ----------
-    default_limit : int
-        ``max_tokens`` where a request sets none.
     signed : bool
         The server is Anthropic's own: it takes no thinking that it has not signed, and no key in
         two headers.
@@ -50,8 +48,7 @@ class Messages:
 
     models_path = "/v1/models?limit=1000"
 
-    def __init__(self, default_limit: int, *, signed: bool = False) -> None:
-        self._default_limit = default_limit
+    def __init__(self, *, signed: bool = False) -> None:
         self._signed = signed
 
     def headers(self, key: Key | None) -> dict[str, str]:
@@ -72,15 +69,14 @@ class Messages:
             **sdk.platform_headers(),
             "anthropic-version": VERSION,
         }
-        if key is None:
-            return headers
-        headers["X-Api-Key"] = key.value
-        # Other servers look at the one header or at the other.
-        bearer = {"Authorization": f"Bearer {key.value}"}
-        return headers if self._signed else headers | bearer
+        if key:
+            headers["X-Api-Key"] = key.value
+            if not self._signed:  # other servers read one header or the other
+                headers["Authorization"] = f"Bearer {key.value}"
+        return headers
 
     def request(self, body: Mapping[str, Any]) -> Request:
-        encoded = messages_body(body, default_limit=self._default_limit, signed=self._signed)
+        encoded = messages_body(body, signed=self._signed)
         text = json.dumps(encoded, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return Request("/v1/messages", text.encode())
 

@@ -12,17 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from kimi_magic.wire.endpoints import DEFAULT_LIMIT
 from kimi_magic.wire.models import is_kimi
 
 __all__ = ["messages_body"]
 
-# Fields that have another name or place here, or none.
+# Fields that are written here one by one, or have no counterpart.
 _TRANSLATED = frozenset(
-    "messages tools tool_choice max_tokens max_completion_tokens stop stream stream_options "
+    "model messages tools tool_choice max_tokens max_completion_tokens stop stream stream_options "
     "response_format reasoning_effort reasoning chat_template_kwargs thinking output_config "
     "seed logprobs top_logprobs n".split()
 )
-LEAST_LIMIT = 1024  # of the tokens that thinking may take; it must be below max_tokens
+LEAST_BUDGET = 1024  # tokens of thinking; max_tokens must be greater
 # For models that take a number: their share of all tokens that the answer may have.
 SHARES = {"low": 1 / 8, "high": 1 / 2, "max": 3 / 4}
 _CLAUDE = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)", re.IGNORECASE)
@@ -33,23 +34,21 @@ _THOUGHTS = ("thinking", "redacted_thinking")
 _TOOL_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 
-def messages_body(
-    body: Mapping[str, Any], *, default_limit: int, signed: bool = False
-) -> dict[str, Any]:
+def messages_body(body: Mapping[str, Any], *, signed: bool = False) -> dict[str, Any]:
     """Encode a request.
 
     Parameters
     ----------
     body : Mapping
-    default_limit : int
-        ``max_tokens`` where the request sets none: the API has to have one.
+        The request for chat completions. Where it sets no limit, ``max_tokens`` is
+        ``DEFAULT_LIMIT``: the API requires one.
     signed : bool
         The server takes no thinking without a signature that is its own, as Anthropic's.
     """
     model = str(body.get("model"))
     signed = signed or "claude" in model.lower()
     system, messages = _conversation(body.get("messages") or (), model, signed=signed)
-    limit = body.get("max_completion_tokens") or body.get("max_tokens") or default_limit
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_LIMIT
     encoded: dict[str, Any] = {"model": model, "max_tokens": limit}
     if system:
         encoded["system"] = system
@@ -63,7 +62,7 @@ def messages_body(
         # A history with calls needs tools, also where none may be called any more.
         encoded["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in names]
         encoded["tool_choice"] = {"type": "none"}
-    encoded |= {name: value for name, value in body.items() if name not in _TRANSLATED | {"model"}}
+    encoded |= {name: value for name, value in body.items() if name not in _TRANSLATED}
     if stop := body.get("stop"):
         encoded["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
     thinking, output = _thinking(body, model, limit)
@@ -94,14 +93,14 @@ def _thinking(
         thinking = thinking or {"type": "adaptive", "display": "summarized"}
         output.setdefault("effort", effort)
     elif effort:
-        budget = max(int(limit * SHARES.get(effort, SHARES["high"])), LEAST_LIMIT)
+        budget = max(int(limit * SHARES.get(effort, SHARES["high"])), LEAST_BUDGET)
         thinking = thinking or {"type": "enabled", "budget_tokens": budget}
     elif not thinking and (wanted := _switched(body)) is not None:
         thinking = {"type": "enabled" if wanted else "disabled"}
     if thinking.get("type") == "enabled":
         budget = thinking.get("budget_tokens") or int(limit * SHARES["max"])
-        thinking["budget_tokens"] = min(max(budget, LEAST_LIMIT), limit - 1)
-        if limit <= LEAST_LIMIT:  # there is no room to think
+        thinking["budget_tokens"] = min(max(budget, LEAST_BUDGET), limit - 1)
+        if limit <= LEAST_BUDGET:  # there is no room to think
             thinking = {}
     return thinking, output
 
@@ -187,8 +186,7 @@ def _thoughts(message: Mapping[str, Any], model: str, *, signed: bool) -> list[d
     if given is None:
         return []
     blocks = []
-    for block in given:
-        block = dict(block)  # noqa: PLW2901 - a copy
+    for block in map(dict, given):
         if block["type"] == "thinking" and not block.get("signature"):
             if signed or not (block["thinking"] or is_kimi(model)):
                 continue

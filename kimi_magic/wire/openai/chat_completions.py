@@ -17,6 +17,7 @@ from kimi_magic.core.messages import Completion, Message, Usage, as_reasoning
 from kimi_magic.core.text import Pieces, text_of_html
 from kimi_magic.secrets.keys import Key
 from kimi_magic.secrets.stream import StreamRedactor
+from kimi_magic.wire.chunks import as_mapping, as_string, is_count
 from kimi_magic.wire.openai.inline_markup import CallPart, Channel, Found, MarkupSplitter, Switch
 from kimi_magic.wire.openai.think_tags import Piece, ThinkSplitter
 from kimi_magic.wire.openai.token_table import TokenTable
@@ -30,9 +31,6 @@ MAX_NAMED = 5
 _STATUS = re.compile("[45][0-9][0-9]")
 # How the error pages of proxies and web servers begin.
 _PAGE = re.compile(r"(?i)\s*<(?:!doctype|!--|\?xml|/?(?:html|head|title|body|script|style)\b)")
-MOST_TOKENS = 10**12
-"""The largest count that is taken for one."""
-
 # `json.dumps` makes one for each text.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 FIELDS: tuple[Channel, ...] = get_args(Channel)
@@ -212,15 +210,15 @@ class Accumulator:
         return field, text
 
     def _chunk(self, chunk: Mapping[str, Any]) -> Iterator[Delta]:
-        self.model = _string(chunk.get("model")) or self.model
+        self.model = as_string(chunk.get("model")) or self.model
         choice = _first_choice(chunk.get("choices"))
         self._tokens.add(choice.get("logprobs"))
-        usage = _read_usage(_mapping(chunk.get("usage")) or _mapping(choice.get("usage")))
+        usage = _read_usage(as_mapping(chunk.get("usage")) or as_mapping(choice.get("usage")))
         if usage != NOTHING:
             self._usage = usage
         # The usage chunk may repeat the reason, and a late chunk may carry null.
-        self.finish_reason = _string(choice.get("finish_reason")) or self.finish_reason
-        delta = _mapping(choice.get("delta")) or _mapping(choice.get("message"))
+        self.finish_reason = as_string(choice.get("finish_reason")) or self.finish_reason
+        delta = as_mapping(choice.get("delta")) or as_mapping(choice.get("message"))
         if reasoning := self._reasoning_of(delta):
             yield from self._pieces(self._think.finish())
             yield from self._take("reasoning", self._markup["reasoning"].feed(reasoning))
@@ -228,7 +226,7 @@ class Accumulator:
             yield from self._take("content", self._markup["content"].feed(content))
         calls = delta.get("tool_calls")
         for entry in calls if isinstance(calls, list) else ():
-            yield from self._calls.add(_mapping(entry))
+            yield from self._calls.add(as_mapping(entry))
 
     def _reasoning_of(self, delta: Mapping[str, Any]) -> str:
         """Take the reasoning under one of its names: servers that send two send the same twice."""
@@ -328,8 +326,8 @@ def _read_usage(usage: Mapping[str, Any]) -> Usage:
 
 def _count(counts: Any, name: str) -> int:
     """Return a count of tokens; 0, as for one that is not known, for what can be none."""
-    value = _mapping(counts).get(name)
-    return value if type(value) is int and 0 <= value <= MOST_TOKENS else 0
+    value = as_mapping(counts).get(name)
+    return value if is_count(value) else 0
 
 
 def _status(source: Mapping[str, Any]) -> int | None:
@@ -341,13 +339,5 @@ def _status(source: Mapping[str, Any]) -> int | None:
 def _text_of(value: Any) -> str:
     """Return a text, or the texts of a list of parts, as the API has them for messages."""
     if isinstance(value, list):
-        return "".join(_string(_mapping(part).get("text")) for part in value)
-    return _string(value)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+        return "".join(as_string(as_mapping(part).get("text")) for part in value)
+    return as_string(value)
