@@ -20,13 +20,13 @@ PROMPT = "Hi {{ value }}"
 @pytest.mark.parametrize(
     ("given", "marks"),
     [
-        ({}, "91158a53 354f5379 c39deffb 950c76ca"),
+        ({}, "91158a53 354f5379 157104c2 950c76ca"),
         (
             {"seed": 4, "stop": ["a"], "temperature": 0.5, "system": "S"},
-            "04f03791 d804b539 944d8258 c43d7d8c",
+            "04f03791 d804b539 90940f25 c43d7d8c",
         ),
-        ({"heavy": 3, "judge": "kimi-k3"}, "fe202f4f 4e8123d3 1ca4466b e7a835ee"),
-        ({"schema": "a int, b"}, "20532003 1dbb60cc 8f6e7771 a08def9d"),
+        ({"heavy": 3, "judge": "kimi-k3"}, "fe202f4f 4e8123d3 fa3b2911 e7a835ee"),
+        ({"schema": "a int, b"}, "20532003 1dbb60cc c2a300b3 a08def9d"),
     ],
 )
 def test_the_keys_of_kept_answers_stay(session: Session, given: dict[str, Any], marks: str) -> None:
