@@ -45,7 +45,7 @@ def run(texts):
 """
 RUN = """
 run([f"warm {i}" for i in range(threads)])
-gc.collect()  # of all that was imported: it stops every thread for long
+gc.collect()  # what imports have left
 cpu, wall = time.process_time(), time.perf_counter()
 run([f"row {i}" for i in range(prompts)])
 print(time.perf_counter() - wall, (time.process_time() - cpu) / prompts * 1000)

@@ -34,7 +34,7 @@ CODE = "```python\nmarch = sales[sales.month == 3]\nmarch.groupby('region').sum(
 
 # Without a kernel: messages for the iopub thread are packed and counted.
 TURN = """
-import json, os, sys, time
+import gc, json, os, sys, time
 os.environ["KIMI_BASE_URL"], mode = sys.argv[1:]
 import comm
 from comm.base_comm import BaseComm
@@ -72,6 +72,7 @@ kimi.ask("Hi", show=view is not None)
 opening = counts["opening"]
 counts.update(messages=0, bytes=0, opening=0)
 detached.note_heard({})
+gc.collect()
 began = time.process_time()
 kimi.ask("Hi", show=view is not None)
 seconds = time.process_time() - began
