@@ -306,8 +306,10 @@ class Settings(Configurable):
         A variable that was removed gives way to the value from before it was set. ``ConfigError``
         is raised for a text that does not fit its setting.
         """
+        # Each look costs, several times a turn, and few are set.
+        ours = {variable for variable in os.environ if variable.startswith("KIMI_")}
         for variable, name, trait in _VARIABLES:
-            text = os.environ.get(variable, "")
+            text = os.environ.get(variable, "") if variable in ours else ""
             if text == self._seen.get(name, ""):
                 continue
             before = self._without.setdefault(name, getattr(self, name))
