@@ -278,7 +278,7 @@ def test_an_answer_that_cannot_be_read_is_told(
 
 SSE = {"Content_Type": "text/event-stream"}
 JSON = {"Content_Type": "application/json"}
-ZIPPED = gzip.compress(b" " * 1_000_000)
+ZIPPED = gzip.compress(b" " * 1_000_000, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +292,7 @@ ZIPPED = gzip.compress(b" " * 1_000_000)
         (200, b"id: 1\nretry: 0\ndata:\n\n", SSE, "did not answer within"),
         (200, b"<html>", {"Content_Type": "text/html"}, "text/html"),
     ],
+    ids=["login", "refusal", "redirect", "flood", "compressed", "reconnections", "a page"],
 )
 def test_an_address_neither_floods_nor_hammers(
     monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, headers: Any, said: str
