@@ -24,7 +24,7 @@ MAX_MESSAGE = 2000
 MAX_FIELDS = 30
 MAX_CHOICES = 200
 MAX_DEFAULT = 2000  # characters
-MAX_TITLE = 60
+MAX_TITLE, MAX_WRONG = 60, 300
 MAX_TRIES = 3
 _EMPTY: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0.0, "boolean": False}
 _LIMITS = {
@@ -127,7 +127,8 @@ def _content(server: McpServer, asked: Asked, approve: Approve) -> dict[str, Any
         try:
             return question.bind(values, {})
         except ArgumentsError as error:
-            wrong = f"{text}\nThese do not fit: {reveal(str(error))}"
+            # First, as a form shows only so many lines before it scrolls.
+            wrong = f"These do not fit: {one_line(str(error), MAX_WRONG)}\n{text}"
             question = Question(title, wrong, schema)
     return None
 

@@ -301,6 +301,8 @@ def test_a_person_answers_questions(
     assert question["message"] in asked[0]
     assert "MCP server demo asks you" in asked[0]
     assert ("https://a.example" if question is PAGE else "│ name: Your name") in asked[0]
+    if question is FORM and answers[0] == "y":
+        assert asked[1].startswith("These do not fit: name: got "), "the reason comes first"
 
 
 def test_an_interrupt_cancels_a_question(planned: Plans, monkeypatch: pytest.MonkeyPatch) -> None:
