@@ -24,7 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kimi_magic.core.errors import ConfigError, KimiError
-from kimi_magic.core.interrupts import whole_imports
+from kimi_magic.core.interrupts import holding_interrupts, whole_imports
 from kimi_magic.core.text import clip, reveal
 from kimi_magic.tools.mcp_servers import Launch, McpServer
 from kimi_magic.tools.mcp_transports import LastWords, set_patience, transport_to, watched
@@ -175,10 +175,12 @@ class ServerSession:
         ask: Callable[[Asked], None] | None = None,
     ) -> T:
         inbox = call.inbox if call else queue.SimpleQueue[Asked | None]()
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        future.add_done_callback(lambda _: inbox.put(None))
-        deadline = time.monotonic() + seconds
+        future: futures.Future[T] | None = None
         try:
+            with holding_interrupts():  # at its end they come: one before would cancel nothing
+                future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            future.add_done_callback(lambda _: inbox.put(None))
+            deadline = time.monotonic() + seconds
             while not future.done() and time.monotonic() < deadline:
                 with suppress(queue.Empty):
                     asked = inbox.get(timeout=TICK)
@@ -187,7 +189,7 @@ class ServerSession:
                         ask(asked)
                         deadline += time.monotonic() - began
         finally:
-            if not future.done():
+            if future is not None and not future.done():
                 future.cancel()  # at which the SDK tells the server: notifications/cancelled
                 if self._listing is None:  # it has not come up yet
                     self.close()
