@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from glob import escape, glob
 from types import (
     FunctionType,
@@ -27,10 +27,10 @@ from kimi_magic.session import current
 __all__ = ["Names", "callables", "complete_kimi", "completions", "parameters"]
 
 # A list that is being typed, by the kind of its names: where they are from, those before, and the
-# start of the next, as in `pd.read_csv(path, se` and `mcp:files[read_file, li`.
+# start of the next, as in `pd.read_csv(path, se` and `mcp:files[read_file, li`; the word for one.
 _LISTS = {
-    "parameters": re.compile(r"([\w.]+)\(((?:[^(),]*,)*)\s*(\w*)$"),
-    "served tools": re.compile(r"mcp:([^\[\],]+)\[((?:[^\[\],]*,)*)\s*([^\s\[\],]*)$"),
+    "parameters": (re.compile(r"([\w.]+)\(((?:[^(),]*,)*)\s*(\w*)$"), "parameter"),
+    "served": (re.compile(r"mcp:([^\[\],]+)\[((?:[^\[\],]*,)*)\s*([^\s\[\],]*)$"), "tool"),
 }
 _LINE = re.compile(r"\s*(?:[^\W\d]\w*\s*=\s*)?(%{1,2})kimi\s(.*)", re.DOTALL)
 
@@ -86,9 +86,10 @@ def described(line: str, names: Names) -> dict[str, str] | None:
     elif verb := REGISTRY.get(words[0]):
         found = _fitting(verb.options, verb.completes, words[1:], typed)
     if found == "callables":
-        for listed, pattern in _LISTS.items():
+        for listed, (pattern, word) in _LISTS.items():
             if inside := pattern.search(match[2]):
-                return _not_listed_yet(listed, inside, names)
+                left = _not_listed_yet(inside, names.get(listed, lambda _: ()))
+                return dict.fromkeys(left, word)
     if isinstance(found, str):
         kind = found.removesuffix("s")
         typed = typed.rpartition(",")[2].lstrip("\"'")
@@ -101,13 +102,15 @@ def described(line: str, names: Names) -> dict[str, str] | None:
     }
 
 
-def _not_listed_yet(kind: str, inside: re.Match[str], names: Names) -> dict[str, str]:
-    """Return the parameters of a callable, or the tools of a server, that a list lacks."""
+def _not_listed_yet(
+    inside: re.Match[str], names_of: Callable[[str], Iterable[str]]
+) -> Iterator[str]:
+    """Yield the parameters of a callable, or the tools of a server, that a list lacks."""
     source, listed, typed = inside.groups()
     given = {name.strip() for name in listed.split(",")}
-    own = names[kind](source.strip()) if kind in names else ()
-    said = kind.removesuffix("s").rpartition(" ")[2]
-    return {each: said for each in own if each.startswith(typed) and each not in given}
+    for name in names_of(source.strip()):
+        if name.startswith(typed) and name not in given:
+            yield name
 
 
 def _fitting(
@@ -155,7 +158,7 @@ def _names() -> Names:
         "files": _files,
         "tapes": lambda typed: ["off", *_files(typed)],
         "callables": lambda typed: [*callables(own, typed), *_servers()],
-        "served tools": _served_tools,
+        "served": _served_tools,
         "parameters": lambda path: parameters(own, path),
     }
 

@@ -22,7 +22,7 @@ from kimi_magic.core.interrupts import waiting
 from kimi_magic.core.messages import Completion
 from kimi_magic.core.text import clip, replace_unprintable
 from kimi_magic.secrets.redact import Redactor
-from kimi_magic.wire.chunks import read_chunks
+from kimi_magic.wire.chunks import as_string, read_chunks
 from kimi_magic.wire.inbox import Inbox
 from kimi_magic.wire.openai.chat_completions import words_of
 from kimi_magic.wire.protocols import (
@@ -468,8 +468,7 @@ def _facts(value: Any) -> Mapping[str, Any]:
 
 
 def _text(facts: Mapping[str, Any], name: str) -> str:
-    value = facts.get(name)
-    return value if isinstance(value, str) else ""
+    return as_string(facts.get(name))
 
 
 def _count(facts: Mapping[str, Any], name: str) -> int:
