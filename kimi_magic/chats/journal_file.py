@@ -31,8 +31,10 @@ __all__ = [
     "Deleted",
     "JournalError",
     "JournalFile",
+    "Marks",
     "error_code",
     "is_on_network",
+    "read_marks",
     "set_aside",
 ]
 
@@ -65,6 +67,19 @@ class JournalError(KimiError):
     def __init__(self, message: str, trouble: str = "other") -> None:
         super().__init__(message)
         self.trouble = trouble
+
+
+class Marks(NamedTuple):
+    """The marks of a database: those in its header, and the presence of tables."""
+
+    application: int
+    version: int
+    has_tables: bool
+
+    @property
+    def are_foreign(self) -> bool:
+        """True for another program's; a file that bears no mark at all is a beginning."""
+        return self.application != APPLICATION_ID and any(self)
 
 
 class Deleted(NamedTuple):
@@ -293,17 +308,16 @@ class JournalFile:
 
     def _prepare(self) -> None:
         run = self.connection.execute
-        (own_id,), (version,) = run("PRAGMA application_id"), run("PRAGMA user_version")
-        has_tables = bool(self._rows("SELECT 1 FROM sqlite_master LIMIT 1"))
-        if own_id[0] != APPLICATION_ID and (own_id[0] or version[0] or has_tables):
+        marks = read_marks(self.connection)
+        if marks.are_foreign:
             raise _foreign(self.path)
-        if version[0] > VERSION:
+        if marks.version > VERSION:
             raise JournalError(
                 f"The journal is off: a newer kimi-magic wrote {self.path}. "
                 "`pip install -U kimi-magic` updates this one.",
                 "later",
             )
-        if not has_tables:
+        if not marks.has_tables:
             # A turn of average length leaves half a page empty; a deletion makes the file smaller.
             run("PRAGMA page_size = 2048")
             run("PRAGMA auto_vacuum = FULL")
@@ -311,7 +325,7 @@ class JournalFile:
         run("PRAGMA synchronous = NORMAL")
         self._choose_journal_mode()
         self.full_text = _knows_full_text(self.connection)
-        if version[0] < VERSION or own_id[0] != APPLICATION_ID:
+        if marks.version < VERSION or marks.application != APPLICATION_ID:
             with self.transaction():
                 self._migrate()
             run("PRAGMA wal_checkpoint")  # the file itself is to bear our id
@@ -404,6 +418,19 @@ MIGRATIONS: list[Callable[[JournalFile], None]] = [_version_1]
 # What comes of a text that is not the JSON of a record.
 _NO_RECORD = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 _HAS_INDEX = "SELECT 1 FROM sqlite_master WHERE name = 'turn_texts'"
+
+
+def read_marks(connection: sqlite3.Connection) -> Marks:
+    """Read the marks as they are at one moment: another kernel may be about to set them."""
+    run = connection.execute
+    run("BEGIN")
+    marks = Marks(
+        run("PRAGMA application_id").fetchone()[0],
+        run("PRAGMA user_version").fetchone()[0],
+        run("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None,
+    )
+    run("COMMIT")
+    return marks
 
 
 def _knows_full_text(connection: sqlite3.Connection) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from kimi_magic.chats.journal_file import error_code, is_on_network
-from kimi_magic.chats.journal_schema import APPLICATION_ID, VERSION
+from kimi_magic.chats.journal_file import error_code, is_on_network, read_marks
+from kimi_magic.chats.journal_schema import VERSION
 
 __all__ = ["Health", "health_of"]
 
@@ -88,11 +88,13 @@ def health_of(path: Path, seconds: float = LONGEST_CHECK) -> Health:
 def _look(connection: sqlite3.Connection, seconds: float) -> tuple[Trouble, int, bool]:
     """Return the trouble, the number of turns, and False if the check was cut short."""
     run = connection.execute
-    (own_id,), (version,) = run("PRAGMA application_id"), run("PRAGMA user_version")
-    if own_id[0] != APPLICATION_ID:
+    marks = read_marks(connection)
+    if marks.are_foreign:
         return "foreign", 0, True
-    if version[0] > VERSION:
+    if marks.version > VERSION:
         return "later", 0, True
+    if not marks.has_tables:  # a kernel ended before it made them
+        return "", 0, True
     turns = run("SELECT count(*) FROM records").fetchone()[0]
     checked, until = True, time.monotonic() + seconds
     connection.set_progress_handler(lambda: time.monotonic() > until, STEPS)

@@ -261,6 +261,38 @@ def test_another_programs_file_is_left_alone(tmp_path: Path, make: Callable[[Pat
     assert [each.name for each in tmp_path.iterdir()] == ["journal.sqlite3"]
 
 
+def test_another_kernel_begins_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes its tables before the first, the second, … each statement of this one."""
+    statement, meeting = 0, 0
+    troubles, path = set(), tmp_path
+
+    class Met(sqlite3.Connection):
+        def execute(self, *args: Any) -> sqlite3.Cursor:
+            nonlocal statement
+            statement += 1
+            if statement == meeting:
+                with contextlib.suppress(JournalError):  # this one has the lock
+                    JournalFile.open(path).close()
+            return super().execute(*args)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(journal_file, "BUSY", 0.01)
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Met, **k))
+    while statement >= meeting:
+        statement, meeting = 0, meeting + 1
+        path = tmp_path / f"{meeting}.sqlite3"
+        try:
+            JournalFile.open(path).close()
+        except JournalError as error:
+            troubles.add(error.trouble)
+        with JournalFile.open(path).connection as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert meeting > 20
+    assert troubles <= {"locked"}, "the writer tries this again"
+
+
 def test_an_empty_file_is_a_beginning(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite3").touch(0o600)
     JournalFile.open(tmp_path / "journal.sqlite3").close()
