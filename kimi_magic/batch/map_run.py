@@ -233,7 +233,7 @@ class MapRun:
     def _silently(
         self, turn: PreparedTurn | HeavyTurn, kept: KeptReply, pace: Pace
     ) -> Generator[Envelope | None, None, None]:
-        """Run a turn; its events are nobody's, and its waiting is everybody's."""
+        """Run a turn without showing it; while it waits, the other rows go on."""
         if isinstance(turn, HeavyTurn):
             yield from turn.run([kept], lanes=pace)
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 from kimi_magic.core.text import count
 from kimi_magic.jupyter.doctor_table import Row
@@ -47,7 +49,9 @@ _OFFER = "`-T mcp:NAME` starts it; its calls ask first"
 
 def _missing_program(server: McpServer) -> str:
     """Return the program that starts a server, if it is not found; else ""."""
-    program = server.command[0] if server.command else ""
-    if not program or "${" in program:  # a variable is filled in when the server is started
+    program, path = "".join(server.command[:1]), server.env.get("PATH")
+    if not program or "${" in f"{program}{server.cwd}{path}":  # filled in when it is started
         return ""
-    return "" if shutil.which(program, path=server.env.get("PATH")) else program
+    folder = Path(server.file).parent / server.cwd
+    place = str((folder / program).absolute()) if os.sep in program else program
+    return "" if shutil.which(place, path=path) else program

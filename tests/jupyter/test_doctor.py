@@ -106,9 +106,13 @@ def test_mcp_servers_are_told_of_by_their_names(
     entries: dict[str, Any] = {
         "here": {"command": sys.executable, "env": {"PIN": plain, "PATH": os.environ["PATH"]}},
         "gone": {"command": "no-such-program", "args": ["--pin", plain]},
+        "below": {"command": f".{os.sep}serve.cmd", "cwd": "servers"},
+        "later": {"command": "serve", "env": {"PATH": "${HOME}/bin"}},
         "web": {"url": f"https://mcp.test/{plain}", "headers": {"X-Pin": plain}},
         "odd": {"command": 5, "env": {"PIN": plain}},
     }
+    (tmp_path / "servers").mkdir()
+    (tmp_path / "servers" / "serve.cmd").touch(0o700)
     (tmp_path / ".mcp.json").write_text(json.dumps({"mcpServers": entries}))
     session.settings.mcp_servers = {"own": entries["web"]}
     _, told = run("--offline")
@@ -117,8 +121,7 @@ def test_mcp_servers_are_told_of_by_their_names(
         ("tool.mcp_entry", "mend"),
         ("tool.mcp_server", "ok"),
         ("tool.mcp_program", "look"),
-        ("tool.mcp_server", "ok"),
-        ("tool.mcp_server", "ok"),
+        *[("tool.mcp_server", "ok")] * 4,
     ]
     assert "gone is started by no-such-program" in rows[2]["is"]
     assert plain not in json.dumps(told)
