@@ -133,6 +133,7 @@ def test_each_turn_of_a_cell_keeps_its_place_in_a_page_that_is_reloaded(
     bench.run(THRICE)
     bench.page.locator(".kimi-record-end").nth(2).wait_for()
     bench.wait_for_record()
+    bench.page.wait_for_function("() => kimi.notebook.model.cells.get(0).executionCount")
     assert len(bench.saved()["outputs"]) == 3
     bench.page.evaluate("() => { kimi.command('notebook:run-cell') }")
     bench.record.get_by_text("Yes, it is.").wait_for()
