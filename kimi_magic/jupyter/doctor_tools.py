@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 from kimi_magic.core.text import count
 from kimi_magic.jupyter.doctor_table import Row
-from kimi_magic.tools.mcp_servers import McpServer, known_servers
+from kimi_magic.tools.mcp_servers import McpServer, known_servers, program_is_there
 
 __all__ = ["tool_rows"]
 
@@ -49,9 +47,9 @@ _OFFER = "`-T mcp:NAME` starts it; its calls ask first"
 
 def _missing_program(server: McpServer) -> str:
     """Return the program that starts a server, if it is not found; else ""."""
-    program, path = "".join(server.command[:1]), server.env.get("PATH")
+    program = server.command[0] if server.command else ""
+    path = server.env.get("PATH")
     if not program or "${" in f"{program}{server.cwd}{path}":  # filled in when it is started
         return ""
     folder = Path(server.file).parent / server.cwd
-    place = str((folder / program).absolute()) if os.sep in program else program
-    return "" if shutil.which(place, path=path) else program
+    return "" if program_is_there(program, folder, path) else program

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ __all__ = [
     "known_servers",
     "mcp",
     "one_line",
+    "program_is_there",
     "read_selector",
 ]
 
@@ -405,6 +407,18 @@ def _problem(entry: Mapping[str, Any], url: Any, command: Any) -> str:
     if not url and not (isinstance(command, str) and command.strip()):
         return "needs a command or a url"
     return ""
+
+
+def program_is_there(program: str, folder: str | Path, path: str | None) -> bool:
+    """Return True if a server's program is found: a path counts from the folder.
+
+    Parameters
+    ----------
+    path : str or None
+        Where programs are looked for by their names; None for this process's own ``PATH``.
+    """
+    place = str(Path(folder, program).absolute()) if os.sep in program else program
+    return shutil.which(place, path=path) is not None
 
 
 def _are_texts(given: Any, *kinds: type) -> bool:

@@ -6,17 +6,15 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import sys
 import sysconfig
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from kimi_magic.core.text import clip, mend_surrogates, reveal
-from kimi_magic.tools.mcp_servers import Launch
+from kimi_magic.tools.mcp_servers import Launch, program_is_there
 
 if TYPE_CHECKING:
     from kimi_magic.tools.mcp_http import HttpClient
@@ -78,13 +76,11 @@ def _tied(launch: Launch, env: Mapping[str, str]) -> Sequence[str]:
 
     A program that is not found stays as it is, so that the error is the system's own.
     """
-    program = launch.command[0]
-    place = str(Path(launch.cwd, program).absolute()) if os.sep in program else program
     # A Python that finds its own library by this variable does not start without it.
     needs_path = os.environ.get("LD_LIBRARY_PATH") and sysconfig.get_config_var("Py_ENABLE_SHARED")
     if sys.platform != "linux" or needs_path or not os.access(sys.executable or "", os.X_OK):
         return launch.command
-    if shutil.which(place, path=env.get("PATH", os.defpath)) is None:
+    if not program_is_there(launch.command[0], launch.cwd, env.get("PATH", os.defpath)):
         return launch.command
     return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *launch.command]
 
