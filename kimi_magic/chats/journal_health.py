@@ -93,7 +93,7 @@ def _look(connection: sqlite3.Connection, seconds: float) -> tuple[Trouble, int,
         return "foreign", 0, True
     if marks.version > VERSION:
         return "later", 0, True
-    if not marks.has_tables:  # a kernel ended before it made them
+    if not any(marks):  # a kernel ended before it made the tables
         return "", 0, True
     turns = run("SELECT count(*) FROM records").fetchone()[0]
     checked, until = True, time.monotonic() + seconds

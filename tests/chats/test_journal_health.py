@@ -13,7 +13,7 @@ import pytest
 from kimi_magic.chats import journal_health
 from kimi_magic.chats.journal_file import JournalFile
 from kimi_magic.chats.journal_health import Health, health_of
-from kimi_magic.chats.journal_schema import VERSION
+from kimi_magic.chats.journal_schema import APPLICATION_ID, VERSION
 from tests.chats.journals import fill
 
 
@@ -62,6 +62,13 @@ def begin(path: Path) -> None:
         file.execute("PRAGMA journal_mode = wal")
 
 
+def lose_tables(path: Path) -> None:
+    begin(path)
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        file.execute(f"PRAGMA user_version = {VERSION}")
+
+
 def leave(path: Path) -> None:
     pass
 
@@ -77,6 +84,7 @@ def leave(path: Path) -> None:
         (remove, "missing"),
         (empty, ""),
         (begin, ""),
+        (lose_tables, "unreadable"),
     ],
 )
 def test_each_trouble_has_its_name(
