@@ -307,9 +307,9 @@ class Settings(Configurable):
         is raised for a text that does not fit its setting.
         """
         # Each look costs, several times a turn, and few are set.
-        ours = {variable for variable in os.environ if variable.startswith("KIMI_")}
+        ours = {each: os.environ.get(each, "") for each in os.environ if each.startswith("KIMI_")}
         for variable, name, trait in _VARIABLES:
-            text = os.environ.get(variable, "") if variable in ours else ""
+            text = ours.get(variable, "")
             if text == self._seen.get(name, ""):
                 continue
             before = self._without.setdefault(name, getattr(self, name))
