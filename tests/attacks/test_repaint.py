@@ -95,7 +95,7 @@ MOVE = """() => {
 }"""
 TYPESET = """() => [...new Set([...document.querySelectorAll("mjx-container")].map((e) => {
   const at = e.closest(".kimi-answer, .kimi-thought, .jp-OutputArea-output > div > *");
-  const title = at?.querySelector("summary")?.textContent.split(" for ")[0];  // without its time
+  const title = at?.querySelector("summary")?.textContent.replace(/ for .*/, " for");  // no time
   return at?.className || title || at?.tagName;
 }))].sort()"""
 
@@ -223,5 +223,5 @@ def test_maths_is_written_where_no_maths_belongs(
     bench.wait_for_record()
     bench.page.wait_for_function("() => document.querySelector('mjx-container')")
     bench.page.wait_for_timeout(500)
-    assert bench.page.evaluate(TYPESET) == ["DIV", "Reasoned"]
+    assert bench.page.evaluate(TYPESET) == ["DIV", "Reasoned for"]
     assert "align" in bench.record.inner_text()
